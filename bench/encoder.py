@@ -1,0 +1,264 @@
+"""What an encoder is: one method that turns texts into vectors, and small protocols for those that can do more.
+
+An encoder is a frozen dataclass. Its fields are its settings: plain JSON values; a field that changes speed but not
+vectors (device, batch size) is ``field(compare=False)``. Making one is cheap; weights load on the first call.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import EncodingError
+
+Embeddings = NDArray[np.float32]
+"""Vectors of texts: float32 (n, dim)."""
+
+
+class Item(NamedTuple):
+    """One thing to encode: a text and the instruction that says what its embedding is for."""
+
+    text: str
+    instruction: str = ""
+
+
+@dataclass(frozen=True)
+class TokenStates:
+    """States of the single tokens of one text.
+
+    Attributes:
+        states: float32 (t, dim).
+        spans: int32 (t, 2), half-open character spans in the text; special tokens have an empty span.
+    """
+
+    states: NDArray[np.float32]
+    spans: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class QuestionVectors:
+    """Vectors of questions in the space of token states: ``start`` and ``end``, float32 (m, dim) each."""
+
+    start: NDArray[np.float32]
+    end: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Vectors of some of the items given to ``stream``, as soon as they are ready.
+
+    Attributes:
+        positions: int64 (b,), where in the given items these vectors belong.
+        vectors: float32 (b, dim).
+        tokens: int32 (b,), token positions of each item that went through the network.
+        truncated: bool (b,), whether a part of the text was cut away.
+        padded: Token positions computed for this batch, padding included.
+    """
+
+    positions: NDArray[np.int64]
+    vectors: Embeddings
+    tokens: NDArray[np.int32]
+    truncated: NDArray[np.bool_]
+    padded: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """What stands behind an encoder.
+
+    Attributes:
+        weights: Hex digest of everything read from disk that shapes a vector; "" when nothing is.
+        dtype: Number type of the computation, "float32" or "bfloat16".
+        backbone: Name of the pretrained model, as tables should print it.
+        parameters: Number of weights used; None when not known without loading.
+        trained: False while a method runs on a backbone that was never trained by its recipe.
+        licence: Licence of the weights.
+        training_tokens: Token positions that went through the trained network; None when not known.
+    """
+
+    weights: str = ""
+    dtype: str = "float32"
+    backbone: str = ""
+    parameters: int | None = None
+    trained: bool = True
+    licence: str = ""
+    training_tokens: int | None = None
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns texts into vectors.
+
+    Attributes:
+        version: Raised whenever the same settings and weights begin to give other vectors.
+        follows_instructions: Whether the instruction can change the vector. If not, one vector per text serves all.
+    """
+
+    version: ClassVar[int]
+    follows_instructions: ClassVar[bool]
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        """Return float32 (n, dim), row i for text i.
+
+        Args:
+            texts: Any strings, the empty one included; texts over the length limit are cut.
+            instruction: What the embeddings are for; "" is no instruction.
+        """
+        ...
+
+
+@runtime_checkable
+class StreamingEncoder(Encoder, Protocol):
+    """An encoder that takes a whole plan at once and hands out vectors batch by batch, in the order it likes."""
+
+    def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
+        """Yield batches that together cover every item exactly once."""
+        ...
+
+
+@runtime_checkable
+class TokenEncoder(Encoder, Protocol):
+    """An encoder that also gives the states of single tokens."""
+
+    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
+        """Return the states of each text's tokens at one layer (0 = input embeddings, -1 = last), pads removed."""
+        ...
+
+
+@runtime_checkable
+class QuestionEncoder(TokenEncoder, Protocol):
+    """A token encoder whose questions live in the space of its token states."""
+
+    def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
+        """Return start and end vectors, float32 (m, dim) each, to be multiplied with token states."""
+        ...
+
+
+@runtime_checkable
+class CardedEncoder(Encoder, Protocol):
+    """An encoder that can tell what stands behind it; one without a card has no weights and no backbone."""
+
+    def card(self) -> Card:
+        """Return the card, without loading the network.
+
+        Raises:
+            Unavailable: The weights cannot be had on this machine.
+            CheckpointError: They are there but incomplete.
+        """
+        ...
+
+
+def card(encoder: Encoder) -> Card:
+    """Return the encoder's card, or the empty one."""
+    return encoder.card() if isinstance(encoder, CardedEncoder) else Card()
+
+
+def settings(encoder: Encoder) -> dict[str, Any]:
+    """Return the fields that can change a vector, by name, as plain JSON values.
+
+    Raises:
+        EncodingError: The encoder is no dataclass, or a field is no plain JSON value.
+    """
+    if not dataclasses.is_dataclass(encoder) or isinstance(encoder, type):
+        raise EncodingError(f"an encoder must be a dataclass instance, got {type(encoder).__name__}: add @dataclass(frozen=True)")
+    fields = {f.name: getattr(encoder, f.name) for f in dataclasses.fields(encoder) if f.compare}
+    try:
+        plain = json.loads(json.dumps(fields, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise EncodingError(f"settings of {type(encoder).__name__} must be plain JSON values: {error}") from error
+    return dict(plain)
+
+
+def location(default: str) -> Any:  # noqa: ANN401 - dataclasses.field itself is typed Any
+    """Return a dataclass field that says where weights lie; the card's digest, not the place, is their identity."""
+    return dataclasses.field(default=default, metadata={"location": True})
+
+
+def fingerprint(encoder: Encoder) -> str:
+    """Return 16 hex digits that are equal exactly when class, version, settings and weights are equal.
+
+    Names and places do not count: two folders with the same weights give the same digits, two models under one name
+    give different ones.
+    """
+    places = {f.name for f in dataclasses.fields(encoder) if f.metadata.get("location")}  # type: ignore[arg-type]
+    behind = card(encoder)
+    return digest(
+        {
+            "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
+            "version": encoder.version,
+            "settings": {k: v for k, v in settings(encoder).items() if k not in places},
+            "weights": behind.weights,
+            "dtype": behind.dtype,
+        }
+    )[:16]
+
+
+def digest(value: object) -> str:
+    """Return the sha256, in hex, of a plain JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+
+
+def gather(batches: Iterable[Batch], n: int) -> Embeddings:
+    """Put streamed batches back in the order of the items: float32 (n, dim)."""
+    out: Embeddings | None = None
+    for batch in batches:
+        if out is None:
+            out = np.empty((n, batch.vectors.shape[1]), dtype=np.float32)
+        out[batch.positions] = batch.vectors
+    return np.empty((0, 0), dtype=np.float32) if out is None else out
+
+
+def stream(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
+    """Yield the vectors of items from any encoder, checked; one without ``stream`` is asked once per instruction.
+
+    Raises:
+        EncodingError: As ``checked``.
+    """
+    if isinstance(encoder, StreamingEncoder):
+        for batch in encoder.stream(items):
+            checked(batch.vectors, [items[i].text for i in batch.positions])
+            yield batch
+        return
+    groups: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        groups.setdefault(item.instruction, []).append(i)
+    for instruction, positions in groups.items():
+        texts = [items[i].text for i in positions]
+        vectors = checked(encoder.encode(texts, instruction=instruction), texts)
+        n = len(positions)
+        yield Batch(np.asarray(positions, np.int64), vectors, np.zeros(n, np.int32), np.zeros(n, bool), 0)
+
+
+def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:
+    """Return the vectors if they are embeddings of the texts.
+
+    Args:
+        vectors: What an encoder gave for the texts.
+        texts: One text per row, named in the message when its vector is at fault.
+
+    Raises:
+        EncodingError: Wrong shape or dtype, a NaN or infinite number, or a vector whose numbers are all the same.
+    """
+    if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(texts):
+        got = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
+        raise EncodingError(f"expected a float32 numpy array ({len(texts)}, dim), got {got}")
+    if not len(texts):
+        return vectors
+    faults: Mapping[str, NDArray[np.bool_]] = {
+        "is not finite": ~np.isfinite(vectors).all(axis=1),
+        "is constant (all its numbers are the same)": np.ptp(vectors, axis=1) == 0 if vectors.shape[1] > 1 else vectors[:, 0] == 0,
+    }
+    for fault, rows in faults.items():
+        if rows.any():
+            raise EncodingError(f"the embedding of {shortened(texts[int(np.argmax(rows))])} {fault} ({int(rows.sum())} of {len(texts)} texts)")
+    return vectors
+
+
+def shortened(text: str, width: int = 60) -> str:
+    """Return the text quoted, on one line, and cut to at most ``width`` characters."""
+    return repr(text if len(text) <= width else text[: width - 1] + "…")

@@ -1,0 +1,114 @@
+"""Finding encoders by name. They are announced as entry points of the group ``bench.encoders``; listing imports nothing."""
+
+import ast
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from bench.encoder import Encoder
+from bench.errors import UsageError, unknown
+
+GROUP = "bench.encoders"
+DEFAULT_GROUP = "bench.encoders.default"
+"""Entry points of this second group are what ``all`` stands for."""
+
+
+def encoder_names() -> tuple[str, ...]:
+    """Return the names of the registered encoders, sorted."""
+    return tuple(sorted(_points()))
+
+
+def describe(name: str) -> str:
+    """Return the first line of the registered encoder's docstring, read without importing it."""
+    point = _points()[name]
+    spec = importlib.util.find_spec(point.module)
+    if spec is None or spec.origin is None:
+        return ""
+    with open(spec.origin, encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+def expand(names: Sequence[str]) -> tuple[str, ...]:
+    """Return encoder names with ``all`` replaced by the default encoders, each once, in order."""
+    every = [point.name for point in entry_points(group=DEFAULT_GROUP)]
+    return tuple(dict.fromkeys(n for name in names for n in (every if name == "all" else [name])))
+
+
+def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encoder:
+    """Return the encoder called by a name.
+
+    Args:
+        name: A registered name; ``name:PATH_OR_ID`` for another checkpoint; or ``package.module:Class``.
+        overrides: Settings to change, by field name, as text: JSON where it parses, a plain string otherwise.
+
+    Raises:
+        UsageError: No such encoder or field, or a value of the wrong kind.
+    """
+    head, _, rest = name.partition(":")
+    points = _points()
+    if head in points:
+        encoder = _make(points[head].load(), name)
+        if rest:
+            encoder = _with(encoder, {"checkpoint": rest}, name)
+    elif rest.isidentifier() and _importable(head):
+        target = getattr(importlib.import_module(head), rest, None)
+        if target is None:
+            raise UsageError(f"module {head!r} has no {rest!r}")
+        encoder = _make(target, name)
+    else:
+        raise unknown("encoder", head, [*points, "all"], hint="(see `bench list`, or give package.module:Class)")
+    return _with(encoder, {k: _parsed(v) for k, v in (overrides or {}).items()}, name)
+
+
+def has_field(encoder: Encoder, field: str) -> bool:
+    """Say whether the encoder has a setting of this name."""
+    return any(f.name == field for f in fields(encoder))  # type: ignore[arg-type]
+
+
+def _points() -> dict[str, EntryPoint]:
+    return {point.name: point for group in (DEFAULT_GROUP, GROUP) for point in entry_points(group=group)}
+
+
+def _make(target: Callable[[], Any], name: str) -> Encoder:
+    encoder = target()
+    if not is_dataclass(encoder) or not isinstance(encoder, Encoder):
+        raise UsageError(
+            f"{name!r} gives a {type(encoder).__name__}, which is no encoder: "
+            "expected a frozen dataclass with version, follows_instructions and encode (see `bench new`)"
+        )
+    return encoder
+
+
+def _with(encoder: Encoder, values: Mapping[str, Any], name: str) -> Encoder:
+    kinds = {f.name: type(getattr(encoder, f.name)) for f in fields(encoder) if f.init}  # type: ignore[arg-type]
+    for field, value in values.items():
+        if field not in kinds:
+            raise unknown(f"setting of {name}", field, kinds)
+        if kinds[field] is str and not isinstance(value, str):
+            value = str(value)
+        if value is not None and kinds[field] is not type(None) and not isinstance(value, kinds[field]) and not (kinds[field] is float and isinstance(value, int)):
+            raise UsageError(f"setting {field!r} of {name} takes a {kinds[field].__name__}, got {value!r}")
+        encoder = replace(encoder, **{field: value})  # type: ignore[type-var]
+    return encoder
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

@@ -1,0 +1,96 @@
+"""What a task is: one data set with one protocol, which turns an encoder into scores."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.encoder import Encoder, Item
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric, measured once or several times.
+
+    Attributes:
+        repeats: One number per seed, split or fold.
+        examples: float32 (n,), what the first repeat gave for each test example (similarity, or 1 for a right answer),
+            in the order of the data, so that two encoders can be paired; empty where the metric has no such parts.
+    """
+
+    repeats: tuple[float, ...]
+    examples: NDArray[np.float32] = dataclasses.field(default_factory=lambda: np.empty(0, np.float32), compare=False)
+
+    @property
+    def mean(self) -> float:
+        """Mean over the repeats."""
+        return math.fsum(self.repeats) / len(self.repeats)
+
+    @property
+    def spread(self) -> float | None:
+        """Sample standard deviation over the repeats; None for a single one."""
+        return float(np.std(self.repeats, ddof=1)) if len(self.repeats) > 1 else None
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Turns an encoder into scores. A frozen dataclass, like an encoder.
+
+    Attributes:
+        name: Unique; mteb's name where the task is mteb's.
+        family: The group it is reported under: sts, paraphrase, sentiment, ner, clustering, ...
+        metric: Name of the main score among those ``evaluate`` returns.
+        version: Raised whenever the same vectors begin to give another score.
+        readout: Which vectors are read, "embedding" unless the task reads tokens or questions.
+        limit: At most this many test examples, drawn with a fixed seed; None for all.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def family(self) -> str: ...
+    @property
+    def metric(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def readout(self) -> str: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def needs(self) -> type[Encoder]:
+        """The protocol an encoder must satisfy."""
+        ...
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        """Return the scores by metric name, on a scale where 1 is best.
+
+        Args:
+            encoder: Satisfies ``needs``.
+            seed: The only source of randomness.
+
+        Raises:
+            Unavailable: The data cannot be had on this machine.
+            DataError: The data is there but not as expected.
+        """
+        ...
+
+
+@runtime_checkable
+class PlannedTask(Task, Protocol):
+    """A task that can say what it will have encoded, so that a run can encode the items of all its tasks at once."""
+
+    def items(self, *, seed: int) -> Iterable[Item]:
+        """Return what ``evaluate`` will ask ``encode`` for; what is left out is encoded when asked for."""
+        ...
+
+
+def sample(n: int, limit: int | None, *, seed: int = 0) -> NDArray[np.int64]:
+    """Return the row numbers that ``limit`` leaves of ``n`` rows: all of them, or a fixed draw in ascending order."""
+    if limit is None or limit >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))
