@@ -1,0 +1,1 @@
+"""The methods: one folder each; a name without underscore is a method, or the baselines."""

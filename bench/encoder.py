@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,7 @@ class Card:
         trained: False while a method runs on a backbone that was never trained by its recipe.
         licence: Licence of the weights.
         training_tokens: Token positions that went through the trained network; None when not known.
+        device: Where the network computes, such as "cpu" or "cuda".
     """
 
     weights: str = ""
@@ -88,19 +89,25 @@ class Card:
     trained: bool = True
     licence: str = ""
     training_tokens: int | None = None
+    device: str = "cpu"
 
 
 @runtime_checkable
 class Encoder(Protocol):
     """Turns texts into vectors.
 
-    Attributes:
-        version: Raised whenever the same settings and weights begin to give other vectors.
-        follows_instructions: Whether the instruction can change the vector. If not, one vector per text serves all.
+    Two class attributes say what no call can tell: ``version: ClassVar[int]`` and ``follows_instructions: ClassVar[bool]``.
     """
 
-    version: ClassVar[int]
-    follows_instructions: ClassVar[bool]
+    @property
+    def version(self) -> int:
+        """Raised whenever the same settings and weights begin to give other vectors."""
+        ...
+
+    @property
+    def follows_instructions(self) -> bool:
+        """Whether the instruction can change a vector; if not, one vector per text serves every task."""
+        ...
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         """Return float32 (n, dim), row i for text i.
@@ -153,8 +160,26 @@ class CardedEncoder(Encoder, Protocol):
         ...
 
 
+@runtime_checkable
+class WrappedEncoder(Encoder, Protocol):
+    """An encoder that adds something to another and gives the same vectors, so the other's identity is its own."""
+
+    @property
+    def inner(self) -> Encoder:
+        """The encoder that is wrapped."""
+        ...
+
+
+def unwrapped(encoder: Encoder) -> Encoder:
+    """Return the encoder under all wrappers."""
+    while isinstance(encoder, WrappedEncoder):
+        encoder = encoder.inner
+    return encoder
+
+
 def card(encoder: Encoder) -> Card:
     """Return the encoder's card, or the empty one."""
+    encoder = unwrapped(encoder)
     return encoder.card() if isinstance(encoder, CardedEncoder) else Card()
 
 
@@ -164,6 +189,7 @@ def settings(encoder: Encoder) -> dict[str, Any]:
     Raises:
         EncodingError: The encoder is no dataclass, or a field is no plain JSON value.
     """
+    encoder = unwrapped(encoder)
     if not dataclasses.is_dataclass(encoder) or isinstance(encoder, type):
         raise EncodingError(f"an encoder must be a dataclass instance, got {type(encoder).__name__}: add @dataclass(frozen=True)")
     fields = {f.name: getattr(encoder, f.name) for f in dataclasses.fields(encoder) if f.compare}
@@ -185,6 +211,7 @@ def fingerprint(encoder: Encoder) -> str:
     Names and places do not count: two folders with the same weights give the same digits, two models under one name
     give different ones.
     """
+    encoder = unwrapped(encoder)
     places = {f.name for f in dataclasses.fields(encoder) if f.metadata.get("location")}  # type: ignore[arg-type]
     behind = card(encoder)
     return digest(
@@ -249,13 +276,15 @@ def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:
         raise EncodingError(f"expected a float32 numpy array ({len(texts)}, dim), got {got}")
     if not len(texts):
         return vectors
+    varied = vectors.shape[1] > 1
     faults: Mapping[str, NDArray[np.bool_]] = {
         "is not finite": ~np.isfinite(vectors).all(axis=1),
-        "is constant (all its numbers are the same)": np.ptp(vectors, axis=1) == 0 if vectors.shape[1] > 1 else vectors[:, 0] == 0,
+        "is constant (all its numbers are the same)": (vectors == (vectors[:, :1] if varied else 0)).all(axis=1),
     }
     for fault, rows in faults.items():
         if rows.any():
-            raise EncodingError(f"the embedding of {shortened(texts[int(np.argmax(rows))])} {fault} ({int(rows.sum())} of {len(texts)} texts)")
+            first = shortened(texts[int(np.argmax(rows))])
+            raise EncodingError(f"the embedding of {first} {fault} ({int(rows.sum())} of {len(texts)} texts)")
     return vectors
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from bench.encoder import Encoder
@@ -28,8 +29,7 @@ def describe(name: str) -> str:
     spec = importlib.util.find_spec(point.module)
     if spec is None or spec.origin is None:
         return ""
-    with open(spec.origin, encoding="utf-8") as file:
-        tree = ast.parse(file.read())
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:
             return (ast.get_docstring(node) or "").partition("\n")[0]
@@ -88,16 +88,22 @@ def _make(target: Callable[[], Any], name: str) -> Encoder:
 
 
 def _with(encoder: Encoder, values: Mapping[str, Any], name: str) -> Encoder:
-    kinds = {f.name: type(getattr(encoder, f.name)) for f in fields(encoder) if f.init}  # type: ignore[arg-type]
-    for field, value in values.items():
-        if field not in kinds:
-            raise unknown(f"setting of {name}", field, kinds)
-        if kinds[field] is str and not isinstance(value, str):
-            value = str(value)
-        if value is not None and kinds[field] is not type(None) and not isinstance(value, kinds[field]) and not (kinds[field] is float and isinstance(value, int)):
-            raise UsageError(f"setting {field!r} of {name} takes a {kinds[field].__name__}, got {value!r}")
-        encoder = replace(encoder, **{field: value})  # type: ignore[type-var]
-    return encoder
+    present = {f.name: getattr(encoder, f.name) for f in fields(encoder) if f.init}  # type: ignore[arg-type]
+    for field in values:
+        if field not in present:
+            raise unknown(f"setting of {name}", field, present)
+    checked = {field: _fitting(value, present[field], f"{field!r} of {name}") for field, value in values.items()}
+    return replace(encoder, **checked)  # type: ignore[type-var]
+
+
+def _fitting(value: Any, present: Any, what: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the value in the kind of the present one; a setting that is None now takes anything."""
+    if isinstance(present, str):
+        return value if isinstance(value, str) else json.dumps(value)
+    kind = type(present)
+    if present is None or value is None or isinstance(value, kind) or (kind is float and isinstance(value, int)):
+        return value
+    raise UsageError(f"setting {what} takes a {kind.__name__}, got {value!r}")
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value

@@ -1,11 +1,8 @@
 """results/ as a mapping from RunSpec to Result: one small JSON file a cell, written whole or not at all."""
 
-import contextlib
 import io
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,29 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import ResultError
+from bench.files import write_whole
 from bench.result import SCHEMA, Result, RunSpec
 from bench.task import Score
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also when the disk fills up or the process is killed.
-
-    Raises:
-        OSError: It could not be written; what was there before is untouched.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 def slug(name: str) -> str:

@@ -38,29 +38,38 @@ class Score:
 
 @runtime_checkable
 class Task(Protocol):
-    """Turns an encoder into scores. A frozen dataclass, like an encoder.
-
-    Attributes:
-        name: Unique; mteb's name where the task is mteb's.
-        family: The group it is reported under: sts, paraphrase, sentiment, ner, clustering, ...
-        metric: Name of the main score among those ``evaluate`` returns.
-        version: Raised whenever the same vectors begin to give another score.
-        readout: Which vectors are read, "embedding" unless the task reads tokens or questions.
-        limit: At most this many test examples, drawn with a fixed seed; None for all.
-    """
+    """Turns an encoder into scores. A frozen dataclass, like an encoder."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Unique; mteb's name where the task is mteb's."""
+        ...
+
     @property
-    def family(self) -> str: ...
+    def family(self) -> str:
+        """The group it is reported under: sts, paraphrase, sentiment, ner, clustering, ..."""
+        ...
+
     @property
-    def metric(self) -> str: ...
+    def metric(self) -> str:
+        """Name of the main score among those ``evaluate`` returns."""
+        ...
+
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """Raised whenever the same vectors begin to give another score."""
+        ...
+
     @property
-    def readout(self) -> str: ...
+    def readout(self) -> str:
+        """Which vectors are read: "embedding" unless the task reads token states or questions."""
+        ...
+
     @property
-    def limit(self) -> int | None: ...
+    def limit(self) -> int | None:
+        """At most this many test examples, drawn with a fixed seed; None for all."""
+        ...
+
     @property
     def needs(self) -> type[Encoder]:
         """The protocol an encoder must satisfy."""

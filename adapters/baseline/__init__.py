@@ -1,0 +1,1 @@
+"""Encoders with no method in them: the floor and the yardstick."""

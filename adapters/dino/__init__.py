@@ -1,0 +1,1 @@
+"""DINO: training pairs written by a language model."""

@@ -1,0 +1,1 @@
+"""InBedder: the embedding is the expected answer to an instruction."""

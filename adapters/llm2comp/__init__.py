@@ -1,0 +1,1 @@
+"""LLM2Comp: memory tokens that compress a text."""

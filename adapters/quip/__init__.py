@@ -1,0 +1,1 @@
+"""QuIP: token states that answer questions."""

@@ -1,0 +1,29 @@
+# make run    set up, run the default suite on all four methods and the baselines, write the report
+# make test   set up, run the whole test suite
+# make lint   set up, check style, types and who imports whom
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: run test lint clean
+run: $(INSTALLED)
+	$(BIN)/bench run --model all --keep-going $(ARGS)
+	$(BIN)/bench report
+
+test: $(INSTALLED)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

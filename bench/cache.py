@@ -1,0 +1,315 @@
+"""Every distinct (encoder, instruction, text) is encoded once: a store of vectors on disk and the wrapper that uses it.
+
+Vectors are kept in LMDB: one file, safe for many processes, readable while another writes. Their key is content: the
+encoder's fingerprint (class, version, settings, weights) and a hash of instruction and text, never a name.
+"""
+
+import hashlib
+import logging
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lmdb
+import numpy as np
+
+from bench.encoder import (
+    Batch,
+    Embeddings,
+    Encoder,
+    Item,
+    QuestionEncoder,
+    QuestionVectors,
+    TokenEncoder,
+    TokenStates,
+    fingerprint,
+    shortened,
+    stream,
+)
+from bench.errors import EncodingError
+
+log = logging.getLogger(__name__)
+
+_HEAD = struct.Struct("<i?")  # tokens, truncated; the vector's float32 numbers follow
+_FLUSH_VECTORS, _FLUSH_SECONDS = 1024, 10.0  # a killed run loses at most this much encoding
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def silent(label: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+class Vectors:
+    """Encoded records by key: on disk in a folder, in memory where there is no folder or it cannot be written.
+
+    Args:
+        root: Folder of the store, made when needed; None keeps everything in memory.
+        limit: Bytes on disk above which the encoders unused for longest are dropped.
+    """
+
+    def __init__(self, root: Path | None, *, limit: int = 8 << 30) -> None:
+        self.limit = limit
+        self._memory: dict[bytes, bytes] = {}
+        self._disk = _opened(root, limit) if root is not None else None
+
+    def get(self, keys: Iterable[bytes]) -> Iterator[bytes | None]:
+        """Yield the record of each key, or None."""
+        if self._disk is None:
+            yield from map(self._memory.get, keys)
+            return
+        with self._disk.begin() as read:
+            for key in keys:
+                yield self._memory.get(key) or read.get(key)
+
+    def put(self, records: dict[bytes, bytes]) -> None:
+        """Keep the records, all of one encoder; when the disk refuses, in memory until the process ends."""
+        if self._disk is not None:
+            try:
+                self._make_room(sum(map(len, records.values())), keep=next(iter(records))[:8])
+                with self._disk.begin(write=True) as write:
+                    write.cursor().putmulti(records.items())
+                    write.put(b"used" + next(iter(records))[:8], struct.pack(">d", time.time()))
+            except lmdb.Error as error:
+                log.warning("embeddings are kept in memory only, the cache cannot be written: %s", error)
+            else:
+                return
+        self._memory.update(records)
+
+    def close(self) -> None:
+        """Close the file; the records on disk stay."""
+        if self._disk is not None:
+            self._disk.close()
+
+    def _make_room(self, size: int, *, keep: bytes) -> None:
+        disk = self._disk
+        assert disk is not None  # noqa: S101 - for the type checker; put asks first
+        while _used(disk) + size > self.limit:
+            with disk.begin(write=True) as write:
+                cursor = write.cursor()
+                ages = sorted(
+                    (when, name[4:]) for name, when in _prefixed(cursor, b"used") if name[4:] != keep
+                )  # big-endian: bytes sort as times
+                if not ages:
+                    raise lmdb.MapFullError(f"one encoder alone needs more than the limit of {self.limit} bytes")
+                oldest = ages[0][1]
+                for key in [k for k, _ in _prefixed(cursor, oldest)]:
+                    write.delete(key)
+                write.delete(b"used" + oldest)
+            log.info("dropped the embeddings of encoder %s from the cache to make room", oldest.hex())
+
+
+def _opened(root: Path, limit: int) -> lmdb.Environment | None:
+    for readonly in (False, True):
+        try:
+            if not readonly:
+                root.mkdir(parents=True, exist_ok=True)
+            # Twice the limit: deleting needs free pages too. The file is sparse, so the map costs nothing until used.
+            return lmdb.open(
+                str(root), map_size=2 * limit + (64 << 20), readonly=readonly, metasync=False, lock=not readonly, max_readers=512
+            )
+        except (lmdb.Error, OSError) as error:
+            log.warning("the cache at %s cannot be %s: %s", root, "read" if readonly else "written", error)
+    return None
+
+
+def _used(disk: lmdb.Environment) -> int:
+    stat = disk.stat()
+    return int(stat["psize"] * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]))
+
+
+def _prefixed(cursor: lmdb.Cursor, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    if cursor.set_range(prefix):
+        for key, value in cursor:
+            if not key.startswith(prefix):
+                return
+            yield key, value
+
+
+@dataclass
+class Tally:
+    """What one task asked for: how many texts, which distinct ones, which of those were cut."""
+
+    asked: int = 0
+    distinct: set[bytes] = field(default_factory=set)
+    truncated: set[bytes] = field(default_factory=set)
+
+    def summary(self) -> dict[str, float]:
+        """Return counts, and the shares of texts seen before and of distinct texts cut."""
+        n = len(self.distinct)
+        return {
+            "asked": self.asked,
+            "distinct": n,
+            "repeated_share": 1 - n / self.asked if self.asked else 0.0,
+            "truncated_share": len(self.truncated) / n if n else 0.0,
+        }
+
+
+@dataclass
+class Cost:
+    """What encoding took so far: seconds, texts and token positions that went through the network."""
+
+    encode_seconds: float = 0.0
+    forward_texts: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+
+
+class CachedEncoder:
+    """An encoder that looks into the store first. Its vectors are checked; equal items are encoded once.
+
+    Args:
+        inner: The encoder that is asked for what the store lacks.
+        vectors: The store.
+        progress: Told about characters encoded, while encoding.
+    """
+
+    def __init__(self, inner: Encoder, vectors: Vectors, progress: Progress = silent) -> None:
+        self._inner, self._vectors, self._progress = inner, vectors, progress
+        self._prefix = bytes.fromhex(fingerprint(inner))
+        self.tally, self.cost = Tally(), Cost()
+
+    def begin(self) -> None:
+        """Begin a new tally, for the next task."""
+        self.tally = Tally()
+
+    @property
+    def inner(self) -> Encoder:
+        """The encoder that is wrapped."""
+        return self._inner
+
+    @property
+    def version(self) -> int:
+        """The wrapped encoder's version."""
+        return self._inner.version
+
+    @property
+    def follows_instructions(self) -> bool:
+        """Whether the wrapped encoder follows instructions."""
+        return self._inner.follows_instructions
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        """Return float32 (n, dim), row i for text i, read from the store after what was missing has been added.
+
+        Raises:
+            EncodingError: A vector is not finite or constant, or different texts all have the same vector.
+        """
+        items = [Item(text, instruction) for text in texts]
+        keys = self._keys(items)
+        self.warm(items)
+        records = [record for record in self._vectors.get(keys) if record is not None]
+        self._count(keys, (key for key, record in zip(keys, records, strict=True) if record[4]))
+        if not records:
+            return np.empty((0, 0), np.float32)
+        vectors = np.stack([np.frombuffer(record, np.float32, offset=_HEAD.size) for record in records])
+        if len(set(texts)) > 1 and (vectors == vectors[0]).all():
+            other = next(text for text in texts if text != texts[0])
+            examples = f"{shortened(texts[0])} and {shortened(other)}"
+            raise EncodingError(f"{len(set(texts))} different texts have one and the same embedding, {examples} for example")
+        return vectors
+
+    def missing(self, items: Iterable[Item]) -> list[Item]:
+        """Return the distinct items the store lacks."""
+        distinct = dict(zip(self._keys(items := list(items)), items, strict=True))
+        return [item for item, record in zip(distinct.values(), self._vectors.get(distinct), strict=True) if record is None]
+
+    def warm(self, items: Iterable[Item]) -> None:
+        """Encode the distinct items the store lacks, in one pass, and keep their vectors.
+
+        Raises:
+            EncodingError: A vector is not finite or constant; the finished ones are kept.
+        """
+        todo = self.missing(items)
+        if not todo:
+            return
+        start, done, total = time.perf_counter(), 0, sum(len(item.text) + 1 for item in todo)
+        pending: dict[bytes, bytes] = {}
+        flushed = start
+        try:
+            for batch in stream(self._inner, todo):
+                members = [todo[i] for i in batch.positions]
+                pending.update(zip(self._keys(members), _records(batch), strict=True))
+                self._add_cost(batch)
+                done += sum(len(item.text) + 1 for item in members)
+                self._progress("encoding", done, total)
+                if len(pending) >= _FLUSH_VECTORS or time.perf_counter() - flushed > _FLUSH_SECONDS:
+                    self._vectors.put(pending)
+                    pending, flushed = {}, time.perf_counter()
+        finally:
+            self.cost.encode_seconds += time.perf_counter() - start
+            if pending:
+                self._vectors.put(pending)
+
+    def _add_cost(self, batch: Batch) -> None:
+        self.cost.forward_texts += len(batch.positions)
+        self.cost.tokens += int(batch.tokens.sum())
+        self.cost.padded_tokens += batch.padded
+
+    def _keys(self, items: Iterable[Item]) -> list[bytes]:
+        follows = self.follows_instructions
+        return [self._prefix + _digest(item.instruction if follows else "", item.text) for item in items]
+
+    def _count(self, keys: Sequence[bytes], truncated: Iterable[bytes]) -> None:
+        self.tally.asked += len(keys)
+        self.tally.distinct.update(keys)
+        self.tally.truncated.update(truncated)
+
+
+class CachedTokenEncoder(CachedEncoder):
+    """A cached encoder that also hands token states through; these are too large to keep."""
+
+    _inner: TokenEncoder
+
+    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
+        """Return the states of each text's tokens, checked to be finite.
+
+        Raises:
+            EncodingError: A state is not finite.
+        """
+        start = time.perf_counter()
+        found = self._inner.encode_tokens(texts, layer=layer)
+        for text, tokens in zip(texts, found, strict=True):
+            if not np.isfinite(tokens.states).all():
+                raise EncodingError(f"a token state of {shortened(text)} is not finite")
+        self.cost.encode_seconds += time.perf_counter() - start
+        self.cost.forward_texts += len(found)
+        n = sum(len(tokens.states) for tokens in found)
+        self.cost.tokens += n
+        self.cost.padded_tokens += n
+        keys = self._keys(Item(text) for text in texts)
+        cut = (key for key, text, t in zip(keys, texts, found, strict=True) if len(t.spans) and t.spans.max(initial=0) < len(text.rstrip()))
+        self._count(keys, cut)
+        return found
+
+
+class CachedQuestionEncoder(CachedTokenEncoder):
+    """A cached token encoder that also hands question vectors through."""
+
+    _inner: QuestionEncoder
+
+    def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
+        """Return the start and end vectors of the questions."""
+        return self._inner.encode_questions(questions)
+
+
+def cached(encoder: Encoder, vectors: Vectors, progress: Progress = silent) -> CachedEncoder:
+    """Return the encoder behind the store, with the same capabilities."""
+    if isinstance(encoder, QuestionEncoder):
+        return CachedQuestionEncoder(encoder, vectors, progress)
+    if isinstance(encoder, TokenEncoder):
+        return CachedTokenEncoder(encoder, vectors, progress)
+    return CachedEncoder(encoder, vectors, progress)
+
+
+def _records(batch: Batch) -> Iterator[bytes]:
+    for vector, tokens, truncated in zip(batch.vectors, batch.tokens, batch.truncated, strict=True):
+        yield _HEAD.pack(int(tokens), bool(truncated)) + vector.tobytes()
+
+
+def _digest(instruction: str, text: str) -> bytes:
+    # The instruction's length in front keeps ("ab", "c") and ("a", "bc") apart; lone surrogates are legal in a str.
+    data = instruction.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(len(data).to_bytes(8, "little") + data + text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

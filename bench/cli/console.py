@@ -1,0 +1,110 @@
+"""What the command line shows: notes and progress bars on stderr, tables on stdout."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.cache import Progress, Vectors
+    from bench.encoder import Encoder
+    from bench.runner import Cell
+
+_MARKS = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip", "done": "done", "cached": "kept", "planned": "todo"}
+
+
+def note(text: str) -> None:
+    """Print a line to stderr, above the progress bars if there are any."""
+    _stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def note_cell(row: Mapping[str, Any]) -> None:
+    """Print how a cell ended, to stderr."""
+    score = "" if row["score"] is None else f"{100 * row['score']:6.2f}"
+    spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.2f}"
+    tail = row["reason"] or f"{row['seconds']:.1f} s"
+    note(f"{_MARKS[row['status']]}  {row['encoder']:<20} {row['task']:<28} {score}{spread:<8} {tail}")
+
+
+@contextmanager
+def progress() -> "Iterator[Progress]":
+    """Yield a progress callback that draws a bar with time left on a terminal and stays silent elsewhere."""
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=_stderr(), transient=True, disable=not _stderr().is_terminal) as bars:
+        bar = bars.add_task("starting", total=None)
+        shown = ""
+
+        def show(label: str, done: int, total: int) -> None:
+            nonlocal shown
+            if label != shown:
+                bars.reset(bar, description=label, total=total)
+                shown = label
+            bars.update(bar, completed=done, total=total)
+
+        yield show
+
+
+def print_grid(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print scores, encoder by task, to stdout; a cell without one says why in a word."""
+    from rich.console import Console
+    from rich.table import Table
+
+    tasks = list(dict.fromkeys((row["task"], row["metric"]) for row in rows))
+    cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        cells.setdefault((row["encoder"], row["task"]), []).append(row)
+    table = Table(title="main scores x 100")
+    table.add_column("task")
+    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
+    for encoder in encoders:
+        table.add_column(encoder, justify="right")
+    for task, metric in tasks:
+        table.add_row(f"{task} [dim]{metric}[/]", *(_cell(cells.get((encoder, task), [])) for encoder in encoders))
+    Console().print(table)
+
+
+def _cell(rows: Sequence[Mapping[str, Any]]) -> str:
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    return f"{100 * sum(scores) / len(scores):.1f}" if scores else "/".join(sorted({row["status"] for row in rows})) or "-"
+
+
+def print_plan(name: str, encoder: "Encoder", cells: "Sequence[Cell]", vectors: "Vectors", *, as_json: bool) -> None:
+    """Print what a run would do for an encoder: every cell, and the texts it would have to encode."""
+    from bench.cache import cached
+
+    for cell in cells:
+        row = {**cell.row(), "texts": len(set(cell.items))}
+        if as_json:
+            print(json.dumps(row, ensure_ascii=False))
+        else:
+            about = cell.reason or f"{len(set(cell.items))} texts known ahead"
+            print(f"{_MARKS[cell.status]}  {name:<20} {cell.task.name:<28} {about}")
+    if not as_json and any(cell.status == "planned" for cell in cells):
+        items = {item for cell in cells for item in cell.items}
+        missing = len(cached(encoder, vectors).missing(items))
+        print(f"      {name}: {len(items)} distinct items planned, {missing} of them not in the cache yet")
+
+
+def print_check(encoder: str, check: str, status: str, reason: str) -> None:
+    """Print the outcome of one rule of the contract, to stdout."""
+    print(f"{_MARKS[status]}  {encoder}  {check:<14} {reason}")
+
+
+@cache
+def _stderr() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True)  # one for all, so that notes are printed above a live bar

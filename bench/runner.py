@@ -1,0 +1,187 @@
+"""The one loop: for every encoder, encode what its tasks need in one pass, then score task by task, one file a cell."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import psutil
+
+from bench import data
+from bench.cache import CachedEncoder, Progress, Vectors, cached, silent
+from bench.encoder import Encoder, Item, card, fingerprint
+from bench.errors import BenchError, Unavailable
+from bench.provenance import provenance
+from bench.result import Result, RunSpec
+from bench.store import Store
+from bench.task import PlannedTask, Task
+
+log = logging.getLogger(__name__)
+
+Status = Literal["planned", "done", "cached", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the grid and how it stands.
+
+    Attributes:
+        encoder: Name of the encoder.
+        task: The task.
+        seed: The seed given to it.
+        status: planned (not run yet), done, cached (was there already), skipped or failed.
+        result: What came out, for done and cached cells.
+        reason: Why it was skipped or failed.
+        seconds: Time this cell took, without the encoding that all cells of the encoder share.
+        items: What the task will have encoded, for planned cells.
+    """
+
+    encoder: str
+    task: Task
+    seed: int
+    status: Status
+    spec: RunSpec | None = None
+    result: Result | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    items: tuple[Item, ...] = field(default=(), repr=False)
+
+    def row(self) -> dict[str, Any]:
+        """Return the cell as one flat record, for tables and for ``--json``."""
+        score = self.result.main if self.result else None
+        return {
+            "encoder": self.encoder,
+            "task": self.task.name,
+            "family": self.task.family,
+            "readout": self.task.readout,
+            "metric": self.task.metric,
+            "score": score.mean if score else None,
+            "spread": score.spread if score else None,
+            "repeats": len(score.repeats) if score else 0,
+            "seed": self.seed,
+            "limit": self.task.limit,
+            "seconds": round(self.seconds, 3),
+            "status": self.status,
+            "reason": self.reason,
+        }
+
+
+def survey(name: str, encoder: Encoder, tasks: Sequence[Task], store: Store, *, seeds: Sequence[int], force: bool = False) -> list[Cell]:
+    """Return how every cell of an encoder stands before a run: cached, skipped, failed, or planned with its items.
+
+    Args:
+        name: The encoder's name.
+        encoder: The encoder; its weights' digest is read, its network is not loaded.
+        tasks: The tasks; their data is loaded where they can plan.
+        store: Where results are.
+        seeds: One cell per seed.
+        force: Plan cells that exist already too.
+    """
+    cells = [Cell(name, task, seed, "planned") for task in tasks for seed in seeds]
+    try:
+        fingerprint(encoder)
+    except BenchError as error:  # without its weights no cell can even be named
+        return [replace(cell, status="failed", reason=str(error)) for cell in cells]
+    return [_surveyed(cell, encoder, store, force=force) for cell in cells]
+
+
+def run(
+    encoders: Mapping[str, Encoder],
+    tasks: Sequence[Task],
+    store: Store,
+    vectors: Vectors,
+    *,
+    seeds: Sequence[int] = (42,),
+    keep_going: bool = False,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Iterator[Cell]:
+    """Yield every cell of the grid as it ends.
+
+    Args:
+        encoders: Encoders by name.
+        tasks: The tasks.
+        store: Where results are read and written; a cell that exists is not run again.
+        vectors: Where embeddings are kept.
+        seeds: Seeds given to the tasks.
+        keep_going: Go on after a cell has failed; otherwise the failed cell is the last one.
+        force: Run cells that exist already.
+        progress: Told what is being done.
+    """
+    for name, encoder in encoders.items():
+        for cell in _run_encoder(name, encoder, survey(name, encoder, tasks, store, seeds=seeds, force=force), store, vectors, progress):
+            yield cell
+            if cell.status == "failed" and not keep_going:
+                return
+
+
+def _run_encoder(name: str, encoder: Encoder, cells: Sequence[Cell], store: Store, vectors: Vectors, progress: Progress) -> Iterator[Cell]:
+    planned = [cell for cell in cells if cell.status == "planned"]
+    yield from (cell for cell in cells if cell.status != "planned")
+    if not planned:
+        return
+    # Failures while encoding belong to the cells that need the text, so each cell meets its own again below.
+    wrapped = cached(encoder, vectors, lambda label, done, total: progress(f"{name}: {label}", done, total))
+    with contextlib.suppress(BenchError):
+        wrapped.warm(item for cell in planned for item in cell.items)
+    for i, cell in enumerate(planned):
+        progress(f"{name}: {cell.task.name}", i, len(planned))
+        yield _run_cell(cell, wrapped, store)
+    progress(f"{name}: scored", len(planned), len(planned))
+
+
+def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
+    start = time.perf_counter()
+    encoder.begin()
+    assert cell.spec is not None  # noqa: S101 - for the type checker; planned cells have one
+    try:
+        with data.recorded() as sets:
+            scores = cell.task.evaluate(encoder, seed=cell.seed)
+        result = Result(
+            spec=cell.spec,
+            family=cell.task.family,
+            metric=cell.task.metric,
+            scores=scores,
+            card=asdict(card(encoder)),
+            texts=encoder.tally.summary(),
+            cost={"seconds": time.perf_counter() - start, **asdict(encoder.cost), "peak_memory_mb": _peak_memory()},
+            provenance={**provenance(), "data": sets},
+        )
+        store[cell.spec] = result
+    except Unavailable as error:
+        return replace(cell, status="skipped", reason=str(error), items=())
+    except BenchError as error:
+        return replace(cell, status="failed", reason=str(error), items=())
+    except Exception as error:
+        log.debug("%s on %s failed", cell.encoder, cell.task.name, exc_info=True)
+        return replace(cell, status="failed", reason=f"{type(error).__name__}: {error}".partition("\n")[0], items=())
+    return replace(cell, status="done", result=result, seconds=time.perf_counter() - start, items=())
+
+
+def _surveyed(cell: Cell, encoder: Encoder, store: Store, *, force: bool) -> Cell:
+    task = cell.task
+    try:
+        if not isinstance(encoder, task.needs):
+            return replace(cell, status="skipped", reason=f"{cell.encoder} is no {task.needs.__name__}, which {task.name} reads")
+        spec = RunSpec.of(cell.encoder, encoder, task, cell.seed)
+        if spec in store and not force:
+            return replace(cell, status="cached", spec=spec, result=store[spec])
+        items = tuple(task.items(seed=cell.seed)) if isinstance(task, PlannedTask) else ()
+    except Unavailable as error:
+        return replace(cell, status="skipped", reason=str(error))
+    except BenchError as error:
+        return replace(cell, status="failed", reason=str(error))
+    return replace(cell, spec=spec, items=items)
+
+
+def _peak_memory() -> float:
+    """Return the most memory this process has held so far, in MB."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
+    import resource  # noqa: PLC0415 - absent on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
