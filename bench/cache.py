@@ -122,11 +122,10 @@ def _used(disk: lmdb.Environment) -> int:
 
 
 def _prefixed(cursor: lmdb.Cursor, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    if cursor.set_range(prefix):
-        for key, value in cursor:
-            if not key.startswith(prefix):
-                return
-            yield key, value
+    found = cursor.set_range(prefix)
+    while found and bytes(cursor.key()).startswith(prefix):
+        yield bytes(cursor.key()), bytes(cursor.value())
+        found = cursor.next()
 
 
 @dataclass

@@ -279,7 +279,7 @@ def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:
     varied = vectors.shape[1] > 1
     faults: Mapping[str, NDArray[np.bool_]] = {
         "is not finite": ~np.isfinite(vectors).all(axis=1),
-        "is constant (all its numbers are the same)": (vectors == (vectors[:, :1] if varied else 0)).all(axis=1),
+        "is constant (all its numbers are the same)": np.equal(vectors, vectors[:, :1] if varied else np.zeros(1)).all(axis=1),
     }
     for fault, rows in faults.items():
         if rows.any():

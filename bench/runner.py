@@ -123,9 +123,8 @@ def _run_encoder(name: str, encoder: Encoder, cells: Sequence[Cell], store: Stor
     yield from (cell for cell in cells if cell.status != "planned")
     if not planned:
         return
-    # Failures while encoding belong to the cells that need the text, so each cell meets its own again below.
     wrapped = cached(encoder, vectors, lambda label, done, total: progress(f"{name}: {label}", done, total))
-    with contextlib.suppress(BenchError):
+    with contextlib.suppress(Exception):  # a failure belongs to the cells that need the text: each meets its own again below
         wrapped.warm(item for cell in planned for item in cell.items)
     for i, cell in enumerate(planned):
         progress(f"{name}: {cell.task.name}", i, len(planned))

@@ -60,7 +60,7 @@ class Store:
         try:
             if examples:
                 buffer = io.BytesIO()
-                np.savez_compressed(buffer, allow_pickle=False, **examples)  # type: ignore[arg-type]
+                np.savez_compressed(buffer, allow_pickle=False, **examples)
                 write_whole(path.with_suffix(".npz"), buffer.getvalue())
             text = json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             write_whole(path, text.encode())

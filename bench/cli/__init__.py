@@ -1,9 +1,7 @@
 """The command line. Results go to stdout, everything else to stderr; heavy imports are made where a command needs them."""
 
 import json
-import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,8 @@ import typer
 
 from bench.cli import console
 from bench.cli.data import app as data_app
-from bench.errors import BenchError, UsageError
+from bench.cli.options import Data, Device, Dtype, Json, Models, Results, Sets, Suite, Tasks, Verbose, errors, start
+from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.encoder import Encoder
@@ -28,50 +27,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
-
-
-def _encoders(incomplete: str) -> list[str]:
-    from bench.registry import encoder_names
-
-    return _completed(incomplete, ["all", *encoder_names()])
-
-
-def _suites(incomplete: str) -> list[str]:
-    from bench.tasks import SUITES
-
-    return _completed(incomplete, SUITES)
-
-
-def _tasks(incomplete: str) -> list[str]:
-    from bench.tasks import task_names
-
-    return _completed(incomplete, task_names())
-
-
-def _completed(incomplete: str, names: Any) -> list[str]:  # noqa: ANN401 - any iterable of names
-    head, comma, last = incomplete.rpartition(",")
-    return [f"{head}{comma}{name}" for name in names if name.startswith(last)]
-
-
-Models = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Encoders, comma-separated: a name, `name:PATH_OR_ID`, `package.module:Class`, or `all`.",
-        autocompletion=_encoders,
-    ),
-]
-Sets = Annotated[list[str], typer.Option("--set", help="Change a setting: `field=value`, or `encoder.field=value`. Repeatable.")]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", envvar="BENCH_DATA", help="Folder of data sets and archives, looked into first.", exists=True, file_okay=False),
-]
-Results = Annotated[Path, typer.Option("--results", envvar="BENCH_RESULTS", help="Folder of results.", file_okay=False)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, to stderr.")]
 
 
 @app.command("list", epilog="Examples: `bench list` · `bench list --json`")
@@ -105,10 +60,8 @@ def list_(as_json: Json = False) -> None:
 )
 def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     model: Models = "all",
-    suite: Annotated[
-        str, typer.Option("--suite", "-s", help="Suite, or an mteb benchmark by its name. [default: quick]", autocompletion=_suites)
-    ] = "",
-    task: Annotated[str, typer.Option("--task", "-t", help="Tasks, comma-separated; any mteb task works.", autocompletion=_tasks)] = "",
+    suite: Suite = "",
+    task: Tasks = "",
     data: Data = None,
     results: Results = Path("results"),
     seed: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "42",
@@ -124,8 +77,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     verbose: Verbose = False,
 ) -> None:
     """Run tasks on encoders; what is in the results folder already is not run again."""
-    with _errors():
-        _start(data, verbose)
+    with errors():
+        start(data, verbose=verbose)
         seeds = [_integer(s) for s in seed.split(",")]
         encoders = _load_encoders(model, {"device": device, "dtype": dtype}, set_)
         tasks = _load_tasks(suite, task, limit)
@@ -154,8 +107,8 @@ def report(
     verbose: Verbose = False,
 ) -> None:
     """Write tables and figures from the results; nothing is computed again."""
-    with _errors():
-        _start(None, verbose)
+    with errors():
+        start(None, verbose=verbose)
         from bench import report as reports
         from bench.store import Store
 
@@ -176,8 +129,8 @@ def check(
     verbose: Verbose = False,
 ) -> None:
     """Hold encoders against the contract, rule by rule."""
-    with _errors():
-        _start(None, verbose)
+    with errors():
+        start(None, verbose=verbose)
         from bench.testing import run_checks
 
         failed = 0
@@ -195,42 +148,11 @@ def check(
 @app.command(epilog="Example: `bench new my_method && bench check --model adapters.my_method:MyMethod`")
 def new(name: Annotated[str, typer.Argument(help="Name of the method, in lower case with underscores.")]) -> None:
     """Write a new adapter, adapters/NAME.py, and its entry point line; it passes `bench check` as written."""
-    with _errors():
+    with errors():
         from bench.cli.scaffold import write_adapter
 
         for line in write_adapter(name, Path()):
             print(line)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn our errors into one line on stderr and an exit code: 2 when the call is off, 1 otherwise."""
-    try:
-        yield
-    except UsageError as error:
-        console.note(f"error: {error}")
-        raise typer.Exit(2) from error
-    except BenchError as error:
-        console.note(f"error: {error}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as stop:
-        console.note("stopped; finished cells are kept, and the same command goes on from here")
-        raise typer.Exit(130) from stop
-    except BrokenPipeError as error:  # the reader, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from error
-
-
-def _start(data: Path | None, verbose: bool) -> None:
-    if str(Path.cwd()) not in sys.path:  # so that package.module:Class is found in the folder one works in
-        sys.path.append(str(Path.cwd()))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for package in ("bench", "adapters"):
-        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if data is not None:
-        os.environ["BENCH_DATA"] = str(data)
 
 
 def _integer(text: str) -> int:

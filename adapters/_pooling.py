@@ -1,0 +1,71 @@
+"""From the states of a text's tokens to one vector. Batches are padded on the right; sums are made in float32."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def mean(states: "Tensor", mask: "Tensor") -> "Tensor":
+    """Return the mean over the real positions, float32 (b, d).
+
+    Args:
+        states: Token states (b, t, d).
+        mask: 1 at real positions, 0 at padding (b, t).
+    """
+    return _weighted(states, mask.float())
+
+
+def weighted_mean(states: "Tensor", mask: "Tensor") -> "Tensor":
+    """Return the mean in which position i (from 1) weighs i, float32 (b, d).
+
+    Args:
+        states: Token states (b, t, d).
+        mask: 1 at real positions, 0 at padding (b, t).
+
+    Source:
+        SGPT (Muennighoff, 2022), position-weighted mean pooling: later states of a causal model have seen more.
+    """
+    import torch
+
+    return _weighted(states, mask.float() * torch.arange(1, mask.shape[1] + 1, device=mask.device))
+
+
+def last(states: "Tensor", mask: "Tensor") -> "Tensor":
+    """Return the state at the last real position, float32 (b, d).
+
+    Args:
+        states: Token states (b, t, d).
+        mask: 1 at real positions, 0 at padding (b, t).
+    """
+    return slots(states, mask, 1)
+
+
+def first(states: "Tensor", mask: "Tensor") -> "Tensor":  # noqa: ARG001 - all poolings are called alike
+    """Return the state at the first position, float32 (b, d).
+
+    Args:
+        states: Token states (b, t, d).
+        mask: 1 at real positions, 0 at padding (b, t).
+    """
+    return states[:, 0].float()
+
+
+def slots(states: "Tensor", mask: "Tensor", k: int) -> "Tensor":
+    """Return the mean over the last k real positions, float32 (b, d).
+
+    Args:
+        states: Token states (b, t, d).
+        mask: 1 at real positions, 0 at padding (b, t).
+        k: Number of positions, such as memory tokens put after the text.
+    """
+    import torch
+
+    rows = torch.arange(len(states), device=states.device)[:, None]
+    ends = mask.sum(1, keepdim=True) - torch.arange(1, k + 1, device=mask.device)
+    return states[rows, ends].float().mean(1)
+
+
+def _weighted(states: "Tensor", weights: "Tensor") -> "Tensor":
+    """Return the weighted mean; a product of matrices, so that no masked copy of the states is made."""
+    return (weights[:, None] @ states.float())[:, 0] / weights.sum(1, keepdim=True)

@@ -1,0 +1,86 @@
+"""From texts to prompts: what a template puts round a text is tokenised with it, as one string, and cut to the limit."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters._batching import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Framed(NamedTuple):
+    """A text between what a template puts before and after it."""
+
+    text: str
+    before: str = ""
+    after: str = ""
+
+
+def prompts(
+    tokenizer: "PreTrainedTokenizerBase",
+    framed: Sequence[Framed],
+    *,
+    limit: int,
+    cut: Literal["left", "right"] = "right",
+    tail: Sequence[int] = (),
+    spans: bool = False,
+) -> list[Prompt]:
+    """Return one prompt per framed text, at most ``limit`` positions long.
+
+    Special tokens that the tokenizer adds are kept when a prompt is cut, and so is the tail.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        framed: Texts with their frames.
+        limit: Most positions, special tokens and tail included.
+        cut: The side on which tokens are dropped from a prompt that is too long.
+        tail: Ids put after everything else, such as memory tokens.
+        spans: Whether to fill in the character spans, of positions in the bare text.
+    """
+    if not framed:
+        return []
+    encoded = tokenizer(
+        [before + text + after for text, before, after in framed],
+        return_attention_mask=False,
+        return_special_tokens_mask=True,
+        return_offsets_mapping=spans,
+        verbose=False,
+    )
+    made = []
+    for i, (item, ids, special) in enumerate(zip(framed, encoded["input_ids"], encoded["special_tokens_mask"], strict=True)):
+        kept = _kept(special, limit - len(tail), cut)
+        chosen = [*(ids[k] for k in kept), *tail]
+        places = np.full((len(chosen), 2), -1, np.int32) if spans else None
+        if places is not None and kept:
+            places[: len(kept)] = _spans(item, np.asarray(encoded["offset_mapping"][i], np.int32), np.asarray(special, bool))[kept]
+        made.append(Prompt(chosen, len(kept) < len(ids), places) if chosen else _blank(tokenizer, spans=spans))
+    return made
+
+
+def _kept(special: Sequence[int], room: int, cut: str) -> Sequence[int]:
+    """Return the positions that stay when a prompt is cut to ``room``: all special ones and as much of the rest as fits."""
+    if len(special) <= room:
+        return range(len(special))
+    content = [i for i, s in enumerate(special) if not s]
+    fits = max(room - (len(special) - len(content)), 0)
+    stays = set(content[len(content) - fits :] if cut == "left" else content[:fits])
+    return [i for i, s in enumerate(special) if s or i in stays]
+
+
+def _spans(item: Framed, offsets: NDArray[np.int32], special: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Move offsets in the whole prompt to the text: (0, 0) for special tokens, (-1, -1) for the template's."""
+    start, end = len(item.before), len(item.before) + len(item.text)
+    low, high = offsets[:, 0], offsets[:, 1]
+    inside = ((low < end) & (high > start)) | ((low == high) & (low >= start) & (high <= end))
+    spans = np.where(inside[:, None], np.clip(offsets, start, end) - start, -1)
+    return np.where(special[:, None], 0, spans).astype(np.int32)
+
+
+def _blank(tokenizer: "PreTrainedTokenizerBase", *, spans: bool) -> Prompt:
+    """Return the prompt of an empty text under a tokenizer that adds nothing: one token that starts or ends a document."""
+    known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    return Prompt([next(i for i in known if i is not None)], spans=np.zeros((1, 2), np.int32) if spans else None)

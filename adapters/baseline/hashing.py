@@ -1,0 +1,44 @@
+"""Hashed character n-grams: no weights and no model. Who does not beat it has not read the text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from bench.encoder import Embeddings
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+
+@dataclass(frozen=True)
+class Hashing:
+    """Hashed counts of character n-grams within words; knows no language.
+
+    Attributes:
+        dim: Numbers per vector.
+        shortest: Characters of the shortest n-gram.
+        longest: Characters of the longest n-gram.
+    """
+
+    dim: int = 1024
+    shortest: int = 2
+    longest: int = 4
+
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = False
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:  # noqa: ARG002 - ignored
+        """Return float32 (n, dim) of unit length, row i for text i; the instruction is not used."""
+        if not texts:
+            return np.empty((0, self.dim), np.float32)
+        # A mark in front gives the empty text n-grams too; surrogates cannot be hashed.
+        marked = ["\x02 " + text.encode("utf-8", "replace").decode() for text in texts]
+        vectors = self._vectorizer().transform(marked).toarray()
+        return np.asarray(vectors, np.float32)
+
+    def _vectorizer(self) -> "HashingVectorizer":
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        return HashingVectorizer(n_features=self.dim, analyzer="char_wb", ngram_range=(self.shortest, self.longest), dtype=np.float32)

@@ -1,0 +1,131 @@
+"""A backbone as it is, with its token states pooled: what a method has to beat."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from adapters import _pooling
+from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._batching import Prompt, stream, stream_tokens
+from adapters._text import Framed, prompts
+from bench.encoder import Batch, Card, Embeddings, Item, TokenStates, gather, location
+from bench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+POOLINGS = {"mean": _pooling.mean, "weighted-mean": _pooling.weighted_mean, "last": _pooling.last, "first": _pooling.first}
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A backbone without training: its token states, pooled. Instructions are ignored.
+
+    Attributes:
+        checkpoint: The packaged backbone, a folder, or a hub id.
+        pooling: "mean", "weighted-mean" (later positions weigh more), "last" or "first".
+        template: What is put round a text, at ``{text}``; a text that is too long is cut, the template is not.
+        layer: Whose states are pooled: 0 = input embeddings, -1 = last.
+        attention: "native", or "bidirectional" for decoders.
+        max_length: Most token positions, template included.
+        normalise: Whether vectors have unit length.
+        dtype: Number type of the computation.
+        device: Where it runs.
+        budget: Token positions per batch.
+    """
+
+    checkpoint: str = location(PACKAGED)
+    pooling: str = "mean"
+    template: str = "{text}"
+    layer: int = -1
+    attention: str = "native"
+    max_length: int = 512
+    normalise: bool = False
+    dtype: str = "auto"
+    device: str = field(default="auto", compare=False)
+    budget: int | None = field(default=None, compare=False)
+
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = False
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        """Return float32 (n, dim), row i for text i; the instruction is not used."""
+        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
+
+    def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
+        """Yield the vectors of items, longest first.
+
+        Raises:
+            UsageError: No such pooling, or a template without ``{text}``.
+        """
+        if self.pooling not in POOLINGS:
+            raise unknown("pooling", self.pooling, POOLINGS)
+        pool, network = POOLINGS[self.pooling], self._backbone().load()
+
+        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+            vectors = pool(network.hidden_states(ids, mask, self.layer), mask)
+            return vectors / vectors.norm(dim=1, keepdim=True) if self.normalise else vectors
+
+        return stream(items, lambda some: self._prompts(some, network), forward, network, budget=self.budget)
+
+    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
+        """Return the states of each text's tokens at one layer; the template's are left out."""
+        network = self._backbone().load()
+        return stream_tokens(
+            [Item(text) for text in texts],
+            lambda some: self._prompts(some, network, spans=True),
+            lambda ids, mask: network.hidden_states(ids, mask, layer),
+            network,
+            budget=self.budget,
+        )
+
+    def card(self) -> Card:
+        """Return the backbone's card."""
+        return self._backbone().card()
+
+    def _backbone(self) -> Backbone:
+        return Backbone(self.checkpoint, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+
+    def _prompts(self, items: Sequence[Item], network: Network, *, spans: bool = False) -> list[Prompt]:
+        before, text, after = self.template.partition("{text}")
+        if not text:
+            raise UsageError(f"template needs {{text}} where the text goes, got {self.template!r}")
+        limit = min(self.max_length, network.max_length)
+        framed = [Framed(item.text, before, after) for item in items]
+        made = prompts(network.tokenizer, framed, limit=limit, spans=spans)
+        cut = [i for i, prompt in enumerate(made) if prompt.truncated] if after else []
+        whole = prompts(network.tokenizer, [framed[i] for i in cut], limit=1 << 30, spans=True)
+        for i, prompt in zip(cut, whole, strict=True):
+            made[i] = _shortened(prompt, limit)
+        return made
+
+
+def _shortened(prompt: Prompt, limit: int) -> Prompt:
+    """Return the prompt with as many positions less at the end of its text as are over the limit."""
+    assert prompt.spans is not None  # noqa: S101 - asked for above
+    inside = np.flatnonzero(prompt.spans[:, 1] > 0)
+    stays = np.ones(len(prompt.ids), bool)
+    stays[inside[max(len(inside) - (len(prompt.ids) - limit), 0) :]] = False
+    return Prompt([token for token, kept in zip(prompt.ids, stays, strict=True) if kept], truncated=True, spans=prompt.spans[stays])
+
+
+def backbone_mean() -> Pooled:
+    """The mean of a backbone's last token states, nothing trained."""
+    return Pooled()
+
+
+def backbone_weighted_mean() -> Pooled:
+    """The mean of a backbone's last token states in which later ones weigh more (SGPT), nothing trained."""
+    return Pooled(pooling="weighted-mean")
+
+
+def backbone_last() -> Pooled:
+    """The state of a backbone at the text's last token, nothing trained."""
+    return Pooled(pooling="last")
+
+
+def prompteol() -> Pooled:
+    """The state from which a backbone would say the text in one word (PromptEOL, Jiang et al. 2023), nothing trained."""
+    return Pooled(pooling="last", template='This sentence : "{text}" means in one word:"')

@@ -1,0 +1,144 @@
+"""DINO: a bi-encoder trained on sentence pairs that a language model wrote from instructions.
+
+Schick, Schuetze. Generating Datasets with Pretrained Language Models. EMNLP 2021.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from adapters import _batching, _pooling
+from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._files import read_json
+from adapters._text import Framed, prompts
+from bench.encoder import Batch, Card, Embeddings, Item, TokenStates, digest, gather, location
+from bench.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PUBLISHED: Mapping[str, str] = {}
+"""No encoder was ever released by the authors (timoschick/dino at 0e4a052), only the generated pairs."""
+
+
+class Layout(NamedTuple):
+    """What a checkpoint folder holds: where the transformer lies, its own length limit, and whether vectors are normalised."""
+
+    transformer: str
+    max_length: int | None = None
+    normalise: bool = False
+
+
+@dataclass(frozen=True)
+class DINO:
+    """DINO (Schick & Schuetze 2021): mean of last-layer token states, trained on generated sentence pairs; read by cosine.
+
+    Attributes:
+        checkpoint: A folder that the recipe wrote (taken as trained): a Hugging Face encoder with its tokenizer, or a
+            sentence-transformers folder with mean pooling. A hub id or the packaged backbone is taken as untrained.
+        attention: "native" or, for decoders, "bidirectional".
+        max_length: Longest text in tokens, special tokens counted; RoBERTa's own limit. A lower limit in a
+            sentence-transformers folder goes first.
+        dtype: Number type of the computation.
+        device: Where to compute.
+        budget: Token positions per batch.
+
+    Source:
+        Mean over real tokens of the last layer, cosine: the released code, roberta-base.
+    """
+
+    checkpoint: str = location(PACKAGED)
+    attention: str = "native"
+    max_length: int = 512
+    dtype: str = "auto"
+    device: str = field(default="auto", compare=False)
+    budget: int | None = field(default=None, compare=False)
+
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = False
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        """Return float32 (n, dim), row i for text i; the instruction is not used."""
+        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
+
+    def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
+        """Yield the vectors of items, longest first.
+
+        Raises:
+            CheckpointError: The folder is of another layout.
+        """
+        from torch.nn.functional import normalize
+
+        network, layout = self._backbone().load(), layout_of(self.checkpoint)
+
+        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+            vectors = _pooling.mean(network.hidden_states(ids, mask), mask)
+            return normalize(vectors, dim=-1) if layout.normalise else vectors
+
+        return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
+
+    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
+        """Return the states of each text's tokens at one layer, special tokens kept."""
+        network, items = self._backbone().load(), [Item(text) for text in texts]
+        prepare = self._prepare(network, spans=True)
+        return _batching.stream_tokens(
+            items, prepare, lambda ids, mask: network.hidden_states(ids, mask, layer), network, budget=self.budget
+        )
+
+    def card(self) -> Card:
+        """Return the card of the transformer, trained where the checkpoint is a folder."""
+        card, (_, *finish) = self._backbone().card(trained=Path(self.checkpoint).is_dir()), layout_of(self.checkpoint)
+        return replace(card, weights=digest([card.weights, finish])) if any(finish) else card
+
+    def _backbone(self) -> Backbone:
+        source = layout_of(self.checkpoint).transformer
+        return Backbone(source, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+
+    def _prepare(self, network: Network, *, spans: bool = False) -> Callable[[Sequence[Item]], list[_batching.Prompt]]:
+        limit = min(self.max_length, layout_of(self.checkpoint).max_length or self.max_length, network.max_length)
+        return lambda items: prompts(network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans)
+
+
+def layout_of(checkpoint: str) -> Layout:
+    """Return where a checkpoint's transformer lies and how its vectors are finished.
+
+    Args:
+        checkpoint: A folder, with or without the ``modules.json`` of sentence-transformers, or any name that is no folder.
+
+    Raises:
+        CheckpointError: A module other than transformer, mean pooling and normalisation.
+    """
+    folder = Path(checkpoint)
+    if not (folder / "modules.json").is_file():
+        return Layout(checkpoint)
+    modules = {str(module["type"]).rpartition(".")[2]: folder / module["path"] for module in read_json(folder / "modules.json")}
+    if extra := modules.keys() - {"Transformer", "Pooling", "Normalize"}:
+        raise CheckpointError(
+            f"expected transformer, mean pooling and normalisation in {folder}, got {', '.join(sorted(extra))}: use st:PATH for it"
+        )
+    if not {"Transformer", "Pooling"} <= modules.keys():
+        raise CheckpointError(
+            f"expected a Transformer and a Pooling module in {folder}/modules.json, got {sorted(modules)}: save the model again"
+        )
+    pooling = pooling_modes(read_json(modules["Pooling"] / "config.json"))
+    if pooling != {"mean"}:
+        raise CheckpointError(
+            f"expected mean pooling in {modules['Pooling']}, got {sorted(pooling)}: dino averages token states, use st:PATH for it"
+        )
+    limits = modules["Transformer"] / "sentence_bert_config.json"
+    return Layout(
+        str(modules["Transformer"]), read_json(limits).get("max_seq_length") if limits.is_file() else None, "Normalize" in modules
+    )
+
+
+def pooling_modes(config: Mapping[str, Any]) -> set[str]:
+    """Return the pooling modes that a sentence-transformers pooling config switches on, in its old or its new form."""
+    if "pooling_mode" in config:
+        mode = config["pooling_mode"]
+        return {mode} if isinstance(mode, str) else set(mode)
+    return {
+        key.removeprefix("pooling_mode_").removesuffix("_tokens")
+        for key, value in config.items()
+        if key.startswith("pooling_mode_") and value
+    }

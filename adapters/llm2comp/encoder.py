@@ -1,0 +1,230 @@
+"""LLM2Comp: a text is compressed into k memory tokens; their mean is its embedding.
+
+Zhang, Zhao, Hu, Jiao, Jiang, Miao, Nguyen. Learning to Compress: Unlocking the Potential of Large Language Models for Text
+Representation. AAAI 2026.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from adapters import _batching, _lora, _pooling
+from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._files import files_digest, read_json, stamp, tensors
+from adapters._text import Framed, prompts
+from bench.encoder import Batch, Card, Embeddings, Item, TokenStates, digest, gather, location
+from bench.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PUBLISHED: Mapping[str, str] = {}
+"""The authors (longtaizi13579/LLM2Comp at c22f4c4) released no checkpoint."""
+
+CONFIG = "llm2comp.json"
+"""File that makes a folder a checkpoint: what ``Checkpoint`` holds, as JSON."""
+
+MEMORY = "memory.safetensors"
+"""File with the one tensor ``memory`` (k, dim): input embeddings of the memory tokens."""
+
+MEMORY_SEED = 0
+"""Seed of the random memory rows of a backbone that was never trained."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What ``llm2comp.json`` says.
+
+    Attributes:
+        base: The backbone: the packaged one, a hub id or a folder.
+        k: Number of memory tokens.
+        attention: The attention of training, "bidirectional" or "native".
+        stages: Folders of low-rank weights in peft's layout, in the order in which they are merged.
+        memory_ids: Ids of the memory tokens: the k numbers that follow the base vocabulary.
+    """
+
+    base: str
+    k: int
+    attention: str
+    stages: tuple[str, ...]
+    memory_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LLM2Comp:
+    """LLM2Comp (Zhang et al. 2026): mean state of k memory tokens after the text, under bidirectional attention.
+
+    Attributes:
+        checkpoint: A folder that the recipe wrote (see ``Checkpoint``), or a backbone: then the memory rows are random
+            numbers of the embedding table's size, and the encoder is untrained.
+        k: Number of memory tokens (section 2 of the paper's facts: 8 is best).
+        attention: "bidirectional" (the paper's) or "native".
+        normalise: Whether vectors get length one, as in the loss of the contrastive stages; off is the released code's bare mean.
+        max_length: Longest text in tokens, memory included; the text is cut at its end, the memory stays last.
+        dtype: Number type of the computation.
+        device: Where to compute.
+        budget: Token positions per batch.
+
+    Source:
+        Ids, cut, attention and read-out as in the released code.
+    """
+
+    checkpoint: str = location(PACKAGED)
+    k: int = 8
+    attention: str = "bidirectional"
+    normalise: bool = True
+    max_length: int = 512
+    dtype: str = "auto"
+    device: str = field(default="auto", compare=False)
+    budget: int | None = field(default=None, compare=False)
+
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = True
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        """Return float32 (n, dim), row i for text i, with the instruction in front of the text."""
+        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
+
+    def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
+        """Yield the vectors of items, longest first.
+
+        Raises:
+            CheckpointError: The checkpoint is incomplete, or belongs to other settings or another backbone.
+        """
+        from torch.nn.functional import normalize
+
+        network = self._network()
+
+        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+            vectors = _pooling.slots(network.hidden_states(ids, mask), mask, self.k)
+            return normalize(vectors, dim=-1) if self.normalise else vectors
+
+        return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
+
+    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
+        """Return the states of each bare text's tokens at one layer; the memory follows the text, its states are left out."""
+        network, items = self._network(), [Item(text) for text in texts]
+        prepare = self._prepare(network, spans=True)
+        return _batching.stream_tokens(
+            items, prepare, lambda ids, mask: network.hidden_states(ids, mask, layer), network, budget=self.budget
+        )
+
+    def card(self) -> Card:
+        """Return the backbone's card with the checkpoint's digest mixed in; trained where there is a checkpoint."""
+        made = self._checkpoint()
+        card = self._backbone(made).card(trained=made is not None)
+        if made is None:
+            return card
+        return replace(card, weights=digest([card.weights, files_digest(checkpoint_files(Path(self.checkpoint), made))]))
+
+    def _checkpoint(self) -> Checkpoint | None:
+        folder = Path(self.checkpoint)
+        if not (folder / CONFIG).is_file():
+            return None
+        made = read_checkpoint(folder)
+        for name, ours, theirs in (("k", self.k, made.k), ("attention", self.attention, made.attention)):
+            if ours != theirs:
+                raise CheckpointError(
+                    f"expected a checkpoint with {name}={ours}, {folder} was trained with {theirs}: use --set {name}={theirs}"
+                )
+        return made
+
+    def _backbone(self, made: Checkpoint | None) -> Backbone:
+        source = made.base if made else self.checkpoint
+        return Backbone(source, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+
+    def _network(self) -> Network:
+        if self.k < 1:
+            raise UsageError(f"llm2comp needs at least one memory token, got k={self.k}")
+        made = self._checkpoint()
+        files = checkpoint_files(Path(self.checkpoint), made) if made else ()
+        return _prepared(self._backbone(made).load(), self.k, self.checkpoint if made else "", stamp(files))
+
+    def _prepare(self, network: Network, *, spans: bool = False) -> Callable[[Sequence[Item]], list[_batching.Prompt]]:
+        limit, ids = min(self.max_length, network.max_length), memory_ids(network, self.k)
+        return lambda items: prompts(
+            network.tokenizer, [framed(item.text, item.instruction) for item in items], limit=limit, tail=ids, spans=spans
+        )
+
+
+def framed(text: str, instruction: str) -> Framed:
+    """Return ``{instruction}:{text}`` and a newline, or the bare text without an instruction.
+
+    An instruction that ends in a colon, as those of the evaluation do, gets no second one.
+    """
+    return Framed(text, f"{instruction.removesuffix(':')}:", "\n") if instruction else Framed(text)
+
+
+def memory_ids(network: Network, k: int) -> range:
+    """Return the ids of the last k rows of the input embeddings, which are the memory's."""
+    rows = len(embedding_table(network))
+    return range(rows - k, rows)
+
+
+def embedding_table(network: Network) -> "Tensor":
+    """Return the input embeddings (rows, dim)."""
+    return network.model.get_input_embeddings().get_parameter("weight").detach()
+
+
+def random_memory(table: "Tensor", k: int) -> "Tensor":
+    """Return k rows of random numbers with the spread of an embedding table: float32 (k, dim), the same on every machine."""
+    import torch
+
+    rows = torch.randn(k, table.shape[1], generator=torch.Generator().manual_seed(MEMORY_SEED))
+    return rows * table.float().std().cpu()
+
+
+def with_memory(network: Network, rows: "Tensor") -> Network:
+    """Return the network with memory rows (k, dim) after its vocabulary; all other weights are shared with the given one."""
+    import torch
+
+    out, table = _lora.sharing(network), embedding_table(network)
+    grown = torch.cat([table, rows.to(table)])
+    out.model.set_input_embeddings(torch.nn.Embedding(grown.shape[0], grown.shape[1], _weight=grown, _freeze=True))
+    return out
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Return what a checkpoint folder's ``llm2comp.json`` says.
+
+    Raises:
+        CheckpointError: A field is missing or of another kind.
+    """
+    found = read_json(folder / CONFIG)
+    kinds = {"base": str, "k": int, "attention": str, "stages": list, "memory_ids": list}
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        wanted = ", ".join(f"{name}: {kind.__name__}" for name, kind in kinds.items())
+        raise CheckpointError(f"expected {wanted} in {folder / CONFIG}, got {found!r}: write the checkpoint again")
+    return Checkpoint(found["base"], found["k"], found["attention"], tuple(found["stages"]), tuple(found["memory_ids"]))
+
+
+def checkpoint_files(folder: Path, made: Checkpoint) -> tuple[Path, ...]:
+    """Return the files that shape vectors: memory rows, then the low-rank weights of each stage.
+
+    Raises:
+        CheckpointError: One is missing.
+    """
+    files = (folder / MEMORY, *(folder / stage / name for stage in made.stages for name in _lora.FILES))
+    for path in files:
+        if not path.is_file():
+            raise CheckpointError(f"expected {path}, it is missing: the checkpoint is incomplete, write or copy it again")
+    return files
+
+
+@lru_cache(maxsize=1)
+def _prepared(network: Network, k: int, checkpoint: str, _stamp: object) -> Network:
+    """Return the network with memory rows, and with low-rank weights merged where there is a checkpoint."""
+    table = embedding_table(network)
+    if not checkpoint:
+        return with_memory(network, random_memory(table, k))
+    folder = Path(checkpoint)
+    made, rows = read_checkpoint(folder), tensors(folder / MEMORY)
+    wanted = (k, table.shape[1])
+    if rows.keys() != {"memory"} or tuple(rows["memory"].shape) != wanted:
+        got = {name: tuple(tensor.shape) for name, tensor in rows.items()}
+        raise CheckpointError(f"expected the tensor memory {wanted} in {folder / MEMORY}, got {got}: it belongs to another backbone or k")
+    if made.memory_ids != tuple(range(len(table), len(table) + k)):
+        raise CheckpointError(f"expected memory ids that follow the vocabulary of {len(table)}, got {made.memory_ids} in {folder / CONFIG}")
+    return with_memory(_lora.merged(network, [folder / stage for stage in made.stages]), rows["memory"])

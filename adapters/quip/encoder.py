@@ -1,0 +1,212 @@
+"""QuIP: token states that hold the answers to many questions, and questions as vectors in their space.
+
+Jia, Lewis, Zettlemoyer. Question Answering Infused Pre-training of General-Purpose Contextualized Representations.
+Findings of ACL 2022.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from adapters import _batching, _pooling
+from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._files import files_digest, stamp, tensors
+from adapters._text import Framed, prompts
+from bench.encoder import Batch, Card, Embeddings, Item, QuestionVectors, TokenStates, digest, gather, location
+from bench.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PUBLISHED = {"quip": "quip-hf", "quip-noTeacher": "quip-noTeacher-hf", "quip-concat": "quip-concat-hf"}
+"""Archives of the authors (facebookresearch/quip at 934c724, CC BY-NC 4.0): the one that holds the heads, and the one that
+holds the encoder. They are never fetched here; unpack both and name their folders as ``heads`` and ``checkpoint``."""
+
+HEAD_FILES = ("model_qa_head_start", "model_qa_head_end")
+"""File names of the two question heads, ending in ``.safetensors`` or ``.pt``."""
+
+
+@dataclass(frozen=True)
+class QuIP:
+    """QuIP (Jia et al. 2022): token states trained to answer questions; a text is the mean of its token states.
+
+    The paper reads token states and question vectors; both read-outs of a single vector per text are ours.
+
+    Attributes:
+        checkpoint: Encoder folder or hub id; the published encoders are the archives ``<name>-hf``, for non-commercial use.
+        heads: Folder of the question heads (the archive ``<name>``); "" looks in the checkpoint folder. Without heads a
+            question's vector is its bare state, and the encoder counts as untrained.
+        readout: "mean" of the token states of one layer, or "question": start and end vector of the text side by side.
+        layer: Layer of the mean; None is 20 of 24, scaled to the depth (the paper's layer for paraphrase).
+        question_token: Which state stands for a question: "first" (the paper's), "last", or "auto": the first one of an
+            encoder; the last one of a decoder, whose first state has seen nothing of the question.
+        attention: "native" or, for decoders, "bidirectional".
+        max_length: Longest text in tokens, special tokens not counted (section 3 of the paper).
+        max_question: Longest question, counted likewise.
+        dtype: Number type of the computation.
+        device: Where to compute.
+        budget: Token positions per batch.
+
+    Source:
+        Sections 2 and 3 of the paper; heads and token choice as in the released code.
+    """
+
+    checkpoint: str = location(PACKAGED)
+    heads: str = location("")
+    readout: str = "mean"
+    layer: int | None = None
+    question_token: str = "auto"  # noqa: S105 - a token of text
+    attention: str = "native"
+    max_length: int = 456
+    max_question: int = 50
+    dtype: str = "auto"
+    device: str = field(default="auto", compare=False)
+    budget: int | None = field(default=None, compare=False)
+
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = False
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        """Return float32 (n, dim), or (n, 2 dim) for the question read-out; the instruction is not used."""
+        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
+
+    def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
+        """Yield the vectors of items, longest first."""
+        network = self._backbone().load()
+        if self.readout == "question":
+            return self._questions(items, network, self.max_length)
+        if self.readout != "mean":
+            raise UsageError(f"readout of quip is 'mean' or 'question', got {self.readout!r}")
+        layer = mean_layer(network.layers) if self.layer is None else self.layer
+
+        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+            return _pooling.mean(network.hidden_states(ids, mask, layer), mask)
+
+        return _batching.stream(items, self._prepare(network, self.max_length), forward, network, budget=self.budget)
+
+    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
+        """Return the bare states of each text's tokens at one layer, special tokens kept."""
+        network = self._backbone().load()
+        prepare = self._prepare(network, self.max_length, spans=True)
+        items = [Item(text) for text in texts]
+        return _batching.stream_tokens(
+            items, prepare, lambda ids, mask: network.hidden_states(ids, mask, layer), network, budget=self.budget
+        )
+
+    def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
+        """Return start and end vectors, float32 (m, dim) each, to be multiplied with last-layer token states.
+
+        Raises:
+            CheckpointError: The heads are incomplete or of another width.
+        """
+        batches = self._questions([Item(question) for question in questions], self._backbone().load(), self.max_question)
+        both = gather(batches, len(questions))
+        half = both.shape[1] // 2
+        return QuestionVectors(both[:, :half].copy(), both[:, half:].copy())
+
+    def card(self) -> Card:
+        """Return the backbone's card with the heads' digest mixed in; trained where there are heads."""
+        files = self._head_files()
+        card = self._backbone().card(trained=bool(files))
+        return replace(card, weights=digest([card.weights, files_digest(files)])) if files else card
+
+    def _backbone(self) -> Backbone:
+        return Backbone(self.checkpoint, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+
+    def _head_files(self) -> tuple[Path, ...]:
+        return head_files(Path(self.heads or self.checkpoint), required=bool(self.heads))
+
+    def _prepare(self, network: Network, length: int, *, spans: bool = False) -> Callable[[Sequence[Item]], list[_batching.Prompt]]:
+        limit = min(length + network.tokenizer.num_special_tokens_to_add(), network.max_length)
+        return lambda items: prompts(network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans)
+
+    def _questions(self, items: Sequence[Item], network: Network, length: int) -> Iterator[Batch]:
+        import torch
+
+        read = question_reader(self.question_token, decoder=network.decoder)
+        files = self._head_files()
+        heads = load_heads(files, network.dim, str(network.device), stamp(files)) if files else (torch.nn.Identity(),) * 2
+
+        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+            state = read(network.hidden_states(ids, mask), mask)
+            return torch.cat([head(state) for head in heads], dim=-1)
+
+        return _batching.stream(items, self._prepare(network, length), forward, network, budget=self.budget)
+
+
+def mean_layer(layers: int) -> int:
+    """Return the layer that stands as deep in a network of this many layers as layer 20 in RoBERTa-large's 24."""
+    return round(layers * 20 / 24)
+
+
+def question_reader(token: str, *, decoder: bool) -> "Callable[[Tensor, Tensor], Tensor]":
+    """Return the pooling (states, mask) -> (b, dim) that picks the state standing for a question.
+
+    Args:
+        token: "first", "last" or "auto".
+        decoder: Whether the backbone is a decoder, which settles "auto".
+
+    Raises:
+        UsageError: Another word.
+    """
+    if token not in {"auto", "first", "last"}:
+        raise UsageError(f"question_token of quip is 'auto', 'first' or 'last', got {token!r}")
+    return _pooling.last if token == "last" or (token == "auto" and decoder) else _pooling.first  # noqa: S105 - a token of text
+
+
+def head(dim: int) -> "nn.Sequential":
+    """Return a new question head, Linear -> tanh -> Linear, whose tensors are named as in the published files."""
+    from torch import nn
+
+    made = nn.Sequential()
+    made.add_module("dense", nn.Linear(dim, dim))
+    made.add_module("tanh", nn.Tanh())
+    made.add_module("out_proj", nn.Linear(dim, dim))
+    return made
+
+
+def head_files(folder: Path, *, required: bool = True) -> tuple[Path, ...]:
+    """Return the files of the start and the end head in a folder, or nothing where there are none and none are required.
+
+    Raises:
+        CheckpointError: One of them is missing.
+    """
+    found = tuple(path for name in HEAD_FILES for path in (folder / f"{name}.safetensors", folder / f"{name}.pt") if path.is_file())
+    names = {path.stem for path in found}
+    if len(names) < 2 and (required or found):
+        missing = ", ".join(f"{name}.pt" for name in HEAD_FILES if name not in names)
+        raise CheckpointError(
+            f"expected two question heads in {folder}, missing {missing}: name the folder of the unpacked archive as `heads`"
+        )
+    return tuple(next(path for path in found if path.stem == name) for name in HEAD_FILES) if found else ()
+
+
+@lru_cache(maxsize=2)
+def load_heads(files: tuple[Path, ...], dim: int, device: str, _stamp: object = None) -> "tuple[nn.Module, ...]":
+    """Return the start and the end head in float32, ready to use.
+
+    Args:
+        files: What ``head_files`` found.
+        dim: Width of the encoder.
+        device: Where to put them.
+
+    Raises:
+        CheckpointError: A file cannot be read, a tensor is missing, left over or of another shape.
+    """
+    return tuple(_load_head(path, dim).to(device) for path in files)
+
+
+def _load_head(path: Path, dim: int) -> "nn.Module":
+    import torch
+
+    state = tensors(path)
+    with torch.device("meta"):  # so that no random number is drawn for weights that are replaced at once
+        made = head(dim)
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+    if found != wanted:
+        raise CheckpointError(f"expected the tensors {wanted} in {path}, got {found}: the heads must belong to the encoder")
+    made.load_state_dict(state, assign=True)
+    return made.float().eval().requires_grad_(requires_grad=False)

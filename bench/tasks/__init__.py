@@ -1,0 +1,151 @@
+"""Tasks by name: our own, and any of mteb's; and suites, which name the tasks of one purpose."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bench.errors import UsageError, unknown
+from bench.task import Task
+from bench.tasks import clustering, ner, paraphrase, sentiment, sts
+from bench.tasks.clustering import Clustering
+from bench.tasks.ner import NER, NERByQuestions
+from bench.tasks.paraphrase import BertScore, Paraphrase
+from bench.tasks.sentiment import Probe, ZeroShot, ZeroShotByQuestions
+from bench.tasks.sts import STS
+
+Own = STS | Paraphrase | ZeroShot | ZeroShotByQuestions | Probe | NER | NERByQuestions | Clustering
+"""The classes of our own tasks."""
+
+TASKS: Mapping[str, Own] = {task.name: task for module in (sts, paraphrase, sentiment, ner, clustering) for task in module.TASKS}
+"""Our own tasks by name; mteb's are not listed."""
+
+_LLM2COMP = {
+    "BiorxivClusteringS2S": "Identify the main category of Biorxiv papers based on the titles:",
+    "MedrxivClusteringS2S": "Identify the main category of Medrxiv papers based on the titles:",
+    "TwentyNewsgroupsClustering": "Identify the topic or theme of the given news articles:",
+    "SciFact": "Given a scientific claim, retrieve documents that support or refute the claim:",
+    "NFCorpus": "Given a question, retrieve relevant documents that best answer the question:",
+    "ArguAna": "Given a claim, find documents that refute the claim:",
+    "STS17": "Retrieve semantically similar text:",
+    "SICK-R": "Retrieve semantically similar text:",
+    "STSBenchmark": "Retrieve semantically similar text:",
+    "Banking77Classification": "Given a online banking query, find the corresponding intents:",
+    "EmotionClassification": "Classify the emotion expressed in the given Twitter message into one of the six emotions: "
+    "anger, fear, joy, love, sadness, and surprise:",
+    "SprintDuplicateQuestions": "Retrieve duplicate questions from Sprint forum:",
+    "StackOverflowDupQuestions": "Retrieve duplicate questions from StackOverflow forum:",
+    "SciDocsRR": "Given a title of a scientific paper, retrieve the titles of other relevant papers:",
+}
+
+SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    # Packaged data only: some 67,000 tokens of text an encoder, half of them STSBenchmark, which stays whole to be comparable.
+    "quick": {
+        "STSBenchmark": {},
+        "stsb-paraphrase": {},
+        "stsb-paraphrase-bertscore": {"limit": 150},
+        "movie-reviews": {"limit": 250},
+        "movie-reviews-question": {"limit": 250},
+        "movie-reviews-probe": {"limit": 250},
+        "tweet-ner": {"limit": 150},
+        "faq-clustering": {},
+        "dialogue-topics": {"limit": 1000},
+    },
+    "quip-paper": {
+        name: {}
+        for name in (
+            *("mrpc-bertscore", "qqp-bertscore", "paws-wiki-bertscore", "paws-qqp-bertscore"),
+            *("sst2-question", "mr-question", "cr-question", "sst2", "mr", "cr"),
+            *("wnut17", "wnut17-prototype", "wnut17-question", "conll2003", "conll2003-prototype", "conll2003-question"),
+        )
+    },
+    "dino-paper": {name: {} for name in ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")},
+    "inbedder-paper": {
+        **{
+            name: {}
+            for name in (
+                *("instruct-stsb", "nyt-topic", "nyt-location"),
+                *("rate-my-prof", "feedbacks", "few-rel", "few-nerd", "few-event"),
+            )
+        },
+        "AskUbuntuDupQuestions": {"instruction": "What does the user want?"},
+        "StackOverflowDupQuestions": {"instruction": "What does the user want?"},
+        "SciDocsRR": {"instruction": "What is the paper about based on the title?"},
+        "TwentyNewsgroupsClustering": {"instruction": "Categorize the topic of the news article."},
+    },
+    "llm2comp-paper": {name: {"instruction": instruction} for name, instruction in _LLM2COMP.items()},
+}
+"""Suites by name: for each of its tasks, by name, the fields in which it differs from the task of that name."""
+
+_ABOUT = {
+    "quick": "packaged data, every family, minutes on two cores; the default",
+    "quip-paper": "the zero-shot and few-shot tasks of QuIP",
+    "dino-paper": "the STS tasks of DINO, with its best-of-four score beside mteb's",
+    "inbedder-paper": "InBedder's instruction awareness tests, clusterings and general tasks",
+    "llm2comp-paper": "the 14 mteb tasks of LLM2Comp with LLM2Vec's instructions",
+}
+
+
+def task_names() -> tuple[str, ...]:
+    """Return the names of our own tasks, in the order of their families."""
+    return tuple(TASKS)
+
+
+def describe_task(name: str) -> str:
+    """Return one line about one of our own tasks."""
+    return TASKS[name].about
+
+
+def describe_suite(name: str) -> str:
+    """Return one line about a suite."""
+    return _ABOUT[name]
+
+
+def load_task(name: str, *, limit: int | None = None) -> Task:
+    """Return the task called by a name.
+
+    Args:
+        name: One of our own, with ``@LAYER`` behind it for another layer of token states; or a task of mteb.
+        limit: At most this many test examples.
+
+    Raises:
+        UsageError: There is no such task, or it reads no layer.
+    """
+    head, at, layer = name.partition("@")
+    if head not in TASKS:
+        from bench.tasks.mteb import MtebTask, known_task
+
+        if not known_task(name):
+            raise unknown("task", name, TASKS, hint="(see `bench list`; any mteb task works where mteb is installed)")
+        return MtebTask(name, limit=limit)
+    task = replace(TASKS[head], limit=limit)
+    if not at:
+        return task
+    if not isinstance(task, BertScore | NER) or not layer.removeprefix("-").isdecimal():
+        raise UsageError(f"expected a task on token states and a layer number, such as mrpc-bertscore@20, got {name!r}")
+    return replace(task, layer=int(layer))
+
+
+def load_suite(name: str, *, limit: int | None = None) -> tuple[Task, ...]:
+    """Return the tasks of a suite.
+
+    Args:
+        name: One of ours, or a benchmark of mteb such as "MTEB(eng, v2)".
+        limit: At most this many test examples of each task; a lower limit of the suite's own stays.
+
+    Raises:
+        UsageError: There is no such suite.
+    """
+    from bench.tasks.mteb import MtebTask, benchmark
+
+    if name not in SUITES:
+        names = benchmark(name)
+        if not names:
+            raise unknown("suite", name, SUITES, hint="(any mteb benchmark works where mteb is installed)")
+        return tuple(MtebTask(task, limit=limit) for task in names)
+    return tuple(_changed(TASKS.get(task) or MtebTask(task), changes, limit) for task, changes in SUITES[name].items())
+
+
+def _changed(task: Any, changes: Mapping[str, Any], limit: int | None) -> Task:  # noqa: ANN401 - any task that is a dataclass
+    limits = [n for n in (limit, changes.get("limit")) if n is not None]
+    changed: Task = replace(task, **{**changes, "limit": min(limits, default=None)})
+    return changed

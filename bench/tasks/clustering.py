@@ -1,0 +1,180 @@
+"""Clustering: do the groups k-means finds among the vectors agree with the classes people gave?
+
+Source: intent, question and topic sets with class labels; InBedder's clusterings (section 5.2) with its instructions.
+A row of ``clinc/clinc_oos/plus``: ``text`` "how would you say fly in italian", ``intent`` 61, ``domain`` 5.
+Run: ``bench run --model inbedder,backbone-mean --task clinc-intent,clinc-domain``.
+Protocol: V-measure of k-means on vectors of length 1, k the number of classes, one start with each of five seeds; InBedder's
+sets as its code does it, MiniBatchKMeans with batches of 500 on the vectors as they are. Rows that hold whole lists of texts
+and labels are clustered one by one and averaged.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data import load
+from bench.encoder import Embeddings, Encoder, Item, gather, stream
+from bench.task import Score, sample
+from bench.tasks.similarity import unit
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """V-measure of k-means clusters against classes.
+
+    Attributes:
+        name: Name of the task.
+        data: Id of the data set.
+        config: Its configuration.
+        split: Its split.
+        text: Column of the texts, or of lists of texts.
+        label: Column of the classes, or of lists of them.
+        instruction: What the embeddings are for.
+        algorithm: "kmeans" on vectors of length 1, or "minibatch" on the vectors as they are.
+        repeats: Number of seeds.
+        limit: At most this many texts of each set.
+        about: One line for lists.
+    """
+
+    name: str
+    data: str
+    config: str = ""
+    split: str = "test"
+    text: str = "text"
+    label: str = "label"
+    instruction: str = ""
+    algorithm: Literal["kmeans", "minibatch"] = "kmeans"
+    repeats: int = 5
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    family: ClassVar[str] = "clustering"
+    metric: ClassVar[str] = "v_measure"
+    version: ClassVar[int] = 1
+    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
+
+    @property
+    def readout(self) -> str:
+        """The embedding; its instruction is named, since another one makes other vectors."""
+        return f"embedding for {self.instruction!r}" if self.instruction else "embedding"
+
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
+        """Return the texts of every set."""
+        return [Item(text, self.instruction) for texts, _ in self._sets() for text in texts]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        """Return ``v_measure`` with a repeat for each seed, counting up from the one given."""
+        from sklearn.metrics import v_measure_score
+
+        measures = []  # sets x repeats
+        for texts, labels in self._sets():
+            vectors = gather(stream(encoder, [Item(text, self.instruction) for text in texts]), len(texts))
+            k = len(np.unique(labels))
+            found = [clusters(vectors, k, seed=seed + i, algorithm=self.algorithm) for i in range(self.repeats)]
+            measures.append([v_measure_score(labels, assigned) for assigned in found])
+        return {"v_measure": Score(tuple(float(v) for v in np.mean(measures, axis=0)))}
+
+    def _sets(self) -> list[tuple[list[str], NDArray[np.int64]]]:
+        rows = load(self.data, self.split, config=self.config, columns=(self.text, self.label))
+        texts, labels = rows[self.text], rows[self.label]
+        sets = zip(texts, labels, strict=True) if len(texts) and isinstance(texts[0], list) else [(texts, labels)]
+        return [_drawn(found, classes, self.limit) for found, classes in sets]
+
+
+def clusters(vectors: Embeddings, k: int, *, seed: int, algorithm: Literal["kmeans", "minibatch"] = "kmeans") -> NDArray[np.int32]:
+    """Return the cluster of each vector: int32 (n,).
+
+    Args:
+        vectors: float32 (n, dim).
+        k: Number of clusters.
+        seed: Seed of the starting points.
+        algorithm: As the task's.
+    """
+    from sklearn.cluster import KMeans, MiniBatchKMeans
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(1):  # the sums, and so the clusters, would depend on the number of threads
+        if algorithm == "minibatch":
+            return np.asarray(MiniBatchKMeans(k, batch_size=500, n_init="auto", random_state=seed).fit_predict(vectors))
+        return np.asarray(KMeans(k, n_init=1, random_state=seed).fit_predict(unit(vectors)))
+
+
+def _drawn(texts: list[str], labels: list[Any], limit: int | None) -> tuple[list[str], NDArray[np.int64]]:
+    kept = sample(len(texts), limit)
+    return [texts[i] for i in kept], np.unique(labels, return_inverse=True)[1][kept]
+
+
+def _inbedder(name: str, data: str, instruction: str, about: str, config: str = "") -> Clustering:
+    return Clustering(name, data, config, label="cluster", instruction=instruction, algorithm="minibatch", about=about)
+
+
+TASKS = (
+    Clustering(
+        "faq-clustering",
+        "pypi/zaragoza-construction-faq",
+        split="train",
+        text="question",
+        label="category",
+        about="503 questions about building, 39 categories",
+    ),
+    Clustering(
+        "dialogue-topics",
+        "pypi/chatterbot-corpus",
+        split="train",
+        text="question",
+        label="topic",
+        about="2,306 turns of small talk, 21 topics",
+    ),
+    Clustering("clinc-intent", "clinc/clinc_oos", "plus", label="intent", about="5,500 requests, 150 intents and out of scope"),
+    Clustering("clinc-domain", "clinc/clinc_oos", "plus", label="domain", about="5,500 requests, 10 domains and out of scope"),
+    Clustering("trec-coarse", "CogComp/trec", label="coarse_label", about="500 questions, 6 types of answers"),
+    Clustering("trec-fine", "CogComp/trec", label="fine_label", about="500 questions, up to 50 types of answers"),
+    Clustering("ag-news", "fancyzhx/ag_news", about="7,600 news items, 4 topics"),
+    Clustering("snips", "few-shot-intent/snips", about="700 requests, 7 intents"),
+    Clustering("search-snippets", "short-text-clustering/search_snippets", about="12,340 search results without stop words, 8 topics"),
+    Clustering("biomedical", "short-text-clustering/biomedical", about="20,000 titles of papers without stop words, 20 topics"),
+    Clustering("tweet", "short-text-clustering/tweet", about="2,472 tweets without stop words, 89 events"),
+    _inbedder(
+        "nyt-topic", "BrandonZYW/NYTClustering", "What is the topic of news?", "2,160 New York Times articles, 9 topics", config="topic"
+    ),
+    _inbedder(
+        "nyt-location",
+        "BrandonZYW/NYTClustering",
+        "Where did the news happen?",
+        "the same 2,160 New York Times articles, 10 places",
+        config="location",
+    ),
+    _inbedder(
+        "rate-my-prof",
+        "BrandonZYW/RateMyProfClustering",
+        "Here is a student review on the course and the professor. Categorize the aspect the student is discussing about.",
+        "2,296 reviews of professors, 4 aspects",
+    ),
+    _inbedder(
+        "feedbacks",
+        "BrandonZYW/FeedbacksClustering",
+        "Here is a human feedback on machine-generated text. Categorize the type of reason why the human like or dislike it.",
+        "756 comments on generated text, 3 kinds of reasons",
+    ),
+    _inbedder(
+        "few-rel",
+        "BrandonZYW/FewRelClustering",
+        "Here is a sentence. Please tell me the relation type between two specified entities appended after the sentence.",
+        "4,480 sentences with two entities, 64 relations",
+    ),
+    _inbedder(
+        "few-nerd",
+        "BrandonZYW/FewNerdClustering",
+        "Here is a sentence. Please tell me the type of the specified entity appended after the sentence.",
+        "3,789 sentences with an entity, 58 types",
+    ),
+    _inbedder(
+        "few-event",
+        "BrandonZYW/FewEventClustering",
+        "Here is a sentence. Please tell me the type of the specified event according to the trigger words appended after the sentence.",
+        "4,742 sentences with an event, 34 types",
+    ),
+)
+"""The clustering tasks, to be asked for by name."""

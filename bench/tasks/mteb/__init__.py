@@ -1,0 +1,228 @@
+"""Any mteb task by its name, scored by mteb itself on vectors of ours; and our encoders in the shape mteb asks for.
+
+Source: Muennighoff et al. 2023, MTEB; the package ``mteb`` 2.20 or newer (extra ``mteb``), whose protocols are used as they are.
+Run: ``bench run --model all --task STS13`` or ``--suite "MTEB(eng, v2)"``.
+Protocol: mteb's, with three choices of ours. The split is ``test`` where there is one, else every evaluation split; of a task
+in many languages the purely English subsets are taken, or all where there is none; the instruction is the task's own prompt
+where mteb has one (mteb's generic prompts are not used), put to queries and to tasks with one side, not to documents.
+The number of the protocol holds mteb's own version: 1002026 is our protocol 1 on mteb 2.26.
+Labels are handed to mteb as plain lists: its lazy columns are decoded row by row, which takes minutes on a set like IMDb.
+"""
+
+import functools
+import importlib.metadata
+import json
+import math
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.encoder import Encoder, Item
+from bench.errors import EncodingError, Unavailable, unknown
+from bench.task import Score
+from bench.tasks.mteb.bridge import MtebEncoder, as_mteb, installed, instruction_for, loaded_mteb, undisturbed, without_bars
+from bench.tasks.mteb.rows import FLAT, PAIRS, inputs, is_flat, load, parts
+
+if TYPE_CHECKING:
+    from mteb import AbsTask, TaskMetadata
+
+__all__ = ["MtebEncoder", "MtebTask", "as_mteb", "benchmark", "known_task"]
+
+_FAMILIES = {"STS": "sts", "PairClassification": "paraphrase"}
+
+
+@dataclass(frozen=True)
+class MtebTask:
+    """A task of mteb, made afresh for every evaluation.
+
+    Attributes:
+        name: mteb's name of the task; a label where ``source`` is given.
+        source: A class of mteb's kind, or what makes such a task when called with ``seed=``, for tasks that mteb does not list.
+        instruction: Replaces the task's own prompt.
+        limit: At most this many test examples; for clustering, at most this many embedded texts.
+    """
+
+    name: str
+    source: Callable[..., Any] | None = None
+    instruction: str = ""
+    limit: int | None = None
+    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
+
+    @property
+    def family(self) -> str:
+        """The group of mteb's task type, in our words; "mteb" where mteb is not installed."""
+        if not installed():
+            return "mteb"
+        kind = self._metadata.type
+        return _FAMILIES.get(kind) or re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind).lower()
+
+    @property
+    def metric(self) -> str:
+        """The main score of mteb's; "main_score" where mteb is not installed."""
+        return str(self._metadata.main_score) if installed() else "main_score"
+
+    @property
+    def version(self) -> int:
+        """Number of our protocol and of mteb's release."""
+        release = importlib.metadata.version("mteb") if installed() else "0.0"
+        major, minor = (int(part) for part in release.split(".")[:2])
+        return 1_000_000 + 1_000 * major + minor
+
+    @property
+    def readout(self) -> str:
+        """The embedding; with an instruction that replaces the task's own, it is named, since it makes other vectors."""
+        return f"embedding for {self.instruction!r}" if self.instruction else "embedding"
+
+    def items(self, *, seed: int) -> Iterable[Item]:
+        """Return the texts of pairs and of a classification's test examples; others are encoded when mteb asks for them."""
+        if not installed() or self._metadata.type not in (*PAIRS, "Classification"):
+            return []
+        with undisturbed():
+            task = self._loaded(seed)
+        columns = inputs(task)
+        return [
+            Item(text, instruction_for(task.metadata, role, self.instruction))
+            for _, _, rows in parts(task)
+            for column, role in columns
+            for text in rows[column]
+        ]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        """Return what mteb returns, its repeats kept apart; global random state is as before afterwards.
+
+        Args:
+            encoder: Any encoder.
+            seed: 42 is mteb's own protocol.
+
+        Raises:
+            Unavailable: mteb is not installed, the data cannot be had, or the task cannot be limited.
+            EncodingError: The vectors are no embeddings, or have no score.
+        """
+        with undisturbed(), without_bars(), tempfile.TemporaryDirectory() as folder:
+            task = self._loaded(seed)
+            result = loaded_mteb().evaluate(
+                as_mteb(encoder, instruction=self.instruction),
+                task,
+                cache=None,
+                co2_tracker=False,
+                show_progress_bar=False,
+                prediction_folder=Path(folder) if task.metadata.type in FLAT else None,
+            )
+            scores = _scores([part for split in result.task_results[0].scores.values() for part in split])
+            for metric, examples in _examples(task, Path(folder)).items():
+                scores[metric] = Score(scores[metric].repeats, examples)
+        if self.metric not in scores:
+            raise EncodingError(f"mteb's {self.metric} on {self.name} is not a number: are all vectors the same?")
+        return scores
+
+    @property
+    def _metadata(self) -> "TaskMetadata":
+        return _metadata(self.name, self.source)
+
+    def _loaded(self, seed: int) -> "AbsTask":
+        task = _fresh(self.name, self.source, seed)
+        if set(task.metadata.modalities) != {"text"}:
+            raise Unavailable(f"{self.name} reads {', '.join(task.metadata.modalities)}; only tasks on text can be run")
+        if self.limit is not None and not is_flat(task):
+            raise Unavailable(f"{self.name}: a limit is not defined for {task.metadata.type} tasks of this kind; run it without one")
+        load(task, self.limit)
+        return task
+
+
+def known_task(name: str) -> bool:
+    """Say whether mteb is installed and has a task of this name."""
+    return installed() and _registered(name) is not None
+
+
+def benchmark(name: str) -> tuple[str, ...]:
+    """Return the names of the tasks of an mteb benchmark; none where mteb is not installed or has no such benchmark."""
+    if not installed():
+        return ()
+    try:
+        with undisturbed():
+            return tuple(task.metadata.name for task in loaded_mteb().get_benchmark(name).tasks)
+    except KeyError:
+        return ()
+
+
+@functools.cache
+def _registered(name: str) -> "type[AbsTask] | None":
+    """Return mteb's class of this name, or None."""
+    try:
+        with undisturbed():
+            return type(loaded_mteb().get_task(name))
+    except KeyError:
+        return None
+
+
+@functools.cache
+def _metadata(name: str, source: Callable[..., Any] | None) -> "TaskMetadata":
+    with undisturbed():
+        return _fresh(name, source, 42).metadata
+
+
+def _fresh(name: str, source: Callable[..., Any] | None, seed: int) -> "AbsTask":
+    make = source or _registered(name)
+    if make is None:
+        raise unknown("mteb task", name, [task.metadata.name for task in loaded_mteb().get_tasks()])
+    task = make(seed=seed)
+    if task.metadata.is_multilingual and not task.is_aggregate:
+        subsets = task.metadata.hf_subsets_to_langscripts.items()
+        task.hf_subsets = [subset for subset, languages in subsets if all(lang.startswith("eng-") for lang in languages)] or task.hf_subsets
+    return task.filter_eval_splits(["test"]) if "test" in task.eval_splits else task
+
+
+def _scores(measured: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
+    """Return the scores of the splits and subsets, averaged over them repeat by repeat."""
+    each = [_repeats(part) for part in measured]
+    shared = [name for name in each[0] if all(name in repeats for repeats in each)]
+    return {name: _averaged([repeats[name] for repeats in each]) for name in shared}
+
+
+def _averaged(each: Sequence[Sequence[float]]) -> Score:
+    if len({len(repeats) for repeats in each}) == 1:
+        return Score(tuple(map(_mean, zip(*each, strict=True))))
+    return Score((_mean([_mean(repeats) for repeats in each]),))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _repeats(part: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    """Return the repeats of every metric of one split and subset; what is not a number is left out."""
+    found = {
+        name: _runs(part, name, value)
+        for name, value in part.items()
+        if isinstance(value, float | int) and name != "main_score" and not name.endswith("_std")
+    }
+    return {name: tuple(map(float, runs)) for name, runs in found.items() if all(r is not None and math.isfinite(r) for r in runs)}
+
+
+def _runs(part: Mapping[str, Any], name: str, value: float) -> Sequence[float | None]:
+    runs = part.get("v_measures" if name == "v_measure" else f"{name}_scores")
+    if isinstance(runs, Mapping):  # by level of a hierarchy
+        return [_mean(levels) for levels in zip(*runs.values(), strict=True)]
+    if "scores_per_experiment" in part:
+        return [run.get(name) for run in part["scores_per_experiment"]]
+    return runs or [value]
+
+
+def _examples(task: "AbsTask", folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Return the cosine of every pair, or for every text 1 where the first classifier is right, by metric."""
+    kind = task.metadata.type
+    if not is_flat(task) or kind == "Clustering" or len(evaluated := list(parts(task))) != 1:
+        return {}
+    subset, split, rows = evaluated[0]
+    predictions = json.loads((folder / task.prediction_file_name).read_bytes())[subset][split]
+    if kind in PAIRS:
+        return {task.metadata.main_score: np.asarray(predictions["cosine_scores"], np.float32)}
+    if task.is_cross_validation:
+        return {}
+    return {"accuracy": (np.asarray(rows[task.label_column_name]) == np.asarray(predictions[0])).astype(np.float32)}

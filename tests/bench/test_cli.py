@@ -1,0 +1,198 @@
+"""The command line, as a user types it."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.store import Store
+
+WORDS = "red green blue cat dog house tree river stone cloud bread salt".split()
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A folder of local data in which the STS-B test set has 40 made pairs."""
+    rng, folder = np.random.default_rng(1), tmp_path / "data" / "mteb" / "stsbenchmark-sts"
+    folder.mkdir(parents=True)
+    with gzip.open(folder / "test.jsonl.gz", "wt", encoding="utf-8") as file:
+        for i in range(40):
+            left = rng.choice(WORDS, 6)
+            right = np.where(rng.random(6) < i / 40, left, rng.choice(WORDS, 6))
+            file.write(json.dumps({"sentence1": " ".join(left), "sentence2": " ".join(right), "score": i / 8}) + "\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("BENCH_RESULTS", raising=False)
+    return tmp_path / "data"
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def rows(result) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_run_prints_one_json_object_a_cell_and_the_next_run_finds_it(data):
+    first = call("run", "-m", "hashing", "-t", "stsb", "--json")
+    assert first.exit_code == 0, first.stderr
+    (row,) = rows(first)
+    assert row["status"] == "done"
+    assert row["score"] > 0.5  # pairs share more words the higher their score
+    assert set(row) >= {"encoder", "task", "family", "metric", "score", "spread", "repeats", "seed", "seconds", "status", "reason"}
+    (again,) = rows(call("run", "-m", "hashing", "-t", "stsb", "--json"))
+    assert (again["status"], again["score"]) == ("cached", row["score"])
+
+
+def test_a_run_ends_with_a_table_on_stdout(data):
+    result = call("run", "-m", "hashing", "-t", "stsb")
+    assert result.exit_code == 0
+    assert "stsb" in result.stdout
+    assert "hashing" in result.stdout
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(data, tmp_path):
+    result = call("run", "-m", "hashing", "-t", "stsb", "--limit", "10", "--dry-run", "--json")
+    assert [(row["status"], row["limit"]) for row in rows(result)] == [("planned", 10)]
+    assert not (tmp_path / "results").exists()
+
+
+def test_settings_are_part_of_the_cell(data):
+    call("run", "-m", "hashing", "-t", "stsb")
+    (row,) = rows(call("run", "-m", "hashing", "-t", "stsb", "--set", "dim=64", "--json"))
+    assert row["status"] == "done"
+    assert {result.spec.settings["dim"] for result in Store(Path("results")).results()} >= {64}
+
+
+def test_every_seed_is_a_cell(data):
+    assert [row["seed"] for row in rows(call("run", "-m", "hashing", "-t", "stsb", "--seed", "1,2", "--json"))] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "-m", "hasing"], "hashing"),
+        (["run", "-m", "hashing", "-t", "stbs"], "stsb"),
+        (["run", "-m", "hashing", "-s", "quik"], "quick"),
+        (["run", "-m", "hashing", "--seed", "x"], "whole numbers"),
+        (["run", "-m", "hashing", "--set", "dimm=3"], "dimm"),
+        (["run", "-m", "hashing", "--set", "dim=many"], "int"),
+        (["run", "-m", ","], "names no encoder"),
+        (["run", "-m", "hashing", "--limit", "0"], "greater"),
+        (["run", "--no-such-option"], "No such option"),
+        (["check", "-m", "json:dumps"], "encoder"),
+        (["new", "Not A Name"], "lower-case"),
+    ],
+)
+def test_a_call_that_is_off_exits_with_2_and_says_what_is_right(data, arguments, told):
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_missing_data_is_skipped_with_the_places_looked_in(data, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (row,) = rows(call("run", "-m", "hashing", "-t", "mrpc", "--json"))
+    assert row["status"] == "skipped"
+    assert str(data) in row["reason"]
+
+
+@pytest.mark.parametrize("fault", ["column", "line", "gzip"])
+def test_broken_data_fails_the_cell_in_one_line_that_names_the_file(data, fault):
+    path = data / "mteb" / "stsbenchmark-sts" / "test.jsonl.gz"
+    if fault == "column":
+        path.write_bytes(gzip.compress(b'{"sentence1": "a", "score": 1.0}\n'))
+    elif fault == "line":
+        path.write_bytes(gzip.compress(b'{"sentence1": "a"\n'))
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    result = call("run", "-m", "hashing", "-t", "stsb", "--json")
+    (row,) = rows(result)
+    assert (result.exit_code, row["status"], row["score"]) == (1, "failed", None)
+    assert "test.jsonl.gz" in row["reason"]
+    assert "\n" not in row["reason"]
+
+
+def test_keep_going_finishes_the_other_cells_and_lists_what_failed(data):
+    (Path("broken.py")).write_text(
+        "from dataclasses import dataclass\nimport numpy as np\n\n@dataclass(frozen=True)\nclass Broken:\n    version = 1\n"
+        "    follows_instructions = False\n    def encode(self, texts, *, instruction=''):\n"
+        "        return np.full((len(texts), 4), np.nan, np.float32)\n"
+    )
+    result = call("run", "-m", "broken:Broken,hashing", "-t", "stsb", "--keep-going")
+    assert result.exit_code == 1
+    assert "1 cells failed" in result.stderr
+    assert "not finite" in result.stderr
+    assert len(Store(Path("results"))) == 1
+
+
+def test_results_that_cannot_be_written_are_an_error_and_nothing_is_lost(data):
+    Path("results").write_text("in the way")
+    assert call("run", "-m", "hashing", "-t", "stsb", "--json").exit_code == 2
+    assert Path("results").read_text() == "in the way"
+    Path("results").unlink()
+    Path("results").mkdir()
+    (Path("results") / "hashing").write_text("in the way")
+    result = call("run", "-m", "hashing", "-t", "stsb", "--json")
+    assert (result.exit_code, rows(result)[0]["status"]) == (1, "failed")
+    assert "--results" in rows(result)[0]["reason"]
+
+
+def test_a_report_is_made_from_the_results_and_printed_in_other_formats(data):
+    call("run", "-m", "hashing", "-t", "stsb")
+    result = call("report")
+    assert result.exit_code == 0, result.stderr
+    assert all(Path(line).exists() for line in result.stdout.splitlines())
+    assert "stsb" in call("report", "--format", "csv").stdout
+    assert call("report", "--format", "docx").exit_code == 2
+
+
+def test_a_report_without_results_says_what_to_do(data):
+    result = call("report")
+    assert result.exit_code == 2
+    assert "bench run" in result.stderr
+
+
+def test_a_new_adapter_passes_the_contract_as_written(data, tmp_path):
+    root = Path(__file__).parents[2]
+    (tmp_path / "adapters").mkdir()
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    made = call("new", "my_method")
+    assert made.exit_code == 0, made.stderr
+    assert 'my-method = "adapters.my_method:MyMethod"' in (tmp_path / "pyproject.toml").read_text()
+    assert call("new", "my_method").exit_code == 2
+    (tmp_path / "adapters" / "my_method.py").rename(tmp_path / "my_method.py")  # `adapters` is already imported from elsewhere
+    checked = subprocess.run([sys.executable, "-m", "bench", "check", "-m", "my_method:MyMethod"], capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "FAIL" not in checked.stdout
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["list"], ["report"], ["check"], ["data"], ["data", "fetch"], ["new"]])
+def test_every_command_explains_itself_with_an_example(command):
+    result = call(*command, "--help")
+    assert result.exit_code == 0
+    assert not command or command == ["data"] or "Example" in result.stdout
+
+
+def test_names_are_completed():
+    env = {**os.environ, "_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": "bench run --model dino,inb", "COMP_CWORD": "3"}
+    done = subprocess.run([str(Path(sys.executable).parent / "bench")], env=env, capture_output=True, text=True, timeout=30)
+    assert "dino,inbedder" in done.stdout
+
+
+def test_listing_prints_encoders_suites_and_tasks():
+    kinds = {row["kind"] for row in rows(call("list", "--json"))}
+    assert kinds == {"encoder", "suite", "task"}
+    text = call("list").stdout
+    assert all(name in text for name in ("quip", "dino", "inbedder", "llm2comp", "quick", "stsb"))

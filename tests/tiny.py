@@ -1,0 +1,135 @@
+"""Tiny random models in the layouts of real ones: what the tests of every torch adapter run on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from adapters._backbone import quiet
+
+Kind = Literal["llama", "opt", "bert", "roberta", "mpnet", "modernbert"]
+DECODERS: tuple[Kind, ...] = ("llama", "opt")
+KINDS: tuple[Kind, ...] = (*DECODERS, "bert", "roberta", "mpnet", "modernbert")
+
+SENTENCES = (
+    "The cat sat on the mat and watched the rain.",
+    "A quick brown fox jumps over the lazy dog in 1984.",
+    "Which country won the final, and who scored the goal?",
+    "Stock prices fell sharply after the bank raised its rates.",
+    "It was a warm, funny and surprisingly moving film.",
+    "She plays the violin while he is cooking dinner for seven.",
+    "Zürich and São Paulo are far apart — 9,600 km or so.",
+    "no",
+)
+
+_SPECIALS: dict[Kind, dict[str, str]] = {
+    "llama": {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "unk_token": "<|endoftext|>"},
+    "opt": {"pad_token": "<pad>", "bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>"},
+    "bert": {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"},
+    "roberta": {
+        "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>",
+        "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>",
+    },
+    "mpnet": {
+        "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "[UNK]",
+        "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>",
+    },
+    "modernbert": {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"},
+}  # fmt: skip
+_ADDED = {
+    "opt": ("", "</s>"),
+    "bert": ("[SEP]", "[CLS]"),
+    "roberta": ("</s>", "<s>"),
+    "mpnet": ("</s>", "<s>"),
+    "modernbert": ("[SEP]", "[CLS]"),
+}
+
+
+def tiny_folder(kind: Kind, path: Path, *, seed: int = 0, head: bool = False, extra_tokens: Sequence[str] = (), **config: Any) -> Path:
+    """Write a tiny random model with a real fast tokenizer, as ``save_pretrained`` would, and return its folder.
+
+    Args:
+        kind: The architecture; hidden size 32, 3 layers, at most 128 positions.
+        path: The folder, made when needed.
+        seed: Of the weights; global random state stays as it is.
+        head: Whether the checkpoint has its language modelling head (causal or masked).
+        extra_tokens: Special tokens added to the vocabulary.
+        config: Settings of the model that differ.
+    """
+    import torch
+
+    tokenizer = tiny_tokenizer(kind, extra_tokens)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = _model(kind, head, tokenizer, config)
+    with quiet():
+        model.eval().save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def tiny_tokenizer(kind: Kind, extra_tokens: Sequence[str] = ()) -> Any:
+    """Return a fast tokenizer of the kind's family that knows the words of ``SENTENCES``; llama's adds no special tokens, as SmolLM2's."""
+    from transformers import PreTrainedTokenizerFast
+
+    core = _word_pieces(_SPECIALS[kind]) if kind in ("bert", "mpnet") else _byte_pairs(_SPECIALS[kind], digits=kind == "llama")
+    if kind in _ADDED:
+        end, start = _ADDED[kind]
+        core.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A {end}".strip(), special_tokens=[(t, core.token_to_id(t)) for t in (start, end) if t]
+        )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=128, padding_side="right", **_SPECIALS[kind])
+    if extra_tokens:
+        tokenizer.add_special_tokens({"additional_special_tokens": list(extra_tokens)})
+    return tokenizer
+
+
+def _word_pieces(special: dict[str, str]) -> Tokenizer:
+    """Return a tokenizer that knows the words of ``SENTENCES`` and spells all others. Training would break ties at random."""
+    splitter = pre_tokenizers.BertPreTokenizer()
+    normal = normalizers.BertNormalizer()
+    words = [word for text in SENTENCES for word, _ in splitter.pre_tokenize_str(normal.normalize_str(text))]
+    letters = sorted(set("".join(words)))
+    tokens = dict.fromkeys([*special.values(), *letters, *(f"##{letter}" for letter in letters), *words])
+    core = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=special["unk_token"]))
+    core.normalizer, core.pre_tokenizer, core.decoder = normal, splitter, decoders.WordPiece()
+    return core
+
+
+def _byte_pairs(special: dict[str, str], *, digits: bool) -> Tokenizer:
+    """Return a byte-level tokenizer whose merges build the words of ``SENTENCES`` from left to right."""
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    splitter = pre_tokenizers.Sequence([*([pre_tokenizers.Digits(individual_digits=True)] if digits else []), byte_level])
+    words = [word for text in SENTENCES for word, _ in splitter.pre_tokenize_str(text)]
+    merges = dict.fromkeys((word[:i], word[i]) for word in words for i in range(1, len(word)))
+    tokens = dict.fromkeys([*special.values(), *sorted(byte_level.alphabet()), *(a + b for a, b in merges)])
+    core = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, list(merges)))
+    core.pre_tokenizer, core.decoder = splitter, decoders.ByteLevel()
+    return core
+
+
+def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> Any:
+    import transformers
+
+    sizes = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128,
+        "pad_token_id": tokenizer.pad_token_id, "initializer_range": 0.2,
+    }  # fmt: skip
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    wide = {"intermediate_size": 64}
+    own: dict[Kind, dict[str, Any]] = {
+        "llama": wide | ends | {"num_key_value_heads": 2, "tie_word_embeddings": True},
+        "opt": ends | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.2, "dropout": 0.1},
+        "bert": wide,
+        "roberta": wide | ends | {"max_position_embeddings": 130, "type_vocab_size": 1},
+        "mpnet": wide | ends | {"max_position_embeddings": 130},
+        "modernbert": wide | ends | {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id},
+    }  # fmt: skip
+    if kind == "opt":
+        del sizes["initializer_range"]
+    made = transformers.AutoConfig.for_model(kind, **(sizes | own[kind] | config))
+    if not head:
+        return transformers.AutoModel.from_config(made)
+    auto = transformers.AutoModelForCausalLM if kind in DECODERS else transformers.AutoModelForMaskedLM
+    return auto.from_config(made)
