@@ -276,10 +276,10 @@ def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:
         raise EncodingError(f"expected a float32 numpy array ({len(texts)}, dim), got {got}")
     if not len(texts):
         return vectors
-    varied = vectors.shape[1] > 1
-    faults: Mapping[str, NDArray[np.bool_]] = {
-        "is not finite": ~np.isfinite(vectors).all(axis=1),
-        "is constant (all its numbers are the same)": np.equal(vectors, vectors[:, :1] if varied else np.zeros(1)).all(axis=1),
+    same = vectors[:, :1] if vectors.shape[1] > 1 else np.zeros((1, 1), np.float32)  # a single number is constant when it is 0
+    faults: Mapping[str, Any] = {
+        "is not finite": np.logical_not(np.isfinite(vectors)).any(axis=1),
+        "is constant (all its numbers are the same)": np.equal(vectors, same).all(axis=1),
     }
     for fault, rows in faults.items():
         if rows.any():

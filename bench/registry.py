@@ -78,7 +78,10 @@ def _points() -> dict[str, EntryPoint]:
 
 
 def _make(target: Callable[[], Any], name: str) -> Encoder:
-    encoder = target()
+    try:
+        encoder = target()
+    except TypeError as error:
+        raise UsageError(f"{name!r} cannot be made without arguments ({error}); give every setting a default") from error
     if not is_dataclass(encoder) or not isinstance(encoder, Encoder):
         raise UsageError(
             f"{name!r} gives a {type(encoder).__name__}, which is no encoder: "

@@ -93,7 +93,7 @@ def clusters(vectors: Embeddings, k: int, *, seed: int, algorithm: Literal["kmea
         algorithm: As the task's.
     """
     from sklearn.cluster import KMeans, MiniBatchKMeans
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # the sums, and so the clusters, would depend on the number of threads
         if algorithm == "minibatch":

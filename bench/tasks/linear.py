@@ -17,7 +17,7 @@ def predicted(x: NDArray[np.float32], y: NDArray[Any], test: NDArray[np.float32]
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     if len(np.unique(y)) == 1:
         return np.full(len(test), y[0])

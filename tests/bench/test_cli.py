@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.store import Store
 
-WORDS = "red green blue cat dog house tree river stone cloud bread salt".split()
+WORDS = ["red", "green", "blue", "cat", "dog", "house", "tree", "river", "stone", "cloud", "bread", "salt"]
 
 
 @pytest.fixture
@@ -90,7 +90,8 @@ def test_every_seed_is_a_cell(data):
         (["run", "-m", ","], "names no encoder"),
         (["run", "-m", "hashing", "--limit", "0"], "greater"),
         (["run", "--no-such-option"], "No such option"),
-        (["check", "-m", "json:dumps"], "encoder"),
+        (["check", "-m", "json:dumps"], "without arguments"),
+        (["check", "-m", "json:JSONDecoder"], "no encoder"),
         (["new", "Not A Name"], "lower-case"),
     ],
 )
@@ -173,7 +174,9 @@ def test_a_new_adapter_passes_the_contract_as_written(data, tmp_path):
     assert 'my-method = "adapters.my_method:MyMethod"' in (tmp_path / "pyproject.toml").read_text()
     assert call("new", "my_method").exit_code == 2
     (tmp_path / "adapters" / "my_method.py").rename(tmp_path / "my_method.py")  # `adapters` is already imported from elsewhere
-    checked = subprocess.run([sys.executable, "-m", "bench", "check", "-m", "my_method:MyMethod"], capture_output=True, text=True, timeout=60)
+    checked = subprocess.run(
+        [sys.executable, "-m", "bench", "check", "-m", "my_method:MyMethod"], capture_output=True, text=True, timeout=60
+    )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "FAIL" not in checked.stdout
 

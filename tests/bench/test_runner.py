@@ -199,7 +199,9 @@ for cell in run({"letters": Letters()}, [Slow(name=f"t{i}") for i in range(50)],
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_keeps_its_finished_cells_whole(tmp_path, how):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen([sys.executable, "-c", _SLOW, str(tmp_path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", _SLOW, str(tmp_path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         for _ in range(3):
             assert process.stdout.readline() == b"done\n"
         time.sleep(0.05)

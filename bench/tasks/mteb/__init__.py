@@ -115,10 +115,10 @@ class MtebTask:
                 prediction_folder=Path(folder) if task.metadata.type in FLAT else None,
             )
             scores = _scores([part for split in result.task_results[0].scores.values() for part in split])
+            if self.metric not in scores:
+                raise EncodingError(f"mteb's {self.metric} on {self.name} is not a number: are all vectors the same?")
             for metric, examples in _examples(task, Path(folder)).items():
                 scores[metric] = Score(scores[metric].repeats, examples)
-        if self.metric not in scores:
-            raise EncodingError(f"mteb's {self.metric} on {self.name} is not a number: are all vectors the same?")
         return scores
 
     @property
@@ -197,12 +197,9 @@ def _mean(values: Sequence[float]) -> float:
 
 def _repeats(part: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
     """Return the repeats of every metric of one split and subset; what is not a number is left out."""
-    found = {
-        name: _runs(part, name, value)
-        for name, value in part.items()
-        if isinstance(value, float | int) and name != "main_score" and not name.endswith("_std")
-    }
-    return {name: tuple(map(float, runs)) for name, runs in found.items() if all(r is not None and math.isfinite(r) for r in runs)}
+    metrics = {name: value for name, value in part.items() if isinstance(value, float | int) and name != "main_score"}
+    found = {name: [r for r in _runs(part, name, value) if r is not None] for name, value in metrics.items() if not name.endswith("_std")}
+    return {name: tuple(map(float, runs)) for name, runs in found.items() if runs and all(map(math.isfinite, runs))}
 
 
 def _runs(part: Mapping[str, Any], name: str, value: float) -> Sequence[float | None]:

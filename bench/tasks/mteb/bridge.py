@@ -18,7 +18,8 @@ from bench.errors import Unavailable
 from bench.tasks.mteb.rows import Columns
 
 if TYPE_CHECKING:
-    from mteb import ModelMeta, TaskMetadata
+    from mteb import TaskMetadata
+    from mteb.models import ModelMeta
     from torch.utils.data import DataLoader
 
 
@@ -56,8 +57,10 @@ class MtebEncoder:
     @functools.cached_property
     def mteb_model_meta(self) -> "ModelMeta":
         """Name and fingerprint, so that mteb's cache of results cannot take one encoder for another."""
+        from mteb.models import ModelMeta
+
         name = re.sub(r"[^\w.+-]+", "_", self.name)
-        return loaded_mteb().ModelMeta.create_empty(overwrites={"name": f"bench/{name}", "revision": fingerprint(self.encoder)})
+        return ModelMeta.create_empty(overwrites={"name": f"bench/{name}", "revision": fingerprint(self.encoder)})
 
 
 def as_mteb(encoder: Encoder, *, name: str = "", instruction: str = "") -> MtebEncoder:

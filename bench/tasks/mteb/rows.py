@@ -12,7 +12,7 @@ from bench.errors import Unavailable
 from bench.task import sample
 
 if TYPE_CHECKING:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
     from mteb import AbsTask
 
 PAIRS = ("STS", "PairClassification")
@@ -124,9 +124,15 @@ def _flatten(task: "AbsTask") -> None:
     default = not task.metadata.is_multilingual and "default" not in task.dataset
     subsets = {"default": task.dataset} if default else {subset: task.dataset[subset] for subset in task.hf_subsets}
     task.dataset = {
-        subset: {split: Columns({name: list(rows[split][name][:]) for name in rows[split].column_names}) for split in _splits(task)}
-        for subset, rows in subsets.items()
+        subset: {split: _columns(rows[split], task.metadata.type) for split in _splits(task)} for subset, rows in subsets.items()
     }
+
+
+def _columns(rows: "Dataset", kind: str) -> Columns:
+    columns = {name: list(rows[name][:]) for name in rows.column_names}
+    if kind == "PairClassification" and len(rows) == 1:  # the first release of some sets: everything in one row
+        columns = {name: values[0] for name, values in columns.items() if isinstance(values[0], list)}
+    return Columns(columns)
 
 
 def _limit(task: "AbsTask", limit: int | None) -> None:

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from bench.encoder import Encoder, QuestionEncoder, TokenEncoder
-from bench.errors import UsageError
+from bench.errors import Unavailable, UsageError
 from bench.task import Task
 from bench.tasks import SUITES, TASKS, describe_suite, describe_task, load_suite, load_task, task_names
 
@@ -68,3 +68,16 @@ def test_listing_the_tasks_loads_nothing_heavy():
 def test_names_are_unique_and_in_the_house_style():
     assert len(TASKS) == len(set(TASKS))
     assert all(name == name.lower() and "_" not in name for name in TASKS)
+
+
+@pytest.mark.parametrize(
+    "name", ["stsb-paraphrase-bertscore", "movie-reviews", "movie-reviews-probe", "tweet-ner", "faq-clustering", "dialogue-topics"]
+)
+def test_the_packaged_sets_are_scored_without_a_local_copy(name, encoder, monkeypatch):
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    task = load_task(name, limit=60)
+    try:
+        score = task.evaluate(encoder, seed=0)[task.metric]
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    assert 0 <= score.mean <= 1

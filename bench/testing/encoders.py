@@ -1,0 +1,298 @@
+"""The contract of encoders, one rule a function. Nothing here needs a test framework."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.encoder import (
+    Embeddings,
+    Encoder,
+    Item,
+    QuestionEncoder,
+    StreamingEncoder,
+    TokenEncoder,
+    TokenStates,
+    card,
+    checked,
+    fingerprint,
+    gather,
+    settings,
+    shortened,
+)
+from bench.errors import EncodingError
+from bench.testing.randomness import random_states_touched
+
+TEXTS = (
+    "A man is playing a flute.",
+    "",
+    "The cat sat on the mat while the dog, who had never liked the cat very much, looked out of the window and waited for rain.",
+    "x",
+    "Emoji \U0001f642 \U0001f469\u200d\U0001f467, naïve café, 中文, שלום.",
+    " ",
+    "first line\n\nsecond line\ttab",
+    "In 2021, 1,234.5 units were sold.",
+    "Somebody is making music.",
+)
+"""Texts that every encoder takes: short and long ones mixed, empty, spaces only, several scripts."""
+
+INSTRUCTION = "What is the text about?"
+
+
+class ContractError(AssertionError):
+    """A rule of the contract is broken; the message names the rule, what was got, and the likely fault."""
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """How one rule came out.
+
+    Attributes:
+        name: The rule.
+        status: passed, failed, or skipped where the encoder does not offer what it is about.
+        reason: What was got and the likely fault, or why it was skipped.
+    """
+
+    name: str
+    status: Literal["passed", "failed", "skipped"]
+    reason: str = ""
+
+
+class _Skipped(Exception):  # noqa: N818 - an outcome
+    """The rule does not apply."""
+
+
+def check_encoder(encoder: Encoder) -> None:
+    """Hold an encoder against every rule.
+
+    Raises:
+        ContractError: Some are broken; all of them are named.
+    """
+    broken = [f"{outcome.name}: {outcome.reason}" for outcome in run_checks(encoder) if outcome.status == "failed"]
+    if broken:
+        raise ContractError("\n".join(broken))
+
+
+def run_checks(encoder: Encoder) -> Iterator[CheckOutcome]:
+    """Yield the outcome of every rule."""
+    for check in CHECKS:
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        try:
+            check(encoder)
+        except _Skipped as reason:
+            yield CheckOutcome(name, "skipped", str(reason))
+        except ContractError as error:
+            yield CheckOutcome(name, "failed", str(error))
+        except Exception as error:  # noqa: BLE001 - a crash of somebody's encoder is an outcome of the rule that met it
+            yield CheckOutcome(name, "failed", f"raised {type(error).__name__}: {error}".partition("\n")[0])
+        else:
+            yield CheckOutcome(name, "passed")
+
+
+def check_shape(encoder: Encoder) -> None:
+    """Vectors are finite, varied float32 (n, dim), one a text, the empty text and no text at all included."""
+    try:
+        checked(encoder.encode(TEXTS), TEXTS)
+    except EncodingError as error:
+        raise ContractError(f"{error}; half precision, a dropped row, or no token in an empty text") from error
+    if len(none := encoder.encode([])) != 0:
+        raise ContractError(f"no texts give {len(none)} rows, expected none")
+
+
+def check_distinct(encoder: Encoder) -> None:
+    """Texts that say different things have different vectors."""
+    a, b = _unit(encoder.encode([TEXTS[0], TEXTS[2]]))
+    if np.allclose(a, b, atol=1e-6):
+        raise ContractError(f"{shortened(TEXTS[0])} and {shortened(TEXTS[2])} have one vector; the text does not reach the network")
+
+
+def check_repeatable(encoder: Encoder) -> None:
+    """Two equal calls agree."""
+    _agree(encoder, encoder.encode(TEXTS), encoder.encode(TEXTS), TEXTS, "a second call gives", "dropout left on, or unseeded randomness")
+
+
+def check_batching(encoder: Encoder) -> None:
+    """A text alone has the vector it has among others."""
+    alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
+    _agree(encoder, encoder.encode(TEXTS), alone, TEXTS, "alone gives", "padding not masked, padded on the wrong side, or position ids off")
+
+
+def check_order(encoder: Encoder) -> None:
+    """Rows come in the order of the texts."""
+    forward, backward = encoder.encode(TEXTS), encoder.encode(TEXTS[::-1])[::-1]
+    _agree(encoder, forward, backward, TEXTS, "the reversed list gives", "a sort by length not undone")
+
+
+def check_instruction(encoder: Encoder) -> None:
+    """The empty instruction is no instruction; another keeps the shape, and changes vectors only where instructions are followed."""
+    plain, told = encoder.encode(TEXTS), encoder.encode(TEXTS, instruction=INSTRUCTION)
+    _agree(encoder, plain, encoder.encode(TEXTS, instruction=""), TEXTS, "instruction='' gives", "a template that leaks into plain use")
+    if plain.shape != told.shape:
+        raise ContractError(f"with an instruction the shape is {told.shape}, without {plain.shape}; expected the same")
+    changed = float(_distance(plain, told).max()) > _tolerance(encoder)
+    if changed != encoder.follows_instructions:
+        got = "changes vectors" if changed else "changes nothing"
+        raise ContractError(f"follows_instructions is {encoder.follows_instructions}, yet an instruction {got}; set it right")
+
+
+def check_long_text(encoder: Encoder) -> None:
+    """A text of 20,000 words is cut, not refused, and does not change the others."""
+    long = " ".join(["word", "another", "third"] * 6_667)
+    both = checked(encoder.encode([TEXTS[0], long]), [TEXTS[0], long])
+    _agree(encoder, encoder.encode([TEXTS[0]]), both[:1], TEXTS[:1], "beside a long text gives", "padding not masked")
+
+
+def check_settings(encoder: Encoder) -> None:
+    """The settings are frozen, plain JSON, and make an equal encoder again."""
+    try:
+        plain = settings(encoder)
+        again = type(encoder)(**json.loads(json.dumps(plain)))
+    except (EncodingError, TypeError) as error:
+        raise ContractError(f"settings do not survive a round trip: {error}") from error
+    if again != encoder or hash(again) != hash(encoder) or fingerprint(again) != fingerprint(encoder):
+        raise ContractError(f"an encoder made from the settings {plain} is another one; a setting is not kept as it was given")
+    field = next(iter(dataclasses.fields(encoder)), None)  # type: ignore[arg-type]
+    if field is None:
+        return
+    try:
+        setattr(encoder, field.name, getattr(encoder, field.name))
+    except dataclasses.FrozenInstanceError:
+        return
+    raise ContractError("settings can be changed after the encoder was made; use @dataclass(frozen=True)")
+
+
+def check_card(encoder: Encoder) -> None:
+    """The card is plain JSON and, like the fingerprint, the same each time it is asked for."""
+    first, second = (dataclasses.asdict(card(encoder)) for _ in range(2))
+    if json.loads(json.dumps(first)) != second:
+        raise ContractError(f"the card is not the same plain JSON twice: {first}")
+    prints = {fingerprint(encoder) for _ in range(2)}
+    if len(prints) != 1 or len(prints.pop()) != 16:
+        raise ContractError("the fingerprint is not stable; the digest of the weights must be one of their content")
+
+
+def check_no_side_effects(encoder: Encoder) -> None:
+    """Encoding leaves the global random state alone."""
+    encoder.encode(TEXTS[:1])  # weights load now, and so does torch
+
+    def use() -> None:
+        encoder.encode(TEXTS)
+        if isinstance(encoder, TokenEncoder):
+            encoder.encode_tokens(TEXTS)
+
+    if touched := random_states_touched(use):
+        raise ContractError(f"encoding touches the global random state of {', '.join(touched)}; pass a generator, never seed globally")
+
+
+def check_streaming(encoder: Encoder) -> None:
+    """A stream covers every item exactly once, with the vectors that ``encode`` gives, and counts its tokens."""
+    if not isinstance(encoder, StreamingEncoder):
+        raise _Skipped("no stream")
+    items = [Item(text, instruction) for instruction in ("", INSTRUCTION) for text in TEXTS]
+    batches = list(encoder.stream(items))
+    positions = np.concatenate([batch.positions for batch in batches])
+    if sorted(positions.tolist()) != list(range(len(items))):
+        raise ContractError(f"a stream of {len(items)} items gives positions {sorted(positions.tolist())}; expected each once")
+    if any(batch.padded < batch.tokens.sum() or batch.tokens.min() < 1 for batch in batches):
+        raise ContractError("a batch counts fewer padded positions than tokens, or an item without a token")
+    whole = np.concatenate([encoder.encode(TEXTS), encoder.encode(TEXTS, instruction=INSTRUCTION)])
+    _agree(encoder, whole, gather(batches, len(items)), [i.text for i in items], "a stream gives", "positions that do not fit the vectors")
+
+
+def check_tokens(encoder: Encoder) -> None:
+    """Token states are finite float32 with spans that cover the text in order; pads are gone, company does not matter."""
+    if not isinstance(encoder, TokenEncoder):
+        raise _Skipped("no token states")
+    together = encoder.encode_tokens(TEXTS)
+    alone = [encoder.encode_tokens([text])[0] for text in TEXTS]
+    if len(together) != len(TEXTS):
+        raise ContractError(f"{len(TEXTS)} texts give {len(together)} sets of token states")
+    for text, one, many in zip(TEXTS, alone, together, strict=True):
+        _check_spans(text, many)
+        if one.states.shape != many.states.shape:
+            raise ContractError(
+                f"{shortened(text)} has {len(many.states)} token states among others and {len(one.states)} alone; pads left in"
+            )
+        _agree(encoder, many.states, one.states, [text] * len(many.states), "token states alone give", "padding not masked")
+
+
+def check_questions(encoder: Encoder) -> None:
+    """Question vectors are finite float32 (m, dim) as wide as token states, and do not depend on company."""
+    if not isinstance(encoder, QuestionEncoder):
+        raise _Skipped("no question vectors")
+    questions = ["Who plays?", "What is the reason this movie is good, and why would anybody want to see it twice?", ""]
+    found = encoder.encode_questions(questions)
+    width = encoder.encode_tokens(TEXTS[:1])[0].states.shape[1]
+    for name, vectors in (("start", found.start), ("end", found.end)):
+        checked(vectors, questions)
+        if vectors.shape[1] != width:
+            raise ContractError(f"{name} vectors have {vectors.shape[1]} numbers, token states {width}; expected the same space")
+        alone = np.concatenate([getattr(encoder.encode_questions([question]), name) for question in questions])
+        _agree(encoder, vectors, alone, questions, f"{name} vectors alone give", "padding not masked")
+
+
+CHECKS: tuple[Callable[[Encoder], None], ...] = (
+    check_shape,
+    check_distinct,
+    check_repeatable,
+    check_batching,
+    check_order,
+    check_instruction,
+    check_long_text,
+    check_settings,
+    check_card,
+    check_no_side_effects,
+    check_streaming,
+    check_tokens,
+    check_questions,
+)
+"""The rules, in the order in which they are tried."""
+
+
+def _check_spans(text: str, tokens: TokenStates) -> None:
+    states, spans, where = tokens.states, tokens.spans, shortened(text)
+    if states.dtype != np.float32 or states.ndim != 2 or (text.strip() and not len(states)) or not np.isfinite(states).all():
+        raise ContractError(
+            f"token states of {where} are {states.dtype} {states.shape}; expected finite float32 (t, dim), one a word at least"
+        )
+    if spans.shape != (len(states), 2) or (spans < 0).any() or (spans > len(text)).any() or (spans[:, 0] > spans[:, 1]).any():
+        raise ContractError(f"spans of {where} are {spans.tolist()}; expected one (start, end) inside the text for each state")
+    real = spans[spans[:, 1] > spans[:, 0]]
+    covered: NDArray[np.bool_] = np.zeros(len(text), bool)
+    for start, end in real:
+        covered[start:end] = True
+    if (np.diff(real[:, 0]) < 0).any() or any(not c and not character.isspace() for c, character in zip(covered, text, strict=True)):
+        raise ContractError(
+            f"spans of {where} are {real.tolist()}; expected them to cover it in order: off by one, or special tokens counted"
+        )
+
+
+def _agree(encoder: Encoder, expected: Embeddings, got: Embeddings, texts: Sequence[str], what: str, fault: str) -> None:
+    if expected.shape != got.shape:
+        raise ContractError(f"{what} shape {got.shape}, expected {expected.shape}")
+    distance, tolerance = _distance(expected, got), _tolerance(encoder)
+    if (distance > tolerance).any():
+        worst = int(distance.argmax())
+        raise ContractError(
+            f"{what} another vector for {shortened(texts[worst])}, {distance[worst]:.2g} off (allowed {tolerance:g}); {fault}"
+        )
+
+
+def _distance(a: Embeddings, b: Embeddings) -> NDArray[np.float64]:
+    """Return how far the rows lie apart, in lengths of the longer one."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    longer = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
+    return np.asarray(np.linalg.norm(a - b, axis=1) / np.maximum(longer, 1e-12))
+
+
+def _tolerance(encoder: Encoder) -> float:
+    """Return the relative difference that rounding explains: sums are taken in another order in another batch."""
+    return 1e-4 if card(encoder).dtype == "float32" else 5e-2  # half types keep 8 to 11 bits, through some tens of layers
+
+
+def _unit(vectors: Embeddings) -> Embeddings:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

@@ -1,0 +1,31 @@
+"""Catching code that touches global random state."""
+
+import random
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+
+def random_states_touched(action: Callable[[], object]) -> list[str]:
+    """Run an action, and return the libraries whose global random state it changed; the states are put back."""
+    # Each is moved on first: code that seeds with a constant would otherwise leave what its last call left.
+    torch = sys.modules.get("torch")
+    kept = random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None  # noqa: NPY002
+    random.random(), np.random.random(), torch.rand(1) if torch else None  # noqa: NPY002, S311
+    before = _random_states()
+    try:
+        action()
+        return [name for name, state in _random_states().items() if state != before.get(name, state)]
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+        if torch:
+            torch.set_rng_state(kept[2])
+
+
+def _random_states() -> dict[str, object]:
+    found: dict[str, object] = {"random": random.getstate(), "numpy": repr(np.random.get_state(legacy=False))}  # noqa: NPY002
+    if (torch := sys.modules.get("torch")) is not None:
+        found["torch"] = torch.get_rng_state().numpy().tobytes()
+    return found

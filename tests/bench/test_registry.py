@@ -1,0 +1,45 @@
+"""Encoders by name."""
+
+import dataclasses
+
+import pytest
+
+from bench.encoder import Encoder
+from bench.errors import UsageError
+from bench.registry import describe, encoder_names, expand, has_field, load_encoder
+
+
+def test_all_stands_for_the_four_methods_and_the_default_baselines():
+    assert set(expand(["all"])) == {"quip", "dino", "inbedder", "llm2comp", "hashing", "backbone-mean", "all-MiniLM-L6-v2"}
+    assert expand(["dino", "all", "dino"])[0] == "dino"
+    assert len(expand(["all", "dino"])) == 7
+
+
+@pytest.mark.parametrize("name", encoder_names())
+def test_every_registered_encoder_is_made_without_loading_and_described_in_a_line(name):
+    assert isinstance(load_encoder(name), Encoder)
+    assert describe(name).endswith(".")
+
+
+def test_another_checkpoint_and_other_settings_are_named():
+    encoder = load_encoder("inbedder:some/folder", {"layer": "7", "readout": "last-gen"})
+    assert dataclasses.asdict(encoder) | {"checkpoint": "some/folder", "layer": 7, "readout": "last-gen"} == dataclasses.asdict(encoder)
+
+
+def test_an_encoder_of_ones_own_is_named_by_module_and_class():
+    assert has_field(load_encoder("adapters.baseline.hashing:Hashing"), "dim")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "told"),
+    [
+        ("qip", {}, "'quip'"),
+        ("adapters.baseline.hashing:Hasing", {}, "Hasing"),
+        ("hashing", {"dmi": "3"}, "'dim'"),
+        ("hashing", {"dim": "wide"}, "int"),
+        ("hashing:folder", {}, "checkpoint"),
+    ],
+)
+def test_a_name_or_setting_that_does_not_exist_is_an_error_with_what_does(name, settings, told):
+    with pytest.raises(UsageError, match=told):
+        load_encoder(name, settings)

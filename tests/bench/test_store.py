@@ -1,0 +1,184 @@
+"""Results: their file format, their identity, and a store that is whole whatever happens."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.encoder import Card, fingerprint
+from bench.errors import ResultError
+from bench.result import SCHEMA, Result, RunSpec
+from bench.store import Store, read
+from bench.task import Score, sample
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "result.json"
+SPEC = RunSpec("quip", "0123456789abcdef", {"layer": -1, "checkpoint": "folder"}, "stsb", 1, "embedding", 42, None)
+RESULT = Result(
+    SPEC,
+    "sts",
+    "cosine_spearman",
+    {"cosine_spearman": Score((0.5, 0.75)), "max_spearman": Score((0.5,))},
+    card={"weights": "ab", "trained": False},
+    texts={"asked": 4, "distinct": 3, "repeated_share": 0.25, "truncated_share": 0.0},
+    cost={"seconds": 1.5},
+    provenance={"time": "2030-01-02T03:04:05+00:00", "data": [{"id": "mteb/stsbenchmark-sts", "source": "local"}]},
+)
+
+
+def test_the_file_format_is_the_golden_one():
+    """Another format needs another SCHEMA, and a new golden file: ``python -m tests.bench.test_store`` writes it."""
+    assert RESULT.to_json() == json.loads(GOLDEN.read_text())
+    assert read(GOLDEN) == RESULT
+
+
+def test_the_key_does_not_depend_on_the_hash_seed():
+    code = "from tests.bench.test_store import SPEC; print(SPEC.key)"
+    keys = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert keys == {SPEC.key + "\n"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"limit": 5}, {"task": "sts12"}, {"task_version": 2}, {"readout": "tokens"}, {"fingerprint": "f" * 16}]
+)
+def test_whatever_decides_the_scores_changes_the_key(change):
+    assert replace(SPEC, **change).key != SPEC.key
+
+
+def test_names_and_places_do_not_change_the_key():
+    assert replace(SPEC, encoder="other", settings={"checkpoint": "elsewhere"}).key == SPEC.key
+
+
+@given(
+    st.dictionaries(st.text(min_size=1), st.lists(st.floats(-1e6, 1e6), min_size=1).map(tuple), min_size=1),
+    st.text(),
+)
+def test_any_result_comes_back_from_its_file_format(scores, words):
+    made = replace(RESULT, scores={name: Score(repeats) for name, repeats in scores.items()}, provenance={"command": words})
+    assert Result.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+@given(st.text(min_size=1))
+def test_any_encoder_name_is_a_safe_file_name(name):
+    path = Store(Path("root")).path(replace(SPEC, encoder=name))
+    assert path.parts[0] == "root"
+    assert len(path.parts) == 3
+    assert ".." not in path.parts
+
+
+def test_what_is_stored_comes_back_with_its_examples(tmp_path):
+    store = Store(tmp_path)
+    made = replace(RESULT, scores={"cosine_spearman": Score((0.5,), np.array([0.25, 1], np.float32))})
+    store[SPEC] = made
+    assert SPEC in store
+    assert list(store) == [SPEC]
+    assert store[SPEC] == made
+    assert store.examples(store[SPEC]).main.examples.tolist() == [0.25, 1]
+    with pytest.raises(KeyError):
+        store[replace(SPEC, seed=0)]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (json.dumps({**RESULT.to_json(), "schema": SCHEMA + 1}), "upgrade"),
+        (json.dumps(RESULT.to_json())[:100], "delete"),
+        ("[1, 2]", "no schema number"),
+        (json.dumps({"schema": SCHEMA}), "lacks"),
+        ("\xff", "delete"),
+    ],
+)
+def test_a_file_that_is_no_result_is_an_error_of_one_line_that_names_it(tmp_path, content, told):
+    path = Store(tmp_path).path(SPEC)
+    path.parent.mkdir()
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(ResultError, match=told) as error:
+        list(Store(tmp_path).results())
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+_FULL_DISK = """
+import resource, sys
+from dataclasses import replace
+from pathlib import Path
+from bench.store import Store
+from tests.bench.test_store import RESULT, SPEC
+store = Store(Path(sys.argv[1]))
+store[SPEC] = RESULT
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # writes past 100 bytes fail, as on a full disk
+try:
+    store[SPEC] = replace(RESULT, family="changed")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_full_disk_is_an_error_that_leaves_what_was_there(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", _FULL_DISK, str(tmp_path)], env=env, capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("ResultError cannot write"), done.stderr
+    assert Store(tmp_path)[SPEC] == RESULT
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [Store(tmp_path).path(SPEC).name]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An encoder whose weights are a digest."""
+
+    checkpoint: str = ""
+    layer: int = -1
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = False
+    weights: ClassVar[str] = "w"
+
+    def encode(self, texts, *, instruction=""):
+        return np.ones((len(texts), 2), np.float32)
+
+    def card(self):
+        return Card(weights=self.weights)
+
+
+def test_fingerprints_differ_exactly_with_class_version_settings_and_weights():
+    class Other(Placed):
+        weights = "other"
+
+    class Newer(Placed):
+        version = 2
+
+    prints = [fingerprint(e) for e in (Placed(), Placed(layer=3), Other(), Newer())]
+    assert len(set(prints)) == 4
+    assert fingerprint(Placed()) == prints[0]
+
+
+def test_a_score_has_a_mean_and_a_sample_standard_deviation():
+    assert (Score((1.0, 2.0, 3.0)).mean, Score((1.0, 2.0, 3.0)).spread) == (2.0, 1.0)
+    assert Score((1.0,)).spread is None
+
+
+@given(st.integers(0, 200), st.none() | st.integers(1, 200))
+def test_a_limit_draws_rows_once_in_order_and_always_the_same(n, limit):
+    rows = sample(n, limit)
+    assert len(rows) == (n if limit is None else min(n, limit))
+    assert (np.diff(rows) > 0).all()
+    assert rows.tolist() == sample(n, limit).tolist()
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(RESULT.to_json(), indent=1) + "\n")

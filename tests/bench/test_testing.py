@@ -1,0 +1,317 @@
+"""The contract: a sound encoder passes it, and each planted fault is caught by the rule named for it."""
+
+import dataclasses
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from bench.encoder import Batch, Card, Embeddings, Item, QuestionVectors, TokenStates, gather
+from bench.task import Score
+from bench.testing import ContractError, check_encoder, check_task, run_checks
+
+DIM = 16
+
+
+def _word(word: str) -> np.ndarray:
+    return np.random.default_rng(list(word.encode())).standard_normal(DIM).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A word is a random vector, a text the mean over its first words; offers everything an encoder can offer."""
+
+    words: int = 50
+    checkpoint: str = ""
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = True
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
+
+    def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
+        order = sorted(range(len(items)), key=lambda i: -len(items[i].text))
+        for i in range(0, len(order), 4):
+            chosen = order[i : i + 4]
+            states = [self._states(f"{items[j].instruction} {items[j].text}".strip()).states for j in chosen]
+            sizes = np.array([len(s) for s in states], np.int32)
+            vectors = np.stack([s.mean(axis=0) for s in states])
+            yield Batch(np.array(chosen), vectors, sizes, np.zeros(len(chosen), bool), int(sizes.max()) * len(chosen))
+
+    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
+        return [self._states(text) for text in texts]
+
+    def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
+        vectors = self.encode(questions)
+        return QuestionVectors(vectors, -vectors)
+
+    def _states(self, text: str) -> TokenStates:
+        matches = list(re.finditer(r"\S+", text))[: self.words]
+        spans = np.array([(0, 0), *(match.span() for match in matches)], np.int32)
+        return TokenStates(np.stack([_word("<s>"), *(_word(match.group()) for match in matches)]), spans)
+
+
+@dataclass(frozen=True)
+class OnlyEncodes(Sound):
+    """The same without streaming, so that a fault in ``encode`` stays there."""
+
+    stream = None
+    encode_tokens = None
+    encode_questions = None
+
+    def encode(self, texts, *, instruction=""):
+        return (
+            np.stack([self._states(f"{instruction} {text}".strip()).states.mean(axis=0) for text in texts])
+            if len(texts)
+            else np.empty((0, DIM), np.float32)
+        )
+
+
+class HalfPrecision(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        return super().encode(texts, instruction=instruction).astype(np.float16)
+
+
+class DropsEmptyTexts(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        return super().encode([text for text in texts if text.strip()], instruction=instruction)
+
+
+class NaNFromEmptyTexts(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        rows = super().encode(texts, instruction=instruction)
+        rows[[not text for text in texts]] = np.nan
+        return rows
+
+
+class Constant(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        return np.tile(_word("same"), (len(texts), 1))
+
+
+class Dropout(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        rows = super().encode(texts, instruction=instruction)
+        return rows * (np.random.default_rng().random(rows.shape) > 0.1).astype(np.float32)
+
+
+class UnmaskedPadding(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        longest = max((len(text.split()) for text in texts), default=0)
+        rows = super().encode(texts, instruction=instruction)
+        return rows + 0.01 * np.array([[longest - len(text.split())] for text in texts], np.float32).reshape(-1, 1)
+
+
+class SortNotUndone(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        return super().encode(sorted(texts, key=len), instruction=instruction)
+
+
+class LeakingTemplate(OnlyEncodes):
+    def encode(self, texts, *, instruction=None):
+        return super().encode(texts, instruction="" if instruction is None else f"Instruct: {instruction}")
+
+
+class SaysItFollows(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        return super().encode(texts)
+
+
+class RefusesLongTexts(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        if any(len(text.split()) > 512 for text in texts):
+            raise IndexError("index out of range in self")
+        return super().encode(texts, instruction=instruction)
+
+
+@dataclass(unsafe_hash=True)
+class Unfrozen:
+    words: int = 50
+    version: ClassVar[int] = 1
+    follows_instructions: ClassVar[bool] = True
+
+    def encode(self, texts, *, instruction=""):
+        return OnlyEncodes(self.words).encode(texts, instruction=instruction)
+
+
+@dataclass(frozen=True)
+class UnrecordableSetting(OnlyEncodes):
+    words: object = field(default_factory=lambda: slice(50))
+
+    def _states(self, text):
+        return Sound()._states(text)
+
+
+class SeedsGlobally(OnlyEncodes):
+    def encode(self, texts, *, instruction=""):
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002 - the fault
+        return super().encode(texts, instruction=instruction)
+
+
+class UnstableCard(OnlyEncodes):
+    def card(self):
+        return Card(weights=str(random.random()))
+
+
+class StreamDropsAnItem(Sound):
+    def encode(self, texts, *, instruction=""):
+        return OnlyEncodes().encode(texts, instruction=instruction)
+
+    def stream(self, items):
+        return super().stream(items[:-1])
+
+
+class SpansOffByOne(Sound):
+    def _states(self, text):
+        states = super()._states(text)
+        return TokenStates(states.states, np.where(states.spans > 0, states.spans - 1, states.spans).astype(np.int32))
+
+
+class PadsLeftIn(Sound):
+    def encode_tokens(self, texts, *, layer=-1):
+        found = super().encode_tokens(texts)
+        longest = max(len(tokens.states) for tokens in found)
+        return [
+            TokenStates(np.resize(t.states, (longest, DIM)), np.concatenate([t.spans, np.zeros((longest - len(t.spans), 2), np.int32)]))
+            for t in found
+        ]
+
+
+class QuestionsOfAnotherWidth(Sound):
+    def encode_questions(self, questions):
+        wide = np.repeat(self.encode(questions), 2, axis=1)
+        return QuestionVectors(wide, wide)
+
+
+FAULTS = {
+    HalfPrecision: "shape",
+    DropsEmptyTexts: "shape",
+    NaNFromEmptyTexts: "shape",
+    Constant: "distinct",
+    Dropout: "repeatable",
+    UnmaskedPadding: "batching",
+    SortNotUndone: "order",
+    LeakingTemplate: "instruction",
+    SaysItFollows: "instruction",
+    RefusesLongTexts: "long text",
+    Unfrozen: "settings",
+    UnrecordableSetting: "settings",
+    UnstableCard: "card",
+    SeedsGlobally: "no side effects",
+    StreamDropsAnItem: "streaming",
+    SpansOffByOne: "tokens",
+    PadsLeftIn: "tokens",
+    QuestionsOfAnotherWidth: "questions",
+}
+
+
+def test_a_sound_encoder_passes_every_rule():
+    assert [(o.name, o.reason) for o in run_checks(Sound()) if o.status != "passed"] == []
+    check_encoder(Sound())
+
+
+def test_rules_about_what_an_encoder_does_not_offer_are_skipped():
+    @dataclass(frozen=True)
+    class Plain:
+        version: ClassVar[int] = 1
+        follows_instructions: ClassVar[bool] = True
+
+        def encode(self, texts, *, instruction=""):
+            return OnlyEncodes().encode(texts, instruction=instruction)
+
+    assert {o.name for o in run_checks(Plain()) if o.status == "skipped"} == {"streaming", "tokens", "questions"}
+    check_encoder(Plain())
+
+
+@pytest.mark.parametrize(("faulty", "rule"), FAULTS.items(), ids=lambda x: x if isinstance(x, str) else x.__name__)
+def test_each_planted_fault_is_caught_by_the_rule_named_for_it(faulty, rule):
+    broken = {o.name: o.reason for o in run_checks(faulty()) if o.status == "failed"}
+    assert rule in broken
+    assert broken[rule]
+    with pytest.raises(ContractError, match=rule):
+        check_encoder(faulty())
+
+
+@dataclass(frozen=True)
+class FirstNumber:
+    """A sound task: how often the first number of a vector is above zero, among texts drawn with the seed."""
+
+    name: str = "first-number"
+    family: ClassVar[str] = "made-up"
+    metric: ClassVar[str] = "share"
+    version: ClassVar[int] = 1
+    readout: ClassVar[str] = "embedding"
+    limit: ClassVar[int | None] = None
+    needs: ClassVar[type] = Sound
+
+    def items(self, *, seed: int) -> list[Item]:
+        return [Item(str(n)) for n in np.random.default_rng(seed).integers(0, 1000, 20)]
+
+    def evaluate(self, encoder, *, seed: int) -> Mapping[str, Score]:
+        return {"share": Score((float((encoder.encode([i.text for i in self.items(seed=seed)])[:, 0] > 0).mean()),))}
+
+
+class NoMainScore(FirstNumber):
+    metric = "another"
+
+
+class NotFinite(FirstNumber):
+    def evaluate(self, encoder, *, seed):
+        return {**super().evaluate(encoder, seed=seed), "ratio": Score((float("nan"),))}
+
+
+class AnotherScale(FirstNumber):
+    def evaluate(self, encoder, *, seed):
+        return {"share": Score((100 * super().evaluate(encoder, seed=seed)["share"].mean + 2,))}
+
+
+class Unrepeatable(FirstNumber):
+    def evaluate(self, encoder, *, seed):
+        super().evaluate(encoder, seed=seed)
+        return {"share": Score((random.SystemRandom().random(),))}
+
+
+class TaskSeedsGlobally(FirstNumber):
+    def evaluate(self, encoder, *, seed):
+        random.seed(seed)
+        return super().evaluate(encoder, seed=seed)
+
+
+class PlansTooMuch(FirstNumber):
+    def items(self, *, seed):
+        return [*super().items(seed=seed), Item("never asked")]
+
+    def evaluate(self, encoder, *, seed):
+        return {"share": Score((float((encoder.encode([i.text for i in FirstNumber().items(seed=seed)])[:, 0] > 0).mean()),))}
+
+
+class SwallowsErrors(FirstNumber):
+    def evaluate(self, encoder, *, seed):
+        try:
+            return super().evaluate(encoder, seed=seed)
+        except Exception:  # noqa: BLE001 - the fault
+            return {"share": Score((0.0,))}
+
+
+def test_a_sound_task_passes_and_its_scores_come_back():
+    assert 0 < check_task(FirstNumber(), Sound())["share"].mean < 1
+
+
+@pytest.mark.parametrize("faulty", [NoMainScore, NotFinite, AnotherScale, Unrepeatable, TaskSeedsGlobally, PlansTooMuch, SwallowsErrors])
+def test_each_fault_planted_in_a_task_is_caught(faulty):
+    with pytest.raises(ContractError, match="first-number"):
+        check_task(faulty(), Sound())
+
+
+def test_a_setting_that_only_changes_speed_is_not_part_of_the_identity():
+    @dataclass(frozen=True)
+    class Batched(Sound):
+        batch: int = field(default=8, compare=False)
+
+    assert dataclasses.replace(Batched(), batch=1) == Batched()
+    check_encoder(Batched(batch=3))

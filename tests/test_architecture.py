@@ -1,0 +1,55 @@
+"""What the rooms of the house may not do."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+HEAVY = {"torch", "transformers", "mteb", "matplotlib", "pandas", "datasets", "sklearn", "scipy"}
+
+
+def _loaded(code: str) -> set[str]:
+    script = f"import json, sys\n{code}\nprint(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_listing_is_quick_and_loads_nothing_heavy():
+    assert not HEAVY & _loaded("from typer.testing import CliRunner; from bench.cli import app; CliRunner().invoke(app, ['list'])")
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([BIN / "bench", "list"], capture_output=True, check=True, timeout=60)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5  # the quickest of five: others share the machine
+
+
+@pytest.mark.parametrize("name", ["quip", "dino", "inbedder", "llm2comp", "backbone-mean", "st", "hashing"])
+def test_making_an_encoder_loads_nothing_heavy(name):
+    assert not HEAVY & _loaded(f"from bench.registry import load_encoder; load_encoder({name!r})")
+
+
+_BLOCK = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "mteb", "datasets", "transformers"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def test_the_harness_runs_without_torch_and_mteb():
+    code = _BLOCK + "from bench.registry import load_encoder\nassert load_encoder('hashing').encode(['a', 'b']).shape == (2, 1024)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_imports_go_down_only():
+    done = subprocess.run([BIN / "lint-imports", "--no-cache"], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
