@@ -1,8 +1,9 @@
 """The same model on the same tasks: sentence-transformers in mteb, and our runner with mteb's own scoring.
 
 Tasks: STS13, STS14, STS15, STSBenchmark and the intents of CLINC as an mteb classification; model: all-MiniLM-L6-v2 from PyPI.
-Run: ``python benchmarks/versus_mteb.py --data DIR``, DIR in the layout of BENCH_DATA. Every side runs in a fresh process;
-``again`` is ours a second time, with new results on the same cache of vectors. ``--quick`` takes STS13 and a tenth of CLINC.
+Run: ``python benchmarks/versus_mteb.py --data DIR``, DIR in the layout of BENCH_DATA. Every side runs in a fresh process:
+``mteb`` is sentence-transformers as it comes, in float32; ``float32`` and ``bfloat16`` are ours, each on an empty cache of
+vectors; ``again`` is the last of these a second time, with new results on its cache. ``--quick`` takes STS13 and a tenth of CLINC.
 """
 
 import argparse
@@ -19,20 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import mteb
-import torch
 from datasets import Dataset, DatasetDict
 from mteb import TaskMetadata
 from mteb.abstasks import AbsTaskClassification
 from sentence_transformers import SentenceTransformer
 
-from adapters.baseline.sentence import PACKAGED, SentenceEncoder, _folder
+from adapters.baseline.sentence import PACKAGED, SentenceEncoder, folder_of
 from bench import data
 from bench.cache import Vectors
 from bench.runner import run
 from bench.store import Store
 from bench.tasks.mteb import MtebTask
 
-SIDES = ("mteb", "bench", "again")
+SIDES = ("mteb", "float32", "bfloat16", "again")
 STS = ("STS13", "STS14", "STS15", "STSBenchmark")
 
 
@@ -61,9 +61,9 @@ def intents(step: int) -> type:
     return ClincIntents
 
 
-def in_mteb(dtype: str, names: Iterable[str], step: int) -> dict[str, Any]:
+def in_mteb(names: Iterable[str], step: int) -> dict[str, Any]:
     """Return scores and token counts of sentence-transformers in mteb."""
-    model = SentenceTransformer(str(_folder(PACKAGED)), model_kwargs={"dtype": getattr(torch, dtype)})
+    model = SentenceTransformer(str(folder_of(PACKAGED)))
     counts = {"forward_texts": 0, "tokens": 0, "padded_tokens": 0}
 
     def count(_: Any, inputs: tuple[dict[str, Any], ...]) -> None:  # noqa: ANN401
@@ -85,10 +85,11 @@ def in_mteb(dtype: str, names: Iterable[str], step: int) -> dict[str, Any]:
     return {"scores": {found.task_name: float(found.get_score()) for found in result.task_results}, **counts}
 
 
-def in_bench(dtype: str, names: Iterable[str], step: int, folder: Path, results: str) -> dict[str, Any]:
+def in_bench(side: str, names: Iterable[str], step: int, folder: Path) -> dict[str, Any]:
     """Return scores and token counts of our runner."""
     tasks = [*(MtebTask(name) for name in names), MtebTask("ClincIntents", intents(step))]
-    cells = list(run({"MiniLM": SentenceEncoder(dtype=dtype)}, tasks, Store(folder / results), Vectors(folder / "vectors")))
+    dtype = "bfloat16" if side == "again" else side
+    cells = list(run({"MiniLM": SentenceEncoder(dtype=dtype)}, tasks, Store(folder / side), Vectors(folder / "vectors")))
     for cell in cells:
         if cell.result is None:
             sys.exit(f"{cell.task.name}: {cell.status}, {cell.reason}")
@@ -101,14 +102,13 @@ def in_bench(dtype: str, names: Iterable[str], step: int, folder: Path, results:
 def side(args: argparse.Namespace) -> dict[str, Any]:
     """Run one side in this process."""
     names, step = (STS[:1], 10) if args.quick else (STS, 1)
-    ours = args.side != "mteb"
-    found = in_bench(args.dtype, names, step, Path(args.folder), args.side) if ours else in_mteb(args.dtype, names, step)
+    found = in_mteb(names, step) if args.side == "mteb" else in_bench(args.side, names, step, Path(args.folder))
     return {**found, "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3))}
 
 
 def measured(name: str, args: argparse.Namespace, folder: str) -> dict[str, Any]:
     """Run one side in a fresh process and return what it says with its wall and CPU seconds."""
-    call = [sys.executable, __file__, "--side", name, "--folder", folder, "--dtype", args.dtype, *(["--quick"] if args.quick else [])]
+    call = [sys.executable, __file__, "--side", name, "--folder", folder, *(["--quick"] if args.quick else [])]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     answer = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "BENCH_DATA": args.data}).stdout
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -117,21 +117,21 @@ def measured(name: str, args: argparse.Namespace, folder: str) -> dict[str, Any]
 
 
 def show(found: dict[str, dict[str, Any]]) -> None:
-    """Print a table of the sides and the ratio of mteb to ours."""
-    print(f"{'':16}" + "".join(f"{name:>14}" for name in SIDES) + f"{'mteb / bench':>14}")
+    """Print a table of the sides; behind a number of ours stands mteb's in units of it, behind a score the difference."""
+    print(f"{'':16}{'mteb':>12}" + "".join(f"{name:>12} {'mteb = ':>9}" for name in SIDES[1:]))
     for row in ("wall_s", "cpu_s", "peak_mb", "forward_texts", "tokens", "padded_tokens"):
-        values = [found[name][row] for name in SIDES]
-        print(f"{row:16}" + "".join(f"{value:>14,}" for value in values) + f"{values[0] / values[1]:>14.2f}")
-    for task in found["mteb"]["scores"]:
-        values = [found[name]["scores"][task] for name in SIDES]
-        print(f"{task:16}" + "".join(f"{value:>14.6f}" for value in values) + f"{values[1] - values[0]:>+14.6f}")
+        theirs = found["mteb"][row]
+        ours = [found[name][row] for name in SIDES[1:]]
+        print(f"{row:16}{theirs:>12,}" + "".join(f"{value:>12,} " + (f"{theirs / value:>8.2f}x" if value else f"{'':9}") for value in ours))
+    for task, theirs in found["mteb"]["scores"].items():
+        ours = [found[name]["scores"][task] for name in SIDES[1:]]
+        print(f"{task:16}{theirs:>12.6f}" + "".join(f"{value:>12.6f} {value - theirs:>+9.6f}" for value in ours))
 
 
 def main() -> None:
     """Run the sides and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.environ.get("BENCH_DATA", ""), help="folder of data sets [$BENCH_DATA]")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="number type of the network [float32]")
     parser.add_argument("--quick", action="store_true", help="STS13 and a tenth of CLINC only")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -144,7 +144,7 @@ def main() -> None:
         parser.error("expected --data DIR or BENCH_DATA: a folder with mteb/sts13-sts/test.jsonl.gz and the like")
     with tempfile.TemporaryDirectory() as folder:
         found = {name: measured(name, args, folder) for name in SIDES}
-    print(json.dumps({"dtype": args.dtype, **found})) if args.json else show(found)
+    print(json.dumps(found)) if args.json else show(found)
 
 
 if __name__ == "__main__":

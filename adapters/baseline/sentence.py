@@ -85,11 +85,11 @@ class SentenceEncoder:
         device, dtype = resolve(self.device, self.dtype)
         if self.checkpoint == PACKAGED:
             return Card(DIGEST, dtype, PACKAGED, PARAMETERS, licence=assets.ARCHIVES[_ARCHIVE].licence, device=device)
-        folder = _folder(self.checkpoint)
+        folder = folder_of(self.checkpoint)
         return Card(content_digest(folder), dtype, title(self.checkpoint, folder), parameters_of(folder), device=device)
 
     def _pipeline(self) -> "_Pipeline":
-        folder = _folder(self.checkpoint)
+        folder = folder_of(self.checkpoint)
         return _loaded(folder, content_digest(folder), self.dtype, self.device)
 
 
@@ -117,7 +117,8 @@ def all_minilm_l6_v2() -> SentenceEncoder:
     return SentenceEncoder()
 
 
-def _folder(checkpoint: str) -> Path:
+def folder_of(checkpoint: str) -> Path:
+    """Return the folder of a sentence-transformers model: the packaged one, unpacked on first use, or a folder or hub id."""
     if checkpoint != PACKAGED:
         return Backbone(checkpoint).folder()
     archive = assets.ARCHIVES[_ARCHIVE]

@@ -88,6 +88,7 @@ def start(data: Path | None, *, verbose: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     for package in ("bench", "adapters"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("mteb").setLevel(logging.ERROR)  # it advises against older versions of tasks, but those are asked for by name
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if data is not None:

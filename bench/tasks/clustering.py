@@ -117,6 +117,7 @@ TASKS = (
         split="train",
         text="question",
         label="category",
+        instruction="What is the question about?",
         about="503 questions about building, 39 categories",
     ),
     Clustering(
@@ -125,6 +126,7 @@ TASKS = (
         split="train",
         text="question",
         label="topic",
+        instruction="What is the topic of the conversation?",
         about="2,306 turns of small talk, 21 topics",
     ),
     Clustering("clinc-intent", "clinc/clinc_oos", "plus", label="intent", about="5,500 requests, 150 intents and out of scope"),
