@@ -17,7 +17,7 @@ _PACKAGES = (DISTRIBUTION, "mteb", "numpy", "scikit-learn", "sentence-transforme
 
 
 def provenance() -> dict[str, Any]:
-    """Return the time, command, commit, versions and machine, as plain JSON values; no path and no host name."""
+    """Return the time, command, commit, versions and machine, as plain JSON values; the command is as it was typed."""
     return {"time": datetime.now(UTC).isoformat(timespec="seconds"), **_of_process()}
 
 

@@ -113,7 +113,7 @@ def report(
         from bench.store import Store
 
         if form:
-            print(reports.table(Store(results), form))
+            print(reports.table(Store(results), form), end="")
             return
         for path in reports.build(Store(results), out):
             print(path)

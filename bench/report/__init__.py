@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from bench.errors import UsageError
+from bench.errors import ResultError, UsageError
 from bench.files import write_whole
+from bench.result import Result
 from bench.store import Store
 
 FORMATS = ("md", "csv", "json")
@@ -18,19 +19,23 @@ def build(store: Store, out: Path) -> list[Path]:
 
     Raises:
         UsageError: There is no result.
-        ResultError: A results file cannot be read.
+        ResultError: A results file cannot be read, or the folder cannot be written.
     """
-    from bench.report import figures, tables
+    from bench.report import figures, page, tables
+    from bench.report.cells import Cells
 
-    cells = tables.Cells.of(_results(store))
+    cells = Cells.of(_results(store))
     figure_files = {
         f"{name}.{kind}": figures.rendered(figure, kind)
         for name, figure in (("heatmap", figures.heatmap(cells)), ("families", figures.families(cells)))
         for kind in ("png", "svg")
     }
-    files = {"results.md": tables.page(cells).encode(), "results.csv": tables.text(cells, "csv").encode(), **figure_files}
-    for name, data in files.items():
-        write_whole(out / name, data)
+    files = {"results.md": page.page(cells).encode(), "results.csv": tables.text(cells, "csv").encode(), **figure_files}
+    try:
+        for name, data in files.items():
+            write_whole(out / name, data)
+    except OSError as error:
+        raise ResultError(f"cannot write into {out}: {error.strerror}; free space or choose another --out") from error
     return [out / name for name in files]
 
 
@@ -48,11 +53,12 @@ def table(store: Store, form: str) -> str:
     if form not in FORMATS:
         raise UsageError(f"--format takes {', '.join(FORMATS)}, got {form!r}")
     from bench.report import tables
+    from bench.report.cells import Cells
 
-    return tables.text(tables.Cells.of(_results(store)), form)
+    return tables.text(Cells.of(_results(store)), form)
 
 
-def _results(store: Store) -> list:  # type: ignore[type-arg]
+def _results(store: Store) -> list[Result]:
     results = list(store.results())
     if not results:
         raise UsageError(f"no results in {store.root}; make some with `bench run`, or name another folder with --results")

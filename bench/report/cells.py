@@ -1,0 +1,158 @@
+"""The results as a grid: encoder by column, several seeds of one cell put together."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Self
+
+from bench.result import Result
+from bench.task import Score
+
+
+@dataclass(frozen=True)
+class Column:
+    """One task as it was run: results of other limits, read-outs or protocol versions are other columns.
+
+    Attributes:
+        family: The task's family.
+        task: Its name.
+        readout: Which vectors were read.
+        limit: At most this many test examples; 0 for all.
+        version: Version of its protocol.
+        metric: Name of its main score.
+    """
+
+    family: str
+    task: str
+    readout: str
+    limit: int
+    version: int
+    metric: str
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Return the column a result belongs to; a limit of 0 is none."""
+        spec = result.spec
+        return cls(result.family, spec.task, spec.readout, spec.limit or 0, spec.task_version, result.metric)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All results by encoder and column, several seeds of one cell put together.
+
+    Attributes:
+        results: The results of each cell, by the encoder's label and the column.
+    """
+
+    results: Mapping[tuple[str, Column], Sequence[Result]]
+
+    @classmethod
+    def of(cls, results: Iterable[Result]) -> Self:
+        """Sort results into cells; encoders of one name but another content get a label with their fingerprint."""
+        found = sorted(results, key=lambda r: (r.spec.encoder, r.spec.fingerprint, r.spec.task, r.spec.key))
+        prints: dict[str, set[str]] = {}
+        for r in found:
+            prints.setdefault(placeless(r.spec.encoder), set()).add(r.spec.fingerprint)
+        marks = {(name, print_): mark for name, found_ in prints.items() for print_, mark in _marks(found_).items()}
+        cells: dict[tuple[str, Column], dict[str, Result]] = {}
+        for r in found:
+            name = placeless(r.spec.encoder)
+            label = name + marks[name, r.spec.fingerprint]
+            cells.setdefault((label, Column.of(r)), {}).setdefault(r.spec.key, r)  # one content at two places is one measurement
+        return cls({cell: list(by_key.values()) for cell, by_key in cells.items()})
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """The columns, by family and task."""
+        return sorted({column for _, column in self.results}, key=astuple)
+
+    @cached_property
+    def families(self) -> list[str]:
+        """The families, in order."""
+        return sorted({column.family for column in self.columns})
+
+    @cached_property
+    def encoders(self) -> list[str]:
+        """The encoders' labels, best mean over families first, those without one last."""
+        labels = sorted({label for label, _ in self.results})
+        return sorted(labels, key=lambda label: -(m if (m := self.overall(label)) is not None else -math.inf))
+
+    @cached_property
+    def common(self) -> frozenset[Column]:
+        """The columns that more than half of the encoders have: only these count in means, so that all means are of the same tasks.
+
+        Where no column is that common, all of them.
+        """
+        have = Counter(column for _, column in self.results)
+        n = len({label for label, _ in self.results})
+        return frozenset(column for column, count in have.items() if 2 * count > n) or frozenset(have)
+
+    def score(self, label: str, column: Column) -> Score | None:
+        """Return the main score of a cell over all its seeds and repeats, or None."""
+        found = self.results.get((label, column))
+        return Score(tuple(value for result in found for value in result.main.repeats)) if found else None
+
+    def family(self, label: str, family: str) -> tuple[float, float | None] | None:
+        """Return an encoder's mean over a family's common tasks, and the spread of that mean over repeats.
+
+        Returns:
+            None if a task is missing. The spread is None if no task was measured more than once.
+        """
+        scores = [self.score(label, column) for column in self.columns if column.family == family and column in self.common]
+        if not scores or any(score is None for score in scores):
+            return None
+        whole = [score for score in scores if score is not None]
+        spreads = [score.spread for score in whole if score.spread is not None]
+        return math.fsum(s.mean for s in whole) / len(whole), math.hypot(*spreads) / len(whole) if spreads else None
+
+    def have(self, label: str, family: str) -> tuple[int, int]:
+        """Return how many of a family's common tasks an encoder has, and how many there are."""
+        tasks = [column for column in self.columns if column.family == family and column in self.common]
+        return sum((label, column) in self.results for column in tasks), len(tasks)
+
+    def overall(self, label: str) -> float | None:
+        """Return an encoder's mean over families, or None if it lacks one."""
+        families = {column.family for column in self.common}
+        means = [self.family(label, family) for family in sorted(families)]
+        return math.fsum(m[0] for m in means if m) / len(means) if means and all(means) else None
+
+    def title(self, column: Column) -> str:
+        """Return the column's name, with what sets it apart from others of the same task."""
+        others = [c for c in self.columns if c.task == column.task]
+        marks = [f"limit {column.limit}"] if column.limit else []
+        marks += [column.readout] if len({c.readout for c in others}) > 1 else []
+        marks += [f"protocol {column.version}"] if len({c.version for c in others}) > 1 else []
+        marks += [column.metric] if len({c.metric for c in others}) > 1 else []
+        marks += [column.family] if len({c.family for c in others}) > 1 else []
+        return column.task + (f" ({', '.join(marks)})" if marks else "")
+
+    def of_encoder(self, label: str) -> list[Result]:
+        """Return every result of an encoder."""
+        return [result for (name, _), found in self.results.items() if name == label for result in found]
+
+
+def named(cells: Cells, label: str) -> str:
+    """Return the encoder's label, marked when its method was never trained."""
+    return label if cells.of_encoder(label)[0].card.get("trained", True) else f"{label} (untrained)"
+
+
+def grouped(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    """Return the families in the order of sorted columns, with the number of columns of each."""
+    return [(family, len(list(group))) for family, group in groupby(columns, key=lambda c: c.family)]
+
+
+def placeless(text: str) -> str:
+    """Return a name or an argument with absolute paths cut to their last part: where things lay says nothing to a reader."""
+    return re.sub(r"(?:(?<=[=:,])|^)(?:~|[A-Za-z]:)?[\\/][^,]*?([^\\/,]+)[\\/]*(?=,|$)", r"\1", text)
+
+
+def _marks(prints: Collection[str]) -> dict[str, str]:
+    """Return what tells the fingerprints apart: nothing for a single one, else its first digits, at least four."""
+    if len(prints) == 1:
+        return dict.fromkeys(prints, "")
+    digits = next(n for n in range(4, 1 + max(map(len, prints))) if len({p[:n] for p in prints}) == len(prints))
+    return {p: f" #{p[:digits]}" for p in prints}
