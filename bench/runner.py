@@ -63,6 +63,7 @@ class Cell:
             "repeats": len(score.repeats) if score else 0,
             "seed": self.seed,
             "limit": self.task.limit,
+            "trained": self.result.card.get("trained") if self.result else None,
             "seconds": round(self.seconds, 3),
             "status": self.status,
             "reason": self.reason,
@@ -83,8 +84,9 @@ def survey(name: str, encoder: Encoder, tasks: Sequence[Task], store: Store, *, 
     cells = [Cell(name, task, seed, "planned") for task in tasks for seed in seeds]
     try:
         fingerprint(encoder)
-    except BenchError as error:  # without its weights no cell can even be named
-        return [replace(cell, status="failed", reason=str(error)) for cell in cells]
+    except (BenchError, ImportError) as error:  # without its weights no cell can even be named
+        hint = "; pip install 'encoder-recipes-bench[all]'" if isinstance(error, ImportError) else ""
+        return [replace(cell, status="failed", reason=f"{error}{hint}") for cell in cells]
     return [_surveyed(cell, encoder, store, force=force) for cell in cells]
 
 
@@ -124,8 +126,10 @@ def _run_encoder(name: str, encoder: Encoder, cells: Sequence[Cell], store: Stor
     if not planned:
         return
     wrapped = cached(encoder, vectors, lambda label, done, total: progress(f"{name}: {label}", done, total))
+    items = wrapped.missing(item for cell in planned for item in cell.items)
+    log.info("%s: %d cells, %d texts to encode", name, len(planned), len(items))
     with contextlib.suppress(Exception):  # a failure belongs to the cells that need the text: each meets its own again below
-        wrapped.warm(item for cell in planned for item in cell.items)
+        wrapped.warm(items)
     for i, cell in enumerate(planned):
         progress(f"{name}: {cell.task.name}", i, len(planned))
         yield _run_cell(cell, wrapped, store)

@@ -7,6 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from logging import Handler
+
     from rich.console import Console
 
     from bench.cache import Progress, Vectors
@@ -19,6 +21,14 @@ _MARKS = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip", "done": "done",
 def note(text: str) -> None:
     """Print a line to stderr, above the progress bars if there are any."""
     _stderr().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def log_handler() -> "Handler":
+    """Return a handler that prints log messages like notes."""
+    from rich.highlighter import NullHighlighter
+    from rich.logging import RichHandler
+
+    return RichHandler(console=_stderr(), show_time=False, show_level=False, show_path=False, markup=False, highlighter=NullHighlighter())
 
 
 def note_cell(row: Mapping[str, Any]) -> None:
@@ -58,22 +68,27 @@ def progress() -> "Iterator[Progress]":
 
 
 def print_grid(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print scores, encoder by task, to stdout; a cell without one says why in a word."""
+    """Print scores, task by encoder, to stdout; a cell without one says why in a word."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     tasks = {row["task"]: row["metric"] for row in sorted(rows, key=lambda row: (row["family"], row["task"]))}
+    encoders = {row["encoder"]: row["trained"] for row in sorted(rows, key=lambda row: row["trained"] is not None)}
     cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault((row["encoder"], row["task"]), []).append(row)
-    table = Table(title="main scores x 100")
-    table.add_column("task")
-    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
-    for encoder in encoders:
-        table.add_column(encoder, justify="right")
+    table = Table(title="main scores x 100", box=box.SIMPLE_HEAD)
+    table.add_column("task", no_wrap=True)
+    table.add_column("metric", style="dim", no_wrap=True)
+    for encoder, trained in encoders.items():
+        table.add_column(encoder + ("\nuntrained" if trained is False else ""), justify="right")
     for task, metric in tasks.items():
-        table.add_row(f"{task} [dim]{metric}[/]", *(_cell(cells.get((encoder, task), [])) for encoder in encoders))
-    Console().print(table)
+        table.add_row(task, metric, *(_cell(cells.get((encoder, task), [])) for encoder in encoders))
+    screen = Console()
+    if not screen.is_terminal:  # a file or a pipe is as wide as it has to be
+        screen = Console(width=60 + 24 * len(encoders))
+    screen.print(table)
 
 
 def _cell(rows: Sequence[Mapping[str, Any]]) -> str:

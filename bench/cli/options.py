@@ -85,7 +85,7 @@ def start(data: Path | None, *, verbose: bool) -> None:
     """Set up logging, the import path and the folder of data that the options name."""
     if str(Path.cwd()) not in sys.path:  # so that package.module:Class is found in the folder one works in
         sys.path.append(str(Path.cwd()))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console.log_handler()])
     for package in ("bench", "adapters"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("mteb").setLevel(logging.ERROR)  # it advises against older versions of tasks, but those are asked for by name

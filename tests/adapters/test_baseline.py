@@ -7,7 +7,7 @@ import pytest
 from adapters.baseline.hashing import Hashing
 from adapters.baseline.pooled import Pooled, backbone_last, backbone_mean, backbone_weighted_mean, prompteol
 from adapters.baseline.sentence import SentenceEncoder, all_minilm_l6_v2
-from adapters.baseline.sentence import _folder as packaged_folder
+from adapters.baseline.sentence import folder_of as packaged_folder
 from bench.encoder import Encoder, StreamingEncoder, TokenEncoder, card, checked, fingerprint
 from bench.errors import CheckpointError, Unavailable, UsageError
 from tests.tiny import SENTENCES, tiny_folder

