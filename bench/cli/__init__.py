@@ -89,13 +89,10 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
             _dry_run(encoders, tasks, store, seeds=seeds, force=force, as_json=as_json)
             return
         cells = _run(encoders, tasks, store, seeds=seeds, keep_going=keep_going, force=force, cache=cache, as_json=as_json)
-        failed = [cell for cell in cells if cell.status == "failed"]
         if not as_json:
             console.print_grid([cell.row() for cell in cells])
-        if failed:
-            console.note(f"{len(failed)} cells failed:")
-            for cell in failed:
-                console.note(f"  {cell.encoder} · {cell.task.name}: {cell.reason}")
+        if any(cell.status == "failed" for cell in cells):
+            console.note_failures([cell.row() for cell in cells if cell.status == "failed"])
             raise typer.Exit(1)
 
 

@@ -39,6 +39,16 @@ def note_cell(row: Mapping[str, Any]) -> None:
     note(f"{_MARKS[row['status']]}  {row['encoder']:<20} {row['task']:<28} {score}{spread:<8} {tail}")
 
 
+def note_failures(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what failed, to stderr; the tasks that failed for one reason share a line."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        tasks.setdefault((row["encoder"], row["reason"]), []).append(row["task"])
+    note(f"{len(rows)} cell{'s' * (len(rows) > 1)} failed:")
+    for (encoder, reason), names in tasks.items():
+        note(f"  {encoder} · {', '.join(names)}: {reason}")
+
+
 @contextmanager
 def progress() -> "Iterator[Progress]":
     """Yield a progress callback that draws a bar with time left on a terminal and stays silent elsewhere."""

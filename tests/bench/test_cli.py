@@ -133,7 +133,7 @@ def test_keep_going_finishes_the_other_cells_and_lists_what_failed(data):
     )
     result = call("run", "-m", "broken:Broken,hashing", "-t", "stsb", "--keep-going")
     assert result.exit_code == 1
-    assert "1 cells failed" in result.stderr
+    assert "1 cell failed" in result.stderr
     assert "not finite" in result.stderr
     assert len(Store(Path("results"))) == 1
 
