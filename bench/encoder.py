@@ -212,13 +212,15 @@ def fingerprint(encoder: Encoder) -> str:
     give different ones.
     """
     encoder = unwrapped(encoder)
-    places = {f.name for f in dataclasses.fields(encoder) if f.metadata.get("location")}  # type: ignore[arg-type]
-    behind = card(encoder)
+    own, behind = settings(encoder), card(encoder)
+    if isinstance(encoder, CardedEncoder):  # the card knows better: what lies in a place, and what dtype "auto" stands for
+        places = {f.name for f in dataclasses.fields(encoder) if f.metadata.get("location")}  # type: ignore[arg-type]
+        own = {name: value for name, value in own.items() if name not in places | {"dtype"}}
     return digest(
         {
             "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
             "version": encoder.version,
-            "settings": {k: v for k, v in settings(encoder).items() if k not in places},
+            "settings": own,
             "weights": behind.weights,
             "dtype": behind.dtype,
         }

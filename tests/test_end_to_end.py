@@ -8,6 +8,7 @@ import pytest
 
 from adapters.baseline.pooled import Pooled
 from bench.cache import Vectors
+from bench.encoder import fingerprint
 from bench.registry import load_encoder
 from bench.runner import run
 from bench.store import Store
@@ -51,6 +52,14 @@ def test_the_same_weights_in_another_place_are_known(tmp_path, task):
     assert next(run({"one": on(there)}, [task], store, vectors)).status == "cached"
     again = next(run({"another name": on(there)}, [task], store, vectors))
     assert (again.status, again.result.cost["forward_texts"]) == ("done", 0)
+
+
+def test_a_number_type_counts_by_what_it_is_and_not_by_how_it_was_asked_for(tmp_path):
+    plain = on(tiny_folder("bert", tmp_path / "bert"))
+    automatic = dataclasses.replace(plain, dtype="auto")
+    other = "bfloat16" if automatic.card().dtype == "float32" else "float32"
+    assert fingerprint(automatic) == fingerprint(dataclasses.replace(plain, dtype=automatic.card().dtype))
+    assert fingerprint(automatic) != fingerprint(dataclasses.replace(plain, dtype=other))
 
 
 def test_weights_that_change_in_their_place_are_another_model(tmp_path, task):
