@@ -11,13 +11,14 @@ from typing import Any, Literal
 import psutil
 
 from bench import data
-from bench.cache import CachedEncoder, Progress, Vectors, cached, silent
+from bench.cache import CachedEncoder, Progress, cached, silent
 from bench.encoder import Encoder, Item, card, fingerprint
 from bench.errors import BenchError, Unavailable
 from bench.provenance import provenance
 from bench.result import Result, RunSpec
 from bench.store import Store
 from bench.task import PlannedTask, Task
+from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
 

@@ -27,10 +27,10 @@ from sentence_transformers import SentenceTransformer
 
 from adapters.baseline.sentence import PACKAGED, SentenceEncoder, folder_of
 from bench import data
-from bench.cache import Vectors
 from bench.runner import run
 from bench.store import Store
 from bench.tasks.mteb import MtebTask
+from bench.vectors import Vectors
 
 SIDES = ("mteb", "float32", "bfloat16", "again")
 STS = ("STS13", "STS14", "STS15", "STSBenchmark")

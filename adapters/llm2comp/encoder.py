@@ -4,17 +4,18 @@ Zhang, Zhao, Hu, Jiao, Jiang, Miao, Nguyen. Learning to Compress: Unlocking the 
 Representation. AAAI 2026.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from adapters import _batching, _lora, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, read_json, stamp, tensors
 from adapters._text import Framed, prompts
-from bench.encoder import Batch, Card, Embeddings, Item, TokenStates, digest, gather, location
+from bench.encoder import Batch, Card, Item, digest, location
 from bench.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class LLM2Comp:
+class LLM2Comp(NetworkEncoder):
     """LLM2Comp (Zhang et al. 2026): mean state of k memory tokens after the text, under bidirectional attention.
 
     Attributes:
@@ -63,9 +64,6 @@ class LLM2Comp:
         attention: "bidirectional" (the paper's) or "native".
         normalise: Whether vectors get length one, as in the loss of the contrastive stages; off is the released code's bare mean.
         max_length: Longest text in tokens, memory included; the text is cut at its end, the memory stays last.
-        dtype: Number type of the computation.
-        device: Where to compute.
-        budget: Token positions per batch.
 
     Source:
         Ids, cut, attention and read-out as in the released code.
@@ -76,16 +74,9 @@ class LLM2Comp:
     attention: str = "bidirectional"
     normalise: bool = True
     max_length: int = 512
-    dtype: str = "auto"
-    device: str = field(default="auto", compare=False)
-    budget: int | None = field(default=None, compare=False)
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = True
-
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return float32 (n, dim), row i for text i, with the instruction in front of the text."""
-        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first.
@@ -102,14 +93,6 @@ class LLM2Comp:
             return normalize(vectors, dim=-1) if self.normalise else vectors
 
         return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
-
-    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        """Return the states of each bare text's tokens at one layer; the memory follows the text, its states are left out."""
-        network, items = self._network(), [Item(text) for text in texts]
-        prepare = self._prepare(network, spans=True)
-        return _batching.stream_tokens(
-            items, prepare, lambda ids, mask: network.hidden_states(ids, mask, layer), network, budget=self.budget
-        )
 
     def card(self) -> Card:
         """Return the backbone's card with the checkpoint's digest mixed in; trained where there is a checkpoint."""
@@ -142,7 +125,7 @@ class LLM2Comp:
         files = checkpoint_files(Path(self.checkpoint), made) if made else ()
         return _prepared(self._backbone(made).load(), self.k, self.checkpoint if made else "", stamp(files))
 
-    def _prepare(self, network: Network, *, spans: bool = False) -> Callable[[Sequence[Item]], list[_batching.Prompt]]:
+    def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         limit, ids = min(self.max_length, network.max_length), memory_ids(network, self.k)
         return lambda items: prompts(
             network.tokenizer, [framed(item.text, item.instruction) for item in items], limit=limit, tail=ids, spans=spans

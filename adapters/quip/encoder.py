@@ -5,16 +5,17 @@ Findings of ACL 2022.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, stamp, tensors
 from adapters._text import Framed, prompts
-from bench.encoder import Batch, Card, Embeddings, Item, QuestionVectors, TokenStates, digest, gather, location
+from bench.encoder import Batch, Card, Item, QuestionVectors, digest, gather, location
 from bench.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ HEAD_FILES = ("model_qa_head_start", "model_qa_head_end")
 
 
 @dataclass(frozen=True)
-class QuIP:
+class QuIP(NetworkEncoder):
     """QuIP (Jia et al. 2022): token states trained to answer questions; a text is the mean of its token states.
 
     The paper reads token states and question vectors; both read-outs of a single vector per text are ours.
@@ -45,9 +46,6 @@ class QuIP:
         attention: "native" or, for decoders, "bidirectional".
         max_length: Longest text in tokens, special tokens not counted (section 3 of the paper).
         max_question: Longest question, counted likewise.
-        dtype: Number type of the computation.
-        device: Where to compute.
-        budget: Token positions per batch.
 
     Source:
         Sections 2 and 3 of the paper; heads and token choice as in the released code.
@@ -61,20 +59,13 @@ class QuIP:
     attention: str = "native"
     max_length: int = 456
     max_question: int = 50
-    dtype: str = "auto"
-    device: str = field(default="auto", compare=False)
-    budget: int | None = field(default=None, compare=False)
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = False
 
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return float32 (n, dim), or (n, 2 dim) for the question read-out; the instruction is not used."""
-        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
-
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first."""
-        network = self._backbone().load()
+        network = self._network()
         if self.readout == "question":
             return self._questions(items, network, self.max_length)
         if self.readout != "mean":
@@ -84,16 +75,7 @@ class QuIP:
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
             return _pooling.mean(network.hidden_states(ids, mask, layer), mask)
 
-        return _batching.stream(items, self._prepare(network, self.max_length), forward, network, budget=self.budget)
-
-    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        """Return the bare states of each text's tokens at one layer, special tokens kept."""
-        network = self._backbone().load()
-        prepare = self._prepare(network, self.max_length, spans=True)
-        items = [Item(text) for text in texts]
-        return _batching.stream_tokens(
-            items, prepare, lambda ids, mask: network.hidden_states(ids, mask, layer), network, budget=self.budget
-        )
+        return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
 
     def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
         """Return start and end vectors, float32 (m, dim) each, to be multiplied with last-layer token states.
@@ -101,7 +83,7 @@ class QuIP:
         Raises:
             CheckpointError: The heads are incomplete or of another width.
         """
-        batches = self._questions([Item(question) for question in questions], self._backbone().load(), self.max_question)
+        batches = self._questions([Item(question) for question in questions], self._network(), self.max_question)
         both = gather(batches, len(questions))
         half = both.shape[1] // 2
         return QuestionVectors(both[:, :half].copy(), both[:, half:].copy())
@@ -118,8 +100,11 @@ class QuIP:
     def _head_files(self) -> tuple[Path, ...]:
         return head_files(Path(self.heads or self.checkpoint), required=bool(self.heads))
 
-    def _prepare(self, network: Network, length: int, *, spans: bool = False) -> Callable[[Sequence[Item]], list[_batching.Prompt]]:
-        limit = min(length + network.tokenizer.num_special_tokens_to_add(), network.max_length)
+    def _network(self) -> Network:
+        return self._backbone().load()
+
+    def _prepare(self, network: Network, *, spans: bool = False, length: int | None = None) -> _batching.Prepare:
+        limit = min((length or self.max_length) + network.tokenizer.num_special_tokens_to_add(), network.max_length)
         return lambda items: prompts(network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans)
 
     def _questions(self, items: Sequence[Item], network: Network, length: int) -> Iterator[Batch]:
@@ -133,7 +118,7 @@ class QuIP:
             state = read(network.hidden_states(ids, mask), mask)
             return torch.cat([head(state) for head in heads], dim=-1)
 
-        return _batching.stream(items, self._prepare(network, length), forward, network, budget=self.budget)
+        return _batching.stream(items, self._prepare(network, length=length), forward, network, budget=self.budget)
 
 
 def mean_layer(layers: int) -> int:

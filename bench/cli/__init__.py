@@ -214,7 +214,7 @@ def _run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any, *, 
 @contextmanager
 def _vectors(*, disk: bool) -> Iterator[Any]:
     from bench.assets import cache_dir
-    from bench.cache import Vectors
+    from bench.vectors import Vectors
 
     vectors = Vectors(cache_dir() / "vectors" if disk else None, limit=int(float(os.environ.get("BENCH_CACHE_GB", "8")) * 2**30))
     try:

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from bench.cache import Progress, Vectors
+    from bench.cache import Progress
     from bench.encoder import Encoder
     from bench.runner import Cell
+    from bench.vectors import Vectors
 
 _MARKS = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip", "done": "done", "cached": "kept", "planned": "todo"}
 

@@ -5,12 +5,13 @@ from typing import cast
 
 import numpy as np
 
-from bench.cache import Vectors, cached
+from bench.cache import cached
 from bench.encoder import Embeddings, Encoder, QuestionEncoder, QuestionVectors, TokenEncoder, TokenStates
 from bench.errors import BenchError
 from bench.task import PlannedTask, Score, Task
 from bench.testing.encoders import ContractError
 from bench.testing.randomness import random_states_touched
+from bench.vectors import Vectors
 
 
 def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, Score]:

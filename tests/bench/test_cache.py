@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cache import Vectors, cached
+from bench.cache import cached
 from bench.encoder import Embeddings, Item, TokenStates
 from bench.errors import EncodingError
+from bench.vectors import Vectors
 
 
 def _row(text: str, dim: int) -> np.ndarray:
@@ -191,7 +192,8 @@ def test_two_processes_may_write_at_once(tmp_path):
 _FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from bench.cache import Vectors, cached
+from bench.cache import cached
+from bench.vectors import Vectors
 from tests.bench.test_cache import Counting
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17))  # every write past 128 kB fails, as on a full disk
 texts = [str(i) for i in range(500)]

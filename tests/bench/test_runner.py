@@ -15,13 +15,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from bench.cache import Vectors
 from bench.encoder import Embeddings, Encoder, Item, TokenEncoder
 from bench.errors import EncodingError, Unavailable
 from bench.result import Result
 from bench.runner import Cell, run, survey
 from bench.store import Store
 from bench.task import Score
+from bench.vectors import Vectors
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def test_a_run_leaves_the_global_random_state_alone(tmp_path):
 _SLOW = """
 import sys, time
 from pathlib import Path
-from bench.cache import Vectors
+from bench.vectors import Vectors
 from bench.runner import run
 from bench.store import Store
 from tests.bench.test_runner import Letters, Norms

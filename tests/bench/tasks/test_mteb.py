@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from bench import data
-from bench.cache import Vectors
 from bench.encoder import Item, fingerprint
 from bench.errors import EncodingError, Unavailable, UsageError
 from bench.runner import run
 from bench.store import Store
 from bench.task import PlannedTask, sample
 from bench.tasks.mteb import MtebTask, as_mteb, benchmark, known_task
+from bench.vectors import Vectors
 
 pytest.importorskip("mteb", reason="needs mteb")
 pytestmark = pytest.mark.filterwarnings(

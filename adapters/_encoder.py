@@ -1,0 +1,54 @@
+"""What every encoder on a network has in common: where and how it computes, and vectors by streaming."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from adapters._backbone import Network
+from adapters._batching import Prepare, stream_tokens
+from bench.encoder import Batch, Embeddings, Item, TokenStates, gather
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkEncoder(ABC):
+    """An encoder that streams prompts through a network; a method says which network, which prompts and which states.
+
+    Attributes:
+        dtype: Number type of the computation: "auto", "float32", "bfloat16" or "float16".
+        device: Where to compute: "auto", "cpu", "cuda", "cuda:1", "mps".
+        budget: Token positions per batch, padding included; None for the device's default.
+    """
+
+    dtype: str = "auto"
+    device: str = field(default="auto", compare=False)
+    budget: int | None = field(default=None, compare=False)
+
+    @abstractmethod
+    def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
+        """Yield the vectors of items, longest first."""
+
+    @abstractmethod
+    def _network(self) -> Network:
+        """Return the loaded network."""
+
+    @abstractmethod
+    def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:
+        """Return what makes the prompts of items, with character spans where asked for."""
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        """Return float32 (n, dim), row i for text i."""
+        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
+
+    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
+        """Return the states of each text's own tokens at one layer, special tokens kept; no instruction is given."""
+        network = self._network()
+        items = [Item(text) for text in texts]
+
+        def states(ids: "Tensor", mask: "Tensor") -> "Tensor":
+            return network.hidden_states(ids, mask, layer)
+
+        return stream_tokens(items, self._prepare(network, spans=True), states, network, budget=self.budget)
