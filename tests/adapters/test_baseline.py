@@ -89,7 +89,7 @@ def test_a_long_text_is_cut_inside_the_template(llama):
     network = encoder._backbone().load()
     from bench.encoder import Item
 
-    long, short = encoder._prompts([Item("rain " * 100), Item("rain")], network)
+    long, short = encoder._prepare(network)([Item("rain " * 100), Item("rain")])
     assert (len(long.ids), long.truncated, short.truncated) == (60, True, False)
     said = network.tokenizer.decode(long.ids)
     assert said.startswith('This sentence : "rain rain')
