@@ -52,6 +52,8 @@ def _commit(id: str, revision: str) -> str:  # noqa: A002 - the hub's word
 
     full = len(revision) == 40
     if constants.HF_HUB_OFFLINE:
+        if revision == CONVERTED:
+            raise Unavailable("the hub is switched off, and its conversion of a scripted set is not kept on this machine")
         return revision if full else ""
     api = HfApi()
     info = api.dataset_info(id, revision=revision if full or revision == CONVERTED else None, timeout=10)
