@@ -116,7 +116,8 @@ def print_plan(name: str, encoder: "Encoder", cells: "Sequence[Cell]", vectors: 
         if as_json:
             print(json.dumps(row, ensure_ascii=False))
         else:
-            about = cell.reason or f"{len(set(cell.items))} texts known ahead"
+            about = cell.reason or (f"{len(set(cell.items))} texts to plan for" if cell.items else "encodes as it goes")
+            about = "" if cell.status == "cached" else about
             print(f"{_MARKS[cell.status]}  {name:<20} {cell.task.name:<28} {about}")
     if not as_json and any(cell.status == "planned" for cell in cells):
         items = {item for cell in cells for item in cell.items}

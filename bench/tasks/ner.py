@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import load
-from bench.encoder import Encoder, QuestionEncoder, TokenEncoder, TokenStates
+from bench.encoder import Encoder, Item, QuestionEncoder, TokenEncoder, TokenStates
 from bench.errors import DataError
 from bench.task import Score, sample
 from bench.tasks.linear import predicted
@@ -122,6 +122,12 @@ class NER:
         """Which vectors are read, with the layer where it is not the last one."""
         return "tokens" if self.layer == -1 else f"tokens@{self.layer}"
 
+    def items(self, *, seed: int) -> Iterable[Item]:
+        """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
+        self.test.load(self.limit)
+        self._draws(seed)
+        return ()
+
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
         """Return ``f1``, ``precision`` and ``recall`` of entities, with a repeat for each training set."""
         test, draws = self.test.load(self.limit), self._draws(seed)
@@ -160,6 +166,11 @@ class NERByQuestions:
     readout: ClassVar[str] = "question"
     version: ClassVar[int] = 1
     needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
+
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the sentences do not depend on it
+        """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
+        self.test.load(self.limit)
+        return ()
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
         """Return ``f1``, ``precision`` and ``recall`` of entities; neighbouring words of one type are one entity."""

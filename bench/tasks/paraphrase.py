@@ -111,8 +111,9 @@ class BertScore(Paraphrase):
         """The protocol an encoder must satisfy."""
         return TokenEncoder
 
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the same signature for every task
-        """Return nothing: token states are not planned for."""
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the pairs do not depend on it
+        """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
+        self._rows()
         return ()
 
     def _similarities(self, encoder: Encoder, left: list[str], right: list[str]) -> NDArray[np.float64]:
