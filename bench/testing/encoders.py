@@ -257,11 +257,9 @@ CHECKS: tuple[Callable[[Encoder], None], ...] = (
 
 def _check_batch(items: Sequence[Item], batch: Batch) -> None:
     embeddings(batch.vectors, [items[i].text for i in batch.positions], "a stream owes its vectors the same care as encode")
-    if not len(batch.positions) == len(batch.tokens) == len(batch.truncated):
-        raise ContractError(
-            f"a batch has {len(batch.positions)} positions, {len(batch.tokens)} token counts and {len(batch.truncated)} marks of truncation; "
-            "expected one of each an item"
-        )
+    counts = len(batch.positions), len(batch.tokens), len(batch.truncated)
+    if len(set(counts)) > 1:
+        raise ContractError(f"a batch has (positions, tokens, truncated) of lengths {counts}; expected one of each an item")
     if batch.padded < batch.tokens.sum() or (batch.tokens < 1).any():
         raise ContractError("a batch counts fewer padded positions than tokens, or an item without a token")
 

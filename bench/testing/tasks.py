@@ -1,17 +1,21 @@
 """The contract of tasks."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from bench.cache import cached
 from bench.encoder import Embeddings, Encoder, QuestionEncoder, QuestionVectors, TokenEncoder, TokenStates
-from bench.errors import BenchError
+from bench.errors import BenchError, EncodingError
 from bench.task import PlannedTask, Score, Task
-from bench.testing.encoders import ContractError
+from bench.testing.agreement import ContractError
 from bench.testing.randomness import random_states_touched
 from bench.vectors import Vectors
+
+
+_WORDS = "name", "family", "metric", "readout"
 
 
 def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, Score]:
@@ -23,28 +27,62 @@ def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, 
         seed: Given to the task.
 
     Raises:
-        ContractError: A rule is broken: finite scores with the main one among them, the same for the same seed, global random
-            state untouched, what is planned is asked for, broken vectors refused.
+        ContractError: A rule is broken: it says what it is, it can be limited, finite scores with the main one among them, the
+            same for the same seed, global random state untouched, what is planned is asked for, broken vectors refused.
+        Unavailable: The data cannot be had on this machine.
     """
+    _check_description(task)
     wrapped = cached(encoder, Vectors(None))
     scores = task.evaluate(wrapped, seed=seed)
     _check_scores(task, scores)
+    _check_repeat(task, wrapped, scores, seed)
+    if isinstance(task, PlannedTask) and (unasked := wrapped.missing(task.items(seed=seed))):
+        raise ContractError(f"{task.name} plans {len(unasked)} items that it never asks for, {unasked[0]} for one")
+    _check_refusal(task, encoder, seed)
+    return scores
+
+
+def _check_description(task: Task) -> None:
+    """What a task says of itself fits into a results file, and a copy of it can be limited."""
+    if not isinstance(task, Task):
+        missing = sorted(name for name in (*_WORDS, "version", "limit", "needs", "evaluate") if name not in dir(task))
+        raise ContractError(f"{type(task).__name__} is no task: it lacks {', '.join(missing)}")
+    for name, value in ((name, getattr(task, name)) for name in _WORDS):
+        if not isinstance(value, str) or not value:
+            raise ContractError(f"the {name} of {type(task).__name__} is {value!r}; expected words")
+    if not isinstance(task.version, int):
+        raise ContractError(f"the version of {task.name} is {task.version!r}; expected a whole number")
+    copy: Any = task
+    try:
+        limited = dataclasses.replace(copy, limit=7)
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"{task.name} cannot be limited ({error}); make it a frozen dataclass with a field limit") from error
+    if limited.limit != 7 or hash(limited) == hash(task):
+        raise ContractError(f"{task.name} with the limit 7 has the limit {limited.limit}; keep the field as it is given")
+
+
+def _check_repeat(task: Task, encoder: Encoder, scores: Mapping[str, Score], seed: int) -> None:
     again: Mapping[str, Score] = {}
 
     def repeat() -> None:
         nonlocal again
-        again = task.evaluate(wrapped, seed=seed)
+        again = task.evaluate(encoder, seed=seed)
 
     if touched := random_states_touched(repeat):
         raise ContractError(f"{task.name} touches the global random state of {', '.join(touched)}; use the seed it is given")
     if {name: score.repeats for name, score in again.items()} != {name: score.repeats for name, score in scores.items()}:
         raise ContractError(f"{task.name} gives other scores for the same seed; all randomness must come from it")
-    if isinstance(task, PlannedTask) and (unasked := wrapped.missing(task.items(seed=seed))):
-        raise ContractError(f"{task.name} plans {len(unasked)} items that it never asks for, {unasked[0]} for one")
+
+
+def _check_refusal(task: Task, encoder: Encoder, seed: int) -> None:
     try:
         task.evaluate(cached(_Broken(encoder), Vectors(None)), seed=seed)
-    except BenchError:
-        return scores
+    except EncodingError:
+        return
+    except BenchError as error:
+        raise ContractError(
+            f"{task.name} answers vectors that are not finite with {type(error).__name__} ({error}); expected the EncodingError as it is"
+        ) from error
     raise ContractError(f"{task.name} gives a score for vectors that are not finite; it must not catch what encoding raises")
 
 
@@ -54,8 +92,8 @@ def _check_scores(task: Task, scores: Mapping[str, Score]) -> None:
     for name, score in scores.items():
         if not score.repeats or not np.isfinite(score.repeats).all():
             raise ContractError(f"{task.name}: {name} has the repeats {score.repeats}; expected at least one, all finite")
-    if abs(scores[task.metric].mean) > 1:
-        raise ContractError(f"{task.name}: the main score is {scores[task.metric].mean}; expected a scale on which 1 is best")
+    if np.abs(main := scores[task.metric].repeats).max() > 1:
+        raise ContractError(f"{task.name}: the main score has the repeats {main}; expected a scale on which 1 is best")
 
 
 class _Broken:
