@@ -216,7 +216,10 @@ def _vectors(*, disk: bool) -> Iterator[Any]:
     from bench.assets import cache_dir
     from bench.vectors import Vectors
 
-    vectors = Vectors(cache_dir() / "vectors" if disk else None, limit=int(float(os.environ.get("BENCH_CACHE_GB", "8")) * 2**30))
+    size = os.environ.get("BENCH_CACHE_GB", "8")
+    if not size.replace(".", "", 1).isdecimal():
+        raise UsageError(f"BENCH_CACHE_GB takes a number of gigabytes, got {size!r}")
+    vectors = Vectors(cache_dir() / "vectors" if disk else None, limit=int(float(size) * 2**30))
     try:
         yield vectors
     finally:

@@ -102,6 +102,12 @@ def test_a_call_that_is_off_exits_with_2_and_says_what_is_right(data, arguments,
     assert "Traceback" not in result.stderr
 
 
+def test_a_cache_limit_that_is_no_number_is_an_error(data, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE_GB", "lots")
+    result = call("run", "-m", "hashing", "-t", "stsb")
+    assert (result.exit_code, "gigabytes" in result.stderr) == (2, True)
+
+
 def test_missing_data_is_skipped_with_the_places_looked_in(data, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (row,) = rows(call("run", "-m", "hashing", "-t", "mrpc", "--json"))
