@@ -1,5 +1,6 @@
 """What the rooms of the house may not do."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -53,3 +54,18 @@ def test_the_harness_runs_without_torch_and_mteb():
 def test_imports_go_down_only():
     done = subprocess.run([BIN / "lint-imports", "--no-cache"], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
+
+
+def _undocumented(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    inside = [node for outer in tree.body if isinstance(outer, ast.ClassDef) and not outer.name.startswith("_") for node in outer.body]
+    public = [node for node in (*tree.body, *inside) if isinstance(node, kinds) and not node.name.startswith("_")]
+    return [f"{path.name}: {node.name}" for node in public if not ast.get_docstring(node)]
+
+
+def test_every_public_name_says_what_it_is_for():
+    root = Path(__file__).parents[1]
+    files = [path for room in ("bench", "adapters") for path in (root / room).rglob("*.py")]
+    assert len(files) > 40
+    assert [name for path in files for name in _undocumented(path)] == []

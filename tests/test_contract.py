@@ -1,9 +1,14 @@
 """Every registered encoder keeps the contract, on tiny random models in the layouts of real ones."""
 
+import copy
 import dataclasses
 
+import numpy as np
 import pytest
 
+from adapters import _batching
+from adapters._backbone import Network
+from adapters.baseline.pooled import Pooled
 from bench.encoder import Encoder
 from bench.registry import encoder_names, load_encoder
 from bench.testing import run_checks
@@ -80,3 +85,94 @@ def test_a_sentence_transformers_folder_keeps_the_contract(name, folder, tmp_pat
 @pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
 def test_an_encoder_without_weights_keeps_the_contract(name):
     assert broken_rules(load_encoder(name)) == []
+
+
+class DropoutLeftOn(Pooled):
+    def _network(self):
+        network = super()._network()
+        return dataclasses.replace(network, model=copy.deepcopy(network.model).train())  # the loaded one is shared
+
+
+class Unmasked(Network):
+    def _needed(self, mask):
+        return None
+
+
+class AttentionToPadding(Pooled):
+    def _network(self):
+        return Unmasked(**vars(super()._network()))
+
+
+class OwnForward(Pooled):
+    """A backbone with a faulty way from ids to vectors."""
+
+    def stream(self, items):
+        network = self._network()
+        return _batching.stream(items, self._prepare(network), lambda ids, mask: self.forward(network, ids, mask), network)
+
+
+class MeanOverPadding(OwnForward):
+    def forward(self, network, ids, mask):
+        return network.hidden_states(ids, mask).mean(dim=1)
+
+
+class LastPositionWhateverItIs(OwnForward):
+    def forward(self, network, ids, mask):
+        return network.hidden_states(ids, mask)[:, -1]
+
+
+class PaddedOnTheLeftWithPositionsFromTheRight(OwnForward):
+    def forward(self, network, ids, mask):
+        import torch
+
+        shifted = (torch.arange(ids.shape[1]) + mask.sum(1, keepdim=True)) % ids.shape[1]
+        ids, mask = ids.gather(1, shifted), mask.gather(1, shifted)
+        states = network.model.base_model(ids, attention_mask=mask).last_hidden_state
+        return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+class SeedsTheNetworkGlobally(OwnForward):
+    def forward(self, network, ids, mask):
+        import torch
+
+        torch.manual_seed(0)
+        return network.hidden_states(ids, mask)[:, 0]
+
+
+class HalfPrecision(Pooled):
+    def encode(self, texts, *, instruction=""):
+        return super().encode(texts).astype(np.float16)
+
+
+class NoTruncation(Pooled):
+    def _network(self):
+        return dataclasses.replace(super()._network(), max_length=1 << 30)
+
+
+PLANTED = {
+    (DropoutLeftOn, "bert"): "repeatable",
+    (AttentionToPadding, "bert"): "batching",
+    (MeanOverPadding, "bert"): "batching",
+    (LastPositionWhateverItIs, "llama"): "batching",
+    (PaddedOnTheLeftWithPositionsFromTheRight, "bert"): "batching",
+    (SeedsTheNetworkGlobally, "bert"): "no side effects",
+    (HalfPrecision, "bert"): "shape",
+    (NoTruncation, "bert"): "long text",
+}
+"""Faults of adapters, planted one by one in a sound one on a real network, and the rule that is there for each."""
+
+
+@pytest.mark.parametrize(("planted", "rule"), PLANTED.items(), ids=lambda x: x if isinstance(x, str) else f"{x[0].__name__}-{x[1]}")
+def test_a_fault_on_a_real_network_is_caught_by_the_rule_named_for_it(planted, rule, folder):
+    faulty, kind = planted
+    length = {"max_length": 1 << 30} if faulty is NoTruncation else {}
+    encoder = faulty(checkpoint=str(folder(kind)), dtype="float32", device="cpu", **length)
+    broken = dict(broken_rules(encoder))
+    assert rule in broken
+    assert not broken[rule].startswith("raised") or faulty is NoTruncation
+
+
+def test_a_planted_fault_leaves_the_sound_encoder_as_it_was(folder):
+    folder("bert")
+    DropoutLeftOn(checkpoint=str(folder("bert")), dtype="float32", device="cpu").encode(["a"])
+    assert broken_rules(on("backbone-mean", folder("bert"))) == []
