@@ -233,11 +233,11 @@ def digest(value: object) -> str:
 
 
 def gather(batches: Iterable[Batch], n: int) -> Embeddings:
-    """Put streamed batches back in the order of the items: float32 (n, dim)."""
+    """Put streamed batches back in the order of the items: float32 (n, dim), NaN where the batches leave an item out."""
     out: Embeddings | None = None
     for batch in batches:
         if out is None:
-            out = np.empty((n, batch.vectors.shape[1]), dtype=np.float32)
+            out = np.full((n, batch.vectors.shape[1]), np.nan, dtype=np.float32)
         out[batch.positions] = batch.vectors
     return np.empty((0, 0), dtype=np.float32) if out is None else out
 
@@ -246,12 +246,16 @@ def stream(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
     """Yield the vectors of items from any encoder, checked; one without ``stream`` is asked once per instruction.
 
     Raises:
-        EncodingError: As ``checked``.
+        EncodingError: As ``checked``, or an item is left out.
     """
     if isinstance(encoder, StreamingEncoder):
+        left = set(range(len(items)))
         for batch in encoder.stream(items):
             checked(batch.vectors, [items[i].text for i in batch.positions])
+            left.difference_update(batch.positions.tolist())
             yield batch
+        if left:
+            raise EncodingError(f"the stream left out {len(left)} of {len(items)} items, {shortened(items[min(left)].text)} for one")
         return
     groups: dict[str, list[int]] = {}
     for i, item in enumerate(items):

@@ -1,6 +1,7 @@
 """The contracts of encoders and tasks, for everybody's tests; ``bench check`` prints how an encoder fares under each rule."""
 
-from bench.testing.encoders import CHECKS, CheckOutcome, ContractError, check_encoder, run_checks
+from bench.testing.agreement import ContractError
+from bench.testing.encoders import CHECKS, CheckOutcome, check_encoder, run_checks
 from bench.testing.tasks import check_task
 
 __all__ = ["CHECKS", "CheckOutcome", "ContractError", "check_encoder", "check_task", "run_checks"]

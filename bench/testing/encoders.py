@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from bench.encoder import (
     Batch,
-    Embeddings,
     Encoder,
     Item,
     QuestionEncoder,
@@ -19,13 +18,13 @@ from bench.encoder import (
     TokenEncoder,
     TokenStates,
     card,
-    checked,
     fingerprint,
     gather,
     settings,
     shortened,
 )
 from bench.errors import EncodingError
+from bench.testing.agreement import ContractError, agree, distance, embeddings, tolerance
 from bench.testing.randomness import random_states_touched
 
 TEXTS = (
@@ -43,10 +42,6 @@ TEXTS = (
 """Texts that every encoder takes: short and long ones mixed, empty, spaces only, several scripts, one of them twice."""
 
 INSTRUCTION = "What is the text about?"
-
-
-class ContractError(AssertionError):
-    """A rule of the contract is broken; the message names the rule, what was got, and the likely fault."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +92,7 @@ def run_checks(encoder: Encoder) -> Iterator[CheckOutcome]:
 
 def check_shape(encoder: Encoder) -> None:
     """Vectors are finite, varied float32 (n, dim), one a text, the empty text and no text at all included."""
-    _embeddings(encoder.encode(TEXTS), TEXTS, "half precision, a dropped row, or no token in an empty text")
+    embeddings(encoder.encode(TEXTS), TEXTS, "half precision, a dropped row, or no token in an empty text")
     if len(none := encoder.encode([])) != 0:
         raise ContractError(f"no texts give {len(none)} rows, expected none")
 
@@ -112,29 +107,29 @@ def check_distinct(encoder: Encoder) -> None:
 
 def check_repeatable(encoder: Encoder) -> None:
     """Two equal calls agree."""
-    _agree(encoder, encoder.encode(TEXTS), encoder.encode(TEXTS), TEXTS, "a second call gives", "dropout left on, or unseeded randomness")
+    agree(encoder, encoder.encode(TEXTS), encoder.encode(TEXTS), TEXTS, "a second call gives", "dropout left on, or unseeded randomness")
 
 
 def check_batching(encoder: Encoder) -> None:
     """A text alone has the vector it has among others."""
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
-    _agree(encoder, encoder.encode(TEXTS), alone, TEXTS, "alone gives", "padding not masked, padded on the wrong side, or position ids off")
+    agree(encoder, encoder.encode(TEXTS), alone, TEXTS, "alone gives", "padding not masked, padded on the wrong side, or position ids off")
 
 
 def check_order(encoder: Encoder) -> None:
     """Rows come in the order of the texts."""
     forward, backward = encoder.encode(TEXTS), encoder.encode(TEXTS[::-1])[::-1]
-    _agree(encoder, forward, backward, TEXTS, "the reversed list gives", "a sort by length not undone")
+    agree(encoder, forward, backward, TEXTS, "the reversed list gives", "a sort by length not undone")
 
 
 def check_instruction(encoder: Encoder) -> None:
     """The empty instruction is no instruction; another keeps the shape, and changes vectors only where instructions are followed."""
     plain = encoder.encode(TEXTS)
-    told = _embeddings(encoder.encode(TEXTS, instruction=INSTRUCTION), TEXTS, "a template without room for the text")
-    _agree(encoder, plain, encoder.encode(TEXTS, instruction=""), TEXTS, "instruction='' gives", "a template that leaks into plain use")
+    told = embeddings(encoder.encode(TEXTS, instruction=INSTRUCTION), TEXTS, "a template without room for the text")
+    agree(encoder, plain, encoder.encode(TEXTS, instruction=""), TEXTS, "instruction='' gives", "a template that leaks into plain use")
     if plain.shape != told.shape:
         raise ContractError(f"with an instruction the shape is {told.shape}, without {plain.shape}; expected the same")
-    changed = float(_distance(plain, told).max()) > _tolerance(encoder)
+    changed = float(distance(plain, told).max()) > tolerance(encoder)
     if changed != encoder.follows_instructions:
         got = "changes vectors" if changed else "changes nothing"
         raise ContractError(f"follows_instructions is {encoder.follows_instructions}, yet an instruction {got}; set it right")
@@ -143,8 +138,8 @@ def check_instruction(encoder: Encoder) -> None:
 def check_long_text(encoder: Encoder) -> None:
     """A text of 20,000 words is cut, not refused, and does not change the others."""
     long = " ".join(["word", "another", "third"] * 6_667)
-    both = _embeddings(encoder.encode([TEXTS[0], long]), [TEXTS[0], long], "missing truncation")
-    _agree(encoder, encoder.encode([TEXTS[0]]), both[:1], TEXTS[:1], "beside a long text gives", "padding not masked")
+    both = embeddings(encoder.encode([TEXTS[0], long]), [TEXTS[0], long], "missing truncation")
+    agree(encoder, encoder.encode([TEXTS[0]]), both[:1], TEXTS[:1], "beside a long text gives", "padding not masked")
 
 
 def check_settings(encoder: Encoder) -> None:
@@ -204,7 +199,7 @@ def check_streaming(encoder: Encoder) -> None:
     for batch in batches:
         _check_batch(items, batch)
     whole = np.concatenate([encoder.encode(TEXTS), encoder.encode(TEXTS, instruction=INSTRUCTION)])
-    _agree(encoder, whole, gather(batches, len(items)), [i.text for i in items], "a stream gives", "positions that do not fit the vectors")
+    agree(encoder, whole, gather(batches, len(items)), [i.text for i in items], "a stream gives", "positions that do not fit the vectors")
 
 
 def check_tokens(encoder: Encoder) -> None:
@@ -221,7 +216,7 @@ def check_tokens(encoder: Encoder) -> None:
             raise ContractError(
                 f"{shortened(text)} has {len(many.states)} token states among others and {len(one.states)} alone; pads left in"
             )
-        _agree(encoder, many.states, one.states, [text] * len(many.states), "token states alone give", "padding not masked")
+        agree(encoder, many.states, one.states, [text] * len(many.states), "token states alone give", "padding not masked")
     if not np.array_equal(encoder.encode_tokens(TEXTS[:1], layer=0)[0].spans, together[0].spans):
         raise ContractError(
             f"layer 0 has other spans than the last layer for {shortened(TEXTS[0])}; expected the same tokens at all layers"
@@ -236,11 +231,11 @@ def check_questions(encoder: Encoder) -> None:
     found = encoder.encode_questions(questions)
     width = encoder.encode_tokens(TEXTS[:1])[0].states.shape[1]
     for name, vectors in (("start", found.start), ("end", found.end)):
-        _embeddings(vectors, questions, "half precision, or a dropped row")
+        embeddings(vectors, questions, "half precision, or a dropped row")
         if vectors.shape[1] != width:
             raise ContractError(f"{name} vectors have {vectors.shape[1]} numbers, token states {width}; expected the same space")
         alone = np.concatenate([getattr(encoder.encode_questions([question]), name) for question in questions])
-        _agree(encoder, vectors, alone, questions, f"{name} vectors alone give", "padding not masked")
+        agree(encoder, vectors, alone, questions, f"{name} vectors alone give", "padding not masked")
 
 
 CHECKS: tuple[Callable[[Encoder], None], ...] = (
@@ -262,7 +257,7 @@ CHECKS: tuple[Callable[[Encoder], None], ...] = (
 
 
 def _check_batch(items: Sequence[Item], batch: Batch) -> None:
-    _embeddings(batch.vectors, [items[i].text for i in batch.positions], "a stream owes its vectors the same care as encode")
+    embeddings(batch.vectors, [items[i].text for i in batch.positions], "a stream owes its vectors the same care as encode")
     counts = len(batch.positions), len(batch.tokens), len(batch.truncated)
     if len(set(counts)) > 1:
         raise ContractError(f"a batch has (positions, tokens, truncated) of lengths {counts}; expected one of each an item")
@@ -286,34 +281,3 @@ def _check_spans(text: str, tokens: TokenStates) -> None:
         raise ContractError(
             f"spans of {where} are {real.tolist()}; expected them to cover it in order: off by one, or special tokens counted"
         )
-
-
-def _embeddings(vectors: Embeddings, texts: Sequence[str], fault: str) -> Embeddings:
-    try:
-        return checked(vectors, texts)
-    except EncodingError as error:
-        raise ContractError(f"{error}; {fault}") from error
-
-
-def _agree(encoder: Encoder, expected: Embeddings, got: Embeddings, texts: Sequence[str], what: str, fault: str) -> None:
-    if expected.shape != got.shape:
-        raise ContractError(f"{what} shape {got.shape}, expected {expected.shape}; {fault}")
-    distance, tolerance = _distance(expected, got), _tolerance(encoder)
-    if not (distance <= tolerance).all():  # a distance that is not a number is not within the tolerance
-        worst = int(distance.argmax())
-        raise ContractError(
-            f"{what} another vector for {shortened(texts[worst])}, {distance[worst]:.2g} off (allowed {tolerance:g}); {fault}"
-        )
-
-
-def _distance(a: Embeddings, b: Embeddings) -> NDArray[np.float64]:
-    """Return how far the rows lie apart, in lengths of the longer one; NaN where one of them is not finite."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # of infinity minus infinity, NaN is the wanted answer
-        longer = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
-        return np.asarray(np.linalg.norm(a - b, axis=1) / np.maximum(longer, 1e-12))
-
-
-def _tolerance(encoder: Encoder) -> float:
-    """Return the relative difference that rounding explains: sums are taken in another order in another batch."""
-    return 1e-4 if card(encoder).dtype == "float32" else 5e-2  # half types keep 8 to 11 bits, through some tens of layers

@@ -10,7 +10,7 @@ from bench.cache import cached
 from bench.encoder import Embeddings, Encoder, QuestionEncoder, QuestionVectors, TokenEncoder, TokenStates
 from bench.errors import BenchError, EncodingError
 from bench.task import PlannedTask, Score, Task
-from bench.testing.encoders import ContractError
+from bench.testing.agreement import ContractError
 from bench.testing.randomness import random_states_touched
 from bench.vectors import Vectors
 

@@ -150,6 +150,16 @@ def test_nothing_to_encode_gives_no_rows():
     assert len(gather(stream(Lengths(), []), 0)) == 0
 
 
+def test_an_item_that_a_stream_leaves_out_is_an_error_that_names_it():
+    class LeavesOut(Lengths):
+        def stream(self, items):
+            yield from stream(Lengths(), items[:-1])
+
+    with pytest.raises(EncodingError, match="forgotten"):
+        list(stream(LeavesOut(), [Item("here"), Item("there"), Item("forgotten")]))
+    assert np.isnan(gather(LeavesOut().stream([Item("here"), Item("there")]), 2)[1]).all()
+
+
 def test_what_an_encoder_streams_is_checked_too():
     class Streams(Lengths):
         def stream(self, items):
