@@ -7,7 +7,7 @@ text, never a name.
 import hashlib
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -109,7 +109,7 @@ class CachedEncoder:
         """
         items = [Item(text, instruction) for text in texts]
         keys = self._keys(items)
-        self.warm(items)
+        self.add(self._lacking(dict(zip(keys, items, strict=True))))
         records = [record for record in self._vectors.get(keys) if record is not None]
         self._count(keys, (key for key, record in zip(keys, records, strict=True) if record[4]))
         if not records:
@@ -123,16 +123,20 @@ class CachedEncoder:
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
         """Return the distinct items the store lacks."""
-        distinct = dict(zip(self._keys(items := list(items)), items, strict=True))
+        return self._lacking(dict(zip(self._keys(items := list(items)), items, strict=True)))
+
+    def _lacking(self, distinct: Mapping[bytes, Item]) -> list[Item]:
         return [item for item, record in zip(distinct.values(), self._vectors.get(distinct), strict=True) if record is None]
 
-    def warm(self, items: Iterable[Item]) -> None:
-        """Encode the distinct items the store lacks, in one pass, and keep their vectors.
+    def add(self, todo: Sequence[Item]) -> None:
+        """Encode items, each of them once, in one pass, and keep their vectors.
+
+        Args:
+            todo: What ``missing`` gave.
 
         Raises:
             EncodingError: A vector is not finite or constant; the finished ones are kept.
         """
-        todo = self.missing(items)
         if not todo:
             return
         start, done, total = time.perf_counter(), 0, sum(len(item.text) + 1 for item in todo)

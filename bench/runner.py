@@ -130,7 +130,7 @@ def _run_encoder(name: str, encoder: Encoder, cells: Sequence[Cell], store: Stor
     items = wrapped.missing(item for cell in planned for item in cell.items)
     log.info("%s: %d cells, %d texts to encode", name, len(planned), len(items))
     with contextlib.suppress(Exception):  # a failure belongs to the cells that need the text: each meets its own again below
-        wrapped.warm(items)
+        wrapped.add(items)
     for i, cell in enumerate(planned):
         progress(f"{name}: {cell.task.name}", i, len(planned))
         yield _run_cell(cell, wrapped, store)

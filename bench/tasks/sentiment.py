@@ -113,26 +113,10 @@ class ZeroShot:
 
 
 @dataclass(frozen=True)
-class ZeroShotByQuestions:
-    """Accuracy of the class whose question finds the better answer in the text, calibrated on words without content.
+class ZeroShotByQuestions(ZeroShot):
+    """Accuracy of the class whose question finds the better answer in the text, calibrated on words without content."""
 
-    Attributes:
-        name: Name of the task.
-        test: The texts to classify.
-        noun: What the reviews are about.
-        limit: At most this many test texts.
-        about: One line for lists.
-    """
-
-    name: str
-    test: Labelled
-    noun: str = "movie"
-    limit: int | None = None
-    about: str = field(default="", compare=False)
-    family: ClassVar[str] = "sentiment"
-    metric: ClassVar[str] = "accuracy"
     readout: ClassVar[str] = "question"
-    version: ClassVar[int] = 1
     needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it

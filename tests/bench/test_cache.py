@@ -99,7 +99,7 @@ def test_encoders_with_other_settings_never_share_a_vector():
 def test_the_plan_is_encoded_in_one_call_and_then_read():
     encoder = Counting()
     wrapped = cached(encoder, Vectors(None))
-    wrapped.warm([Item("a"), Item("b"), Item("a"), Item("c")])
+    wrapped.add(wrapped.missing([Item("a"), Item("b"), Item("a"), Item("c")]))
     wrapped.encode(["c", "a"])
     assert [text for _, text in encoder.asked] == ["a", "b", "c"]
 
