@@ -21,6 +21,7 @@ from bench.encoder import (
     QuestionVectors,
     TokenEncoder,
     TokenStates,
+    TrainedEncoder,
     fingerprint,
     shortened,
     stream,
@@ -44,6 +45,7 @@ class Tally:
     """What one task asked for: how many texts, which distinct ones, which of those were cut."""
 
     asked: int = 0
+    texts: set[str] = field(default_factory=set)
     distinct: set[bytes] = field(default_factory=set)
     truncated: set[bytes] = field(default_factory=set)
 
@@ -60,12 +62,13 @@ class Tally:
 
 @dataclass
 class Cost:
-    """What encoding took so far: seconds, texts and token positions that went through the network."""
+    """What encoding took so far: seconds, texts and token positions that went through the network; and how long a vector is."""
 
     encode_seconds: float = 0.0
     forward_texts: int = 0
     tokens: int = 0
     padded_tokens: int = 0
+    dimension: int = 0
 
 
 class CachedEncoder:
@@ -85,6 +88,12 @@ class CachedEncoder:
     def begin(self) -> None:
         """Begin a new tally, for the next task."""
         self.tally = Tally()
+
+    def summary(self) -> dict[str, float]:
+        """Return what the task asked for, and the share of its texts that share a run of words with the training data, where known."""
+        runs = self._inner.runs() if isinstance(self._inner, TrainedEncoder) else None
+        shared = {} if runs is None else {"overlap_share": float(runs.touch(list(self.tally.texts)).mean()) if self.tally.texts else 0.0}
+        return {**self.tally.summary(), **shared}
 
     @property
     def inner(self) -> Encoder:
@@ -111,10 +120,11 @@ class CachedEncoder:
         keys = self._keys(items)
         self.add(self._lacking(dict(zip(keys, items, strict=True))))
         records = [record for record in self._vectors.get(keys) if record is not None]
-        self._count(keys, (key for key, record in zip(keys, records, strict=True) if record[4]))
+        self._count(keys, texts, (key for key, record in zip(keys, records, strict=True) if record[4]))
         if not records:
             return np.empty((0, 0), np.float32)
         vectors = np.stack([np.frombuffer(record, np.float32, offset=_HEAD.size) for record in records])
+        self.cost.dimension = vectors.shape[1]
         if len(set(texts)) > 1 and (vectors == vectors[0]).all():
             other = next(text for text in texts if text != texts[0])
             examples = f"{shortened(texts[0])} and {shortened(other)}"
@@ -166,8 +176,9 @@ class CachedEncoder:
         follows = self.follows_instructions
         return [self._prefix + _digest(item.instruction if follows else "", item.text) for item in items]
 
-    def _count(self, keys: Sequence[bytes], truncated: Iterable[bytes]) -> None:
+    def _count(self, keys: Sequence[bytes], texts: Iterable[str], truncated: Iterable[bytes]) -> None:
         self.tally.asked += len(keys)
+        self.tally.texts.update(texts)
         self.tally.distinct.update(keys)
         self.tally.truncated.update(truncated)
 
@@ -195,7 +206,7 @@ class CachedTokenEncoder(CachedEncoder):
         self.cost.padded_tokens += n
         keys = self._keys(Item(text) for text in texts)
         cut = (key for key, text, t in zip(keys, texts, found, strict=True) if len(t.spans) and t.spans.max(initial=0) < len(text.rstrip()))
-        self._count(keys, cut)
+        self._count(keys, texts, cut)
         return found
 
 

@@ -77,7 +77,8 @@ def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) 
     """Return a split of a data set, from ``$BENCH_DATA``, a pinned archive or the hub, in this order.
 
     Args:
-        id: On the hub, such as "mteb/sts12-sts"; it need not be in the catalogue.
+        id: On the hub, such as "mteb/sts12-sts"; it need not be in the catalogue. Or a file of one's own, ``.jsonl`` or
+            ``.jsonl.gz``, which has no splits and configurations.
         split: Its split.
         config: Its configuration; "" where there is only one.
         columns: Columns it must have.
@@ -87,15 +88,18 @@ def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) 
         DataError: It is there but broken, or a column is missing.
         UsageError: The id, configuration or split is no plain name.
     """
-    path = relative_path(id, split, config)
-    root = os.environ.get("BENCH_DATA")
-    rows = _from_file(Path(root, path)) if root and Path(root, path).is_file() else _from_elsewhere(id, split, config)
+    rows = _from_file(Path(id), Path(id).parent) if id.endswith((".jsonl", ".jsonl.gz")) else _from_known(id, split, config)
     for column in columns:
         rows[column]  # raises where it is missing
     entry = {"id": id, "config": config, "split": split, **rows.pin}
     if (seen := _seen.get()) is not None and entry not in seen:
         seen.append(entry)
     return rows
+
+
+def _from_known(id: str, split: str, config: str) -> Rows:  # noqa: A002 - the hub's word
+    path, root = relative_path(id, split, config), os.environ.get("BENCH_DATA")
+    return _from_file(Path(root, path), Path(root)) if root and Path(root, path).is_file() else _from_elsewhere(id, split, config)
 
 
 def relative_path(id: str, split: str, config: str = "") -> str:  # noqa: A002 - the hub's word
@@ -121,19 +125,21 @@ def recorded() -> Iterator[list[dict[str, Any]]]:
         _seen.reset(token)
 
 
-def _from_file(path: Path) -> Rows:
+def _from_file(path: Path, root: Path) -> Rows:
     try:
         stat = path.stat()
-        return _parsed(path, Path(os.environ["BENCH_DATA"]), stat.st_size, stat.st_mtime_ns)
+        return _parsed(path, root, stat.st_size, stat.st_mtime_ns)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())}): expected gzip; copy it again") from error
+        kind = "gzip" if path.suffix == ".gz" else "a file of JSON lines"
+        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())}): expected {kind}; copy it again") from error
 
 
 @lru_cache(maxsize=16)
 def _parsed(path: Path, root: Path, size: int, changed: int) -> Rows:  # noqa: ARG001 - size and time make a changed file a new key
     packed = path.read_bytes()
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(gzip.decompress(packed).splitlines(), 1):
+    content = gzip.decompress(packed) if path.suffix == ".gz" else packed
+    for number, line in enumerate(content.splitlines(), 1):
         try:
             row = json.loads(line)
         except ValueError as error:

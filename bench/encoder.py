@@ -8,13 +8,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import EncodingError
+from bench.overlap import Runs
 
 Embeddings = NDArray[np.float32]
 """Vectors of texts: float32 (n, dim)."""
@@ -80,6 +81,9 @@ class Card:
         licence: Licence of the weights.
         training_tokens: Token positions that went through the trained network; None when not known.
         device: Where the network computes, such as "cpu" or "cuda".
+        training: How the weights were trained, the content of the checkpoint's card.json; empty when not known.
+        embedding_parameters: Those of the parameters that are looked up, not multiplied with; None when not known.
+        passes: Forward passes of the network that a text takes; None when not known, or when there is no network.
     """
 
     weights: str = ""
@@ -90,6 +94,9 @@ class Card:
     licence: str = ""
     training_tokens: int | None = None
     device: str = "cpu"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    embedding_parameters: int | None = None
+    passes: int | None = None
 
 
 @runtime_checkable
@@ -156,6 +163,39 @@ class CardedEncoder(Encoder, Protocol):
         Raises:
             Unavailable: The weights cannot be had on this machine.
             CheckpointError: They are there but incomplete.
+        """
+        ...
+
+
+@runtime_checkable
+class TrainedEncoder(Encoder, Protocol):
+    """An encoder that can tell whether a text was trained on."""
+
+    def runs(self) -> Runs | None:
+        """Return the runs of words of its training data; None where they are not known."""
+        ...
+
+
+@runtime_checkable
+class AnsweringEncoder(Encoder, Protocol):
+    """An encoder that can also answer the instruction in words."""
+
+    def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
+        """Return a short answer to each text, on one line; "" where it has none."""
+        ...
+
+
+@runtime_checkable
+class ReadableEncoder(Encoder, Protocol):
+    """An encoder whose vectors can be read as words."""
+
+    def read_words(self, vectors: Embeddings, origin: Embeddings, n: int) -> list[list[str]]:
+        """Return the words that each vector makes likelier than the origin does, at most n a vector, the strongest first.
+
+        Args:
+            vectors: float32 (m, dim), embeddings or means of embeddings.
+            origin: float32 (dim,), what they are compared with, such as the mean of all embeddings.
+            n: Most words of a vector.
         """
         ...
 

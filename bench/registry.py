@@ -1,4 +1,4 @@
-"""Finding encoders by name. They are announced as entry points of the group ``bench.encoders``; listing imports nothing."""
+"""Finding encoders and recipes by name. They are announced as entry points; listing imports nothing."""
 
 import ast
 import importlib
@@ -8,14 +8,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.encoder import Encoder
 from bench.errors import UsageError, unknown
+from bench.recipe import Recipe
+
+_Made = TypeVar("_Made", Encoder, Recipe)
 
 GROUP = "bench.encoders"
 DEFAULT_GROUP = "bench.encoders.default"
 """Entry points of this second group are what ``all`` stands for."""
+RECIPES = "bench.recipes"
+"""Entry points of the recipes, each under its method's name."""
 
 
 def encoder_names() -> tuple[str, ...]:
@@ -68,6 +73,34 @@ def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encod
     return _with(encoder, {k: _parsed(v) for k, v in (overrides or {}).items()}, name)
 
 
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the methods that have a recipe, sorted."""
+    return tuple(sorted(point.name for point in entry_points(group=RECIPES)))
+
+
+def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Return the recipe of a method.
+
+    Args:
+        name: A registered name, or ``package.module:Class``.
+        overrides: Settings to change, by field name, as text: JSON where it parses, a plain string otherwise.
+
+    Raises:
+        UsageError: No such recipe or field, or a value of the wrong kind.
+    """
+    points = {point.name: point for point in entry_points(group=RECIPES)}
+    module, _, attribute = name.partition(":")
+    if name in points:
+        recipe = points[name].load()()
+    elif attribute.isidentifier() and _importable(module) and hasattr(importlib.import_module(module), attribute):
+        recipe = getattr(importlib.import_module(module), attribute)()
+    else:
+        raise unknown("recipe", name, points, hint="(or give package.module:Class)")
+    if not is_dataclass(recipe) or not isinstance(recipe, Recipe):
+        raise UsageError(f"{name!r} gives a {type(recipe).__name__}, which is no recipe: expected a frozen dataclass with train")
+    return _with(recipe, {k: _parsed(v) for k, v in (overrides or {}).items()}, f"recipe {name}")
+
+
 def has_field(encoder: Encoder, field: str) -> bool:
     """Say whether the encoder has a setting of this name."""
     return any(f.name == field for f in fields(encoder))  # type: ignore[arg-type]
@@ -90,7 +123,7 @@ def _make(target: Callable[[], Any], name: str) -> Encoder:
     return encoder
 
 
-def _with(encoder: Encoder, values: Mapping[str, Any], name: str) -> Encoder:
+def _with(encoder: _Made, values: Mapping[str, Any], name: str) -> _Made:
     present = {f.name: getattr(encoder, f.name) for f in fields(encoder) if f.init}  # type: ignore[arg-type]
     for field in values:
         if field not in present:

@@ -1,7 +1,8 @@
 """One cell of the grid: its description (RunSpec) and what came out (Result)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Self
 
 from bench.encoder import Encoder, digest, fingerprint, settings
@@ -40,11 +41,36 @@ class RunSpec:
         """Describe the cell of an encoder, under its name, and a task."""
         return cls(name, fingerprint(encoder), settings(encoder), task.name, task.version, task.readout, seed, task.limit)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """12 hex digits of the content, the same on every machine; names and places do not count."""
-        content = {k: v for k, v in asdict(self).items() if k not in {"encoder", "settings"}}
+        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"encoder", "settings"}}
         return digest(content)[:12]
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Why a cell has no result.
+
+    Attributes:
+        encoder: Name under which the encoder was asked for.
+        family: The task's family.
+        task: Name of the task.
+        readout: Which vectors it reads.
+        seed: Seed given to the task.
+        limit: At most this many test examples.
+        status: "skipped" or "failed".
+        reason: One line.
+    """
+
+    encoder: str
+    family: str
+    task: str
+    readout: str
+    seed: int
+    limit: int | None
+    status: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +86,7 @@ class Result:
         texts: Counts: ``asked`` texts, ``distinct`` ones, the ``repeated`` and ``truncated`` shares of the distinct and
             asked texts.
         cost: Seconds and token positions: ``seconds`` of this cell, and for the encoder's whole plan in this run
-            ``encode_seconds``, ``forward_texts``, ``tokens``, ``padded_tokens``, ``peak_memory_mb``.
+            ``encode_seconds``, ``forward_texts``, ``tokens``, ``padded_tokens``, ``dimension`` of a vector, ``peak_memory_mb``.
         provenance: Time, command, commit, versions, machine, and the revision of every data set read.
     """
 

@@ -13,9 +13,9 @@ import psutil
 from bench import data
 from bench.cache import CachedEncoder, Progress, cached, silent
 from bench.encoder import Encoder, Item, card, fingerprint
-from bench.errors import BenchError, Unavailable
+from bench.errors import BenchError, ResultError, Unavailable
 from bench.provenance import provenance
-from bench.result import Result, RunSpec
+from bench.result import Absence, Result, RunSpec
 from bench.store import Store
 from bench.task import PlannedTask, Task
 from bench.vectors import Vectors
@@ -116,9 +116,17 @@ def run(
     """
     for name, encoder in encoders.items():
         for cell in _run_encoder(name, encoder, survey(name, encoder, tasks, store, seeds=seeds, force=force), store, vectors, progress):
+            if cell.status in {"skipped", "failed"}:
+                _keep_reason(cell, store)
             yield cell
             if cell.status == "failed" and not keep_going:
                 return
+
+
+def _keep_reason(cell: Cell, store: Store) -> None:
+    task = cell.task
+    with contextlib.suppress(ResultError):  # the results folder cannot be written: that is the reason, and it is told already
+        store.leave_out(Absence(cell.encoder, task.family, task.name, task.readout, cell.seed, task.limit, cell.status, cell.reason))
 
 
 def _run_encoder(name: str, encoder: Encoder, cells: Sequence[Cell], store: Store, vectors: Vectors, progress: Progress) -> Iterator[Cell]:
@@ -150,7 +158,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
             metric=cell.task.metric,
             scores=scores,
             card=asdict(card(encoder)),
-            texts=encoder.tally.summary(),
+            texts=encoder.summary(),
             cost={"seconds": time.perf_counter() - start, **asdict(encoder.cost), "peak_memory_mb": _peak_memory()},
             provenance={**provenance(), "data": sets},
         )

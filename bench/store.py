@@ -4,15 +4,19 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from bench.encoder import digest
 from bench.errors import ResultError
 from bench.files import write_whole
-from bench.result import SCHEMA, Result, RunSpec
+from bench.result import SCHEMA, Absence, Result, RunSpec
 from bench.task import Score
+
+_GOLD = ".gold"  # behind a score's name, the array its examples are compared with
 
 
 def slug(name: str) -> str:
@@ -23,6 +27,8 @@ def slug(name: str) -> str:
 @dataclass(frozen=True)
 class Store:
     """The folder of results: ``<encoder>/<task>.<key>.json``, and ``….npz`` beside it with per-example values.
+
+    ``<encoder>/<task>.<digits>.absent`` says why a cell has no result; a result that comes later takes its place.
 
     Attributes:
         root: The folder; made on the first write.
@@ -57,6 +63,7 @@ class Store:
         """
         path = self.path(spec)
         examples = {name: s.examples for name, s in result.scores.items() if len(s.examples)}
+        examples |= {f"{name}{_GOLD}": s.gold for name, s in result.scores.items() if len(s.gold)}
         try:
             if examples:
                 buffer = io.BytesIO()
@@ -64,6 +71,7 @@ class Store:
                 write_whole(path.with_suffix(".npz"), buffer.getvalue())
             text = json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             write_whole(path, text.encode())
+            self._absent_path(spec).unlink(missing_ok=True)
         except OSError as error:
             raise ResultError(f"cannot write {path}: {error.strerror}; free space or choose another --results") from error
 
@@ -87,8 +95,36 @@ class Store:
         if not path.exists():
             return result
         with np.load(path, allow_pickle=False) as arrays:
-            scores = {n: Score(s.repeats, arrays[n]) if n in arrays else s for n, s in result.scores.items()}
+            scores = {
+                n: Score(s.repeats, arrays[n], *([arrays[n + _GOLD]] if n + _GOLD in arrays else [])) if n in arrays else s
+                for n, s in result.scores.items()
+            }
         return replace(result, scores=scores)
+
+    def leave_out(self, absence: Absence) -> None:
+        """Keep why a cell has no result, until it has one.
+
+        Raises:
+            ResultError: The folder cannot be written.
+        """
+        path = self._absent_path(absence)
+        try:
+            write_whole(path, (json.dumps({"schema": SCHEMA, **asdict(absence)}, indent=1, ensure_ascii=False) + "\n").encode())
+        except OSError as error:
+            raise ResultError(f"cannot write {path}: {error.strerror}; free space or choose another --results") from error
+
+    def absences(self) -> list[Absence]:
+        """Return why cells have no result, in the order of the file names.
+
+        Raises:
+            ResultError: A file is unreadable, or of a newer format.
+        """
+        return [_absence(path) for path in sorted(self.root.glob("*/*.absent"))]
+
+    def _absent_path(self, cell: RunSpec | Absence) -> Path:
+        # Named by what was asked for: where weights are missing, no fingerprint and so no key is known.
+        key = digest([cell.encoder, cell.task, cell.readout, cell.seed, cell.limit])[:12]
+        return self.root / slug(cell.encoder) / f"{slug(cell.task)}.{key}.absent"
 
     def _files(self) -> list[Path]:
         return sorted(self.root.glob("*/*.json"))
@@ -100,6 +136,27 @@ def read(path: Path) -> Result:
     Raises:
         ResultError: It is no whole results file, or of a newer format.
     """
+    schema, data = _parsed(path)
+    try:
+        return Result.from_json(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ResultError(f"{path} lacks a part of schema {schema} ({error}); delete it and run its cell again") from error
+
+
+def _absence(path: Path) -> Absence:
+    schema, data = _parsed(path)
+    try:
+        return Absence(**{name: value for name, value in data.items() if name != "schema"})
+    except TypeError as error:
+        raise ResultError(f"{path} lacks a part of schema {schema} ({error}); delete it and run its cell again") from error
+
+
+def _parsed(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return the schema number and the content of a file.
+
+    Raises:
+        ResultError: It is no whole file of ours, or of a newer format.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -109,7 +166,4 @@ def read(path: Path) -> Result:
         raise ResultError(f"{path} has no schema number, so it is no results file; move it out of the results folder")
     if schema > SCHEMA:
         raise ResultError(f"{path} has schema {schema}, this version reads up to {SCHEMA}; upgrade, or choose another --results")
-    try:
-        return Result.from_json(data)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ResultError(f"{path} lacks a part of schema {schema} ({error}); delete it and run its cell again") from error
+    return schema, data

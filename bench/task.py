@@ -18,12 +18,14 @@ class Score:
 
     Attributes:
         repeats: One number per seed, split or fold.
-        examples: float32 (n,), what the first repeat gave for each test example (similarity, or 1 for a right answer),
+        examples: float32 (n,), what the repeats gave for each test example on average (similarity, or 1 for a right answer),
             in the order of the data, so that two encoders can be paired; empty where the metric has no such parts.
+        gold: float32 (n,), what the examples are compared with (gold similarity, or class); empty where their mean is the score.
     """
 
     repeats: tuple[float, ...]
     examples: NDArray[np.float32] = dataclasses.field(default_factory=lambda: np.empty(0, np.float32), compare=False)
+    gold: NDArray[np.float32] = dataclasses.field(default_factory=lambda: np.empty(0, np.float32), compare=False)
 
     @property
     def mean(self) -> float:

@@ -48,9 +48,9 @@ def put(path: Path, content: bytes) -> Path:
     return path
 
 
-def packaged(name: str, split: str) -> Rows:
+def packaged(name: str, split: str, config: str = "") -> Rows:
     try:
-        return load(name, split)
+        return load(name, split, config=config)
     except Unavailable as error:
         pytest.skip(str(error))
 
@@ -242,7 +242,7 @@ def test_an_unknown_split_of_a_packaged_set_names_the_ones_there_are(folder):
 def test_a_packaged_set_has_as_many_rows_as_the_catalogue_says_and_no_empty_text(known, monkeypatch):
     monkeypatch.delenv("BENCH_DATA", raising=False)
     for split, count in known.splits.items():
-        rows = packaged(known.id, split)
+        rows = packaged(known.id, split, known.config)
         assert {len(values) for values in rows.data.values()} == {count}
         for values in rows.data.values():
             assert all(value.strip() for value in values if isinstance(value, str))

@@ -104,11 +104,12 @@ def test_force_runs_a_cell_again(tmp_path):
 
 
 @pytest.mark.parametrize(("error", "status"), [(EncodingError, "failed"), (ZeroDivisionError, "failed"), (Unavailable, "skipped")])
-def test_a_cell_that_cannot_be_done_says_why_and_leaves_no_file(tmp_path, error, status):
+def test_a_cell_that_cannot_be_done_says_why_and_leaves_only_its_reason(tmp_path, error, status):
     (cell,) = _run([Failing(error=error)], tmp_path)
     assert cell.status == status
     assert "this is why" in cell.reason
-    assert not list(tmp_path.rglob("*"))
+    assert len(Store(tmp_path)) == 0
+    assert [(a.status, a.reason) for a in Store(tmp_path).absences()] == [(status, cell.reason)]
 
 
 def test_the_first_failure_ends_the_run_unless_told_to_keep_going(tmp_path):

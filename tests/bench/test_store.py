@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench.encoder import Card, fingerprint
 from bench.errors import ResultError
-from bench.result import SCHEMA, Result, RunSpec
+from bench.result import SCHEMA, Absence, Result, RunSpec
 from bench.store import Store, read
 from bench.task import Score, sample
 
@@ -92,6 +92,38 @@ def test_what_is_stored_comes_back_with_its_examples(tmp_path):
     assert store.examples(store[SPEC]).main.examples.tolist() == [0.25, 1]
     with pytest.raises(KeyError):
         store[replace(SPEC, seed=0)]
+
+
+def test_what_examples_are_compared_with_comes_back_beside_them(tmp_path):
+    store = Store(tmp_path)
+    score = Score((0.5,), np.array([0.25, 1], np.float32), np.array([3, 5], np.float32))
+    store[SPEC] = replace(RESULT, scores={"cosine_spearman": score})
+    assert store.examples(store[SPEC]).main.gold.tolist() == [3, 5]
+
+
+ABSENCE = Absence(SPEC.encoder, "sts", SPEC.task, SPEC.readout, SPEC.seed, SPEC.limit, "skipped", "no data")
+
+
+def test_why_a_cell_has_no_result_is_kept_until_a_result_takes_its_place(tmp_path):
+    store = Store(tmp_path)
+    store.leave_out(replace(ABSENCE, reason="first"))
+    store.leave_out(ABSENCE)
+    store.leave_out(replace(ABSENCE, seed=7))
+    assert sorted(a.seed for a in store.absences()) == [7, 42]
+    assert ABSENCE in store.absences()
+    assert (len(store), list(store)) == (0, [])
+    store[SPEC] = RESULT
+    assert [a.seed for a in store.absences()] == [7]
+
+
+def test_the_file_format_of_reasons_is_this_one(tmp_path):
+    Store(tmp_path).leave_out(ABSENCE)
+    (path,) = tmp_path.glob("*/*.absent")
+    words = {"family": "sts", "task": "stsb", "readout": "embedding", "seed": 42, "limit": None, "status": "skipped", "reason": "no data"}
+    assert json.loads(path.read_text()) == {"schema": 1, "encoder": "quip", **words}
+    path.write_text('{"schema": 1, "encoder": "quip"}')
+    with pytest.raises(ResultError, match="lacks a part"):
+        Store(tmp_path).absences()
 
 
 @pytest.mark.parametrize(
