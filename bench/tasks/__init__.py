@@ -6,17 +6,22 @@ from typing import Any
 
 from bench.errors import UsageError, unknown
 from bench.task import Task
-from bench.tasks import clustering, ner, paraphrase, sentiment, sts
+from bench.tasks import awareness, clustering, ner, paraphrase, robustness, sentiment, sts, triplets
+from bench.tasks.awareness import Awareness
 from bench.tasks.clustering import Clustering
 from bench.tasks.ner import NER, NERByQuestions
 from bench.tasks.paraphrase import BertScore, Paraphrase
+from bench.tasks.robustness import Robustness
 from bench.tasks.sentiment import Probe, ZeroShot, ZeroShotByQuestions
 from bench.tasks.sts import STS
+from bench.tasks.triplets import Triplets
 
-Own = STS | Paraphrase | ZeroShot | ZeroShotByQuestions | Probe | NER | NERByQuestions | Clustering
+Own = STS | Paraphrase | ZeroShot | ZeroShotByQuestions | Probe | NER | NERByQuestions | Clustering | Awareness | Triplets | Robustness
 """The classes of our own tasks."""
 
-TASKS: Mapping[str, Own] = {task.name: task for module in (sts, paraphrase, sentiment, ner, clustering) for task in module.TASKS}
+_MODULES = sts, paraphrase, sentiment, ner, clustering, awareness, triplets, robustness
+
+TASKS: Mapping[str, Own] = {task.name: task for module in _MODULES for task in module.TASKS}
 """Our own tasks by name; mteb's are not listed."""
 
 _LLM2COMP = {
@@ -38,7 +43,7 @@ _LLM2COMP = {
 }
 
 SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    # Packaged data only: some 67,000 tokens of text an encoder, half of them STSBenchmark, which stays whole to be comparable.
+    # Packaged data only: some 73,000 tokens of text an encoder, half of them STSBenchmark, which stays whole to be comparable.
     "quick": {
         "STSBenchmark": {},
         "stsb-paraphrase": {},
@@ -49,6 +54,7 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "tweet-ner": {"limit": 150},
         "faq-clustering": {},
         "dialogue-topics": {"limit": 1000},
+        "faq-awareness": {"limit": 400},  # an encoder that follows instructions encodes each twice
     },
     "quip-paper": {
         name: {}
@@ -59,12 +65,13 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         )
     },
     "dino-paper": {name: {} for name in ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")},
+    "instruction": {task.name: {} for module in (awareness, triplets, robustness) for task in module.TASKS},
     "inbedder-paper": {
         **{
             name: {}
             for name in (
-                *("instruct-stsb", "nyt-topic", "nyt-location"),
-                *("rate-my-prof", "feedbacks", "few-rel", "few-nerd", "few-event"),
+                *("instruct-stsb", "intent-emotion", "nyt-awareness", "nyt-topic", "nyt-location"),
+                *("rate-my-prof", "feedbacks", "few-rel", "few-nerd", "few-event", "twenty-newsgroups"),
             )
         },
         "AskUbuntuDupQuestions": {"instruction": "What does the user want?"},
@@ -80,6 +87,7 @@ _ABOUT = {
     "quick": "packaged data, every family, minutes on two cores; the default",
     "quip-paper": "the zero-shot and few-shot tasks of QuIP",
     "dino-paper": "the STS tasks of DINO, with its best-of-four score beside mteb's",
+    "instruction": "instruction awareness and robustness: own sets, and InBedder's awareness tests",
     "inbedder-paper": "InBedder's instruction awareness tests, clusterings and general tasks",
     "llm2comp-paper": "the 14 mteb tasks of LLM2Comp with LLM2Vec's instructions",
 }

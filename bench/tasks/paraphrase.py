@@ -76,7 +76,7 @@ class Paraphrase:
             raise DataError(f"{self.name} needs pairs of both classes, got {len(labels)} of one; raise the limit")
         alike = self._similarities(encoder, rows[self.columns[0]], rows[self.columns[1]])
         return {
-            "auroc": Score((float(roc_auc_score(labels, alike)),), alike.astype(np.float32)),
+            "auroc": Score((float(roc_auc_score(labels, alike)),), alike.astype(np.float32), labels.astype(np.float32)),
             "ap": Score((float(average_precision_score(labels, alike)),)),
         }
 

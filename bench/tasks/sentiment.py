@@ -134,7 +134,7 @@ class ZeroShotByQuestions(ZeroShot):
         n = len(texts)
         right = (scores[:n] - scores[n:].mean(axis=0)).argmax(axis=2) == labels[:, None]  # (n, pairs)
         means = tuple(float(m) for m in right.mean(axis=0))
-        return {"accuracy": Score(means, right[:, 0].astype(np.float32)), "accuracy_5": accuracy(right[:, 4])}
+        return {"accuracy": Score(means, right.mean(axis=1, dtype=np.float32)), "accuracy_5": accuracy(right[:, 4])}
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Probe:
         return [Item(text) for part in texts for text in part]
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        """Return ``accuracy`` with a repeat for each draw; the examples are 1 for each right answer of the first."""
+        """Return ``accuracy`` with a repeat for each draw; the examples are the share of draws that had it right."""
         texts, labels = self.test.load(self.limit)
         draws = self._draws(seed)
         items = [Item(text) for part in (texts, *(drawn for drawn, _ in draws)) for text in part]
@@ -178,7 +178,7 @@ class Probe:
         ends = np.cumsum([len(texts), *(len(drawn) for drawn, _ in draws)])
         test, *train = np.split(vectors, ends[:-1])
         right = [predicted(x, y, test) == labels for x, (_, y) in zip(train, draws, strict=True)]
-        return {"accuracy": Score(tuple(float(r.mean()) for r in right), right[0].astype(np.float32))}
+        return {"accuracy": Score(tuple(float(r.mean()) for r in right), np.mean(right, axis=0, dtype=np.float32))}
 
     def _draws(self, seed: int) -> list[tuple[list[str], NDArray[np.int64]]]:
         if self.shots is None:

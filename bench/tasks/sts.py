@@ -1,6 +1,6 @@
 """STS: does the similarity of two vectors rank sentence pairs as people do?
 
-Source: SemEval STS 2012 to 2016, STS benchmark, SICK-R, InstructSTSB (InBedder, section 5.1).
+Source: SemEval STS 2012 to 2016, STS benchmark, SICK-R.
 A row of ``mteb/stsbenchmark-sts``: ``sentence1`` "A girl is styling her hair.", ``sentence2`` "A girl is brushing …", ``score`` 2.5.
 Run: ``bench run --model all --task stsb``.
 Protocol: Spearman of the cosine with the gold score over all pairs of the split at once, as mteb's ``cosine_spearman``;
@@ -61,7 +61,7 @@ class STS:
         alike = similarities(vectors[: len(rows)], vectors[len(rows) :])
         found = {name: spearman(gold, values) for name, values in alike.items()}
         return {
-            "cosine_spearman": Score((found["cosine"],), alike["cosine"].astype(np.float32)),
+            "cosine_spearman": Score((found["cosine"],), alike["cosine"].astype(np.float32), gold.astype(np.float32)),
             "max_spearman": Score((max(found.values()),)),
         }
 
@@ -105,11 +105,5 @@ TASKS = (
     STS("sts15", "mteb/sts15-sts", about="SemEval 2015, 3,000 pairs"),
     STS("sts16", "mteb/sts16-sts", about="SemEval 2016, 1,186 pairs"),
     STS("sickr", "mteb/sickr-sts", about="SICK-R, all 9,927 pairs as in mteb; papers after SentEval report the 4,927 test pairs alone"),
-    STS(
-        "instruct-stsb",
-        "BrandonZYW/InstructSTSB",
-        instructions="instruction",
-        about="STS-B pairs twice, under an instruction that makes them alike and one that does not",
-    ),
 )
 """The STS tasks, to be asked for by name."""

@@ -117,8 +117,8 @@ class MtebTask:
             scores = _scores([part for split in result.task_results[0].scores.values() for part in split])
             if self.metric not in scores:
                 raise EncodingError(f"mteb's {self.metric} on {self.name} is not a number: are all vectors the same?")
-            for metric, examples in _examples(task, Path(folder)).items():
-                scores[metric] = Score(scores[metric].repeats, examples)
+            for metric, (examples, gold) in _examples(task, Path(folder)).items():
+                scores[metric] = Score(scores[metric].repeats, examples, gold)
         return scores
 
     @property
@@ -211,15 +211,17 @@ def _runs(part: Mapping[str, Any], name: str, value: float) -> Sequence[float | 
     return runs or [value]
 
 
-def _examples(task: "AbsTask", folder: Path) -> dict[str, NDArray[np.float32]]:
-    """Return the cosine of every pair, or for every text 1 where the first classifier is right, by metric."""
+def _examples(task: "AbsTask", folder: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return the cosine and the gold value of every pair, or for every text the share of classifiers that are right, by metric."""
     kind = task.metadata.type
     if not is_flat(task) or kind == "Clustering" or len(evaluated := list(parts(task))) != 1:
         return {}
     subset, split, rows = evaluated[0]
     predictions = json.loads((folder / task.prediction_file_name).read_bytes())[subset][split]
     if kind in PAIRS:
-        return {task.metadata.main_score: np.asarray(predictions["cosine_scores"], np.float32)}
+        gold = rows["score" if kind == "STS" else task.label_column_name]
+        return {task.metadata.main_score: (np.asarray(predictions["cosine_scores"], np.float32), np.asarray(gold, np.float32))}
     if task.is_cross_validation:
         return {}
-    return {"accuracy": (np.asarray(rows[task.label_column_name]) == np.asarray(predictions[0])).astype(np.float32)}
+    right = np.asarray(predictions) == np.asarray(rows[task.label_column_name])  # (experiments, n)
+    return {"accuracy": (right.mean(axis=0, dtype=np.float32), np.empty(0, np.float32))}

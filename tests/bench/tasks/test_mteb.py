@@ -15,6 +15,7 @@ import pytest
 from bench import data
 from bench.encoder import Item, fingerprint
 from bench.errors import EncodingError, Unavailable, UsageError
+from bench.influence import contributions
 from bench.runner import run
 from bench.store import Store
 from bench.task import PlannedTask, sample
@@ -183,7 +184,7 @@ def test_repeats_are_the_experiments_of_mteb_and_follow_the_seed():
     scores = task.evaluate(Random(), seed=42)
     assert len(scores["accuracy"].repeats) == 10
     assert scores["accuracy"].repeats != task.evaluate(Random(), seed=1)["accuracy"].repeats
-    assert scores["accuracy"].examples.mean() == pytest.approx(scores["accuracy"].repeats[0])
+    assert scores["accuracy"].examples.mean() == pytest.approx(scores["accuracy"].mean)
     assert len(MtebTask("made up", made("Clustering")).evaluate(Random(), seed=42)["v_measure"].repeats) == 10
 
 
@@ -372,7 +373,9 @@ def test_a_local_copy_is_read_without_the_hub_and_recorded(write, monkeypatch):
     with data.recorded() as sets:
         scores = task.evaluate(Random(), seed=42)
     assert [entry["id"] for entry in sets] == ["mteb/sts16-sts"]
-    assert len(scores["cosine_spearman"].examples) == 40
+    score = scores["cosine_spearman"]
+    assert len(score.examples) == 40
+    assert contributions("cosine_spearman", score.examples, score.gold).mean() == pytest.approx(score.mean, abs=1e-6)
     assert len(list(task.items(seed=42))) == 80
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from bench.encoder import Encoder, TokenEncoder
 from bench.errors import DataError
+from bench.influence import contributions
 from bench.tasks import partition
 from bench.tasks.paraphrase import BertScore, Paraphrase
 
@@ -27,6 +28,8 @@ def test_pairs_that_share_their_words_rank_above_pairs_that_do_not(kind, write, 
     assert scores["auroc"].mean > 0.95
     assert scores["ap"].mean > 0.95
     assert scores["auroc"].examples.shape == (120,)
+    made_up = contributions("auroc", scores["auroc"].examples, scores["auroc"].gold)
+    assert made_up.mean() == pytest.approx(scores["auroc"].mean, abs=1e-6)
 
 
 def test_the_read_out_says_what_is_read_and_what_it_needs():

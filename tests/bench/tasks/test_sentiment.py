@@ -61,7 +61,9 @@ def test_given_training_sets_are_each_used_whole(write, encoder):
         write(f"org/mood/16-{seed}", "train", _reviews(32, seed=seed))
     task = Probe("toy", TEST, tuple(Labelled("org/mood", "train", f"16-{seed}") for seed in (13, 21)), shots=None)
     assert len(list(task.items(seed=0))) == 80 + 2 * 32
-    assert len(task.evaluate(encoder, seed=0)["accuracy"].repeats) == 2
+    score = task.evaluate(encoder, seed=0)["accuracy"]
+    assert len(score.repeats) == 2
+    assert score.examples.mean() == pytest.approx(score.mean)  # over both draws
 
 
 def test_too_few_texts_of_a_class_are_an_error(write, encoder):

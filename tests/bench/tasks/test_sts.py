@@ -6,6 +6,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics.pairwise import paired_cosine_distances
 
 from bench.errors import DataError, Unavailable
+from bench.influence import contributions
 from bench.task import PlannedTask
 from bench.tasks import TASKS
 from bench.tasks.sts import STS
@@ -45,6 +46,12 @@ def test_every_pair_has_its_cosine_among_the_examples(write, encoder):
     examples = TASK.evaluate(encoder, seed=0)["cosine_spearman"].examples
     assert examples.shape == (21,)
     assert examples[-1] == 1.0
+
+
+def test_the_examples_make_up_the_score(write, encoder):
+    write("org/sts", "test", _pairs(20))
+    score = TASK.evaluate(encoder, seed=0)["cosine_spearman"]
+    assert contributions("cosine_spearman", score.examples, score.gold).mean() == pytest.approx(score.mean, abs=1e-6)
 
 
 def test_a_planned_task_names_both_sides_under_their_instructions(write):

@@ -1,0 +1,189 @@
+"""Instruction awareness: does an embedding show the side of a text that the instruction asks for?
+
+Source: InBedder, section 5.1, and its repository at 3d95d4fa. Sets whose texts carry two labelings, one instruction each.
+A row of ``clinc/clinc_oos/plus``: ``text`` "how would you say fly in italian", ``intent`` translate, ``domain`` travel.
+Run: ``bench run --model inbedder,backbone-mean --task clinc-awareness,trec-awareness``.
+Protocol: the texts are clustered under either instruction, by k-means on vectors of length 1 with k the number of classes, and
+V-measure is taken of either labeling under its own and under the other instruction. The harmonic mean of the two labelings
+under their own instructions is what the paper reports; the gap is what the right instruction adds to the wrong one, 0 for an
+encoder that ignores instructions.
+Repeats: disjoint folds of the texts, alike in their classes, each clustered on its own and averaged over several starts of
+k-means. Starts alone say nothing of other texts, and parts of one clustering share their clusters; clusterings of disjoint
+texts are independent given the encoder, so an interval over them holds for texts like these. It is paired, since a seed deals
+every encoder the same folds. Another seed deals the same texts anew: its repeats are no further independent ones.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.encoder import Embeddings, Encoder, Item, gather, stream
+from bench.errors import DataError
+from bench.task import Score
+from bench.tasks.clustering import Algorithm, v_measures
+from bench.tasks.labelings import Labelled, Labels, clinc, dealt, drawn, faq, go_emotions, nyt, trec
+from bench.tasks.sts import STS
+
+_EPSILON = 1e-8  # as in the paper's code: a score of 0 gives a mean of 0
+
+
+class Labeling(NamedTuple):
+    """One way to label the texts, and the instruction that asks for it."""
+
+    name: str
+    instruction: str
+
+
+@dataclass(frozen=True)
+class Awareness:
+    """V-measure of two labelings of the same texts, each under its own and under the other instruction.
+
+    Attributes:
+        name: Name of the task.
+        read: Returns the texts with both labelings.
+        labelings: The two, with their instructions.
+        folds: Number of disjoint folds of the texts, one repeat each; with a single one every start is a repeat.
+        size: Texts of a fold.
+        whole: Labeling whose classes are each kept in one fold, which is then clustered into few classes with many texts
+            instead of many with few.
+        starts: Number of seeds for k-means on each fold.
+        algorithm: As of a clustering.
+        limit: At most this many texts in all.
+        about: One line for lists.
+    """
+
+    name: str
+    read: Callable[[], Labelled]
+    labelings: tuple[Labeling, Labeling]
+    folds: int = 5
+    size: int = 450
+    whole: str = ""
+    starts: int = 5
+    algorithm: Algorithm = "kmeans"
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    family: ClassVar[str] = "instruction"
+    metric: ClassVar[str] = "harmonic_mean"
+    readout: ClassVar[str] = "embedding"
+    version: ClassVar[int] = 1
+    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
+
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the seed decides folds, not texts
+        """Return every text under both instructions."""
+        return self._items(self._texts())
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        """Return ``harmonic_mean``, ``gap``, and for each labeling its score and that under the other instruction."""
+        found = self._texts()
+        items = self._items(found)
+        vectors = np.split(gather(stream(encoder, items), len(items)), 2)  # one part an instruction
+        folds = dealt(found, self.folds, seed=seed, whole=self.whole)
+        measures = np.array(
+            [
+                [self._repeats([(part[rows], found.labels[name][rows]) for rows in folds], seed) for part in vectors]
+                for name, _ in self.labelings
+            ]
+        )  # labelings x instructions x repeats
+        return awareness_scores([labeling.name for labeling in self.labelings], measures)
+
+    def _texts(self) -> Labelled:
+        size = self.folds * self.size
+        return drawn(self.read(), size if self.limit is None else min(size, self.limit))
+
+    def _items(self, found: Labelled) -> list[Item]:
+        return [Item(text, labeling.instruction) for labeling in self.labelings for text in found.texts]
+
+    def _repeats(self, folds: Sequence[tuple[Embeddings, Labels]], seed: int) -> NDArray[Any]:
+        if any(len(np.unique(labels[labels >= 0])) < 2 for _, labels in folds):
+            raise DataError(f"{self.name} needs texts of at least two classes in each of {self.folds} folds; raise the limit")
+        found = [v_measures(vectors, labels, self.starts, seed=seed, algorithm=self.algorithm) for vectors, labels in folds]
+        return np.mean(found, axis=1) if self.folds > 1 else np.array(found[0])
+
+
+def awareness_scores(names: Sequence[str], measures: NDArray[Any]) -> dict[str, Score]:
+    """Return the scores of an awareness test.
+
+    Args:
+        names: Names of the two labelings.
+        measures: (2, 2, repeats), of each labeling under the instruction of each.
+    """
+    means, gaps = awareness_means(measures)
+    (first, first_wrong), (second_wrong, second) = measures
+    a, b = names
+    found = {"harmonic_mean": means, "gap": gaps, a: first, b: second, f"{a} under {b}": first_wrong, f"{b} under {a}": second_wrong}
+    return {name: Score(tuple(float(v) for v in values)) for name, values in found.items()}
+
+
+def awareness_means(measures: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the harmonic mean of two scores under their own instructions, and by how much these beat the wrong ones on average.
+
+    Args:
+        measures: (2, 2, ...), of each labeling under the instruction of each.
+
+    Returns:
+        Two arrays (...).
+    """
+    (first, first_wrong), (second_wrong, second) = measures
+    means = 2 / (1 / (first + _EPSILON) + 1 / (second + _EPSILON))
+    return np.minimum(means, 1.0), ((first - first_wrong) + (second - second_wrong)) / 2  # the epsilon lifts 1 above 1
+
+
+@dataclass(frozen=True)
+class InstructSTS(STS):
+    """Spearman correlation where every pair comes twice, under an instruction that makes it alike and under one that does not.
+
+    An encoder that ignores instructions gives both copies of a pair the same similarity, and so scores 0.
+    """
+
+    family: ClassVar[str] = "instruction"
+
+
+TASKS = (
+    Awareness(
+        "faq-awareness",
+        faq,
+        (Labeling("category", "What is the question about?"), Labeling("language", "Which language is the question written in?")),
+        size=120,
+        whole="id",
+        about="596 packaged questions about building, in English and Swedish: 14 categories against the language",
+    ),
+    Awareness(
+        "clinc-awareness",
+        clinc,
+        (Labeling("intent", "What does the user want to do?"), Labeling("domain", "What area of life is the request about?")),
+        whole="intent",
+        about="2,250 requests of CLINC150: their intents against their domains, 30 intents of 10 domains in each of five folds",
+    ),
+    Awareness(
+        "trec-awareness",
+        trec,
+        (Labeling("coarse", "What general kind of answer is expected?"), Labeling("fine", "What specific type of thing is asked for?")),
+        about="2,250 questions of TREC: 6 general against 50 fine types of answers",
+    ),
+    Awareness(
+        "go-emotions-awareness",
+        go_emotions,
+        (Labeling("emotion", "Which emotion does the writer feel?"), Labeling("sentiment", "Is the feeling positive or negative?")),
+        about="2,250 comments of GoEmotions with one emotion: 27 emotions against positive, negative and ambiguous",
+    ),
+    Awareness(
+        "nyt-awareness",
+        nyt,
+        (Labeling("topic", "What is the topic of news?"), Labeling("location", "Where did the news happen?")),
+        folds=1,
+        size=4320,
+        starts=10,
+        algorithm="minibatch",
+        about="New York Times articles: 9 topics against 10 places; clustered whole, as published",
+    ),
+    InstructSTS(
+        "instruct-stsb",
+        "BrandonZYW/InstructSTSB",
+        instructions="instruction",
+        about="STS-B pairs twice, under an instruction that makes them alike and one that does not",
+    ),
+)
+"""The awareness tests, to be asked for by name."""

@@ -1,0 +1,130 @@
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.data import load
+from bench.errors import DataError, Unavailable
+from bench.tasks import labelings
+from bench.tasks.groups import DOMAINS, SENTIMENTS
+from bench.tasks.labelings import Labelled, dealt, drawn
+
+
+def _labelled(fine, coarse) -> Labelled:
+    return Labelled([f"text {i}" for i in range(len(fine))], {"fine": np.array(fine), "coarse": np.array(coarse)})
+
+
+sets = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=80).map(
+    lambda rows: _labelled(*zip(*rows, strict=True))
+)
+
+
+@given(sets, st.integers(1, 6), st.integers(0, 99))
+def test_folds_are_disjoint_together_all_and_share_out_every_class(found, folds, seed):
+    parts = dealt(found, folds, seed=seed)
+    assert sorted(i for part in parts for i in part) == list(range(len(found.texts)))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    both = found.labels["fine"] * 10 + found.labels["coarse"]
+    for stratum in np.unique(both):
+        counts = [int((both[part] == stratum).sum()) for part in parts]
+        assert max(counts) - min(counts) <= 1
+
+
+@given(sets, st.integers(1, 6), st.integers(0, 99))
+def test_whole_classes_stay_in_one_fold(found, folds, seed):
+    parts = dealt(found, folds, seed=seed, whole="fine")
+    assert sorted(i for part in parts for i in part) == list(range(len(found.texts)))
+    seen = [set(found.labels["fine"][part]) for part in parts]
+    assert sum(map(len, seen)) == len(set.union(*seen))
+
+
+def test_whole_classes_are_shared_out_over_the_coarse_ones():
+    found = _labelled(np.repeat(np.arange(30), 4), np.repeat(np.arange(3), 40))
+    for part in dealt(found, 5, seed=1, whole="fine"):
+        assert np.bincount(found.labels["coarse"][part]).tolist() == [8, 8, 8]
+
+
+@given(sets, st.integers(1, 90))
+def test_a_draw_keeps_the_share_of_every_class(found, size):
+    few = drawn(found, size)
+    assert len(few.texts) == len(set(few.texts)) == min(size, len(found.texts))
+    for fine in range(10):
+        for coarse in range(3):
+            whole, kept = (int(((f.labels["fine"] == fine) & (f.labels["coarse"] == coarse)).sum()) for f in (found, few))
+            assert abs(kept - whole * len(few.texts) / len(found.texts)) <= 1
+
+
+def test_a_draw_is_the_same_every_time_and_labels_stay_with_their_texts():
+    found = _labelled(np.arange(50) % 7, np.arange(50) % 2)
+    few = drawn(found, 20)
+    assert few.texts == drawn(found, 20).texts
+    assert few.labels["fine"].tolist() == [int(text.split()[1]) % 7 for text in few.texts]
+
+
+def test_clinc_is_read_without_what_is_out_of_scope_and_its_domains_follow_from_the_intents(write):
+    names = ["oos", "translate", "balance"]
+    write("clinc/clinc_oos/plus", "test", [{"text": f"{i} {j}", "intent": i} for j in range(2) for i in range(3)], names={"intent": names})
+    found = labelings.clinc()
+    assert found.texts == ["1 0", "2 0", "1 1", "2 1"]
+    assert found.labels["intent"].tolist() == found.labels["domain"].tolist() == [0, 1, 0, 1]
+
+
+def test_class_numbers_without_names_are_refused(write):
+    write("clinc/clinc_oos/plus", "test", [{"text": "a", "intent": 1}])
+    with pytest.raises(DataError, match=r"features\.json"):
+        labelings.clinc()
+
+
+def test_comments_with_several_emotions_or_none_are_left_out(write):
+    names = [*sorted(e for emotions in SENTIMENTS.values() for e in emotions.split()), "neutral"]
+    joy, fear, neutral = (names.index(name) for name in ("joy", "fear", "neutral"))
+    rows = [{"text": str(i), "labels": labels} for i, labels in enumerate([[joy], [joy, fear], [neutral], [fear], []])]
+    write("google-research-datasets/go_emotions/simplified", "test", rows)
+    found = labelings.go_emotions()
+    assert found.texts == ["0", "3"]
+    assert found.labels["sentiment"].tolist() == [0, 1]
+
+
+def test_two_labelings_in_two_files_are_brought_together_by_the_text(write):
+    write("BrandonZYW/NYTClustering/topic", "test", [{"text": "a", "cluster": "art"}, {"text": "b", "cluster": "tax"}])
+    write("BrandonZYW/NYTClustering/location", "test", [{"text": "b", "cluster": "Rome"}, {"text": "c", "cluster": "Oslo"}])
+    found = labelings.nyt()
+    assert found.texts == ["a", "b", "c"]
+    assert {name: values.tolist() for name, values in found.labels.items()} == {"topic": [0, 1, -1], "location": [-1, 0, 1]}
+
+
+def test_the_published_groups_are_complete():
+    assert [len(intents.split()) for intents in DOMAINS.values()] == [15] * 10
+    assert {name: len(emotions.split()) for name, emotions in SENTIMENTS.items()} == {"positive": 12, "negative": 11, "ambiguous": 4}
+
+
+SIZES = {
+    "clinc": (4500, {"intent": 150, "domain": 10}),
+    "clinc_fifth": (450, {"intent": 30, "domain": 10}),
+    "trec": (5871, {"coarse": 6, "fine": 50}),
+    "go_emotions": (2979, {"emotion": 27, "sentiment": 3}),
+    "ag_news": (7600, {"topic": 4}),
+    "faq": (596, {"category": 14, "language": 2, "id": 300}),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_real_sets_have_their_sizes(name):
+    try:
+        found = getattr(labelings, name)()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    assert (len(found.texts), {label: len(np.unique(values)) for label, values in found.labels.items()}) == SIZES[name]
+
+
+def test_the_domains_are_those_of_the_local_copy():
+    if not os.environ.get("BENCH_DATA"):
+        pytest.skip("needs BENCH_DATA, a folder with the data sets")
+    rows = load("clinc/clinc_oos", "test", config="plus")
+    if "domain" not in rows.columns:
+        pytest.skip("this copy has no column domain")
+    intents, domains = rows.names("intent"), rows.names("domain")
+    pairs = {(intents[i], domains[d]) for i, d in zip(rows["intent"], rows["domain"], strict=True)}
+    assert pairs - {("oos", "oos")} == {(intent, name) for name, each in DOMAINS.items() for intent in each.split()}
