@@ -1,36 +1,66 @@
-"""Tables and figures: a pure function of the results, so the same results give the same bytes."""
+"""Tables, figures and a page: a pure function of the results, so the same results give the same bytes."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.errors import ResultError, UsageError
+from bench.errors import ResultError, UsageError, unknown
 from bench.files import write_whole
-from bench.result import Result
 from bench.store import Store
 
-FORMATS = ("md", "csv", "json")
+if TYPE_CHECKING:
+    from bench.report.cells import Cells
+    from bench.report.figures import Drawing
+    from bench.report.table import Table
+
+FORMATS = ("md", "csv", "tex", "json", "html")
+"""What tables can be printed in."""
 
 
-def build(store: Store, out: Path) -> list[Path]:
-    """Write the tables and figures of a store of results, and return their paths.
+def build(store: Store, out: Path, *, models: Collection[str] = (), tasks: Collection[str] = ()) -> list[Path]:
+    """Write the whole report, and return the paths.
 
     Args:
         store: The results.
-        out: Folder for ``results.md``, ``results.csv``, ``heatmap`` and ``families`` (png and svg).
+        out: Folder for ``index.html``, ``results.md``, ``results.csv``, ``results.json`` and the figures (png and svg).
+        models: Names of the encoders to report on; all by default.
+        tasks: Names of the tasks; all by default.
 
     Raises:
-        UsageError: There is no result.
+        UsageError: There is no such result.
         ResultError: A results file cannot be read, or the folder cannot be written.
     """
-    from bench.report import figures, page, tables
-    from bench.report.cells import Cells
+    from bench.report import figures, formats, html, page, records
 
-    cells = Cells.of(_results(store))
-    figure_files = {
-        f"{name}.{kind}": figures.rendered(figure, kind)
-        for name, figure in (("heatmap", figures.heatmap(cells)), ("families", figures.families(cells)))
-        for kind in ("png", "svg")
+    cells = read(store, models=models, tasks=tasks)
+    made, drawings = shown(cells)
+    drawn = {f"{d.name}.{kind}": d.rendered(kind) for d in drawings if d.figure is not None for kind in figures.KINDS}
+    files = {
+        "index.html": html.page(cells, made, drawings).encode(),
+        "results.md": page.page(made, [name for name in drawn if name.endswith(".png")]).encode(),
+        "results.csv": records.csv(cells).encode(),
+        "results.json": formats.text(made, "json").encode(),
+        **drawn,
     }
-    files = {"results.md": page.page(cells).encode(), "results.csv": tables.text(cells, "csv").encode(), **figure_files}
+    return write(out, files)
+
+
+def shown(cells: "Cells") -> "tuple[tuple[Table, ...], tuple[Drawing, ...]]":
+    """Return every table and every figure of the results."""
+    from bench.report import figures
+    from bench.report.pairs import Pairs
+    from bench.report.tables import tables
+
+    pairs = Pairs(cells)
+    return tables(cells, pairs), figures.drawn(pairs)
+
+
+def write(out: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files into a folder and return their paths.
+
+    Raises:
+        ResultError: The folder cannot be written.
+    """
     try:
         for name, data in files.items():
             write_whole(out / name, data)
@@ -39,27 +69,53 @@ def build(store: Store, out: Path) -> list[Path]:
     return [out / name for name in files]
 
 
-def table(store: Store, form: str) -> str:
-    """Return the table of every task as text.
-
-    Args:
-        store: The results.
-        form: "md", "csv" or "json".
+def read(store: Store, *, models: Collection[str] = (), tasks: Collection[str] = ()) -> "Cells":
+    """Return the results of some encoders and tasks, with their per-example values.
 
     Raises:
-        UsageError: Another format, or no result.
+        UsageError: There is none, or none under one of the names.
         ResultError: A results file cannot be read.
     """
-    if form not in FORMATS:
-        raise UsageError(f"--format takes {', '.join(FORMATS)}, got {form!r}")
-    from bench.report import tables
-    from bench.report.cells import Cells
+    from bench.report.cells import Cells, placeless
 
-    return tables.text(Cells.of(_results(store)), form)
-
-
-def _results(store: Store) -> list[Result]:
-    results = list(store.results())
-    if not results:
+    found = list(store.results())
+    if not found:
         raise UsageError(f"no results in {store.root}; make some with `bench run`, or name another folder with --results")
-    return results
+    for kind, wanted, known in (
+        ("encoder with results", models, {placeless(r.spec.encoder) for r in found}),
+        ("task with results", tasks, {r.spec.task for r in found}),
+    ):
+        for name in wanted:
+            if name not in known:
+                raise unknown(kind, name, known)
+    kept = [r for r in found if (not models or placeless(r.spec.encoder) in models) and (not tasks or r.spec.task in tasks)]
+    if not kept:
+        raise UsageError(f"none of these encoders has a result on these tasks in {store.root}; run them with `bench run`")
+    absences = [a for a in store.absences() if (not models or placeless(a.encoder) in models) and (not tasks or a.task in tasks)]
+    return Cells.of([store.examples(r) for r in kept], absences)
+
+
+def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]":
+    """Return the tables of these names, in this order; "all" is every one.
+
+    Raises:
+        UsageError: There is no such table.
+    """
+    by_name = {table.name: table for table in tables}
+    for name in names:
+        if name not in {*by_name, "all"}:
+            raise unknown("table in this report", name, [*by_name, "all"])
+    return [by_name[name] for name in dict.fromkeys(name for asked in names for name in (by_name if asked == "all" else [asked]))]
+
+
+def text(tables: "Collection[Table]", form: str) -> str:
+    """Return tables as text in a format other than html.
+
+    Raises:
+        UsageError: There is no such format.
+    """
+    from bench.report import formats
+
+    if form not in FORMATS or form == "html":
+        raise UsageError(f"--format takes {', '.join(FORMATS)}, got {form!r}")
+    return formats.text(list(tables), form)

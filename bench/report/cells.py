@@ -4,13 +4,19 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Self
+from typing import Any, Self
 
-from bench.result import Result
+from bench.result import Absence, Result
 from bench.task import Score
+
+APART = frozenset({"diagnostics"})
+"""Families that measure something else than quality: they are shown, and count in no mean and no comparison."""
+
+OVERLAP = 0.05
+"""A score is marked when more than this share of its test texts has a run of 8 words in common with the training data."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,14 @@ class Cells:
 
     Attributes:
         results: The results of each cell, by the encoder's label and the column.
+        absences: Why cells have no result, as far as a run has tried them.
     """
 
     results: Mapping[tuple[str, Column], Sequence[Result]]
+    absences: Sequence[Absence] = ()
 
     @classmethod
-    def of(cls, results: Iterable[Result]) -> Self:
+    def of(cls, results: Iterable[Result], absences: Iterable[Absence] = ()) -> Self:
         """Sort results into cells; encoders of one name but another content get a label with their fingerprint."""
         found = sorted(results, key=lambda r: (r.spec.encoder, r.spec.fingerprint, r.spec.task, r.spec.key))
         prints: dict[str, set[str]] = {}
@@ -63,7 +71,8 @@ class Cells:
             name = placeless(r.spec.encoder)
             label = name + marks[name, r.spec.fingerprint]
             cells.setdefault((label, Column.of(r)), {}).setdefault(r.spec.key, r)  # one content at two places is one measurement
-        return cls({cell: list(by_key.values()) for cell, by_key in cells.items()})
+        reasons = [replace(a, encoder=placeless(a.encoder), reason=without_places(a.reason)) for a in absences]
+        return cls({cell: list(by_key.values()) for cell, by_key in cells.items()}, reasons)
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -74,6 +83,11 @@ class Cells:
     def families(self) -> list[str]:
         """The families, in order."""
         return sorted({column.family for column in self.columns})
+
+    @cached_property
+    def compared(self) -> list[Column]:
+        """The columns whose main score says how good an encoder is."""
+        return [column for column in self.columns if column.family not in APART]
 
     @cached_property
     def encoders(self) -> list[str]:
@@ -87,9 +101,21 @@ class Cells:
 
         Where no column is that common, all of them.
         """
-        have = Counter(column for _, column in self.results)
+        have = Counter(column for _, column in self.results if column.family not in APART)
         n = len({label for label, _ in self.results})
         return frozenset(column for column, count in have.items() if 2 * count > n) or frozenset(have)
+
+    @cached_property
+    def _common_by_family(self) -> dict[str, list[Column]]:
+        found: dict[str, list[Column]] = {}
+        for column in self.columns:
+            if column in self.common:
+                found.setdefault(column.family, []).append(column)
+        return found
+
+    def common_of(self, family: str) -> list[Column]:
+        """Return a family's common columns."""
+        return self._common_by_family.get(family, [])
 
     def score(self, label: str, column: Column) -> Score | None:
         """Return the main score of a cell over all its seeds and repeats, or None."""
@@ -102,7 +128,7 @@ class Cells:
         Returns:
             None if a task is missing. The spread is None if no task was measured more than once.
         """
-        scores = [self.score(label, column) for column in self.columns if column.family == family and column in self.common]
+        scores = [self.score(label, column) for column in self.common_of(family)]
         if not scores or any(score is None for score in scores):
             return None
         whole = [score for score in scores if score is not None]
@@ -111,13 +137,12 @@ class Cells:
 
     def have(self, label: str, family: str) -> tuple[int, int]:
         """Return how many of a family's common tasks an encoder has, and how many there are."""
-        tasks = [column for column in self.columns if column.family == family and column in self.common]
+        tasks = self.common_of(family)
         return sum((label, column) in self.results for column in tasks), len(tasks)
 
     def overall(self, label: str) -> float | None:
         """Return an encoder's mean over families, or None if it lacks one."""
-        families = {column.family for column in self.common}
-        means = [self.family(label, family) for family in sorted(families)]
+        means = [self.family(label, family) for family in self._common_by_family]
         return math.fsum(m[0] for m in means if m) / len(means) if means and all(means) else None
 
     def title(self, column: Column) -> str:
@@ -132,7 +157,41 @@ class Cells:
 
     def of_encoder(self, label: str) -> list[Result]:
         """Return every result of an encoder."""
-        return [result for (name, _), found in self.results.items() if name == label for result in found]
+        return self._by_encoder[label]
+
+    def card(self, label: str) -> Mapping[str, Any]:
+        """Return the card of an encoder."""
+        return self.of_encoder(label)[0].card
+
+    def tokens(self, label: str) -> int | None:
+        """Return how many token positions an encoder's recipe trained on; None where nothing was trained or it is not known."""
+        card = self.card(label)
+        return card.get("training_tokens") or (card.get("training") or {}).get("trained_tokens") or None
+
+    def base(self, label: str) -> str:
+        """Return what an encoder was trained from, as its training calls it, or else its backbone."""
+        card = self.card(label)
+        return str((card.get("training") or {}).get("backbone") or card.get("backbone") or "")
+
+    @cached_property
+    def _by_encoder(self) -> dict[str, list[Result]]:
+        found: dict[str, list[Result]] = {}
+        for (label, _), results in self.results.items():
+            found.setdefault(label, []).extend(results)
+        return found
+
+    def overlap(self, label: str, column: Column) -> float | None:
+        """Return the share of a cell's test texts that share a run of words with the encoder's training data, if it was measured."""
+        shares = [r.texts["overlap_share"] for r in self.results.get((label, column), ()) if r.texts.get("overlap_share") is not None]
+        return max(shares, default=None)
+
+    def absence(self, label: str, column: Column) -> str:
+        """Return why a cell has no result: "skipped: …", "failed: …", or that it was not run."""
+        return self._reasons.get((label.partition(" #")[0], column.task, column.readout, column.limit), "not run")
+
+    @cached_property
+    def _reasons(self) -> dict[tuple[str, str, str, int], str]:
+        return {(a.encoder, a.task, a.readout, a.limit or 0): f"{a.status}: {a.reason}" for a in self.absences}
 
 
 def named(cells: Cells, label: str) -> str:
@@ -148,6 +207,11 @@ def grouped(columns: Sequence[Column]) -> list[tuple[str, int]]:
 def placeless(text: str) -> str:
     """Return a name or an argument with absolute paths cut to their last part: where things lay says nothing to a reader."""
     return re.sub(r"(?:(?<=[=:,])|^)(?:~|[A-Za-z]:)?[\\/][^,]*?([^\\/,]+)[\\/]*(?=,|$)", r"\1", text)
+
+
+def without_places(text: str) -> str:
+    """Return a sentence with absolute paths cut to their last part."""
+    return re.sub(r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/,;:'\"()]+[\\/])+(?=[^\s\\/,;:'\"()])", "", text)
 
 
 def _marks(prints: Collection[str]) -> dict[str, str]:

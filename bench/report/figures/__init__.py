@@ -1,0 +1,43 @@
+"""Figures of the report, drawn without global state so that the same results give the same bytes."""
+
+from bench.report.figures.curves import layers, learning, loss
+from bench.report.figures.drawing import KINDS, Drawing
+from bench.report.figures.instruction import instruction, robustness
+from bench.report.figures.ranks import critical_difference
+from bench.report.figures.scores import families, heatmap
+from bench.report.figures.tradeoff import throughput, training_tokens
+from bench.report.pairs import Pairs
+
+__all__ = [
+    "KINDS",
+    "Drawing",
+    "critical_difference",
+    "drawn",
+    "families",
+    "heatmap",
+    "instruction",
+    "layers",
+    "learning",
+    "loss",
+    "robustness",
+    "throughput",
+    "training_tokens",
+]
+
+_DRAW = (
+    families,
+    heatmap,
+    critical_difference,
+    throughput,
+    training_tokens,
+    instruction,
+    robustness,
+    layers,
+    learning,
+    loss,
+)
+
+
+def drawn(pairs: Pairs) -> tuple[Drawing, ...]:
+    """Return every figure of the report; one without its data says so and has none."""
+    return tuple(draw(pairs) for draw in _DRAW)

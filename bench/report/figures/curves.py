@@ -1,0 +1,170 @@
+"""Curves: scores over the layers of a network, loss and scores over training."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bench.report.cells import Cells, Column, named
+from bench.report.figures.drawing import COLORS, MARKERS, RULE, SURFACE, Drawing, blank, number, shortened, styled, told
+from bench.report.pairs import Pairs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LAYER = re.compile(r"@(\d+)$")
+_MOST = 14  # encoders: colours and line styles do not tell more apart
+_LINES = ("-", "--")
+
+
+@styled
+def layers(pairs: Pairs) -> Drawing:
+    """Return the score of every task that was read at several layers, a curve an encoder."""
+    name, title = "layers", "Scores over layers"
+    tasks = {task: by for task, by in _by_layer(pairs.cells).items() if len(by) > 1}
+    if not tasks:
+        return Drawing(name, title, why="no task was read at more than one layer (a read-out such as bertscore@12)")
+    encoders = [
+        label for label in pairs.cells.encoders if any((label, c) in pairs.cells.results for by in tasks.values() for c in by.values())
+    ]
+    figure, axes = _side_by_side([task.task + (f" (limit {task.limit})" if task.limit else "") for task in tasks])
+    for panel, by in zip(axes, tasks.values(), strict=True):
+        numbers = sorted(layer for layer in by if layer is not None)
+        places: dict[int | None, float] = {layer: layer for layer in numbers}
+        if None in by:
+            places[None] = numbers[-1] + max(1, (numbers[-1] - numbers[0]) / 8)
+        for i, label in enumerate(encoders[:_MOST]):
+            _draw_curve(panel, pairs, label, {places[layer]: (_said(layer), by[layer]) for layer in by}, i)
+        panel.set_xticks([*_thinned(numbers), *([places[None]] if None in by else [])])
+        panel.set_xticklabels([*map(str, _thinned(numbers)), *(["last"] if None in by else [])])
+        panel.set(xlabel="layer", ylabel=f"{next(iter(by.values())).metric} x 100")
+    _name_curves(figure, [named(pairs.cells, label) for label in encoders[:_MOST]])
+    more = f" The {_MOST} best of {len(encoders)} encoders." if len(encoders) > _MOST else ""
+    about = f"Main score x 100 over the layer that is read, 0 being the input embeddings; whiskers: 95 % interval.{more}"
+    return Drawing(name, title, about, figure)
+
+
+def _by_layer(cells: Cells) -> dict[Column, dict[int | None, Column]]:
+    """Return the columns that differ in their layer only, by layer; None is the last one, which a read-out does not name."""
+    found: dict[Column, dict[int | None, Column]] = {}
+    for column in cells.columns:
+        layer = _LAYER.search(column.readout)
+        stem = replace(column, task=_LAYER.sub("", column.task), readout=_LAYER.sub("", column.readout))
+        found.setdefault(stem, {})[int(layer[1]) if layer else None] = column
+    return found
+
+
+def _draw_curve(panel: "Axes", pairs: Pairs, label: str, by: Mapping[float, tuple[str, Column]], i: int) -> None:
+    at = pairs.number[label]
+    points = [(x, words, pairs.by_column[column]) for x, (words, column) in sorted(by.items()) if (label, column) in pairs.cells.results]
+    style = _line(i)
+    panel.plot([x for x, *_ in points], [100 * found.scores[at] for *_, found in points], linewidth=1.2, **style)
+    for x, words, found in points:
+        value, bounds = float(found.scores[at]), pairs.bounds(found)[at]
+        if bounds:
+            panel.plot([x, x], [100 * end for end in bounds], color=style["color"], linewidth=0.8)
+        _mark(panel, (x, 100 * value), i, f"{named(pairs.cells, label)}, {words}: {number(value, bounds)}")
+
+
+@styled
+def learning(pairs: Pairs) -> Drawing:
+    """Return the mean score over training tokens, a curve a method that was trained with several budgets."""
+    name, title, cells = "learning", "Score over training", pairs.cells
+    means = {label: mean for label in cells.encoders if cells.tokens(label) and (mean := cells.overall(label)) is not None}
+    curves: dict[str, list[str]] = {}
+    for label in means:
+        training = cells.card(label).get("training") or {}
+        curves.setdefault(f"{training.get('method') or label.partition(' #')[0]} on {cells.base(label) or 'its backbone'}", []).append(
+            label
+        )
+    curves = {method: found for method, found in sorted(curves.items()) if len({cells.tokens(label) for label in found}) > 1}
+    if not curves:
+        return Drawing(name, title, why="no method was trained with more than one budget on one backbone")
+    bounds = dict(zip(cells.encoders, pairs.bounds(pairs.overall), strict=True))
+    figure, (axes,) = _side_by_side([""])
+    for i, found in enumerate(list(curves.values())[:_MOST]):
+        points = sorted((cells.tokens(label) or 0, label) for label in found)
+        axes.plot([x for x, _ in points], [100 * means[label] for _, label in points], linewidth=1.2, **_line(i))
+        for x, label in points:
+            if ends := bounds[label]:
+                axes.plot([x, x], [100 * end for end in ends], color=_line(i)["color"], linewidth=0.8)
+            _mark(axes, (x, 100 * means[label]), i, f"{named(cells, label)}, {x:,} training tokens: {number(means[label], ends)}")
+    axes.set_xscale("log")
+    _count_tokens(axes, "token positions through the trained network")
+    axes.set_ylabel("mean of family means x 100")
+    _name_curves(figure, list(curves)[:_MOST])
+    return Drawing(name, title, "Each point is a checkpoint of its own; whiskers: 95 % interval.", figure)
+
+
+@styled
+def loss(pairs: Pairs) -> Drawing:
+    """Return the training loss over tokens, a panel a method, since the losses of two methods measure different things."""
+    name, title, cells = "loss", "Loss over training", pairs.cells
+    curves: dict[str, list[tuple[str, Sequence[Sequence[float]]]]] = {}
+    for label in cells.encoders:
+        training = cells.card(label).get("training") or {}
+        if len(training.get("loss") or ()) > 1:
+            curves.setdefault(str(training.get("method") or label), []).append((label, training["loss"]))
+    if not curves:
+        return Drawing(name, title, why="no encoder's card holds the losses of its training")
+    figure, axes = _side_by_side(list(curves))
+    for panel, found in zip(axes, curves.values(), strict=True):
+        for i, (label, points) in enumerate(found[:_MOST]):
+            (line,) = panel.plot(*zip(*points, strict=True), linewidth=1.2, label=shortened(label), **_line(i))
+            told(line, f"{label}: loss {points[0][1]:.3f} at {points[0][0]:,.0f} tokens, {points[-1][1]:.3f} at {points[-1][0]:,.0f}")
+        if len(found) > 1 or found[0][0] != panel.get_title(loc="left"):
+            panel.legend(fontsize=7)
+        _count_tokens(panel, "token positions trained")
+        panel.set_ylabel("loss")
+    return Drawing(name, title, "Losses of different methods measure different things: compare shapes, not heights.", figure)
+
+
+def _side_by_side(titles: Sequence[str]) -> "tuple[Figure, list[Axes]]":
+    """Return a figure with one panel a title, three in a row."""
+    across = min(len(titles), 3)
+    down = -(-len(titles) // across)
+    figure = blank(5.6 if across == 1 else 0.4 + 3.3 * across, 3.2 if across == 1 else 0.3 + 2.6 * down)
+    grid = figure.subplots(down, across, squeeze=False)
+    for panel, title in zip(grid.flat, titles, strict=False):
+        panel.set_title(shortened(title), loc="left")
+        panel.grid(color=RULE, linewidth=0.6)
+        panel.set_axisbelow(True)
+    for panel in grid.flat[len(titles) :]:
+        panel.set_visible(False)
+    return figure, list(grid.flat[: len(titles)])
+
+
+def _line(i: int) -> dict[str, Any]:
+    return {"color": COLORS[i % len(COLORS)], "linestyle": _LINES[i // len(COLORS) % len(_LINES)]}
+
+
+def _mark(panel: "Axes", place: tuple[float, float], i: int, tip: str) -> None:
+    color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+    (point,) = panel.plot(*place, marker, color=color, markersize=4.5, markeredgecolor=SURFACE, markeredgewidth=0.5)
+    told(point, tip)
+
+
+def _name_curves(figure: "Figure", names: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], marker=MARKERS[i % len(MARKERS)], markersize=4.5, label=shortened(name), **_line(i)) for i, name in enumerate(names)
+    ]
+    figure.legend(handles=handles, loc="outside lower left", fontsize=8, ncols=min(len(names), 3))
+
+
+def _count_tokens(axes: "Axes", words: str) -> None:
+    from matplotlib.ticker import EngFormatter, NullFormatter
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(words)
+
+
+def _said(layer: int | None) -> str:
+    return "last layer" if layer is None else f"layer {layer}"
+
+
+def _thinned(numbers: Sequence[int]) -> list[int]:
+    return list(numbers[:: max(1, -(-len(numbers) // 8))])

@@ -1,0 +1,215 @@
+"""Figures: what they show, what they leave out and why, and that the same results give the same bytes."""
+
+import io
+import re
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import matplotlib.image
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.errors import UsageError
+from bench.report import figures
+from bench.report.cells import Cells
+from bench.report.figures.ranks import cliques
+from bench.report.figures.tradeoff import encode_throughput, pareto
+from bench.report.pairs import Pairs
+from tests.bench.report.made import result, right
+
+RNG = np.random.default_rng(0)
+
+
+def pairs_of(*results):
+    return Pairs(Cells.of(results))
+
+
+def texts(drawing):
+    return {text.get_text() for axes in drawing.figure.axes for text in (*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels())}
+
+
+def tips(drawing):
+    svg = ET.fromstring(drawing.svg)  # noqa: S314 - our own file
+    return [element.text for element in svg.iter("{http://www.w3.org/2000/svg}title")]
+
+
+@pytest.fixture(scope="module")
+def usual():
+    """Three encoders on tasks of every kind, one of them trained with two budgets."""
+    made = []
+    for label, quality, card in (
+        ("good", 0.8, {"training": {"method": "m", "trained_tokens": 1_000_000, "loss": [[10, 4.0], [1_000_000, 1.5]]}}),
+        ("fair", 0.6, {"training": {"method": "m", "trained_tokens": 50_000, "loss": [[10, 4.0], [50_000, 2.5]]}}),
+        ("poor", 0.4, {}),
+    ):
+        more = {"card": card, "trained": label != "poor"}
+        made += [
+            result(label, "t1", examples=right(int(400 * quality)), **more),
+            result(label, "t2", *(quality + RNG.normal(0, 0.01, 5)), family="ner", **more),
+            *(result(label, "b", quality + layer / 100, family="layers", readout=f"bertscore@{layer}", **more) for layer in (0, 4, 8)),
+            result(label, "b", quality, family="layers", readout="bertscore", **more),
+            result(
+                label, "i", quality, family="instruction", metric="harmonic_mean",
+                scores={"a": [quality], "b": [quality], "a under b": [quality - 0.3], "b under a": [quality - 0.1]}, **more,
+            ),
+            result(
+                label, "r", quality, family="robustness", metric="correct",
+                scores={"correct": [quality, quality + 0.02], "implicit": [quality - 0.1], "incorrect": [quality - 0.2]}, **more,
+            ),
+        ]  # fmt: skip
+    return pairs_of(*made)
+
+
+@pytest.fixture(scope="module")
+def drawn(usual):
+    return {drawing.name: drawing for drawing in figures.drawn(usual)}
+
+
+def test_every_figure_is_drawn_where_its_data_is_there(drawn):
+    assert [name for name, drawing in drawn.items() if drawing.figure is None] == []
+    assert all(drawing.png.startswith(b"\x89PNG") and drawing.title and drawing.about for drawing in drawn.values())
+
+
+def test_a_figure_without_its_data_is_not_drawn_and_says_why():
+    found = {drawing.name: drawing for drawing in figures.drawn(pairs_of(result("a", "t", 0.5)))}
+    absent = {name for name, drawing in found.items() if drawing.figure is None}
+    assert absent == {"critical-difference", "training-tokens", "instruction", "robustness", "layers", "learning", "loss"}
+    assert all(found[name].why and "\n" not in found[name].why for name in absent)
+    with pytest.raises(UsageError, match="layers"):
+        _ = found["layers"].svg
+
+
+def test_results_of_which_none_says_how_good_an_encoder_is_draw_no_figure():
+    assert not [d.name for d in figures.drawn(pairs_of(result("a", "t", 0.5, family="diagnostics"))) if d.figure is not None]
+
+
+def test_the_same_results_give_the_same_bytes_whatever_the_user_has_set(usual, drawn):
+    with mpl.rc_context({"font.size": 30, "svg.fonttype": "none", "axes.facecolor": "red"}):
+        again = {drawing.name: drawing for drawing in figures.drawn(usual)}
+        assert all(again[name].svg == drawing.svg for name, drawing in drawn.items())
+        assert again["families"].png == drawn["families"].png
+
+
+def test_letters_are_shapes_and_nothing_tells_a_date_or_a_version(drawn):
+    for drawing in drawn.values():
+        assert b"<text" not in drawing.svg
+        assert not re.search(rb"\d{4}-\d\d-\d\dT|Matplotlib v", drawing.svg)
+
+
+def test_heat_map_names_every_encoder_and_task_and_holds_every_score():
+    drawing = figures.heatmap(pairs_of(result("a", "t1", 0.8), result("b", "t1", 0.4, trained=False), result("a", "t2", -0.15)))
+    assert texts(drawing) >= {"80.0", "40.0", "-15.0", "—", "t1", "t2", "a", "b (untrained)"}
+    assert "b (untrained), t2: not run" in tips(drawing)
+
+
+def test_bars_are_means_and_whiskers_are_intervals(usual, drawn):
+    panel = drawn["families"].figure.axes[list(usual.by_family).index("sts")]
+    assert sorted(round(bar.get_width(), 1) for bar in panel.patches) == [40.0, 60.0, 80.0]
+    low, high = usual.bounds(usual.by_family["sts"])[usual.number["good"]]
+    ends = [segment[:, 0] for collection in panel.collections for segment in collection.get_segments()]
+    assert any(np.allclose(sorted(pair), [100 * low, 100 * high]) for pair in ends)
+
+
+def test_a_family_without_all_its_tasks_says_how_many_there_are():
+    drawing = figures.families(
+        pairs_of(result("a", "t1", 0.8), result("a", "t2", 0.6), result("b", "t1", 0.4), result("b", "t2", 0.3), result("c", "t1", 0.1))
+    )
+    assert "1 of 2 tasks" in texts(drawing)
+
+
+def test_bars_below_zero_are_inside_the_picture():
+    assert figures.families(pairs_of(result("a", "t", -0.15), result("b", "t", 0.5))).figure.axes[0].get_xlim()[0] < -15
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=12), st.sampled_from(["more", "less"]))
+def test_the_front_is_what_nothing_beats_in_both(points, better):
+    sign = 1 if better == "more" else -1
+    front = {points[i] for i in pareto(points, better)}
+    beaten = {p for p in points if any(sign * q[0] >= sign * p[0] and q[1] >= p[1] and q != p for q in points)}
+    assert front == set(points) - beaten
+
+
+def test_throughput_is_that_of_the_largest_run_and_not_there_where_nothing_was_counted():
+    cells = Cells.of([result("a", "t", 0.5)])
+    assert encode_throughput(cells, "a") == 50.0
+    assert encode_throughput(Cells.of([replace(result("a", "t", 0.5), cost={"tokens": 0, "encode_seconds": 1.0})]), "a") is None
+
+
+def test_encoders_that_a_trade_off_cannot_show_are_named(drawn):
+    pairs = pairs_of(
+        result("a", "t", 0.5),
+        result("b", "t", 0.5),
+        result("a", "u", 0.5, family="ner"),
+        result("c", "t", 0.4),
+        result("b", "u", 0.3, family="ner"),
+    )
+    assert "a number is missing: c." in figures.throughput(pairs).about
+    assert "Not shown" not in drawn["throughput"].about
+
+
+def test_points_tell_their_numbers_and_untrained_ones_stand_apart_from_training_tokens(drawn):
+    told = tips(drawn["training-tokens"])
+    assert any(t.startswith("good: ") and "1,000,000 training tokens" in t and "95 % interval" in t for t in told)
+    assert any(t.startswith("poor (untrained): ") and "untrained, or not known" in t for t in told)
+
+
+@given(st.lists(st.floats(1, 20, allow_nan=False), min_size=1, max_size=15), st.floats(0.1, 5))
+def test_cliques_are_the_largest_runs_of_ranks_nearer_than_the_critical_difference(values, critical):
+    ranks = sorted(values)
+    found = cliques(ranks, critical)
+    assert all(ranks[last] - ranks[first] < critical for first, last in found)
+    together = {(i, j) for first, last in found for i in range(first, last + 1) for j in range(i + 1, last + 1)}
+    assert together == {(i, j) for i in range(len(ranks)) for j in range(i + 1, len(ranks)) if ranks[j] - ranks[i] < critical}
+
+
+def test_critical_difference_shows_every_mean_rank(drawn):
+    assert {"good  1.00 ", "fair  2.00 ", " 3.00  poor (untrained)"} <= texts(drawn["critical-difference"])
+
+
+def test_layer_curves_are_of_one_task_with_the_unnamed_layer_last(drawn):
+    (panel,) = (axes for axes in drawn["layers"].figure.axes if axes.get_title(loc="left") == "b")
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "4", "8", "last"]
+    curve = next(line for line in panel.lines if len(line.get_xdata()) == 4)
+    assert np.allclose(curve.get_ydata(), [80, 84, 88, 80])
+
+
+def test_learning_joins_the_budgets_of_a_method(drawn):
+    curve = next(line for line in drawn["learning"].figure.axes[0].lines if len(line.get_xdata()) == 2)
+    assert list(curve.get_xdata()) == [50_000, 1_000_000]
+
+
+def test_losses_of_one_method_share_a_panel(drawn):
+    (panel,) = drawn["loss"].figure.axes
+    assert {line.get_label() for line in panel.lines} == {"good", "fair"}
+
+
+def test_instruction_joins_the_right_and_the_wrong_score(drawn):
+    told = tips(drawn["instruction"])
+    assert "good, a under its own instruction: 80.00" in told
+    assert "good, a under b: 50.00" in told
+    assert len(told) == 2 * 2 * 3
+
+
+def test_robustness_shows_every_wording(drawn):
+    (panel,) = drawn["robustness"].figure.axes
+    dots = [x for line in panel.lines if line.get_marker() != "None" for x in line.get_xdata()]
+    assert len(dots) == 3 * 4
+    assert "good, correct wordings: 81.00 on average, 80.0 to 82.0 over 2 wordings" in tips(drawn["robustness"])
+
+
+@pytest.mark.parametrize("name", ["a" * 200, "<script>alert(1)</script>", '"quoted" & $5 {x}', "x\ny\tz", "--><!--"])
+def test_any_name_is_drawn_and_the_file_is_whole(name):
+    for drawing in figures.drawn(pairs_of(result(name, "t", 0.5), result("b", name, 0.5))):
+        if drawing.figure is not None:
+            ET.fromstring(drawing.svg)  # noqa: S314 - our own file
+            pixels = mpl.image.imread(io.BytesIO(drawing.png))
+            assert pixels[:, :2, :3].min() == pixels[:, -2:, :3].min() == 1  # nothing runs over the edge
+
+
+def test_many_encoders_are_drawn_without_a_tip_for_each_of_thousands_of_cells():
+    drawing = figures.heatmap(pairs_of(*(result(f"e{e:02}", f"t{t:02}", 0.5) for e in range(40) for t in range(40))))
+    assert "<title>" not in drawing.svg.decode()
+    assert len(drawing.svg) < 400_000
