@@ -1,19 +1,21 @@
 """Pretrained language models: where they come from, what they are made of, and how they are loaded and run.
 
-A source is the packaged backbone, a local folder, or a hub id with an optional ``@revision``.
+A source is the packaged backbone, a local folder, which may hold low-rank weights that change another source, or a hub id with
+an optional ``@revision``.
 """
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from adapters import _gguf
-from adapters._files import read_json
-from adapters._source import content_digest, downloaded, parameters_of, title
+from adapters._checkpoint import adapted_card, base_of, card_of
+from adapters._files import read_json, stamp
+from adapters._source import content_digest, downloaded, looked_up_parameters_of, parameters_of, title
 from bench.encoder import Card
 from bench.errors import CheckpointError, Unavailable, UsageError, unknown
 
@@ -35,7 +37,8 @@ class Backbone:
     """A pretrained model and how it is used; weights load on ``load``.
 
     Attributes:
-        source: ``PACKAGED``, a folder, or a hub id with an optional ``@revision``.
+        source: ``PACKAGED``, a folder (of a whole model, or of low-rank weights in peft's layout that name what they change), or
+            a hub id with an optional ``@revision``.
         attention: "bidirectional" lets the tokens of a causal model see all others.
         head: "lm" keeps the language modelling head, masked or causal.
         dtype: "auto" is bfloat16 where the device computes in it natively, else float32.
@@ -57,8 +60,20 @@ class Backbone:
         """
         if self.source == PACKAGED:
             return _gguf.folder()
+        if self.adapted is not None:
+            return self.base().folder()
         path = Path(self.source).expanduser()
         return path if path.is_dir() else downloaded(self.source)
+
+    @property
+    def adapted(self) -> Path | None:
+        """The source as a folder of low-rank weights; None where it is anything else."""
+        path = Path(self.source).expanduser()
+        return path if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file() else None
+
+    def base(self) -> Self:
+        """Return the backbone that the low-rank weights change, or this one where there are none."""
+        return self if self.adapted is None else replace(self, source=base_of(self.adapted))
 
     def card(self, *, trained: bool = True) -> Card:
         """Return what stands behind the backbone, without loading it; the packaged one is known without fetching it.
@@ -67,12 +82,22 @@ class Backbone:
             Unavailable: The weights cannot be had on this machine.
             CheckpointError: They are there but incomplete.
         """
+        if self.adapted is not None:
+            return adapted_card(self.adapted, self.base().card())
         device, dtype = resolve(self.device, self.dtype)
         if self.source == PACKAGED:
             weights, parameters, licence = _gguf.DIGEST, _gguf.PARAMETERS, _gguf.licence()
-            return Card(weights, dtype, _gguf.TITLE, parameters, trained=trained, licence=licence, device=device)
+            return Card(
+                weights, dtype, _gguf.TITLE, parameters, trained=trained, licence=licence, device=device,
+                embedding_parameters=_gguf.LOOKED_UP, passes=1,
+            )  # fmt: skip
         folder = self.folder()
-        return Card(content_digest(folder), dtype, title(self.source, folder), parameters_of(folder), trained=trained, device=device)
+        training = card_of(folder)
+        return Card(
+            content_digest(folder), dtype, title(self.source, folder), parameters_of(folder), trained=trained, device=device,
+            training=training, training_tokens=training.get("trained_tokens"),
+            embedding_parameters=looked_up_parameters_of(folder), passes=1,
+        )  # fmt: skip
 
     def load(self) -> "Network":
         """Return the loaded network; the two used last stay in memory.
@@ -81,6 +106,8 @@ class Backbone:
             Unavailable: The weights or the device cannot be had on this machine.
             CheckpointError: The checkpoint lacks a tensor, its config or its tokenizer.
         """
+        if self.adapted is not None:
+            return _changed(self.base(), self.adapted, stamp(self.adapted.glob("adapter_*")))
         return _loaded(self, _gguf.DIGEST if self.source == PACKAGED else content_digest(self.folder()))
 
 
@@ -112,13 +139,14 @@ class Network:
     dim: int
     pad_id: int
 
-    def hidden_states(self, ids: "Tensor", mask: "Tensor", layer: int = -1) -> "Tensor":
+    def hidden_states(self, ids: "Tensor", mask: "Tensor", layer: int = -1, *, positions: "Tensor | None" = None) -> "Tensor":
         """Return token states (b, t, dim) in the network's number type.
 
         Args:
             ids: Token ids, int64 (b, t), padded on the right.
-            mask: 1 at real positions, 0 at padding (b, t).
+            mask: 1 at real positions, 0 at padding (b, t); or what is added to the scores of attention (b, 1, t, t).
             layer: 0 = input embeddings; -1 = last, after the final norm.
+            positions: Position ids (b, t), where they are not simply 0, 1, 2, ...
 
         Raises:
             UsageError: No such layer.
@@ -126,13 +154,15 @@ class Network:
         if not -1 <= layer <= self.layers:
             raise UsageError(f"layer must be between -1 and {self.layers} for this backbone, got {layer}")
         earlier = layer not in (-1, self.layers)
-        cache = {"use_cache": False} if self.decoder else {}
-        out = self.model.base_model(ids, attention_mask=self._needed(mask), output_hidden_states=earlier, **cache)
+        more: dict[str, Any] = {"use_cache": False} if self.decoder else {}
+        if positions is not None:
+            more["position_ids"] = positions
+        out = self.model.base_model(ids, attention_mask=self._needed(mask), output_hidden_states=earlier, **more)
         return out.hidden_states[layer] if earlier else out.last_hidden_state  # type: ignore[no-any-return]
 
     def _needed(self, mask: "Tensor") -> "Tensor | None":
         """Return the mask, or None where attention is the same without: nothing looks at padding on its right."""
-        return None if self.causal or bool(mask.all()) else mask
+        return mask if mask.dim() == 4 else None if self.causal or bool(mask.all()) else mask
 
 
 def resolve(device: str = "auto", dtype: str = "auto") -> tuple[str, str]:
@@ -164,6 +194,13 @@ def _native_bfloat16(kind: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
     return kind == "cpu" and any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@lru_cache(maxsize=2)
+def _changed(base: Backbone, folder: Path, _stamp: object) -> Network:
+    from adapters._lora import merged
+
+    return merged(base.load(), [folder])
 
 
 @lru_cache(maxsize=2)

@@ -42,31 +42,90 @@ class Prompt:
     spans: NDArray[np.int32] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence for the network: a prompt, or several that begin alike, what they have in common first and once.
+
+    Attributes:
+        positions: Which items these are.
+        prompts: One per item.
+        common: How many ids at their beginning the prompts share; 0 for a single one.
+    """
+
+    positions: Sequence[int]
+    prompts: Sequence[Prompt]
+    common: int = 0
+
+    @property
+    def own(self) -> list[int]:
+        """How many ids each prompt has beyond the common ones."""
+        return [len(prompt.ids) - self.common for prompt in self.prompts]
+
+    @property
+    def width(self) -> int:
+        """How many positions go through the network."""
+        return self.common + sum(self.own)
+
+    def ids(self) -> list[int]:
+        """Return the common ids, then the own ones of each prompt."""
+        return [*self.prompts[0].ids[: self.common], *(i for prompt in self.prompts for i in prompt.ids[self.common :])]
+
+    def parts(self) -> list[int]:
+        """Return the part of each position: 1 for the common ones, then 2, 3, ... for each prompt; all 1 for a single one."""
+        if len(self.prompts) == 1:
+            return [1] * self.width
+        return [1] * self.common + [k for k, n in enumerate(self.own, 2) for _ in range(n)]
+
+    def tokens(self) -> list[int]:
+        """Return how many positions are computed for each prompt; the common ones count for the first."""
+        return [n + self.common * (i == 0) for i, n in enumerate(self.own)]
+
+    def within(self, width: int) -> "Iterator[Row]":
+        """Yield rows with the same prompts, each no wider or of a single prompt."""
+        if len(self.prompts) == 1 or self.width <= width:
+            yield self
+            return
+        start = 0
+        while start < len(self.prompts):
+            end = start + max(int((np.cumsum(self.own[start:]) + self.common <= width).sum()), 1)
+            yield Row(self.positions[start:end], self.prompts[start:end], self.common if end - start > 1 else 0)
+            start = end
+
+
 Prepare = Callable[[Sequence[Item]], list[Prompt]]
 Forward = Callable[["Tensor", "Tensor"], "Tensor"]
+Join = Callable[[Sequence[int], Sequence[Prompt]], list[Row]]
 
 
-def stream(items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", *, budget: int | None = None) -> Iterator[Batch]:
+def one_by_one(positions: Sequence[int], prompts: Sequence[Prompt]) -> list[Row]:
+    """Return one row per prompt."""
+    return [Row([i], [prompt]) for i, prompt in zip(positions, prompts, strict=True)]
+
+
+def stream(
+    items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", *, budget: int | None = None, join: Join = one_by_one
+) -> Iterator[Batch]:
     """Yield the vectors of all items, longest first.
 
     Args:
         items: What to encode.
         prepare: Gives one prompt per item; called in another thread.
-        forward: From ids and mask, int64 (b, t) each, padded on the right, to vectors (b, dim).
+        forward: From ids and mask, int64 (b, t) each, padded on the right, to vectors, one per prompt. The mask is 0 at
+            padding, elsewhere the part of ``Row.parts``: 1, where each row is one prompt.
         network: Says where batches belong and what pads them.
         budget: Token positions per batch, padding included; None for the device's default.
+        join: Puts prompts into rows.
 
     Raises:
         EncodingError: A single text does not fit into memory.
     """
-    for done in _computed(items, prepare, forward, network, budget):
-        prompts = done.prompts
+    for done in computed(items, prepare, forward, network, budget=budget, join=join):
         yield Batch(
-            positions=np.asarray(done.positions, np.int64),
+            positions=np.asarray([i for row in done.rows for i in row.positions], np.int64),
             vectors=done.output.float().cpu().numpy(),
-            tokens=np.asarray([len(p.ids) for p in prompts], np.int32),
-            truncated=np.asarray([p.truncated for p in prompts], np.bool_),
-            padded=len(prompts) * max(len(p.ids) for p in prompts),
+            tokens=np.asarray([n for row in done.rows for n in row.tokens()], np.int32),
+            truncated=np.asarray([prompt.truncated for row in done.rows for prompt in row.prompts], np.bool_),
+            padded=done.padded,
         )
 
 
@@ -86,26 +145,37 @@ def stream_tokens(
         EncodingError: A single text does not fit into memory, or a prompt has no spans.
     """
     found: dict[int, TokenStates] = {}
-    for done in _computed(items, prepare, forward, network, budget):
-        states = done.output.float().cpu().numpy()
-        for position, prompt, row in zip(done.positions, done.prompts, states, strict=True):
+    for done in computed(items, prepare, forward, network, budget=budget):
+        for row, states in zip(done.rows, done.output.float().cpu().numpy(), strict=True):
+            (position,), (prompt,) = row.positions, row.prompts
             if prompt.spans is None:
                 raise EncodingError("expected prompts with spans for token states, got one without: prepare must fill them in")
             kept = prompt.spans[:, 0] >= 0
-            found[position] = TokenStates(row[: len(prompt.ids)][kept], prompt.spans[kept])
+            found[position] = TokenStates(states[: len(prompt.ids)][kept], prompt.spans[kept])
     return [found[i] for i in range(len(items))]
 
 
-class _Done(NamedTuple):
-    positions: list[int]
-    prompts: list[Prompt]
+class Done(NamedTuple):
+    """A batch of rows, and what ``forward`` gave for them."""
+
+    rows: list[Row]
     output: "Tensor"
 
+    @property
+    def padded(self) -> int:
+        """How many positions went through the network, padding included."""
+        return len(self.rows) * max(row.width for row in self.rows)
 
-def _computed(items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", budget: int | None) -> Iterator[_Done]:
-    """Yield batches one behind the network: on a GPU the next one is under way while the last is copied."""
-    waiting: _Done | None = None
-    for current in _forwarded(items, prepare, forward, network, budget or (CPU_BUDGET if network.device == "cpu" else GPU_BUDGET)):
+
+def computed(
+    items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", *, budget: int | None = None, join: Join = one_by_one
+) -> Iterator[Done]:
+    """Yield batches one behind the network: on a GPU the next one is under way while the last is copied.
+
+    Arguments and errors are those of ``stream``; here ``forward`` may return anything that is a tensor.
+    """
+    waiting: Done | None = None
+    for current in _forwarded(items, prepare, forward, network, budget or (CPU_BUDGET if network.device == "cpu" else GPU_BUDGET), join):
         if waiting is not None:
             yield waiting
         waiting = current
@@ -113,20 +183,23 @@ def _computed(items: Sequence[Item], prepare: Prepare, forward: Forward, network
         yield waiting
 
 
-def _forwarded(items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", budget: int) -> Iterator[_Done]:
+def _forwarded(items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", budget: int, join: Join) -> Iterator[Done]:
     for positions, prompts in _tokenised(items, prepare):
-        lengths = [len(prompt.ids) for prompt in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: -lengths[i])
+        rows = _longest_first(join(positions, prompts), budget)
         start = 0
-        while start < len(order):
-            end = start + _fitting(lengths, order, start, budget)
-            chosen = [prompts[i] for i in order[start:end]]
+        while start < len(rows):
+            chosen = rows[start : start + _fitting(rows, start, budget)]
             output = _attempt(forward, *_collated(chosen, network))
             if output is None:
                 budget = _halved(budget, chosen, network)
+                rows, start = _longest_first(rows[start:], budget), 0
                 continue
-            yield _Done([positions[i] for i in order[start:end]], chosen, output)
-            start = end
+            yield Done(chosen, output)
+            start += len(chosen)
+
+
+def _longest_first(rows: Sequence[Row], budget: int) -> list[Row]:
+    return sorted((part for row in rows for part in row.within(budget)), key=lambda row: -row.width)
 
 
 def _tokenised(items: Sequence[Item], prepare: Prepare) -> Iterator[tuple[list[int], list[Prompt]]]:
@@ -164,28 +237,28 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _fitting(lengths: list[int], order: list[int], start: int, budget: int) -> int:
-    """Return how many texts, from the longest on, make the next batch: within budget, and with little padding."""
-    width, real, count = lengths[order[start]], 0, 0
-    for i in order[start:]:
+def _fitting(rows: Sequence[Row], start: int, budget: int) -> int:
+    """Return how many rows, from the longest on, make the next batch: within budget, and with little padding."""
+    width, real, count = rows[start].width, 0, 0
+    while start + count < len(rows):
         padded = width * (count + 1)
-        full = padded > budget
-        ragged = padded - real - lengths[i] > _WASTE * padded and width * count >= budget // 8
-        if count and (full or ragged):
+        real += rows[start + count].width
+        ragged = padded - real > _WASTE * padded and width * count >= budget // 8
+        if count and (padded > budget or ragged):
             break
-        real += lengths[i]
         count += 1
     return count
 
 
-def _collated(prompts: Sequence[Prompt], network: "Network") -> tuple["Tensor", "Tensor"]:
+def _collated(rows: Sequence[Row], network: "Network") -> tuple["Tensor", "Tensor"]:
     import torch
 
-    lengths = np.asarray([len(prompt.ids) for prompt in prompts])
-    mask = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.full(mask.shape, network.pad_id, np.int64)
-    ids[mask] = np.concatenate([prompt.ids for prompt in prompts])
-    pair = torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+    widths = np.asarray([row.width for row in rows])
+    real = np.arange(widths.max()) < widths[:, None]
+    ids, mask = np.full(real.shape, network.pad_id, np.int64), real.astype(np.int64)
+    ids[real] = np.concatenate([row.ids() for row in rows])
+    mask[real] = np.concatenate([row.parts() for row in rows])
+    pair = torch.from_numpy(ids), torch.from_numpy(mask)
     if network.device.startswith("cuda"):
         return pair[0].pin_memory().to(network.device, non_blocking=True), pair[1].pin_memory().to(network.device, non_blocking=True)
     return pair[0].to(network.device), pair[1].to(network.device)
@@ -206,14 +279,14 @@ def _attempt(forward: Forward, ids: "Tensor", mask: "Tensor") -> "Tensor | None"
         raise
 
 
-def _halved(budget: int, prompts: Sequence[Prompt], network: "Network") -> int:
+def _halved(budget: int, rows: Sequence[Row], network: "Network") -> int:
     import torch
 
-    longest = len(prompts[0].ids)
-    if len(prompts) == 1:
+    longest = rows[0].width
+    if len(rows) == len(rows[0].prompts) == 1:
         raise EncodingError(f"a text of {longest} tokens does not fit into the memory of {network.device}: lower max_length")
     if network.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    smaller = max(longest * len(prompts) // 2, 1)
+    smaller = max(longest * len(rows) // 2, 1)
     log.warning("out of memory on %s with %d token positions per batch: going on with %d", network.device, budget, smaller)
     return smaller

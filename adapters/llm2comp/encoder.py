@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from adapters import _batching, _lora, _pooling
+from adapters import _batching, _checkpoint, _lora, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, read_json, stamp, tensors
@@ -189,7 +189,7 @@ def checkpoint_files(folder: Path, made: Checkpoint) -> tuple[Path, ...]:
     Raises:
         CheckpointError: One is missing.
     """
-    files = (folder / MEMORY, *(folder / stage / name for stage in made.stages for name in _lora.FILES))
+    files = (folder / MEMORY, *(folder / stage / name for stage in made.stages for name in (_checkpoint.CONFIG, _checkpoint.WEIGHTS)))
     for path in files:
         if not path.is_file():
             raise CheckpointError(f"expected {path}, it is missing: the checkpoint is incomplete, write or copy it again")

@@ -334,3 +334,4 @@ def test_the_packaged_backbone_knows_english_and_splits_numbers_into_digits():
     assert torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).exp() < 40
     assert network.tokenizer.tokenize("in 1953") == ["in", "Ġ", "1", "9", "5", "3"]
     assert sum(p.numel() for p in network.model.parameters()) == Backbone(PACKAGED).card().parameters
+    assert network.model.get_input_embeddings().weight.numel() == Backbone(PACKAGED).card().embedding_parameters

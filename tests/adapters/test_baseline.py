@@ -165,7 +165,7 @@ def test_a_missing_tensor_of_a_sentence_model_is_named(sentence_folder, tmp_path
 
 
 def test_packaged_minilm_equals_sentence_transformers_and_its_pinned_card():
-    from adapters._source import content_digest, parameters_of
+    from adapters._source import content_digest, looked_up_parameters_of, parameters_of
 
     try:
         folder = packaged_folder("all-MiniLM-L6-v2")
@@ -179,3 +179,4 @@ def test_packaged_minilm_equals_sentence_transformers_and_its_pinned_card():
     half = SentenceEncoder(dtype="bfloat16", device="cpu").encode(texts)
     assert (half * theirs).sum(1).min() > 0.999
     assert (encoder.card().weights, encoder.card().parameters) == (content_digest(folder), parameters_of(folder))
+    assert encoder.card().embedding_parameters == looked_up_parameters_of(folder)

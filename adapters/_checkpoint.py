@@ -1,0 +1,90 @@
+"""Folders that a recipe wrote: low-rank weights in peft's layout, the card that says how they came about, and what was trained on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from adapters._files import files_digest, read_json
+from bench.encoder import Card, digest
+from bench.errors import CheckpointError
+from bench.overlap import Runs
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""The two files of a folder of low-rank weights."""
+
+CARD, RUNS = "card.json", "runs.u32"
+"""Files beside the weights: the card, and the hashes of the runs of words that were trained on."""
+
+
+def default(module: str, otherwise: str) -> str:
+    """Return the folder of a method's default weights, or another source where it comes without any.
+
+    Args:
+        module: ``__file__`` of a module in the method's package.
+        otherwise: The source to take instead.
+    """
+    folder = Path(module).parent / "checkpoint"
+    return str(folder) if (folder / CARD).is_file() else otherwise
+
+
+def base_of(folder: Path) -> str:
+    """Return the source of the backbone that the folder's low-rank weights change.
+
+    Raises:
+        CheckpointError: The configuration is broken or names none.
+    """
+    source = _config(folder).get("base_model_name_or_path")
+    if not isinstance(source, str) or not source:
+        raise CheckpointError(f"expected base_model_name_or_path in {folder / CONFIG}, got {source!r}: name the backbone there")
+    return source
+
+
+def adapted_card(folder: Path, base: Card) -> Card:
+    """Return the card of a backbone changed by a folder's low-rank weights.
+
+    Raises:
+        CheckpointError: A file is missing or broken.
+    """
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"expected {WEIGHTS} in {folder}, got none: copy the whole folder")
+    config = _config(folder)
+    scale = {name: config.get(name) for name in ("r", "lora_alpha", "use_rslora")}
+    training = card_of(folder)
+    return replace(
+        base,
+        weights=digest({"base": base.weights, "change": files_digest([weights]), "scale": scale}),
+        trained=True,
+        training_tokens=training.get("trained_tokens"),
+        training=training,
+    )
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    """Return what the folder's card says; nothing where it has none.
+
+    Raises:
+        CheckpointError: It is no JSON object.
+    """
+    if not (folder / CARD).is_file():
+        return {}
+    card = read_json(folder / CARD)
+    if not isinstance(card, dict):
+        raise CheckpointError(f"expected a JSON object in {folder / CARD}, got {type(card).__name__}: copy the file again")
+    return card
+
+
+def runs_of(folder: Path) -> Runs | None:
+    """Return the runs of words that the folder's weights were trained on; None where it does not say.
+
+    Raises:
+        CheckpointError: The file is broken.
+    """
+    return Runs.read(folder / RUNS) if (folder / RUNS).is_file() else None
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        raise CheckpointError(f"expected a JSON object in {folder / CONFIG}, got {type(config).__name__}: copy the file again")
+    return config

@@ -1,0 +1,192 @@
+"""Prompts that share a beginning give the states they have alone, at any layer, whatever the company, the order and the budget."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters import _batching, _sharing
+from adapters._backbone import Backbone
+from adapters._batching import Prompt, Row
+from adapters.inbedder.encoder import InBedder
+from bench.cache import cached
+from bench.encoder import Item, gather
+from bench.vectors import Vectors
+from tests.tiny import tiny_folder
+
+torch = pytest.importorskip("torch")
+
+CLOSE = {"atol": 1e-4, "rtol": 0}  # what sharing promises in float32; the numbers here are at most about 3
+
+texts = st.one_of(
+    st.text(max_size=60),
+    st.sampled_from(
+        ["", " ", "\n\n", " rain", "rain \n", "🙂🙃", "👩\u200d👧 é", "### Instruction:\n", "word " * 60, "The cat sat. " * 30]
+    ),
+)
+questions = st.lists(
+    st.one_of(st.sampled_from(["", " Who?", "Who?", "\nWho?", "What is it?", "What is it about?", "🙂"]), st.text(max_size=20)),
+    min_size=1,
+    max_size=4,
+    unique=True,
+)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("sharing")
+    return {kind: InBedder(str(tiny_folder(kind, place / kind)), dtype="float32", device="cpu") for kind in ("llama", "opt")}
+
+
+def alone(encoder, items):
+    return np.vstack([encoder.encode([item.text], instruction=item.instruction) for item in items])
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+@given(
+    asked=st.lists(st.tuples(texts, questions), min_size=1, max_size=4),
+    layer=st.integers(-1, 3),
+    budget=st.sampled_from([None, 40, 200, 5000]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_text_asked_many_things_gives_what_each_prompt_gives_alone(encoders, kind, asked, layer, budget, seed):
+    encoder = replace(encoders[kind], layer=layer, budget=budget)
+    items = [Item(text, question) for text, several in asked for question in several]
+    random.Random(seed).shuffle(items)
+    np.testing.assert_allclose(gather(encoder.stream(items), len(items)), alone(encoder, items), **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_what_prompts_have_in_common_is_computed_and_counted_once(encoders, kind):
+    encoder = encoders[kind]
+    items = [Item(text, question) for text in ("The cat sat.", "rain") for question in ("Who sat?", "What is it?", "Where?")]
+    network = encoder._network()
+    prepared = encoder._prepare(network)(items)
+    (batch,) = encoder.stream(items)  # both rows fit into one batch, and are alike enough
+    common = [_sharing.common_ids(prepared[i : i + 3]) for i in (0, 3)]
+    whole = [sum(len(prompt.ids) for prompt in prepared[i : i + 3]) for i in (0, 3)]
+    widths = [w - 2 * c for w, c in zip(whole, common, strict=True)]
+    assert batch.tokens.sum() == sum(widths) < 0.6 * sum(whole)
+    assert batch.padded == 2 * max(widths)
+    own = np.array([len(prompt.ids) for prompt in prepared]) - np.repeat(common, 3)
+    extra = np.zeros(6, int)
+    extra[batch.positions] = batch.tokens - own[batch.positions]
+    assert [sorted(extra[:3]), sorted(extra[3:])] == [[0, 0, n] for n in common]
+
+
+def test_texts_cut_at_different_places_share_nothing_and_those_cut_alike_share_all(encoders):
+    text = " ".join(f"{i} cats" for i in range(90))
+    for several, shares in ((["Who?", "What is it about, please?"], False), (["Who?", "Why?"], True)):
+        batches = list(encoders["llama"].stream([Item(text, question) for question in several]))
+        assert all(batch.truncated.all() for batch in batches)
+        assert (sum(int(batch.tokens.sum()) for batch in batches) < 256) is shares
+
+
+def test_a_plan_with_several_instructions_reaches_the_network_in_rows_that_are_shared(encoders, tmp_path):
+    items = [Item(text, question) for question in ("Who?", "Where?", "What is it about?") for text in ("The cat sat.", "rain", "no")]
+    encoder = cached(encoders["llama"], Vectors(tmp_path))
+    encoder.add(encoder.missing(items))
+    assert encoder.cost.forward_texts == 9
+    assert encoder.cost.tokens == sum(int(batch.tokens.sum()) for batch in encoders["llama"].stream(items))
+    assert encoder.cost.tokens < 0.6 * sum(int(batch.tokens.sum()) for item in items for batch in encoders["llama"].stream([item]))
+
+
+def test_no_text_asked_twice_is_the_plain_way_to_the_last_bit(encoders, monkeypatch):
+    monkeypatch.setattr(_sharing, "shared_states", None)
+    assert encoders["llama"].encode(["The cat sat.", "rain"], instruction="Who?").shape == (2, 32)
+
+
+prompt_ids = st.lists(st.integers(0, 3), min_size=1, max_size=12)
+groups = st.lists(st.lists(prompt_ids, min_size=1, max_size=5), min_size=1, max_size=5)
+
+
+@given(st.lists(prompt_ids, min_size=1, max_size=6))
+@settings(max_examples=200)
+def test_the_common_beginning_is_the_longest_that_leaves_each_prompt_a_token(many):
+    common = _sharing.common_ids([Prompt(ids) for ids in many])
+    longest = min(len(ids) for ids in many) - 1
+    assert len({tuple(ids[:common]) for ids in many}) == 1
+    assert common == longest or len({tuple(ids[: common + 1]) for ids in many}) > 1
+
+
+def rows_of(groups):
+    """Return a row per group, whatever it has in common, with items numbered through."""
+    rows, n = [], 0
+    for group in groups:
+        made = [Prompt(ids) for ids in group]
+        rows.append(Row(range(n, n + len(made)), made, _sharing.common_ids(made) if len(made) > 1 else 0))
+        n += len(made)
+    return rows
+
+
+@given(groups, st.integers(1, 40))
+@settings(max_examples=100, deadline=None)
+def test_rows_say_where_each_prompt_is(groups, width):
+    for row in (part for whole in rows_of(groups) for part in whole.within(width)):
+        ids, parts = torch.tensor([row.ids()]), torch.tensor([row.parts()])
+        places = _sharing.positions_of(parts)
+        assert row.width == len(row.ids()) == sum(row.tokens())
+        assert row.width <= width or len(row.prompts) == 1
+        for k, prompt in enumerate(row.prompts, 2):
+            seen = (parts == 1) | (parts == k)
+            assert ids[seen].tolist() == prompt.ids
+            assert places[seen].tolist() == list(range(len(prompt.ids)))
+
+
+@given(groups, st.integers(8, 60), st.integers(12, 60))
+@settings(max_examples=50, deadline=None)
+def test_every_prompt_is_read_at_its_end_though_memory_runs_out(encoders, groups, budget, memory):
+    flat = [ids for group in groups for ids in group]
+    network = encoders["llama"]._network()
+
+    def forward(ids, parts):
+        if ids.numel() > memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        counted = torch.stack([ids, _sharing.positions_of(parts)], dim=-1)
+        return _sharing.last_of_parts(counted, parts)
+
+    def join(positions, prompts):
+        where = dict(zip(positions, prompts, strict=True))
+        return [replace(row, prompts=[where[i] for i in row.positions]) for row in rows_of(groups)]
+
+    items = [Item(str(i)) for i in range(len(flat))]
+
+    def prepare(items):
+        return [Prompt(flat[int(item.text)]) for item in items]
+
+    found = gather(_batching.stream(items, prepare, forward, network, budget=budget, join=join), len(flat))
+    assert found.tolist() == [[ids[-1], len(ids) - 1] for ids in flat]
+
+
+def model_of(kind, **config):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(kind, vocab_size=64, hidden_size=32, initializer_range=0.5, **config)
+        ).eval()
+
+
+UNABLE = {
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "falcon": {"num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True},
+    "lfm2": {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64,
+             "layer_types": ["conv", "full_attention"]},
+}  # fmt: skip
+"""Positions by the place in the row, not by their ids; and states that flow on through the row past any mask."""
+
+
+@pytest.mark.parametrize("kind", UNABLE)
+def test_a_network_that_cannot_share_is_found_out(encoders, kind):
+    network = encoders["llama"]._network()
+    assert _sharing.shareable(network)
+    assert not _sharing.shareable(replace(network, model=model_of(kind, **UNABLE[kind])))
+
+
+def test_a_network_that_looks_both_ways_shares_nothing(encoders):
+    assert not _sharing.shareable(Backbone(encoders["llama"].checkpoint, "bidirectional", dtype="float32", device="cpu").load())
