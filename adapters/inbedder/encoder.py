@@ -5,16 +5,22 @@ the Question. ACL 2024.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from adapters import _batching, _pooling
+from adapters import _batching, _pooling, _sharing
 from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._checkpoint import default, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._text import Framed, prompts
-from bench.encoder import Batch, Card, Item, location
-from bench.errors import CheckpointError, UsageError
+from adapters.inbedder.answers import ANSWER_TOKENS, answers, words_of
+from adapters.inbedder.generation import answered, mean_but_last, state_readout
+from adapters.inbedder.masked import answer_masks, mask_positions, pair, pair_readout
+from adapters.inbedder.reencoding import reencoded, registered
+from bench.encoder import Batch, Card, Embeddings, Encoder, Item, digest, fingerprint, location
+from bench.errors import UsageError
+from bench.overlap import Runs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,8 +46,11 @@ NEUTRAL_QUESTION = "What is this text about?"
 GENERATED = frozenset({"last-gen", "avg-gen", "avg-all"})
 """Read-outs that take the states of generated tokens, where the backbone is a decoder."""
 
-READOUTS = GENERATED | {"1st-gen", "avg-ppt"}
-"""Read-outs of decoders; a masked language model has "avg-gen" alone, the mean over its masks."""
+READOUTS = GENERATED | {"1st-gen", "avg-ppt", "re-enc"}
+"""Read-outs of decoders."""
+
+MASKED_READOUTS = frozenset({"avg-gen", "pair", "re-enc"})
+"""Read-outs of masked language models."""
 
 
 @dataclass(frozen=True)
@@ -49,68 +58,124 @@ class InBedder(NetworkEncoder):
     """InBedder (Peng et al. 2024): the state where the answer to the instruction would start, given the text.
 
     Attributes:
-        checkpoint: A name in PUBLISHED, a folder that the recipe wrote (taken as trained), or a hub id or the packaged
-            backbone, taken as untrained.
+        checkpoint: "default" for the weights that come with this package, a name in PUBLISHED, a folder that the recipe wrote
+            (taken as trained), or a hub id or the packaged backbone, taken as untrained.
         readout: "auto" is "1st-gen" for decoders and "avg-gen" for masked language models. With P the states of the prompt
             and G those of the generated tokens: "1st-gen" last of P; "last-gen" last of G; "avg-gen" mean of the last of P
-            and G; "avg-ppt" mean of P without its last; "avg-all" mean of P and G.
+            and G; "avg-ppt" mean of P without its last; "avg-all" mean of P and G; "re-enc" the answer in words, embedded by
+            another encoder. A masked language model has "avg-gen", the mean of its masks; "re-enc"; and "pair": text and
+            instruction as a pair without template, masks through the head's dense layer, mean, standardised.
         layer: Hidden layer that is read, -1 the last after its norm (the published one), 0 the input embeddings.
         masks: Mask tokens after the prompt of a masked language model; 3 in the published evaluation.
-        new_tokens: Tokens generated, greedily, for the read-outs that need it; 3 in the published runs with llama.
+        new_tokens: Most tokens generated for the read-outs that need it; 3 in the published runs with llama, 20 with OPT.
+        samples: Answers re-encoded for each text: 0 is the likeliest one, 10 the published "10 samples", their mean.
+        temperature: Of the samples.
+        reencoder: Name of the registered encoder that embeds answers, such as "st:FOLDER"; it computes in the same dtype.
         max_length: Longest prompt in tokens, masks included; what is too long is cut from the left, so that instruction and
             answer slot stay.
 
     Source:
-        Template, read-outs and lengths: zhang-yu-wei/InBedder at 3d95d4fa.
+        Template, read-outs and lengths: zhang-yu-wei/InBedder at 3d95d4fa; "pair": card of KomeijiForce/inbedder-roberta-large.
     """
 
-    checkpoint: str = location(PACKAGED)
+    checkpoint: str = location("default")
     readout: str = "auto"
     layer: int = -1
     masks: int = 3
     new_tokens: int = 3
+    samples: int = 0
+    temperature: float = 0.8
+    reencoder: str = location("all-MiniLM-L6-v2")
     max_length: int = 512
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = True
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
-        """Yield the vectors of items, longest first.
+        """Yield the vectors of items, longest first; in "1st-gen" the instructions asked of a text share its computation.
 
         Raises:
             UsageError: The backbone has no such read-out.
         """
         network = self._network()
-        return _batching.stream(items, self._prepare(network), self._forward(network), network, budget=self.budget)
+        readout, prepare = resolved(self.readout, decoder=network.decoder), self._prepare(network)
+        if readout == "1st-gen":
+            return _sharing.stream_last(items, prepare, network, layer=self.layer, budget=self.budget)
+        if readout == "re-enc":
+            return self._reencoded(items, prepare, network)
+        return _batching.stream(items, prepare, self._forward(network, readout), network, budget=self.budget)
 
     def card(self) -> Card:
-        """Return the backbone's card, trained where the checkpoint is a published one or a folder."""
+        """Return the backbone's card, trained where the checkpoint is a published one or a folder.
+
+        Where answers are re-encoded, what stands behind the other encoder is part of the weights.
+        """
         source = self._backbone().source
-        return self._backbone().card(trained=source.partition("@")[0] in PUBLISHED.values() or Path(source).is_dir())
+        card = self._backbone().card(trained=source.partition("@")[0] in PUBLISHED.values() or Path(source).is_dir())
+        if self.readout in GENERATED | {"re-enc"}:  # a pass for each token, whose number depends on the text
+            card = replace(card, passes=None)
+        return replace(card, weights=digest([card.weights, fingerprint(self._reencoder())])) if self.readout == "re-enc" else card
+
+    def runs(self) -> Runs | None:
+        """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
+        folder = self._backbone().adapted
+        return None if folder is None else runs_of(folder)
+
+    def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
+        """Return the likeliest answer to each text: that of "re-enc", else at most ``ANSWER_TOKENS`` tokens, or all masks."""
+        if self.readout not in {"re-enc", "pair"}:
+            return replace(self, readout="re-enc", new_tokens=ANSWER_TOKENS).answer(texts, instruction=instruction)
+        network = self._network()
+        tokens = self.new_tokens if network.decoder else self.masks
+        return answers([Item(text, instruction) for text in texts], self._prepare(network), network, tokens, budget=self.budget)
+
+    def read_words(self, vectors: Embeddings, origin: Embeddings, n: int) -> list[list[str]]:
+        """Return the words whose scores rise most from the origin to each vector; none where another encoder gives the vectors."""
+        if self.readout == "re-enc":
+            return [[] for _ in vectors]
+        network = replace(self._backbone(), head="lm").load()
+        return words_of(vectors, origin, n, network, transform=not network.decoder and self.readout != "pair")
 
     def _backbone(self) -> Backbone:
-        head = "lm" if self.readout in GENERATED else "none"
-        return Backbone(PUBLISHED.get(self.checkpoint, self.checkpoint), head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        head = "lm" if self.readout in GENERATED | {"re-enc", "pair"} else "none"
+        source = default(__file__, PACKAGED) if self.checkpoint == "default" else PUBLISHED.get(self.checkpoint, self.checkpoint)
+        return Backbone(source, head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _network(self) -> Network:
         return self._backbone().load()
 
+    def _reencoder(self) -> Encoder:
+        return registered(self.reencoder, dtype=self.dtype, device=self.device)
+
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         slot = "" if network.decoder else answer_masks(network, self.masks)
-        answer = self.new_tokens if self.readout in GENERATED and network.decoder else 0
+        answer = self.new_tokens if self.readout in GENERATED | {"re-enc"} and network.decoder else 0
         limit = min(self.max_length, network.max_length - answer)
-        return lambda items: prompts(
-            network.tokenizer, [framed(item.text, item.instruction, slot) for item in items], limit=limit, cut="left", spans=spans
-        )
 
-    def _forward(self, network: Network) -> "Callable[[Tensor, Tensor], Tensor]":
-        readout = resolved(self.readout, decoder=network.decoder)
+        def frame(item: Item) -> Framed:
+            if self.readout == "pair":
+                return pair(item.text, item.instruction or NEUTRAL_QUESTION, slot, network)
+            return framed(item.text, item.instruction, slot)
+
+        return lambda items: prompts(network.tokenizer, [frame(item) for item in items], limit=limit, cut="left", spans=spans)
+
+    def _forward(self, network: Network, readout: str) -> "Callable[[Tensor, Tensor], Tensor]":
+        if readout == "pair":
+            return lambda ids, mask: pair_readout(network, ids, mask, self.layer, self.masks)
         if not network.decoder:
             return lambda ids, mask: _pooling.mean(network.hidden_states(ids, mask, self.layer), mask_positions(ids, network, self.masks))
         if readout in GENERATED:
-            return lambda ids, mask: generated_readout(network, ids, mask, readout, self.layer, self.new_tokens)
-        pool = _pooling.last if readout == "1st-gen" else mean_but_last
-        return lambda ids, mask: pool(network.hidden_states(ids, mask, self.layer), mask)
+            return lambda ids, mask: state_readout(network, ids, mask, readout, self.layer, self.new_tokens)
+        return lambda ids, mask: mean_but_last(network.hidden_states(ids, mask, self.layer), mask)
+
+    def _reencoded(self, items: Sequence[Item], prepare: _batching.Prepare, network: Network) -> Iterator[Batch]:
+        if self.samples and not network.decoder:
+            raise UsageError(
+                f"samples of inbedder are drawn by decoders only, got samples={self.samples} on a masked language model: use 0"
+            )
+        tokens = self.new_tokens if network.decoder else self.masks
+        answers = answered(items, prepare, network, tokens, samples=self.samples, temperature=self.temperature, budget=self.budget)
+        return reencoded(answers, self._reencoder())
 
 
 def framed(text: str, instruction: str, slot: str = "") -> Framed:
@@ -132,96 +197,9 @@ def resolved(readout: str, *, decoder: bool) -> str:
     Raises:
         UsageError: No such read-out, or not for this kind.
     """
-    known = READOUTS if decoder else {"avg-gen"}
+    known = READOUTS if decoder else MASKED_READOUTS
     name = ("1st-gen" if decoder else "avg-gen") if readout == "auto" else readout
     if name not in known:
         kind = "decoder" if decoder else "masked language model"
         raise UsageError(f"readout of inbedder on a {kind} is one of {', '.join(sorted({'auto', *known}))}, got {readout!r}")
     return name
-
-
-def answer_masks(network: Network, masks: int) -> str:
-    """Return the mask tokens that stand for the answer in the prompt of a masked language model.
-
-    Raises:
-        CheckpointError: The tokenizer knows no mask.
-    """
-    token = network.tokenizer.mask_token
-    if token is None:
-        raise CheckpointError(
-            f"expected a tokenizer with a mask token, got {type(network.tokenizer).__name__} without: name a masked language model"
-        )
-    return str(token) * masks
-
-
-def mask_positions(ids: "Tensor", network: Network, masks: int) -> "Tensor":
-    """Return (b, t) with 1 at the last ``masks`` mask tokens of each row: a mask that a text holds is not one of them."""
-    found: Tensor = ids == network.tokenizer.mask_token_id
-    from_the_end = found.flip(1).cumsum(1).flip(1)
-    return (found & (from_the_end <= masks)).long()
-
-
-def last_position(mask: "Tensor") -> "Tensor":
-    """Return (b, t) with 1 at the last real position of each row of a right-padded mask."""
-    from torch.nn.functional import pad
-
-    return mask - pad(mask[:, 1:], (0, 1))
-
-
-def mean_but_last(states: "Tensor", mask: "Tensor") -> "Tensor":
-    """Return the mean state (b, dim) of the real positions without the last one of each row."""
-    return _pooling.mean(states, mask - last_position(mask))
-
-
-def generated_readout(network: Network, ids: "Tensor", mask: "Tensor", readout: str, layer: int, new_tokens: int) -> "Tensor":
-    """Return the vectors (b, dim) of a read-out that takes generated tokens.
-
-    Args:
-        network: A decoder with its language-model head.
-        ids: Prompts (b, t), right-padded.
-        mask: 1 for real positions, (b, t).
-        readout: "last-gen", "avg-gen" or "avg-all".
-        layer: Hidden layer that is read.
-        new_tokens: Most tokens generated per prompt. Where the first one already ends the text there is no G, and the last
-            state of the prompt stands in for it.
-    """
-    import torch
-
-    prompt, generated, alive = generate(network, ids, mask, layer, new_tokens)
-    states = torch.cat([prompt, generated], dim=1)
-    chosen = torch.cat([mask if readout == "avg-all" else last_position(mask), alive], dim=1)
-    if readout == "last-gen":
-        chosen = chosen * (chosen.cumsum(1) == chosen.sum(1, keepdim=True))
-    return _pooling.mean(states, chosen)
-
-
-def generate(network: Network, ids: "Tensor", mask: "Tensor", layer: int, new_tokens: int) -> "tuple[Tensor, Tensor, Tensor]":
-    """Continue prompts greedily, with a key-value cache, and return the states on the way.
-
-    Returns:
-        States of the prompt (b, t, dim); states of the generated tokens (b, new_tokens - 1, dim), the last token having none
-        since nothing is predicted from it; and (b, new_tokens - 1) with 1 up to the first special token of each row.
-    """
-    import torch
-
-    trunk, head = network.model.base_model, network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    special = torch.tensor(network.tokenizer.all_special_ids, device=ids.device)
-    lengths = mask.sum(1)
-    out = trunk(input_ids=ids, attention_mask=mask, use_cache=True, output_hidden_states=True)
-    prompt, last = out.hidden_states[layer], out.last_hidden_state[torch.arange(len(ids), device=ids.device), lengths - 1]
-    states, alive = [prompt[:, :0]], [mask[:, :1]]
-    for step in range(new_tokens - 1):
-        token = head(last).argmax(-1, keepdim=True)
-        alive.append(alive[-1] * ~torch.isin(token, special))
-        mask = torch.cat([mask, torch.ones_like(token)], dim=1)
-        out = trunk(
-            input_ids=token,
-            attention_mask=mask,
-            position_ids=(lengths + step)[:, None],
-            past_key_values=out.past_key_values,
-            use_cache=True,
-            output_hidden_states=True,
-        )
-        states.append(out.hidden_states[layer])
-        last = out.last_hidden_state[:, -1]
-    return prompt, torch.cat(states, dim=1), torch.cat(alive, dim=1)[:, 1:]

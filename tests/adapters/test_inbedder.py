@@ -1,5 +1,7 @@
 """InBedder's read-outs on tiny random decoders and masked models, against raw forward passes and transformers' own generation."""
 
+import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.inbedder.encoder import NEUTRAL_QUESTION, TEMPLATE, InBedder, framed, resolved
+from adapters.inbedder.generation import generate
 from bench.encoder import Item
 from bench.errors import UsageError
 from tests.tiny import tiny_folder
@@ -121,16 +124,14 @@ def test_generated_read_outs_follow_transformers_own_greedy_generation(encoder, 
 
 
 def test_nothing_is_read_from_a_special_token_on(encoder, folders, monkeypatch):
-    from adapters.inbedder.encoder import generate
-
     inbedder = encoder("llama", readout="avg-gen", new_tokens=6)
     network = inbedder._backbone().load()
     ids = torch.tensor([network.tokenizer(prompt_of("rain"))["input_ids"]])
     prompt, states = generated(folders["llama"], prompt_of("rain"), 6)
     with torch.inference_mode():
-        _, kept, alive = generate(network, ids, torch.ones_like(ids), -1, 6)
-    assert alive.sum() == len(states)
-    np.testing.assert_allclose(kept[0][alive[0].bool()].numpy(), torch.stack(states).numpy(), **CLOSE)
+        made = generate(network, ids, torch.ones_like(ids), 6)
+    kept = made.states[0][made.alive[0, : made.states.shape[1]].bool()]
+    np.testing.assert_allclose(kept.numpy(), torch.stack(states).numpy(), **CLOSE)
     monkeypatch.setattr(type(network.tokenizer), "all_special_ids", list(range(network.model.config.vocab_size)))
     np.testing.assert_allclose(inbedder.encode(["rain"], instruction=QUESTION)[0], prompt[-1].numpy(), **CLOSE)
 
@@ -192,3 +193,28 @@ def test_order_batching_and_odd_texts_do_not_matter(encoder, kind, readout):
     assert np.isfinite(together).all()
     np.testing.assert_allclose(found.encode(texts[::-1], instruction=QUESTION)[::-1], together, **CLOSE)
     np.testing.assert_allclose(np.vstack([found.encode([text], instruction=QUESTION) for text in texts]), together, **CLOSE)
+
+
+@pytest.mark.parametrize(("kind", "readout"), [("llama", "auto"), ("opt", "auto"), ("opt", "avg-all"), ("roberta", "auto")])
+def test_the_padding_side_of_the_checkpoint_does_not_matter(encoder, folders, tmp_path, kind, readout):
+    expected = encoder(kind, readout=readout).encode(TEXTS, instruction=QUESTION)
+    for side in ("left", "right"):
+        folder = shutil.copytree(folders[kind], tmp_path / side)
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": side, "truncation_side": side}))
+        found = InBedder(str(folder), readout=readout, dtype="float32", device="cpu").encode(TEXTS, instruction=QUESTION)
+        np.testing.assert_allclose(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_it_equals_a_left_padded_batch_read_at_its_last_column(encoder, folders, kind):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folders[kind], padding_side="left")
+    batch = tokenizer([prompt_of(text) for text in TEXTS], padding=True, return_tensors="pt")
+    positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        model = AutoModelForCausalLM.from_pretrained(folders[kind]).eval()
+        asked = {"attention_mask": batch["attention_mask"], "position_ids": positions, "output_hidden_states": True}
+        states = model(batch["input_ids"], **asked).hidden_states[-1]
+    np.testing.assert_allclose(encoder(kind).encode(TEXTS, instruction=QUESTION), states[:, -1].numpy(), **CLOSE)
