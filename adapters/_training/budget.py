@@ -1,0 +1,78 @@
+"""The budget: token positions through the network that is trained, padding not counted, the same for every method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.errors import UsageError
+
+_WINDOW = 16
+"""Batches whose examples are sorted by length together: enough to leave little padding, few enough to stay random."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Token positions that training took.
+
+    Attributes:
+        trained: Through the network that is trained.
+        inference: Through networks that are not: teachers, generators, frozen decoders.
+    """
+
+    trained: int = 0
+    inference: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(self.trained + other.trained, self.inference + other.inference)
+
+
+def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int) -> list[list[int]]:
+    """Return batches of example numbers that spend the budget, over as many shuffled epochs as it takes.
+
+    Examples of similar length share a batch, so that little padding is computed; the order of the batches is random.
+
+    Args:
+        lengths: Token positions of each example.
+        budget: Most token positions in all batches together; less than one example of it is left over.
+        size: Examples per batch; the shortest batch may hold fewer.
+        seed: Of the shuffling.
+
+    Raises:
+        UsageError: There is no example, or the budget is less than the first one drawn.
+    """
+    rng = np.random.default_rng(seed)
+    if not lengths or size < 1:
+        raise UsageError(f"expected examples and a batch size of at least 1, got {len(lengths)} examples and size {size}")
+    chosen: list[int] = []
+    left = budget
+    while left >= 0:
+        for i in rng.permutation(len(lengths)):
+            left -= lengths[i]
+            if left < 0:
+                break
+            chosen.append(int(i))
+    if not chosen:
+        raise UsageError(f"a budget of {budget} token positions does not hold one example: give at least {max(lengths)}")
+    made: list[list[int]] = []
+    for start in range(0, len(chosen), _WINDOW * size):
+        window = sorted(chosen[start : start + _WINDOW * size], key=lambda i: lengths[i])
+        made += [window[k : k + size] for k in range(0, len(window), size)]
+    return [made[i] for i in rng.permutation(len(made))]
+
+
+def portions(lengths: Sequence[int], positions: int) -> list[list[int]]:
+    """Cut a batch into portions that fit into memory: longest first, each at most ``positions`` positions with its padding.
+
+    Args:
+        lengths: Token positions of each example of the batch.
+        positions: Positions computed at once; a single longer example is a portion of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    made: list[list[int]] = []
+    for i in order:
+        if made and lengths[made[-1][0]] * (len(made[-1]) + 1) <= positions:
+            made[-1].append(i)
+        else:
+            made.append([i])
+    return made

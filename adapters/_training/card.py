@@ -1,0 +1,72 @@
+"""The card of a checkpoint: how it was made, so that it can be made again."""
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from adapters._backbone import Network
+from adapters._checkpoint import CARD
+from adapters._training.loop import Fitted, Training
+from bench.files import write_whole
+
+
+@dataclass(frozen=True)
+class Material:
+    """One data set that was trained on.
+
+    Attributes:
+        id: Its id, with configuration and split.
+        licence: Its licence, as far as it is known.
+        rows: Rows that were used.
+        pin: Kind of place it came from, and the hash or commit of its content.
+    """
+
+    id: str
+    licence: str
+    rows: int
+    pin: Mapping[str, str]
+
+
+def write_card(
+    folder: Path, training: Training, fitted: Fitted, network: Network, data: Sequence[Material], more: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``card.json``.
+
+    Args:
+        folder: The checkpoint.
+        training: What the training was.
+        fitted: How it went.
+        network: What was trained.
+        data: What it was trained on.
+        more: Further entries of the method, such as what each stage took.
+    """
+    card = {
+        **asdict(training),
+        "backbone": training.recipe["backbone"],
+        "trained_tokens": fitted.spent.trained,
+        "inference_tokens": fitted.spent.inference,
+        "steps": len(fitted.curve),
+        "seconds": round(fitted.seconds, 1),
+        "device": network.device,
+        "processor": _processor(),
+        "dtype": network.dtype,
+        "command": " ".join(["bench", *sys.argv[1:]]),
+        "created": datetime.now(UTC).date().isoformat(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
+        "data": [asdict(material) for material in data],
+        **(more or {}),
+        "loss": fitted.thinned(),
+    }
+    write_whole(folder / CARD, (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _processor() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()

@@ -1,0 +1,253 @@
+"""The loop: batch after batch through an objective until the plan is done, in steps that a kill cannot undo."""
+
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from adapters._backbone import Network
+from adapters._training.budget import Spent
+from bench.encoder import digest
+from bench.errors import EncodingError, UsageError
+from bench.files import write_whole
+from bench.recipe import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+Part = TypeVar("Part")
+
+_SAVE_SECONDS = 60.0
+
+
+class Objective(Protocol[Part]):
+    """What is minimised. The losses of a batch's parts add up to the loss of the batch."""
+
+    def parts(self, batch: Sequence[int]) -> Sequence[Part]:
+        """Cut a batch of example numbers into what fits into memory at once."""
+        ...
+
+    def loss(self, part: Part) -> "tuple[Tensor, Spent]":
+        """Return a part's share of the loss, and the token positions it took."""
+        ...
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training is, apart from its data: what decides its outcome.
+
+    Attributes:
+        method: Name of the method, or of one of its stages.
+        recipe: Settings of the recipe, plain JSON values.
+        budget: Token positions that are allowed.
+        seed: The only source of randomness.
+    """
+
+    method: str
+    recipe: Mapping[str, Any]
+    budget: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW with warm-up and decay.
+
+    Attributes:
+        lr: Highest learning rate.
+        warmup: Share of the steps in which it rises from 0, linearly.
+        decay: "cosine" or "linear", to 0 at the end.
+        weight_decay: Of AdamW.
+        clip: Largest norm of the gradient.
+    """
+
+    lr: float
+    warmup: float = 0.03
+    decay: str = "cosine"
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How a training went.
+
+    Attributes:
+        spent: Token positions it took.
+        seconds: Time in the loop, without the time a killed process was away.
+        curve: (token positions trained, loss) after each step.
+    """
+
+    spent: Spent
+    seconds: float
+    curve: Sequence[tuple[int, float]]
+
+    def thinned(self, points: int = 100) -> list[list[float]]:
+        """Return the curve as at most so many means of neighbouring steps."""
+        width = max(math.ceil(len(self.curve) / points), 1)
+        groups = [self.curve[i : i + width] for i in range(0, len(self.curve), width)]
+        return [[group[-1][0], round(math.fsum(loss for _, loss in group) / len(group), 5)] for group in groups]
+
+
+def fit(
+    weights: "Mapping[str, Tensor]",
+    batches: Sequence[Sequence[int]],
+    objective: Objective[Part],
+    optimisation: Optimisation,
+    *,
+    network: Network,
+    state: Path,
+    training: Training,
+    progress: Progress,
+) -> Fitted:
+    """Train the weights on the batches, one step each.
+
+    With several processes (started by ``accelerate launch``) each takes some parts of every batch, and gradients are summed.
+
+    Args:
+        weights: What is trained, by name; float32, changed in place.
+        batches: Example numbers of each step, in order.
+        objective: What is minimised.
+        optimisation: How.
+        network: Says where and in which number type to compute.
+        state: File that keeps what is needed to go on; written after the first step, about once a minute, and at the end.
+        training: What decides the outcome; the state of another one is refused. Every step has a seed of its own, so that a
+            training that goes on repeats nothing and skips nothing.
+        progress: Told about steps.
+
+    Raises:
+        UsageError: The state belongs to another training.
+        EncodingError: The loss is not finite.
+    """
+    import torch
+    from accelerate import Accelerator
+    from transformers import get_scheduler
+
+    processes = Accelerator(cpu=network.device == "cpu")
+    optimizer = torch.optim.AdamW(list(weights.values()), lr=optimisation.lr, weight_decay=optimisation.weight_decay)
+    warmup = math.ceil(optimisation.warmup * len(batches))
+    scheduler = get_scheduler(optimisation.decay, optimizer, warmup, len(batches))
+    mark = digest([asdict(training), [list(batch) for batch in batches]])
+    done = _Done.read(state, mark, weights, optimizer, scheduler)
+    start = saved = time.perf_counter() - done.seconds
+    while done.steps < len(batches):
+        progress(f"{training.method}: training", done.steps, len(batches))
+        loss, spent = _step(weights, batches[done.steps], objective, processes, network, seed=_mixed(training.seed, done.steps))
+        if not math.isfinite(loss):
+            raise EncodingError(f"the loss of step {done.steps} is {loss}: lower the learning rate, or compute in float32")
+        torch.nn.utils.clip_grad_norm_(list(weights.values()), optimisation.clip)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        done.add(loss, spent, time.perf_counter() - start)
+        due = done.steps in {1, len(batches)} or time.perf_counter() - saved > _SAVE_SECONDS  # a full disk is met at once, not after hours
+        if processes.is_main_process and due:
+            done.write(state, mark, weights, optimizer, scheduler)
+            saved = time.perf_counter()
+    progress(f"{training.method}: trained", len(batches), len(batches))
+    return Fitted(done.spent, done.seconds, tuple(done.curve))
+
+
+def _step(
+    weights: "Mapping[str, Tensor]",
+    batch: Sequence[int],
+    objective: Objective[Part],
+    processes: Any,  # noqa: ANN401 - accelerate's Accelerator
+    network: Network,
+    *,
+    seed: int,
+) -> tuple[float, Spent]:
+    """Add up the gradients of a batch over its parts and over processes; return its loss and what it took."""
+    import torch
+
+    total, spent = torch.zeros(3, dtype=torch.float64), Spent()
+    with seeded(seed + processes.process_index, network.device):
+        for part in objective.parts(batch)[processes.process_index :: processes.num_processes]:
+            with autocast(network):
+                loss, took = objective.loss(part)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total[0] += loss.detach().double().cpu()
+            spent += took
+    if processes.num_processes > 1:
+        total[1], total[2] = spent.trained, spent.inference
+        total = processes.reduce(total.to(processes.device, torch.float32), "sum").double().cpu()
+        spent = Spent(round(float(total[1])), round(float(total[2])))
+        for weight in weights.values():
+            weight.grad = processes.reduce(torch.zeros_like(weight) if weight.grad is None else weight.grad, "sum")
+    return float(total[0]), spent
+
+
+@contextmanager
+def seeded(seed: int, device: str) -> "Iterator[None]":
+    """Seed torch inside, and leave its random state outside as it was."""
+    import torch
+
+    with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def autocast(network: Network) -> Any:  # noqa: ANN401 - a context
+    """Return the context in which low-rank weights in float32 work with a network of another number type."""
+    import torch
+
+    if network.dtype == "float32":
+        return nullcontext()
+    return torch.autocast(network.device.partition(":")[0], dtype=getattr(torch, network.dtype))
+
+
+def _mixed(seed: int, step: int) -> int:
+    return int(digest([seed, step])[:15], 16)
+
+
+class _Done:
+    """What a training has behind it."""
+
+    def __init__(self) -> None:
+        self.steps, self.spent, self.seconds = 0, Spent(), 0.0
+        self.curve: list[tuple[int, float]] = []
+
+    def add(self, loss: float, spent: Spent, seconds: float) -> None:
+        self.steps += 1
+        self.spent += spent
+        self.seconds = seconds
+        self.curve.append((self.spent.trained, loss))
+
+    @classmethod
+    def read(cls, path: Path, mark: str, weights: "Mapping[str, Tensor]", optimizer: Any, scheduler: Any) -> "_Done":  # noqa: ANN401
+        """Return how far an earlier call came, with weights and optimiser set to it; nothing where there was none."""
+        import torch
+
+        done = cls()
+        if not path.exists():
+            return done
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+        if kept["mark"] != mark:
+            raise UsageError(f"{path} belongs to a training with other settings, data or versions: delete it, or choose another --out")
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(kept["weights"][name])
+        optimizer.load_state_dict(kept["optimizer"])
+        scheduler.load_state_dict(kept["scheduler"])
+        done.steps, done.spent, done.seconds = kept["steps"], Spent(*kept["spent"]), kept["seconds"]
+        done.curve = [(int(tokens), float(loss)) for tokens, loss in kept["curve"]]
+        return done
+
+    def write(self, path: Path, mark: str, weights: "Mapping[str, Tensor]", optimizer: Any, scheduler: Any) -> None:  # noqa: ANN401
+        import torch
+
+        schedule = {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"}
+        kept = {
+            "mark": mark, "weights": {name: weight.detach().cpu() for name, weight in weights.items()},
+            "optimizer": optimizer.state_dict(), "scheduler": {**schedule, "lr_lambdas": [None]},
+            "steps": self.steps, "spent": [self.spent.trained, self.spent.inference], "seconds": self.seconds, "curve": self.curve,
+        }  # fmt: skip
+        buffer = io.BytesIO()
+        torch.save(kept, buffer)
+        write_whole(path, buffer.getvalue())

@@ -1,0 +1,126 @@
+"""What is trained of a network, all of its weights or low-rank changes of them, and how it is saved."""
+
+import copy
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapters._backbone import Network
+from adapters._checkpoint import CONFIG, WEIGHTS
+from adapters._lora import sharing
+from bench.errors import UsageError
+from bench.files import write_whole
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_TARGETS = {
+    "llama": ("q_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"),
+    "opt": ("q_proj", "v_proj", "out_proj", "fc1", "fc2"),
+    "bert": ("query", "value", "dense"),
+    "roberta": ("query", "value", "dense"),
+    "mpnet": ("q", "v", "o", "dense"),
+    "modernbert": ("Wqkv", "Wo", "Wi"),
+}
+"""Linear layers of each architecture that get low-rank weights; for Llama, LLM2Comp's choice, taken for every method."""
+
+_LIKE = {"mistral": "llama", "qwen2": "llama", "qwen3": "llama"}
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Plain low-rank adaptation.
+
+    Attributes:
+        rank: Of the change of each weight.
+        alpha: The change is scaled by alpha / rank.
+        dropout: Share of the inputs that is dropped in training; none by default, since a budget is less than an epoch and
+            drawing the masks takes a quarter of the time on a CPU.
+
+    Source:
+        Rank, alpha and which weights: LLM2Comp's released configuration (not on k); its dropout is 0.05.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+
+    def attached(self, network: Network, *, seed: int) -> Network:
+        """Return the network with new low-rank weights in float32 that alone are trained; the given one stays as it is.
+
+        Raises:
+            UsageError: The architecture is not known.
+        """
+        import torch
+        from peft import LoraConfig, inject_adapter_in_model
+
+        out = sharing(network)
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets(out.model))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            inject_adapter_in_model(config, out.model)
+        for name, weight in out.model.named_parameters():
+            weight.requires_grad_("lora_" in name)
+            if "lora_" in name:
+                weight.data = weight.data.float()
+        out.model.train()
+        return out
+
+    def save(self, network: Network, folder: Path, base: str) -> None:
+        """Write the low-rank weights, in bfloat16, and their configuration.
+
+        Args:
+            network: What ``attached`` gave.
+            folder: Where to.
+            base: Source of the backbone, for ``base_model_name_or_path``.
+        """
+        import torch
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save
+
+        state = get_peft_model_state_dict(network.model)
+        prefixed = {f"base_model.model.{name}": tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in state.items()}
+        config = {
+            "peft_type": "LORA", "base_model_name_or_path": base, "r": self.rank, "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout, "target_modules": targets(network.model), "bias": "none", "inference_mode": True,
+        }  # fmt: skip
+        write_whole(folder / WEIGHTS, save(prefixed, metadata={"format": "pt"}))
+        write_whole(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+
+
+def unfrozen(network: Network) -> Network:
+    """Return a copy of the network in float32 whose weights are all trained, input embeddings included."""
+    out = replace(network, model=copy.deepcopy(network.model).float())  # type: ignore[no-untyped-call]
+    out.model.requires_grad_().train()
+    return out
+
+
+def trained(network: Network) -> "dict[str, nn.Parameter]":
+    """Return what is trained of a network, by name."""
+    return {name: weight for name, weight in network.model.named_parameters() if weight.requires_grad}
+
+
+def save_whole(network: Network, folder: Path) -> None:
+    """Write a whole model, in the number type the computation had, with its tokenizer: an ordinary folder of transformers.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    import torch
+
+    network.model.to(getattr(torch, network.dtype)).save_pretrained(folder)
+    network.tokenizer.save_pretrained(folder)
+
+
+def targets(model: "nn.Module") -> str:
+    """Return the pattern of the linear layers that get low-rank weights: those of the layers, none of a head.
+
+    Raises:
+        UsageError: The architecture is not known.
+    """
+    kind = str(model.config.model_type)  # type: ignore[union-attr]  # every model of transformers has a config
+    names = _TARGETS.get(_LIKE.get(kind, kind))
+    if names is None:
+        raise UsageError(f"expected a backbone of one of {', '.join(sorted({*_TARGETS, *_LIKE}))} to train, got {kind!r}")
+    return rf"(.*\.)?layers?\.\d+\.(.*\.)?({'|'.join(names)})"
