@@ -1,6 +1,7 @@
 """The loop: batch after batch through an objective until the plan is done, in steps that a kill cannot undo."""
 
 import io
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Part = TypeVar("Part")
+
+log = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 60.0
 
@@ -150,8 +153,16 @@ def fit(
         if processes.is_main_process and due:
             done.write(state, mark, weights, optimizer, scheduler)
             saved = time.perf_counter()
+            log.info("%s: step %d of %d, %d tokens, loss %.3f", training.method, done.steps, len(batches), done.spent.trained, loss)
     progress(f"{training.method}: trained", len(batches), len(batches))
     return Fitted(done.spent, done.seconds, tuple(done.curve))
+
+
+def main_process() -> bool:
+    """Say whether this is the process that writes files, of those that ``accelerate launch`` started."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
 
 
 def _step(

@@ -14,7 +14,7 @@ from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches, portions
 from adapters._training.card import write_card
-from adapters._training.loop import Optimisation, Training, fit
+from adapters._training.loop import Optimisation, Training, fit, main_process
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.inbedder.encoder import TEMPLATE, TEMPLATE_WITHOUT_INPUT
 from adapters.inbedder.triples import OPEN, Source, Triple, mixed
@@ -81,6 +81,8 @@ class Recipe:
             training=training,
             progress=progress,
         )
+        if not main_process():
+            return out
         if self.lora:
             Lora().save(network, out, self.backbone)
         else:

@@ -1,0 +1,85 @@
+"""``bench train``: what it is asked for, before anything is trained."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.errors import UsageError
+from bench.recipe import Recipe
+from bench.registry import load_recipe, recipe_names
+
+
+@dataclass(frozen=True)
+class Copying:
+    """A recipe that writes down what it was asked for."""
+
+    text: str = "a"
+    rate: float = 0.5
+    device: str = field(default="auto", compare=False)
+    dtype: str = field(default="auto", compare=False)
+
+    def train(self, out, *, budget, seed, load, progress):
+        progress("copying", 1, 1)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "asked.json").write_text(json.dumps([self.text, self.rate, self.device, budget, seed]))
+        return out
+
+
+class NoRecipe:
+    pass
+
+
+COPYING = f"{__name__}:Copying"
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *options: CliRunner().invoke(app, ["train", *options])
+
+
+def test_a_recipe_gets_what_the_command_line_says(bench):
+    done = bench(COPYING, "--budget", "20_000", "--seed", "7", "--device", "cpu", "--set", "text=b", "--set", "rate=2", "--out", "made")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip() == "made"
+    assert json.loads(Path("made/asked.json").read_text()) == ["b", 2, "cpu", 20_000, 7]
+
+
+@pytest.mark.parametrize(("budget", "tokens"), [("S", 1_000_000), ("l", 50_000_000), ("1,234", 1234)])
+def test_budgets_have_names(bench, budget, tokens):
+    plan = json.loads(bench(COPYING, "--budget", budget, "--dry-run", "--json").stdout)
+    assert plan["budget"] == tokens
+    assert plan["recipe"]["text"] == "a"
+    assert not list(Path.cwd().iterdir())  # a dry run writes nothing
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("inbeder",),
+        (f"{__name__}:Missing",),
+        (f"{__name__}:NoRecipe",),
+        (COPYING, "--budget", "0"),
+        (COPYING, "--budget", "many"),
+        (COPYING, "--set", "text"),
+        (COPYING, "--set", "colour=1"),
+        (COPYING, "--set", 'rate="fast"'),
+    ],
+)
+def test_a_call_that_is_off_ends_with_one_line_and_code_2(bench, options):
+    done = bench(*options)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.strip().count("\n") == 0
+
+
+def test_every_registered_recipe_can_be_made():
+    assert recipe_names()
+    for name in recipe_names():
+        assert isinstance(load_recipe(name), Recipe)
+    with pytest.raises(UsageError, match="did you mean 'inbedder'"):
+        load_recipe("inbeder")
