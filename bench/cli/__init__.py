@@ -1,17 +1,18 @@
 """The command line. Results go to stdout, everything else to stderr; heavy imports are made where a command needs them."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli import console
+from bench.cli.clusters import clusters
 from bench.cli.data import app as data_app
+from bench.cli.loading import load_encoders, vector_store
 from bench.cli.options import Data, Device, Dtype, Json, Models, Results, Sets, Suite, Tasks, Verbose, errors, start
+from bench.cli.train import train
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     with errors():
         start(data, verbose=verbose)
         seeds = [_integer(s) for s in seed.split(",")]
-        encoders = _load_encoders(model, {"device": device, "dtype": dtype}, set_)
+        encoders = load_encoders(model, {"device": device, "dtype": dtype}, set_)
         tasks = _load_tasks(suite, task, limit)
         from bench.store import Store
 
@@ -96,24 +97,45 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
             raise typer.Exit(1)
 
 
-@app.command(epilog="Examples: `bench report` · `bench report --results DIR --out DIR` · `bench report --format csv > table.csv`")
-def report(
+@app.command(
+    epilog="Examples:\n\n`bench report`\n\n`bench report -m quip,dino --format tex --table families`\n\n"
+    "`bench report --compare OTHER_RESULTS`\n\n`bench report --published --task STSBenchmark`"
+)
+def report(  # noqa: PLR0913, PLR0917 - one parameter an option
+    model: Annotated[str, typer.Option("--model", "-m", help="Encoders to report on, comma-separated; all by default.")] = "",
+    task: Annotated[str, typer.Option("--task", "-t", help="Tasks to report on, comma-separated; all by default.")] = "",
     results: Results = Path("results"),
-    out: Annotated[Path, typer.Option("--out", help="Folder for tables and figures.", file_okay=False)] = Path("reports"),
-    form: Annotated[str, typer.Option("--format", help="Print the main table instead: md, csv or json.")] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for what is written. [default: reports]", file_okay=False, show_default=False)
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="Print tables as md, csv, tex, json or html; with --out, write a file each.")] = "",
+    table: Annotated[str, typer.Option("--table", help="Tables to print, comma-separated, or all. [default: by-task]")] = "",
+    compare: Annotated[
+        Path | None, typer.Option("--compare", help="Folder of other results: print what changed since.", exists=True, file_okay=False)
+    ] = None,
+    published: Annotated[bool, typer.Option("--published", help="Print published numbers instead, of the tasks named.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Write tables and figures from the results; nothing is computed again."""
+    """Write tables, figures and a page from the results; nothing is computed again."""
     with errors():
         start(None, verbose=verbose)
-        from bench import report as reports
-        from bench.store import Store
+        from bench.cli.report import Wanted, show
 
-        if form:
-            print(reports.table(Store(results), form), end="")
-            return
-        for path in reports.build(Store(results), out):
-            print(path)
+        show(Wanted(results, _names(model), _names(task), _names(table), form, out, compare, published=published))
+
+
+app.command(
+    epilog="Examples:\n\n`bench train inbedder --budget S`\n\n`bench train inbedder --budget 20000 --set lr=5e-4 --out /tmp/try`\n\n"
+    "`accelerate launch -m bench train inbedder --budget L`"
+)(train)
+
+
+app.command(
+    epilog="Examples:\n\n`bench clusters --texts reviews.txt`\n\n"
+    "`bench clusters --texts tickets.csv --column message -i 'What does the customer want?' -i 'How does the customer feel?'`\n\n"
+    "`bench clusters --texts pypi/zaragoza-construction-faq:train --k 8 --out faq`\n\n"
+    "`bench clusters -m hashing --texts log.jsonl.gz --column line --limit 0 --json | jq .words`"
+)(clusters)
 
 
 @app.command(epilog="Examples: `bench check -m dino` · `bench check -m my_package.my_file:MyEncoder`")
@@ -131,7 +153,7 @@ def check(
         from bench.testing import run_checks
 
         failed = 0
-        for name, encoder in _load_encoders(model, {"device": device, "dtype": dtype}, set_).items():
+        for name, encoder in load_encoders(model, {"device": device, "dtype": dtype}, set_).items():
             for outcome in run_checks(encoder):
                 failed += outcome.status == "failed"
                 if as_json:
@@ -152,31 +174,15 @@ def new(name: Annotated[str, typer.Argument(help="Name of the method, in lower c
             print(line)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
 def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
         raise UsageError(f"--seed takes whole numbers separated by commas, got {text!r}") from error
-
-
-def _load_encoders(names: str, defaults: Mapping[str, str], sets: list[str]) -> "dict[str, Encoder]":
-    from bench.registry import expand, has_field, load_encoder
-
-    encoders = {name: load_encoder(name) for name in expand([n for n in names.split(",") if n])}
-    if not encoders:
-        raise UsageError("--model names no encoder; give names separated by commas, or all")
-    changes: dict[str, dict[str, str]] = {
-        name: {field: value for field, value in defaults.items() if has_field(encoder, field)} for name, encoder in encoders.items()
-    }
-    for text in sets:
-        target, equals, value = text.partition("=")
-        owner, _, field = target.rpartition(".")
-        chosen = [name for name in encoders if name == owner or (not owner and has_field(encoders[name], field))]
-        if not equals or not chosen:
-            raise UsageError(f"--set takes field=value with a setting of a chosen encoder, got {text!r} for {', '.join(encoders)}")
-        for name in chosen:
-            changes[name][field] = value
-    return {name: load_encoder(name, changes[name]) for name in encoders}
 
 
 def _load_tasks(suite: str, task: str, limit: int | None) -> "list[Task]":
@@ -193,7 +199,7 @@ def _dry_run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any,
 
     for name, encoder in encoders.items():
         cells = survey(name, encoder, tasks, store, seeds=seeds, force=force)
-        with _vectors(disk=True) as vectors:
+        with vector_store(disk=True) as vectors:
             console.print_plan(name, encoder, cells, vectors, as_json=as_json)
 
 
@@ -201,7 +207,7 @@ def _run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any, *, 
     from bench.runner import run as run_cells
 
     cells = []
-    with _vectors(disk=cache) as vectors, console.progress() as bars:
+    with vector_store(disk=cache) as vectors, console.progress() as bars:
         for cell in run_cells(encoders, tasks, store, vectors, progress=bars, **options):
             cells.append(cell)
             if as_json:
@@ -209,18 +215,3 @@ def _run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any, *, 
             else:
                 console.note_cell(cell.row())
     return cells
-
-
-@contextmanager
-def _vectors(*, disk: bool) -> Iterator[Any]:
-    from bench.assets import cache_dir
-    from bench.vectors import Vectors
-
-    size = os.environ.get("BENCH_CACHE_GB", "8")
-    if not size.replace(".", "", 1).isdecimal():
-        raise UsageError(f"BENCH_CACHE_GB takes a number of gigabytes, got {size!r}")
-    vectors = Vectors(cache_dir() / "vectors" if disk else None, limit=int(float(size) * 2**30))
-    try:
-        yield vectors
-    finally:
-        vectors.close()

@@ -17,22 +17,23 @@ from bench.errors import BenchError, UsageError
 def _encoders(incomplete: str) -> list[str]:
     from bench.registry import encoder_names
 
-    return _completed(incomplete, ["all", *encoder_names()])
+    return completed(incomplete, ["all", *encoder_names()])
 
 
 def _suites(incomplete: str) -> list[str]:
     from bench.tasks import SUITES
 
-    return _completed(incomplete, SUITES)
+    return completed(incomplete, SUITES)
 
 
 def _tasks(incomplete: str) -> list[str]:
     from bench.tasks import task_names
 
-    return _completed(incomplete, task_names())
+    return completed(incomplete, task_names())
 
 
-def _completed(incomplete: str, names: Iterable[str]) -> list[str]:
+def completed(incomplete: str, names: Iterable[str]) -> list[str]:
+    """Return what a comma-separated list of names may go on as."""
     head, comma, last = incomplete.rpartition(",")
     return [f"{head}{comma}{name}" for name in names if name.startswith(last)]
 

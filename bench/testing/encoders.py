@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.encoder import (
+    AnsweringEncoder,
     Batch,
     Encoder,
     Item,
     QuestionEncoder,
+    ReadableEncoder,
     StreamingEncoder,
     TokenEncoder,
     TokenStates,
@@ -238,6 +240,27 @@ def check_questions(encoder: Encoder) -> None:
         agree(encoder, vectors, alone, questions, f"{name} vectors alone give", "padding not masked")
 
 
+def check_answers(encoder: Encoder) -> None:
+    """Each text has one answer, on one line, the same in every call."""
+    if not isinstance(encoder, AnsweringEncoder):
+        raise _Skipped("no answers")
+    found = encoder.answer(TEXTS, instruction=INSTRUCTION)
+    if len(found) != len(TEXTS) or not all(isinstance(answer, str) and len(answer.splitlines()) <= 1 for answer in found):
+        raise ContractError(f"{len(TEXTS)} texts have the answers {found}; expected a string of one line for each")
+    if found != encoder.answer(TEXTS, instruction=INSTRUCTION):
+        raise ContractError("two equal calls give other answers; sampled without a seed, or dropout left on")
+
+
+def check_words(encoder: Encoder) -> None:
+    """Vectors are read as at most n different words each."""
+    if not isinstance(encoder, ReadableEncoder):
+        raise _Skipped("no words")
+    vectors = encoder.encode(TEXTS[:3], instruction=INSTRUCTION)
+    found = encoder.read_words(vectors, vectors.mean(axis=0), 4)
+    if len(found) != len(vectors) or any(len(words) > 4 or len(set(words)) < len(words) for words in found):
+        raise ContractError(f"{len(vectors)} vectors are read as {found}; expected at most 4 different words for each")
+
+
 CHECKS: tuple[Callable[[Encoder], None], ...] = (
     check_shape,
     check_distinct,
@@ -252,6 +275,8 @@ CHECKS: tuple[Callable[[Encoder], None], ...] = (
     check_streaming,
     check_tokens,
     check_questions,
+    check_answers,
+    check_words,
 )
 """The rules, in the order in which they are tried."""
 

@@ -165,6 +165,53 @@ def test_a_report_is_made_from_the_results_and_printed_in_other_formats(data):
     assert call("report", "--format", "docx").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("form", "sign"), [("md", "hashing |"), ("csv", ",hashing"), ("tex", r"\toprule"), ("json", '"hashing"'), ("html", "<html")]
+)
+def test_tables_are_printed_in_every_format_and_written_a_file_each(data, tmp_path, form, sign):
+    call("run", "-m", "hashing", "-t", "stsb")
+    assert sign in call("report", "--format", form, "--model", "hashing", "--task", "stsb").stdout
+    written = call("report", "--format", form, "--out", str(tmp_path / "out")).stdout.splitlines()
+    assert (tmp_path / "out" / ("index.html" if form == "html" else f"by-task.{form}")).as_posix() in written
+    assert all(Path(line).exists() for line in written)
+
+
+def test_a_report_is_cut_to_the_tables_encoders_and_tasks_named(data):
+    call("run", "-m", "hashing", "-t", "stsb")
+    assert "Cost beside quality" in call("report", "--table", "cost").stdout
+    for option, name in (("--table", "costs"), ("--model", "hasing"), ("--task", "stbs")):
+        assert call("report", "--format", "md", option, name).exit_code == 2
+
+
+def test_a_report_says_what_changed_since_other_results(data):
+    call("run", "-m", "hashing", "-t", "stsb")
+    call("run", "-m", "hashing", "-t", "stsb,stsb-paraphrase", "--results", "now")
+    shown = call("report", "--results", "now", "--compare", "results").stdout
+    assert "1 of 1 cells that both have are equal" in shown
+    assert "stsb-paraphrase" in shown
+
+
+def test_published_numbers_are_looked_up_without_any_result(data):
+    shown = call("report", "--published", "--task", "MRPC", "--format", "csv").stdout
+    assert len(shown.splitlines()) > 10
+    assert call("report", "--published", "--task", "MRCP").exit_code == 2
+
+
+def test_why_a_cell_has_no_result_is_kept_until_it_has_one(data, monkeypatch):
+    path = data / "mteb" / "stsbenchmark-sts" / "test.jsonl.gz"
+    kept = path.read_bytes()
+    call("run", "-m", "hashing", "-t", "stsb-paraphrase")
+    path.write_bytes(gzip.compress(b'{"sentence1": "a", "score": 1.0}\n'))
+    call("run", "-m", "hashing", "-t", "stsb")
+    shown = call("report", "--table", "missing").stdout
+    assert "failed" in shown
+    assert "sentence2" in shown
+    assert str(data) not in shown
+    path.write_bytes(kept)
+    call("run", "-m", "hashing", "-t", "stsb")
+    assert Store(Path("results")).absences() == []
+
+
 def test_a_report_without_results_says_what_to_do(data):
     result = call("report")
     assert result.exit_code == 2

@@ -48,6 +48,13 @@ class Sound:
         vectors = self.encode(questions)
         return QuestionVectors(vectors, -vectors)
 
+    def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
+        return [text.split()[0] if text.split() else "" for text in texts]
+
+    def read_words(self, vectors: Embeddings, origin: Embeddings, n: int) -> list[list[str]]:
+        scores = (vectors - origin) @ np.stack([_word(word) for word in ("cat", "dog", "rain")]).T
+        return [[("cat", "dog", "rain")[i] for i in (-row).argsort()][:n] for row in scores]
+
     def _states(self, text: str) -> TokenStates:
         matches = list(re.finditer(r"\S+", text))[: self.words]
         spans = np.array([(0, 0), *(match.span() for match in matches)], np.int32)
@@ -254,6 +261,21 @@ class QuestionsOfAnotherWidth(Sound):
         return QuestionVectors(wide, wide)
 
 
+class AnswersOnLines(Sound):
+    def answer(self, texts, *, instruction=""):
+        return ["yes\nno" for _ in texts]
+
+
+class AnswersByChance(Sound):
+    def answer(self, texts, *, instruction=""):
+        return [str(np.random.default_rng().integers(10**9)) for _ in texts]
+
+
+class ReadsWordsTwice(Sound):
+    def read_words(self, vectors, origin, n):
+        return [["word"] * n for _ in vectors]
+
+
 FAULTS = {
     HalfPrecision: "shape",
     DropsEmptyTexts: "shape",
@@ -283,6 +305,9 @@ FAULTS = {
     SpansOffByOne: "tokens",
     PadsLeftIn: "tokens",
     QuestionsOfAnotherWidth: "questions",
+    AnswersOnLines: "answers",
+    AnswersByChance: "answers",
+    ReadsWordsTwice: "words",
 }
 
 
@@ -300,7 +325,7 @@ def test_rules_about_what_an_encoder_does_not_offer_are_skipped():
         def encode(self, texts, *, instruction=""):
             return OnlyEncodes().encode(texts, instruction=instruction)
 
-    assert {o.name for o in run_checks(Plain()) if o.status == "skipped"} == {"streaming", "tokens", "questions"}
+    assert {o.name for o in run_checks(Plain()) if o.status == "skipped"} == {"streaming", "tokens", "questions", "answers", "words"}
     check_encoder(Plain())
 
 

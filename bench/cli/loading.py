@@ -1,0 +1,58 @@
+"""What commands that encode load: encoders by name with their settings, and the store of vectors."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.encoder import Encoder
+    from bench.vectors import Vectors
+
+
+def load_encoders(names: str, defaults: Mapping[str, str], sets: list[str]) -> "dict[str, Encoder]":
+    """Return the encoders that ``--model`` names, with the settings that ``--set`` changes.
+
+    Args:
+        names: Names separated by commas.
+        defaults: Values of settings by field, for encoders that have them.
+        sets: ``field=value`` or ``encoder.field=value``.
+
+    Raises:
+        UsageError: No such encoder or setting.
+    """
+    from bench.registry import expand, has_field, load_encoder
+
+    encoders = {name: load_encoder(name) for name in expand([n for n in names.split(",") if n])}
+    if not encoders:
+        raise UsageError("--model names no encoder; give names separated by commas, or all")
+    changes: dict[str, dict[str, str]] = {
+        name: {field: value for field, value in defaults.items() if has_field(encoder, field)} for name, encoder in encoders.items()
+    }
+    for text in sets:
+        target, equals, value = text.partition("=")
+        owner, _, field = target.rpartition(".")
+        chosen = [name for name in encoders if name == owner or (not owner and has_field(encoders[name], field))]
+        if not equals or not chosen:
+            raise UsageError(f"--set takes field=value with a setting of a chosen encoder, got {text!r} for {', '.join(encoders)}")
+        for name in chosen:
+            changes[name][field] = value
+    return {name: load_encoder(name, changes[name]) for name in encoders}
+
+
+@contextmanager
+def vector_store(*, disk: bool) -> "Iterator[Vectors]":
+    """Yield the store of vectors, of the size that BENCH_CACHE_GB allows; in memory where it is not to be on disk."""
+    from bench.assets import cache_dir
+    from bench.vectors import Vectors
+
+    size = os.environ.get("BENCH_CACHE_GB", "8")
+    if not size.replace(".", "", 1).isdecimal():
+        raise UsageError(f"BENCH_CACHE_GB takes a number of gigabytes, got {size!r}")
+    vectors = Vectors(cache_dir() / "vectors" if disk else None, limit=int(float(size) * 2**30))
+    try:
+        yield vectors
+    finally:
+        vectors.close()

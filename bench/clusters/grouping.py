@@ -1,0 +1,219 @@
+"""From texts to clusters: embedded, grouped by k-means, laid out on a map, and named.
+
+Source:
+    Peng et al., Answer is All You Need (ACL 2024), and zhang-yu-wei/InBedder at 3d95d4fa: k-means with ten starts; key words by
+    TF-IDF over the clusters' answers, and by the language-model head from cluster mean minus corpus mean. Ours: directions from
+    the corpus mean are what is clustered, answers are the likeliest ones, and stop words are left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.cache import CachedEncoder, Progress, silent
+from bench.clusters.keywords import stop_words, telling
+from bench.encoder import AnsweringEncoder, Embeddings, Encoder, Item, ReadableEncoder, unwrapped
+from bench.errors import UsageError
+
+AUTO = 0
+"""As a number of clusters: take the one with the best mean silhouette."""
+
+TRIED = (4, 5, 6, 8, 10, 12, 15, 20)
+"""Numbers of clusters that are tried, up to a third of the different texts; the silhouette alone would often take two or three."""
+
+WORDS = 10
+"""Key words of a cluster from each source."""
+
+_AT_ONCE = 128  # texts answered between two steps of the progress bar
+_FEW = 10  # texts, fewer of which have no neighbourhoods to draw
+_SAMPLE = 2000  # texts the silhouette is measured on
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Texts that lie together.
+
+    Attributes:
+        members: Numbers of its texts, the nearest to its centre first.
+        words: Key words by where they are from, the strongest first: "answers", "head" (where the encoder has them), "texts".
+    """
+
+    members: tuple[int, ...]
+    words: Mapping[str, tuple[str, ...]]
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """The key words it is called by: those of the answers, then of the texts."""
+        return tuple(dict.fromkeys([*self.words.get("answers", ()), *self.words["texts"]]))
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Texts grouped under one instruction.
+
+    Attributes:
+        instruction: What the embeddings were for; "" is none.
+        clusters: The largest first.
+        answers: The encoder's answer to each text; empty where it gives none.
+        places: Where each text is on the map, float32 (n, 2).
+        silhouettes: Mean silhouette of every number of clusters that was tried; empty where it was given.
+    """
+
+    instruction: str
+    clusters: tuple[Cluster, ...]
+    answers: tuple[str, ...]
+    places: NDArray[np.float32]
+    silhouettes: Mapping[int, float]
+
+    @property
+    def assigned(self) -> NDArray[np.int64]:
+        """The cluster of each text, counted from 0, int64 (n,)."""
+        found = np.empty(len(self.places), np.int64)
+        for number, cluster in enumerate(self.clusters):
+            found[list(cluster.members)] = number
+        return found
+
+
+def grouped(
+    encoder: CachedEncoder, texts: Sequence[str], instructions: Sequence[str], *, k: int = AUTO, seed: int = 42, progress: Progress = silent
+) -> list[Grouping]:
+    """Return the texts grouped under each instruction.
+
+    Args:
+        encoder: Gives the embeddings; the encoder in it gives answers and words where it can.
+        texts: The texts, none blank.
+        instructions: One or more; "" is none.
+        k: Number of clusters, or AUTO.
+        seed: Of k-means and of the map.
+        progress: Told what is being done.
+
+    Raises:
+        UsageError: There are fewer different texts than clusters.
+        EncodingError: The encoder gives no embeddings.
+    """
+    different = len(set(texts))
+    if different < max(k, 2):
+        needed = f"{max(k, 2)} different texts for {k} clusters" if k else "2 different texts"
+        raise UsageError(f"expected at least {needed}, got {different}: give more texts{' or a smaller k' * (k > 2)}")
+    # All together, so that the instructions asked of a text share its computation.
+    encoder.add(encoder.missing(Item(text, instruction) for instruction in instructions for text in texts))
+    return [_grouped(encoder, texts, instruction, k, seed, progress) for instruction in instructions]
+
+
+def _grouped(encoder: CachedEncoder, texts: Sequence[str], instruction: str, k: int, seed: int, progress: Progress) -> Grouping:
+    vectors = encoder.encode(texts, instruction=instruction)
+    points = directions(vectors)
+    labels, silhouettes = _clustered(points, k, seed, progress)
+    progress("drawing the map", 0, 1)
+    places = laid_out(points, seed)
+    members = _nearest_first(points, labels)
+    answers = _answers(encoder.inner, texts, instruction, progress)
+    words = _words(encoder.inner, vectors, instruction, members, texts, answers)
+    clusters = tuple(Cluster(tuple(found), named) for found, named in zip(members, words, strict=True))
+    return Grouping(instruction, clusters, tuple(answers), places, silhouettes)
+
+
+def directions(vectors: Embeddings) -> NDArray[np.float64]:
+    """Return the directions in which the vectors lie from their mean: float64 (n, dim), of length 1, or 0 at the mean itself."""
+    away = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    lengths = np.linalg.norm(away, axis=1, keepdims=True)
+    return away / np.where(lengths > 0, lengths, 1)  # type: ignore[no-any-return]
+
+
+def _clustered(points: NDArray[np.float64], k: int, seed: int, progress: Progress) -> tuple[NDArray[np.int64], dict[int, float]]:
+    """Return the cluster of each point, and the silhouettes of the numbers of clusters that were tried."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    different = len(np.unique(points, axis=0))
+    tried = [k] if k else [n for n in TRIED if n <= different // 3] or [max(2, different // 3)]
+    found: dict[int, NDArray[np.int64]] = {}
+    silhouettes: dict[int, float] = {}
+    for done, number in enumerate(tried):
+        progress("clustering", done, len(tried))
+        with threadpool_limits(1):  # sums, and so clusters, would depend on the number of threads
+            found[number] = KMeans(min(number, different), n_init=10, random_state=seed).fit_predict(points)
+        if len(tried) > 1:
+            value = _silhouette(points, found[number], seed)
+            silhouettes |= {} if value is None else {number: value}
+    best = max(silhouettes, key=lambda number: silhouettes[number]) if silhouettes else tried[0]
+    return found[best], silhouettes
+
+
+def _silhouette(points: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> float | None:
+    """Return the mean silhouette, measured on a sample where there are many points; None if the sample has one cluster only."""
+    from sklearn.metrics import silhouette_score
+    from threadpoolctl import threadpool_limits
+
+    rows = np.random.default_rng(seed).permutation(len(points))[:_SAMPLE]
+    if len(np.unique(labels[rows])) < 2:
+        return None
+    with threadpool_limits(1):
+        return float(silhouette_score(points[rows], labels[rows]))
+
+
+def laid_out(points: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
+    """Return a place on a map for each point, near ones near each other: float32 (n, 2), by t-SNE, or by PCA where there are few."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    n, width = len(points), min(50, *points.shape)
+    with threadpool_limits(1):
+        if width < 2:
+            return np.asarray(np.hstack([points, np.zeros_like(points)])[:, :2], np.float32)
+        main = PCA(width, svd_solver="full").fit_transform(points)
+        if n < _FEW:
+            return np.asarray(main[:, :2], np.float32)
+        drawn = TSNE(perplexity=min(30, (n - 1) / 3), metric="cosine", init="pca", random_state=seed, n_jobs=1).fit_transform(main)
+        return np.asarray(drawn, np.float32)
+
+
+def _nearest_first(points: NDArray[np.float64], labels: NDArray[np.int64]) -> list[list[int]]:
+    """Return the members of each cluster, the nearest to its centre first; the largest cluster first."""
+    members = []
+    for label in np.unique(labels):
+        inside = np.flatnonzero(labels == label)
+        distances = np.linalg.norm(points[inside] - points[inside].mean(axis=0), axis=1).round(9)
+        members.append([int(i) for i in inside[distances.argsort(kind="stable")]])
+    return sorted(members, key=lambda found: (-len(found), min(found)))
+
+
+def _answers(encoder: Encoder, texts: Sequence[str], instruction: str, progress: Progress) -> list[str]:
+    """Return the answer to each text, asked once for each different one, the longest first, as they take the longest."""
+    inner = unwrapped(encoder)
+    if not isinstance(inner, AnsweringEncoder):
+        return []
+    different = sorted(dict.fromkeys(texts), key=lambda text: -len(text))
+    found: dict[str, str] = {}
+    for start in range(0, len(different), _AT_ONCE):
+        progress("answering", start, len(different))
+        some = different[start : start + _AT_ONCE]
+        found |= zip(some, inner.answer(some, instruction=instruction), strict=True)
+    return [found[text] for text in texts]
+
+
+def _words(
+    encoder: Encoder, vectors: Embeddings, instruction: str, groups: Sequence[Sequence[int]], texts: Sequence[str], answers: Sequence[str]
+) -> list[dict[str, tuple[str, ...]]]:
+    """Return the key words of each group by source; words of the instruction say nothing about a group, and are left out."""
+    stops = stop_words(instruction)
+    found: dict[str, list[tuple[str, ...]]] = {}
+    if answers:
+        found["answers"] = telling([[answers[i] for i in group] for group in groups], WORDS, stops)
+    inner = unwrapped(encoder)
+    if isinstance(inner, ReadableEncoder):
+        means = np.stack([vectors[list(group)].mean(axis=0) for group in groups])
+        read = inner.read_words(means, vectors.mean(axis=0), 4 * WORDS)
+        found["head"] = [tuple(word for word in words if word.lower() not in stops)[:WORDS] for words in read]
+    found["texts"] = telling([[texts[i] for i in group] for group in groups], WORDS, stop_words())
+    return [dict(zip(found, own, strict=True)) for own in zip(*found.values(), strict=True)]
+
+
+def agreement(one: Grouping, other: Grouping) -> float:
+    """Return the adjusted mutual information of two groupings of the same texts: 1 where they are equal, about 0 by chance."""
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    return float(adjusted_mutual_info_score(one.assigned, other.assigned))

@@ -1,0 +1,51 @@
+"""The map: the same bytes every time, and labels that do not lie on each other."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.clusters.figure import picture, spread
+from bench.clusters.grouping import Cluster, Grouping
+
+FRAME = (0.0, 0.0, 500.0, 500.0)
+
+
+def overlaps(boxes):
+    gaps = np.abs(boxes[:, None, :2] - boxes[None, :, :2])
+    over = (boxes[:, None, 2:] + boxes[None, :, 2:] - gaps > 1e-6).all(axis=2)
+    return int(np.triu(over, 1).sum())
+
+
+@given(st.lists(st.tuples(st.floats(100, 400), st.floats(100, 400)), min_size=1, max_size=12))
+def test_labels_are_moved_apart_within_the_frame(middles):
+    boxes = np.array([[x, y, 50.0, 12.0] for x, y in middles])
+    made = spread(boxes, FRAME)
+    assert overlaps(made) == 0
+    assert np.array_equal(made[:, 2:], boxes[:, 2:])
+    assert (made[:, :2] - made[:, 2:] >= -1e-9).all()
+    assert (made[:, :2] + made[:, 2:] <= 500 + 1e-9).all()
+
+
+def test_labels_that_have_room_stay_where_they_are():
+    boxes = np.array([[60.0, 60, 50, 10], [60, 90, 50, 10], [300, 300, 50, 10]])
+    assert np.array_equal(spread(boxes, FRAME), boxes)
+
+
+def made(k, instruction="", words=("a", "b"), n=60):
+    rng = np.random.default_rng(0)
+    members = np.array_split(np.arange(n), k)
+    clusters = tuple(Cluster(tuple(map(int, found)), {"texts": words}) for found in members)
+    return Grouping(instruction, clusters, (), rng.normal(size=(n, 2)).astype(np.float32), {})
+
+
+@pytest.mark.parametrize("k", [1, 8, 30])
+def test_the_same_groupings_give_the_same_bytes(k):
+    pictures = [picture([made(k), made(2, "Why $x$?")]) for _ in range(2)]
+    assert pictures[0].png == pictures[1].png
+    assert pictures[0].svg == pictures[1].svg
+    assert pictures[0].png.startswith(b"\x89PNG")
+
+
+def test_words_in_any_script_and_of_any_length_can_be_drawn():
+    assert picture([made(3, "好吗 " * 60, ("素晴らしい", "x" * 200, "$_^"))] * 4).png

@@ -1,0 +1,107 @@
+"""What is read of the user's files."""
+
+import gzip
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.clusters import read_texts
+from bench.errors import UsageError
+
+
+@pytest.fixture
+def file(tmp_path):
+    def made(name, content):
+        data = content if isinstance(content, bytes) else content.encode()
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return str(tmp_path / name)
+
+    return made
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.log", "a", "a.txt.gz", "two.dots.txt.gz"])
+def test_every_line_that_is_not_blank_is_a_text(file, name):
+    read = read_texts(file(name, "\ufeffone\r\n\n  \ntwo, three\n"))
+    assert (read.texts, read.blank, read.whole, read.column) == (("one", "two, three"), 2, 2, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", '{"id": 1, "text": "one\\ntwo"}\n\n{"id": 2, "text": null}\n{"id": 3}\n'),
+        ("a.jsonl.gz", '{"id": 1, "text": "one\\ntwo"}\n{"id": 2, "text": ""}\n{"id": 3}\n'),
+        ("a.csv", 'id,text\n1,"one\ntwo"\n2,\n3\n'),
+        ("a.TSV", 'id\ttext\n1\t"one\ntwo"\n2\t\n3\n'),
+    ],
+)
+def test_a_column_is_read_and_its_empty_cells_are_blank(file, name, content):
+    read = read_texts(file(name, content))
+    assert (read.texts, read.blank, read.column) == (("one\ntwo",), 2, "text")
+    with pytest.raises(UsageError, match="--column"):
+        read_texts(file(name, content), column="id") if "json" in name else read_texts(file("b.csv", "a,b\n1,2\n"))
+
+
+def test_the_only_column_needs_no_name(file):
+    assert read_texts(file("a.csv", "remark\ngood\nbad\n")).texts == ("good", "bad")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "told"),
+    [
+        ("a.csv", "text,b\nx,y\n", "txet", "'text'"),
+        ("a.csv", "a,b\nx,y\n", "", "a, b"),
+        ("a.csv", "", "", "header"),
+        ("a.csv", "text\n", "", "rows"),
+        ("a.txt", "x\n", "text", "lines"),
+        ("a.txt", " \n\n", "", "blanks"),
+        ("a.txt", b"\xff\xfe\x00", "", "UTF-8"),
+        ("a.jsonl", "[1]\n", "", "line 1"),
+        ("a.jsonl", '{"text": "x"}\n{"text"\n', "", "line 2"),
+        ("a.jsonl", '{"text": 3}\n', "", "column 'text'"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error_of_one_line_that_says_why(file, name, content, column, told):
+    with pytest.raises(UsageError) as error:
+        read_texts(file(name, content), column=column)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_a_folder_and_a_broken_archive_are_errors(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(b"no gzip")
+    for path in (tmp_path / "no.txt", tmp_path, tmp_path / "a.txt.gz"):
+        with pytest.raises(UsageError, match="cannot read"):
+            read_texts(str(path))
+
+
+def test_a_data_set_is_named_by_its_id_and_split(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "org" / "name" / "config"
+    folder.mkdir(parents=True)
+    with gzip.open(folder / "test.jsonl.gz", "wt") as out:
+        out.write(json.dumps({"question": "why?"}) + "\n")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    assert read_texts("org/name/config:test").texts == ("why?",)
+    with pytest.raises(UsageError):
+        read_texts("name:test")
+
+
+def test_a_limit_draws_the_same_texts_for_a_seed_in_their_order(file):
+    path = file("a.txt", "\n".join(map(str, range(100))))
+    read = read_texts(path, limit=10, seed=1)
+    assert read == read_texts(path, limit=10, seed=1) != read_texts(path, limit=10, seed=2)
+    assert (len(read.texts), read.whole) == (10, 100)
+    assert list(read.texts) == sorted(read.texts, key=int)
+    assert len(read_texts(path).texts) == len(read_texts(path, limit=1000).texts) == 100
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",))), min_size=1).filter(lambda texts: any(map(str.strip, texts))))
+def test_texts_of_json_lines_come_back_whatever_is_in_them(texts):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.jsonl")
+        path.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8", newline="")
+        assert read_texts(str(path)).texts == tuple(text.strip() for text in texts if text.strip())
