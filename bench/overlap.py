@@ -64,4 +64,10 @@ class Runs:
 
     def touch(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Return bool (n,): which texts share a run with these."""
-        return np.array([bool(np.isin(np.fromiter(runs(text), np.uint32), self.hashes).any()) for text in texts], np.bool_)
+        own = [np.fromiter(runs(text), np.uint32) for text in texts]
+        touched = np.zeros(len(own), np.bool_)
+        owner, found = np.repeat(np.arange(len(own)), [len(hashes) for hashes in own]), np.concatenate([*own, np.empty(0, np.uint32)])
+        if len(self.hashes):
+            places = np.searchsorted(self.hashes, found).clip(max=len(self.hashes) - 1)
+            touched[owner[self.hashes[places] == found]] = True
+        return touched
