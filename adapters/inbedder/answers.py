@@ -35,7 +35,7 @@ def answers(items: Sequence[Item], prepare: _batching.Prepare, network: Network,
     found = [""] * len(items)
     for batch in answered(items, prepare, network, tokens, budget=budget or _BUDGET):
         for row, (answer,) in zip(batch.rows, batch.answers, strict=True):
-            found[row.positions[0]] = answer.partition("\n")[0].strip()
+            found[row.positions[0]] = next(iter(answer.splitlines()), "").strip()
     return found
 
 

@@ -33,9 +33,8 @@ def mixed(results: Iterable[Result]) -> tuple[str, ...]:
     for r in found:
         seeds.setdefault((r.spec.fingerprint, Column.of(r)), set()).add(str(r.spec.seed))
         for used in r.provenance.get("data", ()):
-            data.setdefault("/".join(filter(None, (used["id"], used.get("config")))), set()).add(
-                str(used.get("revision") or used.get("sha256") or "")
-            )
+            name = "/".join(filter(None, (used["id"], used.get("config"), used.get("split"))))  # a split is a file of its own
+            data.setdefault(name, set()).add(str(used.get("revision") or used.get("sha256") or ""))
     each = [
         ("code versions", {str(r.provenance.get("commit") or "unknown") for r in found}),
         ("seed sets", {" ".join(sorted(s)) for s in seeds.values()}),
