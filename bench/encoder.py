@@ -201,6 +201,15 @@ class ReadableEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
+class MemoryEncoder(Encoder, Protocol):
+    """An encoder that compresses a text into several vectors before they become one."""
+
+    def encode_memory(self, texts: Sequence[str], *, instruction: str = "") -> NDArray[np.float32]:
+        """Return the single vectors, float32 (n, k, dim)."""
+        ...
+
+
+@runtime_checkable
 class WrappedEncoder(Encoder, Protocol):
     """An encoder that adds something to another and gives the same vectors, so the other's identity is its own."""
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from bench.errors import UsageError, unknown
 from bench.task import Task
-from bench.tasks import awareness, clustering, ner, paraphrase, robustness, sentiment, sts, triplets
+from bench.tasks import awareness, clustering, diagnostics, ner, paraphrase, robustness, sentiment, sts, triplets
 from bench.tasks.awareness import Awareness
 from bench.tasks.clustering import Clustering
+from bench.tasks.diagnostics import Spectrum
 from bench.tasks.ner import NER, NERByQuestions
 from bench.tasks.paraphrase import BertScore, Paraphrase
 from bench.tasks.robustness import Robustness
@@ -16,10 +17,23 @@ from bench.tasks.sentiment import Probe, ZeroShot, ZeroShotByQuestions
 from bench.tasks.sts import STS
 from bench.tasks.triplets import Triplets
 
-Own = STS | Paraphrase | ZeroShot | ZeroShotByQuestions | Probe | NER | NERByQuestions | Clustering | Awareness | Triplets | Robustness
+Own = (
+    STS
+    | Paraphrase
+    | ZeroShot
+    | ZeroShotByQuestions
+    | Probe
+    | NER
+    | NERByQuestions
+    | Clustering
+    | Awareness
+    | Triplets
+    | Robustness
+    | Spectrum
+)
 """The classes of our own tasks."""
 
-_MODULES = sts, paraphrase, sentiment, ner, clustering, awareness, triplets, robustness
+_MODULES = sts, paraphrase, sentiment, ner, clustering, awareness, triplets, robustness, diagnostics
 
 TASKS: Mapping[str, Own] = {task.name: task for module in _MODULES for task in module.TASKS}
 """Our own tasks by name; mteb's are not listed."""
@@ -54,6 +68,7 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "tweet-ner": {"limit": 150},
         "faq-clustering": {},
         "dialogue-topics": {"limit": 1000},
+        "stsb-spectrum": {},  # sentences that are encoded anyway
         "faq-awareness": {"limit": 400},  # an encoder that follows instructions encodes each twice
     },
     "quip-paper": {
