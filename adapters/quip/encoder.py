@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._checkpoint import card_of, default, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, stamp, tensors
 from adapters._text import Framed, prompts
-from bench.encoder import Batch, Card, Item, QuestionVectors, digest, gather, location
+from adapters.quip.windows import long_states
+from bench.encoder import Batch, Card, Item, QuestionVectors, TokenStates, digest, gather, location
 from bench.errors import CheckpointError, UsageError
+from bench.overlap import Runs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,14 +39,15 @@ class QuIP(NetworkEncoder):
     The paper reads token states and question vectors; both read-outs of a single vector per text are ours.
 
     Attributes:
-        checkpoint: Encoder folder or hub id; the published encoders are the archives ``<name>-hf``, for non-commercial use.
+        checkpoint: "default" for the weights that come with this package, a folder that the recipe wrote, or an encoder folder
+            or hub id; the published encoders are the archives ``<name>-hf``, for non-commercial use.
         heads: Folder of the question heads (the archive ``<name>``); "" looks in the checkpoint folder. Without heads a
             question's vector is its bare state, and the encoder counts as untrained.
         readout: "mean" of the token states of one layer, or "question": start and end vector of the text side by side.
         layer: Layer of the mean; None is 20 of 24, scaled to the depth (the paper's layer for paraphrase).
         question_token: Which state stands for a question: "first" (the paper's), "last", or "auto": the first one of an
             encoder; the last one of a decoder, whose first state has seen nothing of the question.
-        attention: "native" or, for decoders, "bidirectional".
+        attention: "native" or, for decoders, "bidirectional"; "auto" is what the checkpoint was trained with.
         max_length: Longest text in tokens, special tokens not counted (section 3 of the paper).
         max_question: Longest question, counted likewise.
 
@@ -51,12 +55,12 @@ class QuIP(NetworkEncoder):
         Sections 2 and 3 of the paper; heads and token choice as in the released code.
     """
 
-    checkpoint: str = location(PACKAGED)
+    checkpoint: str = location("default")
     heads: str = location("")
     readout: str = "mean"
     layer: int | None = None
     question_token: str = "auto"  # noqa: S105 - a token of text
-    attention: str = "native"
+    attention: str = "auto"
     max_length: int = 456
     max_question: int = 50
 
@@ -88,17 +92,46 @@ class QuIP(NetworkEncoder):
         half = both.shape[1] // 2
         return QuestionVectors(both[:, :half].copy(), both[:, half:].copy())
 
+    def encode_long(self, texts: Sequence[str], *, window: int = 456, stride: int = 328) -> list[TokenStates]:
+        """Return the last-layer token states of texts of any length, each token's from the window in which it stands deeper.
+
+        Args:
+            texts: What is read.
+            window: Most tokens read at once, special ones not counted.
+            stride: Tokens from one window's begin to the next; overlaps are parted in their middle.
+
+        Raises:
+            UsageError: The stride is not between 1 and the window.
+
+        Source:
+            Windows and stride as in the released code; special tokens stay at the outer ends alone.
+        """
+        if not 1 <= stride <= window:
+            raise UsageError(f"expected a stride from 1 to the window of {window} tokens, got {stride}")
+        return long_states(self._network(), texts, size=window, stride=stride, budget=self.budget)
+
     def card(self) -> Card:
         """Return the backbone's card with the heads' digest mixed in; trained where there are heads."""
         files = self._head_files()
         card = self._backbone().card(trained=bool(files))
         return replace(card, weights=digest([card.weights, files_digest(files)])) if files else card
 
+    def runs(self) -> Runs | None:
+        """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
+        folder = self._backbone().adapted
+        return None if folder is None else runs_of(folder)
+
+    def _source(self) -> str:
+        return default(__file__, PACKAGED) if self.checkpoint == "default" else self.checkpoint
+
     def _backbone(self) -> Backbone:
-        return Backbone(self.checkpoint, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        source = self._source()
+        trained = card_of(Path(source)).get("recipe", {}).get("attention", "native")
+        attention = trained if self.attention == "auto" else self.attention
+        return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _head_files(self) -> tuple[Path, ...]:
-        return head_files(Path(self.heads or self.checkpoint), required=bool(self.heads))
+        return head_files(Path(self.heads or self._source()), required=bool(self.heads))
 
     def _network(self) -> Network:
         return self._backbone().load()
@@ -141,14 +174,19 @@ def question_reader(token: str, *, decoder: bool) -> "Callable[[Tensor, Tensor],
     return _pooling.last if token == "last" or (token == "auto" and decoder) else _pooling.first  # noqa: S105 - a token of text
 
 
-def head(dim: int) -> "nn.Sequential":
-    """Return a new question head, Linear -> tanh -> Linear, whose tensors are named as in the published files."""
+def head(dim: int, out: int | None = None) -> "nn.Sequential":
+    """Return a new head, Linear -> tanh -> Linear, whose tensors are named as in the published files.
+
+    Args:
+        dim: Width of the encoder.
+        out: Numbers that come out; None for as many as go in, as question heads have.
+    """
     from torch import nn
 
     made = nn.Sequential()
     made.add_module("dense", nn.Linear(dim, dim))
     made.add_module("tanh", nn.Tanh())
-    made.add_module("out_proj", nn.Linear(dim, dim))
+    made.add_module("out_proj", nn.Linear(dim, out or dim))
     return made
 
 
@@ -169,26 +207,27 @@ def head_files(folder: Path, *, required: bool = True) -> tuple[Path, ...]:
 
 
 @lru_cache(maxsize=2)
-def load_heads(files: tuple[Path, ...], dim: int, device: str, _stamp: object = None) -> "tuple[nn.Module, ...]":
+def load_heads(files: tuple[Path, ...], dim: int, device: str, _stamp: object = None, *, out: int | None = None) -> "tuple[nn.Module, ...]":
     """Return the start and the end head in float32, ready to use.
 
     Args:
         files: What ``head_files`` found.
         dim: Width of the encoder.
         device: Where to put them.
+        out: As for ``head``.
 
     Raises:
         CheckpointError: A file cannot be read, a tensor is missing, left over or of another shape.
     """
-    return tuple(_load_head(path, dim).to(device) for path in files)
+    return tuple(_load_head(path, dim, out).to(device) for path in files)
 
 
-def _load_head(path: Path, dim: int) -> "nn.Module":
+def _load_head(path: Path, dim: int, out: int | None) -> "nn.Module":
     import torch
 
     state = tensors(path)
     with torch.device("meta"):  # so that no random number is drawn for weights that are replaced at once
-        made = head(dim)
+        made = head(dim, out)
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
     if found != wanted:

@@ -1,0 +1,260 @@
+"""Stage 1 of QuIP: a language model learns to write an answer and a question from a passage, and then writes questions.
+
+Jia, Lewis, Zettlemoyer (Findings of ACL 2022), section 3: answer, separator and question are generated from the passage, by
+nucleus sampling with p = 0.6, and nothing is filtered. The paper's generator is BART-large; here it is a decoder.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from adapters._backbone import Network
+from adapters._sharing import shareable
+from adapters._training.budget import Spent, portions
+from adapters._training.loop import Training
+from adapters.quip.passages import Passage, Question
+from adapters.quip.stages import Note, Packed, collated, states_of
+from bench.recipe import Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ASK, SEPARATOR = "\n\nAnswer:", "\nQuestion:"
+"""What follows the passage, and what stands between answer and question."""
+
+NEW_TOKENS = 56
+"""Most tokens of an answer with its question."""
+
+_LONGEST_ANSWER = 120  # characters: the answers of some sets are sentences, which teach to copy
+_PASSAGES = 16
+"""Passages whose questions are written at once."""
+
+_TOP = 256
+"""Likeliest tokens that are looked at first; where they do not hold the nucleus, all are."""
+
+
+class Target(NamedTuple):
+    """Sequences packed into a row, with the tokens that are predicted.
+
+    Attributes:
+        row: The passage, then one or several answers with their questions.
+        sources: Positions whose states predict.
+        targets: Positions of the tokens they predict.
+    """
+
+    row: Packed
+    sources: list[int]
+    targets: list[int]
+
+
+def targets(network: Network, passages: Sequence[Passage], *, limit: int) -> list[Target]:
+    """Return the training rows: the questions of a passage share its computation where the network lets them.
+
+    Args:
+        network: A decoder.
+        passages: With the questions that people asked; a passage without any gives no row.
+        limit: Most tokens of a passage.
+    """
+    tokenizer, sharing = network.tokenizer, shareable(network)
+    asked = [p for p in passages if any(_short(q) for q in p.questions)]
+    heads = prompt_ids(network, [p.text for p in asked], limit=limit)
+    made = []
+    for passage, common in zip(asked, heads, strict=True):
+        texts = [f" {passage.text[q.start : q.end]}{SEPARATOR} {q.text}" for q in passage.questions if _short(q)]
+        own = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+        made += [_target(common, own)] if sharing else [_target(common, [ids]) for ids in own]
+    return made
+
+
+def _short(question: Question) -> bool:
+    return 0 < question.end - question.start <= _LONGEST_ANSWER
+
+
+def _target(common: list[int], own: Sequence[list[int]]) -> Target:
+    ids, parts = list(common), [1] * len(common)
+    sources: list[int] = []
+    aims: list[int] = []
+    for k, tokens in enumerate(own, 2):
+        sources += [len(common) - 1, *range(len(ids), len(ids) + len(tokens) - 1)]
+        aims += range(len(ids), len(ids) + len(tokens))
+        ids += tokens
+        parts += [k if len(own) > 1 else 1] * len(tokens)
+    return Target(Packed(ids, parts), sources, aims)
+
+
+def prompt_ids(network: Network, texts: Sequence[str], *, limit: int) -> list[list[int]]:
+    """Return the ids of passages, cut at ``limit``, with what asks for an answer and a question."""
+    tokenizer = network.tokenizer
+    ask = tokenizer(ASK, add_special_tokens=False)["input_ids"]
+    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    start = [tokenizer.bos_token_id] if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else []
+    return [[*start, *ids[:limit], *ask] for ids in encoded]
+
+
+@dataclass(frozen=True, eq=False)
+class Writing:
+    """Cross-entropy of answers and questions given their passages, the mean over the tokens of the batch."""
+
+    network: Network
+    rows: Sequence[Target]
+    positions: int
+
+    def parts(self, batch: Sequence[int]) -> list[tuple[list[Target], int]]:
+        """Cut a batch into portions of at most ``positions`` positions, each with the number of tokens of the whole batch."""
+        rows = [self.rows[i] for i in batch]
+        predicted = sum(len(row.targets) for row in rows)
+        return [([rows[k] for k in some], predicted) for some in portions([len(r.row.ids) for r in rows], self.positions)]
+
+    def loss(self, part: tuple[list[Target], int]) -> "tuple[Tensor, Spent]":
+        """Return the portion's share of the batch's loss."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        rows, predicted = part
+        states = states_of(self.network, [row.row for row in rows])
+        ends = np.cumsum([len(row.row.ids) for row in rows])
+        begins = ends - [len(row.row.ids) for row in rows]
+        sources = torch.from_numpy(np.concatenate([b + np.asarray(row.sources) for b, row in zip(begins, rows, strict=True)]))
+        wanted = torch.tensor([row.row.ids[k] for row in rows for k in row.targets], device=states.device)
+        logits = self.network.model.get_output_embeddings()(states[sources.to(states.device)])  # type: ignore[no-untyped-call]
+        return cross_entropy(logits.float(), wanted, reduction="sum") / predicted, Spent(trained=int(ends[-1]))
+
+
+def written(
+    network: Network, passages: Sequence[str], path: Path, training: Training, progress: Progress
+) -> tuple[list[list[Question]], dict[str, Any]]:
+    """Return the questions a generator writes for each passage, and what that took; go on where an earlier call was killed.
+
+    Args:
+        network: A decoder with its language-model head, tuned.
+        passages: The texts.
+        path: File of JSON lines that grows by one batch of passages at a time.
+        training: Says how many ``questions`` a passage gets, their ``top_p``, the most tokens of a passage and the seed.
+        progress: Told about passages.
+    """
+    settings = training.recipe
+    note = Note(path.with_suffix(".json"), training)
+    done = note.read()
+    prompts = prompt_ids(network, passages, limit=settings["max_length"])
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    chunks = [order[i : i + _PASSAGES] for i in range(0, len(order), _PASSAGES)]
+    lines = _kept_lines(path)
+    with path.open("ab") as file:
+        for chunk in chunks[len(lines) :] if done is None else ():
+            progress("quip: writing questions", len(lines) * _PASSAGES, len(passages))
+            start = time.perf_counter()
+            made = sampled(
+                network, [prompts[i] for i in chunk], chunk, samples=settings["questions"], top_p=settings["top_p"], seed=training.seed
+            )
+            texts = [network.tokenizer.batch_decode(some, skip_special_tokens=True) for some in made]
+            spent = sum(len(prompts[i]) for i in chunk) + sum(len(tokens) for some in made for tokens in some)
+            lines.append({"passages": chunk, "written": texts, "positions": spent, "seconds": round(time.perf_counter() - start, 3)})
+            file.write(json.dumps(lines[-1], ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    found: list[list[Question]] = [[] for _ in passages]
+    for line in lines:
+        for i, texts in zip(line["passages"], line["written"], strict=True):
+            found[i] = list(_parsed(passages[i], texts))
+    if done is None:
+        number = sum(map(len, found))
+        note.write(
+            positions=sum(line["positions"] for line in lines), seconds=round(sum(line["seconds"] for line in lines), 1),
+            passages=len(passages), questions=number, malformed=len(passages) * settings["questions"] - number,
+            answer_in_passage=sum(q.start >= 0 for some in found for q in some),
+        )  # fmt: skip
+    return found, note.read() or {}
+
+
+def _kept_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of the file; what a kill left behind them is cut off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = path.read_bytes() if path.exists() else b""
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _parsed(passage: str, texts: Sequence[str]) -> Iterator[Question]:
+    """Yield the questions of what was written, with the place of the answer where the passage has it; not those without a question."""
+    for text in texts:
+        answer, separator, question = text.partition(SEPARATOR)
+        if separator and question.strip():
+            start = passage.find(answer.strip()) if answer.strip() else -1
+            yield Question(" ".join(question.split()), start, start + len(answer.strip()) if start >= 0 else -1)
+
+
+def sampled(
+    network: Network, prompts: Sequence[list[int]], numbers: Sequence[int], *, samples: int, top_p: float, seed: int
+) -> list[list[list[int]]]:
+    """Return samples of each prompt's continuation, as token ids without the end.
+
+    Args:
+        network: A decoder with its language-model head.
+        prompts: Token ids; a prompt is computed once for all of its samples.
+        numbers: Of the prompts: with the seed they decide the random numbers, whatever else is in the batch.
+        samples: Continuations of each prompt.
+        top_p: The nucleus: the fewest tokens that together are at least so likely.
+        seed: Of the drawing.
+    """
+    import torch
+
+    device, head = network.device, network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    draws = [np.random.default_rng([seed, n]).random((samples, NEW_TOKENS), np.float32) for n in numbers]
+    chance = torch.from_numpy(np.concatenate(draws)).to(device)
+    ends = torch.tensor(sorted(network.tokenizer.all_special_ids), device=device)
+    made: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
+    with torch.inference_mode():
+        ids, mask = collated([Packed(p, [1] * len(p)) for p in prompts], network)
+        out = network.model.base_model(input_ids=ids, attention_mask=mask, use_cache=True)
+        lengths, cache = mask.sum(1), out.past_key_values
+        last = out.last_hidden_state[torch.arange(len(ids), device=device), lengths - 1]
+        cache.batch_repeat_interleave(samples)
+        last, mask, lengths = (x.repeat_interleave(samples, 0) for x in (last, mask, lengths))
+        rows, alive = torch.arange(len(made), device=device), torch.ones(len(made), dtype=torch.bool, device=device)
+        for step in range(NEW_TOKENS):
+            token = nucleus(head(last), chance[rows, step], top_p)
+            alive &= ~torch.isin(token, ends)
+            for row, number, lives in zip(rows.tolist(), token.tolist(), alive.tolist(), strict=True):
+                if lives:
+                    made[row].append(number)
+            if step == NEW_TOKENS - 1 or not alive.any():
+                break
+            if int(alive.sum()) <= 0.8 * len(alive):  # rows that have ended are dropped once they are worth it
+                kept = alive.nonzero()[:, 0]
+                cache.batch_select_indices(kept)
+                token, mask, lengths, rows, alive = (x[kept] for x in (token, mask, lengths, rows, alive))
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            places = (lengths + step)[:, None]
+            out = network.model.base_model(
+                input_ids=token[:, None], attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+            )
+            last = out.last_hidden_state[:, -1]
+    return [made[i : i + samples] for i in range(0, len(made), samples)]
+
+
+def nucleus(scores: "Tensor", chance: "Tensor", top_p: float) -> "Tensor":
+    """Return a token (b,) from the fewest likeliest ones that together have at least probability ``top_p``.
+
+    Args:
+        scores: Of all tokens (b, v).
+        chance: Uniform in [0, 1) (b,).
+        top_p: Size of the nucleus.
+    """
+    import torch
+
+    chances = scores.float().softmax(-1)
+    likely, tokens = chances.topk(min(_TOP, chances.shape[-1]))
+    if bool((likely.sum(-1) < top_p).any()):
+        likely, tokens = chances.sort(-1, descending=True)
+    before = likely.cumsum(-1) - likely
+    kept = torch.where(before < top_p, likely, 0.0).cumsum(-1)
+    choice = torch.searchsorted(kept, (chance * kept[:, -1])[:, None].contiguous(), right=True)
+    return tokens.gather(1, choice.clamp(max=tokens.shape[1] - 1))[:, 0]

@@ -1,0 +1,128 @@
+"""Answers in passages: against brute force over all spans, and long passages against their windows read alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters._batching import Prompt
+from adapters.quip.answering import accuracy, answered, best_span, overlap, rationales, words
+from adapters.quip.encoder import HEAD_FILES, QuIP, head
+from adapters.quip.windows import windows
+from bench.errors import UsageError
+from tests.tiny import SENTENCES, tiny_folder
+
+torch = pytest.importorskip("torch")
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums in another order
+
+
+def with_heads(kind, place):
+    from safetensors.torch import save_file
+
+    folder = tiny_folder(kind, place)
+    for seed, name in enumerate(HEAD_FILES):
+        draw = torch.Generator().manual_seed(seed)
+        state = {key: torch.randn(tensor.shape, generator=draw) for key, tensor in head(32).state_dict().items()}
+        save_file(state, folder / f"{name}.safetensors")
+    return QuIP(str(folder), dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module", params=["roberta", "llama"])
+def encoder(request, tmp_path_factory):
+    return with_heads(request.param, tmp_path_factory.mktemp("answering") / request.param)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 15))
+def test_the_best_span_is_the_best_of_all_spans(seed, t, longest):
+    rng = np.random.default_rng(seed)
+    start, end = rng.random((2, t), np.float32)
+    i, j, product = best_span(start, end, longest)
+    every = {(a, b): start[a] * end[b] for a in range(t) for b in range(a, min(a + longest, t))}
+    assert product == max(every.values()) == every[i, j]
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.data())
+@settings(max_examples=60)
+def test_windows_hold_every_position_once_each_as_far_from_their_ends_as_can_be(t, size, data):
+    stride = data.draw(st.integers(1, size))
+    before, after = data.draw(st.integers(0, 1)), data.draw(st.integers(0, 1))
+    spans = np.array([[0, 0]] * before + [[i, i + 1] for i in range(t)] + [[0, 0]] * after, np.int32)
+    ids = list(range(len(spans)))
+    kept = []
+    for piece in windows(Prompt(ids, spans=spans), size, stride):
+        content = [i for i in piece.prompt.ids if before <= i < before + t]
+        assert len(content) <= size
+        assert len(piece.prompt.ids) == len(content) + before + after
+        assert content == list(range(content[0], content[-1] + 1))
+        assert [ids.index(i) for i in piece.prompt.ids] == [int(i) for i in piece.prompt.ids]
+        kept += piece.prompt.ids[piece.begin : piece.end]
+    assert kept == ids
+
+
+def test_an_answer_is_the_best_span_under_the_softmax_of_products(encoder):
+    passage, question = SENTENCES[1], "What jumps?"
+    tokens, vectors = encoder.encode_tokens([passage])[0], encoder.encode_questions([question])
+    sides = [np.exp(tokens.states.astype(np.float64) @ v[0] - np.max(tokens.states @ v[0])) for v in (vectors.start, vectors.end)]
+    start, end = (side / side.sum() for side in sides)
+    spans = [(a, b) for a in range(len(start)) for b in range(a, min(a + 17, len(start)))]
+    a, b = max(spans, key=lambda ab: start[ab[0]] * end[ab[1]])
+    (found,) = answered(encoder, [passage], [question])
+    begin, finish = int(tokens.spans[a, 0]), int(tokens.spans[b, 1])
+    assert found.probability == pytest.approx(start[a] * end[b], rel=1e-4)
+    assert found.text == (passage[begin:finish].strip() if begin < finish else "")
+    assert passage[found.start : found.end] == found.text
+
+
+def test_a_rationale_has_at_most_five_tokens(encoder):
+    texts = SENTENCES[:6]  # in which no token is a part of a character
+    found = rationales(encoder, texts, "Why is it good?")
+    for text, answer, tokens in zip(texts, found, encoder.encode_tokens(texts), strict=True):
+        inside = (tokens.spans[:, 0] < answer.end) & (tokens.spans[:, 1] > answer.start) & (tokens.spans[:, 1] > tokens.spans[:, 0])
+        assert inside.sum() <= 5
+        assert text[answer.start : answer.end] == answer.text
+
+
+def test_the_states_of_a_short_text_are_those_without_windows(encoder):
+    for long, short in zip(encoder.encode_long(SENTENCES), encoder.encode_tokens(SENTENCES), strict=True):
+        np.testing.assert_allclose(long.states, short.states, **CLOSE)
+        np.testing.assert_array_equal(long.spans, short.spans)
+
+
+def test_the_states_of_a_long_text_are_those_of_its_windows(encoder):
+    text = " ".join(SENTENCES[:4])
+    network = encoder._network()
+    content = network.tokenizer(text, add_special_tokens=False)["input_ids"]
+    around = network.tokenizer("")["input_ids"]
+    before, after = around[: len(around) // 2], around[len(around) // 2 :]
+    (found,) = encoder.encode_long([text], window=20, stride=12)
+    assert len(found.states) == len(content) + len(around)
+    for begin in range(0, len(content), 12):
+        ids = torch.tensor([[*before, *content[begin : begin + 20], *after]])
+        states = network.hidden_states(ids, torch.ones_like(ids))[0].numpy()
+        low, high = (0 if begin == 0 else 4), (16 if begin + 20 < len(content) else len(content) - begin)
+        np.testing.assert_allclose(found.states[len(before) + begin + low : len(before) + begin + high],
+                                   states[len(before) + low : len(before) + high], **CLOSE)  # fmt: skip
+        if begin + 20 >= len(content):
+            break
+    with pytest.raises(UsageError, match="stride"):
+        encoder.encode_long([text], window=20, stride=21)
+
+
+def test_a_passage_far_longer_than_the_network_takes_is_answered(encoder):
+    passage = " ".join(SENTENCES * 20)
+    (found,) = answered(encoder, [passage], ["Who scored?"])
+    assert passage[found.start : found.end] == found.text
+
+
+def test_accuracy_is_that_of_squad():
+    assert words("The Cat, sat!") == ["cat", "sat"]
+    assert overlap("the cat sat", "a cat") == pytest.approx(2 / 3)
+    assert overlap("the", "an") == 1.0
+    found = accuracy(["Rome", "the violin", "x"], [["rome.", "Italy"], ["a big violin"], ["y"]])
+    assert found.exact == pytest.approx(1 / 3)
+    assert found.f1 == pytest.approx((1 + 2 / 3 + 0) / 3)
+    with pytest.raises(UsageError):
+        accuracy(["a"], [])
+    with pytest.raises(UsageError):
+        answered(QuIP(), ["a"], [])
