@@ -15,8 +15,9 @@ from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, read_json, stamp, tensors
 from adapters._text import Framed, prompts
-from bench.encoder import Batch, Card, Item, digest, location
+from bench.encoder import Batch, Card, Embeddings, Item, digest, gather, location
 from bench.errors import CheckpointError, UsageError
+from bench.overlap import Runs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,9 @@ CONFIG = "llm2comp.json"
 MEMORY = "memory.safetensors"
 """File with the one tensor ``memory`` (k, dim): input embeddings of the memory tokens."""
 
+K, ATTENTION = 8, "bidirectional"
+"""The paper's number of memory tokens and attention, for a backbone that was never trained."""
+
 MEMORY_SEED = 0
 """Seed of the random memory rows of a backbone that was never trained."""
 
@@ -40,7 +44,7 @@ class Checkpoint:
 
     Attributes:
         base: The backbone: the packaged one, a hub id or a folder.
-        k: Number of memory tokens.
+        k: Number of memory tokens; 0 where the embedding is the mean of the token states, as after masked prediction.
         attention: The attention of training, "bidirectional" or "native".
         stages: Folders of low-rank weights in peft's layout, in the order in which they are merged.
         memory_ids: Ids of the memory tokens: the k numbers that follow the base vocabulary.
@@ -58,10 +62,10 @@ class LLM2Comp(NetworkEncoder):
     """LLM2Comp (Zhang et al. 2026): mean state of k memory tokens after the text, under bidirectional attention.
 
     Attributes:
-        checkpoint: A folder that the recipe wrote (see ``Checkpoint``), or a backbone: then the memory rows are random
-            numbers of the embedding table's size, and the encoder is untrained.
-        k: Number of memory tokens (section 2 of the paper's facts: 8 is best).
-        attention: "bidirectional" (the paper's) or "native".
+        checkpoint: "default" for the weights that come with this package; a folder that the recipe wrote (see ``Checkpoint``); or a
+            backbone: then the memory rows are random numbers of the embedding table's size, and the encoder is untrained.
+        k: Number of memory tokens; None for the checkpoint's, or the paper's 8; 0 reads the mean of all token states.
+        attention: "bidirectional", "native", or "auto" for the checkpoint's, or the paper's, which is bidirectional.
         normalise: Whether vectors get length one, as in the loss of the contrastive stages; off is the released code's bare mean.
         max_length: Longest text in tokens, memory included; the text is cut at its end, the memory stays last.
 
@@ -69,9 +73,9 @@ class LLM2Comp(NetworkEncoder):
         Ids, cut, attention and read-out as in the released code.
     """
 
-    checkpoint: str = location(PACKAGED)
-    k: int = 8
-    attention: str = "bidirectional"
+    checkpoint: str = location("default")
+    k: int | None = None
+    attention: str = "auto"
     normalise: bool = True
     max_length: int = 512
 
@@ -86,13 +90,32 @@ class LLM2Comp(NetworkEncoder):
         """
         from torch.nn.functional import normalize
 
-        network = self._network()
+        network, k = self._network(), self._form()[0]
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
-            vectors = _pooling.slots(network.hidden_states(ids, mask), mask, self.k)
+            states = network.hidden_states(ids, mask)
+            vectors = _pooling.slots(states, mask, k) if k else _pooling.mean(states, mask)
             return normalize(vectors, dim=-1) if self.normalise else vectors
 
         return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
+
+    def encode_memory(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        """Return the single memory states, whose mean is the embedding: float32 (n, k, dim), of any length.
+
+        Raises:
+            UsageError: There is no memory.
+        """
+        network, k = self._network(), self._form()[0]
+        if not k:
+            raise UsageError("llm2comp has memory states where k is at least 1, got k=0: use another checkpoint")
+
+        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+            return memory_states(network.hidden_states(ids, mask), mask, k).flatten(1)
+
+        items = [Item(text, instruction) for text in texts]
+        return gather(_batching.stream(items, self._prepare(network), forward, network, budget=self.budget), len(items)).reshape(
+            len(items), k, -1
+        )
 
     def card(self) -> Card:
         """Return the backbone's card with the checkpoint's digest mixed in; trained where there is a checkpoint."""
@@ -100,33 +123,52 @@ class LLM2Comp(NetworkEncoder):
         card = self._backbone(made).card(trained=made is not None)
         if made is None:
             return card
-        return replace(card, weights=digest([card.weights, files_digest(checkpoint_files(Path(self.checkpoint), made))]))
+        training = _checkpoint.card_of(self._folder)
+        return replace(
+            card,
+            weights=digest([card.weights, made.k, made.attention, files_digest(checkpoint_files(self._folder, made))]),
+            training=training,
+            training_tokens=training.get("trained_tokens"),
+        )
+
+    def runs(self) -> Runs | None:
+        """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
+        return _checkpoint.runs_of(self._folder) if self._checkpoint() else None
+
+    @property
+    def _folder(self) -> Path:
+        return Path(_checkpoint.default(__file__, PACKAGED) if self.checkpoint == "default" else self.checkpoint)
 
     def _checkpoint(self) -> Checkpoint | None:
-        folder = Path(self.checkpoint)
-        if not (folder / CONFIG).is_file():
+        if not (self._folder / CONFIG).is_file():
             return None
-        made = read_checkpoint(folder)
-        for name, ours, theirs in (("k", self.k, made.k), ("attention", self.attention, made.attention)):
-            if ours != theirs:
+        made = read_checkpoint(self._folder)
+        for name, ours, auto, theirs in (("k", self.k, None, made.k), ("attention", self.attention, "auto", made.attention)):
+            if ours not in {auto, theirs}:
                 raise CheckpointError(
-                    f"expected a checkpoint with {name}={ours}, {folder} was trained with {theirs}: use --set {name}={theirs}"
+                    f"expected a checkpoint with {name}={ours}, {self._folder} was trained with {theirs}: use --set {name}={theirs}"
                 )
         return made
 
+    def _form(self) -> tuple[int, str]:
+        """Return the number of memory tokens and the attention."""
+        made = self._checkpoint()
+        k, attention = (made.k, made.attention) if made else (K, ATTENTION)
+        return k if self.k is None else self.k, attention if self.attention == "auto" else self.attention
+
     def _backbone(self, made: Checkpoint | None) -> Backbone:
-        source = made.base if made else self.checkpoint
-        return Backbone(source, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        source = made.base if made else PACKAGED if self.checkpoint == "default" else self.checkpoint
+        return Backbone(source, attention=self._form()[1], dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _network(self) -> Network:
-        if self.k < 1:
-            raise UsageError(f"llm2comp needs at least one memory token, got k={self.k}")
-        made = self._checkpoint()
-        files = checkpoint_files(Path(self.checkpoint), made) if made else ()
-        return _prepared(self._backbone(made).load(), self.k, self.checkpoint if made else "", stamp(files))
+        made, (k, _) = self._checkpoint(), self._form()
+        if k < 0:
+            raise UsageError(f"llm2comp takes a number of memory tokens, got k={k}")
+        files = checkpoint_files(self._folder, made) if made else ()
+        return _prepared(self._backbone(made).load(), k, str(self._folder) if made else "", stamp(files))
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
-        limit, ids = min(self.max_length, network.max_length), memory_ids(network, self.k)
+        limit, ids = min(self.max_length, network.max_length), memory_ids(network, self._form()[0])
         return lambda items: prompts(
             network.tokenizer, [framed(item.text, item.instruction) for item in items], limit=limit, tail=ids, spans=spans
         )
@@ -138,6 +180,20 @@ def framed(text: str, instruction: str) -> Framed:
     An instruction that ends in a colon, as those of the evaluation do, gets no second one.
     """
     return Framed(text, f"{instruction.removesuffix(':')}:", "\n") if instruction else Framed(text)
+
+
+def memory_states(states: "Tensor", mask: "Tensor", k: int) -> "Tensor":
+    """Return the states at the last k real positions (b, k, dim), those of the memory.
+
+    Args:
+        states: Token states (b, t, dim), padded on the right.
+        mask: 1 at real positions, 0 at padding (b, t).
+        k: Number of memory tokens.
+    """
+    import torch
+
+    places = mask.sum(1, keepdim=True) + torch.arange(-k, 0, device=mask.device)
+    return states[torch.arange(len(states), device=mask.device)[:, None], places]
 
 
 def memory_ids(network: Network, k: int) -> range:

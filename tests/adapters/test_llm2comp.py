@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from adapters._backbone import PACKAGED
 from adapters.llm2comp.encoder import CONFIG, MEMORY, LLM2Comp, framed, random_memory
 from bench.encoder import Item, fingerprint
 from bench.errors import CheckpointError, UsageError
@@ -208,14 +209,14 @@ def test_a_checkpoint_written_anew_in_its_place_is_read_anew(base, tmp_path):
     ("said", "words"),
     [
         ({"k": 5, "memory_ids": [1, 2, 3, 4, 5]}, "k=5"),
-        ({"attention": "native"}, "attention=native"),
+        ({"attention": "native"}, "attention=bidirectional"),
         ({"memory_ids": [0, 1, 2, 3]}, "follow the vocabulary"),
         ({"stages": ["stage1", "stage3"]}, "stage3"),
         ({"base": None}, "base"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(base, tmp_path, said, words):
-    encoder = LLM2Comp(str(checkpoint(tmp_path / "c", base, said=said)), k=K, dtype="float32", device="cpu")
+    encoder = LLM2Comp(str(checkpoint(tmp_path / "c", base, said=said)), k=K, attention="bidirectional", dtype="float32", device="cpu")
     with pytest.raises(CheckpointError, match=words):
         encoder.encode(TEXTS)
 
@@ -253,14 +254,34 @@ def test_low_rank_weights_that_do_not_fit_are_refused(base, tmp_path, fault):
         LLM2Comp(str(place), k=K, dtype="float32", device="cpu").encode(TEXTS)
 
 
-def test_no_memory_at_all_is_a_usage_error(untrained):
+def test_no_memory_at_all_is_the_mean_of_the_text_s_own_states(untrained, base):
+    bare = replace(untrained, k=0, normalise=False)
+    expected = [raw_states(base, text, torch.zeros(0, 32)).mean(0).numpy() for text in TEXTS]
+    np.testing.assert_allclose(bare.encode(TEXTS), expected, **CLOSE)
     with pytest.raises(UsageError):
-        replace(untrained, k=0).encode(TEXTS)
+        bare.encode_memory(TEXTS)
+    with pytest.raises(UsageError):
+        replace(untrained, k=-1).encode(TEXTS)
+
+
+def test_memory_states_are_one_by_one_and_their_mean_is_the_embedding(untrained, base):
+    expected = [raw_states(base, text, untrained_rows(base))[-K:].numpy() for text in TEXTS]
+    np.testing.assert_allclose(untrained.encode_memory(TEXTS), expected, **CLOSE)
+    np.testing.assert_allclose(untrained.encode_memory(TEXTS).mean(1), replace(untrained, normalise=False).encode(TEXTS), **CLOSE)
+
+
+def test_number_of_memory_tokens_and_attention_are_the_checkpoint_s_unless_given(base, tmp_path):
+    place = str(checkpoint(tmp_path / "c", base))
+    told, given = (LLM2Comp(place, dtype="float32", device="cpu", **more) for more in ({}, {"k": K, "attention": "bidirectional"}))
+    np.testing.assert_array_equal(told.encode(TEXTS), given.encode(TEXTS))
+    causal = LLM2Comp(str(checkpoint(tmp_path / "d", base, said={"attention": "native"})), dtype="float32", device="cpu")
+    assert causal.card().weights != told.card().weights
+    assert not np.allclose(causal.encode(TEXTS), told.encode(TEXTS), atol=1e-3)
 
 
 def test_a_bare_backbone_counts_as_untrained(untrained):
     assert not untrained.card().trained
-    assert not LLM2Comp().card().trained
+    assert not LLM2Comp(PACKAGED).card().trained
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])

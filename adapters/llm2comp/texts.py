@@ -1,0 +1,189 @@
+"""What LLM2Comp is trained on: plain English, cut into passages for the compression and into sentences for the contrast."""
+
+import hashlib
+import itertools
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from adapters._training.card import Material
+from bench.errors import DataError, Unavailable, UsageError
+from bench.recipe import Load
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("text", "context", "question")
+"""Columns that are taken for the text, the first that is there."""
+
+_UNKNOWN = "<unk>"
+_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?(?:[A-Z0-9]|<unk>))|\n+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of texts.
+
+    Attributes:
+        id: Its id, or a file of one's own: ``.jsonl``, ``.jsonl.gz``, or plain text with blank lines between texts.
+        config: Its configuration.
+        split: Its split.
+        licence: Of the texts.
+        tokenised: Whether words and punctuation are apart and rare words replaced, as in WikiText.
+    """
+
+    id: str
+    config: str = ""
+    split: str = "train"
+    licence: str = "as its owner says"
+    tokenised: bool = False
+
+    @property
+    def name(self) -> str:
+        """The set with configuration and split."""
+        return "/".join(filter(None, (self.id, self.config, self.split)))
+
+
+OPEN: tuple[Source, ...] = (
+    Source("Salesforce/wikitext", "wikitext-2-v1", "validation", "CC BY-SA 3.0", tokenised=True),
+    Source("Salesforce/wikitext", "wikitext-2-v1", "test", "CC BY-SA 3.0", tokenised=True),
+    Source("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA"),
+    Source("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users"),
+    Source("ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers"),
+    Source("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0"),
+    Source("google/xquad", "xquad.en", "validation", "CC BY-SA 4.0"),
+    Source("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0"),
+)
+"""Texts with licences that let a model be published, of no set that a task here is scored on; trivia questions are too short for
+the compression and serve the contrast."""
+
+
+class Passage(NamedTuple):
+    """Whole sentences of one text that follow each other, and their token ids without special tokens."""
+
+    text: str
+    ids: list[int]
+
+
+def named(sources: str) -> list[Source]:
+    """Return the sources that a setting names: files, ids, ``id:config`` or ``id:config:split``, separated by commas.
+
+    Raises:
+        UsageError: A name has more than an id, a configuration and a split.
+    """
+    found = []
+    for name in filter(None, map(str.strip, sources.split(","))):
+        parts = [name] if Path(name).is_file() else name.split(":")
+        if len(parts) > 3:
+            raise UsageError(f"a source is a file, id, id:config or id:config:split, got {name!r}")
+        id_, config, split = [*parts, "", ""][:3]
+        found.append(Source(id_, config, split or "train"))
+    return found
+
+
+def gathered(sources: Sequence[Source], load: Load) -> tuple[list[str], list[Material]]:
+    """Return the distinct texts of all sources, and what they came from.
+
+    Raises:
+        Unavailable: No source can be had on this machine; one of several that cannot is left out with a warning.
+        DataError: A source holds no text.
+    """
+    texts: dict[str, None] = {}
+    material, reasons = [], []
+    for source in sources:
+        try:
+            rows, pin = _read(source, load)
+        except Unavailable as error:
+            log.warning("left out: %s: %s", source.name, error)
+            reasons.append(f"{source.name}: {error}")
+            continue
+        found = dict.fromkeys(text for row in rows for text in (_known(row) if source.tokenised else [row.strip()]) if text)
+        if not found:
+            raise DataError(f"expected texts in {source.name}, got none")
+        texts |= found
+        material.append(Material(source.name, source.licence, len(found), pin))
+    if not texts:
+        raise Unavailable(f"expected texts to train on, got none; {reasons[0]}; or name your own file with --set sources=")
+    return list(texts), material
+
+
+def _read(source: Source, load: Load) -> tuple[list[str], dict[str, str]]:
+    path = Path(source.id)
+    if path.is_file() and not path.name.endswith((".jsonl", ".jsonl.gz")):
+        data = path.read_bytes()
+        return re.split(r"\n\s*\n", data.decode("utf-8", "replace")), {"source": "file", "sha256": hashlib.sha256(data).hexdigest()}
+    table = load(source.id, source.split, config=source.config)
+    column = next((name for name in COLUMNS if name in table.columns), None)
+    if column is None:
+        raise DataError(f"expected one of the columns {', '.join(COLUMNS)} in {source.name}, got {', '.join(table.columns)}")
+    return [str(text or "") for text in table[column]], dict(table.pin)
+
+
+def _known(line: str) -> Iterator[str]:
+    """Yield the parts of a line of WikiText that hold no unknown word, as they would be written; nothing of a heading."""
+    if line.strip().startswith("="):
+        return
+    for unknown, group in itertools.groupby(sentences(_written(line)), key=lambda sentence: _UNKNOWN in sentence):
+        if not unknown:
+            yield " ".join(group)
+
+
+def _written(text: str) -> str:
+    """Return tokenised text as it would be written."""
+    text = re.sub(r" @([-,.])@ ", r"\1", text)
+    text = re.sub(r"\" (.*?) \"", r'"\1"', text)
+    text = re.sub(r" ([.,;:!?%)\]])", r"\1", text)
+    text = re.sub(r"([(\[$£]) ", r"\1", text)
+    return re.sub(r" (n't|'s|'re|'ve|'ll|'d|'m|')(?= |$|[.,;:!?])", r"\1", text).strip()
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text."""
+    return [part.strip() for part in _END.split(text) if part and part.strip()]
+
+
+def passages(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int) -> list[Passage]:
+    """Return the texts as passages: as many sentences that follow each other as fit into ``length`` tokens; a longer one is cut."""
+    split = [sentences(text) for text in texts]
+    flat = [sentence for parts in split for sentence in parts]
+    counts = iter([len(ids) for ids in _ids(flat, tokenizer)])
+    packed = [" ".join(group) for parts in split for group in _packed([(part, next(counts)) for part in parts], length)]
+    return [Passage(text, ids[:length]) for text, ids in zip(packed, _ids(packed, tokenizer), strict=True)]
+
+
+def _packed(counted: Sequence[tuple[str, int]], length: int) -> Iterator[list[str]]:
+    group: list[str] = []
+    total = 0
+    for sentence, count in counted:
+        if group and total + count > length:
+            yield group
+            group, total = [], 0
+        group.append(sentence)
+        total += count
+    if group:
+        yield group
+
+
+def _ids(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
+    return list(tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]) if texts else []
+
+
+def shuffled(count: int, seed: int) -> Iterator[int]:
+    """Yield the numbers below ``count`` in random order, over and over, each time in another."""
+    rng = np.random.default_rng(seed)
+    while count:
+        yield from rng.permutation(count).tolist()
+
+
+def around(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+    """Return the special tokens that a tokenizer puts before and after every text."""
+    plain, whole = (tokenizer("a", add_special_tokens=special, verbose=False)["input_ids"] for special in (False, True))
+    start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+    return whole[:start], whole[start + len(plain) :]

@@ -1,0 +1,202 @@
+"""Training LLM2Comp: compression of contexts into memory tokens, then contrastive learning.
+
+Command: ``bench train llm2comp --budget S`` (about 85 minutes on two CPU cores with bfloat16). Zhang et al. (AAAI 2026); the released code
+(longtaizi13579/LLM2Comp at c22f4c4) does not run as published, so this is written from its description.
+``--set objective=nll`` (or rc, mntp) repeats the comparison of pretext tasks; ``--set contrastive=0`` stops after stage 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._training.budget import batches
+from adapters._training.loop import Optimisation, Training
+from adapters.llm2comp import texts
+from adapters.llm2comp.compression import MARGIN, OBJECTIVES, Compression, splits
+from adapters.llm2comp.contrastive import Contrast, Triple, tokenised, triples_of, twice
+from adapters.llm2comp.mntp import Masking, taken
+from adapters.llm2comp.stages import Stage, Stages
+from bench.errors import DataError, UsageError, unknown
+from bench.recipe import Load, Progress
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The recipe of LLM2Comp on any decoder.
+
+    Attributes:
+        backbone: The packaged backbone, a folder, or a hub id with ``@revision``.
+        objective: Of stage 1: "kl" (the paper's best), "nll", "rc", or LLM2Vec's "mntp", which has no memory: then the mean of
+            the token states is trained and read.
+        k: Number of memory tokens.
+        attention: "native", or the paper's "bidirectional", which a small backbone needs much training to get used to.
+        sources: Names of texts; empty for the open ones listed in ``texts.OPEN``, else ids, ``id:config``, ``id:config:split``,
+            JSONL files with a column text, or plain text files, separated by commas.
+        triples: JSONL files with columns query, positive and negative, and maybe instruction, separated by commas; for stage 3.
+        healing: Share of the budget that goes to masked next-token prediction before stage 1.
+        contrastive: Share that goes to stage 2.
+        supervised: Share that goes to stage 3; stage 1 has what the three leave.
+        length: Longest passage in tokens, and twice the shortest; 512 in the paper, of which a small budget would hold few.
+        continuation: Most tokens that are predicted after a context; all in the paper, which doubles the time.
+        sentence: Longest text of stage 2 in tokens, memory left out.
+        document: Longest text of stage 3 in tokens.
+        lr: Highest learning rate of stage 1 and of healing; 1e-4 in the paper, for a model fifty times as large.
+        contrastive_lr: Of stages 2 and 3; 3e-5 and 1e-4 in the paper.
+        batch_size: Passages a step; 4 in the paper, of up to 512 tokens.
+        contrastive_batch: Examples a step in stages 2 and 3; 128 and 1,024 in the paper, which has many more steps.
+        dropout: Share of the attention weights dropped in stage 2: what makes two views of a text differ.
+        temperature: Divides the cosines in stages 2 and 3.
+        rank: Of the low-rank weights.
+        new_lora: Whether a stage merges the low-rank weights of the one before it and begins new ones, as in the paper. Otherwise
+            it goes on with them, so that a checkpoint is half as large.
+        keep: Whether the checkpoint after each stage stays, in a folder of the stage's name.
+        positions: Token positions computed at once; it changes no result, but for which attention weights are dropped.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        device: "auto", "cpu", "cuda", "mps".
+
+    Source:
+        Section 3 of the fact sheet for rank, scale, targets, dropout and temperature.
+    """
+
+    backbone: str = PACKAGED
+    objective: str = "kl"
+    k: int = 8
+    attention: str = "native"
+    sources: str = ""
+    triples: str = ""
+    healing: float = 0.0
+    contrastive: float = 0.3
+    supervised: float = 0.0
+    length: int = 128
+    continuation: int = 24
+    sentence: int = 40
+    document: int = 256
+    lr: float = 5e-4
+    contrastive_lr: float = 2e-4
+    batch_size: int = 16
+    contrastive_batch: int = 64
+    dropout: float = 0.2
+    temperature: float = 0.05
+    rank: int = 16
+    new_lora: bool = False
+    keep: bool = field(default=False, compare=False)
+    positions: int = field(default=768, compare=False)
+    dtype: str = field(default="auto", compare=False)
+    device: str = field(default="auto", compare=False)
+
+    def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
+        """Train, write the checkpoint and its card, and return its folder."""
+        self._check()
+        progress("reading data", 0, 1)
+        base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
+        if not base.causal:
+            raise UsageError(f"llm2comp compresses for a decoder, got {self.backbone!r}: name a causal language model")
+        plain, material = texts.gathered(texts.named(self.sources) or texts.OPEN, load)
+        triples, more = triples_of(_names(self.triples), load) if self.supervised else ([], [])
+        settings = {name: value for name, value in asdict(self).items() if name not in {"keep", "positions", "device"}}
+        stages = Stages(
+            out=out,
+            training=Training("llm2comp", settings, budget, seed),
+            material=[*material, *more],
+            base=base,
+            k=self._memory,
+            attention=self.attention,
+            rank=self.rank,
+            new_lora=self.new_lora,
+            keep=self.keep,
+            progress=progress,
+        )
+        return stages.run(self._stages(plain, triples, base, budget, seed))
+
+    @property
+    def _memory(self) -> int:
+        return 0 if self.objective == "mntp" else self.k
+
+    def _check(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise unknown("objective of llm2comp", self.objective, OBJECTIVES)
+        if self.attention not in {"native", "bidirectional"}:
+            raise unknown("attention of llm2comp", self.attention, ("native", "bidirectional"))
+        shares = (self.healing, self.contrastive, self.supervised)
+        if min(shares) < 0 or sum(shares) >= 1:
+            raise UsageError(f"healing, contrastive and supervised are shares of the budget that leave some for stage 1, got {shares}")
+        if self.k < 1 or self.length < 2 * MARGIN:
+            raise UsageError(f"expected k of at least 1 and a length of at least {2 * MARGIN}, got k={self.k}, length={self.length}")
+        if bool(self.supervised) != bool(self.triples):
+            raise UsageError(f"supervised and triples belong together, got supervised={self.supervised}, triples={self.triples!r}")
+
+    def _stages(self, plain: Sequence[str], triples: Sequence[Triple], base: Network, budget: int, seed: int) -> list[Stage]:
+        shortest = max(self.length // 2, 2 * MARGIN)
+        passages = [passage for passage in texts.passages(plain, base.tokenizer, self.length) if len(passage.ids) >= shortest]
+        if not passages:
+            raise DataError(
+                f"expected passages of {shortest} tokens or more, got none in {len(plain)} texts: lower length, or give longer texts"
+            )
+        first = round(budget * (1 - self.healing - self.contrastive - self.supervised))
+        made = [self._mntp("healing", passages, base, round(budget * self.healing), seed + 1)] if self.healing else []
+        made += [
+            self._mntp("mntp", passages, base, first, seed) if self.objective == "mntp" else self._compression(passages, base, first, seed)
+        ]
+        if self.contrastive:
+            made += [self._unsupervised(plain, base, round(budget * self.contrastive), seed)]
+        if self.supervised:
+            made += [self._supervised(triples, base, round(budget * self.supervised), seed)]
+        return made
+
+    def _compression(self, passages: Sequence[texts.Passage], base: Network, budget: int, seed: int) -> Stage:
+        around = texts.around(base.tokenizer)
+        rows = splits(passages, around, positions=budget, k=self.k, continuation=self.continuation, seed=seed)
+        plan = batches([len(row.read) + self.k for row in rows], budget=budget, size=self.batch_size, seed=seed)
+        return Stage(
+            "compression",
+            plan,
+            [passages[rows[i].passage].text for i in _used(plan)],
+            lambda trainee: Compression(trainee, base, rows, self.objective, self.positions),
+            Optimisation(self.lr),
+        )
+
+    def _mntp(self, name: str, passages: Sequence[texts.Passage], base: Network, budget: int, seed: int) -> Stage:
+        before, after = texts.around(base.tokenizer)
+        chosen = taken(passages, positions=budget, seed=seed)
+        rows = [[*before, *passages[i].ids, *after] for i in chosen]
+        plan = batches([len(row) for row in rows], budget=budget, size=self.batch_size, seed=seed)
+        return Stage(
+            name,
+            plan,
+            [passages[chosen[i]].text for i in _used(plan)],
+            lambda trainee: Masking(trainee, rows, self.positions, seed),
+            Optimisation(self.lr),
+        )
+
+    def _unsupervised(self, plain: Sequence[str], base: Network, budget: int, seed: int) -> Stage:
+        found = [text for text in dict.fromkeys(part for text in plain for part in texts.sentences(text)) if len(text.split()) >= 3]
+        order = texts.shuffled(len(found), seed)
+        drawn = [found[next(order)] for _ in range(min(len(found), budget // 8))]  # a sentence and its view have more than 8 tokens
+        rows = twice(drawn, base.tokenizer, self.sentence)
+        return self._contrast("contrastive", rows, drawn, budget, seed, self.dropout)
+
+    def _supervised(self, triples: Sequence[Triple], base: Network, budget: int, seed: int) -> Stage:
+        rows = tokenised(triples, base.tokenizer, self.document)
+        return self._contrast("supervised", rows, [f"{t.query.text} {t.positive}" for t in triples], budget, seed, 0.0)
+
+    def _contrast(
+        self, name: str, rows: Sequence[Sequence[list[int]]], plain: Sequence[str], budget: int, seed: int, dropout: float
+    ) -> Stage:
+        plan = batches([sum(len(ids) + self._memory for ids in row) for row in rows], budget=budget, size=self.contrastive_batch, seed=seed)
+        return Stage(
+            name,
+            plan,
+            [plain[i] for i in _used(plan)],
+            lambda trainee: Contrast(trainee, rows, self.temperature, self.positions),
+            Optimisation(self.contrastive_lr),
+            dropout,
+        )
+
+
+def _used(plan: Sequence[Sequence[int]]) -> list[int]:
+    return sorted({i for batch in plan for i in batch})
+
+
+def _names(files: str) -> list[str]:
+    return list(filter(None, map(str.strip, files.split(","))))

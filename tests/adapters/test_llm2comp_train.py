@@ -1,0 +1,530 @@
+"""LLM2Comp's recipe on tiny random models: every loss and gradient against an independent computation, and trainings that are killed."""
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from adapters._backbone import Backbone
+from adapters._training.budget import Spent
+from adapters._training.loop import seeded
+from adapters.llm2comp.compression import MARGIN, Compression, Split, splits
+from adapters.llm2comp.contrastive import Contrast, contrast, tokenised, triples_of, twice
+from adapters.llm2comp.encoder import CONFIG, MEMORY, LLM2Comp
+from adapters.llm2comp.gradients import in_portions
+from adapters.llm2comp.mntp import Masking, mask_id
+from adapters.llm2comp.stages import restore
+from adapters.llm2comp.texts import Passage, around, gathered, named, passages, sentences
+from adapters.llm2comp.train import Recipe
+from adapters.llm2comp.trainee import attention_dropout, lora, prepared
+from bench.data import load
+from bench.errors import DataError, Unavailable, UsageError
+from bench.testing import run_checks
+from tests.tiny import SENTENCES, tiny_folder
+
+torch = pytest.importorskip("torch")
+
+K = 3
+CLOSE = {"atol": 1e-5, "rtol": 1e-4}  # float32 sums in another order
+TARGETS = ("q_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_folder("llama", tmp_path_factory.mktemp("llm2comp-train") / "base", head=True)
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    return Backbone(str(folder), head="lm", dtype="float32", device="cpu").load()
+
+
+@pytest.fixture
+def trainee(base):
+    return stirred(prepared(base, K, "bidirectional", rank=2, seed=5))
+
+
+def stirred(made):
+    """Return the trainee with low-rank weights that change something: fresh ones change nothing yet."""
+    draw = torch.Generator().manual_seed(3)
+    for name, weight in made.weights().items():
+        if "lora_B" in name:
+            weight.data = 0.2 * torch.randn(weight.shape, generator=draw)
+    return made
+
+
+@pytest.fixture(scope="module")
+def rows(base):
+    ids = [base.tokenizer(f"{a} {b}", add_special_tokens=False)["input_ids"] for a, b in itertools.pairwise(SENTENCES)]
+    return [Split(i, row[: 8 + i], row[: 8 + i], row[8 + i : 20 + 2 * i]) for i, row in enumerate(ids)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A file of texts, each of several sentences in another order."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    drawn = [" ".join(SENTENCES[i] for i in rng.permutation(7)[:5]) for _ in range(30)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in drawn))
+    return path
+
+
+def merged_model(folder, made):
+    """Return the plain model of transformers with the low-rank weights added by hand."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    state = made.weights()
+    for name, module in model.named_modules():
+        if name.endswith(TARGETS):
+            low, high = (state[f"{name}.lora_{side}.default.weight"].detach() for side in "AB")
+            module.weight.data += 2.0 * high @ low
+    return model
+
+
+def open_states(model, inputs):
+    """Return the last states of one text's input embeddings (t, dim), every token seeing every other."""
+    mask = torch.zeros(1, 1, len(inputs), len(inputs))
+    return model.model(inputs_embeds=inputs[None], attention_mask=mask).last_hidden_state[0]
+
+
+def embedded(model, ids):
+    return model.get_input_embeddings().weight[torch.tensor(ids)]
+
+
+def test_states_are_bidirectional_and_the_memory_follows_the_text(folder, trainee, rows):
+    model = merged_model(folder, trainee)
+    texts_ = [row.read for row in rows]
+    with torch.no_grad():
+        states, mask = trainee.states(texts_)
+        slots, means = trainee.slots(texts_), trainee.embeddings(texts_)
+        for i, ids in enumerate(texts_):
+            expected = open_states(model, torch.cat([embedded(model, ids), trainee.memory]))
+            assert int(mask[i].sum()) == len(ids) + K
+            torch.testing.assert_close(states[i, : len(expected)], expected, **CLOSE)
+            torch.testing.assert_close(slots[i], expected[-K:], **CLOSE)
+            torch.testing.assert_close(means[i], expected[-K:].mean(0), **CLOSE)
+
+
+def test_padding_on_the_left_would_give_the_same_embedding(folder, trainee, rows):
+    model = merged_model(folder, trainee)
+    ids, pads = rows[1].read, 5
+    inputs = torch.cat([torch.randn(pads, 32), embedded(model, ids), trainee.memory.detach()])[None]
+    mask = torch.zeros(1, 1, inputs.shape[1], inputs.shape[1])
+    mask[..., :pads] = torch.finfo(torch.float32).min
+    places = (torch.arange(inputs.shape[1]) - pads).clamp(min=0)[None]
+    with torch.no_grad():
+        left = model.model(inputs_embeds=inputs, attention_mask=mask, position_ids=places).last_hidden_state[0, -K:].mean(0)
+        right = trainee.embeddings([row.read for row in rows])[1]
+    torch.testing.assert_close(right, left, **CLOSE)
+
+
+def test_native_attention_sees_nothing_after_a_token(base, rows):
+    made = stirred(prepared(base, K, "native", rank=2, seed=5))
+    with torch.no_grad():
+        long, _ = made.states([rows[-1].read])
+        short, _ = made.states([rows[-1].read[:6]])
+    torch.testing.assert_close(long[0, :6], short[0, :6], **CLOSE)
+
+
+def reference(folder, made, row, objective):
+    """Return the loss of one example, in float64, with every pass made alone and every position computed."""
+    from transformers import AutoModelForCausalLM
+
+    frozen = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval().double()
+    encoder = merged_model(folder, made).double()
+    bos = [made.network.tokenizer.bos_token_id]
+    memory = open_states(encoder, torch.cat([embedded(encoder, row.read), made.memory.double()]))[-K:]
+    target = row.context if objective == "rc" else row.continuation
+    inputs = torch.cat([embedded(frozen, bos), memory, embedded(frozen, target)])
+    student = frozen(inputs_embeds=inputs[None]).logits[0].log_softmax(-1)[K:]  # from the last memory vector on
+    if objective != "kl":
+        return -student[torch.arange(len(target)), torch.tensor(target)].sum(), len(target)
+    teacher = frozen(torch.tensor([[*bos, *row.context, *row.continuation]])).logits[0].log_softmax(-1)[len(row.context) :]
+    assert len(teacher) == len(student) == len(target) + 1
+    return (teacher.exp() * (teacher - student)).sum() / (len(target) + 1), 1
+
+
+@pytest.mark.parametrize("objective", ["kl", "nll", "rc"])
+def test_the_loss_is_that_of_each_example_alone_however_a_batch_is_cut(folder, base, trainee, rows, objective):
+    with torch.no_grad():
+        found = [reference(folder, trainee, row, objective) for row in rows]
+    expected = float(sum(loss for loss, _ in found)) / sum(weight for _, weight in found)
+    gradients = []
+    for positions in (10_000, 90, 1):
+        made = Compression(trainee, base, rows, objective, positions)
+        parts = [made.loss(part) for part in made.parts(range(len(rows)))]
+        total = sum(loss for loss, _ in parts)
+        assert float(total.detach()) == pytest.approx(expected, rel=1e-5)
+        gradients.append(torch.autograd.grad(total, trainee.memory)[0])
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], atol=1e-6, rtol=1e-3)
+
+
+def test_the_gradient_is_that_of_the_whole_computation(folder, base, trainee, rows):
+    row = rows[2]
+    loss, _ = reference(folder, trainee, row, "kl")
+    expected = torch.autograd.grad(loss, trainee.memory)[0]
+    made = Compression(trainee, base, rows, "kl", 1000)
+    (part,) = made.parts([2])
+    torch.testing.assert_close(torch.autograd.grad(made.loss(part)[0], trainee.memory)[0], expected.float(), atol=1e-6, rtol=1e-3)
+
+
+def test_the_context_s_own_embeddings_in_place_of_the_memory_leave_no_divergence(base, trainee, rows):
+    made = Compression(trainee, base, rows, "kl", 1000)
+    table, head = base.model.get_input_embeddings().weight, base.model.get_output_embeddings()
+    for row in rows:
+        with torch.no_grad():
+            student = head(made.after(table[torch.tensor([row.context])], [row.continuation])).log_softmax(-1)
+            teacher = head(made.after(None, [row.continuation], [row.context])).log_softmax(-1)
+        assert student.shape[0] == len(row.continuation) + 1
+        assert float((teacher.exp() * (teacher - student)).sum(-1).abs().max()) < 1e-5
+
+
+def test_only_the_encoder_s_positions_count_as_trained(base, trainee, rows):
+    contexts, targets = sum(len(row.context) for row in rows), sum(len(row.continuation) for row in rows)
+    for objective, inference in (
+        ("kl", (1 + K) * len(rows) + targets + len(rows) + contexts + targets),
+        ("nll", (1 + K) * len(rows) + targets),
+        ("rc", (1 + K) * len(rows) + contexts),
+    ):
+        made = Compression(trainee, base, rows, objective, 100)
+        spent = sum((made.loss(part)[1] for part in made.parts(range(len(rows)))), Spent())
+        assert spent == Spent(contexts + K * len(rows), inference)
+
+
+def test_gradients_reach_low_rank_weights_and_memory_and_nothing_else(base, trainee, rows):
+    made = Compression(trainee, base, rows, "kl", 1000)
+    (part,) = made.parts(range(len(rows)))
+    made.loss(part)[0].backward()
+    weights = trainee.weights()
+    assert all(float(weight.grad.abs().max()) > 0 for weight in weights.values())
+    reached = {name for name, weight in trainee.network.model.named_parameters() if weight.grad is not None}
+    assert reached == weights.keys() - {"memory"}
+    assert all(".lora_" in name for name in reached)
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in reached} == set(TARGETS)  # not on k
+    assert all(weight.grad is None for weight in base.model.parameters())
+
+
+def test_the_frozen_backbone_and_the_encoder_share_their_weights(base, trainee):
+    ours = {weight.data_ptr() for name, weight in trainee.network.model.named_parameters() if ".lora_" not in name}
+    assert ours == {weight.data_ptr() for weight in base.model.parameters()}
+    assert base.causal
+    assert not trainee.network.causal
+
+
+def test_portions_of_a_loss_add_up_to_its_value_and_gradient():
+    states = torch.randn(11, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    doubled = 2 * states
+    whole = (doubled**3).sum()
+    for size in (1, 4, 100):
+        value = in_portions(lambda part, where: (part**3).sum(), 2 * states, size)
+        assert float(value.detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
+        torch.testing.assert_close(torch.autograd.grad(value, states)[0], torch.autograd.grad(whole, states, retain_graph=True)[0])
+
+
+def test_passages_are_split_uniformly_between_the_margins_and_the_seed_decides():
+    long = [Passage(str(i), list(range(30))) for i in range(50)]
+    options = {"positions": 20_000, "k": K, "continuation": 7}
+    made = splits(long, ([1], []), **options, seed=3)
+    points = [len(split.context) for split in made]
+    assert set(points) == set(range(MARGIN, 30 - MARGIN + 1))
+    counts = np.bincount(points)[MARGIN:]
+    assert counts.max() < 1.6 * counts.min()  # some 80 draws a point
+    assert all(split.read == [1, *split.context] for split in made)
+    assert all(split.context + split.continuation == list(range(len(split.context) + 7)) for split in made)
+    assert 0 < sum(len(split.read) + K for split in made) - 20_000 < 30 + K + 1
+    assert sorted(split.passage for split in made[:50]) == list(range(50))
+    assert made == splits(long, ([1], []), **options, seed=3) != splits(long, ([1], []), **options, seed=4)
+
+
+@pytest.mark.parametrize("positions", [10_000, 40])
+def test_masked_tokens_are_predicted_from_the_state_before_them(folder, base, positions, rows):
+    made = stirred(prepared(base, 0, "bidirectional", rank=2, seed=5))
+    model, blank = merged_model(folder, made), mask_id(base.tokenizer)
+    ids = [row.context + row.continuation for row in rows]
+    objective = Masking(made, ids, positions, seed=1)
+    parts = objective.parts([0, 2, 3])
+    total = count = 0
+    for part in parts:
+        for row, places in zip(part.ids, part.places, strict=True):
+            assert 0 not in places
+            assert len(places) == max(round(0.2 * len(row)), 1)
+            with torch.no_grad():
+                hidden = [blank if i in places else id_ for i, id_ in enumerate(row)]
+                logits = model.lm_head(open_states(model, embedded(model, hidden))).log_softmax(-1)
+            total -= sum(float(logits[i - 1, row[i]]) for i in places)
+            count += len(places)
+    found = [objective.loss(part) for part in parts]
+    assert sum(float(loss.detach()) for loss, _ in found) == pytest.approx(total / count, rel=1e-4)
+    assert sum(spent.trained for _, spent in found) == sum(len(ids[i]) for i in (0, 2, 3))
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_contrast_is_the_cross_entropy_over_second_and_third_texts(views):
+    vectors = np.random.default_rng(1).standard_normal((views, 4, 6))
+    unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    losses = []
+    for i in range(4):
+        scores = [unit[0, i] @ unit[view, j] / 0.05 for view in range(1, views) for j in range(4)]
+        losses.append(np.log(np.exp(scores).sum()) - scores[i])
+    assert float(contrast(torch.tensor(vectors), 0.05)) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_batch_computed_in_portions_gives_the_gradient_of_the_whole(base, trainee, dropout):
+    attention_dropout(trainee.network, dropout)
+    trainee.network.model.train()
+    made = Contrast(trainee, twice(SENTENCES[:5], base.tokenizer, 40), 0.05, 60)
+    weights = list(trainee.weights().values())
+    with seeded(1, "cpu"):
+        parts = made.parts(range(5))
+        found = [made.loss(part) for part in parts]
+    assert len(parts) > 2
+    ours = torch.autograd.grad(sum(loss for loss, _ in found), weights)
+    vectors = torch.zeros(10, 32)
+    for part in parts:  # all of them in memory at once, under the same dropout
+        with seeded(part.seed, "cpu"):
+            vectors = vectors.index_put((torch.tensor(part.order),), trainee.embeddings(part.rows))
+    whole = contrast(vectors.view(2, 5, -1), 0.05)
+    assert sum(float(loss.detach()) for loss, _ in found) == pytest.approx(float(whole.detach()), rel=1e-4)
+    for one, other in zip(ours, torch.autograd.grad(whole, weights), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+    if not dropout:
+        (alone,) = (direct := replace(made, positions=10_000)).parts(range(5))
+        for one, other in zip(ours, torch.autograd.grad(direct.loss(alone)[0], weights), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_dropout_makes_two_views_of_a_text_differ_and_none_makes_them_equal(kind, tmp_path):
+    network = Backbone(str(tiny_folder(kind, tmp_path / kind, head=True, dropout=0.0)), head="lm", dtype="float32", device="cpu").load()
+    made = prepared(network, K, "native", rank=2, seed=5)
+    (ids, again), *_ = twice(SENTENCES[:1], network.tokenizer, 40)
+    for dropout in (0.0, 0.2):
+        attention_dropout(made.network, dropout)
+        made.network.model.train()
+        with torch.no_grad(), seeded(1, "cpu"):
+            one, other = made.embeddings([ids, again])
+        assert torch.allclose(one, other, atol=1e-5) == (dropout == 0)
+
+
+def test_what_is_saved_and_merged_gives_the_vectors_of_what_was_trained(folder, base, trainee, tmp_path):
+    place = tmp_path / "out"
+    plan = Recipe(str(folder), k=K, attention="bidirectional", rank=2)
+    stages = plan_of(plan, base, place)
+    stages._describe(place, trainee, [place])
+    lora(2).save(trainee.network, place, str(folder))
+    kept = prepared(base, K, "bidirectional", rank=2, seed=0)
+    restore(kept, place, low_rank=True)
+    encoder = LLM2Comp(str(place), dtype="float32", device="cpu", normalise=False)
+    with torch.no_grad():
+        expected = kept.embeddings([ids for ids, _ in twice(SENTENCES, base.tokenizer, 120)])
+    assert np.abs(encoder.encode(SENTENCES) - expected.numpy()).max() < 1e-5
+    memory = encoder.encode_memory(SENTENCES)
+    assert memory.shape == (len(SENTENCES), K, 32)
+    np.testing.assert_allclose(memory.mean(1), expected.numpy(), atol=1e-5)
+    assert json.loads((place / CONFIG).read_text())["memory_ids"] == list(range(len(base.tokenizer), len(base.tokenizer) + K))
+
+
+def plan_of(recipe, base, out):
+    from adapters._training.loop import Training
+    from adapters.llm2comp.stages import Stages
+
+    training = Training("llm2comp", {"backbone": recipe.backbone}, 1, 0)
+    return Stages(out, training, [], base, recipe.k, recipe.attention, recipe.rank, new_lora=False, keep=False, progress=print)
+
+
+def test_wikitext_is_written_as_people_write_and_unknown_words_are_left_out(tmp_path):
+    line = ' The 3 @-@ 2 win ( his first ) was " big " , he said . <unk> went home . It did n\'t rain .\n'
+    path = tmp_path / "wiki.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in (" = Title = \n", line)))
+    found, material = gathered([replace(named(str(path))[0], tokenised=True)], load)
+    assert found == ['The 3-2 win (his first) was "big", he said.', "It didn't rain."]
+    assert material[0].rows == 2
+
+
+def test_sentences_end_where_a_new_one_begins_and_keep_their_quotes():
+    text = 'He said "Go." Then (in 1984) it rained, e.g. here. 7 came!\nno end'
+    assert sentences(text) == ['He said "Go."', "Then (in 1984) it rained, e.g. here.", "7 came!", "no end"]
+
+
+def test_passages_are_whole_sentences_and_fit(base):
+    text = " ".join(SENTENCES)
+    made = passages([text, "no"], base.tokenizer, 40)
+    assert max(len(passage.ids) for passage in made) <= 40
+    assert [part for passage in made[:-1] for part in sentences(passage.text)] == sentences(text)
+    assert made[-1].text == "no"
+    assert len(made) < len(SENTENCES)
+    (cut,) = passages(["word " * 200], base.tokenizer, 40)
+    assert len(cut.ids) == 40
+
+
+def test_special_tokens_around_a_text_are_those_of_the_tokenizer(base, tmp_path):
+    assert around(base.tokenizer) == ([], [])
+    roberta = Backbone(str(tiny_folder("roberta", tmp_path / "r")), dtype="float32", device="cpu").load().tokenizer
+    assert around(roberta) == ([roberta.bos_token_id], [roberta.eos_token_id])
+
+
+def test_texts_come_from_files_of_one_s_own(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("One text\nof two lines.\n\nAnother one.\n")
+    (tmp_path / "b.jsonl").write_text('{"label": 1}\n')
+    found, material = gathered(named(f"{tmp_path / 'a.txt'},no/such-set"), load)
+    assert found == ["One text\nof two lines.", "Another one."]
+    assert len(material[0].pin["sha256"]) == 64
+    assert "no/such-set" in caplog.text
+    with pytest.raises(Unavailable, match="--set sources="):
+        gathered(named("no/such-set"), load)
+    with pytest.raises(DataError, match="text"):
+        gathered(named(str(tmp_path / "b.jsonl")), load)
+    with pytest.raises(UsageError):
+        named("a/b:c:d:e")
+
+
+def test_triples_put_the_instruction_before_the_query_only(base, tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"query": "who?", "positive": "she", "negative": "rain", "instruction": "Find the answer:"}) + "\n")
+    (triple,), _ = triples_of([str(path)], load)
+    assert [base.tokenizer.decode(ids) for ids in tokenised([triple], base.tokenizer, 60)[0]] == ["Find the answer:who?\n", "she", "rain"]
+
+
+class KilledError(Exception):
+    """Stands for a signal."""
+
+
+def tiny_recipe(folder, corpus, **more):
+    options = {"attention": "bidirectional", "sources": str(corpus), "k": K, "length": 40, "batch_size": 4, "contrastive_batch": 6}
+    return Recipe(str(folder), rank=2, device="cpu", dtype="float32", **(options | more))
+
+
+def quiet(*_):
+    return None
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    path = tmp_path_factory.mktemp("answers") / "triples.jsonl"
+    rows = [{"query": a, "positive": b, "negative": SENTENCES[0]} for a, b in itertools.pairwise(SENTENCES)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def staged(folder, corpus, answers, tmp_path_factory):
+    """Return recipes of four stages and what they give when nothing comes between, with new low-rank weights or without."""
+    shares = {"healing": 0.2, "contrastive": 0.2, "supervised": 0.2, "triples": str(answers)}
+    recipes = {new: tiny_recipe(folder, corpus, new_lora=new, **shares) for new in (False, True)}
+    return {new: (recipe, trained(recipe, tmp_path_factory.mktemp("staged") / "out", quiet)) for new, recipe in recipes.items()}
+
+
+def trained(recipe, out, progress):
+    return recipe.train(out, budget=4000, seed=1, load=load, progress=progress)
+
+
+@pytest.mark.parametrize(
+    ("stage", "new_lora"),
+    [("healing", False), ("compression", False), ("contrastive", False), ("supervised", False), ("contrastive", True)],
+)
+def test_a_training_killed_at_any_stage_goes_on_to_the_same_weights(staged, tmp_path, stage, new_lora):
+    recipe, whole = staged[new_lora]
+    broken = tmp_path / "broken"
+
+    def killing(what, done, total):
+        if what == f"llm2comp {stage}: training" and done == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        trained(recipe, broken, killing)
+    assert not (broken / "card.json").exists()
+    seen = []
+    trained(recipe, broken, lambda what, done, total: seen.append((what, done)))
+    assert (f"llm2comp {stage}: training", 0) not in seen  # it went on
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(broken) for path in broken.rglob("*") if path.is_file())
+    for name in (name for name in names if name.name != "card.json"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
+
+
+@pytest.mark.parametrize("objective", ["kl", "nll", "rc", "mntp"])
+def test_each_objective_is_learnt_and_its_checkpoint_keeps_the_contract(folder, corpus, tmp_path, objective):
+    recipe = tiny_recipe(folder, corpus, objective=objective, lr=5e-3, contrastive=0.2, keep=True)
+    out = recipe.train(tmp_path / "out", budget=12_000, seed=1, load=load, progress=quiet)
+    card = json.loads((out / "card.json").read_text())
+    first, second = card["stages"]
+    losses = np.asarray(first["loss"])[:, 1]
+    quarter = len(losses) // 4
+    assert losses[-quarter:].mean() < losses[:quarter].mean()  # single steps of four texts say little
+    assert 11_500 < card["trained_tokens"] <= 12_000
+    assert card["trained_tokens"] == first["trained_tokens"] + second["trained_tokens"]
+    assert card["inference_tokens"] == first["inference_tokens"]
+    assert (first["inference_tokens"] == 0) == (objective == "mntp")
+    encoder = LLM2Comp(str(out), device="cpu", dtype="float32")
+    assert encoder.card().trained
+    assert encoder.card().training_tokens == card["trained_tokens"]
+    assert encoder.runs().touch([*SENTENCES[:2], "an unseen text with more than eight words in it"]).tolist() == [True, True, False]
+    assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
+    earlier = LLM2Comp(str(out / ("mntp" if objective == "mntp" else "compression")), device="cpu", dtype="float32")
+    assert earlier.card().training_tokens == first["trained_tokens"]
+    assert not np.allclose(earlier.encode(SENTENCES), encoder.encode(SENTENCES), atol=1e-3)
+
+
+def test_new_low_rank_weights_are_added_to_those_of_the_stage_before(folder, corpus, tmp_path):
+    out = tiny_recipe(folder, corpus, new_lora=True).train(tmp_path / "out", budget=3000, seed=1, load=load, progress=quiet)
+    assert json.loads((out / CONFIG).read_text())["stages"] == ["compression", "contrastive"]
+    encoder = LLM2Comp(str(out), device="cpu", dtype="float32")
+    assert np.isfinite(encoder.encode(SENTENCES)).all()
+    last = LLM2Comp(str(out / "contrastive"), device="cpu", dtype="float32")
+    np.testing.assert_array_equal(last.encode(SENTENCES), encoder.encode(SENTENCES))
+
+
+def test_without_new_low_rank_weights_the_folder_holds_one_set(folder, corpus, tmp_path):
+    out = tiny_recipe(folder, corpus).train(tmp_path / "out", budget=3000, seed=1, load=load, progress=quiet)
+    kept = {path.relative_to(out).as_posix() for path in out.rglob("*")}
+    assert kept == {"adapter_config.json", "adapter_model.safetensors", "card.json", CONFIG, MEMORY, "runs.u32"}
+
+
+def test_a_finished_training_is_not_repeated_and_another_one_is_refused(folder, corpus, tmp_path):
+    recipe = tiny_recipe(folder, corpus, contrastive=0.0)
+    out = recipe.train(tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet)
+    seen = []
+    recipe.train(out, budget=1000, seed=1, load=load, progress=lambda what, *_: seen.append(what))
+    assert seen == ["reading data"]
+    with pytest.raises(UsageError, match="other settings"):
+        recipe.train(out, budget=1000, seed=2, load=load, progress=quiet)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"objective": "no"}, {"attention": "no"}, {"contrastive": 1.0}, {"healing": -0.1}, {"k": 0}, {"length": 19}, {"supervised": 0.1}],
+)
+def test_settings_that_are_off_are_refused(folder, corpus, tmp_path, setting):
+    with pytest.raises(UsageError):
+        tiny_recipe(folder, corpus, **setting).train(tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet)
+
+
+def test_texts_too_short_to_be_split_are_an_error_that_says_so(folder, tmp_path):
+    (tmp_path / "short.txt").write_text("no\n\nyes\n")
+    with pytest.raises(DataError, match="longer texts"):
+        tiny_recipe(folder, tmp_path / "short.txt").train(tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet)
+
+
+def test_a_training_killed_on_the_command_line_goes_on_and_its_encoder_keeps_the_contract(folder, corpus, tmp_path):
+    settings = [f"backbone={folder}", f"sources={corpus}", "length=40", "batch_size=2", "contrastive_batch=4", "rank=2"]
+    command = [sys.executable, "-m", "bench", "train", "llm2comp", "--device", "cpu", "--dtype", "float32", "--json", "--budget", "20000"]
+    command += ["--out", str(tmp_path / "out"), *(part for text in settings for part in ("--set", text))]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as broken:
+        while not (tmp_path / "out" / "compression.pt").exists():  # there after the first of many steps
+            assert broken.poll() is None
+            time.sleep(0.01)
+        broken.kill()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=170)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["out"] == str(tmp_path / "out")
+    encoder = LLM2Comp(str(tmp_path / "out"), device="cpu", dtype="float32")
+    assert encoder.card().training_tokens > 19_000
+    assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
