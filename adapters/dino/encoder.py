@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._checkpoint import card_of, default, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
 from adapters._text import Framed, prompts
 from bench.encoder import Batch, Card, Item, digest, location
 from bench.errors import CheckpointError
+from bench.overlap import Runs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,9 +38,10 @@ class DINO(NetworkEncoder):
     """DINO (Schick & Schuetze 2021): mean of last-layer token states, trained on generated sentence pairs; read by cosine.
 
     Attributes:
-        checkpoint: A folder that the recipe wrote (taken as trained): a Hugging Face encoder with its tokenizer, or a
-            sentence-transformers folder with mean pooling. A hub id or the packaged backbone is taken as untrained.
-        attention: "native" or, for decoders, "bidirectional".
+        checkpoint: "default" for the weights that come with this package, or a folder (taken as trained): one that the recipe
+            wrote, a Hugging Face encoder with its tokenizer, or a sentence-transformers folder with mean pooling. A hub id or the
+            packaged backbone is taken as untrained.
+        attention: "auto" for that of the training, where the folder has a card, else "native"; or "bidirectional", for decoders.
         max_length: Longest text in tokens, special tokens counted; RoBERTa's own limit. A lower limit in a
             sentence-transformers folder goes first.
 
@@ -46,8 +49,8 @@ class DINO(NetworkEncoder):
         Mean over real tokens of the last layer, cosine: the released code, roberta-base.
     """
 
-    checkpoint: str = location(PACKAGED)
-    attention: str = "native"
+    checkpoint: str = location("default")
+    attention: str = "auto"
     max_length: int = 512
 
     version: ClassVar[int] = 1
@@ -61,7 +64,7 @@ class DINO(NetworkEncoder):
         """
         from torch.nn.functional import normalize
 
-        network, layout = self._network(), layout_of(self.checkpoint)
+        network, layout = self._network(), self.layout()
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
             vectors = _pooling.mean(network.hidden_states(ids, mask), mask)
@@ -71,18 +74,33 @@ class DINO(NetworkEncoder):
 
     def card(self) -> Card:
         """Return the card of the transformer, trained where the checkpoint is a folder."""
-        card, (_, *finish) = self._backbone().card(trained=Path(self.checkpoint).is_dir()), layout_of(self.checkpoint)
+        card, (_, *finish) = self.backbone().card(trained=Path(self._source()).is_dir()), self.layout()
         return replace(card, weights=digest([card.weights, finish])) if any(finish) else card
 
-    def _backbone(self) -> Backbone:
-        source = layout_of(self.checkpoint).transformer
-        return Backbone(source, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+    def runs(self) -> Runs | None:
+        """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
+        folder = self.backbone().adapted
+        return None if folder is None else runs_of(folder)
+
+    def _source(self) -> str:
+        return default(__file__, PACKAGED) if self.checkpoint == "default" else self.checkpoint
+
+    def layout(self) -> Layout:
+        """Return where the transformer lies and how its vectors are finished; raises as ``layout_of``."""
+        return layout_of(self._source())
+
+    def backbone(self) -> Backbone:
+        """Return the transformer, as it is used."""
+        source, attention = self.layout().transformer, self.attention
+        if attention == "auto":
+            attention = card_of(Path(source)).get("recipe", {}).get("attention", "native")
+        return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _network(self) -> Network:
-        return self._backbone().load()
+        return self.backbone().load()
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
-        limit = min(self.max_length, layout_of(self.checkpoint).max_length or self.max_length, network.max_length)
+        limit = min(self.max_length, self.layout().max_length or self.max_length, network.max_length)
         return lambda items: prompts(network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans)
 
 

@@ -1,0 +1,164 @@
+"""The file of generated texts: JSON lines in the original's format, added to batch by batch, so that a kill costs one batch."""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapters._backbone import Backbone
+from adapters._files import read_json
+from adapters.dino.generation import Generated, Wish, Writing, written
+from adapters.dino.postprocess import Pair
+from adapters.dino.specification import Specification
+from bench.encoder import digest
+from bench.errors import DataError, UsageError
+from bench.files import write_whole
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be generated.
+
+    Attributes:
+        task: What is written for each label.
+        x1: First texts, all different; a task without them has one empty one.
+        samples: Texts drawn for each first text and label.
+        writing: How texts are written.
+        model: What stands behind the generator, such as its digest; it is put into each row.
+        batch: First texts written at once. Rounding differs between batches, so it is part of the order.
+    """
+
+    task: Specification
+    x1: Sequence[str]
+    samples: int
+    writing: Writing
+    model: str
+    batch: int = 32
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that decides the file, plain JSON values."""
+        task = {name: asdict(label) for name, label in self.task.labels.items()}
+        return {
+            "task_name": self.task.task_name, "labels": task, "x1": digest(list(self.x1)), "inputs": len(self.x1),
+            "samples": self.samples, "writing": asdict(self.writing), "model": self.model, "batch": self.batch,
+        }  # fmt: skip
+
+    def batches(self) -> list[list[Wish]]:
+        """Return what is written together: first texts of similar length; the order of the batches is random, by the seed."""
+        if not self.task.takes_input:
+            starts = range(0, self.samples, self.batch)
+            return [[Wish("", label, k) for k in range(self.samples)[s : s + self.batch] for label in self.task.labels] for s in starts]
+        order = sorted(range(len(self.x1)), key=lambda i: (len(self.x1[i]), i))
+        groups = [order[i : i + self.batch] for i in range(0, len(order), self.batch)]
+        shuffled = np.random.default_rng(self.writing.seed).permutation(len(groups))
+        return [
+            [Wish(self.x1[i], label, k) for i in groups[g] for label in self.task.labels for k in range(self.samples)] for g in shuffled
+        ]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What has been generated.
+
+    Attributes:
+        path: The file.
+        batches: How many batches are in it.
+        size: Its length in bytes; what is behind it was being written when a process was killed.
+        positions: Token positions through the generator.
+        seconds: Time spent generating.
+        counts: Texts asked for, kept, and dropped by reason.
+    """
+
+    path: Path
+    batches: int
+    size: int
+    positions: int
+    seconds: float
+    counts: Mapping[str, int]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows.
+
+        Raises:
+            DataError: The file ends before it should.
+        """
+        data = self.path.read_bytes()[: self.size]
+        if len(data) < self.size:
+            raise DataError(f"expected {self.size} bytes in {self.path}, got {len(data)}: delete it and its args.json, and generate again")
+        yield from map(json.loads, data.decode().splitlines())
+
+    def summary(self) -> dict[str, Any]:
+        """Return what it took and what came of it, plain JSON values."""
+        return {"seconds": round(self.seconds, 1), "inference_tokens": self.positions, **self.counts}
+
+    def pairs(self) -> list[Pair]:
+        """Return the pairs, labels as numbers."""
+        return [Pair(row["text_a"], row["text_b"], float(row["label"])) for row in self.rows()]
+
+
+def generated(order: Order, backbone: Backbone, folder: Path, report: Report) -> Dataset:
+    """Generate what is not in the folder's file yet, and return the whole.
+
+    Args:
+        order: What to generate.
+        backbone: A decoder with its language-model head; loaded only when there is something to generate.
+        folder: Where ``TASK-dataset.jsonl`` and ``TASK-args.json`` lie, the latter with the settings and how far it is.
+        report: Told about texts.
+
+    Raises:
+        UsageError: The folder holds texts generated with other settings.
+        OSError: It cannot be written.
+    """
+    data, args = (folder / f"{order.task.task_name}-{name}" for name in ("dataset.jsonl", "args.json"))
+    settings, plan = order.settings(), order.batches()
+    done = _read(data, args, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    with data.open("ab") as file:
+        file.truncate(done.size)
+        for batch in plan[done.batches :]:
+            asked = sum(map(len, plan[: done.batches]))
+            speed = f"{done.counts.get('kept', 0) / done.seconds:.1f} texts/s" if done.seconds else "first batch"
+            report(f"dino: generating ({speed})", asked, sum(map(len, plan)))
+            start = time.perf_counter()
+            made = written(backbone.load(), order.task, batch, order.writing)
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(order, batch, made)).encode()
+            file.write(lines)
+            file.flush()
+            os.fsync(file.fileno())
+            done = _more(done, made, len(lines), time.perf_counter() - start)
+            write_whole(args, (json.dumps({**settings, "done": _plain(done)}, indent=1, ensure_ascii=False) + "\n").encode())
+    return done
+
+
+def _rows(order: Order, batch: Sequence[Wish], made: Generated) -> Iterator[dict[str, Any]]:
+    for wish, text in zip(batch, made.written, strict=True):
+        if not text.dropped:
+            a, b = (wish.x1, text.text) if order.task.takes_input else (text.text, None)
+            own = {"sample": wish.sample, "seed": order.writing.seed, "model": order.model[:12], "logp": round(text.logp, 3)}
+            yield {"text_a": a, "text_b": b, "label": wish.label, **own}
+
+
+def _more(done: Dataset, made: Generated, size: int, seconds: float) -> Dataset:
+    counts = Counter(done.counts) + Counter(text.dropped or "kept" for text in made.written) + Counter(asked=len(made.written))
+    return Dataset(done.path, done.batches + 1, done.size + size, done.positions + made.positions, done.seconds + seconds, dict(counts))
+
+
+def _plain(done: Dataset) -> dict[str, Any]:
+    return {name: value for name, value in asdict(done).items() if name != "path"}
+
+
+def _read(data: Path, args: Path, settings: Mapping[str, Any]) -> Dataset:
+    if not args.is_file():
+        return Dataset(data, 0, 0, 0, 0.0, {})
+    kept = read_json(args)
+    if {name: value for name, value in kept.items() if name != "done"} != json.loads(json.dumps(settings)):
+        raise UsageError(f"{args} belongs to texts generated with other settings: delete its folder, or choose another --out")
+    return Dataset(data, **kept["done"])

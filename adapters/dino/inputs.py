@@ -1,0 +1,176 @@
+"""First texts: from a file, from data sets, or written by the language model."""
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from adapters._training.card import Material
+from bench.encoder import digest
+from bench.errors import DataError, Unavailable, UsageError
+from bench.recipe import Load
+
+log = logging.getLogger(__name__)
+
+FORMS = ("plain", "jsonl", "stsb", "sentences")
+"""Forms of files: a text per line; a ``text_a`` per object; both sentences of each row of STS-B's official TSV; running text."""
+
+_SUFFIXES = {".jsonl": "jsonl", ".tsv": "stsb"}
+_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])|\n+")
+_ODD = re.compile(r"[\"\\\[\]{}<>|@#/_*^~=\u201c\u201d]|\.\.\.|\d{5}|_{2}|[^\x00-\u024f\u2010-\u2019]")
+_CLOSED = re.compile(r"[A-Z].*[a-z)%0-9][.!?]", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set whose sentences are first texts.
+
+    Attributes:
+        id: Its id.
+        config: Its configuration.
+        split: Its split.
+        column: Column of running text.
+        share: Share of the first texts that come from it, as far as it has that many.
+        licence: Of the data.
+    """
+
+    id: str
+    config: str
+    split: str
+    column: str
+    share: float
+    licence: str
+
+    @property
+    def name(self) -> str:
+        """The set with configuration and split."""
+        return "/".join(filter(None, (self.id, self.config, self.split)))
+
+
+OPEN: tuple[Source, ...] = (
+    Source("ludwigschmidt/squadshifts", "new_wiki", "test", "context", 0.35, "CC BY 4.0; passages CC BY-SA"),
+    Source("ludwigschmidt/squadshifts", "amazon", "test", "context", 0.20, "CC BY 4.0; passages by Amazon reviewers"),
+    Source("ludwigschmidt/squadshifts", "reddit", "test", "context", 0.20, "CC BY 4.0; passages by Reddit users"),
+    Source("uberspot/opentriviaqa", "", "train", "question", 0.18, "CC BY-SA 4.0"),
+    Source("cs224n/squad2_dev_part", "", "validation", "context", 0.07, "CC BY-SA 4.0"),
+)
+"""Sets with licences that let a model be published, and none that a task here is scored on."""
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of running text; white space inside them is single blanks."""
+    return [" ".join(part.split()) for part in _END.split(text) if part.strip()]
+
+
+def usable(text: str, shortest: int, longest: int) -> bool:
+    """Say whether a sentence is plain and whole, of so many words, without a quote or signs that are no prose."""
+    return shortest <= len(text.split()) <= longest and bool(_CLOSED.fullmatch(text)) and not _ODD.search(text)
+
+
+def from_file(source: str) -> list[str]:
+    """Return the texts of a file, in order, repetitions left out.
+
+    Args:
+        source: Its path, with one of FORMS before a colon where the suffix does not tell: ``.jsonl`` and ``.tsv`` do, other files
+            have a text per line.
+
+    Raises:
+        DataError: A line is not of the form.
+        OSError: It cannot be read.
+    """
+    form, path = _form(source)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if form == "sentences":
+        found: Iterable[str] = sentences("\n".join(lines))
+    elif form == "jsonl":
+        found = (_text_a(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip())
+    elif form == "stsb":
+        found = (text for n, line in enumerate(lines, 1) for text in _pair(line, f"{path}:{n}"))
+    else:
+        found = lines
+    return list(dict.fromkeys(text.strip() for text in found if text.strip()))
+
+
+def is_file(source: str) -> bool:
+    """Say whether a source names a file."""
+    return _form(source)[1].is_file()
+
+
+def from_sets(sources: Sequence[Source], load: Load, *, count: int, words: tuple[int, int], seed: int) -> tuple[list[str], list[Material]]:
+    """Return sentences of data sets by their shares, shuffled, and what they came from.
+
+    Args:
+        sources: Where from.
+        load: Gives the data.
+        count: How many; a set with fewer than its share gives all it has.
+        words: Fewest and most words of a sentence.
+        seed: Of the drawing.
+
+    Raises:
+        Unavailable: No set can be had on this machine; one of several that cannot is left out with a warning.
+    """
+    tables = {}
+    for source in sources:
+        try:
+            tables[source] = load(source.id, source.split, config=source.config, columns=[source.column])
+        except Unavailable as error:
+            reason = error
+            log.warning("left out, the other sources take its share: %s: %s", source.name, error)
+    if not tables:
+        raise Unavailable(f"expected texts to start from, got none; {reason}; or name your own file with --set x1=")
+    whole, chosen, material = sum(source.share for source in tables), dict[str, None](), []
+    for k, (source, table) in enumerate(tables.items()):
+        passages = dict.fromkeys(map(str, table[source.column]))
+        found = list(dict.fromkeys(s for passage in passages for s in sentences(passage) if usable(s, *words) and s not in chosen))
+        order = np.random.default_rng([seed, k]).permutation(len(found))[: round(count * source.share / whole)]
+        chosen |= dict.fromkeys(found[i] for i in sorted(order))
+        material.append(Material(source.name, source.licence, len(order), dict(table.pin)))
+    texts = list(chosen)
+    return [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))], material
+
+
+def of_file(source: str) -> tuple[list[str], list[Material]]:
+    """Return the texts of a file, and what they came from; raises as ``from_file``."""
+    texts = from_file(source)
+    return texts, [Material(_form(source)[1].name, "as its owner says", len(texts), {"kind": "file", "sha256": digest(texts)})]
+
+
+def named(source: str) -> Source:
+    """Return the data set that ``id:column``, ``id:config:column`` or ``id:config:split:column`` names; the split is "train" if not given.
+
+    Raises:
+        UsageError: The name has another form.
+    """
+    parts = source.split(":")
+    if not 2 <= len(parts) <= 4:
+        raise UsageError(f"x1 is a file, id:column, id:config:column or id:config:split:column, got {source!r}")
+    config, split = [*parts[1:-1], "", ""][:2]
+    return Source(parts[0], config, split or "train", parts[-1], 1.0, "as its owner says")
+
+
+def _form(source: str) -> tuple[str, Path]:
+    form, colon, path = source.partition(":")
+    if colon and form in FORMS:
+        return form, Path(path)
+    return _SUFFIXES.get(Path(source).suffix, "plain"), Path(source)
+
+
+def _text_a(line: str, place: str) -> str:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"expected a JSON object at {place}, got {error}: mend the line") from None
+    if not isinstance(value, dict) or not isinstance(value.get("text_a"), str):
+        raise DataError(f"expected a string text_a at {place}, got {line[:60]!r}: mend the line")
+    return str(value["text_a"])
+
+
+def _pair(line: str, place: str) -> Iterator[str]:
+    cells = line.split("\t")
+    if len(cells) < 7:
+        raise DataError(f"expected at least 7 columns of STS-B at {place}, got {len(cells)}: mend the line")
+    yield from cells[5:7]

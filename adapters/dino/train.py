@@ -1,0 +1,224 @@
+"""Training DINO: a language model writes pairs of sentences from instructions, and a bi-encoder learns how similar they are.
+
+Command: ``bench train dino --budget 1000000`` (on two CPU cores with bfloat16 about 25 minutes of generating and 50 of training).
+Schick, Schuetze (EMNLP 2021); the released code is timoschick/dino at 0e4a052.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from adapters._backbone import PACKAGED, Backbone
+from adapters._checkpoint import RUNS
+from adapters._training.budget import Spent, batches
+from adapters._training.card import Material, write_card
+from adapters._training.loop import Optimisation, Training, fit, main_process
+from adapters._training.weights import Lora, save_whole, trained, unfrozen
+from adapters.dino.dataset import Dataset, Order, generated
+from adapters.dino.debiasing import Sampling
+from adapters.dino.generation import Writing
+from adapters.dino.inputs import OPEN, from_sets, is_file, named, of_file
+from adapters.dino.objective import Similarity, agreement, tokenised
+from adapters.dino.postprocess import Cleaning, Pair, cleaned, page
+from adapters.dino.specification import read
+from bench.errors import UsageError
+from bench.files import write_whole
+from bench.overlap import Runs
+from bench.recipe import Load, Progress
+
+GENERATED = "generated"
+"""Folder of the generated texts, inside the checkpoint's."""
+
+SAMPLE = "pairs.sample.jsonl"
+"""File of some of the training pairs, beside the weights."""
+
+_DEV, _SAMPLED = 0.1, 100
+_PER_INPUT = 400
+"""Token positions of the budget for each first text: about seven pairs of twenty-seven, so two epochs."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The recipe of DINO on any backbone.
+
+    Attributes:
+        backbone: What is trained: the packaged backbone, a folder, or a hub id with ``@revision``.
+        generator: What writes the pairs: a decoder, named like ``backbone``.
+        task: Name of a task specification that comes with the package, or a JSON file in the original's format.
+        x1: First texts: empty for sentences of the open data sets listed in ``inputs.OPEN``; a file; ``id:column``,
+            ``id:config:column`` or ``id:config:split:column`` of a data set; or "generated", written by ``x1_task``.
+        x1_task: Task specification of generated first texts.
+        inputs: How many first texts; 0 for as many as the budget needs.
+        shortest: Fewest words of a first text from a data set.
+        longest: Most words of one.
+        samples: Second texts drawn for each first text and label.
+        chat: Whether instructions go through the generator's chat template.
+        decay: Of self-debiasing; 0 switches it off.
+        top_k: So many of the likeliest tokens are drawn from; generated first texts are drawn by ``top_p`` alone.
+        top_p: Least probability that these hold together.
+        new_tokens: Most tokens of a text.
+        smoothing: Of the labels; 0 switches it off.
+        random_pairs: Random pairs with label 0 for each first text; 0 switches them off.
+        least_shared: Least share of common words, of all words of both, in a generated pair of label 1; 0 for none, as in the paper.
+        most_shared: Largest one in those of lower labels; 1 for no limit, as in the paper.
+        agreeing: Whether a pair written for several labels is dropped.
+        contrastive: Weight of an in-batch contrastive loss on the pairs of the highest label, with those of the lowest as hard
+            negatives; 0 leaves it out, as the paper does.
+        attention: "bidirectional" lets a decoder's tokens see all others.
+        lr: Highest learning rate; the paper has 2e-5, for all weights, not low-rank ones.
+        batch_size: Pairs a step.
+        lora: Whether low-rank weights are trained; otherwise all weights are.
+        max_length: Longest text in tokens.
+        batch: First texts written at once.
+        positions: Token positions computed at once in training; it changes no result.
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        device: "auto", "cpu", "cuda", "mps".
+
+    Source:
+        Defaults of generating, cleaning and training: the released code, unless said otherwise; the last checkpoint is kept,
+        where the paper keeps the best on a tenth of the generated pairs: their Spearman correlation is in the card.
+    """
+
+    backbone: str = PACKAGED
+    generator: str = PACKAGED
+    task: str = "sts-x2-shots"
+    x1: str = ""
+    x1_task: str = "sts-x1"
+    inputs: int = 0
+    shortest: int = 6
+    longest: int = 18
+    samples: int = 2
+    chat: bool = False
+    decay: float = 100.0
+    top_k: int = 5
+    top_p: float = 0.9
+    new_tokens: int = 40
+    smoothing: float = 0.2
+    random_pairs: int = 2
+    least_shared: float = 0.2
+    most_shared: float = 0.6
+    agreeing: bool = True
+    contrastive: float = 0.0
+    attention: str = "native"
+    lr: float = 5e-4
+    batch_size: int = 32
+    lora: bool = True
+    max_length: int = 128
+    batch: int = 32
+    positions: int = field(default=1536, compare=False)
+    dtype: str = field(default="auto", compare=False)
+    device: str = field(default="auto", compare=False)
+
+    def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
+        """Generate, train, write the checkpoint and its card, and return its folder."""
+        from accelerate import PartialState
+
+        with PartialState().main_process_first():  # of several processes, one generates and the others read
+            made = self._generated(out / GENERATED, budget, seed, load, progress)
+        base = Backbone(self.backbone, attention=self.attention, dtype=self.dtype, device=self.device).load()  # type: ignore[arg-type]
+        learnt, held = parted(made.pairs, seed=seed)
+        rows, dev = (tokenised(base, pairs, self.max_length) for pairs in (learnt, held))
+        plan = batches([row.length for row in rows], budget=budget, size=self.batch_size, seed=seed)
+        network = Lora().attached(base, seed=seed) if self.lora else unfrozen(base)
+        training = Training("dino", self._settings(), budget, seed)
+        fitted = fit(
+            trained(network),
+            plan,
+            Similarity(network, rows, self.positions, self.contrastive),
+            Optimisation(self.lr, warmup=0.1, decay="linear", weight_decay=0.01),
+            network=network,
+            state=out / "state.pt",
+            training=training,
+            progress=progress,
+        )
+        if not main_process():
+            return out
+        start = time.perf_counter()
+        spearman, spent = agreement(network, dev)
+        more = {
+            "stages": made.stages | {"evaluating": {"seconds": round(time.perf_counter() - start, 1), "inference_tokens": spent.inference}},
+            "pairs": made.counts | {"trained on": len({i for batch in plan for i in batch}), "held out": len(dev)},
+            "dev_spearman": round(spearman, 4),
+            "dev": "Spearman of cosine on the generated pairs of a tenth of the first texts; the last weights are kept, not the best",
+        }
+        if self.lora:
+            Lora().save(network, out, self.backbone)
+        else:
+            save_whole(network, out)
+        made.write(out, seed)
+        total = fitted.spent + spent + Spent(inference=made.positions)
+        write_card(out, training, replace(fitted, spent=total), network, made.material, more)
+        (out / "state.pt").unlink(missing_ok=True)
+        return out
+
+    def _settings(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name not in {"positions", "device"}}
+
+    def _cleaning(self) -> Cleaning:
+        return Cleaning(2, self.random_pairs, self.smoothing, self.least_shared, self.most_shared, self.agreeing)
+
+    def _generated(self, folder: Path, budget: int, seed: int, load: Load, progress: Progress) -> "Made":
+        """Return the training pairs; what an earlier call generated is not generated again."""
+        backbone = Backbone(self.generator, head="lm", dtype=self.dtype, device=self.device)
+        sampling = Sampling(self.decay, top_k=self.top_k, top_p=self.top_p)
+        writing = Writing(sampling, self.new_tokens, self.chat, seed)
+        progress("reading data", 0, 1)
+        x1, material, first = self._x1(backbone, writing, folder, max(self.inputs or budget // _PER_INPUT, 2), load, progress)
+        order = Order(read(self.task), x1, self.samples, writing, backbone.card().weights, self.batch)
+        if not order.task.takes_input:
+            raise UsageError(f"expected a task with first texts to train on pairs, got {self.task!r}: use it as x1_task")
+        second = generated(order, backbone, folder, progress)
+        pairs, counts = cleaned(second.pairs(), self._cleaning(), seed=seed)
+        write_whole(folder / "samples.md", page(pairs, counts).encode())
+        stages = {f"generating {data.path.stem}": data.summary() for data in (first, second) if data}
+        return Made(x1, pairs, counts, material, stages, sum(data.positions for data in (first, second) if data))
+
+    def _x1(
+        self, backbone: Backbone, writing: Writing, folder: Path, count: int, load: Load, progress: Progress
+    ) -> tuple[list[str], list[Material], Dataset | None]:
+        """Return the first texts, what they came from, and, where they were generated, the file they are in."""
+        if self.x1 == "generated":
+            task = read(self.x1_task)
+            own = replace(writing, sampling=replace(writing.sampling, top_k=0))
+            made = generated(
+                Order(task, [""], -(-count // len(task.labels)), own, backbone.card().weights, self.batch), backbone, folder, progress
+            )
+            return list(dict.fromkeys(row["text_a"] for row in made.rows())), [], made
+        if is_file(self.x1):
+            texts, material = of_file(self.x1)
+            return (texts[: self.inputs] if self.inputs else texts), material, None
+        sources = [named(self.x1)] if self.x1 else OPEN
+        return *from_sets(sources, load, count=count, words=(self.shortest, self.longest), seed=writing.seed), None
+
+
+class Made(NamedTuple):
+    """What the stages before training gave: first texts, training pairs, their counts, what they came from, and what it took."""
+
+    x1: list[str]
+    pairs: list[Pair]
+    counts: dict[str, int]
+    material: list[Material]
+    stages: dict[str, Any]
+    positions: int
+
+    def write(self, out: Path, seed: int) -> None:
+        """Write what goes with the weights: the runs of words of the first texts, and a sample of the pairs."""
+        Runs.of(self.x1).write(out / RUNS)
+        chosen = np.random.default_rng(seed).permutation(len(self.pairs))[:_SAMPLED]
+        rows = (json.dumps(self.pairs[i]._asdict(), ensure_ascii=False) + "\n" for i in sorted(chosen))
+        write_whole(out / SAMPLE, "".join(rows).encode())
+
+
+def parted(pairs: Sequence[Pair], *, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Return the pairs to train on, and those of a tenth of the first texts, so that no held-out first text is trained on.
+
+    All labels of a first text go together, which leaves both sides the same labels.
+    """
+    texts = list(dict.fromkeys(pair.text_a for pair in pairs))
+    held = {texts[i] for i in np.random.default_rng(seed).permutation(len(texts))[: round(_DEV * len(texts))]}
+    return [p for p in pairs if p.text_a not in held], [p for p in pairs if p.text_a in held]

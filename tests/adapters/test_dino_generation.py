@@ -1,0 +1,201 @@
+"""DINO's texts: self-debiasing against the formulae, and texts written together against those written alone."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from adapters._backbone import Backbone
+from adapters.dino.debiasing import Sampling, debiased, drawn
+from adapters.dino.generation import Wish, Writing, continued, framed, planned, written
+from adapters.dino.specification import built_in, parsed, read
+from bench.errors import DataError, UsageError
+from tests.tiny import SENTENCES, tiny_folder
+
+torch = pytest.importorskip("torch")
+
+NAMES = {"1": "Same.", "0.5": "Like.", "0": "Other."}
+COUNTERS = {"1": [], "0.5": ["1"], "0": ["1", "0.5"]}
+SPEC = {
+    "task_name": "tiny",
+    "labels": {k: {"instruction": f'{NAMES[k]}\nA: "<X1>"\nB: "', "counter_labels": COUNTERS[k]} for k in NAMES},
+}
+TASK = parsed(SPEC, "SPEC")
+WISHES = [Wish(x1, label, k) for x1 in ("The cat sat.", "It was a warm, funny and moving film.") for label in NAMES for k in range(2)]
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    place = tmp_path_factory.mktemp("dino-generation")
+    kinds = ("llama", "opt")
+    folders = {kind: tiny_folder(kind, place / kind, head=True) for kind in kinds}
+    return {kind: Backbone(str(folders[kind]), head="lm", dtype="float32", device="cpu").load() for kind in kinds}
+
+
+def by_the_formulae(own, others, decay, floor):
+    """Compute the new distribution from probabilities, as the fact sheet of the method writes it."""
+    gap = np.maximum(0, np.max(others, axis=0) - own) if len(others) else np.zeros_like(own)
+    weighed = own * np.maximum(np.exp(-decay * gap), floor)
+    return weighed / weighed.sum()
+
+
+def alone(network, prompt, tokens):
+    """Return the next-token distribution after a prompt and tokens: no padding, no company, no cache, no special tokens drawn."""
+    ids = network.tokenizer(prompt)["input_ids"] + tokens
+    with torch.no_grad():
+        logits = network.model(torch.tensor([ids]), use_cache=False).logits[0, -1].double().numpy()
+    logits[network.tokenizer.all_special_ids] = -np.inf
+    p = np.exp(logits - logits.max())
+    return p / p.sum()
+
+
+def test_debiasing_by_hand():
+    own, other = (torch.tensor([p]).log() for p in ((0.5, 0.3, 0.2), (0.2, 0.5, 0.3)))
+    np.testing.assert_allclose(debiased(own, [other], 100, 0.01).softmax(-1), [[0.9901, 0.0059, 0.0040]], atol=5e-5)
+
+
+@given(arrays(np.float64, (3, 4, 6), elements=st.floats(0.001, 1)), st.integers(0, 2), st.floats(0, 200), st.sampled_from([0.0, 0.01, 0.5]))
+def test_debiasing_is_the_formula_on_any_distributions(raw, counters, decay, floor):
+    p = raw / raw.sum(-1, keepdims=True)
+    logp = torch.from_numpy(np.log(p))
+    found = debiased(logp[0], list(logp[1 : 1 + counters]), decay, floor).softmax(-1).numpy()
+    expected = [by_the_formulae(p[0, i], p[1 : 1 + counters, i], decay, floor) for i in range(4)]
+    np.testing.assert_allclose(found, expected, atol=1e-9)  # float64, another order of operations
+
+
+def test_without_counter_labels_or_decay_nothing_changes():
+    own, other = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    assert debiased(own, [], 100, 0.01) is own
+    torch.testing.assert_close(debiased(own, [other], 0, 0.01), own, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+@pytest.mark.parametrize("wishes", [WISHES, WISHES[5:6], WISHES[2:4], WISHES[:1]], ids=["together", "alone", "two samples", "no counter"])
+def test_every_step_s_distribution_is_that_of_the_formulae_however_texts_are_batched(networks, kind, wishes):
+    network, sampling = networks[kind], Sampling()
+    history = [[] for _ in wishes]
+    generator = torch.Generator().manual_seed(1)
+    largest = 0.0
+
+    def draw(scores, units, step):
+        nonlocal largest
+        for unit, found in zip(units.tolist(), scores.softmax(-1).numpy(), strict=True):
+            wish = wishes[unit]
+            own = alone(network, TASK.prompt(wish.label, wish.x1), history[unit])
+            others = [alone(network, TASK.prompt(label, wish.x1), history[unit]) for label in TASK.labels[wish.label].counter_labels]
+            largest = max(largest, np.abs(found - by_the_formulae(own, others, sampling.decay, sampling.floor)).max())
+        token = torch.multinomial(scores.softmax(-1), 1, generator=generator)[:, 0]  # wide, so that texts end at different steps
+        for unit, i in zip(units.tolist(), token.tolist(), strict=True):
+            history[unit].append(i)
+        return token
+
+    writing = Writing(sampling, new_tokens=12)
+    with torch.inference_mode():
+        tokens, logp, _ = continued(network, planned(network, TASK, wishes, chat=False), draw, writing)
+    assert largest < 1e-6
+    assert [[i for i in row if i >= 0] for row in tokens.tolist()] == history
+    for wish, row, found in zip(wishes, history, logp.tolist(), strict=True):
+        each = [alone(network, TASK.prompt(wish.label, wish.x1), row[:k])[i] for k, i in enumerate(row)]
+        assert found == pytest.approx(np.log(each).sum(), abs=1e-4)
+
+
+def test_a_text_does_not_depend_on_what_it_is_written_with(networks):
+    writing = Writing(Sampling(top_k=0, top_p=1.0), new_tokens=10)
+    together = written(networks["llama"], TASK, WISHES, writing).written
+    assert [written(networks["llama"], TASK, [wish], writing).written[0].text for wish in WISHES] == [text.text for text in together]
+    other = written(networks["llama"], TASK, WISHES, Writing(writing.sampling, new_tokens=10, seed=43)).written
+    assert [text.logp for text in other] != [text.logp for text in together]
+
+
+def test_what_is_kept_has_neither_quotes_nor_line_breaks(networks):
+    writing = Writing(Sampling(top_k=0, top_p=1.0), new_tokens=30)
+    wishes = [Wish(x1, "1", k) for x1 in SENTENCES for k in range(12)]
+    made = written(networks["llama"], TASK, wishes, writing).written
+    assert {text.dropped for text in made} == {"", "no quote", "line break"} or {text.dropped for text in made} > {"", "no quote"}
+    for text in made:
+        assert not set('"\n') & set(text.text)
+        assert bool(text.dropped) != bool(text.text)
+
+
+def test_the_end_of_the_text_is_never_drawn(networks):
+    network = networks["llama"]
+    special = set(network.tokenizer.all_special_ids)
+    drawn_ids = []
+
+    def draw(scores, units, step):
+        token = scores.argmin(-1)  # the least likely there is
+        drawn_ids.extend(i for i, row in zip(token.tolist(), scores, strict=True) if torch.isfinite(row[i]))
+        assert torch.isinf(scores[:, sorted(special)]).all()
+        return scores.argmax(-1)
+
+    continued(network, planned(network, TASK, WISHES[:4], chat=False), draw, Writing(new_tokens=3))
+    assert not special & set(drawn_ids)
+
+
+@given(arrays(np.float64, (1, 9), elements=st.floats(-5, 5)), st.integers(0, 9), st.floats(0.05, 1), st.floats(0, 0.999))
+def test_only_the_likeliest_tokens_that_both_limits_leave_are_drawn(scores, top_k, top_p, chance):
+    token = int(drawn(torch.from_numpy(scores), torch.tensor([chance]), Sampling(top_k=top_k, top_p=top_p))[0])
+    order = np.argsort(-scores[0], kind="stable")[: top_k or 9]
+    p = np.exp(scores[0][order]) / np.exp(scores[0][order]).sum()
+    enough = int(np.searchsorted(p.cumsum(), top_p - 1e-6)) + 1
+    assert scores[0][token] >= scores[0][order[min(enough, len(order)) - 1]]
+
+
+def test_tokens_are_drawn_as_often_as_their_probability_says():
+    scores = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log().expand(10_000, -1)
+    chance = (torch.arange(10_000) + 0.5) / 10_000
+    counts = drawn(scores, chance, Sampling(top_k=3, top_p=0.9)).bincount(minlength=4)
+    np.testing.assert_allclose(counts / 10_000, [0.5 / 0.9, 0.25 / 0.9, 0.15 / 0.9, 0], atol=1e-3)
+
+
+def test_a_chat_puts_the_first_line_into_a_message_and_the_rest_into_the_answer(networks):
+    tokenizer = networks["llama"].tokenizer
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    assert framed('Task: Do it.\nA: "x"\nB: "', tokenizer, chat=True) == '[user]Do it.[assistant]A: "x"\nB: "'
+    assert written(networks["llama"], TASK, WISHES[:3], Writing(chat=True, new_tokens=2)).positions > 0
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_the_specifications_that_come_along_keep_the_rules(name):
+    task = read(name)
+    assert all(task.prompt(label, "A man sings.").endswith('"') for label in task.labels)
+    assert task.takes_input == ("A man sings." in task.prompt(next(iter(task.labels)), "A man sings."))
+
+
+def test_the_plain_specification_is_the_original_s():
+    labels = read("sts-x2").labels
+    assert {label: entry.counter_labels for label, entry in labels.items()} == {"1": (), "0.5": ("1",), "0": ("1", "0.5")}
+    assert labels["0.5"].instruction == 'Task: Write two sentences that are somewhat similar.\nSentence 1: "<X1>"\nSentence 2: "'
+
+
+def changed(**changes):
+    return json.loads(json.dumps(SPEC)) | changes
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        changed(task_name="a b"),
+        changed(labels={}),
+        changed(more=1),
+        changed(labels={"1": {"instruction": 'A "<X1>"', "counter_labels": ["2"]}}),
+        changed(labels={"1": {"instruction": "A <X1>", "counter_labels": []}}),
+        changed(labels={"1": {"instruction": '<X1> <X1> "', "counter_labels": []}}),
+        changed(labels={"1": {"instruction": '<X1> "', "counter_labels": []}, "0": {"instruction": '"', "counter_labels": []}}),
+        changed(labels={"1": {"instruction": '"'}}),
+    ],
+)
+def test_a_specification_that_breaks_a_rule_is_refused(value):
+    with pytest.raises(DataError):
+        parsed(value, "value")
+
+
+def test_an_unknown_specification_is_refused():
+    with pytest.raises(UsageError, match="sts-x2"):
+        read("sts-x3")

@@ -1,0 +1,218 @@
+"""DINO's recipe on tiny models: generated, killed, gone on with, cleaned, trained, encoded and exported."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from adapters._backbone import Backbone
+from adapters._training.weights import unfrozen
+from adapters.dino.dataset import Order, generated
+from adapters.dino.encoder import DINO
+from adapters.dino.export import export
+from adapters.dino.generation import Writing
+from adapters.dino.objective import Similarity, contrasted, pooled, tokenised
+from adapters.dino.postprocess import Pair
+from adapters.dino.specification import parsed
+from adapters.dino.train import Recipe, parted
+from bench.data import load
+from bench.errors import DataError, UsageError
+from bench.testing import run_checks
+from tests.adapters.test_dino_generation import NAMES, SPEC, TASK
+from tests.tiny import SENTENCES, tiny_folder
+
+torch = pytest.importorskip("torch")
+
+CLOSE = {"atol": 1e-5, "rtol": 1e-4}  # float32 sums in another order
+X1 = [f"{a} {b}" for a in ("The cat", "The dog", "He", "The bank", "She") for b in ("sat on the mat.", "won the final.", "plays.", "fell.")]
+
+
+def quiet(*_):
+    """Take progress, and say nothing."""
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """A tiny model that has learnt to close its quotes, as its folder."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tiny_folder("llama", tmp_path_factory.mktemp("writer") / "m", head=True)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(60):
+        rows = [(rng.choice(list(NAMES)), *rng.choice(X1, 2)) for _ in range(8)]
+        batch = tokenizer([f'{TASK.prompt(str(label), str(a))}{b}"' for label, a, b in rows], return_tensors="pt", padding=True)
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(writer, tmp_path):
+    (tmp_path / "tiny.json").write_text(json.dumps(SPEC))
+    (tmp_path / "x1.txt").write_text("\n".join(X1))
+    return {
+        "backbone": str(writer), "generator": str(writer), "task": str(tmp_path / "tiny.json"), "x1": str(tmp_path / "x1.txt"),
+        "least_shared": 0.0, "most_shared": 1.0, "agreeing": False, "batch": 4, "batch_size": 8, "dtype": "float32", "new_tokens": 16,
+    }  # fmt: skip
+
+
+def order(**changes):
+    return replace(Order(TASK, X1, 2, Writing(new_tokens=16), "m" * 64, batch=4), **changes)
+
+
+def backbone(folder):
+    return Backbone(str(folder), head="lm", dtype="float32", device="cpu")
+
+
+def test_what_was_generated_goes_on_where_it_was_stopped(writer, tmp_path):
+    whole = generated(order(), backbone(writer), tmp_path / "whole", quiet)
+    assert len(list(whole.rows())) == whole.counts["kept"] > 30
+    assert whole.counts["asked"] == sum(n for name, n in whole.counts.items() if name != "asked") == 120
+
+    def stop(_, done, __):
+        if done > 60:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generated(order(), backbone(writer), tmp_path / "cut", stop)
+    data = tmp_path / "cut" / "tiny-dataset.jsonl"
+    data.write_bytes(data.read_bytes() + b'{"text_a": "The cat sat on')  # a line that was being written
+    again = generated(order(), backbone(writer), tmp_path / "cut", quiet)
+    assert data.read_bytes() == whole.path.read_bytes()
+    assert again.counts == whole.counts
+    assert again.positions == whole.positions
+    assert set(json.loads(data.read_text().splitlines()[0])) == {"text_a", "text_b", "label", "sample", "seed", "model", "logp"}
+    with pytest.raises(UsageError, match="other settings"):
+        generated(order(samples=1), backbone(writer), tmp_path / "cut", quiet)
+    data.write_bytes(data.read_bytes()[:-5])
+    with pytest.raises(DataError, match="delete"):
+        list(again.rows())
+
+
+_SCRIPT = """
+import sys
+from pathlib import Path
+from tests.adapters.test_dino_train import backbone, generated, order, quiet
+generated(order(samples=4), backbone(sys.argv[1]), Path(sys.argv[2]), quiet)
+"""
+
+
+def process(writer, out, seed):
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen([sys.executable, "-c", _SCRIPT, str(writer), str(out)], env=environment, stderr=subprocess.PIPE)
+
+
+def test_a_killed_process_leaves_no_duplicate_and_hash_seeds_change_nothing(writer, tmp_path):
+    with process(writer, tmp_path / "whole", "1") as whole, process(writer, tmp_path / "killed", "2") as killed:
+        data = tmp_path / "killed" / "tiny-dataset.jsonl"
+        while not (data.exists() and data.stat().st_size) and killed.poll() is None:
+            time.sleep(0.005)
+        killed.kill()
+        assert whole.wait(120) == 0
+    with process(writer, tmp_path / "killed", "3") as again:
+        assert again.wait(120) == 0
+    assert data.read_bytes() == (tmp_path / "whole" / "tiny-dataset.jsonl").read_bytes()
+
+
+def test_first_texts_can_be_generated(writer, tmp_path):
+    task = parsed({"task_name": "x1", "labels": {"1": {"instruction": 'Same.\nA: "', "counter_labels": []}}}, "x1")
+    made = generated(order(task=task, x1=[""], samples=12), backbone(writer), tmp_path, quiet)
+    rows = list(made.rows())
+    assert 3 < len(rows) == made.counts["kept"]
+    assert all(row["text_b"] is None and row["text_a"] for row in rows)
+
+
+def test_the_loss_is_the_squared_error_of_the_cosine_however_a_batch_is_cut(writer):
+    network = Backbone(str(writer), dtype="float32", device="cpu").load()
+    pairs = [Pair(a, b, y) for a, b, y in zip(SENTENCES, SENTENCES[1:], [0.9, 0.5, 0.1, 0.0] * 2, strict=False)]
+    vectors = DINO(str(writer), dtype="float32", device="cpu").encode(SENTENCES)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    expected = np.mean([((unit[i] @ unit[i + 1]) - pair.label) ** 2 for i, pair in enumerate(pairs)])
+    rows = tokenised(network, pairs, 128)
+    for positions in (10_000, 60, 1):
+        objective = Similarity(network, rows, positions)
+        found = [objective.loss(part) for part in objective.parts(range(len(rows)))]
+        assert sum(float(loss) for loss, _ in found) == pytest.approx(expected, rel=1e-4)
+        assert sum(spent.trained for _, spent in found) == sum(row.length for row in rows)
+
+
+def test_the_contrastive_loss_ranks_the_own_second_text_among_others_and_hard_negatives(writer):
+    network = Backbone(str(writer), dtype="float32", device="cpu").load()
+    pairs = [Pair("a", "b", 0.9), Pair("a", "c", 0.9), Pair("d", "e", 0.9), Pair("a", "f", 0.1), Pair("a", "g", 0.5)]
+    rows = tokenised(network, pairs, 128)
+    a, b = (torch.nn.functional.normalize(pooled(network, [row[side] for row in rows]), dim=-1) for side in (0, 1))
+    found = contrasted(a, b, torch.tensor([pair.label for pair in pairs]), rows)
+    scores = (a @ b.T / 0.05).exp()
+    seen = [[0, 2, 3], [1, 2, 3], [0, 1, 2, 3]]  # not the other second text of the same first one, not the middling pair
+    expected = -np.mean([float((scores[i, i] / scores[i, seen[i]].sum()).log()) for i in range(3)])
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    assert len(Similarity(network, rows, 1, contrastive=1.0).parts(range(5))) == 1
+
+
+def test_held_out_first_texts_are_not_trained_on():
+    pairs = [Pair(f"a{i % 30}", f"b{i}", label) for i, label in enumerate([0.9, 0.5, 0.1, 0.0] * 60)]
+    learnt, held = parted(pairs, seed=1)
+    assert len(learnt) + len(held) == len(pairs)
+    assert len({pair.text_a for pair in held}) == 3
+    assert not {pair.text_a for pair in held} & {pair.text_a for pair in learnt}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("llama", {}), ("roberta", {"lora": False}), ("llama", {"attention": "bidirectional", "contrastive": 0.1})],
+    ids=["lora", "all weights", "options"],
+)
+def test_the_whole_recipe_makes_an_encoder_that_keeps_the_contract(kind, changes, settings, tmp_path):
+    recipe = Recipe(**settings | {"backbone": str(tiny_folder(kind, tmp_path / "base"))} | changes, lr=5e-3, device="cpu")
+    out = recipe.train(tmp_path / "out", budget=6_000, seed=1, load=load, progress=quiet)
+    card = json.loads((out / "card.json").read_text())
+    assert card["loss"][-1][1] < card["loss"][0][1]
+    assert 5_700 < card["trained_tokens"] <= 6_000
+    assert card["inference_tokens"] == sum(stage["inference_tokens"] for stage in card["stages"].values())
+    assert -1 <= card["dev_spearman"] <= 1
+    assert not (out / "state.pt").exists()
+    rows = [json.loads(line) for line in (out / "pairs.sample.jsonl").read_text().splitlines()]
+    assert {row["label"] for row in rows} == {0.9, 0.5, 0.1, 0.0}
+    assert "## 0.9" in (out / "generated" / "samples.md").read_text()
+    encoder = DINO(str(out), device="cpu", dtype="float32")
+    assert encoder.card().trained
+    assert encoder.card().training_tokens == card["trained_tokens"]
+    assert encoder.backbone().attention == changes.get("attention", "native")
+    assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
+    if kind == "llama":
+        assert encoder.runs().touch([X1[0], "an unseen text with more than eight words in it"]).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_an_exported_encoder_gives_the_same_vectors_in_plain_sentence_transformers(lora, settings, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    out = Recipe(**settings, lora=lora, lr=5e-3, device="cpu").train(tmp_path / "out", budget=1_500, seed=1, load=load, progress=quiet)
+    encoder = DINO(str(out), device="cpu", dtype="float32")
+    folder = export(encoder, tmp_path / "whole")
+    texts = [*SENTENCES, "word " * 400]
+    vectors = encoder.encode(texts)
+    np.testing.assert_allclose(SentenceTransformer(str(folder), device="cpu").encode(texts), vectors, **CLOSE)
+    np.testing.assert_allclose(DINO(str(folder), device="cpu", dtype="float32").encode(texts), vectors, **CLOSE)
+    assert np.abs(DINO(settings["backbone"], device="cpu", dtype="float32").encode(texts) - vectors).max() > 0.01
+
+
+def test_a_bidirectional_decoder_is_not_exported(writer, tmp_path):
+    with pytest.raises(UsageError, match="bidirectional"):
+        export(DINO(str(writer), attention="bidirectional", device="cpu", dtype="float32"), tmp_path / "whole")
+
+
+def test_training_leaves_the_generator_as_it_was(writer):
+    network = backbone(writer).load()
+    assert not any(weight.requires_grad for weight in network.model.parameters())
+    assert unfrozen(network).model is not network.model
