@@ -215,7 +215,7 @@ def _loaded(backbone: Backbone, _digest: str) -> Network:
     decoder = bool(_causal_modules(model))
     bidirectional = backbone.attention == "bidirectional" or sizes.get("is_causal") is False
     if decoder and bidirectional:
-        _look_both_ways(model)
+        look_both_ways(model)
     return Network(
         model=model.to(device),  # type: ignore[arg-type]  # its stub loses the self argument
         tokenizer=tokenizer,
@@ -293,7 +293,7 @@ def _causal_modules(model: "PreTrainedModel") -> list[Any]:
     return [module for module in model.modules() if vars(module).get("is_causal") is True]
 
 
-def _look_both_ways(model: "PreTrainedModel") -> None:
+def look_both_ways(model: "PreTrainedModel") -> None:
     """Let every token of a causal model attend to all: both the mask (config) and the attention kernel (modules) know of it."""
     import torch
 

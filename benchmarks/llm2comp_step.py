@@ -5,7 +5,7 @@ DIR``, DIR in the layout of BENCH_DATA. Both sides train low-rank weights and me
 passages, under autocast where the number type is bfloat16, each in a fresh process. ``straightforward`` keeps a second copy of the
 model for decoder and teacher, takes examples in random order, pads each batch to its longest text and computes the scores of the
 whole vocabulary at every position. ``recipe`` is what ``bench train llm2comp`` runs. The first step of each is not counted; the
-loss of that step, on one example alone, must agree. Memory is the process's largest, and what of it came after the imports.
+loss of that step, on one example alone, must agree. Memory is the process's largest, and what of it came after imports and texts.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from transformers import AutoModelForCausalLM
 from adapters._backbone import PACKAGED, Backbone, Network, resolve
 from adapters._training.budget import batches
 from adapters._training.loop import autocast
+from adapters._training.sources import named
 from adapters._training.weights import targets
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import Compression, Split, splits
@@ -43,7 +44,7 @@ Step = Callable[[Sequence[int]], float]
 
 def examples(tokenizer: Any, recipe: Recipe, count: int) -> list[Split]:  # noqa: ANN401 - a tokenizer
     """Return splits of the longer passages, about as many as asked for."""
-    plain, _ = texts.gathered(texts.named(recipe.sources) or [s for s in texts.OPEN if s.id == "ludwigschmidt/squadshifts"], load)
+    plain, _ = texts.gathered(named(recipe.sources, texts.Plain) or [s for s in texts.OPEN if s.id == "ludwigschmidt/squadshifts"], load)
     found = [passage for passage in texts.passages(plain, tokenizer, recipe.length) if len(passage.ids) >= recipe.length // 2]
     positions = count * (recipe.length // 2 + recipe.k)
     return splits(found, texts.around(tokenizer), positions=positions, k=recipe.k, continuation=recipe.continuation, seed=0)[:count]
@@ -105,11 +106,11 @@ def ours(recipe: Recipe, network: Network, rows: Sequence[Split]) -> tuple[Step,
 
 def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
     """Return time, token positions and memory of one side."""
-    before = _peak()
     device, dtype = resolve(recipe.device, recipe.dtype)
     network = Backbone(recipe.backbone, head="lm", dtype=dtype, device=device).load()
     rows = examples(network.tokenizer, recipe, (steps + 1) * recipe.batch_size)
     lengths = [len(row.read) + recipe.k for row in rows]
+    before = _peak()
     if side == "recipe":
         step, weights = ours(recipe, network, rows)
         plan = batches(lengths, budget=sum(lengths), size=recipe.batch_size, seed=0)[:steps]
@@ -131,7 +132,7 @@ def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
     return {
         "side": side, "dtype": dtype, "steps": len(plan), "first_loss": round(first, 4), "positions": positions,
         "seconds": round(seconds, 2), "positions_per_second": round(positions / seconds, 1),
-        "peak_mb": round(_peak()), "after_imports_mb": round(_peak() - before),
+        "peak_mb": round(_peak()), "step_mb": round(_peak() - before),
     }  # fmt: skip
 
 
@@ -142,16 +143,14 @@ def _peak() -> float:
 
 def show(found: Sequence[dict[str, Any]]) -> None:
     """Print one line a side and how they compare."""
-    print(
-        f"{'side':<16}{'steps':>6}{'loss':>9}{'positions':>11}{'seconds':>9}{'positions/s':>13}{'peak MB':>9}{'of them after imports':>23}"
-    )
+    print(f"{'side':<16}{'steps':>6}{'loss':>9}{'positions':>11}{'seconds':>9}{'positions/s':>13}{'peak MB':>9}{'of them steps':>15}")
     for row in found:
         print(f"{row['side']:<16}{row['steps']:>6}{row['first_loss']:>9}{row['positions']:>11,}{row['seconds']:>9}", end="")
-        print(f"{row['positions_per_second']:>13}{row['peak_mb']:>9,}{row['after_imports_mb']:>23,}")
+        print(f"{row['positions_per_second']:>13}{row['peak_mb']:>9,}{row['step_mb']:>15,}")
     if len(found) == len(SIDES):
         plain, recipe = found
         print(f"\nspeed {recipe['positions_per_second'] / plain['positions_per_second']:.2f}x, ", end="")
-        print(f"memory {recipe['after_imports_mb'] / plain['after_imports_mb']:.2f}x")
+        print(f"memory {recipe['step_mb'] / plain['step_mb']:.2f}x")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters._backbone import Network
+from adapters._backbone import Network, quiet
 from adapters._checkpoint import CONFIG, WEIGHTS
 from adapters._lora import sharing
 from bench.errors import UsageError
@@ -109,7 +109,8 @@ def save_whole(network: Network, folder: Path) -> None:
     """
     import torch
 
-    network.model.to(getattr(torch, network.dtype)).save_pretrained(folder)
+    with quiet():
+        network.model.to(getattr(torch, network.dtype)).save_pretrained(folder)
     network.tokenizer.save_pretrained(folder)
 
 

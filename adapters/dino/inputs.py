@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adapters._training.card import Material
+from adapters._training.sources import Source
 from bench.encoder import digest
 from bench.errors import DataError, Unavailable, UsageError
 from bench.recipe import Load
@@ -26,37 +27,24 @@ _CLOSED = re.compile(r"[A-Z].*[a-z)%0-9][.!?]", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Source:
+class Column(Source):
     """A data set whose sentences are first texts.
 
     Attributes:
-        id: Its id.
-        config: Its configuration.
-        split: Its split.
         column: Column of running text.
         share: Share of the first texts that come from it, as far as it has that many.
-        licence: Of the data.
     """
 
-    id: str
-    config: str
-    split: str
-    column: str
-    share: float
-    licence: str
-
-    @property
-    def name(self) -> str:
-        """The set with configuration and split."""
-        return "/".join(filter(None, (self.id, self.config, self.split)))
+    column: str = "text"
+    share: float = 1.0
 
 
-OPEN: tuple[Source, ...] = (
-    Source("ludwigschmidt/squadshifts", "new_wiki", "test", "context", 0.35, "CC BY 4.0; passages CC BY-SA"),
-    Source("ludwigschmidt/squadshifts", "amazon", "test", "context", 0.20, "CC BY 4.0; passages by Amazon reviewers"),
-    Source("ludwigschmidt/squadshifts", "reddit", "test", "context", 0.20, "CC BY 4.0; passages by Reddit users"),
-    Source("uberspot/opentriviaqa", "", "train", "question", 0.18, "CC BY-SA 4.0"),
-    Source("cs224n/squad2_dev_part", "", "validation", "context", 0.07, "CC BY-SA 4.0"),
+OPEN: tuple[Column, ...] = (
+    Column("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA", "context", 0.35),
+    Column("ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers", "context", 0.20),
+    Column("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users", "context", 0.20),
+    Column("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0", "question", 0.18),
+    Column("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0", "context", 0.07),
 )
 """Sets with licences that let a model be published, and none that a task here is scored on."""
 
@@ -100,7 +88,7 @@ def is_file(source: str) -> bool:
     return _form(source)[1].is_file()
 
 
-def from_sets(sources: Sequence[Source], load: Load, *, count: int, words: tuple[int, int], seed: int) -> tuple[list[str], list[Material]]:
+def from_sets(sources: Sequence[Column], load: Load, *, count: int, words: tuple[int, int], seed: int) -> tuple[list[str], list[Material]]:
     """Return sentences of data sets by their shares, shuffled, and what they came from.
 
     Args:
@@ -139,7 +127,7 @@ def of_file(source: str) -> tuple[list[str], list[Material]]:
     return texts, [Material(_form(source)[1].name, "as its owner says", len(texts), {"kind": "file", "sha256": digest(texts)})]
 
 
-def named(source: str) -> Source:
+def column_of(source: str) -> Column:
     """Return the data set that ``id:column``, ``id:config:column`` or ``id:config:split:column`` names; the split is "train" if not given.
 
     Raises:
@@ -149,7 +137,7 @@ def named(source: str) -> Source:
     if not 2 <= len(parts) <= 4:
         raise UsageError(f"x1 is a file, id:column, id:config:column or id:config:split:column, got {source!r}")
     config, split = [*parts[1:-1], "", ""][:2]
-    return Source(parts[0], config, split or "train", parts[-1], 1.0, "as its owner says")
+    return Column(parts[0], config, split or "train", column=parts[-1])
 
 
 def _form(source: str) -> tuple[str, Path]:

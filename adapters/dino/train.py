@@ -1,6 +1,8 @@
 """Training DINO: a language model writes pairs of sentences from instructions, and a bi-encoder learns how similar they are.
 
-Command: ``bench train dino --budget 1000000`` (on two CPU cores with bfloat16 about 25 minutes of generating and 50 of training).
+Command: ``bench train dino --budget 1000000`` (on two CPU cores with bfloat16 half an hour of generating and an hour of training).
+The paper's own form: ``--set task=sts-x2 --set least_shared=0 --set most_shared=1 --set agreeing=false``; its ablations: ``decay=0``,
+``decay=200``, ``smoothing=0``, ``random_pairs=0``. The last two need no new texts: copy ``generated/`` into the other checkpoint's folder.
 Schick, Schuetze (EMNLP 2021); the released code is timoschick/dino at 0e4a052.
 """
 
@@ -22,7 +24,7 @@ from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.dino.dataset import Dataset, Order, generated
 from adapters.dino.debiasing import Sampling
 from adapters.dino.generation import Writing
-from adapters.dino.inputs import OPEN, from_sets, is_file, named, of_file
+from adapters.dino.inputs import OPEN, column_of, from_sets, is_file, of_file
 from adapters.dino.objective import Similarity, agreement, tokenised
 from adapters.dino.postprocess import Cleaning, Pair, cleaned, page
 from adapters.dino.specification import read
@@ -192,7 +194,7 @@ class Recipe:
         if is_file(self.x1):
             texts, material = of_file(self.x1)
             return (texts[: self.inputs] if self.inputs else texts), material, None
-        sources = [named(self.x1)] if self.x1 else OPEN
+        sources = [column_of(self.x1)] if self.x1 else OPEN
         return *from_sets(sources, load, count=count, words=(self.shortest, self.longest), seed=writing.seed), None
 
 

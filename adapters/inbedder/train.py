@@ -15,10 +15,10 @@ from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches, portions
 from adapters._training.card import write_card
 from adapters._training.loop import Optimisation, Training, fit, main_process
+from adapters._training.sources import named
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.inbedder.encoder import TEMPLATE, TEMPLATE_WITHOUT_INPUT
-from adapters.inbedder.triples import OPEN, Source, Triple, mixed
-from bench.errors import UsageError
+from adapters.inbedder.triples import OPEN, Triple, View, mixed
 from bench.overlap import Runs
 from bench.recipe import Load, Progress
 
@@ -65,7 +65,7 @@ class Recipe:
         """Train, write the checkpoint and its card, and return its folder."""
         progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
-        triples, material = mixed(named(self.sources) or OPEN, load, rows=max(budget // 40, 8), words=self.words, seed=seed)
+        triples, material = mixed(named(self.sources, View) or OPEN, load, rows=max(budget // 40, 8), words=self.words, seed=seed)
         rows = [row for row in encoded(base, triples, self.max_length) if row.answers]
         plan = batches([len(row.ids) for row in rows], budget=budget, size=self.batch_size, seed=seed)
         network = Lora().attached(base, seed=seed) if self.lora else unfrozen(base)
@@ -106,22 +106,6 @@ class Row(NamedTuple):
     number: int
     ids: list[int]
     answers: list[int]
-
-
-def named(sources: str) -> list[Source]:
-    """Return the sources that a setting names, in equal shares; their form is told by their columns.
-
-    Raises:
-        UsageError: A name has more than an id, a configuration and a split.
-    """
-    found = []
-    for name in filter(None, map(str.strip, sources.split(","))):
-        parts = [name] if Path(name).is_file() else name.split(":")
-        if len(parts) > 3:
-            raise UsageError(f"a source is a file, id, id:config or id:config:split, got {name!r}")
-        id_, config, split = [*parts, "", ""][:3]
-        found.append(Source(id_, split or "train", None, 1.0, "as its owner says", config))
-    return found
 
 
 def encoded(network: Network, triples: Sequence[Triple], limit: int) -> list[Row]:

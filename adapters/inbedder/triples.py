@@ -1,6 +1,5 @@
 """Training rows of InBedder: (input, instruction, answer) from question-answering sets of several forms."""
 
-import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from adapters._training.card import Material
+from adapters._training.sources import Source, sentences
 from bench.errors import DataError, Unavailable
 from bench.recipe import Load, Table
 
@@ -48,37 +48,29 @@ FORMS: Mapping[Form, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class View(Source):
     """A data set, or one view of it.
 
     Attributes:
-        id: Its id.
-        split: Its split.
-        config: Its configuration.
         form: None to tell from the columns; "squad" (context, question, answers), "alpaca" (input, instruction, output),
             "pairs" (question, answer: the question is the input, and what is asked of it is its answer), or "label" (a column
             is the answer to a question about a text).
         share: Share of the training rows that come from it, as far as it has that many.
-        licence: Of the data.
         text: Column of the text, for "label".
         label: Column of the answer, for "label".
         questions: Wordings of the question, one drawn per row, for "pairs" and "label".
     """
 
-    id: str
-    split: str
-    form: Form | None
-    share: float
-    licence: str
-    config: str = ""
+    form: Form | None = None
+    share: float = 1.0
     text: str = "question"
     label: str = ""
     questions: tuple[str, ...] = ()
 
     @property
-    def name(self) -> str:
-        """The set with configuration, split and the column that answers."""
-        return "/".join(filter(None, (self.id, self.config, self.split))) + (f" ({self.label})" if self.label else "")
+    def title(self) -> str:
+        """Its name with the column that answers."""
+        return self.name + (f" ({self.label})" if self.label else "")
 
 
 _TOPIC = (
@@ -97,17 +89,17 @@ _KIND = (
 )
 _FOCUS = ("Which condition is it about?", "What is the text about?", "Which thing is asked about?")
 
-OPEN: tuple[Source, ...] = (
-    Source("ludwigschmidt/squadshifts", "test", "squad", 0.13, "CC BY 4.0; passages CC BY-SA", "new_wiki"),
-    Source("ludwigschmidt/squadshifts", "test", "squad", 0.13, "CC BY 4.0; passages by Reddit users", "reddit"),
-    Source("ludwigschmidt/squadshifts", "test", "squad", 0.13, "CC BY 4.0; passages by Amazon reviewers", "amazon"),
-    Source("cs224n/squad2_dev_part", "validation", "squad", 0.05, "CC BY-SA 4.0"),
-    Source("cs224n/squad2_dev_part", "validation", "label", 0.04, "CC BY-SA 4.0", text="context", label="title", questions=_TOPIC),
-    Source("uberspot/opentriviaqa", "train", "label", 0.18, "CC BY-SA 4.0", label="topic", questions=_TOPIC),
-    Source("uberspot/opentriviaqa", "train", "pairs", 0.14, "CC BY-SA 4.0", questions=_ANSWER),
-    Source("abachaa/medquad", "train", "label", 0.10, "CC BY 4.0", label="question_type", questions=_KIND),
-    Source("abachaa/medquad", "train", "label", 0.08, "CC BY 4.0", label="focus", questions=_FOCUS),
-    Source("deepset/covid_qa_excerpts", "train", "squad", 0.02, "Apache-2.0"),
+OPEN: tuple[View, ...] = (
+    View("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA", "squad", 0.13),
+    View("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users", "squad", 0.13),
+    View("ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers", "squad", 0.13),
+    View("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0", "squad", 0.05),
+    View("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0", "label", 0.04, text="context", label="title", questions=_TOPIC),
+    View("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0", "label", 0.18, label="topic", questions=_TOPIC),
+    View("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0", "pairs", 0.14, questions=_ANSWER),
+    View("abachaa/medquad", "", "train", "CC BY 4.0", "label", 0.1, label="question_type", questions=_KIND),
+    View("abachaa/medquad", "", "train", "CC BY 4.0", "label", 0.08, label="focus", questions=_FOCUS),
+    View("deepset/covid_qa_excerpts", "", "train", "Apache-2.0", "squad", 0.02),
 )
 """Question-answering sets with licences that let a model be published, and none that a task here is scored on."""
 
@@ -127,8 +119,7 @@ def around(context: str, start: int, end: int, words: int) -> str:
         end: Character after its last.
         words: Most words, unless the answer's own sentences have more.
     """
-    bounds = [0, *(m.end() for m in re.finditer(r"[.!?][\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])|\n+", context)), len(context)]
-    spans = [(a, b) for a, b in itertools.pairwise(bounds) if context[a:b].strip()]
+    spans = sentences(context)
     inside = [i for i, (a, b) in enumerate(spans) if a < max(end, start + 1) and b > start]
     if not inside:
         return context.strip()
@@ -145,10 +136,10 @@ def around(context: str, start: int, end: int, words: int) -> str:
         elif before is not None and total + before <= words:
             low, total = low - 1, total + before
         else:
-            return context[spans[low][0] : spans[high][1]].strip()
+            return context[spans[low][0] : spans[high][1]]
 
 
-def mixed(sources: Sequence[Source], load: Load, *, rows: int, words: int, seed: int) -> tuple[list[Triple], list[Material]]:
+def mixed(sources: Sequence[View], load: Load, *, rows: int, words: int, seed: int) -> tuple[list[Triple], list[Material]]:
     """Return training rows drawn from the sources by their shares, and what they came from.
 
     Views of one data set draw the same rows of it, so that texts come back under other instructions with other answers.
@@ -173,20 +164,20 @@ def mixed(sources: Sequence[Source], load: Load, *, rows: int, words: int, seed:
         found = list(_triples(source, table, words, np.random.default_rng([seed, k])))
         usable = [i for i in np.random.default_rng(seed).permutation(len(found)) if found[i].answer and found[i].instruction]
         if not usable:
-            raise DataError(f"expected question-answering rows of the form {source.form!r} in {source.name}, got none")
+            raise DataError(f"expected question-answering rows of the form {source.form!r} in {source.title}, got none")
         drawn = [found[i] for i in sorted(usable[: round(rows * source.share / whole)])]
         made += drawn
-        material.append(Material(source.name, source.licence, len(drawn), dict(table.pin)))
+        material.append(Material(source.title, source.licence, len(drawn), dict(table.pin)))
     return made, material
 
 
-def _available(sources: Sequence[Source], load: Load) -> dict[Source, Table]:
+def _available(sources: Sequence[View], load: Load) -> dict[View, Table]:
     found, missing = {}, []
     for source in sources:
         try:
             found[source] = load(source.id, source.split, config=source.config)
         except Unavailable as error:
-            missing.append(f"{source.name}: {error}")
+            missing.append(f"{source.title}: {error}")
     if not found:
         raise Unavailable(
             f"expected question-answering sets to train on, got none; {missing[0]}; or name your own file with --set sources="
@@ -209,8 +200,8 @@ def form_of(columns: Sequence[str], name: str) -> Form:
     raise DataError(f"expected question-answering columns in {name} ({known}), got {', '.join(columns)}: rename them")
 
 
-def _triples(source: Source, table: Table, words: int, rng: np.random.Generator) -> Iterator[Triple]:
-    form = source.form or form_of(table.columns, source.name)
+def _triples(source: View, table: Table, words: int, rng: np.random.Generator) -> Iterator[Triple]:
+    form = source.form or form_of(table.columns, source.title)
     if form == "squad":
         return _squad(table, words)
     if form == "alpaca":

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from adapters._training import sources
 from adapters._training.card import Material
-from bench.errors import DataError, Unavailable, UsageError
+from adapters._training.sources import Source
+from bench.errors import DataError, Unavailable
 from bench.recipe import Load
 
 if TYPE_CHECKING:
@@ -24,42 +26,28 @@ COLUMNS = ("text", "context", "question")
 """Columns that are taken for the text, the first that is there."""
 
 _UNKNOWN = "<unk>"
-_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?(?:[A-Z0-9]|<unk>))|\n+")
 
 
 @dataclass(frozen=True)
-class Source:
-    """A set of texts.
+class Plain(Source):
+    """A set of texts, or a file of one's own: ``.jsonl``, ``.jsonl.gz``, or plain text with blank lines between texts.
 
     Attributes:
-        id: Its id, or a file of one's own: ``.jsonl``, ``.jsonl.gz``, or plain text with blank lines between texts.
-        config: Its configuration.
-        split: Its split.
-        licence: Of the texts.
         tokenised: Whether words and punctuation are apart and rare words replaced, as in WikiText.
     """
 
-    id: str
-    config: str = ""
-    split: str = "train"
-    licence: str = "as its owner says"
     tokenised: bool = False
 
-    @property
-    def name(self) -> str:
-        """The set with configuration and split."""
-        return "/".join(filter(None, (self.id, self.config, self.split)))
 
-
-OPEN: tuple[Source, ...] = (
-    Source("Salesforce/wikitext", "wikitext-2-v1", "validation", "CC BY-SA 3.0", tokenised=True),
-    Source("Salesforce/wikitext", "wikitext-2-v1", "test", "CC BY-SA 3.0", tokenised=True),
-    Source("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA"),
-    Source("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users"),
-    Source("ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers"),
-    Source("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0"),
-    Source("google/xquad", "xquad.en", "validation", "CC BY-SA 4.0"),
-    Source("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0"),
+OPEN: tuple[Plain, ...] = (
+    Plain("Salesforce/wikitext", "wikitext-2-v1", "validation", "CC BY-SA 3.0", tokenised=True),
+    Plain("Salesforce/wikitext", "wikitext-2-v1", "test", "CC BY-SA 3.0", tokenised=True),
+    Plain("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA"),
+    Plain("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users"),
+    Plain("ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers"),
+    Plain("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0"),
+    Plain("google/xquad", "xquad.en", "validation", "CC BY-SA 4.0"),
+    Plain("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0"),
 )
 """Texts with licences that let a model be published, of no set that a task here is scored on; trivia questions are too short for
 the compression and serve the contrast."""
@@ -72,23 +60,7 @@ class Passage(NamedTuple):
     ids: list[int]
 
 
-def named(sources: str) -> list[Source]:
-    """Return the sources that a setting names: files, ids, ``id:config`` or ``id:config:split``, separated by commas.
-
-    Raises:
-        UsageError: A name has more than an id, a configuration and a split.
-    """
-    found = []
-    for name in filter(None, map(str.strip, sources.split(","))):
-        parts = [name] if Path(name).is_file() else name.split(":")
-        if len(parts) > 3:
-            raise UsageError(f"a source is a file, id, id:config or id:config:split, got {name!r}")
-        id_, config, split = [*parts, "", ""][:3]
-        found.append(Source(id_, config, split or "train"))
-    return found
-
-
-def gathered(sources: Sequence[Source], load: Load) -> tuple[list[str], list[Material]]:
+def gathered(chosen: Sequence[Plain], load: Load) -> tuple[list[str], list[Material]]:
     """Return the distinct texts of all sources, and what they came from.
 
     Raises:
@@ -97,7 +69,7 @@ def gathered(sources: Sequence[Source], load: Load) -> tuple[list[str], list[Mat
     """
     texts: dict[str, None] = {}
     material, reasons = [], []
-    for source in sources:
+    for source in chosen:
         try:
             rows, pin = _read(source, load)
         except Unavailable as error:
@@ -114,7 +86,7 @@ def gathered(sources: Sequence[Source], load: Load) -> tuple[list[str], list[Mat
     return list(texts), material
 
 
-def _read(source: Source, load: Load) -> tuple[list[str], dict[str, str]]:
+def _read(source: Plain, load: Load) -> tuple[list[str], dict[str, str]]:
     path = Path(source.id)
     if path.is_file() and not path.name.endswith((".jsonl", ".jsonl.gz")):
         data = path.read_bytes()
@@ -146,7 +118,7 @@ def _written(text: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """Return the sentences of a text."""
-    return [part.strip() for part in _END.split(text) if part and part.strip()]
+    return [text[a:b] for a, b in sources.sentences(text)]
 
 
 def passages(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int) -> list[Passage]:

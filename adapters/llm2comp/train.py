@@ -12,6 +12,7 @@ from pathlib import Path
 from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._training.budget import batches
 from adapters._training.loop import Optimisation, Training
+from adapters._training.sources import named
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import MARGIN, OBJECTIVES, Compression, splits
 from adapters.llm2comp.contrastive import Contrast, Triple, tokenised, triples_of, twice
@@ -38,7 +39,7 @@ class Recipe:
         contrastive: Share that goes to stage 2.
         supervised: Share that goes to stage 3; stage 1 has what the three leave.
         length: Longest passage in tokens, and twice the shortest; 512 in the paper, of which a small budget would hold few.
-        continuation: Most tokens that are predicted after a context; all in the paper, which doubles the time.
+        continuation: Most tokens that are predicted after a context; all in the paper, which takes longer.
         sentence: Longest text of stage 2 in tokens, memory left out.
         document: Longest text of stage 3 in tokens.
         lr: Highest learning rate of stage 1 and of healing; 1e-4 in the paper, for a model fifty times as large.
@@ -92,7 +93,7 @@ class Recipe:
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         if not base.causal:
             raise UsageError(f"llm2comp compresses for a decoder, got {self.backbone!r}: name a causal language model")
-        plain, material = texts.gathered(texts.named(self.sources) or texts.OPEN, load)
+        plain, material = texts.gathered(named(self.sources, texts.Plain) or texts.OPEN, load)
         triples, more = triples_of(_names(self.triples), load) if self.supervised else ([], [])
         settings = {name: value for name, value in asdict(self).items() if name not in {"keep", "positions", "device"}}
         stages = Stages(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from adapters import _pooling
-from adapters._backbone import Network, _look_both_ways
+from adapters._backbone import Network, look_both_ways
 from adapters._lora import sharing
 from adapters._training.weights import Lora, trained
 from adapters.llm2comp.encoder import embedding_table, memory_states, random_memory
@@ -75,7 +75,7 @@ def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int) 
 
     base = sharing(network)
     if attention == "bidirectional" and network.causal:
-        _look_both_ways(base.model)
+        look_both_ways(base.model)
         base = replace(base, causal=False)
     rows = random_memory(embedding_table(network), k)
     return Trainee(lora(rank).attached(base, seed=seed), torch.nn.Parameter(rows.to(network.device, torch.float32)))

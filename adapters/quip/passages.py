@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import itertools
 import json
 import logging
 import re
@@ -14,12 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adapters._training.card import Material
-from bench.errors import DataError, Unavailable, UsageError
+from adapters._training.sources import Source, sentences
+from bench.errors import DataError, Unavailable
 from bench.recipe import Load, Table
 
 log = logging.getLogger(__name__)
-
-_SENTENCE_ENDS = re.compile(r"[.!?][\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])|\n+")
 
 TEXT_COLUMNS = ("context", "text", "passage")
 """Columns that hold passages, the first one that a table has."""
@@ -46,53 +44,15 @@ class Passage:
         return "\n".join([self.text, *(question.text for question in self.questions)])
 
 
-@dataclass(frozen=True)
-class Source:
-    """A data set.
-
-    Attributes:
-        id: Its id, or a file: SQuAD-style JSON or JSON lines, MRQA's JSON lines, or plain text; ``.gz`` is read as well.
-        split: Its split.
-        config: Its configuration.
-        licence: Of the data.
-    """
-
-    id: str
-    split: str = "train"
-    config: str = ""
-    licence: str = "as its owner says"
-
-    @property
-    def name(self) -> str:
-        """The set with configuration and split, or the file."""
-        return self.id if Path(self.id).is_file() else "/".join(filter(None, (self.id, self.config, self.split)))
-
-
 OPEN: tuple[Source, ...] = (
-    Source("ludwigschmidt/squadshifts", "test", "new_wiki", "CC BY 4.0; passages CC BY-SA"),
-    Source("ludwigschmidt/squadshifts", "test", "reddit", "CC BY 4.0; passages by Reddit users"),
-    Source("ludwigschmidt/squadshifts", "test", "amazon", "CC BY 4.0; passages by Amazon reviewers"),
-    Source("cs224n/squad2_dev_part", "validation", "", "CC BY-SA 4.0"),
-    Source("google/xquad", "validation", "xquad.en", "CC BY-SA 4.0"),
-    Source("deepset/covid_qa_excerpts", "train", "", "Apache-2.0"),
+    Source("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA"),
+    Source("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users"),
+    Source("ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers"),
+    Source("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0"),
+    Source("google/xquad", "xquad.en", "validation", "CC BY-SA 4.0"),
+    Source("deepset/covid_qa_excerpts", "", "train", "Apache-2.0"),
 )
 """Extractive question answering with licences that let a model be published, and nothing that a task here is scored on."""
-
-
-def named(sources: str) -> list[Source]:
-    """Return the sources that a setting names: files, ids, ``id:config`` or ``id:config:split``, separated by commas.
-
-    Raises:
-        UsageError: A name has more parts.
-    """
-    found = []
-    for name in filter(None, map(str.strip, sources.split(","))):
-        parts = [name] if Path(name).is_file() else name.split(":")
-        if len(parts) > 3:
-            raise UsageError(f"a source is a file, id, id:config or id:config:split, got {name!r}")
-        id_, config, split = [*parts, "", ""][:3]
-        found.append(Source(id_, split or "train", config))
-    return found
 
 
 def gathered(sources: Sequence[Source], load: Load) -> tuple[list[Passage], list[Material]]:
@@ -200,16 +160,6 @@ def _spans(row: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
         yield from ((int(a), int(a) + len(t)) for t, a in zip(answers["text"], answers["answer_start"], strict=True))
     elif not row.get("is_impossible") and "detected_answers" not in row:
         yield from ((int(a["answer_start"]), int(a["answer_start"]) + len(a["text"])) for a in answers)
-
-
-def sentences(text: str) -> list[tuple[int, int]]:
-    """Return the character spans of a text's sentences, white space around them left out."""
-    bounds = [0, *(found.end() for found in _SENTENCE_ENDS.finditer(text)), len(text)]
-    return [
-        (a + len(part) - len(part.lstrip()), a + len(part.rstrip()))
-        for a, b in itertools.pairwise(bounds)
-        if (part := text[a:b]).strip()
-    ]  # fmt: skip
 
 
 def windowed(passages: Sequence[Passage], tokenizer: Any, *, tokens: int, longest: int) -> list[list[Passage]]:  # noqa: ANN401 - a tokenizer

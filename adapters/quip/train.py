@@ -21,11 +21,12 @@ from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, write_card
 from adapters._training.loop import Fitted, Training, main_process
+from adapters._training.sources import Source, named
 from adapters.quip.answering import accuracy, answered, spanned
 from adapters.quip.biencoder import Group, Pointing, folded, grouped, sharpened
 from adapters.quip.encoder import QuIP, head_files, load_heads
 from adapters.quip.generator import Writing, targets, written
-from adapters.quip.passages import OPEN, Passage, Question, gathered, named
+from adapters.quip.passages import OPEN, Passage, Question, gathered
 from adapters.quip.selection import Selection, selected
 from adapters.quip.stages import Tuning, main_first, plain, stage_trained
 from adapters.quip.teacher import Finding, Labels, Pair, pair, predicted, relabelled
@@ -105,8 +106,8 @@ class Recipe:
         self._checked()
         progress("reading data", 0, 1)
         base = self._backbone(self.backbone).load()
-        asked, material = gathered(named(self.sources) or OPEN, load)
-        more, more_material = gathered(named(self.passages), load) if self.passages else ([], [])
+        asked, material = gathered(named(self.sources, Source) or OPEN, load)
+        more, more_material = gathered(named(self.passages, Source), load) if self.passages else ([], [])
         data = selected(
             [*asked, *more], base, window=self.window, longest=self.max_length, positions=max(budget // self.epochs, 1), human=self.human,
             questions=self.questions, seed=seed,

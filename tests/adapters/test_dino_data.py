@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.dino.inputs import OPEN, from_file, from_sets, named, sentences, usable
+from adapters.dino.inputs import OPEN, column_of, from_file, from_sets, sentences, usable
 from adapters.dino.postprocess import Cleaning, Pair, cleaned, page, shared
 from bench.errors import DataError, Unavailable, UsageError
 
@@ -115,10 +115,10 @@ def test_data_sets_give_their_shares_and_the_seed_decides():
 
 
 def test_a_data_set_is_named_with_its_column():
-    assert (named("a/b:text").split, named("a/b:text").column) == ("train", "text")
-    assert (named("a/b:c:test:text").config, named("a/b:c:test:text").split) == ("c", "test")
+    assert (column_of("a/b:text").split, column_of("a/b:text").column) == ("train", "text")
+    assert (column_of("a/b:c:test:text").config, column_of("a/b:c:test:text").split) == ("c", "test")
     with pytest.raises(UsageError):
-        named("a/b")
+        column_of("a/b")
 
 
 def test_the_sample_s_rows_are_plain_json():

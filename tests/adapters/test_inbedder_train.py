@@ -9,9 +9,10 @@ import time
 import pytest
 
 from adapters._backbone import PACKAGED, Backbone
+from adapters._training.sources import named
 from adapters.inbedder.encoder import InBedder
-from adapters.inbedder.train import Answering, Recipe, encoded, named
-from adapters.inbedder.triples import OPEN, Source, Triple, around, mixed, stripped
+from adapters.inbedder.train import Answering, Recipe, encoded
+from adapters.inbedder.triples import OPEN, Triple, View, around, mixed, stripped
 from bench.data import load
 from bench.errors import DataError, Unavailable, UsageError
 from bench.testing import run_checks
@@ -117,7 +118,7 @@ def test_sources_are_mixed_by_their_shares_and_the_seed_decides(tmp_path):
 
     squad = [{"context": f"It is {i}.", "question": f"What {i}?", "answers": {"text": [str(i)], "answer_start": [6]}} for i in range(100)]
     alpaca = [{"input": f"text {i}", "instruction": "Say it.", "output": f"word{i}"} for i in range(100)]
-    sources = [Source(write("a.jsonl", squad), "", None, 3.0, ""), Source(write("b.jsonl", alpaca), "", None, 1.0, "")]
+    sources = [View(write("a.jsonl", squad), share=3.0), View(write("b.jsonl", alpaca))]
     made, material = mixed(sources, load, rows=40, words=60, seed=7)
     assert [m.rows for m in material] == [30, 10]
     assert made[0].input == f"It is {made[0].answer}."
@@ -131,9 +132,9 @@ def test_a_source_that_cannot_be_had_is_left_out_with_a_warning_and_none_at_all_
             raise Unavailable(f"no {id}")
         return load(id, split, config=config, columns=columns)
 
-    made, material = mixed([OPEN[0], *named(str(questions))], only_the_file, rows=8, words=60, seed=0)
+    made, material = mixed([OPEN[0], *named(str(questions), View)], only_the_file, rows=8, words=60, seed=0)
     assert len(made) == 8
-    assert [m.id for m in material] == [f"{questions}/train"]
+    assert [m.id for m in material] == [str(questions)]
     assert OPEN[0].id in caplog.text
     with pytest.raises(Unavailable, match="--set sources="):
         mixed(OPEN, only_the_file, rows=8, words=60, seed=0)
@@ -142,9 +143,9 @@ def test_a_source_that_cannot_be_had_is_left_out_with_a_warning_and_none_at_all_
 def test_a_file_without_question_answering_columns_is_an_error(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(DataError, match="question-answering columns"):
-        mixed(named(str(tmp_path / "x.jsonl")), load, rows=8, words=60, seed=0)
+        mixed(named(str(tmp_path / "x.jsonl"), View), load, rows=8, words=60, seed=0)
     with pytest.raises(UsageError):
-        named("a/b:c:d:e")
+        named("a/b:c:d:e", View)
 
 
 @pytest.mark.parametrize("kind", ["llama", "roberta"])

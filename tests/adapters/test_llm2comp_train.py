@@ -13,13 +13,14 @@ import pytest
 from adapters._backbone import Backbone
 from adapters._training.budget import Spent
 from adapters._training.loop import seeded
+from adapters._training.sources import named
 from adapters.llm2comp.compression import MARGIN, Compression, Split, splits
 from adapters.llm2comp.contrastive import Contrast, contrast, tokenised, triples_of, twice
 from adapters.llm2comp.encoder import CONFIG, MEMORY, LLM2Comp
 from adapters.llm2comp.gradients import in_portions
 from adapters.llm2comp.mntp import Masking, mask_id
 from adapters.llm2comp.stages import restore
-from adapters.llm2comp.texts import Passage, around, gathered, named, passages, sentences
+from adapters.llm2comp.texts import Passage, Plain, around, gathered, passages, sentences
 from adapters.llm2comp.train import Recipe
 from adapters.llm2comp.trainee import attention_dropout, lora, prepared
 from bench.data import load
@@ -344,7 +345,7 @@ def test_wikitext_is_written_as_people_write_and_unknown_words_are_left_out(tmp_
     line = ' The 3 @-@ 2 win ( his first ) was " big " , he said . <unk> went home . It did n\'t rain .\n'
     path = tmp_path / "wiki.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in (" = Title = \n", line)))
-    found, material = gathered([replace(named(str(path))[0], tokenised=True)], load)
+    found, material = gathered([replace(named(str(path), Plain)[0], tokenised=True)], load)
     assert found == ['The 3-2 win (his first) was "big", he said.', "It didn't rain."]
     assert material[0].rows == 2
 
@@ -374,16 +375,16 @@ def test_special_tokens_around_a_text_are_those_of_the_tokenizer(base, tmp_path)
 def test_texts_come_from_files_of_one_s_own(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("One text\nof two lines.\n\nAnother one.\n")
     (tmp_path / "b.jsonl").write_text('{"label": 1}\n')
-    found, material = gathered(named(f"{tmp_path / 'a.txt'},no/such-set"), load)
+    found, material = gathered(named(f"{tmp_path / 'a.txt'},no/such-set", Plain), load)
     assert found == ["One text\nof two lines.", "Another one."]
     assert len(material[0].pin["sha256"]) == 64
     assert "no/such-set" in caplog.text
     with pytest.raises(Unavailable, match="--set sources="):
-        gathered(named("no/such-set"), load)
+        gathered(named("no/such-set", Plain), load)
     with pytest.raises(DataError, match="text"):
-        gathered(named(str(tmp_path / "b.jsonl")), load)
+        gathered(named(str(tmp_path / "b.jsonl"), Plain), load)
     with pytest.raises(UsageError):
-        named("a/b:c:d:e")
+        named("a/b:c:d:e", Plain)
 
 
 def test_triples_put_the_instruction_before_the_query_only(base, tmp_path):

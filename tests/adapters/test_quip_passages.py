@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from adapters.quip.passages import Passage, Question, Source, gathered, named, sentences, windowed
+from adapters._training.sources import Source, named, sentences
+from adapters.quip.passages import Passage, Question, gathered, windowed
 from bench.data import load
 from bench.errors import DataError, Unavailable, UsageError
 from tests.tiny import tiny_tokenizer
@@ -40,7 +41,7 @@ def lines(*rows):
 def test_every_usual_form_of_a_question_answering_file_gives_the_same_passages(tmp_path, name, text, zipped):
     path = tmp_path / (name + (".gz" if zipped else ""))
     path.write_bytes(gzip.compress(text.encode()) if zipped else text.encode())
-    passages, (material,) = gathered(named(str(path)), load)
+    passages, (material,) = gathered(named(str(path), Source), load)
     assert passages == EXPECTED
     assert material.rows == 1
     assert len(material.pin["sha256"]) == 64
@@ -50,7 +51,7 @@ def test_questions_of_one_passage_come_together_and_repeated_ones_once(tmp_path)
     other = {**SQUAD, "question": "Who lives there?", "answers": {"text": ["Anna"], "answer_start": [0]}}
     (tmp_path / "a.jsonl").write_text(lines(SQUAD, other, SQUAD))
     (tmp_path / "b.jsonl").write_text(lines(SQUAD))
-    passages, material = gathered(named(f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.jsonl'}"), load)
+    passages, material = gathered(named(f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.jsonl'}", Source), load)
     assert [len(p.questions) for p in passages] == [2]
     assert [m.rows for m in material] == [3, 1]
 
@@ -62,12 +63,12 @@ def test_unanswerable_questions_and_answers_outside_the_passage_are_left_out(tmp
         {**SQUAD, "answers": {"text": ["x" * 99], "answer_start": [3]}},
     ]
     (tmp_path / "a.jsonl").write_text(lines(*rows))
-    assert gathered(named(str(tmp_path / "a.jsonl")), load)[0] == [Passage(CONTEXT)]
+    assert gathered(named(str(tmp_path / "a.jsonl"), Source), load)[0] == [Passage(CONTEXT)]
 
 
 def test_plain_text_gives_a_passage_a_paragraph(tmp_path):
     (tmp_path / "a.txt").write_text("First one.\nStill the first.\n\n \nSecond one.\n")
-    assert [p.text for p in gathered(named(str(tmp_path / "a.txt")), load)[0]] == ["First one.\nStill the first.", "Second one."]
+    assert [p.text for p in gathered(named(str(tmp_path / "a.txt"), Source), load)[0]] == ["First one.\nStill the first.", "Second one."]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_plain_text_gives_a_passage_a_paragraph(tmp_path):
 def test_what_is_no_question_answering_is_a_one_line_error(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=words) as found:
-        gathered(named(str(tmp_path / name)), load)
+        gathered(named(str(tmp_path / name), Source), load)
     assert "\n" not in str(found.value)
 
 
@@ -91,7 +92,7 @@ def test_a_missing_file_and_a_name_of_too_many_parts_are_errors(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         gathered([Source(str(tmp_path / "none.jsonl"))], load)
     with pytest.raises(UsageError):
-        named("a/b:c:d:e")
+        named("a/b:c:d:e", Source)
 
 
 def test_a_set_that_cannot_be_had_is_left_out_with_a_warning_and_none_at_all_is_an_error(tmp_path, caplog):
@@ -99,7 +100,7 @@ def test_a_set_that_cannot_be_had_is_left_out_with_a_warning_and_none_at_all_is_
         raise Unavailable(f"no {id}")
 
     (tmp_path / "a.jsonl").write_text(lines(SQUAD))
-    assert gathered([Source("org/set"), *named(str(tmp_path / "a.jsonl"))], nothing)[0] == EXPECTED
+    assert gathered([Source("org/set"), *named(str(tmp_path / "a.jsonl"), Source)], nothing)[0] == EXPECTED
     assert "org/set" in caplog.text
     with pytest.raises(Unavailable, match="--set sources="):
         gathered([Source("org/set")], nothing)

@@ -1,0 +1,63 @@
+"""Where training data comes from: data sets by name, files, and the sentences of their texts."""
+
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bench.errors import UsageError
+
+_SENTENCE_ENDS = re.compile(r"[.!?][\"')\]]*\s+(?=[\"'(\[]?(?:[A-Z0-9]|<unk>))|\n+")  # WikiText has <unk> for names
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, or a file.
+
+    Attributes:
+        id: Its id, or a file's path.
+        config: Its configuration.
+        split: Its split.
+        licence: Of the data.
+    """
+
+    id: str
+    config: str = ""
+    split: str = "train"
+    licence: str = "as its owner says"
+
+    @property
+    def name(self) -> str:
+        """The set with configuration and split, or the file."""
+        return self.id if Path(self.id).is_file() else "/".join(filter(None, (self.id, self.config, self.split)))
+
+
+S = TypeVar("S", bound=Source)
+
+
+def named(sources: str, kind: type[S]) -> list[S]:
+    """Return the sources that a setting names: files, ids, ``id:config`` or ``id:config:split``, separated by commas.
+
+    Args:
+        sources: The setting.
+        kind: What to make of each; its other fields keep their defaults.
+
+    Raises:
+        UsageError: A name has more than an id, a configuration and a split.
+    """
+    found = []
+    for name in filter(None, map(str.strip, sources.split(","))):
+        parts = [name] if Path(name).is_file() else name.split(":")
+        if len(parts) > 3:
+            raise UsageError(f"a source is a file, id, id:config or id:config:split, got {name!r}")
+        id_, config, split = [*parts, "", ""][:3]
+        found.append(kind(id_, config, split or "train"))
+    return found
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Return the character spans of a text's sentences, white space around them left out."""
+    bounds = [0, *(found.end() for found in _SENTENCE_ENDS.finditer(text)), len(text)]
+    spans = [(a, b, text[a:b]) for a, b in itertools.pairwise(bounds)]
+    return [(b - len(part.lstrip()), a + len(part.rstrip())) for a, b, part in spans if part.strip()]
