@@ -145,14 +145,14 @@ class Network:
         Args:
             ids: Token ids, int64 (b, t), padded on the right.
             mask: 1 at real positions, 0 at padding (b, t); or what is added to the scores of attention (b, 1, t, t).
-            layer: 0 = input embeddings; -1 = last, after the final norm.
+            layer: 0 = input embeddings; -1 = last, after the final norm; -2 = the one before it.
             positions: Position ids (b, t), where they are not simply 0, 1, 2, ...
 
         Raises:
             UsageError: No such layer.
         """
-        if not -1 <= layer <= self.layers:
-            raise UsageError(f"layer must be between -1 and {self.layers} for this backbone, got {layer}")
+        if not -self.layers - 1 <= layer <= self.layers:
+            raise UsageError(f"layer must be between {-self.layers - 1} and {self.layers} for this backbone, got {layer}")
         earlier = layer not in (-1, self.layers)
         more: dict[str, Any] = {"use_cache": False} if self.decoder else {}
         if positions is not None:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from bench.encoder import Encoder, Item
 
+APART = frozenset({"diagnostics"})
+"""Families that measure something else than quality, on scales of their own: they count in no mean and no comparison."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -78,7 +81,7 @@ class Task(Protocol):
         ...
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        """Return the scores by metric name, on a scale where 1 is best.
+        """Return the scores by metric name, on a scale where 1 is best, but for those of APART.
 
         Args:
             encoder: Satisfies ``needs``.

@@ -10,10 +10,7 @@ from itertools import groupby
 from typing import Any, Self
 
 from bench.result import Absence, Result
-from bench.task import Score
-
-APART = frozenset({"diagnostics"})
-"""Families that measure something else than quality: they are shown, and count in no mean and no comparison."""
+from bench.task import APART, Score
 
 OVERLAP = 0.05
 """A score is marked when more than this share of its test texts has a run of 8 words in common with the training data."""

@@ -8,9 +8,10 @@ import numpy as np
 
 from bench import stats
 from bench.report import notes
-from bench.report.cells import APART, OVERLAP, Cells, Column, named
+from bench.report.cells import OVERLAP, Cells, Column, named
 from bench.report.pairs import METHOD, Pairs
 from bench.report.table import MISSING, Entry, Mark, Table, score, word
+from bench.task import APART
 
 _BEST = "Bold is best; † is a tie with it: the 95 % interval of the paired difference holds 0."
 

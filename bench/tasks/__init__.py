@@ -11,7 +11,7 @@ from bench.tasks.awareness import Awareness
 from bench.tasks.clustering import Clustering
 from bench.tasks.diagnostics import Spectrum
 from bench.tasks.ner import NER, NERByQuestions
-from bench.tasks.paraphrase import BertScore, Paraphrase
+from bench.tasks.paraphrase import BertScore, FewShot, Paraphrase
 from bench.tasks.robustness import Robustness
 from bench.tasks.sentiment import Probe, ZeroShot, ZeroShotByQuestions
 from bench.tasks.sts import STS
@@ -20,6 +20,7 @@ from bench.tasks.triplets import Triplets
 Own = (
     STS
     | Paraphrase
+    | FewShot
     | ZeroShot
     | ZeroShotByQuestions
     | Probe
@@ -74,7 +75,7 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "quip-paper": {
         name: {}
         for name in (
-            *("mrpc-bertscore", "qqp-bertscore", "paws-wiki-bertscore", "paws-qqp-bertscore"),
+            *("mrpc-bertscore", "qqp-bertscore", "paws-wiki-bertscore", "paws-qqp-bertscore", "mrpc-fewshot"),
             *("sst2-question", "mr-question", "cr-question", "sst2", "mr", "cr"),
             *("wnut17", "wnut17-prototype", "wnut17-question", "conll2003", "conll2003-prototype", "conll2003-question"),
         )

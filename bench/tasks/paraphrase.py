@@ -5,12 +5,12 @@ A row of ``nyu-mll/glue/mrpc``: ``sentence1`` "He said the foodservice pie busin
 ``label`` 1.
 Run: ``bench run --model quip,backbone-mean --task mrpc,mrpc-bertscore``; another layer is ``mrpc-bertscore@20``.
 Protocol: AUROC of one similarity a pair, nothing is trained: the cosine of the two vectors, or BERTScore F over the token
-states of one layer, special tokens kept.
+states of one layer, special tokens kept. Few-shot: F1 of a classifier on BERTScore F at eight layers, the encoder frozen.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from bench.errors import DataError
 from bench.task import Score, sample
 from bench.tasks.partition import blocks
 from bench.tasks.similarity import bertscore, cosine
+
+SEEDS = (13, 21, 42, 87, 100)
+"""Seeds of LM-BFF's splits, which QuIP reports the mean of."""
 
 
 @dataclass(frozen=True)
@@ -117,17 +120,95 @@ class BertScore(Paraphrase):
         return ()
 
     def _similarities(self, encoder: Encoder, left: list[str], right: list[str]) -> NDArray[np.float64]:
+        return bertscores(cast("TokenEncoder", encoder), left, right, self.layer)
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """F1 of paraphrases by a logistic regression on BERTScore F at eight layers, trained on 16 pairs a class: QuIP's frozen protocol.
+
+    Attributes:
+        name: Name of the task.
+        data: Id of the test set.
+        config: Its configuration.
+        split: Its split.
+        train: Id of the set with a configuration ``16-SEED`` for each split.
+        columns: Columns of the first text, the second text and the label, 1 for a paraphrase.
+        layers: Layers that give a feature each, counted from the last, which is -1.
+        limit: At most this many test pairs.
+        about: One line for lists.
+
+    Source:
+        QuIP, section 4.2, and its released code: StandardScaler fitted on the 32 rows, then LogisticRegression(C=1, liblinear).
+    """
+
+    name: str
+    data: str
+    config: str
+    split: str
+    train: str
+    columns: tuple[str, str, str] = ("sentence1", "sentence2", "label")
+    layers: tuple[int, ...] = (-8, -7, -6, -5, -4, -3, -2, -1)
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    family: ClassVar[str] = "paraphrase"
+    metric: ClassVar[str] = "f1"
+    version: ClassVar[int] = 1
+    readout: ClassVar[str] = "bertscore"
+    needs: ClassVar[type[Encoder]] = TokenEncoder  # type: ignore[type-abstract]
+
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the splits do not depend on it
+        """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
+        self._splits()
+        return ()
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - the splits have the paper's seeds
+        """Return ``f1`` of the positive class and ``accuracy``, a repeat for each split."""
+        from sklearn.metrics import accuracy_score, f1_score
+
+        parts = self._splits()
+        left, right = ([text for rows in parts for text in rows[column]] for column in self.columns[:2])
         tokens = cast("TokenEncoder", encoder)
-        alike = np.empty(len(left))
-        # Sorted, so that pairs that share a text are mostly in one block and the text is encoded once.
-        order = np.array(sorted(range(len(left)), key=lambda i: (left[i], right[i])))
-        for members in blocks([len(left[i]) + len(right[i]) for i in order]):
-            block = order[members]
-            sides = [[texts[i] for i in block] for texts in (left, right)]
-            distinct = list(dict.fromkeys(sides[0] + sides[1]))
-            states = dict(zip(distinct, tokens.encode_tokens(distinct, layer=self.layer), strict=True))
-            alike[block] = bertscore(*([states[text] for text in side] for side in sides))
-        return alike
+        features = np.stack([bertscores(tokens, left, right, layer) for layer in self.layers], axis=1)
+        test, *train = np.split(features, np.cumsum([len(rows) for rows in parts])[:-1])
+        gold, *labels = (np.asarray(rows[self.columns[2]], int) for rows in parts)
+        found = [_positive(x, y, test) for x, y in zip(train, labels, strict=True)]
+        return {
+            "f1": Score(tuple(float(f1_score(gold, positive, zero_division=0)) for positive in found)),
+            "accuracy": Score(tuple(float(accuracy_score(gold, positive)) for positive in found)),
+        }
+
+    def _splits(self) -> list[Rows]:
+        """Return the test pairs, then the training pairs of each split."""
+        test = load(self.data, self.split, config=self.config, columns=self.columns)
+        train = [load(self.train, "train", config=f"16-{seed}", columns=self.columns) for seed in SEEDS]
+        return [test.take(sample(len(test), self.limit)), *train]
+
+
+def _positive(x: NDArray[np.float64], y: NDArray[Any], test: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return 1 for each test row that a classifier trained on the rows x with labels y takes for a paraphrase."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if len(np.unique(y)) < 2:
+        raise DataError(f"a split needs pairs of both classes to train on, got {len(y)} of one")
+    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, solver="liblinear", random_state=0)).fit(x, y)
+    return np.asarray(fitted.predict(test), np.int64)
+
+
+def bertscores(encoder: TokenEncoder, left: Sequence[str], right: Sequence[str], layer: int) -> NDArray[np.float64]:
+    """Return BERTScore F of each pair of texts at a layer: (n,)."""
+    alike = np.empty(len(left))
+    # Sorted, so that pairs that share a text are mostly in one block and the text is encoded once.
+    order = np.array(sorted(range(len(left)), key=lambda i: (left[i], right[i])))
+    for members in blocks([len(left[i]) + len(right[i]) for i in order]):
+        block = order[members]
+        sides = [[texts[i] for i in block] for texts in (left, right)]
+        distinct = list(dict.fromkeys(sides[0] + sides[1]))
+        states = dict(zip(distinct, encoder.encode_tokens(distinct, layer=layer), strict=True))
+        alike[block] = bertscore(*([states[text] for text in side] for side in sides))
+    return alike
 
 
 def _by_tokens(task: Paraphrase) -> BertScore:
@@ -156,5 +237,12 @@ _BY_VECTORS = (
         about="STS-B test pairs scored 4 or more against 2 or less; stands in for a paraphrase set",
     ),
 )
-TASKS: tuple[Paraphrase, ...] = (*_BY_VECTORS, *map(_by_tokens, _BY_VECTORS))
+TASKS: tuple[Paraphrase | FewShot, ...] = (
+    *_BY_VECTORS,
+    *map(_by_tokens, _BY_VECTORS),
+    FewShot(
+        "mrpc-fewshot", "nyu-mll/glue", "mrpc", "validation", "lm-bff/mrpc",
+        about="MRPC, 408 pairs; frozen classifier on BERTScore at eight layers, 16 pairs a class, five splits",
+    ),
+)  # fmt: skip
 """The paraphrase tasks, to be asked for by name."""

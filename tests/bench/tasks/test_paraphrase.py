@@ -2,12 +2,15 @@ import dataclasses
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
 
 from bench.encoder import Encoder, TokenEncoder
 from bench.errors import DataError
 from bench.influence import contributions
 from bench.tasks import partition
-from bench.tasks.paraphrase import BertScore, Paraphrase
+from bench.tasks.paraphrase import SEEDS, BertScore, FewShot, Paraphrase
+from bench.tasks.similarity import bertscore
 
 
 def _pairs(n=120):
@@ -66,3 +69,39 @@ def test_pairs_of_a_single_class_cannot_be_ranked(write, encoder):
     write("org/pairs", "test", [row for row in _pairs() if row["label"]])
     with pytest.raises(DataError):
         Paraphrase("toy", "org/pairs").evaluate(encoder, seed=0)
+
+
+def test_few_shot_trains_on_each_split_and_tells_the_classes_apart(write, encoder):
+    rows = _pairs(160)
+    write("org/pairs", "test", rows[:96])
+    for k, seed in enumerate(SEEDS):
+        write(f"org/few/16-{seed}", "train", rows[96 + 8 * k :][:32] if k < 4 else rows[96:128])
+    scores = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1)).evaluate(encoder, seed=0)
+    assert len(scores["f1"].repeats) == 5
+    assert scores["f1"].mean > 0.9
+    assert scores["f1"].repeats[4] == scores["f1"].repeats[0]  # the same 32 pairs
+
+
+def test_few_shot_needs_both_classes(write, encoder):
+    rows = _pairs(40)
+    write("org/pairs", "test", rows)
+    for seed in SEEDS:
+        write(f"org/few/16-{seed}", "train", [row for row in rows if row["label"]])
+    with pytest.raises(DataError):
+        FewShot("toy", "org/pairs", "", "test", "org/few", layers=(-1,)).evaluate(encoder, seed=0)
+
+
+def test_f1_of_frozen_features_is_that_of_the_published_classifier(write, encoder):
+    """Recomputed from BERTScore F, layer by layer, with scikit-learn alone."""
+    rows = _pairs(100)
+    write("org/pairs", "test", rows[:60])
+    for seed in SEEDS:
+        write(f"org/few/16-{seed}", "train", rows[60:92])
+    sides = [[row[c] for row in rows[:92]] for c in ("sentence1", "sentence2")]
+    x = np.stack([bertscore(*(encoder.encode_tokens(side, layer=k) for side in sides)) for k in (0, -1)], axis=1)
+    y = np.array([row["label"] for row in rows[:92]])
+    mean, deviation = x[60:].mean(0), x[60:].std(0)
+    fitted = LogisticRegression(C=1.0, solver="liblinear").fit((x[60:] - mean) / deviation, y[60:])
+    expected = f1_score(y[:60], fitted.predict((x[:60] - mean) / deviation))
+    found = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1)).evaluate(encoder, seed=0)["f1"]
+    assert found.mean == pytest.approx(expected)
