@@ -58,6 +58,15 @@ class Training:
     seed: int
 
 
+_INDIFFERENT = frozenset({"positions", "device", "keep"})
+"""Fields of recipes that change no result: how much is computed at once, where, and what is kept of the stages."""
+
+
+def deciding(recipe: Any) -> dict[str, Any]:  # noqa: ANN401 - any recipe, a dataclass
+    """Return the settings of a recipe that decide the outcome of its training, by name."""
+    return {name: value for name, value in asdict(recipe).items() if name not in _INDIFFERENT}
+
+
 @dataclass(frozen=True)
 class Optimisation:
     """AdamW with warm-up and decay.

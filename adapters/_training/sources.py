@@ -1,12 +1,16 @@
 """Where training data comes from: data sets by name, files, and the sentences of their texts."""
 
 import itertools
+import logging
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench.errors import UsageError
+from bench.errors import Unavailable, UsageError
+
+log = logging.getLogger(__name__)
 
 _SENTENCE_ENDS = re.compile(r"[.!?][\"')\]]*\s+(?=[\"'(\[]?(?:[A-Z0-9]|<unk>))|\n+")  # WikiText has <unk> for names
 
@@ -34,6 +38,7 @@ class Source:
 
 
 S = TypeVar("S", bound=Source)
+T = TypeVar("T")
 
 
 def named(sources: str, kind: type[S]) -> list[S]:
@@ -53,6 +58,32 @@ def named(sources: str, kind: type[S]) -> list[S]:
             raise UsageError(f"a source is a file, id, id:config or id:config:split, got {name!r}")
         id_, config, split = [*parts, "", ""][:3]
         found.append(kind(id_, config, split or "train"))
+    return found
+
+
+def readable(sources: Sequence[S], read: Callable[[S], T], *, what: str, setting: str = "sources") -> list[tuple[S, T]]:
+    """Return the sources that can be had, each with what was read of it; the others are left out with a warning.
+
+    Args:
+        sources: Where from.
+        read: Reads one of them; raises Unavailable where it cannot be had.
+        what: What is expected, for the error.
+        setting: The recipe's setting that names a user's own, for the error.
+
+    Raises:
+        Unavailable: None can be had on this machine.
+    """
+    found, missing = [], []
+    for source in sources:
+        try:
+            found.append((source, read(source)))
+        except Unavailable as error:
+            missing.append(f"{source.name}: {error}")
+    if not found:
+        why = next(iter(missing), "no source is named")
+        raise Unavailable(f"expected {what}, got none; {why}; or name your own file with --set {setting}=")
+    for reason in missing:
+        log.warning("left out: %s", reason)
     return found
 
 

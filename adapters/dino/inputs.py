@@ -1,7 +1,6 @@
 """First texts: from a file, from data sets, or written by the language model."""
 
 import json
-import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from adapters._training.card import Material
-from adapters._training.sources import Source
+from adapters._training.sources import Source, readable
 from bench.encoder import digest
-from bench.errors import DataError, Unavailable, UsageError
+from bench.errors import DataError, UsageError
 from bench.recipe import Load
-
-log = logging.getLogger(__name__)
 
 FORMS = ("plain", "jsonl", "stsb", "sentences")
 """Forms of files: a text per line; a ``text_a`` per object; both sentences of each row of STS-B's official TSV; running text."""
@@ -101,17 +98,14 @@ def from_sets(sources: Sequence[Column], load: Load, *, count: int, words: tuple
     Raises:
         Unavailable: No set can be had on this machine; one of several that cannot is left out with a warning.
     """
-    tables = {}
-    for source in sources:
-        try:
-            tables[source] = load(source.id, source.split, config=source.config, columns=[source.column])
-        except Unavailable as error:
-            reason = error
-            log.warning("left out, the other sources take its share: %s: %s", source.name, error)
-    if not tables:
-        raise Unavailable(f"expected texts to start from, got none; {reason}; or name your own file with --set x1=")
-    whole, chosen, material = sum(source.share for source in tables), dict[str, None](), []
-    for k, (source, table) in enumerate(tables.items()):
+    tables = readable(
+        sources,
+        lambda source: load(source.id, source.split, config=source.config, columns=[source.column]),
+        what="texts to start from",
+        setting="x1",
+    )
+    whole, chosen, material = sum(source.share for source, _ in tables), dict[str, None](), []
+    for k, (source, table) in enumerate(tables):
         passages = dict.fromkeys(map(str, table[source.column]))
         found = list(dict.fromkeys(s for passage in passages for s in sentences(passage) if usable(s, *words) and s not in chosen))
         order = np.random.default_rng([seed, k]).permutation(len(found))[: round(count * source.share / whole)]

@@ -9,7 +9,7 @@ Schick, Schuetze (EMNLP 2021); the released code is timoschick/dino at 0e4a052.
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, write_card
-from adapters._training.loop import Optimisation, Training, fit, main_process
+from adapters._training.loop import Optimisation, Training, deciding, fit, main_process
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.dino.dataset import Dataset, Order, generated
 from adapters.dino.debiasing import Sampling
@@ -127,7 +127,7 @@ class Recipe:
         rows, dev = (tokenised(base, pairs, self.max_length) for pairs in (learnt, held))
         plan = batches([row.length for row in rows], budget=budget, size=self.batch_size, seed=seed)
         network = Lora().attached(base, seed=seed) if self.lora else unfrozen(base)
-        training = Training("dino", self._settings(), budget, seed)
+        training = Training("dino", deciding(self), budget, seed)
         fitted = fit(
             trained(network),
             plan,
@@ -157,9 +157,6 @@ class Recipe:
         write_card(out, training, replace(fitted, spent=total), network, made.material, more)
         (out / "state.pt").unlink(missing_ok=True)
         return out
-
-    def _settings(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name not in {"positions", "device"}}
 
     def _cleaning(self) -> Cleaning:
         return Cleaning(2, self.random_pairs, self.smoothing, self.least_shared, self.most_shared, self.agreeing)

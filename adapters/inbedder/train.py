@@ -6,7 +6,7 @@ script chooses its template by the data file's name, and so trains on another on
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,7 @@ from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches, portions
 from adapters._training.card import write_card
-from adapters._training.loop import Optimisation, Training, fit, main_process
+from adapters._training.loop import Optimisation, Training, deciding, fit, main_process
 from adapters._training.sources import named
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.inbedder.encoder import TEMPLATE, TEMPLATE_WITHOUT_INPUT
@@ -69,8 +69,7 @@ class Recipe:
         rows = [row for row in encoded(base, triples, self.max_length) if row.answers]
         plan = batches([len(row.ids) for row in rows], budget=budget, size=self.batch_size, seed=seed)
         network = Lora().attached(base, seed=seed) if self.lora else unfrozen(base)
-        settings = {name: value for name, value in asdict(self).items() if name not in {"positions", "device"}}
-        training = Training("inbedder", settings, budget, seed)
+        training = Training("inbedder", deciding(self), budget, seed)
         fitted = fit(
             trained(network),
             plan,

@@ -1,6 +1,5 @@
 """Training rows of InBedder: (input, instruction, answer) from question-answering sets of several forms."""
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +8,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from adapters._training.card import Material
-from adapters._training.sources import Source, sentences
-from bench.errors import DataError, Unavailable
+from adapters._training.sources import Source, readable, sentences
+from bench.errors import DataError
 from bench.recipe import Load, Table
-
-log = logging.getLogger(__name__)
 
 FUNCTION_WORDS = frozenset(
     """
@@ -68,9 +65,9 @@ class View(Source):
     questions: tuple[str, ...] = ()
 
     @property
-    def title(self) -> str:
-        """Its name with the column that answers."""
-        return self.name + (f" ({self.label})" if self.label else "")
+    def name(self) -> str:
+        """The set with configuration, split and the column that answers, or the file."""
+        return super().name + (f" ({self.label})" if self.label else "")
 
 
 _TOPIC = (
@@ -155,36 +152,21 @@ def mixed(sources: Sequence[View], load: Load, *, rows: int, words: int, seed: i
         Unavailable: No set can be had on this machine; one of several that cannot is left out with a warning.
         DataError: A set is not of the form its source says, or holds no row.
     """
-    tables = _available(sources, load)
-    whole = sum(source.share for source in tables)
+    tables = readable(
+        sources, lambda source: load(source.id, source.split, config=source.config), what="question-answering sets to train on"
+    )
+    whole = sum(source.share for source, _ in tables)
     made: list[Triple] = []
     material = []
-    for k, source in enumerate(tables):
-        table = tables[source]
+    for k, (source, table) in enumerate(tables):
         found = list(_triples(source, table, words, np.random.default_rng([seed, k])))
         usable = [i for i in np.random.default_rng(seed).permutation(len(found)) if found[i].answer and found[i].instruction]
         if not usable:
-            raise DataError(f"expected question-answering rows of the form {source.form!r} in {source.title}, got none")
+            raise DataError(f"expected question-answering rows of the form {source.form!r} in {source.name}, got none")
         drawn = [found[i] for i in sorted(usable[: round(rows * source.share / whole)])]
         made += drawn
-        material.append(Material(source.title, source.licence, len(drawn), dict(table.pin)))
+        material.append(Material(source.name, source.licence, len(drawn), dict(table.pin)))
     return made, material
-
-
-def _available(sources: Sequence[View], load: Load) -> dict[View, Table]:
-    found, missing = {}, []
-    for source in sources:
-        try:
-            found[source] = load(source.id, source.split, config=source.config)
-        except Unavailable as error:
-            missing.append(f"{source.title}: {error}")
-    if not found:
-        raise Unavailable(
-            f"expected question-answering sets to train on, got none; {missing[0]}; or name your own file with --set sources="
-        )
-    for reason in missing:
-        log.warning("left out, the other sources take its share: %s", reason)
-    return found
 
 
 def form_of(columns: Sequence[str], name: str) -> Form:
@@ -201,7 +183,7 @@ def form_of(columns: Sequence[str], name: str) -> Form:
 
 
 def _triples(source: View, table: Table, words: int, rng: np.random.Generator) -> Iterator[Triple]:
-    form = source.form or form_of(table.columns, source.title)
+    form = source.form or form_of(table.columns, source.name)
     if form == "squad":
         return _squad(table, words)
     if form == "alpaca":

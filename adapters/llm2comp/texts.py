@@ -2,10 +2,10 @@
 
 import hashlib
 import itertools
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,13 +14,11 @@ import numpy as np
 from adapters._training import sources
 from adapters._training.card import Material
 from adapters._training.sources import Source
-from bench.errors import DataError, Unavailable
+from bench.errors import DataError
 from bench.recipe import Load
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-log = logging.getLogger(__name__)
 
 COLUMNS = ("text", "context", "question")
 """Columns that are taken for the text, the first that is there."""
@@ -68,21 +66,13 @@ def gathered(chosen: Sequence[Plain], load: Load) -> tuple[list[str], list[Mater
         DataError: A source holds no text.
     """
     texts: dict[str, None] = {}
-    material, reasons = [], []
-    for source in chosen:
-        try:
-            rows, pin = _read(source, load)
-        except Unavailable as error:
-            log.warning("left out: %s: %s", source.name, error)
-            reasons.append(f"{source.name}: {error}")
-            continue
+    material = []
+    for source, (rows, pin) in sources.readable(chosen, partial(_read, load=load), what="texts to train on"):
         found = dict.fromkeys(text for row in rows for text in (_known(row) if source.tokenised else [row.strip()]) if text)
         if not found:
             raise DataError(f"expected texts in {source.name}, got none")
         texts |= found
         material.append(Material(source.name, source.licence, len(found), pin))
-    if not texts:
-        raise Unavailable(f"expected texts to train on, got none; {reasons[0]}; or name your own file with --set sources=")
     return list(texts), material
 
 

@@ -6,12 +6,12 @@ Command: ``bench train llm2comp --budget S`` (about 85 minutes on two CPU cores 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._training.budget import batches
-from adapters._training.loop import Optimisation, Training
+from adapters._training.loop import Optimisation, Training, deciding
 from adapters._training.sources import named
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import MARGIN, OBJECTIVES, Compression, splits
@@ -95,10 +95,9 @@ class Recipe:
             raise UsageError(f"llm2comp compresses for a decoder, got {self.backbone!r}: name a causal language model")
         plain, material = texts.gathered(named(self.sources, texts.Plain) or texts.OPEN, load)
         triples, more = triples_of(_names(self.triples), load) if self.supervised else ([], [])
-        settings = {name: value for name, value in asdict(self).items() if name not in {"keep", "positions", "device"}}
         stages = Stages(
             out=out,
-            training=Training("llm2comp", settings, budget, seed),
+            training=Training("llm2comp", deciding(self), budget, seed),
             material=[*material, *more],
             base=base,
             k=self._memory,

@@ -3,21 +3,19 @@
 import gzip
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from adapters._training.card import Material
-from adapters._training.sources import Source, sentences
-from bench.errors import DataError, Unavailable
+from adapters._training.sources import Source, readable, sentences
+from bench.errors import DataError
 from bench.recipe import Load, Table
-
-log = logging.getLogger(__name__)
 
 TEXT_COLUMNS = ("context", "text", "passage")
 """Columns that hold passages, the first one that a table has."""
@@ -67,20 +65,11 @@ def gathered(sources: Sequence[Source], load: Load) -> tuple[list[Passage], list
         DataError: A source is broken, or holds no passage.
     """
     found: dict[str, dict[Question, None]] = {}
-    material, missing = [], []
-    for source in sources:
-        try:
-            passages, pin = _read(source, load)
-        except Unavailable as error:
-            missing.append(f"{source.name}: {error}")
-            continue
+    material = []
+    for source, (passages, pin) in readable(sources, partial(_read, load=load), what="passages to train on"):
         for passage in passages:
             found.setdefault(passage.text, {}).update(dict.fromkeys(passage.questions))
         material.append(Material(source.name, source.licence, len(passages), pin))
-    for reason in missing:
-        log.warning("left out: %s", reason)
-    if not material:
-        raise Unavailable(f"expected passages to train on, got none; {missing[0]}; or name your own files with --set sources=")
     return [Passage(text, tuple(questions)) for text, questions in found.items()], material
 
 

@@ -9,7 +9,7 @@ the bi-encoder learns from it (``biencoder``). Neither code nor data of the trai
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from adapters._files import stamp
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, write_card
-from adapters._training.loop import Fitted, Training, main_process
+from adapters._training.loop import Fitted, Training, deciding, main_process
 from adapters._training.sources import Source, named
 from adapters.quip.answering import accuracy, answered, spanned
 from adapters.quip.biencoder import Group, Pointing, folded, grouped, sharpened
@@ -142,8 +142,7 @@ class _Run:
         self.recipe, self.base, self.data, self.out, self.budget, self.seed, self.progress = recipe, base, data, out, budget, seed, progress
         self.took: dict[str, dict[str, Any]] = {}
         self.measured: dict[str, Any] = {}
-        settings = {name: value for name, value in asdict(recipe).items() if name not in {"positions", "device"}}
-        self.settings = {**settings, "dtype": base.dtype}
+        self.settings = {**deciding(recipe), "dtype": base.dtype}
         self.data_mark = digest([[[p.text, list(map(list, p.questions))] for p in data.teaching], data.texts])
         self.tuning = Tuning(recipe.backbone, recipe.lora, recipe.lr, recipe.batch_size, seed)
 

@@ -125,7 +125,7 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 app.command(
-    epilog="Examples:\n\n`bench train inbedder --budget S`\n\n`bench train inbedder --budget 20000 --set lr=5e-4 --out /tmp/try`\n\n"
+    epilog="Examples:\n\n`bench train inbedder --budget S`\n\n`bench train inbedder --budget 20000 --set lr=5e-4 --out try`\n\n"
     "`accelerate launch -m bench train inbedder --budget L`"
 )(train)
 
