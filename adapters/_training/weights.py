@@ -64,8 +64,7 @@ class Lora:
             weight.requires_grad_("lora_" in name)
             if "lora_" in name:
                 weight.data = weight.data.float()
-        out.model.train()
-        return out
+        return _training(out)
 
     def save(self, network: Network, folder: Path, base: str) -> None:
         """Write the low-rank weights, in bfloat16, and their configuration.
@@ -92,8 +91,16 @@ class Lora:
 def unfrozen(network: Network) -> Network:
     """Return a copy of the network in float32 whose weights are all trained, input embeddings included."""
     out = replace(network, model=copy.deepcopy(network.model).float())  # type: ignore[no-untyped-call]
-    out.model.requires_grad_().train()
-    return out
+    out.model.requires_grad_()
+    return _training(out)
+
+
+def _training(network: Network) -> Network:
+    """Set a network to train; on a CPU without fused attention, whose backward pass is slow there: it took a sixth of a step."""
+    if network.device == "cpu":
+        network.model.set_attn_implementation("eager")
+    network.model.train()
+    return network
 
 
 def trained(network: Network) -> "dict[str, nn.Parameter]":
