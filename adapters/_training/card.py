@@ -12,7 +12,9 @@ from typing import Any
 
 from adapters._backbone import Network
 from adapters._checkpoint import CARD
+from adapters._files import read_json
 from adapters._training.loop import Fitted, Training
+from bench.errors import UsageError
 from bench.files import write_whole
 
 
@@ -31,6 +33,21 @@ class Material:
     licence: str
     rows: int
     pin: Mapping[str, str]
+
+
+def finished(folder: Path, training: Training) -> bool:
+    """Say whether the folder holds the checkpoint that this training gives.
+
+    Raises:
+        UsageError: It holds that of another training.
+    """
+    if not (folder / CARD).is_file():
+        return False
+    wanted = json.loads(json.dumps(asdict(training)))
+    other = [name for name, value in wanted.items() if read_json(folder / CARD).get(name) != value]
+    if other:
+        raise UsageError(f"{folder} holds a checkpoint of another {' and '.join(other)}: delete it, or choose another --out")
+    return True
 
 
 def write_card(

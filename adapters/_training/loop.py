@@ -4,7 +4,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +39,19 @@ class Objective(Protocol[Part]):
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":
         """Return a part's share of the loss, and the token positions it took."""
         ...
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the weights that a training goes through are kept: those with the best score.
+
+    Attributes:
+        score: Scores the weights as they are now, higher is better, and says what that took.
+        every: Steps between two scores; the last weights are scored too.
+    """
+
+    score: "Callable[[], tuple[float, Spent]]"
+    every: int = 100
 
 
 @dataclass(frozen=True)
@@ -94,11 +107,13 @@ class Fitted:
         spent: Token positions it took.
         seconds: Time in the loop, without the time a killed process was away.
         curve: (token positions trained, loss) after each step.
+        scores: (step, score) wherever the weights were scored.
     """
 
     spent: Spent
     seconds: float
     curve: Sequence[tuple[int, float]]
+    scores: Sequence[tuple[int, float]] = ()
 
     def thinned(self, points: int = 100) -> list[list[float]]:
         """Return the curve as at most so many means of neighbouring steps."""
@@ -107,7 +122,7 @@ class Fitted:
         return [[group[-1][0], round(math.fsum(loss for _, loss in group) / len(group), 5)] for group in groups]
 
 
-def fit(
+def fit(  # noqa: PLR0913 - all but the first four by name
     weights: "Mapping[str, Tensor]",
     batches: Sequence[Sequence[int]],
     objective: Objective[Part],
@@ -117,6 +132,7 @@ def fit(
     state: Path,
     training: Training,
     progress: Progress,
+    selection: Selection | None = None,
 ) -> Fitted:
     """Train the weights on the batches, one step each.
 
@@ -132,6 +148,7 @@ def fit(
         training: What decides the outcome; the state of another one is refused. Every step has a seed of its own, so that a
             training that goes on repeats nothing and skips nothing.
         progress: Told about steps.
+        selection: Which weights are kept; the last without it.
 
     Raises:
         UsageError: The state belongs to another training.
@@ -157,14 +174,18 @@ def fit(
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-        done.add(loss, spent, time.perf_counter() - start)
+        done.add(loss, spent)
+        if selection and (done.steps % selection.every == 0 or done.steps == len(batches)):
+            done.scored(*selection.score(), weights)
+        done.seconds = time.perf_counter() - start
         due = done.steps in {1, len(batches)} or time.perf_counter() - saved > _SAVE_SECONDS  # a full disk is met at once, not after hours
         if processes.is_main_process and due:
             done.write(state, mark, weights, optimizer, scheduler)
             saved = time.perf_counter()
             log.info("%s: step %d of %d, %d tokens, loss %.3f", training.method, done.steps, len(batches), done.spent.trained, loss)
+    done.restore_best(weights)
     progress(f"{training.method}: trained", len(batches), len(batches))
-    return Fitted(done.spent, done.seconds, tuple(done.curve))
+    return Fitted(done.spent, done.seconds, tuple(done.curve), tuple(done.scores))
 
 
 def main_process() -> bool:
@@ -232,12 +253,28 @@ class _Done:
     def __init__(self) -> None:
         self.steps, self.spent, self.seconds = 0, Spent(), 0.0
         self.curve: list[tuple[int, float]] = []
+        self.scores: list[tuple[int, float]] = []
+        self.best: dict[str, Tensor] = {}
 
-    def add(self, loss: float, spent: Spent, seconds: float) -> None:
+    def add(self, loss: float, spent: Spent) -> None:
         self.steps += 1
         self.spent += spent
-        self.seconds = seconds
         self.curve.append((self.spent.trained, loss))
+
+    def scored(self, score: float, spent: Spent, weights: "Mapping[str, Tensor]") -> None:
+        """Note the score of the weights, and keep them where none was better."""
+        if all(score >= earlier for _, earlier in self.scores):
+            self.best = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+        self.scores.append((self.steps, score))
+        self.spent += spent
+
+    def restore_best(self, weights: "Mapping[str, Tensor]") -> None:
+        """Set the weights to those with the best score, where there was a score."""
+        import torch
+
+        with torch.no_grad():
+            for name, weight in self.best.items():
+                weights[name].copy_(weight)
 
     @classmethod
     def read(cls, path: Path, mark: str, weights: "Mapping[str, Tensor]", optimizer: Any, scheduler: Any) -> "_Done":  # noqa: ANN401
@@ -257,6 +294,7 @@ class _Done:
         scheduler.load_state_dict(kept["scheduler"])
         done.steps, done.spent, done.seconds = kept["steps"], Spent(*kept["spent"]), kept["seconds"]
         done.curve = [(int(tokens), float(loss)) for tokens, loss in kept["curve"]]
+        done.scores, done.best = [(int(step), float(score)) for step, score in kept["scores"]], kept["best"]
         return done
 
     def write(self, path: Path, mark: str, weights: "Mapping[str, Tensor]", optimizer: Any, scheduler: Any) -> None:  # noqa: ANN401
@@ -267,6 +305,7 @@ class _Done:
             "mark": mark, "weights": {name: weight.detach().cpu() for name, weight in weights.items()},
             "optimizer": optimizer.state_dict(), "scheduler": {**schedule, "lr_lambdas": [None]},
             "steps": self.steps, "spent": [self.spent.trained, self.spent.inference], "seconds": self.seconds, "curve": self.curve,
+            "scores": self.scores, "best": self.best,
         }  # fmt: skip
         buffer = io.BytesIO()
         torch.save(kept, buffer)

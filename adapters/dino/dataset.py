@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,27 @@ class Dataset:
     def pairs(self) -> list[Pair]:
         """Return the pairs, labels as numbers."""
         return [Pair(row["text_a"], row["text_b"], float(row["label"])) for row in self.rows()]
+
+
+def adopt(order: Order, folder: Path, others: Iterable[Path]) -> None:
+    """Copy the file that holds just this order, whole, from another folder, unless this folder has one.
+
+    Args:
+        order: What is to be generated.
+        folder: Where it would be.
+        others: Where it may be already.
+    """
+    names = [f"{order.task.task_name}-{name}" for name in ("dataset.jsonl", "args.json")]
+    if (folder / names[1]).is_file():
+        return
+    for other in others:
+        data, args = (other / name for name in names)
+        kept = read_json(args) if args.is_file() and data.is_file() else {}
+        done = kept.pop("done", {"batches": 0})
+        if done["batches"] == len(order.batches()) and kept == json.loads(json.dumps(order.settings())):
+            for path in (data, args):
+                write_whole(folder / path.name, path.read_bytes())
+            return
 
 
 def generated(order: Order, backbone: Backbone, folder: Path, report: Report) -> Dataset:

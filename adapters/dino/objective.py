@@ -123,7 +123,7 @@ def pooled(network: Network, texts: Sequence[list[int]]) -> "Tensor":
 
 
 def agreement(network: Network, rows: Sequence[TokenisedPair]) -> tuple[float, Spent]:
-    """Return Spearman's correlation of cosines with labels, and what it took; the network is left in evaluation mode."""
+    """Return Spearman's correlation of cosines with labels, and what it took; 0 where one side is constant."""
     import torch
     from scipy.stats import spearmanr
 
@@ -134,5 +134,6 @@ def agreement(network: Network, rows: Sequence[TokenisedPair]) -> tuple[float, S
             chunk = rows[start : start + 256]
             a, b = pooled(network, [row.a for row in chunk] + [row.b for row in chunk]).chunk(2)
             found += torch.nn.functional.cosine_similarity(a, b).tolist()
+    network.model.train()
     score = float(spearmanr(found, [row.label for row in rows]).statistic) if len(rows) > 1 else float("nan")
     return score if np.isfinite(score) else 0.0, Spent(inference=sum(row.length for row in rows))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches, portions
-from adapters._training.card import write_card
+from adapters._training.card import finished, write_card
 from adapters._training.loop import Optimisation, Training, deciding, fit, main_process
 from adapters._training.sources import named
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
@@ -63,13 +63,15 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""
+        training = Training("inbedder", deciding(self), budget, seed)
+        if finished(out, training):
+            return out
         progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         triples, material = mixed(named(self.sources, View) or OPEN, load, rows=max(budget // 40, 8), words=self.words, seed=seed)
         rows = [row for row in encoded(base, triples, self.max_length) if row.answers]
         plan = batches([len(row.ids) for row in rows], budget=budget, size=self.batch_size, seed=seed)
         network = Lora().attached(base, seed=seed) if self.lora else unfrozen(base)
-        training = Training("inbedder", deciding(self), budget, seed)
         fitted = fit(
             trained(network),
             plan,

@@ -1,9 +1,10 @@
 """``bench train``: a method's recipe, from data to a checkpoint that its encoder loads."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +25,10 @@ def _recipes(incomplete: str) -> list[str]:
 Method = Annotated[str, typer.Argument(help="Method whose recipe is run.", autocompletion=_recipes)]
 Budget = Annotated[str, typer.Option("--budget", help="Token positions to train on: S (1 million), L (50 million), or a number.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the checkpoint. [default: checkpoints/METHOD-BUDGET]", file_okay=False)]
+Vary = Annotated[
+    list[str],
+    typer.Option("--vary", help="Train once more for each value of a setting, `field=value,value`, the others as they are. Repeatable."),
+]
 
 
 def train(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -35,6 +40,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     device: Device = "auto",
     dtype: Dtype = "auto",
     set_: Sets = [],  # noqa: B006 - typer copies it
+    vary: Vary = [],  # noqa: B006 - typer copies it
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the settings, train nothing.")] = False,
     as_json: Json = False,
     verbose: Verbose = False,
@@ -43,23 +49,42 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     with errors():
         start(data, verbose=verbose)
         from bench.data import load
-        from bench.registry import load_recipe
 
         tokens = _positions(budget)
-        changes = {"device": device, "dtype": dtype, **dict(_pair(text) for text in set_)}
-        recipe = load_recipe(method, changes)
         folder = out or Path("checkpoints", f"{method}-{budget}")
-        plan = {"method": method, "budget": tokens, "seed": seed, "out": str(folder), "recipe": asdict(recipe)}  # type: ignore[call-overload]  # load_recipe has seen that it is a dataclass
+        plans = [
+            {"method": method, "budget": tokens, "seed": seed, "out": str(folder / name), "recipe": recipe}
+            for name, recipe in _variants(method, {"device": device, "dtype": dtype, **dict(map(_pair, set_))}, list(map(_pair, vary)))
+        ]
         if dry_run:
-            print(json.dumps(plan, indent=None if as_json else 1))
+            for plan in plans:
+                print(json.dumps(_plain(plan), indent=None if as_json else 1))
             return
-        with console.progress() as bars:
-            made = recipe.train(folder, budget=tokens, seed=seed, load=load, progress=bars)
-        if as_json:
-            print(json.dumps({**plan, "out": str(made)}))
-            return
-        print(made)
-        console.note(f"try it: bench run --model {method}:{made},{method} --suite quick")
+        made = []
+        for plan in plans:
+            with console.progress() as bars:
+                made.append(plan["recipe"].train(Path(plan["out"]), budget=tokens, seed=seed, load=load, progress=bars))
+            print(json.dumps(_plain(plan | {"out": str(made[-1])})) if as_json else made[-1])
+        if not as_json:
+            names = ",".join(f"{method}:{checkpoint}" for checkpoint in made)
+            console.note(f"try it: bench run --model {names},{method} --suite quick")
+
+
+def _variants(method: str, settings: Mapping[str, str], vary: Sequence[tuple[str, str]]) -> list[tuple[str, Any]]:
+    """Return the recipe and those that differ from it in one setting, by the names of their folders."""
+    from bench.registry import load_recipe
+
+    recipes = {"base" if vary else "": load_recipe(method, settings)}
+    for field, values in vary:
+        for value in values.split(","):
+            recipe = load_recipe(method, {**settings, field: value})
+            if recipe not in recipes.values():  # a list may hold the base's own value
+                recipes[f"{field}={value}"] = recipe
+    return list(recipes.items())
+
+
+def _plain(plan: dict[str, Any]) -> dict[str, Any]:
+    return plan | {"recipe": asdict(plan["recipe"])}
 
 
 def _positions(budget: str) -> int:
@@ -73,5 +98,5 @@ def _positions(budget: str) -> int:
 def _pair(text: str) -> tuple[str, str]:
     field, equals, value = text.partition("=")
     if not equals:
-        raise UsageError(f"--set takes field=value, got {text!r}")
+        raise UsageError(f"--set and --vary take field=value, got {text!r}")
     return field, value

@@ -36,7 +36,7 @@ def equal_budget(pairs: Pairs) -> list[Table]:
 
 
 def _budgets(cells: Cells) -> list[list[str]]:
-    """Return the groups of at least two encoders that share backbone and budget, largest budget first."""
+    """Return the groups of encoders of at least two methods that share backbone and budget, largest budget first."""
     trained = sorted((cells.base(label), -(cells.tokens(label) or 0), label) for label in cells.encoders if cells.tokens(label))
     groups: list[list[str]] = [[label] for _, _, label in trained[:1]]
     for (_, _, before), (backbone, tokens, label) in pairwise(trained):
@@ -45,4 +45,9 @@ def _budgets(cells: Cells) -> list[list[str]]:
             groups[-1].append(label)
         else:
             groups.append([label])
-    return sorted((g for g in groups if len(g) > 1), key=lambda g: -(cells.tokens(g[0]) or 0))
+    several = [g for g in groups if len({_method(cells, label) for label in g}) > 1]
+    return sorted(several, key=lambda g: -(cells.tokens(g[0]) or 0))
+
+
+def _method(cells: Cells, label: str) -> str:
+    return str((cells.card(label).get("training") or {}).get("method") or label)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adapters._backbone import Backbone
 from adapters._training.budget import Spent, batches, portions
-from adapters._training.loop import Fitted, Optimisation, Training, fit
+from adapters._training.loop import Fitted, Optimisation, Selection, Training, fit
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from bench.errors import EncodingError, UsageError
 from tests.tiny import KINDS, tiny_folder
@@ -125,12 +125,13 @@ def descend(tmp_path):
     network = Backbone(str(tiny_folder("llama", tmp_path / "base")), dtype="float32", device="cpu").load()
     plan = [[i % 7, (i + 3) % 7, 5] for i in range(30)]
 
-    def run(name, *, stop=None, seed=1, lr=0.15, start=0.0):
+    def run(name, *, stop=None, seed=1, lr=0.15, start=0.0, wanted=None):
         weight = torch.tensor([start], requires_grad=True)
+        chosen = Selection(lambda: (-abs(float(weight.detach()) - wanted), Spent(inference=1)), every=4) if wanted is not None else None
         training = Training("slope", {"lr": lr}, 90, seed)
         fitted = fit(
             {"weight": weight}, plan, Slope(weight, stop), Optimisation(lr), network=network, state=tmp_path / name, training=training,
-            progress=lambda *_: None,
+            progress=lambda *_: None, selection=chosen,
         )  # fmt: skip
         return float(weight.detach()), fitted
 
@@ -155,6 +156,21 @@ def test_a_training_that_was_killed_ends_where_an_unbroken_one_does(descend, mon
     assert ended == whole
     assert list(resumed.curve) == list(unbroken.curve)
     assert resumed.spent == unbroken.spent
+
+
+def test_the_best_weights_are_kept_where_they_are_scored_also_after_a_kill(descend, monkeypatch):
+    monkeypatch.setattr("adapters._training.loop._SAVE_SECONDS", 0.0)  # after every step
+    last, unscored = descend("last.pt")
+    weight, fitted = descend("whole.pt", wanted=1.0)
+    scores = dict(fitted.scores)
+    assert list(scores) == [4, 8, 12, 16, 20, 24, 28, 30]  # every fourth step and the last one
+    assert abs(weight - 1.0) == pytest.approx(-max(scores.values()))
+    assert weight != last
+    assert fitted.spent == unscored.spent + Spent(inference=len(scores))
+    with pytest.raises(KeyboardInterrupt):
+        descend("broken.pt", stop=50, wanted=1.0)
+    ended, resumed = descend("broken.pt", wanted=1.0)
+    assert (ended, resumed.scores) == (weight, fitted.scores)
 
 
 def test_the_state_of_another_training_is_refused(descend):

@@ -49,6 +49,22 @@ def test_a_recipe_gets_what_the_command_line_says(bench):
     assert json.loads(Path("made/asked.json").read_text()) == ["b", 2, "cpu", 20_000, 7]
 
 
+def test_variants_differ_in_one_setting_and_lie_beside_the_one_they_start_from(bench):
+    done = bench(COPYING, "--set", "text=b", "--vary", "rate=0.5,1", "--vary", "text=c", "--out", "made", "--json")
+    assert done.exit_code == 0, done.output
+    made = {Path(plan["out"]).name: plan["recipe"] for plan in map(json.loads, done.stdout.splitlines())}
+    assert {name: (recipe["text"], recipe["rate"]) for name, recipe in made.items()} == {
+        "base": ("b", 0.5),
+        "rate=1": ("b", 1),
+        "text=c": ("c", 0.5),
+    }
+    assert {name: json.loads(Path("made", name, "asked.json").read_text())[:2] for name in made} == {
+        "base": ["b", 0.5],
+        "rate=1": ["b", 1],
+        "text=c": ["c", 0.5],
+    }
+
+
 @pytest.mark.parametrize(("budget", "tokens"), [("S", 1_000_000), ("l", 50_000_000), ("1,234", 1234)])
 def test_budgets_have_names(bench, budget, tokens):
     plan = json.loads(bench(COPYING, "--budget", budget, "--dry-run", "--json").stdout)
@@ -66,6 +82,8 @@ def test_budgets_have_names(bench, budget, tokens):
         (COPYING, "--budget", "0"),
         (COPYING, "--budget", "many"),
         (COPYING, "--set", "text"),
+        (COPYING, "--vary", "text"),
+        (COPYING, "--vary", "colour=1,2"),
         (COPYING, "--set", "colour=1"),
         (COPYING, "--set", 'rate="fast"'),
     ],
