@@ -1,6 +1,6 @@
 """One cell of the grid: its description (RunSpec) and what came out (Result)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self
@@ -88,6 +88,7 @@ class Result:
         cost: Seconds and token positions: ``seconds`` of this cell, and for the encoder's whole plan in this run
             ``encode_seconds``, ``forward_texts``, ``tokens``, ``padded_tokens``, ``dimension`` of a vector, ``peak_memory_mb``.
         provenance: Time, command, commit, versions, machine, and the revision of every data set read.
+        samples: A few examples in words, by column, where the task can show some.
     """
 
     spec: RunSpec
@@ -98,6 +99,7 @@ class Result:
     texts: Mapping[str, float] = field(default_factory=dict)
     cost: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    samples: Sequence[Mapping[str, str]] = ()
 
     @property
     def main(self) -> Score:
@@ -116,6 +118,7 @@ class Result:
             "texts": dict(self.texts),
             "cost": dict(self.cost),
             "provenance": dict(self.provenance),
+            **({"samples": [dict(sample) for sample in self.samples]} if self.samples else {}),
         }
 
     @classmethod
@@ -134,4 +137,5 @@ class Result:
             texts=data["texts"],
             cost=data["cost"],
             provenance=data["provenance"],
+            samples=data.get("samples", ()),
         )

@@ -17,7 +17,7 @@ from bench.errors import BenchError, ResultError, Unavailable
 from bench.provenance import provenance
 from bench.result import Absence, Result, RunSpec
 from bench.store import Store
-from bench.task import PlannedTask, Task
+from bench.task import ExplainedTask, PlannedTask, Task
 from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
     try:
         with data.recorded() as sets:
             scores = cell.task.evaluate(encoder, seed=cell.seed)
+            samples = cell.task.explain(encoder, seed=cell.seed) if isinstance(cell.task, ExplainedTask) else ()
         result = Result(
             spec=cell.spec,
             family=cell.task.family,
@@ -161,6 +162,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
             texts=encoder.summary(),
             cost={"seconds": time.perf_counter() - start, **asdict(encoder.cost), "peak_memory_mb": _peak_memory()},
             provenance={**provenance(), "data": sets},
+            samples=samples,
         )
         store[cell.spec] = result
     except Unavailable as error:

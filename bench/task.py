@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -100,6 +100,15 @@ class PlannedTask(Task, Protocol):
 
     def items(self, *, seed: int) -> Iterable[Item]:
         """Return what ``evaluate`` will ask ``encode`` for; what is left out is encoded when asked for."""
+        ...
+
+
+@runtime_checkable
+class ExplainedTask(Task, Protocol):
+    """A task that can show a few of its examples in words."""
+
+    def explain(self, encoder: Encoder, *, seed: int) -> Sequence[Mapping[str, str]]:
+        """Return a few examples, words by column, after ``evaluate``; arguments and errors are the same."""
         ...
 
 

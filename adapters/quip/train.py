@@ -12,17 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._backbone import PACKAGED, Backbone, Network, resolve
 from adapters._checkpoint import RUNS
 from adapters._files import stamp
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
-from adapters._training.card import Material, write_card
+from adapters._training.card import Material, finished, write_card
 from adapters._training.loop import Fitted, Training, deciding, main_process
 from adapters._training.sources import Source, named
-from adapters.quip.answering import accuracy, answered, spanned
+from adapters.quip.answering import answered
 from adapters.quip.biencoder import Group, Pointing, folded, grouped, sharpened
 from adapters.quip.encoder import QuIP, head_files, load_heads
 from adapters.quip.generator import Writing, targets, written
@@ -35,6 +36,7 @@ from bench.encoder import digest
 from bench.errors import DataError, UsageError
 from bench.overlap import Runs
 from bench.recipe import Load, Progress
+from bench.spans import ANSWER_TOKENS, exact, f1, spanned
 
 LABELS = ("soft", "hard", "answers")
 _MEASURED = 200
@@ -104,6 +106,8 @@ class Recipe:
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train all stages, write the checkpoint and its card, and return its folder."""
         self._checked()
+        if finished(out, Training("quip", self.settings(), budget, seed)):
+            return out
         progress("reading data", 0, 1)
         base = self._backbone(self.backbone).load()
         asked, material = gathered(named(self.sources, Source) or OPEN, load)
@@ -118,6 +122,10 @@ class Recipe:
         if main_process():
             run.finish(encoder, [*material, *more_material], texts)
         return out
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the outcome."""
+        return {**deciding(self), "dtype": resolve(self.device, self.dtype)[1]}
 
     def _checked(self) -> None:
         if self.labels not in LABELS:
@@ -142,7 +150,7 @@ class _Run:
         self.recipe, self.base, self.data, self.out, self.budget, self.seed, self.progress = recipe, base, data, out, budget, seed, progress
         self.took: dict[str, dict[str, Any]] = {}
         self.measured: dict[str, Any] = {}
-        self.settings = {**deciding(recipe), "dtype": base.dtype}
+        self.settings = recipe.settings()
         self.data_mark = digest([[[p.text, list(map(list, p.questions))] for p in data.teaching], data.texts])
         self.tuning = Tuning(recipe.backbone, recipe.lora, recipe.lr, recipe.batch_size, seed)
 
@@ -276,8 +284,9 @@ class _Run:
         asked = [(p.text, q) for p in self.data.kept_out for q in p.questions][:_MEASURED]
         if asked:
             found = answers([text for text, _ in asked], [q.text for _, q in asked])
-            right = accuracy(found, [[text[q.start : q.end]] for text, q in asked])
-            self.measured |= {"questions": len(asked), name: {"exact": round(right.exact, 4), "f1": round(right.f1, 4)}}
+            pairs = [(answer, [text[q.start : q.end]]) for answer, (text, q) in zip(found, asked, strict=True)]
+            right = {what: round(fmean(one(*both) for both in pairs), 4) for what, one in (("exact", exact), ("f1", f1))}
+            self.measured |= {"questions": len(asked), name: right}
 
     def _encoder_answers(self, texts: list[str], questions: list[str]) -> list[str]:
         recipe = self.recipe
@@ -289,4 +298,7 @@ class _Run:
         asked = question_ids(self.base, questions, self.recipe.max_question)
         pairs = [pair(self.base, q, p.ids) for q, p in zip(asked, prompts, strict=True)]
         both = predicted(network, heads, pairs, self.recipe.positions)
-        return [spanned(text, spans_of(p), probabilities, 17).text for text, p, probabilities in zip(texts, prompts, both, strict=True)]
+        return [
+            spanned(text, spans_of(p), probabilities, ANSWER_TOKENS).text
+            for text, p, probabilities in zip(texts, prompts, both, strict=True)
+        ]

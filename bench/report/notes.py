@@ -74,6 +74,23 @@ def data(cells: Cells) -> Table:
     )
 
 
+def samples(cells: Cells) -> Table:
+    """Return what tasks show of their examples, in words."""
+    found = [(label, column, sample) for (label, column), results in cells.results.items() for sample in results[0].samples]
+    columns = list(dict.fromkeys(name for _, _, sample in found for name in sample))
+    rows = [
+        (word(named(cells, label)), word(cells.title(task)), *(word(one.get(name, "")) for name in columns)) for label, task, one in found
+    ]
+    return Table(
+        "samples",
+        "Examples",
+        ("encoder", "task", *columns),
+        tuple(rows),
+        words=frozenset({"encoder", "task", *columns}),
+        about="What an encoder found in a few texts of a task, such as the words that answer why a review is good or bad.",
+    )
+
+
 def missing(cells: Cells) -> Table:
     """Return every cell without a result and why; what was asked for and never gave a result is listed too."""
     have = {(label.partition(" #")[0], column.task, column.readout, column.limit) for label, column in cells.results}

@@ -86,6 +86,21 @@ def test_a_cell_is_run_once_and_then_read(tmp_path):
     assert again[0].result.main.repeats == first[0].result.main.repeats
 
 
+@dataclass(frozen=True)
+class Explaining(Norms):
+    name: str = "explaining"
+
+    def explain(self, encoder: Encoder, *, seed: int) -> Sequence[Mapping[str, str]]:
+        return [{"text": text, "norm": f"{np.linalg.norm(encoder.encode([text])):.1f}"} for text in self.texts[:2]]
+
+
+def test_examples_in_words_are_kept_with_the_result(tmp_path):
+    (cell,) = _run([Explaining()], tmp_path)
+    (again,) = _run([Explaining()], tmp_path)
+    assert cell.result.samples == again.result.samples == [{"text": "a", "norm": "1.4"}, {"text": "bb", "norm": "2.2"}]
+    assert "samples" not in _run([Norms()], tmp_path)[0].result.to_json()
+
+
 def test_texts_of_all_tasks_are_encoded_in_one_pass(tmp_path):
     encoder = Letters()
     _run([Norms(), Norms(name="other", texts=("a", "zz", "y"))], tmp_path, encoder=encoder)

@@ -1,0 +1,106 @@
+"""Answers that are words of a text: the best span under start and end scores, and how often that is right.
+
+Source: facebookresearch/quip at 934c724: the span with the largest p_start times p_end; exact match and F1 as in SQuAD's evaluation.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.encoder import TokenStates
+
+ANSWER_TOKENS, RATIONALE_TOKENS = 17, 5
+"""Longest answers, and longest rationales, in tokens."""
+
+
+class Answer(NamedTuple):
+    """Words of a passage.
+
+    Attributes:
+        text: The words.
+        start: Their first character in the passage.
+        end: The character after their last.
+        probability: p_start times p_end.
+    """
+
+    text: str
+    start: int
+    end: int
+    probability: float
+
+
+def words(text: str) -> list[str]:
+    """Return the words that count in SQuAD's evaluation: lower case, without punctuation and articles."""
+    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+
+
+def overlap(found: str, right: str) -> float:
+    """Return the F1 of the words of two answers."""
+    ours, theirs = words(found), words(right)
+    if not ours or not theirs:
+        return float(ours == theirs)
+    return 2 * (Counter(ours) & Counter(theirs)).total() / (len(ours) + len(theirs))
+
+
+def exact(found: str, accepted: Sequence[str]) -> float:
+    """Return 1 where an answer has the words of an accepted one, else 0."""
+    return float(any(words(found) == words(right) for right in accepted))
+
+
+def f1(found: str, accepted: Sequence[str]) -> float:
+    """Return the F1 of an answer's words and those of the nearest accepted one."""
+    return max((overlap(found, right) for right in accepted), default=0.0)
+
+
+def best_span(start: NDArray[np.float32], end: NDArray[np.float32], longest: int) -> tuple[int, int, float]:
+    """Return the first and the last token of the best span, and its product; of equal ones the shortest, then the first.
+
+    Args:
+        start: Probability of each token to be the first (t,).
+        end: Probability of each token to be the last (t,).
+        longest: Most tokens of a span.
+    """
+    best = (0, 0, -1.0)
+    for more in range(min(longest, len(start))):
+        products = start[: len(start) - more] * end[more:]
+        i = int(products.argmax())
+        if products[i] > best[2]:
+            best = (i, i + more, float(products[i]))
+    return best
+
+
+def spanned(text: str, spans: NDArray[np.int32], both: NDArray[np.float32], longest: int) -> Answer:
+    """Return the best words of a text.
+
+    Args:
+        text: The text.
+        spans: Characters of each token (t, 2).
+        both: Start and end probabilities (2, t).
+        longest: Most tokens.
+    """
+    i, j, probability = best_span(both[0], both[1], longest)
+    a, b = int(spans[i, 0]), int(spans[j, 1])
+    a, b = (a, b) if a < b else (0, 0)  # from or to a special token: no words
+    part = text[a:b]
+    return Answer(part.strip(), a + len(part) - len(part.lstrip()), a + len(part.rstrip()), probability)
+
+
+def answer(text: str, tokens: TokenStates, start: NDArray[np.float32], end: NDArray[np.float32], longest: int) -> Answer:
+    """Return the best words of a text, one softmax over all of its tokens.
+
+    Args:
+        text: The text.
+        tokens: Its token states (t, dim).
+        start: Start vector of the question (dim,).
+        end: Its end vector (dim,).
+        longest: Most tokens.
+    """
+    scores = np.stack([start, end]) @ tokens.states.T
+    likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return spanned(text, tokens.spans, likely / likely.sum(axis=1, keepdims=True), longest)
