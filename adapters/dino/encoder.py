@@ -8,14 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._checkpoint import card_of, default, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
 from adapters._text import Framed, prompts
+from adapters.dino.prompting import log_probabilities
 from bench.encoder import Batch, Card, Item, digest, location
-from bench.errors import CheckpointError
+from bench.errors import CheckpointError, Unavailable
 from bench.overlap import Runs
 
 if TYPE_CHECKING:
@@ -71,6 +75,17 @@ class DINO(NetworkEncoder):
             return normalize(vectors, dim=-1) if layout.normalise else vectors
 
         return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
+
+    def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> NDArray[np.float32]:
+        """Return the log-probability of each word behind each text and the prompt, by the backbone as it was before training.
+
+        Raises:
+            Unavailable: The backbone is no decoder.
+        """
+        network = replace(self.backbone().base(), attention="native", head="lm").load()
+        if not network.decoder:
+            raise Unavailable(f"{self.checkpoint!r} has no causal language model to ask: give a decoder's checkpoint")
+        return log_probabilities(network, texts, prompt, words, limit=self.max_length, budget=self.budget)
 
     def card(self) -> Card:
         """Return the card of the transformer, trained where the checkpoint is a folder."""

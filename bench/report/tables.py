@@ -1,6 +1,6 @@
 """Every table of the report, in order. Each is made in a room of its own; all are printed from the same entries."""
 
-from bench.report import budget, comparisons, cost, notes, published, scores
+from bench.report import budget, comparisons, cost, notes, published, scores, variants
 from bench.report.cells import Cells
 from bench.report.pairs import Pairs
 from bench.report.table import Table
@@ -27,6 +27,7 @@ def tables(cells: Cells, pairs: Pairs | None = None) -> tuple[Table, ...]:
         scores.overview(pairs),
         scores.by_task(pairs),
         *budget.equal_budget(pairs),
+        *variants.tables(pairs),
         comparisons.ranks(pairs),
         comparisons.win_tie_loss(pairs),
         comparisons.differences(pairs),
@@ -35,6 +36,7 @@ def tables(cells: Cells, pairs: Pairs | None = None) -> tuple[Table, ...]:
         scores.by_score(pairs, "instruction", "Following instructions", _INSTRUCTION, first=("harmonic_mean", "gap")),
         scores.by_score(pairs, "robustness", "Robustness to how an instruction is worded", _ROBUSTNESS),
         scores.by_score(pairs, "diagnostics", "Diagnostics", "What the embeddings hold; counted in no mean.", scale=1, digits=3),
+        notes.samples(cells),
         cost.training(cells),
         notes.overlap(cells),
         notes.data(cells),

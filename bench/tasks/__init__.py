@@ -6,14 +6,15 @@ from typing import Any
 
 from bench.errors import UsageError, unknown
 from bench.task import Task
-from bench.tasks import awareness, clustering, diagnostics, ner, paraphrase, robustness, sentiment, sts, triplets
+from bench.tasks import awareness, clustering, diagnostics, ner, paraphrase, qa, robustness, sentiment, sts, triplets
 from bench.tasks.awareness import Awareness
 from bench.tasks.clustering import Clustering
 from bench.tasks.diagnostics import Spectrum
 from bench.tasks.ner import NER, NERByQuestions
 from bench.tasks.paraphrase import BertScore, FewShot, Paraphrase
+from bench.tasks.qa import ExtractiveQA
 from bench.tasks.robustness import Robustness
-from bench.tasks.sentiment import Probe, ZeroShot, ZeroShotByQuestions
+from bench.tasks.sentiment import Probe, ZeroShot, ZeroShotByPrompt, ZeroShotByQuestions
 from bench.tasks.sts import STS
 from bench.tasks.triplets import Triplets
 
@@ -23,6 +24,7 @@ Own = (
     | FewShot
     | ZeroShot
     | ZeroShotByQuestions
+    | ZeroShotByPrompt
     | Probe
     | NER
     | NERByQuestions
@@ -31,10 +33,11 @@ Own = (
     | Triplets
     | Robustness
     | Spectrum
+    | ExtractiveQA
 )
 """The classes of our own tasks."""
 
-_MODULES = sts, paraphrase, sentiment, ner, clustering, awareness, triplets, robustness, diagnostics
+_MODULES = sts, paraphrase, sentiment, ner, clustering, awareness, triplets, robustness, diagnostics, qa
 
 TASKS: Mapping[str, Own] = {task.name: task for module in _MODULES for task in module.TASKS}
 """Our own tasks by name; mteb's are not listed."""
@@ -76,11 +79,16 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         name: {}
         for name in (
             *("mrpc-bertscore", "qqp-bertscore", "paws-wiki-bertscore", "paws-qqp-bertscore", "mrpc-fewshot"),
+            *("qqp-fewshot", "paws-wiki-fewshot"),
             *("sst2-question", "mr-question", "cr-question", "sst2", "mr", "cr"),
+            "squad",
             *("wnut17", "wnut17-prototype", "wnut17-question", "conll2003", "conll2003-prototype", "conll2003-question"),
         )
     },
-    "dino-paper": {name: {} for name in ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr")},
+    "dino-paper": {
+        **{name: {} for name in ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr", "sickr-test")},
+        **{name: {"limit": 1000} for name in ("imdb-prompt", "imdb-generated")},
+    },
     "instruction": {task.name: {} for module in (awareness, triplets, robustness) for task in module.TASKS},
     "inbedder-paper": {
         **{
@@ -102,7 +110,7 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 _ABOUT = {
     "quick": "packaged data, every family, minutes on two cores; the default",
     "quip-paper": "the zero-shot and few-shot tasks of QuIP",
-    "dino-paper": "the STS tasks of DINO, with its best-of-four score beside mteb's",
+    "dino-paper": "the STS tasks of DINO, with its best-of-four score beside mteb's, and its two classifiers of reviews",
     "instruction": "instruction awareness and robustness: own sets, and InBedder's awareness tests",
     "inbedder-paper": "InBedder's instruction awareness tests, clusterings and general tasks",
     "llm2comp-paper": "the 14 mteb tasks of LLM2Comp with LLM2Vec's instructions",

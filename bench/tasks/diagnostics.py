@@ -22,6 +22,9 @@ from bench.task import Score, sample
 _REMEMBERED = 200
 """Most texts whose memory is looked at: the mean correlation is settled long before."""
 
+DIRECTIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""How many of the first principal directions are looked at."""
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -45,7 +48,7 @@ class Spectrum:
     family: ClassVar[str] = "diagnostics"
     metric: ClassVar[str] = "effective_dimension"
     readout: ClassVar[str] = "embedding"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the sentences do not depend on it
@@ -53,10 +56,15 @@ class Spectrum:
         return self._items()
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
-        """Return ``effective_dimension``, ``first_share``, and ``memory_correlation`` of an encoder with several memory vectors."""
+        """Return ``effective_dimension``, the share of the variance in the first directions, and how alike memory vectors are.
+
+        ``share_N`` is the share of the first N directions; ``memory_correlation`` is there for an encoder with several memory vectors.
+        """
         items = self._items()
         values = spectrum(gather(stream(encoder, items), len(items)))
-        found = {"effective_dimension": effective_dimension(values), "first_share": float(_shares(values)[0])}
+        held = _shares(values).cumsum()
+        found = {"effective_dimension": effective_dimension(values)}
+        found |= {f"share_{n}": float(held[min(n, len(held)) - 1]) for n in DIRECTIONS}
         inner = unwrapped(encoder)
         if isinstance(inner, MemoryEncoder):
             memory = inner.encode_memory([item.text for item in items[:_REMEMBERED]])

@@ -132,9 +132,11 @@ class FewShot:
         data: Id of the test set.
         config: Its configuration.
         split: Its split.
-        train: Id of the set with a configuration ``16-SEED`` for each split.
+        train: Id of the set with a configuration ``16-SEED`` for each split; or, where ``numbered``, with the columns seed and id,
+            which name rows of the test set's own split ``train`` by their column id.
         columns: Columns of the first text, the second text and the label, 1 for a paraphrase.
         layers: Layers that give a feature each, counted from the last, which is -1.
+        numbered: Whether ``train`` names rows by their numbers.
         limit: At most this many test pairs.
         about: One line for lists.
 
@@ -149,6 +151,7 @@ class FewShot:
     train: str
     columns: tuple[str, str, str] = ("sentence1", "sentence2", "label")
     layers: tuple[int, ...] = (-8, -7, -6, -5, -4, -3, -2, -1)
+    numbered: bool = False
     limit: int | None = None
     about: str = field(default="", compare=False)
     family: ClassVar[str] = "paraphrase"
@@ -181,8 +184,22 @@ class FewShot:
     def _splits(self) -> list[Rows]:
         """Return the test pairs, then the training pairs of each split."""
         test = load(self.data, self.split, config=self.config, columns=self.columns)
-        train = [load(self.train, "train", config=f"16-{seed}", columns=self.columns) for seed in SEEDS]
+        if self.numbered:
+            train = self._numbered()
+        else:
+            train = [load(self.train, "train", config=f"16-{seed}", columns=self.columns) for seed in SEEDS]
         return [test.take(sample(len(test), self.limit)), *train]
+
+    def _numbered(self) -> list[Rows]:
+        named = load(self.train, "train", columns=("seed", "id"))
+        whole = load(self.data, "train", config=self.config, columns=("id", *self.columns))
+        place = {number: i for i, number in enumerate(whole["id"])}
+        if missing := [number for number in named["id"] if number not in place]:
+            raise DataError(
+                f"{self.train} names the row {missing[0]} of {self.data}, which has no such id in {whole.source}; copy it again"
+            )
+        pairs = list(zip(named["seed"], named["id"], strict=True))
+        return [whole.take(place[number] for seed, number in pairs if seed == wanted) for wanted in SEEDS]
 
 
 def _positive(x: NDArray[np.float64], y: NDArray[Any], test: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -244,5 +261,9 @@ TASKS: tuple[Paraphrase | FewShot, ...] = (
         "mrpc-fewshot", "nyu-mll/glue", "mrpc", "validation", "lm-bff/mrpc",
         about="MRPC, 408 pairs; frozen classifier on BERTScore at eight layers, 16 pairs a class, five splits",
     ),
+    FewShot("qqp-fewshot", "nyu-mll/glue", "qqp", "validation", "lm-bff/qqp", ("question1", "question2", "label"),
+            about="QQP, 40,430 pairs; the same"),
+    FewShot("paws-wiki-fewshot", "google-research-datasets/paws", "labeled_final", "test", "quip/paws-wiki-16shot-ids", numbered=True,
+            about="PAWS-Wiki, 8,000 pairs; the same"),
 )  # fmt: skip
 """The paraphrase tasks, to be asked for by name."""

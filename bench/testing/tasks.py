@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.cache import cached
-from bench.encoder import Embeddings, Encoder, QuestionEncoder, QuestionVectors, TokenEncoder, TokenStates
+from bench.encoder import Embeddings, Encoder, PromptedEncoder, QuestionEncoder, QuestionVectors, TokenEncoder, TokenStates
 from bench.errors import BenchError, EncodingError
 from bench.task import APART, PlannedTask, Score, Task
 from bench.testing.agreement import ContractError
@@ -75,7 +76,7 @@ def _check_repeat(task: Task, encoder: Encoder, scores: Mapping[str, Score], see
 
 def _check_refusal(task: Task, encoder: Encoder, seed: int) -> None:
     try:
-        task.evaluate(cached(_Broken(encoder), Vectors(None)), seed=seed)
+        task.evaluate(cached(_broken(encoder), Vectors(None)), seed=seed)
     except EncodingError:
         return
     except BenchError as error:
@@ -108,5 +109,25 @@ class _Broken:
         found = cast("TokenEncoder", self.inner).encode_tokens(texts, layer=layer)
         return [TokenStates(tokens.states * np.float32(np.nan), tokens.spans) for tokens in found]
 
+
+class _BrokenAsked(_Broken):
+    """The same of an encoder of questions, which are whole."""
+
     def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
         return cast("QuestionEncoder", self.inner).encode_questions(questions)
+
+
+class _BrokenPrompted(_Broken):
+    """The same of an encoder with a language model."""
+
+    def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> NDArray[np.float32]:
+        return cast("PromptedEncoder", self.inner).score_words(texts, prompt=prompt, words=words) * np.float32(np.nan)
+
+
+class _BrokenBoth(_BrokenAsked, _BrokenPrompted):
+    """Both."""
+
+
+def _broken(encoder: Encoder) -> Encoder:
+    asked, prompted = isinstance(encoder, QuestionEncoder), isinstance(encoder, PromptedEncoder)
+    return (_BrokenBoth if asked and prompted else _BrokenAsked if asked else _BrokenPrompted if prompted else _Broken)(encoder)

@@ -9,7 +9,7 @@ import pytest
 
 from adapters.dino.encoder import DINO, layout_of, pooling_modes
 from bench.encoder import fingerprint
-from bench.errors import CheckpointError
+from bench.errors import CheckpointError, Unavailable, UsageError
 from tests.tiny import tiny_folder
 
 torch = pytest.importorskip("torch")
@@ -136,3 +136,26 @@ def test_order_batching_and_odd_texts_do_not_matter(kind, tmp_path):
     np.testing.assert_allclose(encoder.encode(texts[::-1])[::-1], together, **CLOSE)
     np.testing.assert_allclose(np.vstack([encoder.encode([text]) for text in texts]), together, **CLOSE)
     assert [len(found.spans) > 0 for found in encoder.encode_tokens(texts)] == [True] * len(texts)
+
+
+def test_words_behind_a_prompt_are_scored_by_the_language_model(tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = tiny_folder("llama", tmp_path / "lm", head=True)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(place).eval(), AutoTokenizer.from_pretrained(place)
+    words = (" good", " bad")
+    ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
+    found = DINO(str(place), dtype="float32", device="cpu").score_words(TEXTS, prompt="\nIt is", words=words)
+    for text, scores in zip(TEXTS, found, strict=True):
+        with torch.inference_mode():
+            logits = model(**tokenizer(f"{text}\nIt is", return_tensors="pt")).logits[0, -1]
+        np.testing.assert_allclose(scores, logits.log_softmax(-1)[ids], **CLOSE)
+    long = DINO(str(place), dtype="float32", device="cpu", max_length=16).score_words(["word " * 99], prompt="\nIt is", words=words)
+    assert np.isfinite(long).all()
+    with pytest.raises(UsageError, match="first token"):
+        DINO(str(place), dtype="float32", device="cpu").score_words(TEXTS, prompt="", words=(" good", " good"))
+
+
+def test_an_encoder_without_a_language_model_cannot_be_asked(dino):
+    with pytest.raises(Unavailable, match="decoder"):
+        dino.score_words(TEXTS, prompt="", words=(" good", " bad"))

@@ -1,16 +1,18 @@
 """Figures of the report, drawn without global state so that the same results give the same bytes."""
 
-from bench.report.figures.curves import layers, learning, loss
+from bench.report.figures.curves import layers, learning, loss, spectrum
 from bench.report.figures.drawing import KINDS, Drawing
 from bench.report.figures.instruction import instruction, robustness
 from bench.report.figures.ranks import critical_difference
 from bench.report.figures.scores import families, heatmap
 from bench.report.figures.tradeoff import throughput, training_tokens
+from bench.report.figures.variants import ablations
 from bench.report.pairs import Pairs
 
 __all__ = [
     "KINDS",
     "Drawing",
+    "ablations",
     "critical_difference",
     "drawn",
     "families",
@@ -20,6 +22,7 @@ __all__ = [
     "learning",
     "loss",
     "robustness",
+    "spectrum",
     "throughput",
     "training_tokens",
 ]
@@ -35,6 +38,8 @@ _DRAW = (
     layers,
     learning,
     loss,
+    spectrum,
+    ablations,
 )
 
 

@@ -68,6 +68,40 @@ def _draw_curve(panel: "Axes", pairs: Pairs, label: str, by: Mapping[float, tupl
 
 
 @styled
+def spectrum(pairs: Pairs) -> Drawing:
+    """Return the share of the variance that the first principal directions hold, a curve an encoder, and how alike memory vectors are."""
+    name, title, cells = "spectrum", "Directions that embeddings use", pairs.cells
+    found = {label: scores for label in cells.encoders if (scores := _diagnosed(cells, label))}
+    if not found:
+        return Drawing(name, title, why="no diagnostics were run (stsb-spectrum)")
+    shown = list(found)[:_MOST]
+    memories = {label: found[label]["memory_correlation"] for label in shown if "memory_correlation" in found[label]}
+    figure, axes = _side_by_side(["variance in the first directions", *(["correlation of a text's memory vectors"] if memories else [])])
+    for i, label in enumerate(shown):
+        points = sorted((int(score.removeprefix("share_")), value) for score, value in found[label].items() if score.startswith("share_"))
+        axes[0].plot(*zip(*points, strict=True), linewidth=1.2, **_line(i))
+        for n, value in points:
+            _mark(axes[0], (n, value), i, f"{named(cells, label)}: {100 * value:.1f} % of the variance in {n} directions")
+    axes[0].set_xscale("log", base=2)
+    axes[0].xaxis.set_major_formatter("{x:g}")
+    axes[0].set(xlabel="principal directions", ylabel="share of the variance", ylim=(0, 1.02))
+    if memories:
+        bars = axes[1].bar([shortened(label) for label in memories], list(memories.values()), width=0.5, color=COLORS[0])
+        for bar, (label, value) in zip(bars, memories.items(), strict=True):
+            told(bar, f"{named(cells, label)}: mean correlation {value:.3f}")
+        axes[1].bar_label(bars, fmt="{:.2f}", fontsize=8)
+        axes[1].set(ylim=(min(0.0, *memories.values(), 0.0), 1.02))
+    _name_curves(figure, [named(cells, label) for label in shown])
+    about = "The sooner a curve reaches 1, the fewer directions carry the embeddings; memory vectors that correlate fully say all the same."
+    return Drawing(name, title, about, figure)
+
+
+def _diagnosed(cells: Cells, label: str) -> dict[str, float]:
+    scores = [r.scores for r in cells.of_encoder(label) if "share_1" in r.scores]
+    return {name: score.mean for name, score in scores[0].items()} if scores else {}
+
+
+@styled
 def learning(pairs: Pairs) -> Drawing:
     """Return the mean score over training tokens, a curve a method that was trained with several budgets."""
     name, title, cells = "learning", "Score over training", pairs.cells

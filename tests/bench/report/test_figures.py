@@ -38,11 +38,12 @@ def tips(drawing):
 
 @pytest.fixture(scope="module")
 def usual():
-    """Three encoders on tasks of every kind, one of them trained with two budgets."""
+    """Three encoders on tasks of every kind, two of them variants of one recipe trained with two budgets."""
     made = []
+    recipe = {"method": "m", "budget": 1_000_000}
     for label, quality, card in (
-        ("good", 0.8, {"training": {"method": "m", "trained_tokens": 1_000_000, "loss": [[10, 4.0], [1_000_000, 1.5]]}}),
-        ("fair", 0.6, {"training": {"method": "m", "trained_tokens": 50_000, "loss": [[10, 4.0], [50_000, 2.5]]}}),
+        ("good", 0.8, {"training": {**recipe, "recipe": {"rate": 1}, "trained_tokens": 1_000_000, "loss": [[10, 4.0], [1_000_000, 1.5]]}}),
+        ("fair", 0.6, {"training": {**recipe, "recipe": {"rate": 2}, "trained_tokens": 50_000, "loss": [[10, 4.0], [50_000, 2.5]]}}),
         ("poor", 0.4, {}),
     ):
         more = {"card": card, "trained": label != "poor"}
@@ -58,6 +59,10 @@ def usual():
             result(
                 label, "r", quality, family="robustness", metric="correct",
                 scores={"correct": [quality, quality + 0.02], "implicit": [quality - 0.1], "incorrect": [quality - 0.2]}, **more,
+            ),
+            result(
+                label, "d", 8.0, family="diagnostics", metric="effective_dimension",
+                scores={"share_1": [quality / 2], "share_16": [quality], "share_256": [1.0], "memory_correlation": [0.7]}, **more,
             ),
         ]  # fmt: skip
     return pairs_of(*made)
@@ -76,7 +81,17 @@ def test_every_figure_is_drawn_where_its_data_is_there(drawn):
 def test_a_figure_without_its_data_is_not_drawn_and_says_why():
     found = {drawing.name: drawing for drawing in figures.drawn(pairs_of(result("a", "t", 0.5)))}
     absent = {name for name, drawing in found.items() if drawing.figure is None}
-    assert absent == {"critical-difference", "training-tokens", "instruction", "robustness", "layers", "learning", "loss"}
+    assert absent == {
+        "critical-difference",
+        "training-tokens",
+        "instruction",
+        "robustness",
+        "layers",
+        "learning",
+        "loss",
+        "spectrum",
+        "variants",
+    }
     assert all(found[name].why and "\n" not in found[name].why for name in absent)
     with pytest.raises(UsageError, match="layers"):
         _ = found["layers"].svg
@@ -111,6 +126,20 @@ def test_bars_are_means_and_whiskers_are_intervals(usual, drawn):
     low, high = usual.bounds(usual.by_family["sts"])[usual.number["good"]]
     ends = [segment[:, 0] for collection in panel.collections for segment in collection.get_segments()]
     assert any(np.allclose(sorted(pair), [100 * low, 100 * high]) for pair in ends)
+
+
+def test_a_spectrum_is_a_curve_an_encoder_beside_how_alike_memories_are(drawn):
+    panel, memory = drawn["spectrum"].figure.axes
+    curves = [line.get_ydata().tolist() for line in panel.lines if len(line.get_ydata()) == 3]
+    assert curves == [[0.4, 0.8, 1.0], [0.3, 0.6, 1.0], [0.2, 0.4, 1.0]]
+    assert [bar.get_height() for bar in memory.patches] == [0.7] * 3
+
+
+def test_a_changed_setting_is_shown_as_a_difference_from_what_it_was_changed_in(usual, drawn):
+    panel = drawn["variants"].figure.axes[list(usual.by_family).index("sts")]
+    assert "m: rate 1" in texts(drawn["variants"])  # "fair" comes first by name
+    assert [round(float(line.get_xdata()[0]), 1) for line in panel.lines if line.get_marker() == "o"] == [20.0]
+    assert any(tip.startswith("m: rate 1, sts: 20.00, 95 % interval") for tip in tips(drawn["variants"]))
 
 
 def test_a_family_without_all_its_tasks_says_how_many_there_are():

@@ -175,6 +175,37 @@ def test_without_two_encoders_of_one_budget_there_is_no_such_table(usual):
     assert not {"equal-budget", "other-checkpoints"} & {t.name for t in tables.tables(read(usual))}
 
 
+def variant(name, seed, **settings):
+    training = {"trained_tokens": 1000, "method": "m", "budget": 1000, "seed": seed, "recipe": {"decay": 100, "smooth": 0.2, **settings}}
+    right_ = {"base": 300, "none": 200, "rough": 299, "seeded": 310}[name]
+    return result(name, "t", examples=right(right_), card={"training_tokens": 1000, "backbone": "B", "training": training})
+
+
+def test_variants_of_one_recipe_stand_beside_the_one_that_they_start_from(store):
+    made = [variant("none", 1, decay=0), variant("base", 1), variant("rough", 1, smooth=0), variant("seeded", 2)]
+    cells = read(store(*made, trained("other", 1000, 0.9, backbone="B")))
+    found = table(cells, "variants")
+    assert found.title == "Variants of m at 1,000 token positions"
+    assert [(row[0].text, row[1].text) for row in found.rows] == [("none", "decay 0"), ("rough", "smooth 0"), ("seeded", "seed 2")]
+    assert [round(400 * row[2].value) for row in found.rows] == [-100, -1, 10]
+    assert [row[2].text.endswith("*") for row in found.rows] == [True, False, True]
+    assert "Each minus base (t 75.0)" in found.about
+    assert {row[0].text for row in table(cells, "equal-budget").rows} >= {"other", "base"}  # two methods at one budget
+    assert "variants" not in {t.name for t in tables.tables(Cells.of(made[:1]))}
+
+
+def test_variants_of_one_method_are_no_comparison_of_methods():
+    cells = Cells.of([variant("none", 1, decay=0), variant("base", 1)])
+    assert "equal-budget" not in {t.name for t in tables.tables(cells)}
+
+
+def test_examples_of_tasks_are_shown_in_words():
+    shown = replace(result("a", "t", 0.5), samples=({"text": "A fine film.", "answer": "fine"},))
+    found = table(Cells.of([shown, result("b", "t", 0.4)]), "samples")
+    assert found.columns == ("encoder", "task", "text", "answer")
+    assert [[entry.text for entry in row] for row in found.rows] == [["a", "t", "A fine film.", "fine"]]
+
+
 def test_cost_stands_beside_quality_and_what_is_not_known_is_missing(store):
     card = {"parameters": 3_000_000, "embedding_parameters": 1_000_000}
     cost = table(store(result("a", "t", 0.5, card=card)), "cost")

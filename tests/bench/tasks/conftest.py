@@ -38,6 +38,11 @@ class Words:
         sums = np.stack([self._states(re.findall(r"\w+", q)).sum(axis=0) for q in questions])
         return QuestionVectors(sums, sums)
 
+    def score_words(self, texts, *, prompt, words):
+        """A word is as likely as it is like the text."""
+        products = np.stack([t.states.mean(axis=0) for t in self.encode_tokens(texts)]) @ self._states([w.strip() for w in words]).T
+        return (products - np.logaddexp.reduce(products, axis=1, keepdims=True)).astype(np.float32)
+
     def _states(self, words, layer=-1):
         seeds = (zlib.crc32(f"{layer if layer >= 0 else ''}{word.lower()}".encode()) for word in words)
         return np.stack([np.random.default_rng(seed).normal(size=self.dim) for seed in seeds]).astype(np.float32)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import DataError
-from bench.tasks.diagnostics import Spectrum, effective_dimension, mean_correlation, memory_correlations, spectrum
+from bench.tasks.diagnostics import DIRECTIONS, Spectrum, effective_dimension, mean_correlation, memory_correlations, spectrum
 
 
 @given(st.integers(1, 12), st.integers(0, 99))
@@ -61,7 +61,9 @@ def test_memory_is_measured_where_there_is_more_than_one_vector(k, write):
     write("org/sts", "test", [{"sentence1": "a", "sentence2": "ccc"}, {"sentence1": "bb", "sentence2": "a"}])
     found = Spectrum("toy", "org/sts").evaluate(Remembering(k), seed=0)
     assert 1 <= found["effective_dimension"].mean <= 2  # three vectors around their mean
-    assert found["first_share"].mean <= 1
+    shares = [found[f"share_{n}"].mean for n in DIRECTIONS]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)  # of eight directions
     assert ("memory_correlation" in found) == (k > 1)
     assert k == 1 or found["memory_correlation"].mean == pytest.approx(1)
 

@@ -82,6 +82,24 @@ def test_few_shot_trains_on_each_split_and_tells_the_classes_apart(write, encode
     assert scores["f1"].repeats[4] == scores["f1"].repeats[0]  # the same 32 pairs
 
 
+def test_training_pairs_can_be_named_by_their_numbers(write, encoder):
+    rows = _pairs(100)
+    write("org/pairs", "test", rows[:60])
+    write("org/pairs", "train", [row | {"id": 1000 + i} for i, row in enumerate(rows[60:92])])
+    named = [{"seed": seed, "id": 1000 + i} for seed in SEEDS for i in range(32)]
+    write("org/ids", "train", named)
+    for seed in SEEDS:
+        write(f"org/few/16-{seed}", "train", rows[60:92])
+    numbered, given = (
+        FewShot("toy", "org/pairs", "", "test", source, layers=(0, -1), numbered=source == "org/ids").evaluate(encoder, seed=0)["f1"]
+        for source in ("org/ids", "org/few")
+    )
+    assert numbered.repeats == given.repeats
+    write("org/ids", "train", [*named, {"seed": 13, "id": 7}])
+    with pytest.raises(DataError, match="the row 7"):
+        FewShot("toy", "org/pairs", "", "test", "org/ids", layers=(-1,), numbered=True).evaluate(encoder, seed=0)
+
+
 def test_few_shot_needs_both_classes(write, encoder):
     rows = _pairs(40)
     write("org/pairs", "test", rows)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bench.errors import DataError
-from bench.tasks.sentiment import CONTENT_FREE, QUESTIONS, Labelled, Probe, ZeroShot, ZeroShotByQuestions, best_answers
+from bench.tasks.sentiment import CONTENT_FREE, QUESTIONS, Labelled, Probe, ZeroShot, ZeroShotByPrompt, ZeroShotByQuestions, best_answers
 
 TEST = Labelled("org/mood")
 
@@ -35,6 +35,35 @@ def test_each_of_the_six_question_pairs_is_a_repeat(write, encoder):
     assert len(scores["accuracy"].repeats) == len(QUESTIONS) == 6
     assert scores["accuracy_5"].mean == pytest.approx(scores["accuracy"].repeats[4])
     assert scores["accuracy"].mean > 0.75
+
+
+def test_a_prompted_language_model_says_the_likelier_word(write, encoder):
+    write("org/mood", "test", _reviews())
+    asked = {}
+
+    class Asked(type(encoder)):
+        def score_words(self, texts, *, prompt, words):
+            asked.update(prompt=prompt, words=words, texts=list(texts))
+            return super().score_words(texts, prompt=prompt, words=words)
+
+    scores = ZeroShotByPrompt("toy", TEST, "product").evaluate(Asked(), seed=0)
+    assert asked["prompt"] == "\nQuestion: Is this product good or bad?\nAnswer: It is"
+    assert asked["words"] == (" bad", " good")
+    assert set(CONTENT_FREE) < set(asked["texts"])
+    assert scores["accuracy"].mean > 0.75
+    likelier = encoder.score_words(asked["texts"][:80], prompt="", words=(" bad", " good")).argmax(axis=1)
+    assert scores["accuracy_uncalibrated"].mean == pytest.approx(np.mean(likelier == [0, 1] * 40))
+
+
+def test_a_few_texts_of_each_class_are_shown_with_the_words_that_answer_the_question(write, encoder):
+    write("org/mood", "test", _reviews())
+    shown = ZeroShotByQuestions("toy", TEST).explain(encoder, seed=0)
+    assert [sample["question"] for sample in shown] == [
+        "What is the reason this movie is bad?",
+        "What is the reason this movie is good?",
+    ] * 3
+    assert all(sample["answer"] in sample["text"] and len(sample["answer"].split()) <= 5 for sample in shown)
+    assert all(0 < float(sample["p"]) <= 1 for sample in shown)
 
 
 def test_best_answers_are_the_maxima_over_each_texts_own_tokens(encoder):
