@@ -5,7 +5,7 @@ an optional ``@revision``.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -151,14 +151,18 @@ class Network:
         Raises:
             UsageError: No such layer.
         """
-        if not -self.layers - 1 <= layer <= self.layers:
-            raise UsageError(f"layer must be between {-self.layers - 1} and {self.layers} for this backbone, got {layer}")
-        earlier = layer not in (-1, self.layers)
+        return self.states_of(ids, mask, (layer,), positions=positions)[0]
+
+    def states_of(self, ids: "Tensor", mask: "Tensor", layers: Sequence[int], *, positions: "Tensor | None" = None) -> "list[Tensor]":
+        """Return the token states of several layers, from one pass; arguments and errors as for ``hidden_states``."""
+        if wrong := [layer for layer in layers if not -self.layers - 1 <= layer <= self.layers]:
+            raise UsageError(f"layer must be between {-self.layers - 1} and {self.layers} for this backbone, got {wrong[0]}")
+        earlier = any(layer not in (-1, self.layers) for layer in layers)
         more: dict[str, Any] = {"use_cache": False} if self.decoder else {}
         if positions is not None:
             more["position_ids"] = positions
         out = self.model.base_model(ids, attention_mask=self._needed(mask), output_hidden_states=earlier, **more)
-        return out.hidden_states[layer] if earlier else out.last_hidden_state  # type: ignore[no-any-return]
+        return [out.hidden_states[layer] if earlier else out.last_hidden_state for layer in layers]
 
     def _needed(self, mask: "Tensor") -> "Tensor | None":
         """Return the mask, or None where attention is the same without: nothing looks at padding on its right."""

@@ -5,9 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adapters._backbone import Network
 from adapters._batching import Prepare, stream_tokens
-from bench.encoder import Batch, Embeddings, Item, TokenStates, gather
+from adapters._tuning import tuned_classes, tuned_pairs
+from bench.encoder import Batch, Embeddings, Item, Marked, Marker, Pair, PairScorer, TokenStates, gather
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,3 +56,13 @@ class NetworkEncoder(ABC):
             return network.hidden_states(ids, mask, layer)
 
         return stream_tokens(items, self._prepare(network, spans=True), states, network, budget=self.budget)
+
+    def tune_pairs(self, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+        """Train a copy of the network to tell pairs apart by BERTScore F at some layers, and return what scores pairs."""
+        network = self._network()
+        return tuned_pairs(network, self._prepare(network), pairs, labels, layers=layers, epochs=epochs, seed=seed)
+
+    def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:
+        """Train a copy of the network with a linear classifier of words, and return what classifies words."""
+        network = self._network()
+        return tuned_classes(network, self._prepare(network, spans=True), marked, classes=classes, start=start, epochs=epochs, seed=seed)

@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,17 @@ from bench.encoder import (
     Embeddings,
     Encoder,
     Item,
+    Marked,
+    Marker,
+    Pair,
+    PairScorer,
     PromptedEncoder,
     QuestionEncoder,
     QuestionVectors,
     TokenEncoder,
     TokenStates,
     TrainedEncoder,
+    TunableEncoder,
     fingerprint,
     shortened,
     stream,
@@ -186,10 +192,10 @@ class CachedEncoder:
         self.tally.truncated.update(truncated)
 
 
-class CachedTokenEncoder(CachedEncoder):
-    """A cached encoder that also hands token states through; these are too large to keep."""
+class _Tokens(CachedEncoder):
+    """Hands token states through as well; these are too large to keep."""
 
-    _inner: TokenEncoder
+    _inner: Any
 
     def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
         """Return the states of each text's tokens, checked to be finite.
@@ -198,7 +204,7 @@ class CachedTokenEncoder(CachedEncoder):
             EncodingError: A state is not finite.
         """
         start = time.perf_counter()
-        found = self._inner.encode_tokens(texts, layer=layer)
+        found: list[TokenStates] = self._inner.encode_tokens(texts, layer=layer)
         for text, tokens in zip(texts, found, strict=True):
             if not np.isfinite(tokens.states).all():
                 raise EncodingError(f"a token state of {shortened(text)} is not finite")
@@ -213,20 +219,21 @@ class CachedTokenEncoder(CachedEncoder):
         return found
 
 
-class CachedQuestionEncoder(CachedTokenEncoder):
-    """A cached token encoder that also hands question vectors through."""
+class _Questions(CachedEncoder):
+    """Hands question vectors through as well."""
 
-    _inner: QuestionEncoder
+    _inner: Any
 
     def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
         """Return the start and end vectors of the questions."""
-        return self._inner.encode_questions(questions)
+        found: QuestionVectors = self._inner.encode_questions(questions)
+        return found
 
 
-class CachedPromptedEncoder(CachedTokenEncoder):
-    """A cached token encoder that also asks the language model."""
+class _Prompted(CachedEncoder):
+    """Asks the language model as well."""
 
-    _inner: PromptedEncoder
+    _inner: Any
 
     def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> NDArray[np.float32]:
         """Return the log-probability of each word behind each text and the prompt, float32 (n, m).
@@ -235,7 +242,7 @@ class CachedPromptedEncoder(CachedTokenEncoder):
             EncodingError: One of them is not finite.
         """
         start = time.perf_counter()
-        found = self._inner.score_words(texts, prompt=prompt, words=words)
+        found: NDArray[np.float32] = self._inner.score_words(texts, prompt=prompt, words=words)
         if not np.isfinite(found).all():
             raise EncodingError(f"a word behind {shortened(texts[int(np.argmin(np.isfinite(found).all(axis=1)))])} has no finite score")
         self.cost.encode_seconds += time.perf_counter() - start
@@ -243,21 +250,33 @@ class CachedPromptedEncoder(CachedTokenEncoder):
         return found
 
 
-class _CachedQuestionPromptedEncoder(CachedQuestionEncoder, CachedPromptedEncoder):
-    """Both."""
+class _Tunable(CachedEncoder):
+    """Trains copies of the network on a few examples as well."""
 
     _inner: Any
+
+    def tune_pairs(self, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+        """Return what scores pairs after training; see ``TunableEncoder``."""
+        found: PairScorer = self._inner.tune_pairs(pairs, labels, layers=layers, epochs=epochs, seed=seed)
+        return found
+
+    def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:
+        """Return what finds classes of words after training; see ``TunableEncoder``."""
+        found: Marker = self._inner.tune_classes(marked, classes=classes, start=start, epochs=epochs, seed=seed)
+        return found
+
+
+_ABLE = ((TokenEncoder, _Tokens), (QuestionEncoder, _Questions), (PromptedEncoder, _Prompted), (TunableEncoder, _Tunable))
 
 
 def cached(encoder: Encoder, vectors: Vectors, progress: Progress = silent) -> CachedEncoder:
     """Return the encoder behind the store, with the same capabilities."""
-    kinds: Mapping[tuple[bool, bool], type[CachedEncoder]] = {
-        (True, True): _CachedQuestionPromptedEncoder,
-        (True, False): CachedQuestionEncoder,
-        (False, True): CachedPromptedEncoder,
-        (False, False): CachedTokenEncoder if isinstance(encoder, TokenEncoder) else CachedEncoder,
-    }
-    return kinds[isinstance(encoder, QuestionEncoder), isinstance(encoder, PromptedEncoder)](encoder, vectors, progress)
+    return _kind(tuple(able for protocol, able in _ABLE if isinstance(encoder, protocol)))(encoder, vectors, progress)
+
+
+@lru_cache
+def _kind(able: tuple[type[CachedEncoder], ...]) -> type[CachedEncoder]:
+    return type("CachedEncoder", (*able, CachedEncoder), {})
 
 
 def _records(batch: Batch) -> Iterator[bytes]:

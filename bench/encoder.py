@@ -7,7 +7,7 @@ vectors (device, batch size) is ``field(compare=False)``. Making one is cheap; w
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -47,6 +47,28 @@ class QuestionVectors:
 
     start: NDArray[np.float32]
     end: NDArray[np.float32]
+
+
+class Marked(NamedTuple):
+    """A text and words of it.
+
+    Attributes:
+        text: The text.
+        spans: First character of each word, and the one after its last, int (words, 2), in order.
+        classes: Class of each word (words,); empty where they are to be found.
+    """
+
+    text: str
+    spans: Sequence[tuple[int, int]]
+    classes: Sequence[int] = ()
+
+
+Pair = tuple[str, str]
+PairScorer = Callable[[Sequence[Pair]], NDArray[np.float32]]
+"""Scores pairs, float32 (n,); above 0 means that two texts say the same."""
+
+Marker = Callable[[Sequence[Marked]], list[NDArray[np.int64]]]
+"""Gives the class of each word of each text; -1 for a word that the length limit cut away."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +200,40 @@ class PromptedEncoder(TokenEncoder, Protocol):
             Unavailable: There is no language model behind this encoder.
         """
         ...
+
+
+@runtime_checkable
+class TunableEncoder(TokenEncoder, Protocol):
+    """A token encoder whose network can be trained further on a few examples; the encoder itself stays as it is."""
+
+    def tune_pairs(self, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+        """Train a copy of the network to tell pairs apart by BERTScore at some layers, and return what scores pairs.
+
+        Args:
+            pairs: Training pairs.
+            labels: 1 for a paraphrase, 0 for none.
+            layers: Layers whose BERTScore is a feature each, counted from the last, which is -1.
+            epochs: How often each pair is seen.
+            seed: The only source of randomness.
+        """
+        ...
+
+    def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:
+        """Train a copy of the network with a linear classifier of words, and return what classifies words.
+
+        Args:
+            marked: Training texts with their words and their classes.
+            classes: Number of classes.
+            start: The classifier's weights at first, float32 (classes, dim); None for random ones.
+            epochs: How often each text is seen.
+            seed: The only source of randomness.
+        """
+        ...
+
+
+@runtime_checkable
+class TunableQuestionEncoder(TunableEncoder, QuestionEncoder, Protocol):
+    """Both."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Answers that are words of a text: the best span under start and end scores, and how often that is right.
+"""Words of a text and its tokens: which token a word begins with, the best span under start and end scores, how often that is right.
 
 Source: facebookresearch/quip at 934c724: the span with the largest p_start times p_end; exact match and F1 as in SQuAD's evaluation.
 """
@@ -32,6 +32,24 @@ class Answer(NamedTuple):
     start: int
     end: int
     probability: float
+
+
+def first_tokens(spans: NDArray[np.int32], words: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Return the number of each word's first token (words,), -1 for a word that has none.
+
+    Args:
+        spans: Characters of each token (t, 2), empty for special tokens; a span may begin at the space before a word.
+        words: Characters of each word, in order.
+    """
+    starts, ends = np.asarray(words, np.int64).reshape(-1, 2).T
+    real = np.flatnonzero(spans[:, 1] > spans[:, 0])
+    known = spans[real]
+    first = np.searchsorted(known[:, 1], starts, side="right")  # the first token that ends inside or behind the word
+    has = first < len(known)
+    has[has] = known[first[has], 0] < ends[has]
+    out = np.full(len(starts), -1, np.int64)
+    out[has] = real[first[has]]
+    return out
 
 
 def words(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.errors import UsageError, unknown
 from bench.task import Task
-from bench.tasks import awareness, clustering, diagnostics, ner, paraphrase, qa, robustness, sentiment, sts, triplets
+from bench.tasks import awareness, clustering, diagnostics, ner, paraphrase, qa, robustness, sentiment, sts, triplets, tuned
 from bench.tasks.awareness import Awareness
 from bench.tasks.clustering import Clustering
 from bench.tasks.diagnostics import Spectrum
@@ -17,6 +17,7 @@ from bench.tasks.robustness import Robustness
 from bench.tasks.sentiment import Probe, ZeroShot, ZeroShotByPrompt, ZeroShotByQuestions
 from bench.tasks.sts import STS
 from bench.tasks.triplets import Triplets
+from bench.tasks.tuned import StartedNER, TunedFewShot
 
 Own = (
     STS
@@ -34,10 +35,12 @@ Own = (
     | Robustness
     | Spectrum
     | ExtractiveQA
+    | StartedNER
+    | TunedFewShot
 )
 """The classes of our own tasks."""
 
-_MODULES = sts, paraphrase, sentiment, ner, clustering, awareness, triplets, robustness, diagnostics, qa
+_MODULES = sts, paraphrase, sentiment, ner, clustering, awareness, triplets, robustness, diagnostics, qa, tuned
 
 TASKS: Mapping[str, Own] = {task.name: task for module in _MODULES for task in module.TASKS}
 """Our own tasks by name; mteb's are not listed."""
@@ -83,6 +86,14 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             *("sst2-question", "mr-question", "cr-question", "sst2", "mr", "cr"),
             "squad",
             *("wnut17", "wnut17-prototype", "wnut17-question", "conll2003", "conll2003-prototype", "conll2003-question"),
+            *("wnut17-start-standard", "wnut17-start-question", "conll2003-start-standard", "conll2003-start-question"),
+        )
+    },
+    "quip-finetuned": {
+        name: {}
+        for name in (
+            *("mrpc-tuned", "qqp-tuned", "paws-wiki-tuned"),
+            *("wnut17-tuned-standard", "wnut17-tuned-question", "conll2003-tuned-standard", "conll2003-tuned-question"),
         )
     },
     "dino-paper": {
@@ -109,7 +120,8 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 _ABOUT = {
     "quick": "packaged data, every family, minutes on two cores; the default",
-    "quip-paper": "the zero-shot and few-shot tasks of QuIP",
+    "quip-paper": "the zero-shot and few-shot tasks of QuIP that leave the encoder as it is",
+    "quip-finetuned": "the few-shot tasks of QuIP that train a copy of it; hours on a CPU",
     "dino-paper": "the STS tasks of DINO, with its best-of-four score beside mteb's, and its two classifiers of reviews",
     "instruction": "instruction awareness and robustness: own sets, and InBedder's awareness tests",
     "inbedder-paper": "InBedder's instruction awareness tests, clusterings and general tasks",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bench.data import load
 from bench.encoder import Encoder, Item, QuestionEncoder, TokenEncoder, TokenStates
 from bench.errors import DataError
+from bench.spans import first_tokens
 from bench.task import Score, sample
 from bench.tasks.linear import predicted
 from bench.tasks.partition import Half, blocks, members
@@ -125,18 +126,19 @@ class NER:
     def items(self, *, seed: int) -> Iterable[Item]:
         """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
         self.test.load(self.limit)
-        self._draws(seed)
+        self.draws(seed)
         return ()
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
         """Return ``f1``, ``precision`` and ``recall`` of entities, with a repeat for each training set."""
-        test, draws = self.test.load(self.limit), self._draws(seed)
+        test, draws = self.test.load(self.limit), self.draws(seed)
         states = word_states(cast("TokenEncoder", encoder), [s for part in (test, *draws) for s in part], layer=self.layer)
         tag = predicted if self.tagger == "linear" else prototype
         gold = [s.tags for s in test]
-        return entity_scores(gold, [tagged(test, states, partial(tag, *_training(draw, states))) for draw in draws])
+        return entity_scores(gold, [tagged(test, states, partial(tag, *training(draw, states))) for draw in draws])
 
-    def _draws(self, seed: int) -> list[list[Sentence]]:
+    def draws(self, seed: int) -> list[list[Sentence]]:
+        """Return the training sets, one a repeat."""
         if self.shots is None:
             return [source.load() for source in self.train]
         pool, rng = self.train[0].load(), np.random.default_rng(seed)
@@ -206,16 +208,16 @@ def first_states(words: Sequence[str], tokens: TokenStates) -> NDArray[np.float3
         words: The words which, joined by spaces, are the text.
         tokens: Token states of the text; spans may begin at the space before a word.
     """
-    ends = np.cumsum([len(word) + 1 for word in words]) - 1
-    starts = ends - [len(word) for word in words]
-    real = np.flatnonzero(tokens.spans[:, 1] > tokens.spans[:, 0])
-    spans = tokens.spans[real]
-    first = np.searchsorted(spans[:, 1], starts, side="right")  # the first token that ends inside or behind the word
-    has = first < len(spans)
-    has[has] = spans[first[has], 0] < ends[has]
+    first = first_tokens(tokens.spans, places(words))
     out = np.full((len(words), tokens.states.shape[1]), np.nan, np.float32)
-    out[has] = tokens.states[real[first[has]]]
+    out[first >= 0] = tokens.states[first[first >= 0]]
     return out
+
+
+def places(words: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the characters of each word in the words joined by spaces."""
+    ends = np.cumsum([len(word) + 1 for word in words]) - 1
+    return [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
 
 
 def prototype(x: NDArray[np.float32], y: NDArray[np.str_], test: NDArray[np.float32]) -> NDArray[np.str_]:
@@ -243,7 +245,8 @@ def tagged(sentences: Sequence[Sentence], states: WordStates, tagger: Callable[[
     return [part.tolist() for part in np.split(tags, np.cumsum([len(s.words) for s in sentences])[:-1])]
 
 
-def _training(draw: Sequence[Sentence], states: WordStates) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+def training(draw: Sequence[Sentence], states: WordStates) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Return the states of all words that have one (m, dim), and their tags (m,)."""
     x = np.concatenate([states[s.words] for s in draw])
     seen = ~np.isnan(x[:, 0])
     return x[seen], np.array([tag for s in draw for tag in s.tags])[seen]

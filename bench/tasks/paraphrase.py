@@ -162,26 +162,20 @@ class FewShot:
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the splits do not depend on it
         """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
-        self._splits()
+        self.splits()
         return ()
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - the splits have the paper's seeds
         """Return ``f1`` of the positive class and ``accuracy``, a repeat for each split."""
-        from sklearn.metrics import accuracy_score, f1_score
-
-        parts = self._splits()
+        parts = self.splits()
         left, right = ([text for rows in parts for text in rows[column]] for column in self.columns[:2])
         tokens = cast("TokenEncoder", encoder)
         features = np.stack([bertscores(tokens, left, right, layer) for layer in self.layers], axis=1)
         test, *train = np.split(features, np.cumsum([len(rows) for rows in parts])[:-1])
         gold, *labels = (np.asarray(rows[self.columns[2]], int) for rows in parts)
-        found = [_positive(x, y, test) for x, y in zip(train, labels, strict=True)]
-        return {
-            "f1": Score(tuple(float(f1_score(gold, positive, zero_division=0)) for positive in found)),
-            "accuracy": Score(tuple(float(accuracy_score(gold, positive)) for positive in found)),
-        }
+        return f1_scores(gold, [_positive(x, y, test) for x, y in zip(train, labels, strict=True)])
 
-    def _splits(self) -> list[Rows]:
+    def splits(self) -> list[Rows]:
         """Return the test pairs, then the training pairs of each split."""
         test = load(self.data, self.split, config=self.config, columns=self.columns)
         if self.numbered:
@@ -200,6 +194,16 @@ class FewShot:
             )
         pairs = list(zip(named["seed"], named["id"], strict=True))
         return [whole.take(place[number] for seed, number in pairs if seed == wanted) for wanted in SEEDS]
+
+
+def f1_scores(gold: NDArray[Any], found: Sequence[NDArray[Any]]) -> dict[str, Score]:
+    """Return ``f1`` of the positive class and ``accuracy``, one repeat for each set of answers (n,), 1 for a paraphrase."""
+    from sklearn.metrics import accuracy_score, f1_score
+
+    return {
+        "f1": Score(tuple(float(f1_score(gold, positive, zero_division=0)) for positive in found)),
+        "accuracy": Score(tuple(float(accuracy_score(gold, positive)) for positive in found)),
+    }
 
 
 def _positive(x: NDArray[np.float64], y: NDArray[Any], test: NDArray[np.float64]) -> NDArray[np.int64]:

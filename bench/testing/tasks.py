@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.cache import cached
-from bench.encoder import Embeddings, Encoder, PromptedEncoder, QuestionEncoder, QuestionVectors, TokenEncoder, TokenStates
+from bench.encoder import (
+    Embeddings,
+    Encoder,
+    Marker,
+    PairScorer,
+    PromptedEncoder,
+    QuestionEncoder,
+    QuestionVectors,
+    TokenEncoder,
+    TokenStates,
+    TunableEncoder,
+)
 from bench.errors import BenchError, EncodingError
 from bench.task import APART, PlannedTask, Score, Task
 from bench.testing.agreement import ContractError
@@ -124,10 +135,20 @@ class _BrokenPrompted(_Broken):
         return cast("PromptedEncoder", self.inner).score_words(texts, prompt=prompt, words=words) * np.float32(np.nan)
 
 
-class _BrokenBoth(_BrokenAsked, _BrokenPrompted):
-    """Both."""
+class _BrokenTunable(_Broken):
+    """The same of an encoder that can be trained, which its states do not let it."""
+
+    def tune_pairs(self, *_: Any, **__: Any) -> PairScorer:  # noqa: ANN401 - whatever it is asked
+        raise EncodingError("the loss is not finite")
+
+    def tune_classes(self, *_: Any, **__: Any) -> Marker:  # noqa: ANN401 - whatever it is asked
+        raise EncodingError("the loss is not finite")
+
+
+_ABLE = ((QuestionEncoder, _BrokenAsked), (PromptedEncoder, _BrokenPrompted), (TunableEncoder, _BrokenTunable))
 
 
 def _broken(encoder: Encoder) -> Encoder:
-    asked, prompted = isinstance(encoder, QuestionEncoder), isinstance(encoder, PromptedEncoder)
-    return (_BrokenBoth if asked and prompted else _BrokenAsked if asked else _BrokenPrompted if prompted else _Broken)(encoder)
+    able = [broken for protocol, broken in _ABLE if isinstance(encoder, protocol)]
+    made: Encoder = type("Broken", (*able, _Broken), {})(encoder)
+    return made

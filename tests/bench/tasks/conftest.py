@@ -43,6 +43,26 @@ class Words:
         products = np.stack([t.states.mean(axis=0) for t in self.encode_tokens(texts)]) @ self._states([w.strip() for w in words]).T
         return (products - np.logaddexp.reduce(products, axis=1, keepdims=True)).astype(np.float32)
 
+    def tune_pairs(self, pairs, labels, *, layers, epochs, seed):
+        """Learn between which similarities the classes lie."""
+        if not layers or not epochs:
+            raise ValueError
+        alike = self._alike(pairs)
+        middle = (alike[np.array(labels) == 1].mean() + alike[np.array(labels) == 0].mean()) / 2
+        return lambda asked: (self._alike(asked) - middle).astype(np.float32)
+
+    def tune_classes(self, marked, *, classes, start, epochs, seed):
+        """Learn the mean state of each class."""
+        sums = np.zeros((classes, self.dim), np.float32) if start is None else start.astype(np.float32)
+        for one in marked:
+            for (a, b), kind in zip(one.spans, one.classes, strict=True):
+                sums[kind] += self._states([one.text[a:b]])[0]
+        return lambda asked: [np.array([int((sums @ self._states([one.text[a:b]])[0]).argmax()) for a, b in one.spans]) for one in asked]
+
+    def _alike(self, pairs):
+        left, right = (self.encode([pair[side] for pair in pairs]) for side in (0, 1))
+        return np.einsum("nd,nd->n", left, right) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
+
     def _states(self, words, layer=-1):
         seeds = (zlib.crc32(f"{layer if layer >= 0 else ''}{word.lower()}".encode()) for word in words)
         return np.stack([np.random.default_rng(seed).normal(size=self.dim) for seed in seeds]).astype(np.float32)

@@ -1,0 +1,266 @@
+"""Training a copy of a network on a handful of labelled examples, for the few-shot protocols.
+
+Source: section 4.2 of QuIP and its released code (facebookresearch/quip at 934c724). Dropout of hidden states and of attention weights is
+stated below; the released code sets the former to 0 for pairs and leaves the latter at the checkpoint's.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters._backbone import Network
+from adapters._batching import Prepare, Prompt
+from adapters._training.loop import seeded
+from adapters._training.weights import unfrozen
+from bench.encoder import Item, Marked, Marker, Pair, PairScorer
+from bench.errors import EncodingError, UsageError
+from bench.spans import first_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is trained on a few examples.
+
+    Attributes:
+        lr: Learning rate.
+        batch: Examples a step.
+        betas: Of Adam.
+        eps: Of Adam.
+        falling: Whether the learning rate falls linearly to 0.
+        clip: Largest norm of the gradient; 0 for none.
+        dropout: Of hidden states.
+        attention_dropout: Of attention weights.
+    """
+
+    lr: float
+    batch: int
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    falling: bool = True
+    clip: float = 1.0
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+PAIRS = Schedule(1e-5, 16, (0.9, 0.98), 1e-6, falling=False, clip=0.0, dropout=0.0)
+TAGS = Schedule(2e-5, 8)
+_TIMES, _TINY = 1000.0, 1e-8
+"""Factor of the classifier of pairs, whose weights hardly move in 20 epochs otherwise; what keeps its features' variance above 0."""
+
+
+def tuned_pairs(
+    network: Network, prepare: Prepare, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int
+) -> PairScorer:
+    """Train a copy of the network to tell pairs apart by BERTScore F at some layers; see ``TunableEncoder.tune_pairs``.
+
+    Args:
+        network: Stays as it is.
+        prepare: Gives one prompt an item.
+        pairs: Training pairs.
+        labels: 1 or 0.
+        layers: Counted from the last, which is -1.
+        epochs: How often each pair is seen.
+        seed: The only source of randomness.
+
+    Raises:
+        UsageError: There is no pair, or not a label for each.
+        EncodingError: The loss is not finite.
+    """
+    import torch
+    from torch import nn
+
+    if not pairs or len(pairs) != len(labels):
+        raise UsageError(f"expected pairs and a label for each, got {len(pairs)} pairs and {len(labels)} labels")
+    copy = unfrozen(network)
+    scale = nn.BatchNorm1d(len(layers), eps=_TINY, momentum=None, affine=False).to(network.device)
+    classifier = nn.Linear(len(layers), 1).to(network.device)
+    nn.init.zeros_(classifier.weight)
+    nn.init.zeros_(classifier.bias)
+    prompts = [prepare([Item(text) for text in pair]) for pair in pairs]
+    targets = torch.tensor(labels, dtype=torch.float32, device=network.device)
+
+    def features(some: Sequence[Sequence[Prompt]]) -> "Tensor":
+        (left, a), (right, b) = (_states(copy, [pair[side] for pair in some], layers) for side in (0, 1))
+        return torch.stack([_bertscore(x, a, y, b) for x, y in zip(left, right, strict=True)], 1)
+
+    def loss(batch: Sequence[int]) -> "Tensor":
+        scores = _TIMES * classifier(scale(features([prompts[i] for i in batch])))[:, 0]
+        return nn.functional.binary_cross_entropy_with_logits(scores, targets[list(batch)])
+
+    modules = [copy.model, scale, classifier]
+    _train(copy, modules, loss, len(pairs), PAIRS, epochs=epochs, seed=seed)
+
+    def score(asked: Sequence[Pair]) -> NDArray[np.float32]:
+        with _still(modules):
+            made = []
+            for start in range(0, len(asked), PAIRS.batch):
+                some = [prepare([Item(text) for text in pair]) for pair in asked[start : start + PAIRS.batch]]
+                made.append(_TIMES * classifier(scale(features(some)))[:, 0])
+            return np.asarray(torch.cat(made).float().cpu().numpy() if made else np.empty(0, np.float32))
+
+    return score
+
+
+def tuned_classes(
+    network: Network,
+    prepare: Prepare,
+    marked: Sequence[Marked],
+    *,
+    classes: int,
+    start: NDArray[np.float32] | None,
+    epochs: int,
+    seed: int,
+) -> Marker:
+    """Train a copy of the network with a linear classifier of words' first tokens; see ``TunableEncoder.tune_classes``.
+
+    Args:
+        network: Stays as it is.
+        prepare: Gives one prompt with spans an item.
+        marked: Training texts with their words and their classes.
+        classes: Number of classes.
+        start: The classifier's weights at first (classes, dim); None for random ones.
+        epochs: How often each text is seen.
+        seed: The only source of randomness.
+
+    Raises:
+        UsageError: There is no text, or the weights have another shape.
+        EncodingError: The loss is not finite.
+    """
+    import torch
+    from torch import nn
+
+    if not marked or (start is not None and start.shape != (classes, network.dim)):
+        got = "no text" if not marked else f"weights {start.shape}" if start is not None else ""
+        raise UsageError(f"expected texts, and weights of shape {(classes, network.dim)}, got {got}")
+    copy = unfrozen(network)
+    with seeded(seed, network.device):
+        classifier = nn.Linear(network.dim, classes).to(network.device)
+        nn.init.normal_(classifier.weight, std=0.02)
+        nn.init.zeros_(classifier.bias)
+    if start is not None:
+        with torch.no_grad():
+            classifier.weight.copy_(torch.from_numpy(start))
+
+    def placed(some: Sequence[Marked]) -> tuple[list[Prompt], list[NDArray[np.int64]]]:
+        made = prepare([Item(one.text) for one in some])
+        spans = [np.empty((0, 2), np.int32) if prompt.spans is None else prompt.spans for prompt in made]
+        return made, [first_tokens(span, one.spans) for span, one in zip(spans, some, strict=True)]
+
+    prompts, firsts = placed(marked)
+    right = [
+        [(int(at), int(c)) for at, c in zip(first, one.classes, strict=True) if at >= 0] for first, one in zip(firsts, marked, strict=True)
+    ]
+
+    def scores(some: Sequence[Prompt]) -> "Tensor":
+        (states,), _ = _states(copy, some)
+        found: Tensor = classifier(states.float())
+        return found
+
+    def loss(batch: Sequence[int]) -> "Tensor":
+        found = scores([prompts[i] for i in batch])
+        where = [(row, at, c) for row, i in enumerate(batch) for at, c in right[i]]
+        rows, places, wanted = torch.tensor(where, device=found.device).T
+        return nn.functional.cross_entropy(found[rows, places], wanted)
+
+    modules = [copy.model, classifier]
+    _train(copy, modules, loss, len(marked), TAGS, epochs=epochs, seed=seed)
+
+    def mark(asked: Sequence[Marked]) -> list[NDArray[np.int64]]:
+        made: list[NDArray[np.int64]] = []
+        with _still(modules):
+            for begin in range(0, len(asked), TAGS.batch):
+                some, first = placed(asked[begin : begin + TAGS.batch])
+                best = scores(some).argmax(-1).cpu().numpy()
+                made += [np.where(at >= 0, row[np.maximum(at, 0)], -1) for row, at in zip(best, first, strict=True)]
+        return made
+
+    return mark
+
+
+def _train(
+    copy: Network,
+    modules: "Sequence[nn.Module]",
+    loss: "Callable[[Sequence[int]], Tensor]",
+    n: int,
+    by: Schedule,
+    *,
+    epochs: int,
+    seed: int,
+) -> None:
+    """Train all weights of the modules on shuffled batches of n examples."""
+    import torch
+    from transformers import get_scheduler
+
+    _set_dropout(copy.model, by)
+    weights = [weight for module in modules for weight in module.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=by.lr, betas=by.betas, eps=by.eps, weight_decay=0.0)
+    steps = epochs * math.ceil(n / by.batch)
+    scheduler = get_scheduler("linear" if by.falling else "constant", optimizer, 0, steps)
+    order = np.random.default_rng(seed)
+    for module in modules:
+        module.train()
+    with seeded(seed, copy.device):
+        for _ in range(epochs):
+            shuffled = order.permutation(n).tolist()
+            for start in range(0, n, by.batch):
+                value = loss(shuffled[start : start + by.batch])
+                if not bool(value.isfinite()):
+                    raise EncodingError("the loss is not finite: compute in float32, or train on other examples")
+                value.backward()  # type: ignore[no-untyped-call]
+                if by.clip:
+                    torch.nn.utils.clip_grad_norm_(weights, by.clip)
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad()
+
+
+def _set_dropout(model: "nn.Module", by: Schedule) -> None:
+    from torch import nn
+
+    for name, module in model.named_modules():
+        inside = "attention.self" in name or "attn" in name
+        if isinstance(module, nn.Dropout):
+            module.p = by.attention_dropout if inside else by.dropout
+        if isinstance(vars(module).get("attention_dropout"), float):
+            module.attention_dropout = by.attention_dropout
+
+
+@contextmanager
+def _still(modules: "Sequence[nn.Module]") -> "Iterator[None]":
+    import torch
+
+    for module in modules:
+        module.eval()
+    with torch.inference_mode():
+        yield
+
+
+def _states(network: Network, prompts: Sequence[Prompt], layers: Sequence[int] = (-1,)) -> "tuple[list[Tensor], Tensor]":
+    """Return token states (b, t, dim) of each layer, and the mask (b, t)."""
+    import torch
+
+    width = max(len(prompt.ids) for prompt in prompts)
+    ids = torch.tensor([[*p.ids, *[network.pad_id] * (width - len(p.ids))] for p in prompts], device=network.device)
+    mask = torch.tensor([[1] * len(p.ids) + [0] * (width - len(p.ids)) for p in prompts], device=network.device)
+    return network.states_of(ids, mask, layers), mask
+
+
+def _bertscore(left: "Tensor", a_real: "Tensor", right: "Tensor", b_real: "Tensor") -> "Tensor":
+    """Return BERTScore F of each pair (b,), from token states (b, t, dim) and masks (b, t)."""
+    from torch.nn.functional import normalize
+
+    cosines = normalize(left.float(), dim=-1) @ normalize(right.float(), dim=-1).transpose(1, 2)
+    cosines = cosines.masked_fill(~(a_real[:, :, None] & b_real[:, None, :]).bool(), -1.0)
+    precision = (cosines.amax(2) * a_real).sum(1) / a_real.sum(1)
+    recall = (cosines.amax(1) * b_real).sum(1) / b_real.sum(1)
+    return 2 * precision * recall / (precision + recall).clamp(min=1e-6)

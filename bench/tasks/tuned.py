@@ -1,0 +1,145 @@
+"""Few-shot protocols that train the encoder's network, or begin a classifier at the vectors of questions.
+
+Source: QuIP, sections 4.2 and 4.3: five splits of 16 pairs a class, or of 5 sentences a type; each begins with the encoder's own weights.
+A row of ``few-shot-ner/wnut17``: ``tokens`` ["The", "soldier", …], ``ner_tags`` [0, 0, …].
+Run: ``bench run --model quip --task wnut17-start-standard,wnut17-start-question``; with a GPU ``wnut17-tuned-question,mrpc-tuned``.
+Protocol: a tag's classifier weights start, or are drawn, to the unit vector of the question for its type, or to none. Trained networks are
+trained whole, 200 epochs for tags and 20 for pairs, and the last epoch counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.encoder import Encoder, Marked, QuestionEncoder, TokenEncoder, TunableEncoder, TunableQuestionEncoder
+from bench.task import Score
+from bench.tasks.linear import predicted_from
+from bench.tasks.ner import NER, Sentence, Tagged, WordStates, entity_scores, places, question, tagged, training, word_states
+from bench.tasks.paraphrase import FewShot, f1_scores
+from bench.tasks.similarity import unit
+
+
+@dataclass(frozen=True)
+class StartedNER(NER):
+    """Entity F1 of a linear tagger that starts from questions or from nothing, on frozen token states or on a network trained with it.
+
+    Attributes:
+        initial: "question" or "standard".
+        epochs: How often the network sees each training sentence; 0 leaves it frozen, and the tagger is drawn to where it starts.
+    """
+
+    initial: Literal["question", "standard"] = "question"
+    epochs: int = 0
+
+    @property
+    def readout(self) -> str:
+        """Which vectors are read."""
+        return ("tuned" if self.epochs else "tokens") + (" from questions" if self.initial == "question" else "")
+
+    @property
+    def needs(self) -> type[Encoder]:  # type: ignore[override]
+        """The protocol an encoder must satisfy."""
+        asking, still = (TunableQuestionEncoder, QuestionEncoder), (TunableEncoder, TokenEncoder)
+        return (asking if self.initial == "question" else still)[not self.epochs]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        """Return ``f1``, ``precision`` and ``recall`` of entities, with a repeat for each training set."""
+        test, draws = self.test.load(self.limit), self.draws(seed)
+        tags = sorted({tag for part in (self.test.load(), *draws) for sentence in part for tag in sentence.tags})
+        start = None
+        if self.initial == "question":
+            asked = cast("QuestionEncoder", encoder).encode_questions([question(tag.removeprefix("B-").removeprefix("I-")) for tag in tags])
+            start = unit(asked.start)
+        find = self._tuned if self.epochs else self._frozen
+        return entity_scores([s.tags for s in test], find(encoder, test, draws, tags, start))
+
+    def _tuned(
+        self, encoder: Encoder, test: Sequence[Sentence], draws: Sequence[Sequence[Sentence]], tags: list[str], start: "_Start"
+    ) -> list[list[list[str]]]:
+        tunable, number = cast("TunableEncoder", encoder), {tag: i for i, tag in enumerate(tags)}
+        asked, made = [Marked(s.text, places(s.words)) for s in test], []
+        for i, draw in enumerate(draws):
+            marked = [Marked(s.text, places(s.words), [number[tag] for tag in s.tags]) for s in draw]
+            find = tunable.tune_classes(marked, classes=len(tags), start=start, epochs=self.epochs, seed=i)
+            made.append([[tags[c] if c >= 0 else "O" for c in found.tolist()] for found in find(asked)])
+        return made
+
+    def _frozen(
+        self, encoder: Encoder, test: Sequence[Sentence], draws: Sequence[Sequence[Sentence]], tags: list[str], start: "_Start"
+    ) -> list[list[list[str]]]:
+        sentences = [s for part in (test, *draws) for s in part]
+        states = word_states(cast("TokenEncoder", encoder), sentences, layer=self.layer)
+        return [tagged(test, states, partial(_tag, draw, states, tags, start)) for draw in draws]
+
+
+_Start = NDArray[np.float32] | None
+
+
+def _tag(draw: Sequence[Sentence], states: WordStates, tags: list[str], start: _Start, x: NDArray[np.float32]) -> NDArray[np.str_]:
+    seen, names = training(draw, states)
+    origin = np.zeros((len(tags), x.shape[1]), np.float32) if start is None else start
+    return np.array(tags)[predicted_from(seen, np.searchsorted(tags, names), x, origin)]
+
+
+@dataclass(frozen=True)
+class TunedFewShot(FewShot):
+    """F1 of paraphrases after training the network with a classifier on BERTScore F at eight layers, for each split anew.
+
+    Attributes:
+        epochs: How often each training pair is seen.
+
+    Source:
+        QuIP, section 4.2: 20 epochs, the last one counts. The released code goes on from split to split with one network.
+    """
+
+    epochs: int = 20
+    readout: ClassVar[str] = "tuned"
+    needs: ClassVar[type[Encoder]] = TunableEncoder  # type: ignore[type-abstract]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        """Return ``f1`` of the positive class and ``accuracy``, a repeat for each split."""
+        tunable, (test, *train) = cast("TunableEncoder", encoder), self.splits()
+        pairs, *shown = ([(a, b) for a, b in zip(rows[self.columns[0]], rows[self.columns[1]], strict=True)] for rows in (test, *train))
+        gold, *labels = (np.asarray(rows[self.columns[2]], int) for rows in (test, *train))
+        found = [
+            tunable.tune_pairs(some, right.tolist(), layers=self.layers, epochs=self.epochs, seed=seed)(pairs) > 0
+            for some, right in zip(shown, labels, strict=True)
+        ]
+        return f1_scores(gold, found)
+
+
+def _named(name: str, test: Tagged, train: str, about: str) -> tuple[StartedNER, ...]:
+    sets = tuple(Tagged(train, f"few_shot_5_{i}") for i in range(5))
+    return tuple(
+        StartedNER(
+            f"{name}-{what}-{initial}", test, sets, None, initial=initial, epochs=epochs,
+            about=f"{about}; {words}, the tagger's weights from {'questions' if initial == 'question' else 'nothing'}",
+        )
+        for what, epochs, words in (("start", 0, "frozen"), ("tuned", 200, "trained whole"))
+        for initial in _INITIAL
+    )  # fmt: skip
+
+
+_INITIAL: tuple[Literal["question"], Literal["standard"]] = ("question", "standard")
+
+TASKS = (
+    TunedFewShot(
+        "mrpc-tuned", "nyu-mll/glue", "mrpc", "validation", "lm-bff/mrpc",
+        about="MRPC, 408 pairs; the network trained on 16 a class",
+    ),
+    TunedFewShot(
+        "qqp-tuned", "nyu-mll/glue", "qqp", "validation", "lm-bff/qqp", ("question1", "question2", "label"),
+        about="QQP, 40,430 pairs; the network trained on 16 a class",
+    ),
+    TunedFewShot(
+        "paws-wiki-tuned", "google-research-datasets/paws", "labeled_final", "test", "quip/paws-wiki-16shot-ids", numbered=True,
+        about="PAWS-Wiki, 8,000 pairs; the network trained on 16 a class",
+    ),
+    *_named("wnut17", Tagged("leondz/wnut_17"), "few-shot-ner/wnut17", "WNUT-17, 1,287 user posts, 6 types"),
+    *_named("conll2003", Tagged("eriktks/conll2003"), "few-shot-ner/conll2003", "CoNLL-2003, 3,453 news sentences, 4 types"),
+)  # fmt: skip
+"""The few-shot tasks that train or start a classifier, to be asked for by name."""

@@ -1,0 +1,82 @@
+"""A copy of a network trained on a handful of examples: against an independent computation, and on what it is trained for."""
+
+import numpy as np
+import pytest
+
+from adapters._tuning import PAIRS, TAGS
+from adapters.baseline.pooled import Pooled
+from bench.encoder import Marked, TunableEncoder
+from bench.errors import EncodingError, UsageError
+from bench.tasks.similarity import bertscore
+from tests.tiny import SENTENCES, tiny_folder
+
+torch = pytest.importorskip("torch")
+
+LEFT, RIGHT = SENTENCES[:6], [*SENTENCES[:3], *SENTENCES[5:8]]
+LABELS = [1, 1, 1, 0, 0, 0]
+
+
+@pytest.fixture(scope="module", params=["roberta", "llama"])
+def encoder(request, tmp_path_factory):
+    return Pooled(str(tiny_folder(request.param, tmp_path_factory.mktemp("tuning") / request.param)), dtype="float32", device="cpu")
+
+
+def words(text):
+    starts = [i for i, c in enumerate(text) if c != " " and (i == 0 or text[i - 1] == " ")]
+    return [(i, i + len(text[i:].split(" ")[0])) for i in starts]
+
+
+def test_the_first_step_of_pairs_is_that_of_the_formulae(encoder, monkeypatch):
+    """Batch statistics, a classifier of zeros: its first gradient is the mean of (1/2 - y) times feature times 1,000, followed by Adam."""
+    monkeypatch.setattr("adapters._tuning.PAIRS", PAIRS.__class__(0.1, 6, PAIRS.betas, PAIRS.eps, falling=False, clip=0.0, dropout=0.0))
+    pairs = list(zip(LEFT, RIGHT, strict=True))
+    before = encoder.encode(LEFT)
+    score = encoder.tune_pairs(pairs, LABELS, layers=(-2, -1), epochs=0, seed=0)
+    assert score(pairs).tolist() == [0.0] * 6  # nothing learnt: a classifier of zeros
+    features = np.stack([bertscore(*(encoder.encode_tokens(side, layer=k) for side in (LEFT, RIGHT))) for k in (-2, -1)], 1)
+    scaled = (features - features.mean(0)) / features.std(0)
+    gradient = 1000 * ((0.5 - np.array(LABELS))[:, None] * scaled).mean(0)
+    found = encoder.tune_pairs(pairs, LABELS, layers=(-2, -1), epochs=1, seed=0)(pairs)
+    assert np.isfinite(found).all()
+    assert (np.sign(gradient) == -1).all()  # like pairs are alike: one step makes both weights positive
+    assert (found[:3] > 0).all()
+    np.testing.assert_array_equal(encoder.encode(LEFT), before)  # the encoder itself stays as it is
+
+
+def test_pairs_are_learnt_and_a_seed_repeats(encoder):
+    pairs = list(zip(LEFT, RIGHT, strict=True))
+    found, again = (encoder.tune_pairs(pairs, LABELS, layers=(-2, -1), epochs=3, seed=4)(pairs) for _ in range(2))
+    assert ((found > 0) == np.array(LABELS)).all()
+    np.testing.assert_array_equal(found, again)
+
+
+def test_classes_of_words_are_learnt_at_their_first_tokens(encoder, monkeypatch):
+    monkeypatch.setattr("adapters._tuning.TAGS", TAGS.__class__(5e-3, 4, dropout=0.0, attention_dropout=0.0))
+    texts = [" ".join(text.split()) for text in SENTENCES[:6]]
+    marked = [Marked(text, words(text), [int(text[a].isupper()) for a, _ in words(text)]) for text in texts]
+    before = encoder.encode(texts)
+    mark = encoder.tune_classes(marked, classes=2, start=None, epochs=40, seed=0)
+    found = mark([Marked(one.text, one.spans) for one in marked])
+    assert np.mean([(got == np.array(one.classes)).mean() for got, one in zip(found, marked, strict=True)]) > 0.95
+    np.testing.assert_array_equal(encoder.encode(texts), before)
+
+
+def test_a_classifier_that_is_not_trained_gives_the_classes_of_its_start(encoder):
+    text = " ".join(SENTENCES[0].split())
+    start = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
+    (found,) = encoder.tune_classes([Marked(text, words(text), [0] * len(words(text)))], classes=3, start=start, epochs=0, seed=0)(
+        [Marked(text, words(text))]
+    )
+    tokens = encoder.encode_tokens([text])[0]
+    first = [int(np.flatnonzero((tokens.spans[:, 1] > a) & (tokens.spans[:, 0] < b))[0]) for a, b in words(text)]
+    assert found.tolist() == (tokens.states[first] @ start.T).argmax(1).tolist()
+
+
+def test_what_cannot_be_trained_on_is_a_one_line_error(encoder):
+    assert isinstance(encoder, TunableEncoder)
+    with pytest.raises(UsageError, match="pairs"):
+        encoder.tune_pairs([], [], layers=(-1,), epochs=1, seed=0)
+    with pytest.raises(UsageError, match="shape"):
+        encoder.tune_classes([Marked("a", [(0, 1)], [0])], classes=2, start=np.zeros((2, 5), np.float32), epochs=1, seed=0)
+    with pytest.raises(EncodingError, match="not finite"):
+        encoder.tune_classes([Marked("a", [(0, 1)], [0])], classes=2, start=np.full((2, 32), np.nan, np.float32), epochs=1, seed=0)
