@@ -86,11 +86,12 @@ def spectrum(pairs: Pairs) -> Drawing:
     axes[0].xaxis.set_major_formatter("{x:g}")
     axes[0].set(xlabel="principal directions", ylabel="share of the variance", ylim=(0, 1.02))
     if memories:
-        bars = axes[1].bar([shortened(label) for label in memories], list(memories.values()), width=0.5, color=COLORS[0])
+        colors = [_line(shown.index(label))["color"] for label in memories]
+        bars = axes[1].bar(range(len(memories)), list(memories.values()), width=0.5, color=colors)
         for bar, (label, value) in zip(bars, memories.items(), strict=True):
             told(bar, f"{named(cells, label)}: mean correlation {value:.3f}")
         axes[1].bar_label(bars, fmt="{:.2f}", fontsize=8)
-        axes[1].set(ylim=(min(0.0, *memories.values(), 0.0), 1.02))
+        axes[1].set(ylim=(min(0.0, *memories.values()), 1.02), xlim=(-0.6, max(len(memories), 4) - 0.4), xticks=[])
     _name_curves(figure, [named(cells, label) for label in shown])
     about = "The sooner a curve reaches 1, the fewer directions carry the embeddings; memory vectors that correlate fully say all the same."
     return Drawing(name, title, about, figure)
