@@ -40,7 +40,7 @@ class Backbone:
         source: ``PACKAGED``, a folder (of a whole model, or of low-rank weights in peft's layout that name what they change), or
             a hub id with an optional ``@revision``.
         attention: "bidirectional" lets the tokens of a causal model see all others.
-        head: "lm" keeps the language modelling head, masked or causal.
+        head: "lm" keeps the language modelling head: masked, causal, or that of a model with encoder and decoder.
         dtype: "auto" is bfloat16 where the device computes in it natively, else float32.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
     """
@@ -139,6 +139,11 @@ class Network:
     dim: int
     pad_id: int
 
+    @property
+    def seq2seq(self) -> bool:
+        """Whether an encoder reads and a decoder writes; of such a model only generating is supported."""
+        return bool(self.model.config.is_encoder_decoder)
+
     def hidden_states(self, ids: "Tensor", mask: "Tensor", layer: int = -1, *, positions: "Tensor | None" = None) -> "Tensor":
         """Return token states (b, t, dim) in the network's number type.
 
@@ -228,8 +233,8 @@ def _loaded(backbone: Backbone, _digest: str) -> Network:
         decoder=decoder,
         causal=decoder and not bidirectional,
         max_length=min(_positions(model), tokenizer.model_max_length),
-        layers=sizes["num_hidden_layers"],
-        dim=sizes.get("word_embed_proj_dim") or sizes["hidden_size"],
+        layers=int(model.config.num_hidden_layers),
+        dim=int(sizes.get("word_embed_proj_dim") or model.config.hidden_size),
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
     )
 
@@ -260,6 +265,8 @@ def _auto(config: "PretrainedConfig", head: Head) -> Any:  # noqa: ANN401 - one 
 
     if head == "none":
         return transformers.AutoModel
+    if config.is_encoder_decoder:
+        return transformers.AutoModelForSeq2SeqLM
     masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
     return transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
 

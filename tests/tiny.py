@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from adapters._backbone import quiet
 
-Kind = Literal["llama", "opt", "bert", "roberta", "mpnet", "modernbert"]
+Kind = Literal["llama", "opt", "bert", "roberta", "mpnet", "modernbert", "bart"]
 DECODERS: tuple[Kind, ...] = ("llama", "opt")
 KINDS: tuple[Kind, ...] = (*DECODERS, "bert", "roberta", "mpnet", "modernbert")
 
@@ -35,6 +35,7 @@ _SPECIALS: dict[Kind, dict[str, str]] = {
         "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "[UNK]",
         "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>",
     },
+    "bart": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
     "modernbert": {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"},
 }  # fmt: skip
 _ADDED = {
@@ -42,6 +43,7 @@ _ADDED = {
     "bert": ("[SEP]", "[CLS]"),
     "roberta": ("</s>", "<s>"),
     "mpnet": ("</s>", "<s>"),
+    "bart": ("</s>", "<s>"),
     "modernbert": ("[SEP]", "[CLS]"),
 }
 
@@ -50,7 +52,7 @@ def tiny_folder(kind: Kind, path: Path, *, seed: int = 0, head: bool = False, ex
     """Write a tiny random model with a real fast tokenizer, as ``save_pretrained`` would, and return its folder.
 
     Args:
-        kind: The architecture; hidden size 32, 3 layers, at most 128 positions.
+        kind: The architecture ("bart" writes only, with its head); hidden size 32, 3 layers, at most 128 positions.
         path: The folder, made when needed.
         seed: Of the weights; global random state stays as it is.
         head: Whether the checkpoint has its language modelling head (causal or masked).
@@ -124,12 +126,20 @@ def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> An
         "bert": wide,
         "roberta": wide | ends | {"max_position_embeddings": 130, "type_vocab_size": 1},
         "mpnet": wide | ends | {"max_position_embeddings": 130},
+        "bart": ends | {
+            "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.2, "decoder_start_token_id": tokenizer.eos_token_id,
+            "forced_eos_token_id": None,
+        },
         "modernbert": wide | ends | {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id},
     }  # fmt: skip
-    if kind == "opt":
+    if kind in {"opt", "bart"}:
         del sizes["initializer_range"]
+    if kind == "bart":
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
+            del sizes[name]
     made = transformers.AutoConfig.for_model(kind, **(sizes | own[kind] | config))
     if not head:
         return transformers.AutoModel.from_config(made)
-    auto = transformers.AutoModelForCausalLM if kind in DECODERS else transformers.AutoModelForMaskedLM
-    return auto.from_config(made)
+    autos = {"bart": transformers.AutoModelForSeq2SeqLM, **dict.fromkeys(DECODERS, transformers.AutoModelForCausalLM)}
+    return autos.get(kind, transformers.AutoModelForMaskedLM).from_config(made)

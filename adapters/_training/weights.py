@@ -22,6 +22,8 @@ _TARGETS = {
     "roberta": ("query", "value", "dense"),
     "mpnet": ("q", "v", "o", "dense"),
     "modernbert": ("Wqkv", "Wo", "Wi"),
+    "bart": ("q_proj", "v_proj", "out_proj", "fc1", "fc2"),
+    "t5": ("q", "v", "o", "wi", "wi_0", "wi_1", "wo"),
 }
 """Linear layers of each architecture that get low-rank weights; for Llama, LLM2Comp's choice, taken for every method."""
 

@@ -1,7 +1,8 @@
 """Stage 1 of QuIP: a language model learns to write an answer and a question from a passage, and then writes questions.
 
 Jia, Lewis, Zettlemoyer (Findings of ACL 2022), section 3: answer, separator and question are generated from the passage, by
-nucleus sampling with p = 0.6, and nothing is filtered. The paper's generator is BART-large; here it is a decoder.
+nucleus sampling with p = 0.6, and nothing is filtered. The paper's generator is BART-large; here it is a decoder, or a model that reads
+with an encoder and writes with a decoder, as BART does, where one is named.
 """
 
 import json
@@ -17,9 +18,10 @@ import numpy as np
 from adapters._backbone import Network
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, portions
-from adapters._training.loop import Training
+from adapters._training.loop import Training, seeded
 from adapters.quip.passages import Passage, Question
 from adapters.quip.stages import Note, Packed, collated, states_of
+from bench.encoder import digest
 from bench.recipe import Progress
 
 if TYPE_CHECKING:
@@ -66,10 +68,14 @@ def targets(network: Network, passages: Sequence[Passage], *, limit: int) -> lis
     heads = prompt_ids(network, [p.text for p in asked], limit=limit)
     made = []
     for passage, common in zip(asked, heads, strict=True):
-        texts = [f" {passage.text[q.start : q.end]}{SEPARATOR} {q.text}" for q in passage.questions if _short(q)]
+        texts = _asked(passage)
         own = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
         made += [_target(common, own)] if sharing else [_target(common, [ids]) for ids in own]
     return made
+
+
+def _asked(passage: Passage) -> list[str]:
+    return [f" {passage.text[q.start : q.end]}{SEPARATOR} {q.text}" for q in passage.questions if _short(q)]
 
 
 def _short(question: Question) -> bool:
@@ -89,8 +95,11 @@ def _target(common: list[int], own: Sequence[list[int]]) -> Target:
 
 
 def prompt_ids(network: Network, texts: Sequence[str], *, limit: int) -> list[list[int]]:
-    """Return the ids of passages, cut at ``limit``, with what asks for an answer and a question."""
+    """Return the ids of passages, cut at ``limit``, with what asks a decoder for an answer and a question."""
     tokenizer = network.tokenizer
+    if network.seq2seq:
+        room = limit + tokenizer.num_special_tokens_to_add()
+        return [list(ids) for ids in tokenizer(list(texts), truncation=True, max_length=room)["input_ids"]] if texts else []
     ask = tokenizer(ASK, add_special_tokens=False)["input_ids"]
     encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
     start = [tokenizer.bos_token_id] if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else []
@@ -126,13 +135,59 @@ class Writing:
         return cross_entropy(logits.float(), wanted, reduction="sum") / predicted, Spent(trained=int(ends[-1]))
 
 
+class Translated(NamedTuple):
+    """What an encoder reads, and what its decoder writes."""
+
+    read: list[int]
+    written: list[int]
+
+
+def translations(network: Network, passages: Sequence[Passage], *, limit: int) -> list[Translated]:
+    """Return the training rows of a model with encoder and decoder; arguments as for ``targets``."""
+    asked = [p for p in passages if any(_short(q) for q in p.questions)]
+    heads = prompt_ids(network, [p.text for p in asked], limit=limit)
+    texts = [(head, text.strip()) for passage, head in zip(asked, heads, strict=True) for text in _asked(passage)]
+    if not texts:
+        return []
+    own = network.tokenizer(text_target=[text for _, text in texts], verbose=False)["input_ids"]
+    return [Translated(head, list(ids)) for (head, _), ids in zip(texts, own, strict=True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Translating:
+    """As ``Writing``, of a model with encoder and decoder."""
+
+    network: Network
+    rows: Sequence[Translated]
+    positions: int
+
+    def parts(self, batch: Sequence[int]) -> list[tuple[list[Translated], int]]:
+        """Cut a batch into portions of at most ``positions`` positions, each with the number of tokens of the whole batch."""
+        rows = [self.rows[i] for i in batch]
+        written = sum(len(row.written) for row in rows)
+        return [([rows[k] for k in some], written) for some in portions([len(row.read) + len(row.written) for row in rows], self.positions)]
+
+    def loss(self, part: tuple[list[Translated], int]) -> "tuple[Tensor, Spent]":
+        """Return the portion's share of the batch's loss."""
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        rows, written = part
+        ids, mask = collated([Packed(row.read, [1] * len(row.read)) for row in rows], self.network)
+        width = max(len(row.written) for row in rows)
+        labels = torch.tensor([row.written + [-100] * (width - len(row.written)) for row in rows], device=ids.device)
+        logits = self.network.model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).logits
+        loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum", ignore_index=-100)
+        return loss / written, Spent(trained=sum(len(row.read) + len(row.written) for row in rows))
+
+
 def written(
     network: Network, passages: Sequence[str], path: Path, training: Training, progress: Progress
 ) -> tuple[list[list[Question]], dict[str, Any]]:
     """Return the questions a generator writes for each passage, and what that took; go on where an earlier call was killed.
 
     Args:
-        network: A decoder with its language-model head, tuned.
+        network: With its language-model head, tuned.
         passages: The texts.
         path: File of JSON lines that grows by one batch of passages at a time.
         training: Says how many ``questions`` a passage gets, their ``top_p``, the most tokens of a passage and the seed.
@@ -185,7 +240,7 @@ def _kept_lines(path: Path) -> list[dict[str, Any]]:
 def _parsed(passage: str, texts: Sequence[str]) -> Iterator[Question]:
     """Yield the questions of what was written, with the place of the answer where the passage has it; not those without a question."""
     for text in texts:
-        answer, separator, question = text.partition(SEPARATOR)
+        answer, separator, question = text.partition(SEPARATOR.strip())
         if separator and question.strip():
             start = passage.find(answer.strip()) if answer.strip() else -1
             yield Question(" ".join(question.split()), start, start + len(answer.strip()) if start >= 0 else -1)
@@ -197,15 +252,17 @@ def sampled(
     """Return samples of each prompt's continuation, as token ids without the end.
 
     Args:
-        network: A decoder with its language-model head.
+        network: With its language-model head.
         prompts: Token ids; a prompt is computed once for all of its samples.
-        numbers: Of the prompts: with the seed they decide the random numbers, whatever else is in the batch.
+        numbers: Of the prompts: with the seed they decide the random numbers, whatever else is in a decoder's batch.
         samples: Continuations of each prompt.
         top_p: The nucleus: the fewest tokens that together are at least so likely.
         seed: Of the drawing.
     """
     import torch
 
+    if network.seq2seq:
+        return _translated(network, prompts, samples=samples, top_p=top_p, seed=int(digest([seed, *numbers])[:15], 16))
     device, head = network.device, network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
     draws = [np.random.default_rng([seed, n]).random((samples, NEW_TOKENS), np.float32) for n in numbers]
     chance = torch.from_numpy(np.concatenate(draws)).to(device)
@@ -237,6 +294,25 @@ def sampled(
                 input_ids=token[:, None], attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
             )
             last = out.last_hidden_state[:, -1]
+    return [made[i : i + samples] for i in range(0, len(made), samples)]
+
+
+def _translated(network: Network, prompts: Sequence[list[int]], *, samples: int, top_p: float, seed: int) -> list[list[list[int]]]:
+    import torch
+    from transformers import GenerationConfig
+
+    config, tokenizer = network.model.config, network.tokenizer
+    settings = GenerationConfig(  # type: ignore[no-untyped-call]
+        do_sample=True, top_p=top_p, top_k=0, num_return_sequences=samples, max_new_tokens=NEW_TOKENS, pad_token_id=network.pad_id,
+        eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=config.decoder_start_token_id,
+    )  # fmt: skip
+    ids, mask = collated([Packed(p, [1] * len(p)) for p in prompts], network)
+    with seeded(seed, network.device), torch.inference_mode():
+        drawn = network.model.generate(  # type: ignore[operator]  # a method, whatever torch's stub says
+            input_ids=ids, attention_mask=mask, generation_config=settings
+        )
+    special = set(tokenizer.all_special_ids)
+    made = [[int(i) for i in row[1:] if int(i) not in special] for row in drawn.tolist()]
     return [made[i : i + samples] for i in range(0, len(made), samples)]
 
 

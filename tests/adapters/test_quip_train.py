@@ -17,7 +17,7 @@ from adapters._sharing import shareable
 from adapters.quip.answering import answered
 from adapters.quip.biencoder import Group, Pointing, folded, hard
 from adapters.quip.encoder import QuIP, head
-from adapters.quip.generator import ASK, SEPARATOR, Writing, nucleus, prompt_ids, sampled, targets, written
+from adapters.quip.generator import ASK, SEPARATOR, Translating, Writing, nucleus, prompt_ids, sampled, targets, translations, written
 from adapters.quip.passages import Passage, Question
 from adapters.quip.selection import selected
 from adapters.quip.teacher import Finding, Labels, likeliest, pair, predicted
@@ -284,6 +284,37 @@ def test_all_stages_make_an_encoder_that_answers_and_keeps_the_contract(kind, tm
     assert encoder.card().trained
     assert encoder.card().training_tokens == card["trained_tokens"]
     assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_generator_may_read_with_an_encoder_and_write_with_a_decoder(tmp_path, questions, lora):
+    generator = str(tiny_folder("bart", tmp_path / "bart", head=True))
+    card = trained(tmp_path / "out", recipe(questions, tmp_path, generator=generator, generator_share=8.0, lora=lora), budget=6_000)
+    losses = card["stages"]["generator"]
+    assert losses["positions"] > 45_000
+    if not lora:
+        assert card["stages"]["questions"]["questions"] > 10  # the tiny generator has learnt the form
+
+
+def test_the_loss_of_a_generator_with_encoder_and_decoder_is_that_of_transformers(tmp_path):
+    network = Backbone(str(tiny_folder("bart", tmp_path / "bart", head=True)), head="lm", dtype="float32", device="cpu").load()
+    assert network.seq2seq
+    passages = [Passage("The cat sat on the mat.", (Question("Who sat?", 0, 7), Question("Where?", 11, 22))), Passage("Rain.")]
+    rows = translations(network, passages, limit=4)
+    texts = [network.tokenizer.decode(row.written, skip_special_tokens=True) for row in rows]
+    assert texts == ["The cat\nQuestion: Who sat?", "on the mat\nQuestion: Where?"]
+    assert [len(row.read) for row in rows] == [6, 6]  # four tokens between the special ones
+    expected = sum(
+        float(network.model(input_ids=torch.tensor([row.read]), labels=torch.tensor([row.written])).loss) * len(row.written) for row in rows
+    )
+    for positions in (1_000, 1):
+        objective = Translating(network, rows, positions)
+        found = sum(float(objective.loss(part)[0]) for part in objective.parts([0, 1]))
+        assert found == pytest.approx(expected / sum(len(row.written) for row in rows), rel=1e-5)
+    drawn = sampled(network, [row.read for row in rows], [0, 1], samples=3, top_p=0.9, seed=1)
+    assert drawn == sampled(network, [row.read for row in rows], [0, 1], samples=3, top_p=0.9, seed=1)
+    assert drawn != sampled(network, [row.read for row in rows], [0, 1], samples=3, top_p=0.9, seed=2)
+    assert [len(some) for some in drawn] == [3, 3]
 
 
 def test_low_rank_weights_carry_the_runs_of_words_they_were_trained_on(tmp_path, questions):
