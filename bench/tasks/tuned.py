@@ -37,8 +37,9 @@ class StartedNER(NER):
 
     @property
     def readout(self) -> str:
-        """Which vectors are read."""
-        return ("tuned" if self.epochs else "tokens") + (" from questions" if self.initial == "question" else "")
+        """Which vectors are read, with the layer where it is not the last one."""
+        read = "tuned" if self.epochs else "tokens"
+        return read + (f"@{self.layer}" if self.layer != -1 else "") + (" from questions" if self.initial == "question" else "")
 
     @property
     def needs(self) -> type[Encoder]:  # type: ignore[override]
