@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -73,7 +74,7 @@ def write_card(
         "device": network.device,
         "processor": _processor(),
         "dtype": network.dtype,
-        "command": " ".join(["bench", *sys.argv[1:]]),
+        "command": command_of(sys.argv[1:]),
         "created": datetime.now(UTC).date().isoformat(),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
         "data": [asdict(material) for material in data],
@@ -81,6 +82,13 @@ def write_card(
         "loss": fitted.thinned(),
     }
     write_whole(folder / CARD, (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def command_of(words: Sequence[str]) -> str:
+    """Return the command line without the folders it names: where data and checkpoint lie on this machine says nothing to a reader."""
+    line = iter(words)
+    kept = [word for word in line if not (word in {"--out", "--data"} and next(line, ""))]
+    return shlex.join(["bench", *(word for word in kept if not word.startswith(("--out=", "--data=")))])
 
 
 def _processor() -> str:

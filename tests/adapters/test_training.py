@@ -1,6 +1,7 @@
 """What the recipes share: the budget, what is trained, and a loop that a kill cannot set back."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from adapters._backbone import Backbone
 from adapters._training.budget import Spent, batches, portions
+from adapters._training.card import command_of
 from adapters._training.loop import Fitted, Optimisation, Selection, Training, fit
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from bench.errors import EncodingError, UsageError
@@ -195,3 +197,10 @@ def test_a_curve_is_thinned_to_means():
     curve = Fitted(Spent(10, 0), 1.0, [(i, float(i)) for i in range(1, 11)]).thinned(5)
     assert curve == [[2, 1.5], [4, 3.5], [6, 5.5], [8, 7.5], [10, 9.5]]
     assert json.loads(json.dumps(curve)) == curve
+
+
+@given(st.permutations([["--out", "/home/me/x"], ["--data=/y"], ["--set", "lr=1e-3"], ["--vary", "k=1,2"]]))
+def test_a_card_tells_the_command_without_the_machine_s_folders(parts):
+    told = shlex.split(command_of(["train", "dino", "--budget", "S", *(word for part in parts for word in part)]))
+    assert told[:5] == ["bench", "train", "dino", "--budget", "S"]
+    assert sorted(told[5:]) == ["--set", "--vary", "k=1,2", "lr=1e-3"]
