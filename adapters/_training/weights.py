@@ -98,7 +98,7 @@ def unfrozen(network: Network) -> Network:
 
 
 def _training(network: Network) -> Network:
-    """Set a network to train; on a CPU without fused attention, whose backward pass is slow there: it took a sixth of a step."""
+    """Set a network to train; on a CPU without fused attention, whose backward pass is slow there."""
     if network.device == "cpu":
         network.model.set_attn_implementation("eager")
     network.model.train()

@@ -82,10 +82,10 @@ class DINO(NetworkEncoder):
         Raises:
             Unavailable: The backbone is no decoder.
         """
-        network = replace(self.backbone().base(), attention="native", head="lm").load()
-        if not network.decoder:
+        base = replace(self.backbone().base(), attention="native")
+        if not base.load().decoder:
             raise Unavailable(f"{self.checkpoint!r} has no causal language model to ask: give a decoder's checkpoint")
-        return log_probabilities(network, texts, prompt, words, limit=self.max_length, budget=self.budget)
+        return log_probabilities(replace(base, head="lm").load(), texts, prompt, words, limit=self.max_length, budget=self.budget)
 
     def card(self) -> Card:
         """Return the card of the transformer, trained where the checkpoint is a folder."""

@@ -148,7 +148,7 @@ class Recipe:
             return out
         kept, spearman = max(fitted.scores, key=lambda scored: (scored[1], scored[0]))
         more = {
-            "stages": made.stages,
+            "stages": made.stages | {"choosing weights": {"inference_tokens": fitted.spent.inference}},
             "pairs": made.counts | {"trained on": len({i for batch in plan for i in batch}), "held out": len(dev)},
             "dev": "Spearman of cosine on generated pairs of a tenth of the first texts, which chose the step that is kept",
             "dev_spearman": round(spearman, 4),

@@ -377,6 +377,9 @@ def test_killed_at_any_stage_it_goes_on_to_the_same_weights(tmp_path, questions,
 
 def test_stages_of_other_settings_are_refused(tmp_path, questions):
     trained(tmp_path / "out", recipe(questions, tmp_path), budget=6_000)
+    with pytest.raises(UsageError, match="another recipe"):
+        trained(tmp_path / "out", recipe(questions, tmp_path, questions=2), budget=6_000)
+    (tmp_path / "out" / "card.json").unlink()
     with pytest.raises(UsageError, match="other settings"):
         trained(tmp_path / "out", recipe(questions, tmp_path, questions=2), budget=6_000)
 
@@ -402,7 +405,7 @@ def test_settings_that_make_no_sense_are_one_line_errors(tmp_path, questions):
         trained(tmp_path / "out", recipe(tmp_path / "plain.txt", tmp_path))
     with pytest.raises(DataError, match="got none"):
         trained(tmp_path / "out", recipe(tmp_path / "plain.txt", tmp_path, human=1.0))
-    with pytest.raises(UsageError, match="is a decoder"):
+    with pytest.raises(UsageError, match="has a decoder"):
         trained(tmp_path / "out", recipe(questions, tmp_path, generator=str(tiny_folder("roberta", tmp_path / "masked", head=True))))
 
 

@@ -18,6 +18,8 @@ from tests.tiny import KINDS, tiny_folder
 
 torch = pytest.importorskip("torch")
 
+CLOSE = {"atol": 1e-5, "rtol": 1e-4}  # attention is computed in another order in training
+
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
 
@@ -53,7 +55,7 @@ def test_low_rank_weights_change_nothing_at_first_and_alone_are_trained(kind, tm
     network = Lora().attached(base, seed=0)
     network.model.eval()
     ids, mask = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
-    assert torch.equal(network.hidden_states(ids, mask), base.hidden_states(ids, mask))
+    torch.testing.assert_close(network.hidden_states(ids, mask), base.hidden_states(ids, mask), **CLOSE)
     assert trained(network)
     assert all("lora_" in name and weight.dtype == torch.float32 for name, weight in trained(network).items())
     assert not any("head" in name or "cls" in name or "pooler" in name for name in trained(network))
@@ -101,8 +103,8 @@ def test_whole_weights_are_saved_as_an_ordinary_folder(tmp_path):
     again = Backbone(str(tmp_path / "made"), head="lm", dtype="float32", device="cpu").load()
     ids, mask = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
     network.model.eval()
-    assert torch.equal(again.hidden_states(ids, mask), network.hidden_states(ids, mask))
-    assert not torch.equal(again.hidden_states(ids, mask), base.hidden_states(ids, mask))
+    torch.testing.assert_close(again.hidden_states(ids, mask), network.hidden_states(ids, mask), **CLOSE)
+    assert not torch.allclose(again.hidden_states(ids, mask), base.hidden_states(ids, mask), atol=1e-3)
 
 
 class Slope:

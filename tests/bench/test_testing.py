@@ -55,6 +55,10 @@ class Sound:
         scores = (vectors - origin) @ np.stack([_word(word) for word in ("cat", "dog", "rain")]).T
         return [[("cat", "dog", "rain")[i] for i in (-row).argsort()][:n] for row in scores]
 
+    def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> np.ndarray:
+        products = self.encode([text + prompt for text in texts]) @ np.stack([_word(word) for word in words]).T
+        return (products - np.logaddexp.reduce(products, axis=1, keepdims=True)).astype(np.float32)
+
     def _states(self, text: str) -> TokenStates:
         matches = list(re.finditer(r"\S+", text))[: self.words]
         spans = np.array([(0, 0), *(match.span() for match in matches)], np.int32)
@@ -276,6 +280,16 @@ class ReadsWordsTwice(Sound):
         return [["word"] * n for _ in vectors]
 
 
+class ScoresThatAreNoLogarithms(Sound):
+    def score_words(self, texts, *, prompt, words):
+        return np.exp(super().score_words(texts, prompt=prompt, words=words))
+
+
+class ScoresByCompany(Sound):
+    def score_words(self, texts, *, prompt, words):
+        return super().score_words(texts, prompt=prompt, words=words) - np.float32(len(texts))
+
+
 FAULTS = {
     HalfPrecision: "shape",
     DropsEmptyTexts: "shape",
@@ -308,6 +322,8 @@ FAULTS = {
     AnswersOnLines: "answers",
     AnswersByChance: "answers",
     ReadsWordsTwice: "words",
+    ScoresThatAreNoLogarithms: "prompted",
+    ScoresByCompany: "prompted",
 }
 
 
@@ -325,7 +341,9 @@ def test_rules_about_what_an_encoder_does_not_offer_are_skipped():
         def encode(self, texts, *, instruction=""):
             return OnlyEncodes().encode(texts, instruction=instruction)
 
-    assert {o.name for o in run_checks(Plain()) if o.status == "skipped"} == {"streaming", "tokens", "questions", "answers", "words"}
+    assert {o.name for o in run_checks(Plain()) if o.status == "skipped"} == {
+        *("streaming", "tokens", "questions", "answers", "words", "prompted"),
+    }
     check_encoder(Plain())
 
 
