@@ -126,6 +126,7 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 app.command(
     epilog="Examples:\n\n`bench train inbedder --budget S`\n\n`bench train inbedder --budget 20000 --set lr=5e-4 --out try`\n\n"
+    "`bench train dino --budget 100000 --vary decay=0,200 --vary smoothing=0`\n\n"
     "`accelerate launch -m bench train inbedder --budget L`"
 )(train)
 
