@@ -43,14 +43,16 @@ class Objective(Protocol[Part]):
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the weights that a training goes through are kept: those with the best score.
+    """Which of the weights that a training goes through are kept: those with the best score, of equally good ones the last.
 
     Attributes:
         score: Scores the weights as they are now, higher is better, and says what that took.
+        noise: Scores that differ by less count as equal.
         every: Steps between two scores; the last weights are scored too.
     """
 
     score: "Callable[[], tuple[float, Spent]]"
+    noise: float = 0.0
     every: int = 100
 
 
@@ -108,12 +110,14 @@ class Fitted:
         seconds: Time in the loop, without the time a killed process was away.
         curve: (token positions trained, loss) after each step.
         scores: (step, score) wherever the weights were scored.
+        kept: The step whose weights were kept, where some were scored; else 0, for the last.
     """
 
     spent: Spent
     seconds: float
     curve: Sequence[tuple[int, float]]
     scores: Sequence[tuple[int, float]] = ()
+    kept: int = 0
 
     def thinned(self, points: int = 100) -> list[list[float]]:
         """Return the curve as at most so many means of neighbouring steps."""
@@ -176,7 +180,7 @@ def fit(  # noqa: PLR0913 - all but the first four by name
         optimizer.zero_grad()
         done.add(loss, spent)
         if selection and (done.steps % selection.every == 0 or done.steps == len(batches)):
-            done.scored(*selection.score(), weights)
+            done.scored(*selection.score(), selection.noise, weights)
         done.seconds = time.perf_counter() - start
         due = done.steps in {1, len(batches)} or time.perf_counter() - saved > _SAVE_SECONDS  # a full disk is met at once, not after hours
         if processes.is_main_process and due:
@@ -185,7 +189,7 @@ def fit(  # noqa: PLR0913 - all but the first four by name
             log.info("%s: step %d of %d, %d tokens, loss %.3f", training.method, done.steps, len(batches), done.spent.trained, loss)
     done.restore_best(weights)
     progress(f"{training.method}: trained", len(batches), len(batches))
-    return Fitted(done.spent, done.seconds, tuple(done.curve), tuple(done.scores))
+    return Fitted(done.spent, done.seconds, tuple(done.curve), tuple(done.scores), done.kept)
 
 
 def main_process() -> bool:
@@ -255,16 +259,18 @@ class _Done:
         self.curve: list[tuple[int, float]] = []
         self.scores: list[tuple[int, float]] = []
         self.best: dict[str, Tensor] = {}
+        self.kept = 0
 
     def add(self, loss: float, spent: Spent) -> None:
         self.steps += 1
         self.spent += spent
         self.curve.append((self.spent.trained, loss))
 
-    def scored(self, score: float, spent: Spent, weights: "Mapping[str, Tensor]") -> None:
-        """Note the score of the weights, and keep them where none was better."""
-        if all(score >= earlier for _, earlier in self.scores):
+    def scored(self, score: float, spent: Spent, noise: float, weights: "Mapping[str, Tensor]") -> None:
+        """Note the score of the weights, and keep them where none was better by more than noise."""
+        if all(score >= earlier - noise for _, earlier in self.scores):
             self.best = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+            self.kept = self.steps
         self.scores.append((self.steps, score))
         self.spent += spent
 
@@ -295,7 +301,7 @@ class _Done:
         done.steps, done.spent, done.seconds = kept["steps"], Spent(*kept["spent"]), kept["seconds"]
         done.curve = [(int(tokens), float(loss)) for tokens, loss in kept["curve"]]
         done.scores = [(int(step), float(score)) for step, score in kept.get("scores", ())]
-        done.best = kept.get("best", {})
+        done.best, done.kept = kept.get("best", {}), kept.get("kept", 0)
         return done
 
     def write(self, path: Path, mark: str, weights: "Mapping[str, Tensor]", optimizer: Any, scheduler: Any) -> None:  # noqa: ANN401
@@ -306,7 +312,7 @@ class _Done:
             "mark": mark, "weights": {name: weight.detach().cpu() for name, weight in weights.items()},
             "optimizer": optimizer.state_dict(), "scheduler": {**schedule, "lr_lambdas": [None]},
             "steps": self.steps, "spent": [self.spent.trained, self.spent.inference], "seconds": self.seconds, "curve": self.curve,
-            "scores": self.scores, "best": self.best,
+            "scores": self.scores, "best": self.best, "kept": self.kept,
         }  # fmt: skip
         buffer = io.BytesIO()
         torch.save(kept, buffer)

@@ -85,7 +85,7 @@ class Recipe:
 
     Source:
         Defaults of generating, cleaning and training: the released code, unless said otherwise; as there, every 100 steps are scored
-        on a tenth of the generated pairs, and the best weights are kept.
+        on a tenth of the generated pairs, and the best weights are kept; of those within a standard error of them, the last.
     """
 
     backbone: str = PACKAGED
@@ -142,18 +142,17 @@ class Recipe:
             state=out / "state.pt",
             training=training,
             progress=progress,
-            selection=Selection(lambda: agreement(network, dev)),
+            selection=Selection(lambda: agreement(network, dev), noise=len(dev) ** -0.5 / 2 if dev else 0.0),
         )
         if not main_process():
             return out
-        kept, spearman = max(fitted.scores, key=lambda scored: (scored[1], scored[0]))
         more = {
             "stages": made.stages | {"choosing weights": {"inference_tokens": fitted.spent.inference}},
             "pairs": made.counts | {"trained on": len({i for batch in plan for i in batch}), "held out": len(dev)},
-            "dev": "Spearman of cosine on generated pairs of a tenth of the first texts, which chose the step that is kept",
-            "dev_spearman": round(spearman, 4),
+            "dev": "Spearman of cosine on generated pairs of a tenth of the first texts; kept is the last step that none beats clearly",
+            "dev_spearman": round(dict(fitted.scores)[fitted.kept], 4),
             "dev_curve": [[step, round(score, 4)] for step, score in fitted.scores],
-            "kept_step": kept,
+            "kept_step": fitted.kept,
         }
         if self.lora:
             Lora().save(network, out, self.backbone)

@@ -129,9 +129,9 @@ def descend(tmp_path):
     network = Backbone(str(tiny_folder("llama", tmp_path / "base")), dtype="float32", device="cpu").load()
     plan = [[i % 7, (i + 3) % 7, 5] for i in range(30)]
 
-    def run(name, *, stop=None, seed=1, lr=0.15, start=0.0, wanted=None):
+    def run(name, *, stop=None, seed=1, lr=0.15, start=0.0, wanted=None, noise=0.0):
         weight = torch.tensor([start], requires_grad=True)
-        chosen = Selection(lambda: (-abs(float(weight.detach()) - wanted), Spent(inference=1)), every=4) if wanted is not None else None
+        chosen = Selection(lambda: (-abs(float(weight.detach()) - wanted), Spent(inference=1)), noise, 4) if wanted is not None else None
         training = Training("slope", {"lr": lr}, 90, seed)
         fitted = fit(
             {"weight": weight}, plan, Slope(weight, stop), Optimisation(lr), network=network, state=tmp_path / name, training=training,
@@ -174,7 +174,16 @@ def test_the_best_weights_are_kept_where_they_are_scored_also_after_a_kill(desce
     with pytest.raises(KeyboardInterrupt):
         descend("broken.pt", stop=50, wanted=1.0)
     ended, resumed = descend("broken.pt", wanted=1.0)
-    assert (ended, resumed.scores) == (weight, fitted.scores)
+    assert (ended, resumed.scores, resumed.kept) == (weight, fitted.scores, fitted.kept)
+    assert scores[fitted.kept] == max(scores.values())
+
+
+def test_of_equally_good_weights_the_last_are_kept(descend):
+    _, best = descend("best.pt", wanted=1.0)
+    weight, fitted = descend("noisy.pt", wanted=1.0, noise=0.5)
+    scores = dict(fitted.scores)
+    assert fitted.kept == max(step for step, score in scores.items() if score >= max(scores.values()) - 0.5) > best.kept
+    assert abs(weight - 1.0) == pytest.approx(-scores[fitted.kept])
 
 
 def test_the_state_of_another_training_is_refused(descend):
