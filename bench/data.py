@@ -77,8 +77,9 @@ def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) 
     """Return a split of a data set, from ``$BENCH_DATA``, a pinned archive or the hub, in this order.
 
     Args:
-        id: On the hub, such as "mteb/sts12-sts"; it need not be in the catalogue. Or a file of one's own, ``.jsonl`` or
-            ``.jsonl.gz``, which has no splits and configurations.
+        id: On the hub, such as "mteb/sts12-sts"; it need not be in the catalogue. Or a file of one's own, ``.jsonl``, ``.jsonl.gz``
+            or ``.conll`` (a word a line with its tag in the last column, an empty line after each sentence), which has no splits and
+            configurations.
         split: Its split.
         config: Its configuration; "" where there is only one.
         columns: Columns it must have.
@@ -88,7 +89,7 @@ def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) 
         DataError: It is there but broken, or a column is missing.
         UsageError: The id, configuration or split is no plain name.
     """
-    rows = _from_file(Path(id), Path(id).parent) if id.endswith((".jsonl", ".jsonl.gz")) else _from_known(id, split, config)
+    rows = _from_file(Path(id), Path(id).parent) if id.endswith((".jsonl", ".jsonl.gz", ".conll")) else _from_known(id, split, config)
     for column in columns:
         rows[column]  # raises where it is missing
     entry = {"id": id, "config": config, "split": split, **rows.pin}
@@ -137,6 +138,9 @@ def _from_file(path: Path, root: Path) -> Rows:
 @lru_cache(maxsize=16)
 def _parsed(path: Path, root: Path, size: int, changed: int) -> Rows:  # noqa: ARG001 - size and time make a changed file a new key
     packed = path.read_bytes()
+    if path.suffix == ".conll":
+        columns: dict[str, list[Any]] = _sentences(path, packed)
+        return Rows(columns, str(path), {}, {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()})
     rows: list[dict[str, Any]] = []
     content = gzip.decompress(packed) if path.suffix == ".gz" else packed
     for number, line in enumerate(content.splitlines(), 1):
@@ -152,6 +156,28 @@ def _parsed(path: Path, root: Path, size: int, changed: int) -> Rows:  # noqa: A
         raise DataError(f"{path} has no rows; copy it again")
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     return Rows(columns, str(path), _classes(path.parent, root), {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()})
+
+
+def _sentences(path: Path, content: bytes) -> dict[str, list[Any]]:
+    """Return words and tags of the sentences of a file in CoNLL's layout; lines that begin a document say nothing."""
+    tokens: list[list[str]] = [[]]
+    tags: list[list[str]] = [[]]
+    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+        columns = line.split()
+        if columns and columns[0] != "-DOCSTART-":
+            if len(columns) < 2:
+                raise DataError(f"{path} line {number}: expected a word and its tag, got {line.strip()[:40]!r}")
+            tokens[-1].append(columns[0])
+            tags[-1].append(columns[-1])
+        elif tokens[-1]:
+            tokens.append([])
+            tags.append([])
+    if not tokens[-1]:
+        tokens.pop()
+        tags.pop()
+    if not tokens:
+        raise DataError(f"{path} has no sentences; copy it again")
+    return {"tokens": tokens, "ner_tags": tags}
 
 
 def _classes(folder: Path, root: Path) -> dict[str, list[str]]:

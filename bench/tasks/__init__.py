@@ -11,6 +11,7 @@ from bench.tasks.awareness import Awareness
 from bench.tasks.clustering import Clustering
 from bench.tasks.diagnostics import Spectrum
 from bench.tasks.ner import NER, NERByQuestions
+from bench.tasks.own import KINDS, own_task
 from bench.tasks.paraphrase import BertScore, FewShot, Paraphrase
 from bench.tasks.qa import ExtractiveQA
 from bench.tasks.robustness import Robustness
@@ -148,12 +149,16 @@ def load_task(name: str, *, limit: int | None = None) -> Task:
     """Return the task called by a name.
 
     Args:
-        name: One of our own, with ``@LAYER`` behind it for another layer of token states; or a task of mteb.
+        name: One of our own, with ``@LAYER`` behind it for another layer of token states; ``ner:FOLDER`` and the like for files
+            of one's own (``bench.tasks.own``); or a task of mteb.
         limit: At most this many test examples.
 
     Raises:
         UsageError: There is no such task, or it reads no layer.
     """
+    kind, _, folder = name.partition(":")
+    if kind in KINDS and folder:
+        return _changed(own_task(kind, folder), {}, limit)
     head, at, layer = name.partition("@")
     if head not in TASKS:
         from bench.tasks.mteb import MtebTask, known_task

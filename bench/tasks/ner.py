@@ -3,15 +3,18 @@
 Source: WNUT-17 (Derczynski et al. 2017) and CoNLL-2003 with the 5-shot splits of Huang et al. 2020, as in QuIP, section 4.2;
 CrossNER (Liu et al. 2020), Broad Twitter Corpus (Derczynski et al. 2016), and a packaged set of tweets with ten types.
 A row of ``leondz/wnut_17``: ``tokens`` ["The", "soldier", …, "Sonmarg", …], ``ner_tags`` [0, 0, …, 7, …].
-Run: ``bench run --model quip,backbone-mean --task wnut17,wnut17-question``; another layer is ``wnut17@20``.
+Run: ``bench run --model quip,backbone-mean --task wnut17,wnut17-question``; another layer is ``wnut17@20``; one's own files in CoNLL's
+layout are ``ner:FOLDER``, ``ner-question:FOLDER`` (see ``bench/tasks/own.py``).
 Protocol: words are joined by spaces and read at their first sub-token; entity F1 by seqeval in its default mode, which also
 decides about tags out of order; a word cut away by the encoder's length limit is tagged O. Nothing in the encoder is tuned,
 unlike in the paper, whose numbers come from fine-tuning.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import ClassVar, Literal, cast
 
 import numpy as np
@@ -155,12 +158,14 @@ class NERByQuestions:
     Attributes:
         name: Name of the task.
         test: The sentences to tag.
+        questions: JSON file with a question for each type, "O" included, where the usual ones do not do.
         limit: At most this many test sentences.
         about: One line for lists.
     """
 
     name: str
     test: Tagged
+    questions: str = ""
     limit: int | None = None
     about: str = field(default="", compare=False)
     family: ClassVar[str] = "ner"
@@ -179,15 +184,35 @@ class NERByQuestions:
         asked, test = cast("QuestionEncoder", encoder), self.test.load(self.limit)
         states = word_states(asked, test)
         types = ["O", *sorted({tag[2:] for s in self.test.load() for tag in s.tags if tag != "O"})]
-        vectors = unit(asked.encode_questions([question(kind) for kind in types]).start)
+        vectors = unit(asked.encode_questions([question(kind, self.questions) for kind in types]).start)
         kinds = tagged(test, states, lambda x: np.array(types)[(x @ vectors.T).argmax(axis=1)])
         return entity_scores([s.tags for s in test], [_in_sequence(kinds)])
 
 
-def question(kind: str) -> str:
-    """Return the question whose answers are entities of this type."""
+def question(kind: str, file: str = "") -> str:
+    """Return the question whose answers are entities of this type.
+
+    Args:
+        kind: The type; "O" for words that are no entity.
+        file: JSON file with questions by type, which go before the usual ones.
+
+    Raises:
+        DataError: The file is no object of strings.
+    """
+    if file and kind in (own := _questions(Path(file))):
+        return own[kind]
     name = kind.replace("-", " ").replace("_", " ").lower()
     return QUESTIONS.get(kind, f"What is {'an' if name[:1] in 'aeiou' else 'a'} {name} ?")
+
+
+def _questions(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a JSON object of questions by type ({error})") from error
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise DataError(f'{path}: expected questions by type, such as {{"person": "Who is a person ?"}}')
+    return found
 
 
 def word_states(encoder: TokenEncoder, sentences: Iterable[Sentence], *, layer: int = -1) -> WordStates:

@@ -30,10 +30,12 @@ class StartedNER(NER):
     Attributes:
         initial: "question" or "standard".
         epochs: How often the network sees each training sentence; 0 leaves it frozen, and the tagger is drawn to where it starts.
+        questions: JSON file with a question for each type, where the usual ones do not do.
     """
 
     initial: Literal["question", "standard"] = "question"
     epochs: int = 0
+    questions: str = ""
 
     @property
     def readout(self) -> str:
@@ -53,7 +55,8 @@ class StartedNER(NER):
         tags = sorted({tag for part in (self.test.load(), *draws) for sentence in part for tag in sentence.tags})
         start = None
         if self.initial == "question":
-            asked = cast("QuestionEncoder", encoder).encode_questions([question(tag.removeprefix("B-").removeprefix("I-")) for tag in tags])
+            kinds = [tag.removeprefix("B-").removeprefix("I-") for tag in tags]
+            asked = cast("QuestionEncoder", encoder).encode_questions([question(kind, self.questions) for kind in kinds])
             start = unit(asked.start)
         find = self._tuned if self.epochs else self._frozen
         return entity_scores([s.tags for s in test], find(encoder, test, draws, tags, start))

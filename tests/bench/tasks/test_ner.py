@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from bench.encoder import TokenStates
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
+from bench.tasks import load_task
 from bench.tasks.ner import NER, NERByQuestions, Tagged, first_states, question
+from bench.tasks.own import KINDS
 
 NAMES = ["O", "B-person", "I-person", "B-location", "I-location"]
 TEST, TRAIN = Tagged("org/ner"), (Tagged("org/ner", "train"),)
@@ -48,6 +50,72 @@ def test_given_training_sets_are_the_repeats_and_tags_may_be_words(write, encode
         write("org/ner", split, rows)
     train = tuple(Tagged("org/ner", f"few_shot_5_{i}") for i in range(2))
     assert NER("toy", TEST, train, shots=None).evaluate(encoder, seed=0)["f1"].repeats == (1.0, 1.0)
+
+
+CONLL = """-DOCSTART- -X- O O
+
+She PRP B-person
+saw VBD O
+Rome NNP B-location
+
+It PRP O
+rained VBD O
+"""
+
+
+def own(folder, **files):
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text)
+    return folder
+
+
+def test_files_in_conll_s_layout_are_tasks(tmp_path, encoder):
+    folder = own(tmp_path / "mine", test_conll=CONLL, train_conll=CONLL)
+    sentences = Tagged(str(folder / "test.conll")).load()
+    assert [(s.words, s.tags) for s in sentences] == [
+        (("She", "saw", "Rome"), ("B-person", "O", "B-location")),
+        (("It", "rained"), ("O", "O")),
+    ]
+    for kind in KINDS:
+        task = load_task(f"{kind}:{folder}")
+        assert task.name.startswith(f"{kind}:mine-")
+        assert str(tmp_path) not in task.name
+        assert 0 <= task.evaluate(encoder, seed=0)["f1"].mean <= 1
+    assert load_task(f"ner:{folder}").evaluate(encoder, seed=0)["f1"].mean > 0.7  # trained on the sentence with names
+    assert load_task(f"ner:{folder}", limit=1).limit == 1
+    (folder / "test.conll").write_text(CONLL + CONLL)
+    assert load_task(f"ner:{folder}").name != task.name.replace("ner-tuned-standard", "ner")
+
+
+def test_one_s_own_questions_are_asked(tmp_path, encoder):
+    asked = []
+
+    class Asked(type(encoder)):
+        def encode_questions(self, questions):
+            asked.append(list(questions))
+            return super().encode_questions(questions)
+
+    folder = own(tmp_path / "mine", test_conll=CONLL, train_conll=CONLL, questions_json='{"person": "Who acts?"}')
+    load_task(f"ner-question:{folder}").evaluate(Asked(), seed=0)
+    load_task(f"ner-start-question:{folder}").evaluate(Asked(), seed=0)
+    assert asked == [
+        ["What is a generic object ?", "What is a location ?", "Who acts?"],
+        ["What is a location ?", "Who acts?", "What is a generic object ?"],
+    ]
+    (folder / "questions.json").write_text("[]")
+    with pytest.raises(DataError, match="questions"):
+        load_task(f"ner-question:{folder}").evaluate(encoder, seed=0)
+
+
+def test_files_of_one_s_own_that_are_missing_or_broken_are_one_line_errors(tmp_path):
+    with pytest.raises(UsageError, match=r"train\.conll"):
+        load_task(f"ner:{own(tmp_path / 'mine', test_conll=CONLL)}")
+    broken = own(tmp_path / "broken", test_conll="Rome B-location\nlonely\n", train_conll="\n")
+    with pytest.raises(DataError, match="line 2: expected a word and its tag"):
+        Tagged(str(broken / "test.conll")).load()
+    with pytest.raises(DataError, match="no sentences"):
+        Tagged(str(broken / "train.conll")).load()
 
 
 def test_words_that_were_cut_away_are_no_entities(ner_data, make_encoder):
