@@ -57,6 +57,19 @@ class NetworkEncoder(ABC):
 
         return stream_tokens(items, self._prepare(network, spans=True), states, network, budget=self.budget)
 
+    def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
+        """Return for each layer what ``encode_tokens`` would, from one pass."""
+        import torch
+
+        network = self._network()
+
+        def states(ids: "Tensor", mask: "Tensor") -> "Tensor":
+            return torch.cat(network.states_of(ids, mask, layers), dim=-1)
+
+        found = stream_tokens([Item(text) for text in texts], self._prepare(network, spans=True), states, network, budget=self.budget)
+        parts = [np.split(tokens.states, len(layers), axis=1) for tokens in found]
+        return [[TokenStates(part[i], tokens.spans) for part, tokens in zip(parts, found, strict=True)] for i in range(len(layers))]
+
     def tune_pairs(self, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
         """Train a copy of the network to tell pairs apart by BERTScore F at some layers, and return what scores pairs."""
         network = self._network()

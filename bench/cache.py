@@ -20,6 +20,7 @@ from bench.encoder import (
     Embeddings,
     Encoder,
     Item,
+    LayeredEncoder,
     Marked,
     Marker,
     Pair,
@@ -205,6 +206,10 @@ class _Tokens(CachedEncoder):
         """
         start = time.perf_counter()
         found: list[TokenStates] = self._inner.encode_tokens(texts, layer=layer)
+        self._note(texts, found, start)
+        return found
+
+    def _note(self, texts: Sequence[str], found: Sequence[TokenStates], start: float) -> None:
         for text, tokens in zip(texts, found, strict=True):
             if not np.isfinite(tokens.states).all():
                 raise EncodingError(f"a token state of {shortened(text)} is not finite")
@@ -216,6 +221,21 @@ class _Tokens(CachedEncoder):
         keys = self._keys(Item(text) for text in texts)
         cut = (key for key, text, t in zip(keys, texts, found, strict=True) if len(t.spans) and t.spans.max(initial=0) < len(text.rstrip()))
         self._count(keys, texts, cut)
+
+
+class _Layers(_Tokens):
+    """Hands the states of several layers through as well."""
+
+    def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
+        """Return for each layer what ``encode_tokens`` would.
+
+        Raises:
+            EncodingError: A state is not finite.
+        """
+        start = time.perf_counter()
+        found: list[list[TokenStates]] = self._inner.encode_layers(texts, layers=layers)
+        whole = [TokenStates(np.concatenate([t.states for t in each], axis=1), each[0].spans) for each in zip(*found, strict=True)]
+        self._note(texts, whole, start)
         return found
 
 
@@ -266,7 +286,13 @@ class _Tunable(CachedEncoder):
         return found
 
 
-_ABLE = ((TokenEncoder, _Tokens), (QuestionEncoder, _Questions), (PromptedEncoder, _Prompted), (TunableEncoder, _Tunable))
+_ABLE = (
+    (LayeredEncoder, _Layers),
+    (TokenEncoder, _Tokens),
+    (QuestionEncoder, _Questions),
+    (PromptedEncoder, _Prompted),
+    (TunableEncoder, _Tunable),
+)
 
 
 def cached(encoder: Encoder, vectors: Vectors, progress: Progress = silent) -> CachedEncoder:

@@ -167,6 +167,15 @@ class TokenEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
+class LayeredEncoder(TokenEncoder, Protocol):
+    """A token encoder that gives the states of several layers from one pass."""
+
+    def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
+        """Return for each layer what ``encode_tokens`` would."""
+        ...
+
+
+@runtime_checkable
 class LongTokenEncoder(TokenEncoder, Protocol):
     """A token encoder that reads texts of any length in windows."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import Rows, load
-from bench.encoder import Encoder, Item, TokenEncoder, gather, stream
+from bench.encoder import Encoder, Item, LayeredEncoder, TokenEncoder, TokenStates, gather, stream
 from bench.errors import DataError
 from bench.task import Score, sample
 from bench.tasks.partition import blocks
@@ -120,7 +120,7 @@ class BertScore(Paraphrase):
         return ()
 
     def _similarities(self, encoder: Encoder, left: list[str], right: list[str]) -> NDArray[np.float64]:
-        return bertscores(cast("TokenEncoder", encoder), left, right, self.layer)
+        return bertscores(cast("TokenEncoder", encoder), left, right, (self.layer,))[:, 0]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class FewShot:
         parts = self.splits()
         left, right = ([text for rows in parts for text in rows[column]] for column in self.columns[:2])
         tokens = cast("TokenEncoder", encoder)
-        features = np.stack([bertscores(tokens, left, right, layer) for layer in self.layers], axis=1)
+        features = bertscores(tokens, left, right, self.layers)
         test, *train = np.split(features, np.cumsum([len(rows) for rows in parts])[:-1])
         gold, *labels = (np.asarray(rows[self.columns[2]], int) for rows in parts)
         return f1_scores(gold, [_positive(x, y, test) for x, y in zip(train, labels, strict=True)])
@@ -218,18 +218,25 @@ def _positive(x: NDArray[np.float64], y: NDArray[Any], test: NDArray[np.float64]
     return np.asarray(fitted.predict(test), np.int64)
 
 
-def bertscores(encoder: TokenEncoder, left: Sequence[str], right: Sequence[str], layer: int) -> NDArray[np.float64]:
-    """Return BERTScore F of each pair of texts at a layer: (n,)."""
-    alike = np.empty(len(left))
+def bertscores(encoder: TokenEncoder, left: Sequence[str], right: Sequence[str], layers: Sequence[int]) -> NDArray[np.float64]:
+    """Return BERTScore F of each pair of texts at each layer: (n, layers)."""
+    alike = np.empty((len(left), len(layers)))
     # Sorted, so that pairs that share a text are mostly in one block and the text is encoded once.
     order = np.array(sorted(range(len(left)), key=lambda i: (left[i], right[i])))
-    for members in blocks([len(left[i]) + len(right[i]) for i in order]):
+    for members in blocks([len(layers) * (len(left[i]) + len(right[i])) for i in order]):
         block = order[members]
         sides = [[texts[i] for i in block] for texts in (left, right)]
         distinct = list(dict.fromkeys(sides[0] + sides[1]))
-        states = dict(zip(distinct, encoder.encode_tokens(distinct, layer=layer), strict=True))
-        alike[block] = bertscore(*([states[text] for text in side] for side in sides))
+        for k, found in enumerate(_at_layers(encoder, distinct, layers)):
+            states = dict(zip(distinct, found, strict=True))
+            alike[block, k] = bertscore(*([states[text] for text in side] for side in sides))
     return alike
+
+
+def _at_layers(encoder: TokenEncoder, texts: Sequence[str], layers: Sequence[int]) -> list[list[TokenStates]]:
+    if isinstance(encoder, LayeredEncoder):
+        return encoder.encode_layers(texts, layers=layers)
+    return [encoder.encode_tokens(texts, layer=layer) for layer in layers]
 
 
 def _by_tokens(task: Paraphrase) -> BertScore:

@@ -14,6 +14,7 @@ from bench.encoder import (
     Batch,
     Encoder,
     Item,
+    LayeredEncoder,
     PromptedEncoder,
     QuestionEncoder,
     ReadableEncoder,
@@ -224,6 +225,20 @@ def check_tokens(encoder: Encoder) -> None:
         raise ContractError(
             f"layer 0 has other spans than the last layer for {shortened(TEXTS[0])}; expected the same tokens at all layers"
         )
+    if isinstance(encoder, LayeredEncoder):
+        _check_layers(encoder)
+
+
+def _check_layers(encoder: LayeredEncoder) -> None:
+    layers = (0, -1)
+    found = encoder.encode_layers(TEXTS, layers=layers)
+    if len(found) != len(layers):
+        raise ContractError(f"{len(layers)} layers give {len(found)} lists of token states; expected one a layer")
+    for layer, states in zip(layers, found, strict=True):
+        for text, one, many in zip(TEXTS, encoder.encode_tokens(TEXTS, layer=layer), states, strict=True):
+            agree(
+                encoder, many.states, one.states, [text] * len(one.states), f"layer {layer} among others gives", "layers in another order"
+            )
 
 
 def check_questions(encoder: Encoder) -> None:

@@ -11,6 +11,7 @@ from bench.cache import cached
 from bench.encoder import (
     Embeddings,
     Encoder,
+    LayeredEncoder,
     Marker,
     PairScorer,
     PromptedEncoder,
@@ -121,6 +122,13 @@ class _Broken:
         return [TokenStates(tokens.states * np.float32(np.nan), tokens.spans) for tokens in found]
 
 
+class _BrokenLayers(_Broken):
+    """The same of an encoder that gives several layers at once."""
+
+    def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
+        return [self.encode_tokens(texts, layer=layer) for layer in layers]
+
+
 class _BrokenAsked(_Broken):
     """The same of an encoder of questions, which are whole."""
 
@@ -145,7 +153,12 @@ class _BrokenTunable(_Broken):
         raise EncodingError("the loss is not finite")
 
 
-_ABLE = ((QuestionEncoder, _BrokenAsked), (PromptedEncoder, _BrokenPrompted), (TunableEncoder, _BrokenTunable))
+_ABLE = (
+    (LayeredEncoder, _BrokenLayers),
+    (QuestionEncoder, _BrokenAsked),
+    (PromptedEncoder, _BrokenPrompted),
+    (TunableEncoder, _BrokenTunable),
+)
 
 
 def _broken(encoder: Encoder) -> Encoder:

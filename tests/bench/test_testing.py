@@ -243,6 +243,14 @@ class FailsAtOtherLayers(Sound):
         return found if layer == -1 else [TokenStates(t.states[1:], t.spans[1:]) for t in found]
 
 
+class LayersInAnotherOrder(Sound):
+    def encode_layers(self, texts, *, layers):
+        return [self.encode_tokens(texts, layer=layer) for layer in layers][:1] * len(layers)
+
+    def encode_tokens(self, texts, *, layer=-1):
+        return [TokenStates(t.states + np.float32(layer), t.spans) for t in super().encode_tokens(texts)]
+
+
 class SpansOffByOne(Sound):
     def _states(self, text):
         states = super()._states(text)
@@ -316,6 +324,7 @@ FAULTS = {
     StreamsTooFewCounts: "streaming",
     StreamsOutOfStep: "streaming",
     FailsAtOtherLayers: "tokens",
+    LayersInAnotherOrder: "tokens",
     SpansOffByOne: "tokens",
     PadsLeftIn: "tokens",
     QuestionsOfAnotherWidth: "questions",

@@ -100,6 +100,23 @@ def test_training_pairs_can_be_named_by_their_numbers(write, encoder):
         FewShot("toy", "org/pairs", "", "test", "org/ids", layers=(-1,), numbered=True).evaluate(encoder, seed=0)
 
 
+def test_layers_come_from_one_pass_where_the_encoder_gives_them(write, encoder):
+    rows = _pairs(100)
+    write("org/pairs", "test", rows[:60])
+    for seed in SEEDS:
+        write(f"org/few/16-{seed}", "train", rows[60:92])
+    asked = []
+
+    class Layered(type(encoder)):
+        def encode_layers(self, texts, *, layers):
+            asked.append(tuple(layers))
+            return [super(Layered, self).encode_tokens(texts, layer=layer) for layer in layers]
+
+    task = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1))
+    assert task.evaluate(Layered(), seed=0)["f1"].repeats == task.evaluate(encoder, seed=0)["f1"].repeats
+    assert set(asked) == {(0, -1)}
+
+
 def test_few_shot_needs_both_classes(write, encoder):
     rows = _pairs(40)
     write("org/pairs", "test", rows)
