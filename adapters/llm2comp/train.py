@@ -2,7 +2,8 @@
 
 Command: ``bench train llm2comp --budget S`` (about 85 minutes on two CPU cores with bfloat16). Zhang et al. (AAAI 2026); the released code
 (longtaizi13579/LLM2Comp at c22f4c4) does not run as published, so this is written from its description.
-``--set objective=nll`` (or rc, mntp) repeats the comparison of pretext tasks; ``--set contrastive=0`` stops after stage 1.
+``--vary objective=nll,rc,mntp`` repeats the comparison of pretext tasks, ``--vary k=1,2,4,16`` that of memory sizes, and
+``--set contrastive=0`` stops after stage 1.
 """
 
 from collections.abc import Sequence
