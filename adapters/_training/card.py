@@ -44,8 +44,8 @@ def finished(folder: Path, training: Training) -> bool:
     """
     if not (folder / CARD).is_file():
         return False
-    wanted = json.loads(json.dumps(asdict(training)))
-    other = [name for name, value in wanted.items() if read_json(folder / CARD).get(name) != value]
+    wanted, card = json.loads(json.dumps(asdict(training))), read_json(folder / CARD)
+    other = [name for name, value in wanted.items() if card.get(name) != value]
     if other:
         raise UsageError(f"{folder} holds a checkpoint of another {' and '.join(other)}: delete it, or choose another --out")
     return True
