@@ -49,13 +49,7 @@ class NetworkEncoder(ABC):
 
     def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
         """Return the states of each text's own tokens at one layer, special tokens kept; no instruction is given."""
-        network = self._network()
-        items = [Item(text) for text in texts]
-
-        def states(ids: "Tensor", mask: "Tensor") -> "Tensor":
-            return network.hidden_states(ids, mask, layer)
-
-        return stream_tokens(items, self._prepare(network, spans=True), states, network, budget=self.budget)
+        return self.encode_layers(texts, layers=(layer,))[0]
 
     def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
         """Return for each layer what ``encode_tokens`` would, from one pass."""

@@ -206,13 +206,16 @@ class _Tokens(CachedEncoder):
         """
         start = time.perf_counter()
         found: list[TokenStates] = self._inner.encode_tokens(texts, layer=layer)
-        self._note(texts, found, start)
+        self._note(texts, [found], start)
         return found
 
-    def _note(self, texts: Sequence[str], found: Sequence[TokenStates], start: float) -> None:
-        for text, tokens in zip(texts, found, strict=True):
-            if not np.isfinite(tokens.states).all():
-                raise EncodingError(f"a token state of {shortened(text)} is not finite")
+    def _note(self, texts: Sequence[str], layers: Sequence[Sequence[TokenStates]], start: float) -> None:
+        """Check the states of every layer, and count what one pass took."""
+        for each in layers:
+            for text, tokens in zip(texts, each, strict=True):
+                if not np.isfinite(tokens.states).all():
+                    raise EncodingError(f"a token state of {shortened(text)} is not finite")
+        found = layers[0]
         self.cost.encode_seconds += time.perf_counter() - start
         self.cost.forward_texts += len(found)
         n = sum(len(tokens.states) for tokens in found)
@@ -234,8 +237,7 @@ class _Layers(_Tokens):
         """
         start = time.perf_counter()
         found: list[list[TokenStates]] = self._inner.encode_layers(texts, layers=layers)
-        whole = [TokenStates(np.concatenate([t.states for t in each], axis=1), each[0].spans) for each in zip(*found, strict=True)]
-        self._note(texts, whole, start)
+        self._note(texts, found, start)
         return found
 
 
