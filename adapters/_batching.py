@@ -189,7 +189,7 @@ def _forwarded(items: Sequence[Item], prepare: Prepare, forward: Forward, networ
         start = 0
         while start < len(rows):
             chosen = rows[start : start + _fitting(rows, start, budget)]
-            output = _attempt(forward, *_collated(chosen, network))
+            output = _attempt(forward, *collated(chosen, network))
             if output is None:
                 budget = _halved(budget, chosen, network)
                 rows, start = _longest_first(rows[start:], budget), 0
@@ -250,7 +250,8 @@ def _fitting(rows: Sequence[Row], start: int, budget: int) -> int:
     return count
 
 
-def _collated(rows: Sequence[Row], network: "Network") -> tuple["Tensor", "Tensor"]:
+def collated(rows: Sequence[Row], network: "Network") -> tuple["Tensor", "Tensor"]:
+    """Return the ids and the parts of rows, int64 (b, t) each on the network's device, padded on the right; the part of padding is 0."""
     import torch
 
     widths = np.asarray([row.width for row in rows])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters._backbone import Network
-from adapters._batching import Prepare, Prompt
+from adapters._batching import Prepare, Prompt, collated, one_by_one
 from adapters._training.loop import seeded
 from adapters._training.weights import unfrozen
 from bench.encoder import Item, Marked, Marker, Pair, PairScorer
@@ -247,11 +247,7 @@ def _still(modules: "Sequence[nn.Module]") -> "Iterator[None]":
 
 def _states(network: Network, prompts: Sequence[Prompt], layers: Sequence[int] = (-1,)) -> "tuple[list[Tensor], Tensor]":
     """Return token states (b, t, dim) of each layer, and the mask (b, t)."""
-    import torch
-
-    width = max(len(prompt.ids) for prompt in prompts)
-    ids = torch.tensor([[*p.ids, *[network.pad_id] * (width - len(p.ids))] for p in prompts], device=network.device)
-    mask = torch.tensor([[1] * len(p.ids) + [0] * (width - len(p.ids)) for p in prompts], device=network.device)
+    ids, mask = collated(one_by_one(range(len(prompts)), prompts), network)
     return network.states_of(ids, mask, layers), mask
 
 
