@@ -8,17 +8,17 @@ with an encoder and writes with a decoder, as BART does, where one is named.
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from adapters._backbone import Network
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, portions
-from adapters._training.loop import Training, seeded
+from adapters._training.loop import Objective, Training, seeded
 from adapters.quip.passages import Passage, Question
 from adapters.quip.stages import Note, Packed, collated, states_of
 from bench.encoder import digest
@@ -53,6 +53,33 @@ class Target(NamedTuple):
     row: Packed
     sources: list[int]
     targets: list[int]
+
+    @property
+    def length(self) -> int:
+        """Token positions through the network."""
+        return len(self.row.ids)
+
+    @property
+    def predicted(self) -> int:
+        """Tokens that are predicted."""
+        return len(self.targets)
+
+
+class Translated(NamedTuple):
+    """What an encoder reads, and what its decoder writes."""
+
+    read: list[int]
+    written: list[int]
+
+    @property
+    def length(self) -> int:
+        """Token positions through the network."""
+        return len(self.read) + len(self.written)
+
+    @property
+    def predicted(self) -> int:
+        """Tokens that are predicted."""
+        return len(self.written)
 
 
 def targets(network: Network, passages: Sequence[Passage], *, limit: int) -> list[Target]:
@@ -106,19 +133,26 @@ def prompt_ids(network: Network, texts: Sequence[str], *, limit: int) -> list[li
     return [[*start, *ids[:limit], *ask] for ids in encoded]
 
 
+RowT = TypeVar("RowT", Target, Translated)
+
+
 @dataclass(frozen=True, eq=False)
-class Writing:
+class _Asking(Generic[RowT]):
     """Cross-entropy of answers and questions given their passages, the mean over the tokens of the batch."""
 
     network: Network
-    rows: Sequence[Target]
+    rows: Sequence[RowT]
     positions: int
 
-    def parts(self, batch: Sequence[int]) -> list[tuple[list[Target], int]]:
+    def parts(self, batch: Sequence[int]) -> list[tuple[list[RowT], int]]:
         """Cut a batch into portions of at most ``positions`` positions, each with the number of tokens of the whole batch."""
         rows = [self.rows[i] for i in batch]
-        predicted = sum(len(row.targets) for row in rows)
-        return [([rows[k] for k in some], predicted) for some in portions([len(r.row.ids) for r in rows], self.positions)]
+        predicted = sum(row.predicted for row in rows)
+        return [([rows[k] for k in some], predicted) for some in portions([row.length for row in rows], self.positions)]
+
+
+class Writing(_Asking[Target]):
+    """What a decoder learns: it goes on from the passage."""
 
     def loss(self, part: tuple[list[Target], int]) -> "tuple[Tensor, Spent]":
         """Return the portion's share of the batch's loss."""
@@ -127,19 +161,12 @@ class Writing:
 
         rows, predicted = part
         states = states_of(self.network, [row.row for row in rows])
-        ends = np.cumsum([len(row.row.ids) for row in rows])
-        begins = ends - [len(row.row.ids) for row in rows]
+        ends = np.cumsum([row.length for row in rows])
+        begins = ends - [row.length for row in rows]
         sources = torch.from_numpy(np.concatenate([b + np.asarray(row.sources) for b, row in zip(begins, rows, strict=True)]))
         wanted = torch.tensor([row.row.ids[k] for row in rows for k in row.targets], device=states.device)
         logits = self.network.model.get_output_embeddings()(states[sources.to(states.device)])  # type: ignore[no-untyped-call]
         return cross_entropy(logits.float(), wanted, reduction="sum") / predicted, Spent(trained=int(ends[-1]))
-
-
-class Translated(NamedTuple):
-    """What an encoder reads, and what its decoder writes."""
-
-    read: list[int]
-    written: list[int]
 
 
 def translations(network: Network, passages: Sequence[Passage], *, limit: int) -> list[Translated]:
@@ -153,32 +180,40 @@ def translations(network: Network, passages: Sequence[Passage], *, limit: int) -
     return [Translated(head, list(ids)) for (head, _), ids in zip(texts, own, strict=True)]
 
 
-@dataclass(frozen=True, eq=False)
-class Translating:
-    """As ``Writing``, of a model with encoder and decoder."""
-
-    network: Network
-    rows: Sequence[Translated]
-    positions: int
-
-    def parts(self, batch: Sequence[int]) -> list[tuple[list[Translated], int]]:
-        """Cut a batch into portions of at most ``positions`` positions, each with the number of tokens of the whole batch."""
-        rows = [self.rows[i] for i in batch]
-        written = sum(len(row.written) for row in rows)
-        return [([rows[k] for k in some], written) for some in portions([len(row.read) + len(row.written) for row in rows], self.positions)]
+class Translating(_Asking[Translated]):
+    """What a model with encoder and decoder learns: the encoder reads the passage."""
 
     def loss(self, part: tuple[list[Translated], int]) -> "tuple[Tensor, Spent]":
         """Return the portion's share of the batch's loss."""
         import torch
         from torch.nn.functional import cross_entropy
 
-        rows, written = part
+        rows, predicted = part
         ids, mask = collated([Packed(row.read, [1] * len(row.read)) for row in rows], self.network)
         width = max(len(row.written) for row in rows)
         labels = torch.tensor([row.written + [-100] * (width - len(row.written)) for row in rows], device=ids.device)
-        logits = self.network.model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).logits
+        before = self.network.model.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[operator]
+        logits = self.network.model(input_ids=ids, attention_mask=mask, decoder_input_ids=before, use_cache=False).logits
         loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum", ignore_index=-100)
-        return loss / written, Spent(trained=sum(len(row.read) + len(row.written) for row in rows))
+        return loss / predicted, Spent(trained=sum(row.length for row in rows))
+
+
+def learning(
+    network: Network, passages: Sequence[Passage], *, limit: int, positions: int
+) -> tuple[list[int], Callable[[Network], Objective[Any]]]:
+    """Return the lengths of the rows that a generator learns from, and their objective for the network that is trained.
+
+    Args:
+        network: A decoder, or a model with encoder and decoder.
+        passages: With the questions that people asked.
+        limit: Most tokens of a passage.
+        positions: Token positions computed at once.
+    """
+    if network.seq2seq:
+        pairs = translations(network, passages, limit=limit)
+        return [row.length for row in pairs], lambda trained: Translating(trained, pairs, positions)
+    rows = targets(network, passages, limit=limit)
+    return [row.length for row in rows], lambda trained: Writing(trained, rows, positions)
 
 
 def written(

@@ -26,7 +26,7 @@ from adapters._training.sources import Source, named
 from adapters.quip.answering import answered
 from adapters.quip.biencoder import Group, Pointing, folded, grouped, sharpened
 from adapters.quip.encoder import QuIP, head_files, load_heads
-from adapters.quip.generator import Target, Translated, Translating, Writing, targets, translations, written
+from adapters.quip.generator import learning, written
 from adapters.quip.passages import OPEN, Passage, Question, gathered
 from adapters.quip.selection import Selection, selected
 from adapters.quip.stages import Tuning, main_first, plain, stage_trained
@@ -213,20 +213,13 @@ class _Run:
         base = recipe._backbone(source, head="lm").load()  # noqa: SLF001 - the recipe is this run's own
         if not base.decoder and not base.seq2seq:
             raise UsageError(f"a generator of quip has a decoder, got {source}: set generator to one, or to '' for the default")
-        packed: list[Target] = []
-        pairs: list[Translated] = []
-        if base.seq2seq:
-            pairs = translations(base, self.data.teaching, limit=recipe.max_length)
-        else:
-            packed = targets(base, self.data.teaching, limit=recipe.max_length)
-        lengths = [len(row.row.ids) for row in packed] + [len(row.read) + len(row.written) for row in pairs]
+        lengths, objective = learning(base, self.data.teaching, limit=recipe.max_length, positions=recipe.positions)
         if not lengths:
             raise DataError("expected people's questions to tune the generator on, got none: name question-answering --set sources=")
         training = self._stage("generator", recipe.generator_share, "generator", "backbone")
         self.took["generator"] = stage_trained(
-            replace(self.tuning, backbone=source), training, base,
-            lambda network, _: Translating(network, pairs, recipe.positions) if pairs else Writing(network, packed, recipe.positions),
-            lengths, folder, self.progress, heads=False,
+            replace(self.tuning, backbone=source), training, base, lambda network, _: objective(network), lengths, folder, self.progress,
+            heads=False,
         )  # fmt: skip
         training = self._stage("questions", recipe.generator_share, "generator", "backbone", "questions", "top_p")
         tuned = recipe._backbone(str(folder), head="lm").load()  # noqa: SLF001
