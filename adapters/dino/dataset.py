@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -46,10 +46,15 @@ class Order:
     def settings(self) -> dict[str, Any]:
         """Return all that decides the file, plain JSON values."""
         task = {name: asdict(label) for name, label in self.task.labels.items()}
-        return {
+        decisive = {
             "task_name": self.task.task_name, "labels": task, "x1": digest(list(self.x1)), "inputs": len(self.x1),
             "samples": self.samples, "writing": asdict(self.writing), "model": self.model, "batch": self.batch,
         }  # fmt: skip
+        return cast("dict[str, Any]", json.loads(json.dumps(decisive)))
+
+    def files(self, folder: Path) -> tuple[Path, Path]:
+        """Return the file of texts in a folder, and the one that says with which settings and how far it is."""
+        return folder / f"{self.task.task_name}-dataset.jsonl", folder / f"{self.task.task_name}-args.json"
 
     def batches(self) -> list[list[Wish]]:
         """Return what is written together: first texts of similar length; the order of the batches is random, by the seed."""
@@ -112,14 +117,12 @@ def adopt(order: Order, folder: Path, others: Iterable[Path]) -> None:
         folder: Where it would be.
         others: Where it may be already.
     """
-    names = [f"{order.task.task_name}-{name}" for name in ("dataset.jsonl", "args.json")]
-    if (folder / names[1]).is_file():
+    if order.files(folder)[1].is_file():
         return
     for other in others:
-        data, args = (other / name for name in names)
-        kept = read_json(args) if args.is_file() and data.is_file() else {}
-        done = kept.pop("done", {"batches": 0})
-        if done["batches"] == len(order.batches()) and kept == json.loads(json.dumps(order.settings())):
+        data, args = order.files(other)
+        settings, done = _noted(args)
+        if data.is_file() and settings == order.settings() and done["batches"] == len(order.batches()):
             for path in (data, args):
                 write_whole(folder / path.name, path.read_bytes())
             return
@@ -131,14 +134,14 @@ def generated(order: Order, backbone: Backbone, folder: Path, report: Report) ->
     Args:
         order: What to generate.
         backbone: A decoder with its language-model head; loaded only when there is something to generate.
-        folder: Where ``TASK-dataset.jsonl`` and ``TASK-args.json`` lie, the latter with the settings and how far it is.
+        folder: Where the two files of the order lie.
         report: Told about texts.
 
     Raises:
         UsageError: The folder holds texts generated with other settings.
         OSError: It cannot be written.
     """
-    data, args = (folder / f"{order.task.task_name}-{name}" for name in ("dataset.jsonl", "args.json"))
+    data, args = order.files(folder)
     settings, plan = order.settings(), order.batches()
     done = _read(data, args, settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -177,9 +180,13 @@ def _plain(done: Dataset) -> dict[str, Any]:
 
 
 def _read(data: Path, args: Path, settings: Mapping[str, Any]) -> Dataset:
-    if not args.is_file():
-        return Dataset(data, 0, 0, 0, 0.0, {})
-    kept = read_json(args)
-    if {name: value for name, value in kept.items() if name != "done"} != json.loads(json.dumps(settings)):
+    kept, done = _noted(args)
+    if kept and kept != settings:
         raise UsageError(f"{args} belongs to texts generated with other settings: delete its folder, or choose another --out")
-    return Dataset(data, **kept["done"])
+    return Dataset(data, **done) if kept else Dataset(data, 0, 0, 0, 0.0, {})
+
+
+def _noted(args: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a file of texts and how far it is; both empty where there is none."""
+    kept = read_json(args) if args.is_file() else {}
+    return {name: value for name, value in kept.items() if name != "done"}, kept.get("done", {})
