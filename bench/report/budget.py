@@ -50,4 +50,4 @@ def _budgets(cells: Cells) -> list[list[str]]:
 
 
 def _method(cells: Cells, label: str) -> str:
-    return str((cells.card(label).get("training") or {}).get("method") or label)
+    return str(cells.training(label).get("method") or label)

@@ -160,15 +160,17 @@ class Cells:
         """Return the card of an encoder."""
         return self.of_encoder(label)[0].card
 
+    def training(self, label: str) -> Mapping[str, Any]:
+        """Return the card of an encoder's training; empty where nothing was trained or it is not known."""
+        return self.card(label).get("training") or {}
+
     def tokens(self, label: str) -> int | None:
         """Return how many token positions an encoder's recipe trained on; None where nothing was trained or it is not known."""
-        card = self.card(label)
-        return card.get("training_tokens") or (card.get("training") or {}).get("trained_tokens") or None
+        return self.card(label).get("training_tokens") or self.training(label).get("trained_tokens") or None
 
     def base(self, label: str) -> str:
         """Return what an encoder was trained from, as its training calls it, or else its backbone."""
-        card = self.card(label)
-        return str((card.get("training") or {}).get("backbone") or card.get("backbone") or "")
+        return str(self.training(label).get("backbone") or self.card(label).get("backbone") or "")
 
     @cached_property
     def _by_encoder(self) -> dict[str, list[Result]]:

@@ -54,7 +54,7 @@ def _measures(card: Mapping[str, Any], cells: Cells, label: str) -> list[Entry]:
         measure(whole, scale=1e-6, digits=1),
         measure(max((r.cost.get("dimension") or 0 for r in results), default=0) or None),
         measure(cells.tokens(label)),
-        measure((card.get("training") or {}).get("inference_tokens")),
+        measure(cells.training(label).get("inference_tokens")),
         measure(card.get("passes"), digits=1),
         measure(a_text, digits=1),
         measure(flops, scale=1e-9, digits=2),
@@ -69,7 +69,7 @@ def training(cells: Cells) -> Table:
     """Return the cards of trained encoders with the two ends of their loss curves; no rows where none was trained."""
     rows = []
     for label in cells.encoders:
-        card = cells.card(label).get("training") or {}
+        card = cells.training(label)
         if not card:
             continue
         losses = [float(loss) for _, loss in card.get("loss") or ()]

@@ -38,7 +38,7 @@ def variants(cells: Cells) -> list[Variants]:
     """Return the groups of at least two encoders that one method trained at one budget with other settings."""
     groups: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for label in cells.encoders:
-        training = cells.card(label).get("training") or {}
+        training = cells.training(label)
         if training.get("method") and training.get("budget") and isinstance(training.get("recipe"), Mapping):
             settings = {**training["recipe"], "seed": training.get("seed")}
             groups.setdefault((str(training["method"]), int(training["budget"])), {})[label] = settings

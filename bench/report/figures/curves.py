@@ -109,7 +109,7 @@ def learning(pairs: Pairs) -> Drawing:
     means = {label: mean for label in cells.encoders if cells.tokens(label) and (mean := cells.overall(label)) is not None}
     curves: dict[str, list[str]] = {}
     for label in means:
-        training = cells.card(label).get("training") or {}
+        training = cells.training(label)
         curves.setdefault(f"{training.get('method') or label.partition(' #')[0]} on {cells.base(label) or 'its backbone'}", []).append(
             label
         )
@@ -138,7 +138,7 @@ def loss(pairs: Pairs) -> Drawing:
     name, title, cells = "loss", "Loss over training", pairs.cells
     curves: dict[str, list[tuple[str, Sequence[Sequence[float]]]]] = {}
     for label in cells.encoders:
-        training = cells.card(label).get("training") or {}
+        training = cells.training(label)
         if len(training.get("loss") or ()) > 1:
             curves.setdefault(str(training.get("method") or label), []).append((label, training["loss"]))
     if not curves:
