@@ -109,9 +109,7 @@ class ZeroShot:
         vectors = unit(gather(stream(encoder, items), len(items)).astype(np.float64))
         n, k = len(texts), len(CONTENT_FREE)
         classes = unit(vectors[n + k :].reshape(2, -1, vectors.shape[1]).mean(axis=1))
-        scores = vectors[: n + k] @ classes.T  # (n + k, 2)
-        right = (scores[:n] - scores[n:].mean(axis=0)).argmax(axis=1) == labels
-        return {"accuracy": accuracy(right), "accuracy_uncalibrated": accuracy(scores[:n].argmax(axis=1) == labels)}
+        return _accuracies(vectors[: n + k] @ classes.T, labels)
 
     def _items(self, texts: Sequence[str]) -> list[Item]:
         labels = [text.format(noun=self.noun) for label in LABEL_TEXTS for text in label]
@@ -119,16 +117,21 @@ class ZeroShot:
 
 
 @dataclass(frozen=True)
-class ZeroShotByQuestions(ZeroShot):
+class _Unplanned(ZeroShot):
+    """A read-out other than the vectors of texts, which alone are planned for."""
+
+    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
+        """Return nothing, since no vector of a text is asked for; a set that cannot be had is known now all the same."""
+        self.test.load(self.limit)
+        return ()
+
+
+@dataclass(frozen=True)
+class ZeroShotByQuestions(_Unplanned):
     """Accuracy of the class whose question finds the better answer in the text, calibrated on words without content."""
 
     readout: ClassVar[str] = "question"
     needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
-
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
-        """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
-        self.test.load(self.limit)
-        return ()
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
         """Return ``accuracy`` with a repeat for each of six question pairs, and ``accuracy_5``, the pair tuned on SST-2."""
@@ -137,8 +140,7 @@ class ZeroShotByQuestions(ZeroShot):
         questions = asked.encode_questions([q.format(noun=self.noun) for pair in QUESTIONS for q in pair])
         scores = best_answers(asked, [*texts, *CONTENT_FREE], questions.start, questions.end)
         scores = scores.reshape(-1, len(QUESTIONS), 2)  # (n + k, pairs, classes)
-        n = len(texts)
-        right = (scores[:n] - scores[n:].mean(axis=0)).argmax(axis=2) == labels[:, None]  # (n, pairs)
+        right = _calibrated(scores).argmax(axis=2) == labels[:, None]  # (n, pairs)
         means = tuple(float(m) for m in right.mean(axis=0))
         return {"accuracy": Score(means, right.mean(axis=1, dtype=np.float32)), "accuracy_5": accuracy(right[:, 4])}
 
@@ -158,25 +160,18 @@ class ZeroShotByQuestions(ZeroShot):
 
 
 @dataclass(frozen=True)
-class ZeroShotByPrompt(ZeroShot):
+class ZeroShotByPrompt(_Unplanned):
     """Accuracy of the word that a language model finds likelier after the text and a question, calibrated on words without content."""
 
     readout: ClassVar[str] = "prompt"
     needs: ClassVar[type[Encoder]] = PromptedEncoder  # type: ignore[type-abstract]
-
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
-        """Return nothing, since no vector is asked for; a set that cannot be had is known now all the same."""
-        self.test.load(self.limit)
-        return ()
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
         """Return ``accuracy``, with 1 for each right answer as examples, and ``accuracy_uncalibrated``, which is DINO's."""
         texts, labels = self.test.load(self.limit)
         prompt = PROMPT.format(noun=self.noun)
         scores = cast("PromptedEncoder", encoder).score_words([*texts, *CONTENT_FREE], prompt=prompt, words=WORDS)
-        n = len(texts)
-        right = (scores[:n] - scores[n:].mean(axis=0)).argmax(axis=1) == labels
-        return {"accuracy": accuracy(right), "accuracy_uncalibrated": accuracy(scores[:n].argmax(axis=1) == labels)}
+        return _accuracies(scores, labels)
 
 
 @dataclass(frozen=True)
@@ -232,6 +227,19 @@ class Probe:
             raise DataError(f"{self.name} needs {self.shots} training texts a class, got {min(map(len, classes))} in {self.train[0].data}")
         rows = [np.concatenate([rng.choice(c, self.shots, replace=False) for c in classes]) for _ in range(self.repeats)]
         return [([texts[i] for i in draw], labels[draw]) for draw in rows]
+
+
+def _calibrated(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the scores of the texts less the mean ones of the words without content, which are the last rows."""
+    n = len(scores) - len(CONTENT_FREE)
+    mean: NDArray[np.floating] = scores[n:].mean(axis=0)
+    return scores[:n] - mean
+
+
+def _accuracies(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> dict[str, Score]:
+    """Return the accuracy of the likelier class, with and without calibration; scores are (texts and words without content, 2)."""
+    right = [each.argmax(axis=1) == labels for each in (_calibrated(scores), scores[: len(labels)])]
+    return {"accuracy": accuracy(right[0]), "accuracy_uncalibrated": accuracy(right[1])}
 
 
 def accuracy(right: NDArray[np.bool_]) -> Score:
