@@ -152,6 +152,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
     try:
         with data.recorded() as sets:
             scores = cell.task.evaluate(encoder, seed=cell.seed)
+            texts, seconds, cost = encoder.summary(), time.perf_counter() - start, asdict(encoder.cost)  # samples are no part of them
             samples = cell.task.explain(encoder, seed=cell.seed) if isinstance(cell.task, ExplainedTask) else ()
         result = Result(
             spec=cell.spec,
@@ -159,8 +160,8 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
             metric=cell.task.metric,
             scores=scores,
             card=asdict(card(encoder)),
-            texts=encoder.summary(),
-            cost={"seconds": time.perf_counter() - start, **asdict(encoder.cost), "peak_memory_mb": _peak_memory()},
+            texts=texts,
+            cost={"seconds": seconds, **cost, "peak_memory_mb": _peak_memory()},
             provenance={**provenance(), "data": sets},
             samples=samples,
         )
