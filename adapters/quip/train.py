@@ -26,8 +26,9 @@ from adapters._training.sources import Source, named
 from adapters.quip.answering import answered
 from adapters.quip.biencoder import Group, Pointing, folded, grouped, sharpened
 from adapters.quip.encoder import QuIP, head_files, load_heads
-from adapters.quip.generator import learning, written
+from adapters.quip.generator import learning
 from adapters.quip.passages import OPEN, Passage, Question, gathered
+from adapters.quip.sampling import written
 from adapters.quip.selection import Selection, selected
 from adapters.quip.stages import Tuning, main_first, plain, stage_trained
 from adapters.quip.teacher import Finding, Labels, Pair, pair, predicted, relabelled

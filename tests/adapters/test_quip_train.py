@@ -17,8 +17,9 @@ from adapters._sharing import shareable
 from adapters.quip.answering import answered
 from adapters.quip.biencoder import Group, Pointing, folded, hard
 from adapters.quip.encoder import QuIP, head
-from adapters.quip.generator import ASK, SEPARATOR, Translating, Writing, nucleus, prompt_ids, sampled, targets, translations, written
+from adapters.quip.generator import ASK, SEPARATOR, Translating, Writing, prompt_ids, targets, translations
 from adapters.quip.passages import Passage, Question
+from adapters.quip.sampling import nucleus, sampled, written
 from adapters.quip.selection import selected
 from adapters.quip.teacher import Finding, Labels, likeliest, pair, predicted
 from adapters.quip.tokens import passage_prompts, place, question_ids
@@ -350,7 +351,7 @@ STAGES = ("quip generator: training", "quip: writing questions", "quip teacher: 
 
 def test_killed_at_any_stage_it_goes_on_to_the_same_weights(tmp_path, questions, monkeypatch):
     monkeypatch.setattr("adapters.quip.teacher._SHARD", 4)
-    monkeypatch.setattr("adapters.quip.generator._PASSAGES", 3)
+    monkeypatch.setattr("adapters.quip.sampling._PASSAGES", 3)
     made = recipe(questions, tmp_path)
     trained(tmp_path / "whole", made, budget=6_000)
     out = tmp_path / "broken"
