@@ -109,7 +109,7 @@ class Recipe:
     agreeing: bool = True
     contrastive: float = 0.0
     attention: str = "native"
-    lr: float = 5e-4
+    lr: float = 1e-3
     batch_size: int = 32
     lora: bool = True
     max_length: int = 128
