@@ -215,7 +215,7 @@ _SETS = (
         "none stated (Usenet posts): research use",
         revision="6125ec4e24fa026cec8a478383ee943acfbd5449",
     ),
-    DataSet("clinc/clinc_oos", {"test": 5500}, "CC BY 3.0", "plus"),
+    DataSet("clinc/clinc_oos", {"train": 15250, "test": 5500}, "CC BY 3.0", "plus"),
     DataSet("CogComp/trec", {"train": 5452, "test": 500}, "none stated (Li & Roth 2002): research use", revision=CONVERTED),
     DataSet("fancyzhx/ag_news", {"test": 7600}, "A. Gulli: non-commercial", revision="eb185aade064a813bc0b7f42de02595523103ca4"),
     DataSet("few-shot-intent/snips", {"test": 700}, "CC0 1.0", hub=False),

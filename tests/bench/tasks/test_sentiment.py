@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from bench.errors import DataError
-from bench.tasks.sentiment import CONTENT_FREE, QUESTIONS, Labelled, Probe, ZeroShot, ZeroShotByPrompt, ZeroShotByQuestions, best_answers
+from bench.tasks.probe import LabelledTexts
+from bench.tasks.sentiment import CONTENT_FREE, QUESTIONS, ZeroShot, ZeroShotByPrompt, ZeroShotByQuestions, best_answers
 
-TEST = Labelled("org/mood")
+TEST = LabelledTexts("org/mood")
 
 
 def _reviews(n=80, seed=0):
@@ -71,40 +71,3 @@ def test_best_answers_are_the_maxima_over_each_texts_own_tokens(encoder):
     vectors = encoder.encode_questions(["one", "three"])
     expected = [[2 * (t.states @ v).max() for v in vectors.start] for t in encoder.encode_tokens(texts)]
     assert best_answers(encoder, texts, vectors.start, vectors.end) == pytest.approx(np.array(expected), rel=1e-5)
-
-
-def test_a_probe_learns_from_a_few_texts_and_repeats_with_its_seed(write, encoder):
-    write("org/mood", "test", _reviews())
-    write("org/mood", "train", _reviews(100, seed=1))
-    task = Probe("toy", TEST, (Labelled("org/mood", "train"),))
-    score = task.evaluate(encoder, seed=1)["accuracy"]
-    assert len(score.repeats) == 5
-    assert min(score.repeats) > 0.8
-    assert score == task.evaluate(encoder, seed=1)["accuracy"]
-    assert list(task.items(seed=1)) != list(task.items(seed=2))
-
-
-def test_given_training_sets_are_each_used_whole(write, encoder):
-    write("org/mood", "test", _reviews())
-    for seed in (13, 21):
-        write(f"org/mood/16-{seed}", "train", _reviews(32, seed=seed))
-    task = Probe("toy", TEST, tuple(Labelled("org/mood", "train", f"16-{seed}") for seed in (13, 21)), shots=None)
-    assert len(list(task.items(seed=0))) == 80 + 2 * 32
-    score = task.evaluate(encoder, seed=0)["accuracy"]
-    assert len(score.repeats) == 2
-    assert score.examples.mean() == pytest.approx(score.mean)  # over both draws
-
-
-def test_too_few_texts_of_a_class_are_an_error(write, encoder):
-    write("org/mood", "test", _reviews())
-    write("org/mood", "train", _reviews(20))
-    with pytest.raises(DataError):
-        Probe("toy", TEST, (Labelled("org/mood", "train"),)).evaluate(encoder, seed=0)
-
-
-def test_the_halves_of_a_set_cover_it_and_share_no_text(write):
-    write("org/mood", "test", _reviews(200) * 2)
-    halves = [Labelled("org/mood", half=half).load()[0] for half in ("train", "test")]
-    assert len(halves[0]) + len(halves[1]) == 400
-    assert not set(halves[0]) & set(halves[1])
-    assert min(map(len, halves)) > 120

@@ -1,0 +1,136 @@
+"""Linear probes: how well do frozen embeddings of a few labelled texts tell the classes of others?
+
+Source: the probes of sentence encoders (SentEval, mteb's classification), with as few texts a class as few-shot papers take.
+A row of ``CogComp/trec``: ``text`` "How far is it from Denver to Aspen ?", ``coarse_label`` 5 (a number).
+Run: ``bench run --model llm2comp,backbone-mean --task trec-probe,clinc-probe --data DIR``.
+Protocol: accuracy of a logistic regression on frozen embeddings of 16 texts a class, five draws.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data import Rows, load
+from bench.encoder import Encoder, Item, gather, stream
+from bench.errors import DataError
+from bench.task import Score, sample
+from bench.tasks.linear import predicted
+from bench.tasks.partition import Half, members
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Where texts with labels are read from.
+
+    Attributes:
+        data: Id of the data set.
+        split: Its split.
+        config: Its configuration.
+        text: Column of the texts.
+        label: Column of the classes, whole numbers.
+        half: "test" or "train" for one half of a set that comes undivided; "" for all of it.
+    """
+
+    data: str
+    split: str = "test"
+    config: str = ""
+    text: str = "text"
+    label: str = "label"
+    half: Half = ""
+
+    def load(self, limit: int | None = None) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the texts and their labels (n,); at most ``limit``, a fixed draw."""
+        rows: Rows = load(self.data, self.split, config=self.config, columns=(self.text, self.label))
+        rows = rows.take(members(rows[self.text], self.half))
+        rows = rows.take(sample(len(rows), limit))
+        return list(rows[self.text]), np.asarray(rows[self.label], np.int64)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Accuracy of a logistic regression on frozen embeddings of a few labelled texts.
+
+    Attributes:
+        name: Name of the task.
+        test: The texts to classify.
+        train: The training sets, each used whole as one repeat; or a single one to draw from.
+        family: What the task is reported under.
+        instruction: What the embeddings are for.
+        shots: Texts per class in a draw; None where training sets are used whole.
+        repeats: Number of draws.
+        limit: At most this many test texts.
+        about: One line for lists.
+    """
+
+    name: str
+    test: LabelledTexts
+    train: tuple[LabelledTexts, ...]
+    family: str = "classification"
+    instruction: str = ""
+    shots: int | None = 16
+    repeats: int = 5
+    limit: int | None = None
+    about: str = field(default="", compare=False)
+    metric: ClassVar[str] = "accuracy"
+    version: ClassVar[int] = 1
+    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
+
+    @property
+    def readout(self) -> str:
+        """The embedding; its instruction is named, since another one makes other vectors."""
+        return f"embedding for {self.instruction!r}" if self.instruction else "embedding"
+
+    def items(self, *, seed: int) -> Iterable[Item]:
+        """Return the test texts and those of every training draw."""
+        texts = (texts for texts, _ in (self.test.load(self.limit), *self._draws(seed)))
+        return [Item(text, self.instruction) for part in texts for text in part]
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+        """Return ``accuracy`` with a repeat for each draw; the examples are the share of draws that had it right."""
+        texts, labels = self.test.load(self.limit)
+        draws = self._draws(seed)
+        items = [Item(text, self.instruction) for part in (texts, *(drawn for drawn, _ in draws)) for text in part]
+        vectors = gather(stream(encoder, items), len(items))
+        ends = np.cumsum([len(texts), *(len(drawn) for drawn, _ in draws)])
+        test, *train = np.split(vectors, ends[:-1])
+        right = [predicted(x, y, test) == labels for x, (_, y) in zip(train, draws, strict=True)]
+        return {"accuracy": Score(tuple(float(r.mean()) for r in right), np.mean(right, axis=0, dtype=np.float32))}
+
+    def _draws(self, seed: int) -> list[tuple[list[str], NDArray[np.int64]]]:
+        if self.shots is None:
+            return [source.load() for source in self.train]
+        texts, labels = self.train[0].load()
+        rng = np.random.default_rng(seed)
+        classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        fewest = min(map(len, classes), default=0)
+        if fewest < self.shots:
+            raise DataError(f"{self.name} needs {self.shots} training texts a class, got {fewest} in {self.train[0].data}")
+        rows = [np.concatenate([rng.choice(c, self.shots, replace=False) for c in classes]) for _ in range(self.repeats)]
+        return [([texts[i] for i in draw], labels[draw]) for draw in rows]
+
+
+def accuracy(right: NDArray[np.bool_]) -> Score:
+    """Return the share of right answers as a score of one repeat, with the answers as its examples."""
+    return Score((float(right.mean()),), right.astype(np.float32))
+
+
+TASKS = (
+    Probe(
+        "trec-probe",
+        LabelledTexts("CogComp/trec", label="coarse_label"),
+        (LabelledTexts("CogComp/trec", "train", label="coarse_label"),),
+        instruction="What general kind of answer is expected?",
+        about="TREC, 500 questions, 6 types of answers; probe on 16 texts a class",
+    ),
+    Probe(
+        "clinc-probe",
+        LabelledTexts("clinc/clinc_oos", config="plus", label="intent"),
+        (LabelledTexts("clinc/clinc_oos", "train", "plus", label="intent"),),
+        instruction="What does the user want to do?",
+        about="CLINC150, 5,500 requests, 150 intents and out of scope; probe on 16 texts a class",
+    ),
+)
+"""The probes that belong to no other family, to be asked for by name."""
