@@ -59,7 +59,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LLM2Comp(NetworkEncoder):
-    """LLM2Comp (Zhang et al. 2026): mean state of k memory tokens after the text, under bidirectional attention.
+    """LLM2Comp (Zhang et al. 2026): mean state of k memory tokens after the text, which they were trained to compress.
 
     Attributes:
         checkpoint: "default" for the weights that come with this package; a folder that the recipe wrote (see ``Checkpoint``); or a
