@@ -112,6 +112,11 @@ class ExplainedTask(Task, Protocol):
         ...
 
 
+def embedding_for(instruction: str) -> str:
+    """Return what a task that reads embeddings calls its read-out: an instruction is named, since another one makes other vectors."""
+    return f"embedding for {instruction!r}" if instruction else "embedding"
+
+
 def sample(n: int, limit: int | None, *, seed: int = 0) -> NDArray[np.int64]:
     """Return the row numbers that ``limit`` leaves of ``n`` rows: all of them, or a fixed draw in ascending order."""
     if limit is None or limit >= n:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bench.data import Rows, load
 from bench.encoder import Embeddings, Encoder, Item, gather, stream
-from bench.task import Score, sample
+from bench.task import Score, embedding_for, sample
 from bench.tasks.groups import DOMAINS
 from bench.tasks.labelings import class_names
 from bench.tasks.similarity import unit
@@ -64,8 +64,8 @@ class Clustering:
 
     @property
     def readout(self) -> str:
-        """The embedding; its instruction is named, since another one makes other vectors."""
-        return f"embedding for {self.instruction!r}" if self.instruction else "embedding"
+        """The embedding, with its instruction."""
+        return embedding_for(self.instruction)
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
         """Return the texts of every set."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.data import Rows, load
 from bench.encoder import Encoder, Item, gather, stream
 from bench.errors import DataError
-from bench.task import Score, sample
+from bench.task import Score, embedding_for, sample
 from bench.tasks.linear import predicted
 from bench.tasks.partition import Half, members
 
@@ -80,8 +80,8 @@ class Probe:
 
     @property
     def readout(self) -> str:
-        """The embedding; its instruction is named, since another one makes other vectors."""
-        return f"embedding for {self.instruction!r}" if self.instruction else "embedding"
+        """The embedding, with its instruction."""
+        return embedding_for(self.instruction)
 
     def items(self, *, seed: int) -> Iterable[Item]:
         """Return the test texts and those of every training draw."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bench.encoder import Encoder, Item
 from bench.errors import EncodingError, Unavailable, unknown
-from bench.task import Score
+from bench.task import Score, embedding_for
 from bench.tasks.mteb.bridge import MtebEncoder, as_mteb, installed, instruction_for, loaded_mteb, undisturbed, without_bars
 from bench.tasks.mteb.rows import FLAT, PAIRS, inputs, is_flat, load, parts
 
@@ -77,7 +77,7 @@ class MtebTask:
     @property
     def readout(self) -> str:
         """The embedding; with an instruction that replaces the task's own, it is named, since it makes other vectors."""
-        return f"embedding for {self.instruction!r}" if self.instruction else "embedding"
+        return embedding_for(self.instruction)
 
     def items(self, *, seed: int) -> Iterable[Item]:
         """Return the texts of pairs and of a classification's test examples; others are encoded when mteb asks for them."""
