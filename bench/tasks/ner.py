@@ -184,23 +184,27 @@ class NERByQuestions:
         asked, test = cast("QuestionEncoder", encoder), self.test.load(self.limit)
         states = word_states(asked, test)
         types = ["O", *sorted({tag[2:] for s in self.test.load() for tag in s.tags if tag != "O"})]
-        vectors = unit(asked.encode_questions([question(kind, self.questions) for kind in types]).start)
+        vectors = unit(asked.encode_questions(questions(types, self.questions)).start)
         kinds = tagged(test, states, lambda x: np.array(types)[(x @ vectors.T).argmax(axis=1)])
         return entity_scores([s.tags for s in test], [_in_sequence(kinds)])
 
 
-def question(kind: str, file: str = "") -> str:
-    """Return the question whose answers are entities of this type.
+def questions(kinds: Sequence[str], file: str = "") -> list[str]:
+    """Return for each type the question whose answers are its entities.
 
     Args:
-        kind: The type; "O" for words that are no entity.
+        kinds: The types; "O" for words that are no entity.
         file: JSON file with questions by type, which go before the usual ones.
 
     Raises:
         DataError: The file is no object of strings.
     """
-    if file and kind in (own := _questions(Path(file))):
-        return own[kind]
+    own = _questions(Path(file)) if file else {}
+    return [own[kind] if kind in own else question(kind) for kind in kinds]
+
+
+def question(kind: str) -> str:
+    """Return the usual question whose answers are entities of this type."""
     name = kind.replace("-", " ").replace("_", " ").lower()
     return QUESTIONS.get(kind, f"What is {'an' if name[:1] in 'aeiou' else 'a'} {name} ?")
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.encoder import Encoder, Marked, QuestionEncoder, TokenEncoder, TunableEncoder, TunableQuestionEncoder
 from bench.task import Score
 from bench.tasks.linear import predicted_from
-from bench.tasks.ner import NER, Sentence, Tagged, WordStates, entity_scores, places, question, tagged, training, word_states
+from bench.tasks.ner import NER, Sentence, Tagged, WordStates, entity_scores, places, questions, tagged, training, word_states
 from bench.tasks.paraphrase import FewShot, f1_scores
 from bench.tasks.similarity import unit
 
@@ -56,7 +56,7 @@ class StartedNER(NER):
         start = None
         if self.initial == "question":
             kinds = [tag.removeprefix("B-").removeprefix("I-") for tag in tags]
-            asked = cast("QuestionEncoder", encoder).encode_questions([question(kind, self.questions) for kind in kinds])
+            asked = cast("QuestionEncoder", encoder).encode_questions(questions(kinds, self.questions))
             start = unit(asked.start)
         find = self._tuned if self.epochs else self._frozen
         return entity_scores([s.tags for s in test], find(encoder, test, draws, tags, start))
