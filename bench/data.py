@@ -139,10 +139,15 @@ def _from_file(path: Path, root: Path) -> Rows:
 def _parsed(path: Path, root: Path, size: int, changed: int) -> Rows:  # noqa: ARG001 - size and time make a changed file a new key
     packed = path.read_bytes()
     if path.suffix == ".conll":
-        columns: dict[str, list[Any]] = _sentences(path, packed)
-        return Rows(columns, str(path), {}, {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()})
+        columns, classes = _sentences(path, packed), {}
+    else:
+        columns, classes = _objects(path, gzip.decompress(packed) if path.suffix == ".gz" else packed), _classes(path.parent, root)
+    return Rows(columns, str(path), classes, {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()})
+
+
+def _objects(path: Path, content: bytes) -> dict[str, list[Any]]:
+    """Return the columns of JSON lines."""
     rows: list[dict[str, Any]] = []
-    content = gzip.decompress(packed) if path.suffix == ".gz" else packed
     for number, line in enumerate(content.splitlines(), 1):
         try:
             row = json.loads(line)
@@ -154,30 +159,25 @@ def _parsed(path: Path, root: Path, size: int, changed: int) -> Rows:  # noqa: A
         rows.append(row)
     if not rows:
         raise DataError(f"{path} has no rows; copy it again")
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    return Rows(columns, str(path), _classes(path.parent, root), {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()})
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _sentences(path: Path, content: bytes) -> dict[str, list[Any]]:
     """Return words and tags of the sentences of a file in CoNLL's layout; lines that begin a document say nothing."""
-    tokens: list[list[str]] = [[]]
-    tags: list[list[str]] = [[]]
+    sentences: list[list[tuple[str, str]]] = []
+    inside = False
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
         columns = line.split()
-        if columns and columns[0] != "-DOCSTART-":
-            if len(columns) < 2:
-                raise DataError(f"{path} line {number}: expected a word and its tag, got {line.strip()[:40]!r}")
-            tokens[-1].append(columns[0])
-            tags[-1].append(columns[-1])
-        elif tokens[-1]:
-            tokens.append([])
-            tags.append([])
-    if not tokens[-1]:
-        tokens.pop()
-        tags.pop()
-    if not tokens:
+        before, inside = inside, bool(columns) and columns[0] != "-DOCSTART-"
+        if inside and len(columns) < 2:
+            raise DataError(f"{path} line {number}: expected a word and its tag, got {line.strip()[:40]!r}")
+        if inside and not before:
+            sentences.append([])
+        if inside:
+            sentences[-1].append((columns[0], columns[-1]))
+    if not sentences:
         raise DataError(f"{path} has no sentences; copy it again")
-    return {"tokens": tokens, "ner_tags": tags}
+    return {"tokens": [[word for word, _ in s] for s in sentences], "ner_tags": [[tag for _, tag in s] for s in sentences]}
 
 
 def _classes(folder: Path, root: Path) -> dict[str, list[str]]:
