@@ -300,8 +300,8 @@ class _Done:
         scheduler.load_state_dict(kept["scheduler"])
         done.steps, done.spent, done.seconds = kept["steps"], Spent(*kept["spent"]), kept["seconds"]
         done.curve = [(int(tokens), float(loss)) for tokens, loss in kept["curve"]]
-        done.scores = [(int(step), float(score)) for step, score in kept.get("scores", ())]
-        done.best, done.kept = kept.get("best", {}), kept.get("kept", 0)
+        done.scores = [(int(step), float(score)) for step, score in kept["scores"]]
+        done.best, done.kept = kept["best"], kept["kept"]
         return done
 
     def write(self, path: Path, mark: str, weights: "Mapping[str, Tensor]", optimizer: Any, scheduler: Any) -> None:  # noqa: ANN401
