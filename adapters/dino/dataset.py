@@ -119,10 +119,11 @@ def adopt(order: Order, folder: Path, others: Iterable[Path]) -> None:
     """
     if order.files(folder)[1].is_file():
         return
+    settings, batches = order.settings(), len(order.batches())
     for other in others:
         data, args = order.files(other)
-        settings, done = _noted(args)
-        if data.is_file() and settings == order.settings() and done["batches"] == len(order.batches()):
+        noted = _noted(args)
+        if noted and data.is_file() and noted[0] == settings and noted[1]["batches"] == batches:
             for path in (data, args):
                 write_whole(folder / path.name, path.read_bytes())
             return
@@ -180,13 +181,19 @@ def _plain(done: Dataset) -> dict[str, Any]:
 
 
 def _read(data: Path, args: Path, settings: Mapping[str, Any]) -> Dataset:
-    kept, done = _noted(args)
-    if kept and kept != settings:
+    noted = _noted(args)
+    if not noted:
+        return Dataset(data, 0, 0, 0, 0.0, {})
+    kept, done = noted
+    if kept != settings:
         raise UsageError(f"{args} belongs to texts generated with other settings: delete its folder, or choose another --out")
-    return Dataset(data, **done) if kept else Dataset(data, 0, 0, 0, 0.0, {})
+    return Dataset(data, **done)
 
 
-def _noted(args: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the settings of a file of texts and how far it is; both empty where there is none."""
-    kept = read_json(args) if args.is_file() else {}
-    return {name: value for name, value in kept.items() if name != "done"}, kept.get("done", {})
+def _noted(args: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Return the settings of a file of texts and how far it is; None where there is no such note."""
+    if not args.is_file():
+        return None
+    kept = read_json(args)
+    done = kept.pop("done", {"batches": 0})
+    return kept, done
