@@ -47,7 +47,7 @@ OPEN: tuple[Plain, ...] = (
     Plain("google/xquad", "xquad.en", "validation", "CC BY-SA 4.0"),
     Plain("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0"),
 )
-"""Texts with licences that let a model be published, of no set that a task here is scored on; trivia questions are too short for
+"""Texts with licences that let a model be published, of no set that embeddings are scored on here; trivia questions are too short for
 the compression and serve the contrast."""
 
 
