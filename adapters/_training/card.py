@@ -84,6 +84,11 @@ def write_card(
     write_whole(folder / CARD, (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def listed(took: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what each stage of a training took, by its name, as the card lists it; a loss curve is one of tokens and values."""
+    return [{"stage": name, **numbers} for name, numbers in took.items()]
+
+
 def command_of(words: Sequence[str]) -> str:
     """Return the command line without the folders it names: where data and checkpoint lie on this machine says nothing to a reader."""
     line = iter(words)

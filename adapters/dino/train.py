@@ -18,7 +18,7 @@ import numpy as np
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches
-from adapters._training.card import Material, finished, write_card
+from adapters._training.card import Material, finished, listed, write_card
 from adapters._training.loop import Optimisation, Selection, Training, deciding, fit, main_process
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.dino.dataset import Dataset, Order, adopt, generated
@@ -147,7 +147,7 @@ class Recipe:
         if not main_process():
             return out
         more = {
-            "stages": made.stages | {"choosing weights": {"inference_tokens": fitted.spent.inference}},
+            "stages": listed(made.stages | {"choosing weights": {"inference_tokens": fitted.spent.inference}}),
             "pairs": made.counts | {"trained on": len({i for batch in plan for i in batch}), "held out": len(dev)},
             "dev": "Spearman of cosine on generated pairs of a tenth of the first texts; kept is the last step that none beats clearly",
             "dev_spearman": round(dict(fitted.scores)[fitted.kept], 4),

@@ -1,7 +1,7 @@
 """What the stages of the recipe share: rows of several sequences, a training with heads, and the notes that say a stage is done."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,10 +140,17 @@ def stage_trained(
     fitted = tuning.fitted(training, network, made, make(network, made), plan, folder / "state.pt", progress)
     if main_process():
         tuning.save(network, made, folder)
-        note.write(positions=fitted.spent.trained, seconds=round(fitted.seconds, 1), steps=len(plan), loss=fitted.thinned(20))
+        note.write(**took(fitted))
         (folder / "state.pt").unlink(missing_ok=True)
     waited()
     return note.read() or {}
+
+
+def took(fitted: Fitted) -> dict[str, Any]:
+    """Return what a training of a stage took, plain JSON values."""
+    return {
+        "positions": fitted.spent.trained, "seconds": round(fitted.seconds, 1), "steps": len(fitted.curve), "loss": fitted.thinned(),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -200,8 +207,3 @@ def main_first() -> Iterator[None]:
 
     with PartialState().main_process_first():
         yield
-
-
-def plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a note without its loss curve, for the card."""
-    return {name: value for name, value in numbers.items() if name != "loss"}

@@ -20,7 +20,7 @@ from adapters._checkpoint import RUNS
 from adapters._files import stamp
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
-from adapters._training.card import Material, finished, write_card
+from adapters._training.card import Material, finished, listed, write_card
 from adapters._training.loop import Fitted, Training, deciding, main_process
 from adapters._training.sources import Source, named
 from adapters.quip.answering import answered
@@ -30,7 +30,7 @@ from adapters.quip.generator import learning
 from adapters.quip.passages import OPEN, Passage, Question, gathered
 from adapters.quip.sampling import written
 from adapters.quip.selection import Selection, selected
-from adapters.quip.stages import Tuning, main_first, plain, stage_trained
+from adapters.quip.stages import Tuning, main_first, stage_trained, took
 from adapters.quip.teacher import Finding, Labels, Pair, pair, predicted, relabelled
 from adapters.quip.tokens import passage_prompts, place, question_ids, spans_of
 from bench.encoder import digest
@@ -193,9 +193,10 @@ class _Run:
         fitted, training = done
         self._measure("encoder", self._encoder_answers)
         inference = sum(stage.get("positions", 0) for stage in self.took.values())
+        self.took["biencoder"] = took(fitted)
         more = {
             "examples": self.examples,
-            "stages": {name: plain(numbers) for name, numbers in self.took.items()},
+            "stages": listed(self.took),
             "kept_out": self.measured,
         }
         whole = replace(fitted, spent=fitted.spent + Spent(inference=inference))

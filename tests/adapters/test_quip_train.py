@@ -267,6 +267,11 @@ def trained(out, made, progress=lambda *_: None, budget=15_000):
     return json.loads((out / "card.json").read_text())
 
 
+def stages(card):
+    """Return what each stage took, by its name."""
+    return {stage["stage"]: stage for stage in card["stages"]}
+
+
 def weights(out):
     return {path.name: path.read_bytes() for path in sorted(out.glob("*.safetensors"))}
 
@@ -275,10 +280,12 @@ def weights(out):
 def test_all_stages_make_an_encoder_that_answers_and_keeps_the_contract(kind, tmp_path, questions):
     card = trained(tmp_path / "out", recipe(questions, tmp_path, kind=kind))
     assert 14_500 < card["trained_tokens"] <= 15_000
-    assert set(card["stages"]) == {"generator", "questions", "teacher", "labels"}
-    assert card["inference_tokens"] == sum(stage["positions"] for stage in card["stages"].values()) > 10_000
-    assert card["stages"]["questions"]["questions"] > 20  # the tiny generator has learnt the form
-    assert card["stages"]["labels"]["questions"] == card["stages"]["questions"]["questions"]
+    took = stages(card)
+    assert list(took) == ["generator", "questions", "teacher", "labels", "biencoder"]
+    assert card["inference_tokens"] == sum(stage["positions"] for name, stage in took.items() if name != "biencoder") > 10_000
+    assert (took["biencoder"]["positions"], took["biencoder"]["loss"]) == (card["trained_tokens"], card["loss"])
+    assert took["questions"]["questions"] > 20  # the tiny generator has learnt the form
+    assert took["labels"]["questions"] == took["questions"]["questions"]
     assert card["loss"][-1][1] < card["loss"][0][1] - 2
     assert not (tmp_path / "out" / "state.pt").exists()
     encoder = QuIP(str(tmp_path / "out"), device="cpu", dtype="float32")
@@ -291,10 +298,10 @@ def test_all_stages_make_an_encoder_that_answers_and_keeps_the_contract(kind, tm
 def test_a_generator_may_read_with_an_encoder_and_write_with_a_decoder(tmp_path, questions, lora):
     generator = str(tiny_folder("bart", tmp_path / "bart", head=True))
     card = trained(tmp_path / "out", recipe(questions, tmp_path, generator=generator, generator_share=8.0, lora=lora), budget=6_000)
-    losses = card["stages"]["generator"]
-    assert losses["positions"] > 45_000
+    took = stages(card)
+    assert took["generator"]["positions"] > 45_000
     if not lora:
-        assert card["stages"]["questions"]["questions"] > 10  # the tiny generator has learnt the form
+        assert took["questions"]["questions"] > 10  # the tiny generator has learnt the form
 
 
 def test_the_loss_of_a_generator_with_encoder_and_decoder_is_that_of_transformers(tmp_path):
@@ -329,7 +336,7 @@ def test_low_rank_weights_carry_the_runs_of_words_they_were_trained_on(tmp_path,
 
 def test_people_alone_need_neither_generator_nor_teacher_and_teach_to_answer(tmp_path, questions):
     card = trained(tmp_path / "out", recipe(questions, tmp_path, human=1.0), budget=40_000)
-    assert card["stages"] == {}
+    assert list(stages(card)) == ["biencoder"]
     assert card["inference_tokens"] == 0
     encoder = QuIP(str(tmp_path / "out"), device="cpu", dtype="float32")
     passage = "Cleo lives in Oslo and plays the piano. It was a warm day in 1950."
@@ -341,7 +348,7 @@ def test_people_alone_need_neither_generator_nor_teacher_and_teach_to_answer(tmp
 def test_every_variant_trains(tmp_path, questions, changes):
     card = trained(tmp_path / "out", recipe(questions, tmp_path, **changes), budget=6_000)
     assert card["recipe"] | changes == card["recipe"]
-    assert ("teacher" in card["stages"]) == (changes.get("labels") != "answers")
+    assert ("teacher" in stages(card)) == (changes.get("labels") != "answers")
     network = QuIP(str(tmp_path / "out"), device="cpu", dtype="float32")._network()
     assert network.causal == (changes.get("attention") != "bidirectional")  # "auto" reads the card
 
@@ -373,7 +380,7 @@ def test_killed_at_any_stage_it_goes_on_to_the_same_weights(tmp_path, questions,
     assert weights(out) == weights(tmp_path / "whole")
     ours, theirs = ((folder / "stages" / "questions.jsonl").read_text().splitlines() for folder in (out, tmp_path / "whole"))
     assert [json.loads(line)["written"] for line in ours] == [json.loads(line)["written"] for line in theirs]
-    assert card["stages"]["labels"]["positions"] > 0
+    assert stages(card)["labels"]["positions"] > 0
 
 
 def test_stages_of_other_settings_are_refused(tmp_path, questions):

@@ -134,13 +134,14 @@ def learning(pairs: Pairs) -> Drawing:
 
 @styled
 def loss(pairs: Pairs) -> Drawing:
-    """Return the training loss over tokens, a panel a method, since the losses of two methods measure different things."""
+    """Return the training loss over tokens, a panel a method and stage, since the losses of two of them measure different things."""
     name, title, cells = "loss", "Loss over training", pairs.cells
     curves: dict[str, list[tuple[str, Sequence[Sequence[float]]]]] = {}
     for label in cells.encoders:
         training = cells.training(label)
-        if len(training.get("loss") or ()) > 1:
-            curves.setdefault(str(training.get("method") or label), []).append((label, training["loss"]))
+        method = str(training.get("method") or label)
+        for stage, points in _losses(training):
+            curves.setdefault(f"{method}: {stage}" if stage else method, []).append((label, points))
     if not curves:
         return Drawing(name, title, why="no encoder's card holds the losses of its training")
     figure, axes = _side_by_side(list(curves))
@@ -148,11 +149,19 @@ def loss(pairs: Pairs) -> Drawing:
         for i, (label, points) in enumerate(found[:_MOST]):
             (line,) = panel.plot(*zip(*points, strict=True), linewidth=1.2, label=shortened(label), **_line(i))
             told(line, f"{label}: loss {points[0][1]:.3f} at {points[0][0]:,.0f} tokens, {points[-1][1]:.3f} at {points[-1][0]:,.0f}")
-        if len(found) > 1 or found[0][0] != panel.get_title(loc="left"):
+        if len(found) > 1 or found[0][0] != panel.get_title(loc="left").split(":")[0]:
             panel.legend(fontsize=7)
         _count_tokens(panel, "token positions trained")
         panel.set_ylabel("loss")
-    return Drawing(name, title, "Losses of different methods measure different things: compare shapes, not heights.", figure)
+    return Drawing(name, title, "Losses of different methods and stages measure different things: compare shapes, not heights.", figure)
+
+
+def _losses(card: Mapping[str, Any]) -> "list[tuple[str, Sequence[Sequence[float]]]]":
+    """Return the loss curves of a card by stage, or the one that it has under no stage's name."""
+    stages = [stage for stage in card.get("stages") or () if isinstance(stage, Mapping)]
+    found = [(str(stage.get("stage")), points) for stage in stages if len(points := stage.get("loss") or ()) > 1]
+    own = card.get("loss") or ()
+    return found or ([("", own)] if len(own) > 1 else [])
 
 
 def _side_by_side(titles: Sequence[str]) -> "tuple[Figure, list[Axes]]":

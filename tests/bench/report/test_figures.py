@@ -242,3 +242,21 @@ def test_many_encoders_are_drawn_without_a_tip_for_each_of_thousands_of_cells():
     drawing = figures.heatmap(pairs_of(*(result(f"e{e:02}", f"t{t:02}", 0.5) for e in range(40) for t in range(40))))
     assert "<title>" not in drawing.svg.decode()
     assert len(drawing.svg) < 400_000
+
+
+def test_losses_of_different_stages_are_drawn_apart_and_no_loss_is_no_panel():
+    curve = [[10, 3.0], [1_000, 1.0]]
+    stages = [
+        {"stage": "compression", "loss": curve},
+        {"stage": "labels", "seconds": 3.0},
+        {"stage": "contrastive", "loss": [[9, 2.0], [500, 0.5]]},
+    ]
+    staged = {"method": "m", "loss": [[9, 2.0], [500, 0.5]], "stages": stages}
+    plain = {"method": "n", "loss": curve, "stages": {"written by": "something else"}}
+    cards = {"a": staged, "b": staged, "c": plain, "d": {"method": "o"}}
+    drawing = figures.loss(pairs_of(*(result(label, "t", 0.5, card={"training": card}, trained=True) for label, card in cards.items())))
+    assert [axes.get_title(loc="left") for axes in drawing.figure.axes if axes.get_visible()] == ["m: compression", "m: contrastive", "n"]
+    assert {tip.split(",")[0] for tip in tips(drawing)} == {
+        f"{label}: loss {value} at {tokens} tokens"
+        for label, value, tokens in (("a", "3.000", 10), ("a", "2.000", 9), ("b", "3.000", 10), ("b", "2.000", 9), ("c", "3.000", 10))
+    }
