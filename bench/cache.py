@@ -21,6 +21,7 @@ from bench.encoder import (
     Encoder,
     Item,
     LayeredEncoder,
+    LongTokenEncoder,
     Marked,
     Marker,
     Pair,
@@ -101,8 +102,8 @@ class CachedEncoder:
 
     def summary(self) -> dict[str, float]:
         """Return what the task asked for, and the share of its texts that share a run of words with the training data, where known."""
-        runs = self._inner.runs() if isinstance(self._inner, TrainedEncoder) else None
-        shared = {} if runs is None else {"overlap_share": float(runs.touch(list(self.tally.texts)).mean()) if self.tally.texts else 0.0}
+        runs = self._inner.runs() if self.tally.texts and isinstance(self._inner, TrainedEncoder) else None
+        shared = {} if runs is None else {"overlap_share": float(runs.touch(list(self.tally.texts)).mean())}
         return {**self.tally.summary(), **shared}
 
     @property
@@ -186,7 +187,11 @@ class CachedEncoder:
         follows = self.follows_instructions
         return [self._prefix + _digest(item.instruction if follows else "", item.text) for item in items]
 
-    def _count(self, keys: Sequence[bytes], texts: Iterable[str], truncated: Iterable[bytes]) -> None:
+    def _read(self, texts: Sequence[str]) -> None:
+        """Count texts that the network reads for something else than embeddings or token states; their cost is not measured."""
+        self._count(self._keys(Item(text) for text in texts), texts)
+
+    def _count(self, keys: Sequence[bytes], texts: Iterable[str], truncated: Iterable[bytes] = ()) -> None:
         self.tally.asked += len(keys)
         self.tally.texts.update(texts)
         self.tally.distinct.update(keys)
@@ -241,6 +246,21 @@ class _Layers(_Tokens):
         return found
 
 
+class _Long(_Tokens):
+    """Hands the token states of long texts through as well."""
+
+    def encode_long(self, texts: Sequence[str]) -> list[TokenStates]:
+        """Return the states of all tokens of each text, checked to be finite.
+
+        Raises:
+            EncodingError: A state is not finite.
+        """
+        start = time.perf_counter()
+        found: list[TokenStates] = self._inner.encode_long(texts)
+        self._note(texts, [found], start)
+        return found
+
+
 class _Questions(CachedEncoder):
     """Hands question vectors through as well."""
 
@@ -263,12 +283,10 @@ class _Prompted(CachedEncoder):
         Raises:
             EncodingError: One of them is not finite.
         """
-        start = time.perf_counter()
         found: NDArray[np.float32] = self._inner.score_words(texts, prompt=prompt, words=words)
         if not np.isfinite(found).all():
             raise EncodingError(f"a word behind {shortened(texts[int(np.argmin(np.isfinite(found).all(axis=1)))])} has no finite score")
-        self.cost.encode_seconds += time.perf_counter() - start
-        self.cost.forward_texts += len(found)
+        self._read(texts)
         return found
 
 
@@ -279,17 +297,30 @@ class _Tunable(CachedEncoder):
 
     def tune_pairs(self, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
         """Return what scores pairs after training; see ``TunableEncoder``."""
-        found: PairScorer = self._inner.tune_pairs(pairs, labels, layers=layers, epochs=epochs, seed=seed)
-        return found
+        score: PairScorer = self._inner.tune_pairs(pairs, labels, layers=layers, epochs=epochs, seed=seed)
+
+        def counted(asked: Sequence[Pair]) -> NDArray[np.float32]:
+            self._read([text for pair in asked for text in pair])
+            return score(asked)
+
+        self._read([text for pair in pairs for text in pair])
+        return counted
 
     def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:
         """Return what finds classes of words after training; see ``TunableEncoder``."""
-        found: Marker = self._inner.tune_classes(marked, classes=classes, start=start, epochs=epochs, seed=seed)
-        return found
+        mark: Marker = self._inner.tune_classes(marked, classes=classes, start=start, epochs=epochs, seed=seed)
+
+        def counted(asked: Sequence[Marked]) -> list[NDArray[np.int64]]:
+            self._read([one.text for one in asked])
+            return mark(asked)
+
+        self._read([one.text for one in marked])
+        return counted
 
 
 _ABLE = (
     (LayeredEncoder, _Layers),
+    (LongTokenEncoder, _Long),
     (TokenEncoder, _Tokens),
     (QuestionEncoder, _Questions),
     (PromptedEncoder, _Prompted),

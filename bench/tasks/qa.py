@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 
 from bench.data import Rows, load
-from bench.encoder import Encoder, Item, LongTokenEncoder, QuestionEncoder, TokenStates, unwrapped
+from bench.encoder import Encoder, Item, LongTokenEncoder, QuestionEncoder, TokenStates
 from bench.spans import ANSWER_TOKENS, answer, exact, f1
 from bench.task import Score, sample
 from bench.tasks.partition import blocks
@@ -78,8 +78,7 @@ _MEASURES = {"f1": f1, "exact_match": exact}
 
 
 def _states(encoder: QuestionEncoder, passages: list[str]) -> list[TokenStates]:
-    inner = unwrapped(encoder)
-    return inner.encode_long(passages) if isinstance(inner, LongTokenEncoder) else encoder.encode_tokens(passages)
+    return encoder.encode_long(passages) if isinstance(encoder, LongTokenEncoder) else encoder.encode_tokens(passages)
 
 
 TASKS = (

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cache import cached
-from bench.encoder import Embeddings, Item, TokenStates
+from bench.encoder import Embeddings, Item, Marked, TokenStates
 from bench.errors import EncodingError
+from bench.overlap import Runs
 from bench.vectors import Vectors
 
 
@@ -110,6 +111,45 @@ def test_what_a_task_asked_for_is_tallied():
     assert wrapped.tally.summary() == {"asked": 4, "distinct": 3, "repeated_share": 0.25, "truncated_share": 0.0}
     wrapped.begin()
     assert wrapped.tally.summary()["asked"] == 0
+
+
+@dataclass(frozen=True)
+class Reading(WithTokens):
+    """Reads texts in every way there is, and was trained on one."""
+
+    def runs(self):
+        return Runs.of(["seen"])
+
+    def encode_long(self, texts):
+        return self.encode_tokens(texts)
+
+    def score_words(self, texts, *, prompt, words):
+        return np.zeros((len(texts), len(words)), np.float32)
+
+    def tune_pairs(self, pairs, labels, *, layers, epochs, seed):
+        return lambda asked: np.zeros(len(asked), np.float32)
+
+    def tune_classes(self, marked, *, classes, start, epochs, seed):
+        return lambda asked: [np.zeros(len(one.spans), np.int64) for one in asked]
+
+
+@pytest.mark.parametrize(
+    ("read", "share"),
+    [
+        (lambda e: e.encode(["seen", "new"]), 0.5),
+        (lambda e: e.encode_tokens(["seen", "new"]), 0.5),
+        (lambda e: e.encode_long(["seen", "new"]), 0.5),
+        (lambda e: e.score_words(["seen", "new"], prompt="", words=["a"]), 0.5),
+        (lambda e: e.tune_pairs([("a", "b")], [1], layers=(-1,), epochs=1, seed=0)([("seen", "new")]), 0.25),
+        (lambda e: e.tune_classes([Marked("seen", [])], classes=2, start=None, epochs=1, seed=0)([Marked("new", [])]), 0.5),
+    ],
+)
+def test_texts_count_for_the_overlap_however_they_are_read(read, share):
+    wrapped = cached(Reading(), Vectors(None))
+    assert "overlap_share" not in wrapped.summary()  # nothing was read: not measured
+    read(wrapped)
+    assert wrapped.summary()["overlap_share"] == share
+    assert "overlap_share" not in cached(Counting(), Vectors(None)).summary()
 
 
 @pytest.mark.parametrize(("fault", "word"), [(np.nan, "finite"), (np.inf, "finite"), (0.0, "constant"), (3.0, "constant")])
