@@ -30,12 +30,13 @@ class Spent:
 def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int) -> list[list[int]]:
     """Return batches of example numbers that spend the budget, over as many shuffled epochs as it takes.
 
-    Examples of similar length share a batch, so that little padding is computed; the order of the batches is random.
+    Examples of similar length share a batch, so that little padding is computed, and no batch holds an example twice; the order of
+    the batches is random.
 
     Args:
         lengths: Token positions of each example.
         budget: Most token positions in all batches together; less than one example of it is left over.
-        size: Examples per batch; the shortest batch may hold fewer.
+        size: Examples per batch; the last of an epoch may hold fewer.
         seed: Of the shuffling.
 
     Raises:
@@ -44,20 +45,20 @@ def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int) -> lis
     rng = np.random.default_rng(seed)
     if not lengths or size < 1:
         raise UsageError(f"expected examples and a batch size of at least 1, got {len(lengths)} examples and size {size}")
-    chosen: list[int] = []
+    made: list[list[int]] = []
     left = budget
     while left >= 0:
+        epoch: list[int] = []
         for i in rng.permutation(len(lengths)):
             left -= lengths[i]
             if left < 0:
                 break
-            chosen.append(int(i))
-    if not chosen:
+            epoch.append(int(i))
+        for start in range(0, len(epoch), _WINDOW * size):
+            window = sorted(epoch[start : start + _WINDOW * size], key=lambda i: lengths[i])
+            made += [window[k : k + size] for k in range(0, len(window), size)]
+    if not made:
         raise UsageError(f"a budget of {budget} token positions does not hold one example: give at least {max(lengths)}")
-    made: list[list[int]] = []
-    for start in range(0, len(chosen), _WINDOW * size):
-        window = sorted(chosen[start : start + _WINDOW * size], key=lambda i: lengths[i])
-        made += [window[k : k + size] for k in range(0, len(window), size)]
     return [made[i] for i in rng.permutation(len(made))]
 
 
