@@ -103,8 +103,8 @@ def spanned(text: str, spans: NDArray[np.int32], both: NDArray[np.float32], long
         longest: Most tokens.
     """
     i, j, probability = best_span(both[0], both[1], longest)
-    a, b = int(spans[i, 0]), int(spans[j, 1])
-    a, b = (a, b) if a < b else (0, 0)  # from or to a special token: no words
+    special = spans[[i, j], 0] == spans[[i, j], 1]
+    a, b = (0, 0) if special.any() else (int(spans[i, 0]), int(spans[j, 1]))  # from or to a special token: no words
     part = text[a:b]
     return Answer(part.strip(), a + len(part) - len(part.lstrip()), a + len(part.rstrip()), probability)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.spans import best_span, exact, f1, overlap, words
+from bench.spans import best_span, exact, f1, overlap, spanned, words
 
 
 @given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 15))
@@ -15,6 +15,16 @@ def test_the_best_span_is_the_best_of_all_spans(seed, t, longest):
     i, j, product = best_span(start, end, longest)
     every = {(a, b): start[a] * end[b] for a in range(t) for b in range(a, min(a + longest, t))}
     assert product == max(every.values()) == every[i, j]
+
+
+@pytest.mark.parametrize(("first", "last", "said"), [(1, 2, "abc def"), (2, 2, "def"), (0, 2, ""), (1, 3, ""), (0, 3, "")])
+def test_a_span_that_begins_or_ends_at_a_special_token_holds_no_words(first, last, said):
+    spans = np.array([[0, 0], [0, 3], [3, 7], [0, 0]], np.int32)  # <s> abc def </s>
+    both = np.zeros((2, 4), np.float32)
+    both[0, first], both[1, last] = 0.5, 0.5
+    found = spanned("abc def", spans, both, 4)
+    assert (found.text, found.probability) == (said, 0.25)
+    assert "abc def"[found.start : found.end] == said
 
 
 def test_answers_are_measured_as_in_squad():
