@@ -67,7 +67,7 @@ class NetworkEncoder(ABC):
     def tune_pairs(self, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
         """Train a copy of the network to tell pairs apart by BERTScore F at some layers, and return what scores pairs."""
         network = self._network()
-        return tuned_pairs(network, self._prepare(network), pairs, labels, layers=layers, epochs=epochs, seed=seed)
+        return tuned_pairs(network, self._prepare(network, spans=True), pairs, labels, layers=layers, epochs=epochs, seed=seed)
 
     def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:
         """Train a copy of the network with a linear classifier of words, and return what classifies words."""

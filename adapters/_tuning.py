@@ -65,7 +65,7 @@ def tuned_pairs(
 
     Args:
         network: Stays as it is.
-        prepare: Gives one prompt an item.
+        prepare: Gives one prompt with spans an item; positions of templates and memory do not count.
         pairs: Training pairs.
         labels: 1 or 0.
         layers: Counted from the last, which is -1.
@@ -90,7 +90,7 @@ def tuned_pairs(
     targets = torch.tensor(labels, dtype=torch.float32, device=network.device)
 
     def features(some: Sequence[Sequence[Prompt]]) -> "Tensor":
-        (left, a), (right, b) = (_states(copy, [pair[side] for pair in some], layers) for side in (0, 1))
+        (left, a), (right, b) = (_own_states(copy, [pair[side] for pair in some], layers) for side in (0, 1))
         return torch.stack([_bertscore(x, a, y, b) for x, y in zip(left, right, strict=True)], 1)
 
     def loss(batch: Sequence[int]) -> "Tensor":
@@ -251,12 +251,25 @@ def _states(network: Network, prompts: Sequence[Prompt], layers: Sequence[int] =
     return network.states_of(ids, mask, layers), mask
 
 
+def _own_states(network: Network, prompts: Sequence[Prompt], layers: Sequence[int]) -> "tuple[list[Tensor], Tensor]":
+    """Return what ``_states`` does, with a mask that leaves out the positions of templates and memory."""
+    import torch
+
+    states, mask = _states(network, prompts, layers)
+    own = torch.zeros_like(mask)
+    for row, prompt in zip(own, prompts, strict=True):
+        if prompt.spans is None:
+            raise EncodingError("expected prompts with spans to tell tokens from templates, got one without: prepare must fill them in")
+        row[: len(prompt.ids)] = torch.from_numpy(prompt.spans[:, 0] >= 0)
+    return states, own
+
+
 def _bertscore(left: "Tensor", a_real: "Tensor", right: "Tensor", b_real: "Tensor") -> "Tensor":
     """Return BERTScore F of each pair (b,), from token states (b, t, dim) and masks (b, t)."""
     from torch.nn.functional import normalize
 
     cosines = normalize(left.float(), dim=-1) @ normalize(right.float(), dim=-1).transpose(1, 2)
     cosines = cosines.masked_fill(~(a_real[:, :, None] & b_real[:, None, :]).bool(), -1.0)
-    precision = (cosines.amax(2) * a_real).sum(1) / a_real.sum(1)
-    recall = (cosines.amax(1) * b_real).sum(1) / b_real.sum(1)
+    precision = (cosines.amax(2) * a_real).sum(1) / a_real.sum(1).clamp(min=1)
+    recall = (cosines.amax(1) * b_real).sum(1) / b_real.sum(1).clamp(min=1)
     return 2 * precision * recall / (precision + recall).clamp(min=1e-6)

@@ -4,7 +4,8 @@ Source: QuIP, sections 4.2 and 4.3: five splits of 16 pairs a class, or of 5 sen
 A row of ``few-shot-ner/wnut17``: ``tokens`` ["The", "soldier", …], ``ner_tags`` [0, 0, …].
 Run: ``bench run --model quip --task wnut17-start-standard,wnut17-start-question``; with a GPU ``wnut17-tuned-question,mrpc-tuned``.
 Protocol: a tag's classifier weights start, or are drawn, to the unit vector of the question for its type, or to none. Trained networks are
-trained whole, 200 epochs for tags and 20 for pairs, and the last epoch counts.
+trained whole, 200 epochs for tags and 20 for pairs, and the last epoch counts; each split begins anew, and there is no switch that goes
+on from split to split as the released code of pairs does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.encoder import Encoder, Marked, QuestionEncoder, TokenEncoder, TunableEncoder, TunableQuestionEncoder
+from bench.errors import UsageError
 from bench.task import Score
 from bench.tasks.linear import predicted_from
 from bench.tasks.ner import NER, Sentence, Tagged, WordStates, entity_scores, places, questions, tagged, training, word_states
@@ -37,11 +39,20 @@ class StartedNER(NER):
     epochs: int = 0
     questions: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse a layer for a network that is trained.
+
+        Raises:
+            UsageError: There are epochs, and a layer that is not the last one.
+        """
+        if self.epochs and self.layer != -1:
+            raise UsageError(f"{self.name} trains the network through its last layer, got layer {self.layer}: leave the layer out")
+
     @property
     def readout(self) -> str:
         """Which vectors are read, with the layer where it is not the last one."""
-        read = "tuned" if self.epochs else "tokens"
-        return read + (f"@{self.layer}" if self.layer != -1 else "") + (" from questions" if self.initial == "question" else "")
+        read = "tuned" if self.epochs else "tokens" + (f"@{self.layer}" if self.layer != -1 else "")
+        return read + (" from questions" if self.initial == "question" else "")
 
     @property
     def needs(self) -> type[Encoder]:  # type: ignore[override]

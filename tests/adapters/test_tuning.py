@@ -43,6 +43,20 @@ def test_the_first_step_of_pairs_is_that_of_the_formulae(encoder, monkeypatch):
     np.testing.assert_array_equal(encoder.encode(LEFT), before)  # the encoder itself stays as it is
 
 
+def test_pairs_are_compared_by_their_own_tokens_without_template_or_memory(tmp_path, monkeypatch):
+    from adapters.llm2comp.encoder import LLM2Comp
+
+    read = []
+    monkeypatch.setattr("adapters._tuning._bertscore", lambda x, a, y, b: read.append((x, a, y, b)) or torch.ones(len(x)))
+    encoder = LLM2Comp(str(tiny_folder("llama", tmp_path / "llama")), k=4, dtype="float32", device="cpu")
+    pairs = list(zip(LEFT, RIGHT, strict=True))
+    encoder.tune_pairs(pairs, LABELS, layers=(-1,), epochs=0, seed=0)(pairs)
+    for side, texts in ((0, LEFT), (2, RIGHT)):
+        own = [states[mask.bool()].numpy() for states, mask in zip(read[0][side], read[0][side + 1], strict=True)]
+        for found, wanted in zip(own, encoder.encode_tokens(texts), strict=True):
+            np.testing.assert_allclose(found, wanted.states, atol=1e-4, rtol=1e-4)
+
+
 def test_pairs_are_learnt_and_a_seed_repeats(encoder):
     pairs = list(zip(LEFT, RIGHT, strict=True))
     found, again = (encoder.tune_pairs(pairs, LABELS, layers=(-2, -1), epochs=3, seed=4)(pairs) for _ in range(2))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from bench.encoder import QuestionEncoder, TokenEncoder, TunableEncoder, TunableQuestionEncoder
+from bench.errors import UsageError
+from bench.tasks import load_task
 from bench.tasks.linear import predicted_from
 from bench.tasks.ner import Tagged
 from bench.tasks.paraphrase import SEEDS
@@ -109,3 +111,9 @@ def test_a_class_that_was_never_seen_is_found_where_its_question_points():
     few = np.flatnonzero(y != 2)[:20]
     assert (predicted_from(x[few], y[few], x[y == 2], directions) == 2).mean() > 0.9
     assert (predicted_from(x[few], y[few], x[y == 2], np.zeros_like(directions)) == 2).mean() < 0.9
+
+
+def test_a_layer_of_a_network_that_is_trained_is_refused():
+    with pytest.raises(UsageError, match="leave the layer out"):
+        load_task("wnut17-tuned-question@20")
+    assert load_task("wnut17-start-question@20").readout == "tokens@20 from questions"
