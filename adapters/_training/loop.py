@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from adapters._backbone import Network
+from adapters._backbone import Network, resolve
 from adapters._training.budget import Spent
 from bench.encoder import digest
 from bench.errors import EncodingError, UsageError
@@ -79,7 +79,8 @@ _INDIFFERENT = frozenset({"positions", "device", "keep"})
 
 def deciding(recipe: Any) -> dict[str, Any]:  # noqa: ANN401 - any recipe, a dataclass
     """Return the settings of a recipe that decide the outcome of its training, by name."""
-    return {name: value for name, value in asdict(recipe).items() if name not in _INDIFFERENT}
+    found = {name: value for name, value in asdict(recipe).items() if name not in _INDIFFERENT}
+    return {**found, "dtype": resolve(recipe.device, recipe.dtype)[1]}
 
 
 @dataclass(frozen=True)
@@ -197,6 +198,13 @@ def main_process() -> bool:
     from accelerate import PartialState
 
     return bool(PartialState().is_main_process)
+
+
+def waited() -> None:
+    """Return when every process that ``accelerate launch`` started is here."""
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
 
 
 def _step(

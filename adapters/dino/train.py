@@ -115,7 +115,7 @@ class Recipe:
     max_length: int = 128
     batch: int = 32
     positions: int = field(default=1536, compare=False)
-    dtype: str = field(default="auto", compare=False)
+    dtype: str = "auto"
     device: str = field(default="auto", compare=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:

@@ -58,11 +58,12 @@ class Recipe:
     lora: bool = True
     max_length: int = 512
     positions: int = field(default=1536, compare=False)
-    dtype: str = field(default="auto", compare=False)
+    dtype: str = "auto"
     device: str = field(default="auto", compare=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""
+        main_process()  # each process takes its device before anything is put on one
         training = Training("inbedder", deciding(self), budget, seed)
         if finished(out, training):
             return out

@@ -15,7 +15,7 @@ from adapters._files import read_json, tensors
 from adapters._lora import merged
 from adapters._training.budget import Spent
 from adapters._training.card import Material, write_card
-from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit, main_process
+from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit, main_process, waited
 from adapters._training.weights import trained
 from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
 from adapters.llm2comp.trainee import Trainee, attention_dropout, lora, prepared
@@ -102,7 +102,7 @@ class Stages:
                 )
                 self._write(folder, stage, trainee, fitted, done)
             done.append(folder)
-            _wait()
+            waited()
         if main_process():
             self._finish(done, [text for stage in stages for text in stage.texts])
         return self.out
@@ -193,10 +193,3 @@ def _record(name: str, fitted: Fitted) -> Mapping[str, Any]:
         "stage": name, "trained_tokens": fitted.spent.trained, "inference_tokens": fitted.spent.inference,
         "steps": len(fitted.curve), "seconds": round(fitted.seconds, 1), "loss": fitted.thinned(),
     }  # fmt: skip
-
-
-def _wait() -> None:
-    """Let every process see what the main one wrote."""
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._training.budget import batches
-from adapters._training.loop import Optimisation, Training, deciding
+from adapters._training.loop import Optimisation, Training, deciding, main_process
 from adapters._training.sources import named
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import MARGIN, OBJECTIVES, Compression, splits
@@ -84,12 +84,13 @@ class Recipe:
     new_lora: bool = False
     keep: bool = field(default=False, compare=False)
     positions: int = field(default=768, compare=False)
-    dtype: str = field(default="auto", compare=False)
+    dtype: str = "auto"
     device: str = field(default="auto", compare=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""
         self._check()
+        main_process()  # each process takes its device before anything is put on one
         progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         if not base.causal:
@@ -179,7 +180,7 @@ class Recipe:
 
     def _supervised(self, triples: Sequence[Triple], base: Network, budget: int, seed: int) -> Stage:
         rows = tokenised(triples, base.tokenizer, self.document)
-        return self._contrast("supervised", rows, [f"{t.query.text} {t.positive}" for t in triples], budget, seed, 0.0)
+        return self._contrast("supervised", rows, [f"{t.query.text} {t.positive} {t.negative}" for t in triples], budget, seed, 0.0)
 
     def _contrast(
         self, name: str, rows: Sequence[Sequence[list[int]]], plain: Sequence[str], budget: int, seed: int, dropout: float

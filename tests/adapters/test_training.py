@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters._backbone import Backbone
+from adapters._backbone import Backbone, resolve
 from adapters._training.budget import Spent, batches, portions
 from adapters._training.card import command_of
 from adapters._training.loop import Fitted, Optimisation, Selection, Training, fit
@@ -31,6 +31,7 @@ def test_batches_spend_the_budget_to_within_one_example(lengths, budget, size, s
     assert all(1 <= len(batch) <= size for batch in plan)
     counts = np.bincount([i for batch in plan for i in batch], minlength=len(lengths))
     assert counts.max() - counts.min() <= 1  # whole epochs, but for the last
+    assert all(len(set(batch)) == len(batch) for batch in plan)
     assert plan == batches(lengths, budget=budget, size=size, seed=seed)
 
 
@@ -202,6 +203,14 @@ def test_training_leaves_the_global_random_state_alone(descend):
     before = torch.get_rng_state()
     descend("state.pt")
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_number_type_counts_as_what_it_stands_for_on_the_device():
+    from adapters._training.loop import deciding
+    from adapters.inbedder.train import Recipe
+
+    assert deciding(Recipe(dtype="auto", device="cpu")) == deciding(Recipe(dtype=resolve("cpu", "auto")[1], device="cpu"))
+    assert deciding(Recipe(dtype="float32", device="cpu"))["dtype"] == "float32"
 
 
 def test_a_curve_is_thinned_to_means():
