@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
-from adapters._checkpoint import card_of, default, runs_of
+from adapters._checkpoint import card_of, located, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, stamp, tensors
 from adapters._text import Framed, prompts
@@ -23,10 +23,6 @@ from bench.overlap import Runs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-PUBLISHED = {"quip": "quip-hf", "quip-noTeacher": "quip-noTeacher-hf", "quip-concat": "quip-concat-hf"}
-"""Archives of the authors (facebookresearch/quip at 934c724, CC BY-NC 4.0): the one that holds the heads, and the one that
-holds the encoder. They are never fetched here; unpack both and name their folders as ``heads`` and ``checkpoint``."""
 
 HEAD_FILES = ("model_qa_head_start", "model_qa_head_end")
 """File names of the two question heads, ending in ``.safetensors`` or ``.pt``."""
@@ -40,8 +36,9 @@ class QuIP(NetworkEncoder):
 
     Attributes:
         checkpoint: "default" for the weights that come with this package, a folder that the recipe wrote, or an encoder folder
-            or hub id; the published encoders are the archives ``<name>-hf``, for non-commercial use.
-        heads: Folder of the question heads (the archive ``<name>``); "" looks in the checkpoint folder. Without heads a
+            or hub id. The authors' archives (facebookresearch/quip at 934c724, CC BY-NC 4.0) are never fetched here: unpack
+            ``<name>-hf``, which holds the encoder, and ``<name>``, which holds the heads; <name> is quip, quip-noTeacher or quip-concat.
+        heads: Folder of the question heads; "" looks in the checkpoint folder. Without heads a
             question's vector is its bare state, and the encoder counts as untrained.
         readout: "mean" of the token states of one layer, or "question": start and end vector of the text side by side.
         layer: Layer of the mean; None is 20 of 24, scaled to the depth (the paper's layer for paraphrase).
@@ -113,7 +110,7 @@ class QuIP(NetworkEncoder):
     def card(self) -> Card:
         """Return the backbone's card with the heads' digest mixed in; trained where there are heads."""
         files = self._head_files()
-        card = self._backbone().card(trained=bool(files))
+        card = replace(self._backbone().card(trained=bool(files)), trained=bool(files))
         return replace(card, weights=digest([card.weights, files_digest(files)])) if files else card
 
     def runs(self) -> Runs | None:
@@ -122,7 +119,7 @@ class QuIP(NetworkEncoder):
         return None if folder is None else runs_of(folder)
 
     def _source(self) -> str:
-        return default(__file__, PACKAGED) if self.checkpoint == "default" else self.checkpoint
+        return located(self.checkpoint, __file__, PACKAGED)
 
     def _backbone(self) -> Backbone:
         source = self._source()
@@ -131,7 +128,7 @@ class QuIP(NetworkEncoder):
         return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _head_files(self) -> tuple[Path, ...]:
-        return head_files(Path(self.heads or self._source()), required=bool(self.heads))
+        return head_files(Path(self.heads or self._source()).expanduser(), required=bool(self.heads))
 
     def _network(self) -> Network:
         return self._backbone().load()

@@ -134,22 +134,22 @@ def _passages(record: Mapping[str, Any]) -> Iterator[Passage]:
 
 
 def _question(text: str, row: Mapping[str, Any]) -> Question | None:
-    """Return a question with the first of its answers that is in the text."""
+    """Return a question with the first of its answers that stands in the text where the row says."""
     question = str(row["question"]).strip()
-    for start, end in _spans(row):
-        if question and 0 <= start < end <= len(text):
+    for answer, start, end in _answers(row):
+        if question and 0 <= start < end <= len(text) and answer in {None, text[start:end]}:
             return Question(question, start, end)
     return None
 
 
-def _spans(row: Mapping[str, Any]) -> Iterator[tuple[int, int]]:
-    for answer in row.get("detected_answers", ()):  # MRQA's, whose ends are included
-        yield from ((int(start), int(end) + 1) for start, end in answer["char_spans"])
+def _answers(row: Mapping[str, Any]) -> Iterator[tuple[str | None, int, int]]:
+    for answer in row.get("detected_answers", ()):  # MRQA's: ends are included, and the words were found whatever their case
+        yield from ((None, int(start), int(end) + 1) for start, end in answer["char_spans"])
     answers = row.get("answers") or ()
     if isinstance(answers, Mapping):
-        yield from ((int(a), int(a) + len(t)) for t, a in zip(answers["text"], answers["answer_start"], strict=True))
+        yield from ((t, int(a), int(a) + len(t)) for t, a in zip(answers["text"], answers["answer_start"], strict=True))
     elif not row.get("is_impossible") and "detected_answers" not in row:
-        yield from ((int(a["answer_start"]), int(a["answer_start"]) + len(a["text"])) for a in answers)
+        yield from ((a["text"], int(a["answer_start"]), int(a["answer_start"]) + len(a["text"])) for a in answers)
 
 
 def windowed(passages: Sequence[Passage], tokenizer: Any, *, tokens: int, longest: int) -> list[list[Passage]]:  # noqa: ANN401 - a tokenizer

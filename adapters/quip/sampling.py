@@ -44,7 +44,7 @@ def written(
     """
     settings = training.recipe
     note = Note(path.with_suffix(".json"), training)
-    done = note.read()
+    done = note.begun()
     prompts = prompt_ids(network, passages, limit=settings["max_length"])
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     chunks = [order[i : i + _PASSAGES] for i in range(0, len(order), _PASSAGES)]

@@ -7,6 +7,7 @@ import numpy as np
 
 from adapters._backbone import Network
 from adapters.quip.passages import Passage, windowed
+from bench.overlap import Runs
 
 _KEPT_OUT, _MOST_KEPT_OUT = 0.05, 100
 """Share and most of the passages that nothing is trained on."""
@@ -26,7 +27,8 @@ class Selection:
         teaching: Passages with people's questions: generator and teacher learn from them.
         human: Those of them whose questions the encoder is trained on as they are.
         texts: Passages that questions are written on.
-        kept_out: Passages with people's questions that are for measuring only; empty where there are few.
+        kept_out: Passages with people's questions that are for measuring only, none of whose runs of words is in the others; empty
+            where there are few.
     """
 
     teaching: list[Passage]
@@ -64,7 +66,10 @@ def selected(
     rest = sorted(windows, key=lambda w: w.text in used)  # stable: the passages that people's questions use come last
     sizes = [(w, n) for w in rest if (n := len(_ids(w.text, network))) >= _SHORTEST] or [(w, len(_ids(w.text, network))) for w in rest]
     number = _filling([n + _QUESTION * questions for _, n in sizes], (1 - human) * positions)
-    return Selection(teaching, people, [w.text for w, _ in sizes[:number]], [w for i in sorted(out) for w in cut[i] if w.questions])
+    texts = [w.text for w, _ in sizes[:number]]
+    unseen = [w for i in sorted(out) for w in cut[i] if w.questions]
+    touched = Runs.of([*(w.text for w in teaching), *texts]).touch([w.text for w in unseen])
+    return Selection(teaching, people, texts, [w for w, known in zip(unseen, touched, strict=True) if not known])
 
 
 def _filling(lengths: Sequence[int], positions: float) -> int:

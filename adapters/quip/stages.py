@@ -11,7 +11,7 @@ from adapters._backbone import Network
 from adapters._files import read_json
 from adapters._sharing import shared_states
 from adapters._training.budget import batches
-from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit, main_process, seeded
+from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit, main_process, seeded, waited
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.quip.encoder import HEAD_FILES, head
 from bench.errors import UsageError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 NOTE = "stage.json"
-"""File that a stage leaves when it is done: what it belongs to, and what it took."""
+"""File of a stage: what it belongs to, and, when it is done, what it took."""
 
 
 class Packed(NamedTuple):
@@ -155,7 +155,7 @@ def took(fitted: Fitted) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Note:
-    """What says that a stage is done.
+    """What says which training a stage belongs to, and that it is done.
 
     Attributes:
         path: The file.
@@ -186,18 +186,18 @@ class Note:
         kept = read_json(self.path)
         if kept.pop("of") != self.mark:
             raise UsageError(f"{self.path.parent} belongs to a training with other settings or data: delete it, or choose another --out")
-        return dict(kept)
+        return dict(kept) or None
+
+    def begun(self) -> dict[str, Any] | None:
+        """Return what ``read`` does, and leave a sign of what the stage belongs to where it was not begun before."""
+        done = self.read()
+        if not self.path.is_file():
+            self.write()
+        return done
 
     def write(self, **took: Any) -> None:  # noqa: ANN401 - plain JSON values
         """Write the note."""
         write_whole(self.path, (json.dumps({"of": self.mark, **took}, indent=1) + "\n").encode())
-
-
-def waited() -> None:
-    """Return when every process that ``accelerate launch`` started is here."""
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()
 
 
 @contextmanager

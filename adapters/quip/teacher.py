@@ -141,7 +141,7 @@ def relabelled(
     from safetensors.numpy import save
 
     note, top = Note(folder / "stage.json", training), int(training.recipe["top"])
-    done = note.read()
+    done = note.begun()
     order = np.asarray(sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)), np.int64)
     shards = [(folder / f"{n:05d}.safetensors", order[i : i + _SHARD]) for n, i in enumerate(range(0, len(order), _SHARD))]
     for n, (path, chosen) in enumerate(shards):

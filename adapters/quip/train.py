@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from adapters._backbone import PACKAGED, Backbone, Network, resolve
+from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._checkpoint import RUNS
 from adapters._files import stamp
 from adapters._sharing import shareable
@@ -101,32 +101,28 @@ class Recipe:
     max_length: int = 456
     max_question: int = 50
     positions: int = field(default=2048, compare=False)
-    dtype: str = field(default="auto", compare=False)
+    dtype: str = "auto"
     device: str = field(default="auto", compare=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train all stages, write the checkpoint and its card, and return its folder."""
         self._checked()
-        if finished(out, Training("quip", self.settings(), budget, seed)):
+        main_process()  # each process takes its device before anything is put on one
+        if finished(out, Training("quip", deciding(self), budget, seed)):
             return out
         progress("reading data", 0, 1)
         base = self._backbone(self.backbone).load()
-        asked, material = gathered(named(self.sources, Source) or OPEN, load)
-        more, more_material = gathered(named(self.passages, Source), load) if self.passages else ([], [])
+        passages, material = gathered([*(named(self.sources, Source) or OPEN), *named(self.passages, Source)], load)
         data = selected(
-            [*asked, *more], base, window=self.window, longest=self.max_length, positions=max(budget // self.epochs, 1), human=self.human,
+            passages, base, window=self.window, longest=self.max_length, positions=max(budget // self.epochs, 1), human=self.human,
             questions=self.questions, seed=seed,
         )  # fmt: skip
         run = _Run(self, base, data, out, budget, seed, progress)
         groups, texts = run.groups()
         encoder = run.trained(groups)
         if main_process():
-            run.finish(encoder, [*material, *more_material], texts)
+            run.finish(encoder, material, texts)
         return out
-
-    def settings(self) -> dict[str, Any]:
-        """Return what decides the outcome."""
-        return {**deciding(self), "dtype": resolve(self.device, self.dtype)[1]}
 
     def _checked(self) -> None:
         if self.labels not in LABELS:
@@ -151,7 +147,7 @@ class _Run:
         self.recipe, self.base, self.data, self.out, self.budget, self.seed, self.progress = recipe, base, data, out, budget, seed, progress
         self.took: dict[str, dict[str, Any]] = {}
         self.measured: dict[str, Any] = {}
-        self.settings = recipe.settings()
+        self.settings = deciding(recipe)
         self.data_mark = digest([[[p.text, list(map(list, p.questions))] for p in data.teaching], data.texts])
         self.tuning = Tuning(recipe.backbone, recipe.lora, recipe.lr, recipe.batch_size, seed)
 
@@ -230,7 +226,7 @@ class _Run:
         return found
 
     def _pairs(self, passages: Sequence[Passage]) -> list[Pair]:
-        """Return the pairs of passages and their questions, of those whose answers are in the passage."""
+        """Return the pairs of passages and their questions; an answer that is not in the passage is at -1."""
         limit, base = self.recipe.max_length, self.base
         prompts = passage_prompts(base, [p.text for p in passages], limit)
         asked = question_ids(base, [q.text for p in passages for q in p.questions], self.recipe.max_question)

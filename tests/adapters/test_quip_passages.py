@@ -66,6 +66,13 @@ def test_unanswerable_questions_and_answers_outside_the_passage_are_left_out(tmp
     assert gathered(named(str(tmp_path / "a.jsonl"), Source), load)[0] == [Passage(CONTEXT)]
 
 
+def test_an_answer_that_does_not_stand_where_the_row_says_is_left_out(tmp_path):
+    row = {"context": "Anna lives in Rome.", "question": "Where?", "answers": {"text": ["Rome", "Rome"], "answer_start": [3, 14]}}
+    (tmp_path / "moved.jsonl").write_text(json.dumps(row) + "\n")
+    ((passage,), _) = gathered([Source(str(tmp_path / "moved.jsonl"))], None)
+    assert [(q.start, q.end) for q in passage.questions] == [(14, 18)]
+
+
 def test_plain_text_gives_a_passage_a_paragraph(tmp_path):
     (tmp_path / "a.txt").write_text("First one.\nStill the first.\n\n \nSecond one.\n")
     assert [p.text for p in gathered(named(str(tmp_path / "a.txt"), Source), load)[0]] == ["First one.\nStill the first.", "Second one."]

@@ -392,6 +392,38 @@ def test_stages_of_other_settings_are_refused(tmp_path, questions):
         trained(tmp_path / "out", recipe(questions, tmp_path, questions=2), budget=6_000)
 
 
+def test_a_stage_that_was_killed_does_not_go_on_with_other_settings(tmp_path, questions, monkeypatch):
+    from adapters.quip import sampling
+
+    drawn = sampling.sampled
+
+    def killed(*args, **settings):
+        if (tmp_path / "out" / "stages" / "questions.jsonl").stat().st_size:
+            raise KeyboardInterrupt
+        return drawn(*args, **settings)
+
+    monkeypatch.setattr(sampling, "sampled", killed)
+    monkeypatch.setattr(sampling, "_PASSAGES", 2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "out", recipe(questions, tmp_path), budget=6_000)
+    with pytest.raises(UsageError, match="other settings"):
+        trained(tmp_path / "out", recipe(questions, tmp_path, top_p=0.9), budget=6_000)
+
+
+def test_what_is_kept_out_shares_no_run_of_words_with_what_is_trained_on(networks):
+    from adapters.quip.passages import Passage, Question
+    from adapters.quip.selection import selected
+    from bench.overlap import Runs
+
+    shared = "Every excerpt here ends in the very same sentence of more than eight words."
+    own = [Passage(f"Excerpt number {i} says that {i} is a number. {shared}", (Question("Which?", 15, 16),)) for i in range(40)]
+    apart = [Passage(f"Passage {i} stands {i} times {i} {i} {i} {i} {i} quite alone.", (Question("Which?", 8, 9),)) for i in range(40)]
+    made = selected([*own, *apart], networks["llama"], window=200, longest=200, positions=9_000, human=0.5, questions=1, seed=0)
+    assert made.kept_out
+    assert not Runs.of([*(p.text for p in made.teaching), *made.texts]).touch([p.text for p in made.kept_out]).any()
+    assert not [p for p in made.kept_out if shared in p.text]
+
+
 def test_a_generators_file_of_another_number_of_passages_is_not_mixed_in(tmp_path, questions, networks):
     from adapters._training.loop import Training
 
