@@ -1,5 +1,6 @@
 """Folders that a recipe wrote: low-rank weights in peft's layout, the card that says how they came about, and what was trained on."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ CARD, RUNS = "card.json", "runs.u32"
 """Files beside the weights: the card, and the hashes of the runs of words that were trained on."""
 
 
-def default(module: str, otherwise: str) -> str:
-    """Return the folder of a method's default weights, or another source where it comes without any.
+def located(checkpoint: str, module: str, otherwise: str) -> str:
+    """Return the source that a method's ``checkpoint`` stands for: a folder, its home directory filled in, or a hub id.
 
     Args:
+        checkpoint: "default" for the default weights of the method, or a source.
         module: ``__file__`` of a module in the method's package.
-        otherwise: The source to take instead.
+        otherwise: The source to take where the method comes without default weights.
     """
+    if checkpoint != "default":
+        return os.path.expanduser(checkpoint)  # noqa: PTH111 - as a Path, a hub id would change
     folder = Path(module).parent / "checkpoint"
     return str(folder) if (folder / CARD).is_file() else otherwise
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
-from adapters._checkpoint import card_of, default, runs_of
+from adapters._checkpoint import card_of, located, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
 from adapters._text import Framed, prompts
@@ -24,9 +24,6 @@ from bench.overlap import Runs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-PUBLISHED: Mapping[str, str] = {}
-"""No encoder was ever released by the authors (timoschick/dino at 0e4a052), only the generated pairs."""
 
 
 class Layout(NamedTuple):
@@ -98,7 +95,7 @@ class DINO(NetworkEncoder):
         return None if folder is None else runs_of(folder)
 
     def _source(self) -> str:
-        return default(__file__, PACKAGED) if self.checkpoint == "default" else self.checkpoint
+        return located(self.checkpoint, __file__, PACKAGED)
 
     def layout(self) -> Layout:
         """Return where the transformer lies and how its vectors are finished; raises as ``layout_of``."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from adapters import _batching, _pooling, _sharing
 from adapters._backbone import PACKAGED, Backbone, Network
-from adapters._checkpoint import default, runs_of
+from adapters._checkpoint import located, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._text import Framed, prompts
 from adapters.inbedder.answers import ANSWER_TOKENS, answers, words_of
@@ -138,7 +138,7 @@ class InBedder(NetworkEncoder):
 
     def _backbone(self) -> Backbone:
         head = "lm" if self.readout in GENERATED | {"re-enc", "pair"} else "none"
-        source = default(__file__, PACKAGED) if self.checkpoint == "default" else PUBLISHED.get(self.checkpoint, self.checkpoint)
+        source = located(PUBLISHED.get(self.checkpoint, self.checkpoint), __file__, PACKAGED)
         return Backbone(source, head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _network(self) -> Network:

@@ -4,7 +4,7 @@ Zhang, Zhao, Hu, Jiao, Jiang, Miao, Nguyen. Learning to Compress: Unlocking the 
 Representation. AAAI 2026.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,9 +21,6 @@ from bench.overlap import Runs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-PUBLISHED: Mapping[str, str] = {}
-"""The authors (longtaizi13579/LLM2Comp at c22f4c4) released no checkpoint."""
 
 CONFIG = "llm2comp.json"
 """File that makes a folder a checkpoint: what ``Checkpoint`` holds, as JSON."""
@@ -137,7 +134,7 @@ class LLM2Comp(NetworkEncoder):
 
     @property
     def _folder(self) -> Path:
-        return Path(_checkpoint.default(__file__, PACKAGED) if self.checkpoint == "default" else self.checkpoint)
+        return Path(_checkpoint.located(self.checkpoint, __file__, PACKAGED))
 
     def _checkpoint(self) -> Checkpoint | None:
         if not (self._folder / CONFIG).is_file():

@@ -180,6 +180,14 @@ def test_a_checkpoint_s_stages_are_added_in_order_and_its_memory_rows_used(base,
     assert encoder.card().trained
 
 
+def test_a_checkpoint_in_the_home_directory_is_found_by_its_short_name(base, tmp_path, monkeypatch):
+    place = checkpoint(tmp_path / "c", base)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    short, long = (LLM2Comp(name, k=K, dtype="float32", device="cpu") for name in ("~/c", str(place)))
+    assert fingerprint(short) == fingerprint(long)
+    np.testing.assert_array_equal(short.encode(TEXTS), long.encode(TEXTS))
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers by an old name
 def test_peft_reads_the_same_folder_to_the_same_vectors(base, tmp_path):
     peft = pytest.importorskip("peft")

@@ -1,5 +1,6 @@
 """QuIP on tiny random models in the layout of the published archives, against the formulae computed from raw forward passes."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +102,12 @@ def test_without_heads_a_question_is_its_bare_state_and_the_card_says_untrained(
     assert not bare.card().trained
     assert quip.card().trained
     np.testing.assert_allclose(bare.encode_questions(TEXTS[:1]).end[0], raw_states(folder, TEXTS[0])[0].numpy(), **CLOSE)
+
+
+def test_a_checkpoint_in_the_home_directory_is_found_by_its_short_name(quip, folder, heads, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    short = replace(quip, checkpoint=f"~/{folder.name}", heads=f"~/{os.path.relpath(heads, folder.parent)}")
+    assert fingerprint(short) == fingerprint(quip)
 
 
 def test_other_heads_give_another_fingerprint_and_a_moved_folder_the_same(quip, heads, tmp_path):
