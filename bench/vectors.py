@@ -1,9 +1,10 @@
 """The store of vectors: LMDB, one file, safe for many processes, readable while another writes."""
 
+import contextlib
 import logging
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import lmdb
@@ -22,6 +23,7 @@ class Vectors:
     def __init__(self, root: Path | None, *, limit: int = 8 << 30) -> None:
         self.limit = limit
         self._memory: dict[bytes, bytes] = {}
+        self._stamped: set[bytes] = set()
         self._disk = _opened(root, limit) if root is not None else None
 
     def get(self, keys: Iterable[bytes]) -> Iterator[bytes | None]:
@@ -29,8 +31,10 @@ class Vectors:
         if self._disk is None:
             yield from map(self._memory.get, keys)
             return
+        asked = list(keys)
+        self._stamp(asked)
         with self._disk.begin() as read:
-            for key in keys:
+            for key in asked:
                 yield self._memory.get(key) or read.get(key)
 
     def put(self, records: dict[bytes, bytes]) -> None:
@@ -46,6 +50,14 @@ class Vectors:
             else:
                 return
         self._memory.update(records)
+
+    def _stamp(self, keys: Sequence[bytes]) -> None:
+        """Note, once a process, that the encoders of these keys are in use."""
+        new = {key[:8] for key in keys} - self._stamped
+        self._stamped |= new
+        if self._disk is not None and new:
+            with contextlib.suppress(lmdb.Error), self._disk.begin(write=True) as write:  # a cache that is read only has no ages
+                write.cursor().putmulti([(b"used" + name, struct.pack(">d", time.time())) for name in new])
 
     def close(self) -> None:
         """Close the file; the records on disk stay."""

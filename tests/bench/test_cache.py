@@ -183,16 +183,18 @@ def test_a_broken_token_state_is_an_error_that_names_the_text():
         wrapped.encode_tokens(["fine", "bad one"])
 
 
-def test_the_least_recently_written_encoder_makes_room(tmp_path):
-    vectors = Vectors(tmp_path, limit=1 << 20)
+def test_the_encoder_unused_for_longest_makes_room(tmp_path):
     texts = [str(i) for i in range(1500)]
-    for dim in (100, 101, 102, 103):  # each about 0.6 MB
+    for dim in (100, 101, 100, 102):  # each about 1 MB, of which the limit holds two
+        vectors = Vectors(tmp_path, limit=5 << 19)  # as a new process
         cached(Counting(dim=dim), vectors).encode(texts)
-    old, new = Counting(dim=100), Counting(dim=103)
-    cached(new, vectors).encode(texts)
-    cached(old, vectors).encode(texts)
-    assert new.asked == []
-    assert len(old.asked) == len(texts)
+        vectors.close()
+    vectors = Vectors(tmp_path, limit=5 << 19)
+    kept, gone = Counting(dim=100), Counting(dim=101)
+    cached(kept, vectors).encode(texts)
+    cached(gone, vectors).encode(texts)
+    assert kept.asked == []  # written first, and read since
+    assert len(gone.asked) == len(texts)
 
 
 def test_an_encoder_larger_than_the_limit_is_kept_in_memory_and_right(tmp_path, caplog):
