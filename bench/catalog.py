@@ -98,7 +98,7 @@ def _chatterbot(archive: Archive, split: str) -> tuple[Columns, dict[str, list[s
             talks += [(path.stem, turns) for turns in yaml.safe_load(member(archive, str(path)))["conversations"]]
     whole = [(topic, turns) for topic, turns in talks if isinstance(turns, list)]
     if len(whole) < len(talks):
-        log.info("%s: %d of %d conversations left out, as they are no list of turns", archive.name, len(talks) - len(whole), len(talks))
+        log.debug("%s: %d of %d conversations left out, as they are no list of turns", archive.name, len(talks) - len(whole), len(talks))
     rows = [(question, answer, topic) for topic, turns in whole for question, answer in pairwise(turns)]
     return {name: [row[i] for row in rows] for i, name in enumerate(("question", "answer", "topic"))}, {}
 

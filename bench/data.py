@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 _PAUSE = 300.0
 """Seconds for which an answer of the hub, also a failure, is taken as still true."""
 
+_OWN = (".jsonl", ".jsonl.gz", ".conll")
+"""How the name of a file of one's own ends."""
+
 _seen: ContextVar[list[dict[str, Any]] | None] = ContextVar("seen", default=None)
 
 
@@ -89,18 +92,60 @@ def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) 
         DataError: It is there but broken, or a column is missing.
         UsageError: The id, configuration or split is no plain name.
     """
-    rows = _from_file(Path(id), Path(id).parent) if id.endswith((".jsonl", ".jsonl.gz", ".conll")) else _from_known(id, split, config)
+    rows = _from_file(Path(id), Path(id).parent) if id.endswith(_OWN) else _from_known(id, split, config)
     for column in columns:
         rows[column]  # raises where it is missing
-    entry = {"id": id, "config": config, "split": split, **rows.pin}
-    if (seen := _seen.get()) is not None and entry not in seen:
-        seen.append(entry)
+    record(id, split, config, rows.pin)
     return rows
 
 
-def _from_known(id: str, split: str, config: str) -> Rows:  # noqa: A002 - the hub's word
+def record(id: str, split: str, config: str, pin: Mapping[str, str]) -> None:  # noqa: A002 - the hub's word
+    """Note that a split was read, for ``recorded``.
+
+    Args:
+        id: Of the data set.
+        split: Its split.
+        config: Its configuration.
+        pin: What kind of place it came from, and the hash or commit of the content.
+    """
+    entry = {"id": id, "config": config, "split": split, **pin}
+    if (seen := _seen.get()) is not None and entry not in seen:
+        seen.append(entry)
+
+
+def changed(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the files that a result was made from, as ``recorded`` has them, and that hold something else now."""
+    own = [entry for entry in entries if entry.get("source") == "local"]
+    files = [(local_file(e["id"], e["split"], config=e["config"]), e["sha256"]) for e in own]
+    return [str(path) for path, digest in files if path is not None and _hash(path, *_state(path)) != digest]
+
+
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def _hash(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - size and time make a changed file a new key
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def local_file(id: str, split: str, *, config: str = "") -> Path | None:  # noqa: A002 - the hub's word
+    """Return the file under ``$BENCH_DATA`` that holds a split, packed or not, or a file of one's own; None where there is none.
+
+    Raises:
+        UsageError: The id, configuration or split is no plain name.
+    """
+    if id.endswith(_OWN):
+        return Path(id) if Path(id).is_file() else None
     path, root = relative_path(id, split, config), os.environ.get("BENCH_DATA")
-    return _from_file(Path(root, path), Path(root)) if root and Path(root, path).is_file() else _from_elsewhere(id, split, config)
+    places = (Path(root, path), Path(root, path.removesuffix(".gz"))) if root else ()
+    return next((place for place in places if place.is_file()), None)
+
+
+def _from_known(id: str, split: str, config: str) -> Rows:  # noqa: A002 - the hub's word
+    path = local_file(id, split, config=config)
+    return _from_file(path, Path(os.environ["BENCH_DATA"])) if path else _from_elsewhere(id, split, config)
 
 
 def relative_path(id: str, split: str, config: str = "") -> str:  # noqa: A002 - the hub's word
@@ -128,8 +173,7 @@ def recorded() -> Iterator[list[dict[str, Any]]]:
 
 def _from_file(path: Path, root: Path) -> Rows:
     try:
-        stat = path.stat()
-        return _parsed(path, root, stat.st_size, stat.st_mtime_ns)
+        return _parsed(path, root, *_state(path))
     except (OSError, EOFError, zlib.error) as error:
         kind = "gzip" if path.suffix == ".gz" else "a file of JSON lines"
         raise DataError(f"{path} cannot be read ({' '.join(str(error).split())}): expected {kind}; copy it again") from error

@@ -242,7 +242,7 @@ class TunableEncoder(TokenEncoder, Protocol):
 
 @runtime_checkable
 class TunableQuestionEncoder(TunableEncoder, QuestionEncoder, Protocol):
-    """Both."""
+    """A question encoder whose network can be trained further on a few examples."""
 
 
 @runtime_checkable

@@ -4,8 +4,10 @@ import contextlib
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -13,7 +15,7 @@ import psutil
 from bench import data
 from bench.cache import CachedEncoder, Progress, cached, silent
 from bench.encoder import Encoder, Item, card, fingerprint
-from bench.errors import BenchError, ResultError, Unavailable
+from bench.errors import BenchError, DataError, ResultError, Unavailable
 from bench.provenance import provenance
 from bench.result import Absence, Result, RunSpec
 from bench.store import Store
@@ -136,7 +138,7 @@ def _run_encoder(name: str, encoder: Encoder, cells: Sequence[Cell], store: Stor
         return
     wrapped = cached(encoder, vectors, lambda label, done, total: progress(f"{name}: {label}", done, total))
     items = wrapped.missing(item for cell in planned for item in cell.items)
-    log.info("%s: %d cells, %d texts to encode", name, len(planned), len(items))
+    log.info("%s: %d cell%s, %d texts to encode", name, len(planned), "s" * (len(planned) > 1), len(items))
     with contextlib.suppress(Exception):  # a failure belongs to the cells that need the text: each meets its own again below
         wrapped.add(items)
     for i, cell in enumerate(planned):
@@ -166,13 +168,8 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
             samples=samples,
         )
         store[cell.spec] = result
-    except Unavailable as error:
-        return replace(cell, status="skipped", reason=str(error), items=())
-    except BenchError as error:
-        return replace(cell, status="failed", reason=str(error), items=())
-    except Exception as error:
-        log.debug("%s on %s failed", cell.encoder, cell.task.name, exc_info=True)
-        return replace(cell, status="failed", reason=f"{type(error).__name__}: {error}".partition("\n")[0], items=())
+    except Exception as error:  # noqa: BLE001 - any fault of a task or an encoder is this cell's alone
+        return _ended(cell, error)
     return replace(cell, status="done", result=result, seconds=time.perf_counter() - start, items=())
 
 
@@ -180,16 +177,46 @@ def _surveyed(cell: Cell, encoder: Encoder, store: Store, *, force: bool) -> Cel
     task = cell.task
     try:
         if not isinstance(encoder, task.needs):
-            return replace(cell, status="skipped", reason=f"{cell.encoder} is no {task.needs.__name__}, which {task.name} reads")
+            return replace(cell, status="skipped", reason=f"{task.name} needs {_wanted(task.needs)}, which {cell.encoder} is not")
         spec = RunSpec.of(cell.encoder, encoder, task, cell.seed)
         if spec in store and not force:
-            return replace(cell, status="cached", spec=spec, result=store[spec])
-        items = tuple(task.items(seed=cell.seed)) if isinstance(task, PlannedTask) else ()
-    except Unavailable as error:
-        return replace(cell, status="skipped", reason=str(error))
-    except BenchError as error:
-        return replace(cell, status="failed", reason=str(error))
+            kept = store[spec]
+            if changed := data.changed(kept.provenance.get("data", ())):
+                log.warning(
+                    "%s on %s is kept, but %s has changed since: --force runs it again", cell.encoder, task.name, ", ".join(changed)
+                )
+            return replace(cell, status="cached", spec=spec, result=kept)
+        items = _planned(task, cell.seed)
+    except Exception as error:  # noqa: BLE001 - any fault of a task or an encoder is this cell's alone
+        return _ended(cell, error)
     return replace(cell, spec=spec, items=items)
+
+
+def _planned(task: Task, seed: int) -> tuple[Item, ...]:
+    items = tuple(task.items(seed=seed)) if isinstance(task, PlannedTask) else ()
+    if odd := [item.text for item in items if not isinstance(item.text, str)]:
+        raise DataError(f"expected texts in the data of {task.name}, got {odd[0]!r} in {len(odd)} places: mend or drop these rows")
+    return items
+
+
+def _wanted(needs: type[Encoder]) -> str:
+    """Return which encoder a task needs, as the first line of the protocol's docstring has it."""
+    line = (needs.__doc__ or needs.__name__).strip().partition("\n")[0].rstrip(".")
+    return line[0].lower() + line[1:]
+
+
+def _ended(cell: Cell, error: Exception) -> Cell:
+    """Return the cell as skipped or failed, with the reason in one line."""
+    if isinstance(error, BenchError):
+        return replace(cell, status="skipped" if isinstance(error, Unavailable) else "failed", reason=str(error), items=())
+    log.debug("%s on %s failed", cell.encoder, cell.task.name, exc_info=error)
+    return replace(cell, status="failed", reason=f"{type(error).__name__}: {error}".partition("\n")[0] + _place(error), items=())
+
+
+def _place(error: Exception) -> str:
+    """Return the file and the line that raised the error."""
+    steps = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(steps[-1].filename).name}:{steps[-1].lineno}; -v shows more)" if steps else ""
 
 
 def _peak_memory() -> float:

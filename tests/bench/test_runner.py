@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from bench.data import load
 from bench.encoder import Embeddings, Encoder, Item, TokenEncoder
 from bench.errors import EncodingError, Unavailable
 from bench.result import Result
@@ -153,15 +154,58 @@ def test_an_encoder_that_breaks_down_fails_its_cells_and_the_next_one_goes_on(tm
 
     encoders = {"breaking": Breaking(), "letters": Letters()}
     cells = list(run(encoders, [Norms()], Store(tmp_path), Vectors(None), keep_going=True))
-    assert [(c.status, c.reason) for c in cells] == [("failed", "RuntimeError: first line"), ("done", "")]
+    line = Breaking.encode.__code__.co_firstlineno + 1
+    assert [(c.status, c.reason) for c in cells] == [
+        ("failed", f"RuntimeError: first line (test_runner.py:{line}; -v shows more)"),
+        ("done", ""),
+    ]
 
 
-def test_an_encoder_without_the_needed_protocol_is_skipped_with_the_protocol_named(tmp_path):
+@pytest.mark.parametrize("fault", [ValueError("no such configuration"), AttributeError("'NoneType' object has no attribute 'encode'")])
+def test_a_task_that_cannot_plan_fails_its_own_cells_alone(tmp_path, fault):
+    class Broken(Norms):
+        def items(self, *, seed):
+            raise fault
+
+    cells = _run([Broken(name="broken"), Norms()], tmp_path, keep_going=True)
+    assert [c.status for c in cells] == ["failed", "done"]
+    assert str(fault) in cells[0].reason
+
+
+def test_a_row_without_a_text_fails_the_cells_of_its_task_alone(tmp_path):
+    cells = _run([Norms(name="holes", texts=("a", None, "b")), Norms()], tmp_path, keep_going=True)
+    assert [c.status for c in cells] == ["failed", "done"]
+    assert cells[0].reason == "expected texts in the data of holes, got None in 1 places: mend or drop these rows"
+
+
+def test_a_result_whose_data_has_changed_since_is_kept_and_that_is_said(tmp_path, monkeypatch, caplog):
+    class Local(Norms):
+        def items(self, *, seed):
+            return [Item(text) for text in load("org/set", "test")["text"]]
+
+        def evaluate(self, encoder, *, seed):
+            encoder.encode(load("org/set", "test")["text"])
+            return super().evaluate(encoder, seed=seed)
+
+    path = tmp_path / "data" / "org" / "set" / "test.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"text": "one"}\n{"text": "two"}\n')
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    for content, status, said in ((None, "done", False), (None, "cached", False), ('{"text": "three"}\n', "cached", True)):
+        if content:
+            path.write_text(content)
+        caplog.clear()
+        assert [cell.status for cell in _run([Local()], tmp_path / "results")] == [status]
+        assert ("--force" in caplog.text and str(path) in caplog.text) == said
+
+
+def test_an_encoder_without_the_needed_protocol_is_skipped_and_what_is_needed_is_said(tmp_path):
     class NeedsTokens(Norms):
         needs = TokenEncoder
 
     (cell,) = _run([NeedsTokens()], tmp_path)
-    assert (cell.status, "TokenEncoder" in cell.reason) == ("skipped", True)
+    assert cell.status == "skipped"
+    assert cell.reason == "norms needs an encoder that also gives the states of single tokens, which letters is not"
 
 
 def test_a_result_carries_counts_cost_and_provenance(tmp_path):
