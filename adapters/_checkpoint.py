@@ -13,7 +13,7 @@ from bench.overlap import Runs
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """The two files of a folder of low-rank weights."""
 
-CARD, RUNS = "card.json", "runs.u32"
+CARD, RUNS = "card.json", "runs.u64"
 """Files beside the weights: the card, and the hashes of the runs of words that were trained on."""
 
 

@@ -1,9 +1,10 @@
 """What test texts share with training data: runs of words, kept as sorted hashes, so that a checkpoint can carry them."""
 
+import hashlib
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -18,12 +19,20 @@ RUN = 8
 
 _WORD = re.compile(r"\w+")
 
+_FACTORS = np.array([pow(0x9E3779B97F4A7C15, i, 1 << 64) for i in range(RUN)], np.uint64)
+"""Of the words of a run, by their place; odd, so that no bit of a word's hash is lost."""
 
-def runs(text: str) -> Iterator[int]:
-    """Yield the hashes of a text's runs of ``RUN`` words; case and punctuation do not count."""
-    words = _WORD.findall(text.lower())
-    for i in range(max(len(words) - RUN, 0) + 1 if words else 0):
-        yield zlib.crc32(" ".join(words[i : i + RUN]).encode("utf-8", "surrogatepass"))
+
+def runs(text: str) -> NDArray[np.uint64]:
+    """Return the hashes of a text's runs of ``RUN`` words, uint64 (n,); case and punctuation do not count."""
+    words = np.array([_hashed(word) for word in _WORD.findall(text.lower())], np.uint64)
+    n = min(RUN, len(words))
+    return np.lib.stride_tricks.sliding_window_view(words, n) @ _FACTORS[:n] if n else words
+
+
+@lru_cache(maxsize=1 << 18)
+def _hashed(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +40,15 @@ class Runs:
     """The runs of words that a body of text holds.
 
     Attributes:
-        hashes: uint32, sorted, distinct; two different runs share one with probability of about ``len(hashes) / 2**32``.
+        hashes: uint64, sorted, distinct; a run that is not among them is taken for one with probability ``len(hashes) / 2**64``.
     """
 
-    hashes: NDArray[np.uint32]
+    hashes: NDArray[np.uint64]
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
         """Collect the runs of texts."""
-        return cls(np.unique(np.fromiter((run for text in texts for run in runs(text)), np.uint32)))
+        return cls(np.unique(np.concatenate([np.empty(0, np.uint64), *map(runs, texts)])))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -49,24 +58,24 @@ class Runs:
             CheckpointError: The file holds something else.
         """
         data = path.read_bytes()
-        hashes = np.frombuffer(data, "<u4") if len(data) % 4 == 0 else np.empty(0, np.uint32)
-        if len(data) % 4 or (np.diff(hashes.astype(np.int64)) <= 0).any():
-            raise CheckpointError(f"expected sorted 32-bit hashes in {path}, got {len(data)} bytes of something else: copy the file again")
+        hashes = np.frombuffer(data, "<u8") if len(data) % 8 == 0 else np.empty(0, np.uint64)
+        if len(data) % 8 or (hashes[1:] <= hashes[:-1]).any():
+            raise CheckpointError(f"expected sorted 64-bit hashes in {path}, got {len(data)} bytes of something else: copy the file again")
         return cls(hashes)
 
     def write(self, path: Path) -> None:
-        """Write the hashes, little-endian, 4 bytes each.
+        """Write the hashes, little-endian, 8 bytes each.
 
         Raises:
             OSError: The file cannot be written.
         """
-        write_whole(path, self.hashes.astype("<u4").tobytes())
+        write_whole(path, self.hashes.astype("<u8").tobytes())
 
     def touch(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Return bool (n,): which texts share a run with these."""
-        own = [np.fromiter(runs(text), np.uint32) for text in texts]
+        own = [runs(text) for text in texts]
         touched = np.zeros(len(own), np.bool_)
-        owner, found = np.repeat(np.arange(len(own)), [len(hashes) for hashes in own]), np.concatenate([*own, np.empty(0, np.uint32)])
+        owner, found = np.repeat(np.arange(len(own)), [len(hashes) for hashes in own]), np.concatenate([*own, np.empty(0, np.uint64)])
         if len(self.hashes):
             places = np.searchsorted(self.hashes, found).clip(max=len(self.hashes) - 1)
             touched[owner[self.hashes[places] == found]] = True

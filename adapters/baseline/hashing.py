@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from bench.encoder import Embeddings
+from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import HashingVectorizer
@@ -20,6 +21,9 @@ class Hashing:
         dim: Numbers per vector.
         shortest: Characters of the shortest n-gram.
         longest: Characters of the longest n-gram.
+
+    Raises:
+        UsageError: There are no numbers or no n-grams of such lengths.
     """
 
     dim: int = 1024
@@ -28,6 +32,11 @@ class Hashing:
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:  # with no numbers scikit-learn ends the process
+        if self.dim < 1 or not 1 <= self.shortest <= self.longest:
+            got = f"dim={self.dim}, shortest={self.shortest}, longest={self.longest}"
+            raise UsageError(f"expected dim of at least 1 and shortest from 1 to longest, got {got}")
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:  # noqa: ARG002 - ignored
         """Return float32 (n, dim) of unit length, row i for text i; the instruction is not used."""

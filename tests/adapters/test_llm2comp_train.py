@@ -486,7 +486,7 @@ def test_new_low_rank_weights_are_added_to_those_of_the_stage_before(folder, cor
 def test_without_new_low_rank_weights_the_folder_holds_one_set(folder, corpus, tmp_path):
     out = tiny_recipe(folder, corpus).train(tmp_path / "out", budget=3000, seed=1, load=load, progress=quiet)
     kept = {path.relative_to(out).as_posix() for path in out.rglob("*")}
-    assert kept == {"adapter_config.json", "adapter_model.safetensors", "card.json", CONFIG, MEMORY, "runs.u32"}
+    assert kept == {"adapter_config.json", "adapter_model.safetensors", "card.json", CONFIG, MEMORY, "runs.u64"}
 
 
 def test_a_finished_training_is_not_repeated_and_another_one_is_refused(folder, corpus, tmp_path):
