@@ -3,7 +3,8 @@
 Source: Muennighoff et al. 2023, MTEB; the package ``mteb`` 2.20 or newer (extra ``mteb``), whose protocols are used as they are.
 Run: ``bench run --model all --task STS13`` or ``--suite "MTEB(eng, v2)"``.
 Protocol: mteb's, with three choices of ours. The split is ``test`` where there is one, else every evaluation split; of a task
-in many languages the purely English subsets are taken, or all where there is none; the instruction is the task's own prompt
+in many languages the purely English subsets are taken, or all where there is none; a benchmark's own choice of splits and subsets
+goes before both, and the read-out names it; the instruction is the task's own prompt
 where mteb has one (mteb's generic prompts are not used), put to queries and to tasks with one side, not to documents.
 The number of the protocol holds mteb's own version: 1002026 is our protocol 1 on mteb 2.26.
 Labels are handed to mteb as plain lists: its lazy columns are decoded row by row, which takes minutes on a set like IMDb.
@@ -46,12 +47,16 @@ class MtebTask:
         source: A class of mteb's kind, or what makes such a task when called with ``seed=``, for tasks that mteb does not list.
         instruction: Replaces the task's own prompt.
         limit: At most this many test examples; for clustering, at most this many embedded texts.
+        subsets: mteb's subsets to take instead of our choice; () for ours.
+        splits: Its evaluation splits, likewise.
     """
 
     name: str
     source: Callable[..., Any] | None = None
     instruction: str = ""
     limit: int | None = None
+    subsets: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
     needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
     @property
@@ -76,8 +81,9 @@ class MtebTask:
 
     @property
     def readout(self) -> str:
-        """The embedding; with an instruction that replaces the task's own, it is named, since it makes other vectors."""
-        return embedding_for(self.instruction)
+        """The embedding; with an instruction that replaces the task's own, or other subsets or splits than ours, these are named."""
+        chosen = ", ".join((*self.subsets, *self.splits))
+        return embedding_for(self.instruction) + (f" on {chosen}" if chosen else "")
 
     def items(self, *, seed: int) -> Iterable[Item]:
         """Return the texts of pairs and of a classification's test examples; others are encoded when mteb asks for them."""
@@ -105,8 +111,8 @@ class MtebTask:
             EncodingError: The vectors are no embeddings, or have no score.
         """
         with undisturbed(), without_bars(), tempfile.TemporaryDirectory() as folder:
-            task = self._loaded(seed)
-            result = loaded_mteb().evaluate(
+            mteb, task = loaded_mteb(), self._loaded(seed)
+            result = mteb.evaluate(
                 as_mteb(encoder, instruction=self.instruction),
                 task,
                 cache=None,
@@ -127,6 +133,9 @@ class MtebTask:
 
     def _loaded(self, seed: int) -> "AbsTask":
         task = _fresh(self.name, self.source, seed)
+        task.hf_subsets = list(self.subsets) or task.hf_subsets
+        if self.splits:
+            task = task.filter_eval_splits(list(self.splits))
         if set(task.metadata.modalities) != {"text"}:
             raise Unavailable(f"{self.name} reads {', '.join(task.metadata.modalities)}; only tasks on text can be run")
         if self.limit is not None and not is_flat(task):
@@ -140,15 +149,23 @@ def known_task(name: str) -> bool:
     return installed() and _registered(name) is not None
 
 
-def benchmark(name: str) -> tuple[str, ...]:
-    """Return the names of the tasks of an mteb benchmark; none where mteb is not installed or has no such benchmark."""
+def benchmark(name: str) -> tuple[MtebTask, ...]:
+    """Return the tasks of an mteb benchmark; none where mteb is not installed or has no such benchmark."""
     if not installed():
         return ()
     try:
         with undisturbed():
-            return tuple(task.metadata.name for task in loaded_mteb().get_benchmark(name).tasks)
+            return tuple(map(_chosen, loaded_mteb().get_benchmark(name).tasks))
     except KeyError:
         return ()
+
+
+def _chosen(task: "AbsTask") -> MtebTask:
+    """Return a task of a benchmark, with the subsets and splits that it evaluates where they are not our choice."""
+    ours = _fresh(task.metadata.name, None, 42)
+    subsets = task.hf_subsets if set(task.hf_subsets or ()) != set(ours.hf_subsets or ()) else ()
+    splits = task.eval_splits if set(task.eval_splits) != set(ours.eval_splits) else ()
+    return MtebTask(task.metadata.name, subsets=tuple(subsets), splits=tuple(splits))
 
 
 @functools.cache

@@ -1,9 +1,8 @@
 """The data of mteb's tasks: read where ours is read, and handed to mteb as plain columns."""
 
-import os
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import data
@@ -14,6 +13,8 @@ from bench.task import sample
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from mteb import AbsTask
+
+log = logging.getLogger(__name__)
 
 PAIRS = ("STS", "PairClassification")
 """The task types that compare two texts."""
@@ -66,7 +67,7 @@ def _splits(task: "AbsTask") -> Sequence[str]:
 
 
 def load(task: "AbsTask", limit: int | None) -> None:
-    """Load a task's data, from where ``bench.data`` has it at the revision mteb names, else as mteb does.
+    """Load a task's data, from where ``bench.data`` has it, else as mteb does; a set that is known at another revision is not taken.
 
     Args:
         task: Any task; one whose type is flat gets plain columns.
@@ -75,6 +76,7 @@ def load(task: "AbsTask", limit: int | None) -> None:
     Raises:
         Unavailable: The data cannot be had on this machine.
     """
+    from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     for part in task.metadata.tasks if task.is_aggregate else [task]:
@@ -85,11 +87,15 @@ def load(task: "AbsTask", limit: int | None) -> None:
             part.data_loaded = True
         try:
             part.load_data()
-        except (OSError, HTTPError) as error:
+        except (OSError, RuntimeError, ValueError, HTTPError, DatasetsError) as error:
             reason = " ".join(str(error).split())
             raise Unavailable(
                 f"{part.metadata.name}: no local copy, and not from the hub ({reason}); give the data, or a network"
             ) from error
+        if near is None:
+            where = part.metadata.dataset
+            for split in part.eval_splits:
+                data.record(where["path"], split, where.get("name") or "", {"source": "hub", "revision": str(where.get("revision"))})
     if is_flat(task):
         _flatten(task)
         _limit(task, limit)
@@ -114,10 +120,14 @@ def _near(task: "AbsTask") -> "dict[str, DatasetDict] | DatasetDict | None":
 
 
 def _is_near(where: Mapping[str, Any], config: str, split: str) -> bool:
-    root, known = os.environ.get("BENCH_DATA"), CATALOG.get((where["path"], config))
-    if root and Path(root, where["path"], config, f"{split}.jsonl.gz").is_file():
+    known = CATALOG.get((where["path"], config))
+    if known is not None and known.revision and known.revision != where.get("revision"):
+        return False
+    if data.local_file(where["path"], split, config=config):
+        if known is None:
+            log.info("%s is read from the local copy, which is not known to be mteb's revision %s", where["path"], where.get("revision"))
         return True
-    return known is not None and bool(known.revision) and known.revision == where.get("revision") and split in known.splits
+    return known is not None and bool(known.revision) and split in known.splits
 
 
 def _flatten(task: "AbsTask") -> None:

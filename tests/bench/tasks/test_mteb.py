@@ -342,7 +342,7 @@ def test_names_are_found_families_named_and_unknown_names_refused():
     assert not known_task("STS133")
     assert (MtebTask("STS13").family, MtebTask("SciFact").family) == ("sts", "retrieval")
     assert (MtebTask("TwitterURLCorpus").family, MtebTask("SummEvalSummarization.v2").family) == ("paraphrase", "summarization")
-    assert "STSBenchmark" in benchmark("MTEB(eng, v2)")
+    assert MtebTask("STSBenchmark") in benchmark("MTEB(eng, v2)")
     assert benchmark("no such benchmark") == ()
     with pytest.raises(UsageError, match="STS13"):
         MtebTask("STS133").evaluate(Random(), seed=42)
@@ -354,6 +354,40 @@ def test_only_english_subsets_of_a_multilingual_task_are_taken():
     assert _fresh("STS17", None, 42).hf_subsets == ["en-en"]
     assert _fresh("MassiveIntentClassification", None, 42).hf_subsets == ["en"]
     assert _fresh("MassiveIntentClassification", None, 42).eval_splits == ["test"]
+
+
+def test_a_benchmark_s_own_subsets_and_splits_are_taken_and_named():
+    german, english = ({task.name: task for task in benchmark(name)} for name in ("MTEB(deu, v1)", "MTEB(eng, v2)"))
+    assert german["STS22"] == MtebTask("STS22", subsets=("de",))
+    assert german["MTOPIntentClassification"].readout == "embedding on de, validation, test"
+    assert english["AmazonCounterfactualClassification"].subsets == ("en",)
+    assert english["STSBenchmark"].readout == MtebTask("STSBenchmark").readout == "embedding"  # its choice is ours
+
+
+def test_the_subsets_that_are_asked_for_are_the_ones_that_are_scored(write, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    rng = np.random.default_rng(0)
+    for subset, texts in (("en-en", 60), ("ko-ko", 30)):
+        rows = [{"sentence1": f"a {i}", "sentence2": f"b {i % 7}", "score": float(rng.integers(6))} for i in range(texts)]
+        write(f"mteb/sts17-crosslingual-sts/{subset}", "test", rows)
+    found = {
+        len(MtebTask("STS17", subsets=s).evaluate(Random(), seed=42)["cosine_spearman"].examples) for s in ((), ("en-en",), ("ko-ko",))
+    }
+    assert found == {60, 30}
+
+
+def test_a_set_that_is_known_at_another_revision_is_not_taken_for_it(write, monkeypatch):
+    from dataclasses import replace as changed
+
+    from bench.catalog import CATALOG
+
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    write("mteb/sts16-sts", "test", [{"sentence1": f"a {i}", "sentence2": f"b {i}", "score": float(i)} for i in range(9)])
+    key = ("mteb/sts16-sts", "")
+    monkeypatch.setitem(CATALOG, key, changed(CATALOG[key], revision="0" * 40))
+    with pytest.raises(Unavailable, match="STS16"):
+        MtebTask("STS16").evaluate(Random(), seed=42)
 
 
 def test_without_data_and_hub_a_task_is_unavailable_in_one_line(monkeypatch, tmp_path):
