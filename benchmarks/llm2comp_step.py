@@ -5,7 +5,8 @@ DIR``, DIR in the layout of BENCH_DATA. Both sides train low-rank weights and me
 passages, under autocast where the number type is bfloat16, each in a fresh process. ``straightforward`` keeps a second copy of the
 model for decoder and teacher, takes examples in random order, pads each batch to its longest text and computes the scores of the
 whole vocabulary at every position. ``recipe`` is what ``bench train llm2comp`` runs. The first step of each is not counted; the
-loss of that step, on one example alone, must agree. Memory is the process's largest, and what of it came after imports and texts.
+loss of that step, on one example alone, agrees to four decimals in float32, and to rounding in bfloat16. Memory is the process's largest,
+and what of it came after imports and texts.
 """
 
 import argparse
