@@ -85,8 +85,9 @@ class Result:
         card: What stands behind the encoder, ``bench.encoder.Card`` as a mapping.
         texts: Counts: ``asked`` texts, ``distinct`` ones, the ``repeated`` and ``truncated`` shares of the distinct and
             asked texts.
-        cost: Seconds and token positions: ``seconds`` of this cell, and for the encoder's whole plan in this run
-            ``encode_seconds``, ``forward_texts``, ``tokens``, ``padded_tokens``, ``dimension`` of a vector, ``peak_memory_mb``.
+        cost: ``seconds`` of this cell; of all that this run has encoded with the encoder by the end of this cell
+            ``encode_seconds``, ``forward_texts``, and token positions as ``tokens`` and, with padding, ``padded_tokens``;
+            ``dimension`` of a vector; ``peak_memory_mb``, the most memory the process has held since it began.
         provenance: Time, command, commit, versions, machine, and the revision of every data set read.
         samples: A few examples in words, by column, where the task can show some.
     """

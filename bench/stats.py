@@ -90,7 +90,7 @@ def sampled(scores: Array, *sources: NDArray[np.floating], draws: int = DRAWS, s
     parts = []
     for i, source in enumerate(sources):
         n = len(source)
-        centred = source - source.mean(axis=0)
+        centred = np.where(np.ptp(source, axis=0) == 0, 0.0, source - source.mean(axis=0))  # rounding is no variance
         parts.append(Part(centred.T @ centred / (n * (n - 1)), n - 1))
         total += np.sqrt(n / (n - 1)) * resampled_means(centred.astype(np.float32), draws, seed + i)
     return Sampled(np.asarray(scores, np.float64), total, tuple(parts))
@@ -120,9 +120,13 @@ def _threads() -> Any:  # noqa: ANN401 - threadpoolctl is not typed
 
 
 def mean_of(each: Sequence[Sampled]) -> Sampled:
-    """Return the mean of several scores of the same encoders; their chances are independent."""
+    """Return the mean of several scores of the same encoders; its chance is known where that of each is.
+
+    Their chances are added as if they were independent. Those of tasks on the same texts are not: their mean is less sure than this says.
+    """
     k = len(each)
-    parts = tuple(Part(part.covariance / k**2, part.freedom) for one in each for part in one.parts)
+    known = all(one.parts for one in each)
+    parts = tuple(Part(part.covariance / k**2, part.freedom) for one in each for part in one.parts) if known else ()
     return Sampled(np.mean([one.scores for one in each], axis=0), np.mean([one.draws for one in each], axis=0), parts)
 
 
@@ -149,7 +153,10 @@ def _variances(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int6
 
 
 def _test(values: Array, variances: Sequence[tuple[Array, int]]) -> tuple[Array | int, Array]:
-    """Return degrees of freedom, by Welch and Satterthwaite, and two-sided p-values; NaN where nothing is known."""
+    """Return degrees of freedom, by Welch and Satterthwaite, and two-sided p-values; NaN where nothing is known.
+
+    What never varies is known to be equal, but not known to differ.
+    """
     from scipy.special import stdtr
 
     if not variances:
@@ -160,7 +167,7 @@ def _test(values: Array, variances: Sequence[tuple[Array, int]]) -> tuple[Array 
         if len(variances) > 1:
             freedom = np.where(variance > 0, variance**2 / np.sum([v**2 / f for v, f in variances], axis=0), 1.0)
         t = np.abs(values) / np.sqrt(variance)
-    p = np.where(variance > 0, 2 * stdtr(freedom, -t), np.where(values == 0, 1.0, 0.0))
+    p = np.where(variance > 0, 2 * stdtr(freedom, -t), np.where(values == 0, 1.0, np.nan))
     return freedom, np.where(np.isfinite(variance) & np.isfinite(values), p, np.nan)
 
 

@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -90,15 +92,23 @@ class Store:
         return (read(path) for path in self._files())
 
     def examples(self, result: Result) -> Result:
-        """Return the result with its per-example values, where they were kept."""
+        """Return the result with its per-example values, where they were kept.
+
+        Raises:
+            ResultError: Their file is unreadable.
+        """
         path = self.path(result.spec).with_suffix(".npz")
         if not path.exists():
             return result
-        with np.load(path, allow_pickle=False) as arrays:
-            scores = {
-                n: Score(s.repeats, arrays[n], *([arrays[n + _GOLD]] if n + _GOLD in arrays else [])) if n in arrays else s
-                for n, s in result.scores.items()
-            }
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                scores = {
+                    n: Score(s.repeats, arrays[n], *([arrays[n + _GOLD]] if n + _GOLD in arrays else [])) if n in arrays else s
+                    for n, s in result.scores.items()
+                }
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            both = f"it and {path.with_suffix('.json').name}"
+            raise ResultError(f"{path} is no whole archive of per-example values; delete {both}, and run the cell again") from error
         return replace(result, scores=scores)
 
     def leave_out(self, absence: Absence) -> None:

@@ -6,18 +6,25 @@ from typing import TYPE_CHECKING
 
 from bench.errors import ResultError, UsageError, unknown
 from bench.files import write_whole
-from bench.store import Store
 
 if TYPE_CHECKING:
     from bench.report.cells import Cells
     from bench.report.figures import Drawing
     from bench.report.table import Table
+    from bench.result import Absence, RunSpec
+    from bench.store import Store
 
 FORMATS = ("md", "csv", "tex", "json", "html")
 """What tables can be printed in."""
 
+TABLES = (
+    "families", "by-task", "equal-budget", "other-checkpoints", "variants", "ranks", "win-tie-loss", "differences", "cost", "published",
+    "instruction", "robustness", "diagnostics", "samples", "training", "overlap", "data", "missing", "made",
+)  # fmt: skip
+"""Names of the tables that a report can have; several of equal budgets or of variants are numbered, as in "variants-2"."""
 
-def build(store: Store, out: Path, *, models: Collection[str] = (), tasks: Collection[str] = ()) -> list[Path]:
+
+def build(store: "Store", out: Path, *, models: Collection[str] = (), tasks: Collection[str] = ()) -> list[Path]:
     """Write the whole report, and return the paths.
 
     Args:
@@ -69,30 +76,34 @@ def write(out: Path, files: Mapping[str, bytes]) -> list[Path]:
     return [out / name for name in files]
 
 
-def read(store: Store, *, models: Collection[str] = (), tasks: Collection[str] = ()) -> "Cells":
-    """Return the results of some encoders and tasks, with their per-example values.
+def read(store: "Store", *, models: Collection[str] = (), tasks: Collection[str] = ()) -> "Cells":
+    """Return the results of some encoders and tasks, with their per-example values, and why others have none.
 
     Raises:
-        UsageError: There is none, or none under one of the names.
+        UsageError: There is neither, or not under one of the names.
         ResultError: A results file cannot be read.
     """
     from bench.report.cells import Cells, placeless
 
-    found = list(store.results())
-    if not found:
+    found, absences = list(store.results()), store.absences()
+    tried: list[RunSpec | Absence] = [*(r.spec for r in found), *absences]
+    if not tried:
         raise UsageError(f"no results in {store.root}; make some with `bench run`, or name another folder with --results")
     for kind, wanted, known in (
-        ("encoder with results", models, {placeless(r.spec.encoder) for r in found}),
-        ("task with results", tasks, {r.spec.task for r in found}),
+        ("encoder in these results", models, {placeless(cell.encoder) for cell in tried}),
+        ("task in these results", tasks, {cell.task for cell in tried}),
     ):
         for name in wanted:
             if name not in known:
                 raise unknown(kind, name, known)
-    kept = [r for r in found if (not models or placeless(r.spec.encoder) in models) and (not tasks or r.spec.task in tasks)]
-    if not kept:
+
+    def asked(cell: "RunSpec | Absence") -> bool:
+        return (not models or placeless(cell.encoder) in models) and (not tasks or cell.task in tasks)
+
+    kept, reasons = [store.examples(r) for r in found if asked(r.spec)], [a for a in absences if asked(a)]
+    if not kept and not reasons:
         raise UsageError(f"none of these encoders has a result on these tasks in {store.root}; run them with `bench run`")
-    absences = [a for a in store.absences() if (not models or placeless(a.encoder) in models) and (not tasks or a.task in tasks)]
-    return Cells.of([store.examples(r) for r in kept], absences)
+    return Cells.of(kept, reasons)
 
 
 def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]":

@@ -1,9 +1,10 @@
 """The results as a grid: encoder by column, several seeds of one cell put together."""
 
+import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -57,12 +58,12 @@ class Cells:
 
     @classmethod
     def of(cls, results: Iterable[Result], absences: Iterable[Absence] = ()) -> Self:
-        """Sort results into cells; encoders of one name but another content get a label with their fingerprint."""
+        """Sort results into cells; encoders of one name but another content get a label that says how they differ."""
         found = sorted(results, key=lambda r: (r.spec.encoder, r.spec.fingerprint, r.spec.task, r.spec.key))
-        prints: dict[str, set[str]] = {}
+        settings: dict[str, dict[str, Mapping[str, Any]]] = {}
         for r in found:
-            prints.setdefault(placeless(r.spec.encoder), set()).add(r.spec.fingerprint)
-        marks = {(name, print_): mark for name, found_ in prints.items() for print_, mark in _marks(found_).items()}
+            settings.setdefault(placeless(r.spec.encoder), {}).setdefault(r.spec.fingerprint, r.spec.settings)
+        marks = {(name, print_): mark for name, by_print in settings.items() for print_, mark in _marks(by_print).items()}
         cells: dict[tuple[str, Column], dict[str, Result]] = {}
         for r in found:
             name = placeless(r.spec.encoder)
@@ -93,21 +94,28 @@ class Cells:
         return sorted(labels, key=lambda label: -(m if (m := self.overall(label)) is not None else -math.inf))
 
     @cached_property
-    def common(self) -> frozenset[Column]:
+    def common(self) -> list[Column]:
         """The columns that more than half of the encoders have: only these count in means, so that all means are of the same tasks.
 
-        Where no column is that common, all of them.
+        Where no column is that common, all of them. Of one task and read-out only the highest version counts, then the largest limit.
         """
         have = Counter(column for _, column in self.results if column.family not in APART)
         n = len({label for label, _ in self.results})
-        return frozenset(column for column, count in have.items() if 2 * count > n) or frozenset(have)
+        often = [column for column, count in have.items() if 2 * count > n] or have
+        by_rank = sorted(often, key=lambda c: (c.version, c.limit or math.inf))
+        return sorted({(c.task, c.readout): c for c in by_rank}.values(), key=astuple)
+
+    @cached_property
+    def superseded(self) -> list[Column]:
+        """The columns that count in no mean since another version or limit of the same task and read-out does."""
+        counted = {(column.task, column.readout) for column in self.common}
+        return [c for c in self.compared if c not in self.common and (c.task, c.readout) in counted]
 
     @cached_property
     def _common_by_family(self) -> dict[str, list[Column]]:
         found: dict[str, list[Column]] = {}
-        for column in self.columns:
-            if column in self.common:
-                found.setdefault(column.family, []).append(column)
+        for column in self.common:
+            found.setdefault(column.family, []).append(column)
         return found
 
     def common_of(self, family: str) -> list[Column]:
@@ -144,7 +152,7 @@ class Cells:
 
     def title(self, column: Column) -> str:
         """Return the column's name, with what sets it apart from others of the same task."""
-        others = [c for c in self.columns if c.task == column.task]
+        others = [column, *(c for c in self.columns if c.task == column.task)]
         marks = [f"limit {column.limit}"] if column.limit else []
         marks += [column.readout] if len({c.readout for c in others}) > 1 else []
         marks += [f"protocol {column.version}"] if len({c.version for c in others}) > 1 else []
@@ -155,6 +163,10 @@ class Cells:
     def of_encoder(self, label: str) -> list[Result]:
         """Return every result of an encoder."""
         return self._by_encoder[label]
+
+    def name(self, label: str) -> str:
+        """Return the name under which an encoder was asked for."""
+        return placeless(self.of_encoder(label)[0].spec.encoder)
 
     def card(self, label: str) -> Mapping[str, Any]:
         """Return the card of an encoder."""
@@ -184,9 +196,15 @@ class Cells:
         shares = [r.texts["overlap_share"] for r in self.results.get((label, column), ()) if r.texts.get("overlap_share") is not None]
         return max(shares, default=None)
 
+    def overlapping(self, label: str, columns: Iterable[Column]) -> str:
+        """Return what is wrong with a number of these tasks: the training data overlaps with the test texts of some; "" for nothing."""
+        shares = {self.title(column): self.overlap(label, column) or 0.0 for column in columns}
+        over = [f"{title} {100 * share:.0f} %" for title, share in shares.items() if share > OVERLAP]
+        return f"test texts that share 8 words in a row with the training data: {', '.join(over)}" if over else ""
+
     def absence(self, label: str, column: Column) -> str:
         """Return why a cell has no result: "skipped: …", "failed: …", or that it was not run."""
-        return self._reasons.get((label.partition(" #")[0], column.task, column.readout, column.limit), "not run")
+        return self._reasons.get((self.name(label), column.task, column.readout, column.limit), "not run")
 
     @cached_property
     def _reasons(self) -> dict[tuple[str, str, str, int], str]:
@@ -213,9 +231,18 @@ def without_places(text: str) -> str:
     return re.sub(r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/,;:'\"()]+[\\/])+(?=[^\s\\/,;:'\"()])", "", text)
 
 
-def _marks(prints: Collection[str]) -> dict[str, str]:
-    """Return what tells the fingerprints apart: nothing for a single one, else its first digits, at least four."""
-    if len(prints) == 1:
-        return dict.fromkeys(prints, "")
-    digits = next(n for n in range(4, 1 + max(map(len, prints))) if len({p[:n] for p in prints}) == len(prints))
-    return {p: f" #{p[:digits]}" for p in prints}
+def _marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return what tells encoders of one name apart, by fingerprint: the settings in which they differ, as ``--set`` takes them.
+
+    Where settings do not tell them apart, the first digits of the fingerprint, at least four; nothing for a single one.
+    """
+    plain = {
+        print_: {name: placeless(json.dumps(value, ensure_ascii=False).strip('"')) for name, value in own.items()}
+        for print_, own in settings.items()
+    }
+    names = dict.fromkeys(name for own in plain.values() for name in own)
+    differing = [name for name in names if len({own.get(name) for own in plain.values()}) > 1]
+    words = {print_: "".join(f" {name}={own[name]}" for name in differing if name in own) for print_, own in plain.items()}
+    alike = Counter(words.values())
+    digits = next(n for n in range(4, 1 + max(map(len, settings))) if len({p[:n] for p in settings}) == len(settings))
+    return {print_: told + (f" #{print_[:digits]}" if alike[told] > 1 else "") for print_, told in words.items()}

@@ -8,7 +8,8 @@ import numpy as np
 from bench import stats
 from bench.report.cells import Cells, Column
 from bench.report.comparisons import difference_entries
-from bench.report.pairs import CORRECTED, METHOD, sampled
+from bench.report.notes import machine
+from bench.report.pairs import METHOD, judged, sampled
 from bench.report.table import MISSING, Entry, Table, score, word
 from bench.result import Result
 
@@ -32,14 +33,15 @@ def changes(before: Cells, now: Cells) -> Table:
         ("encoder", "task", "change", "before", "now", "difference", "else"),
         tuple(rows),
         words=frozenset({"encoder", "task", "change", "else"}),
-        about=f"Now minus before, main scores x 100; * is more than chance. {METHOD}. {CORRECTED}.",
+        about=f"Now minus before, main scores x 100; * is more than chance. {METHOD}. {judged('the cells that changed')}.",
         notes=(f"{len(both) - len(moved)} of {len(both)} cells that both have are equal.",),
     )
 
 
 def _versionless(cells: Cells) -> Found:
-    """Return results by encoder and column, the version of the protocol set aside: another one is a change, not another cell."""
-    return {(label, replace(column, version=0)): results for (label, column), results in cells.results.items()}
+    """Return the results of the highest version by encoder and column, the version set aside: another one is a change, not another cell."""
+    by_version = sorted(cells.results.items(), key=lambda cell: cell[0][1].version)
+    return {(label, replace(column, version=0)): results for (label, column), results in by_version}
 
 
 def _scores(results: Sequence[Result]) -> list[tuple[float, ...]]:
@@ -79,13 +81,12 @@ def _other(old: Sequence[Result], new: Sequence[Result]) -> Iterator[str]:
 def _facts(results: Sequence[Result]) -> dict[str, str]:
     first = results[0]
     made = first.provenance
-    machine = made.get("machine") or {}
     return {
         "commit": str(made.get("commit") or "unknown"),
         "encoder": first.spec.fingerprint,
         "protocol": str(first.spec.task_version),
         "seeds": " ".join(str(r.spec.seed) for r in sorted(results, key=lambda r: r.spec.seed)),
-        "machine": f"{machine.get('processor', '')} x {machine.get('cores', '?')}",
+        "machine": machine(made.get("machine") or {}) or "unknown",
         "dtype": str(first.card.get("dtype")),
         **{str(name): str(version) for name, version in (made.get("versions") or {}).items()},
         **{

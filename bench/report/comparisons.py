@@ -6,8 +6,8 @@ import numpy as np
 
 from bench import stats
 from bench.report.cells import named
-from bench.report.pairs import CORRECTED, METHOD, Pairs, corrected
-from bench.report.table import MISSING, Entry, Table, measure, word
+from bench.report.pairs import METHOD, Pairs, corrected, judged
+from bench.report.table import MISSING, Entry, Table, measure, warned, word
 
 MOST = 30_000
 """Differences that a table shows at most."""
@@ -23,7 +23,7 @@ def ranks(pairs: Pairs) -> Table:
     for label, counts in zip(cells.encoders, pairs.outcomes.sum(axis=1).tolist(), strict=True):
         rank = mean.get(label)
         points = None if rank is None else tasks * (len(labels) - rank)
-        numbers = [measure(rank, digits=2), measure(points, digits=1)]
+        numbers = [warned(measure(rank, digits=2), cells.overlapping(label, cells.common)), measure(points, digits=1)]
         rows.append((word(named(cells, label)), *numbers, *(Entry(str(n), float(n)) for n in counts)))
     rows.sort(key=lambda row: np.inf if row[1].value is None else row[1].value)
     about = (
@@ -40,7 +40,7 @@ def ranks(pairs: Pairs) -> Table:
         ("encoder", "mean rank", "Borda points", "wins", "ties", "losses"),
         tuple(rows),
         words=frozenset({"encoder"}),
-        about=f"{about} Wins, ties and losses against every other encoder on every task: {CORRECTED}.",
+        about=f"{about} Wins, ties and losses against every other encoder on every task: {judged()}.",
         notes=pairs.notes,
     )
 
@@ -56,7 +56,7 @@ def win_tie_loss(pairs: Pairs) -> Table:
             for j, counts in enumerate(pairs.outcomes[i].tolist())
         ]
         rows.append((word(label), *against))
-    about = f"Tasks won/tied/lost by the encoder of the row against that of the column. {CORRECTED}."
+    about = f"Tasks won/tied/lost by the encoder of the row against that of the column. {judged()}."
     return Table(
         "win-tie-loss", "Wins, ties, losses", ("encoder", *labels), tuple(rows) if len(rows) > 1 else (), frozenset({"encoder"}), about
     )
@@ -67,6 +67,7 @@ def differences(pairs: Pairs) -> Table:
     cells = pairs.cells
     labels = [named(cells, label) for label in cells.encoders]
     whole = len(pairs.partners[0]) * len(cells.compared) <= MOST
+    judgement = judged() if whole else judged("every pair of encoders and every family mean")
     found = {cells.title(column): pairs.by_column[column] for column in cells.compared} if whole else pairs.by_family
     estimates = {title: stats.differences(one, *pairs.partners) for title, one in found.items()}
     p = corrected({title: one.p for title, one in estimates.items()})
@@ -79,7 +80,7 @@ def differences(pairs: Pairs) -> Table:
         ("first", "second", *estimates),
         tuple((*pair, *entries) for pair, entries in zip(names, zip(*columns, strict=True), strict=True)) if columns else (),
         words=frozenset({"first", "second"}),
-        about=f"First minus second, x 100, with the 95 % interval; * is told apart. {METHOD}. {CORRECTED}.",
+        about=f"First minus second, x 100, with the 95 % interval; * is told apart. {METHOD}. {judgement}.",
         notes=(*less, *pairs.notes),
     )
 
@@ -94,7 +95,7 @@ def _difference(value: float, low: float, high: float, p: float, corrected: floa
     if math.isnan(value):
         return Entry(MISSING, mark="missing", note="one of the two has no result")
     if math.isnan(p):
-        return Entry(f"{100 * value:+z.1f}", value, note="measured once, so nothing is known of chance")
+        return Entry(f"{100 * value:+z.1f}", value, note="measured once, or always the same, so nothing is known of chance")
     star = "*" if corrected < 1 - stats.LEVEL else ""
     text = f"{100 * value:+z.1f} [{100 * low:z.1f}, {100 * high:z.1f}]{star}"
     return Entry(text, value, (low, high), note=f"p = {p:.2g}, corrected {corrected:.2g}")

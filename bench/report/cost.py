@@ -6,11 +6,12 @@ from typing import Any
 from bench.report import notes
 from bench.report.cells import Cells, named
 from bench.report.pairs import Pairs
-from bench.report.table import Entry, Table, measure, score, word
+from bench.report.table import Entry, Table, measure, score, warned, word
 
 ABOUT = (
     "Of encoding, in the encoder's largest run, beside its mean over families x 100. FLOPs a text are estimated as 2 x parameters "
-    "without embedding tables x token positions a text; what is not known is a dash."
+    "without embedding tables x token positions a text; what is not known is a dash. Peak MB is the most memory the process had held so "
+    "far: where one run computed several encoders, those of earlier ones count too, so compare it between runs of one encoder only."
 )
 
 
@@ -23,7 +24,7 @@ def table(pairs: Pairs) -> Table:
         rows.append((
             word(named(cells, label)),
             *(word(card.get(name)) for name in ("backbone", "dtype", "device")),
-            Entry(score(mean), mean) if mean is not None else word(None),
+            warned(Entry(score(mean), mean), cells.overlapping(label, cells.common)) if mean is not None else word(None),
             *_measures(card, cells, label),
         ))  # fmt: skip
     return Table(
@@ -44,25 +45,35 @@ _MEASURES = (
 
 
 def _measures(card: Mapping[str, Any], cells: Cells, label: str) -> list[Entry]:
-    results = cells.of_encoder(label)
-    spent = max(results, key=lambda r: (r.cost.get("tokens", 0), r.cost.get("encode_seconds", 0))).cost
+    spent = _largest_run(cells, label)
     tokens, seconds, texts = (spent.get(name) or None for name in ("tokens", "encode_seconds", "forward_texts"))  # 0: not counted
     a_text = tokens / texts if tokens and texts else None
     whole, tables = card.get("parameters"), card.get("embedding_parameters")
     flops = 2 * (whole - tables) * a_text if whole and tables is not None and a_text else None
     return [
         measure(whole, scale=1e-6, digits=1),
-        measure(max((r.cost.get("dimension") or 0 for r in results), default=0) or None),
+        measure(max((r.cost.get("dimension") or 0 for r in cells.of_encoder(label)), default=0) or None),
         measure(cells.tokens(label)),
         measure(cells.training(label).get("inference_tokens")),
         measure(card.get("passes"), digits=1),
         measure(a_text, digits=1),
         measure(flops, scale=1e-9, digits=2),
-        measure(tokens / seconds if tokens and seconds else None),
+        measure(throughput(cells, label)),
         measure(spent["padded_tokens"] / tokens if tokens and "padded_tokens" in spent else None, digits=3),
         measure(seconds, digits=1),
         measure(spent.get("peak_memory_mb")),
     ]
+
+
+def throughput(cells: Cells, label: str) -> float | None:
+    """Return how many tokens a second an encoder took in, in its largest run; None where it was not measured."""
+    spent = _largest_run(cells, label)
+    tokens, seconds = spent.get("tokens"), spent.get("encode_seconds")
+    return tokens / seconds if tokens and seconds else None
+
+
+def _largest_run(cells: Cells, label: str) -> Mapping[str, float]:
+    return max((r.cost for r in cells.of_encoder(label)), key=lambda c: (c.get("tokens", 0), c.get("encode_seconds", 0)))
 
 
 def training(cells: Cells) -> Table:

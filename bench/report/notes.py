@@ -2,11 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from bench.report.cells import OVERLAP, Cells, Column, named, placeless
-from bench.report.table import MISSING, Entry, Table, measure, word
-from bench.result import Result
+from bench.report.table import MISSING, Entry, Table, measure, warned, word
+from bench.result import Absence, Result
 
 
 def of(cells: Cells, labels: Sequence[str]) -> tuple[str, ...]:
@@ -16,8 +18,11 @@ def of(cells: Cells, labels: Sequence[str]) -> tuple[str, ...]:
     whole = [cells.results.get((label, column)) for label in labels for column in cells.compared]
     if missing := sum(not results for results in whole):
         found.append(f"{MISSING}: no result, {missing} of {len(whole)} cells; the table of missing cells says why.")
-    if rare := [cells.title(column) for column in cells.compared if column not in cells.common]:
+    if rare := [cells.title(column) for column in cells.compared if column not in {*cells.common, *cells.superseded}]:
         found.append(f"Left out of means, since at most half of the encoders have them: {', '.join(rare)}.")
+    if cells.superseded:
+        less = ", ".join(map(cells.title, cells.superseded))
+        found.append(f"Left out of means, ranks and wins, since another protocol or limit of the same task counts: {less}.")
     if any(not result.card.get("trained", True) for result in results):
         found.append("untrained: the method's format and read-out on a backbone that never saw its recipe.")
     if any(column.limit for column in cells.columns):
@@ -38,16 +43,17 @@ def mixed(results: Iterable[Result]) -> tuple[str, ...]:
     each = [
         ("code versions", {str(r.provenance.get("commit") or "unknown") for r in found}),
         ("seed sets", {" ".join(sorted(s)) for s in seeds.values()}),
-        ("machines", {_machine(r) for r in found}),
+        ("machines", {machine(r.provenance.get("machine") or {}) or "unknown" for r in found}),
         ("number types", {str(r.card.get("dtype")) for r in found if r.card.get("weights")}),
         *((f"revisions of {name}", revisions) for name, revisions in sorted(data.items())),
     ]
-    return tuple(f"Cells of different {what} are mixed: {', '.join(sorted(values))}." for what, values in each if len(values) > 1)
+    return tuple(f"Cells of different {what} are mixed: {'; '.join(sorted(values))}." for what, values in each if len(values) > 1)
 
 
-def _machine(result: Result) -> str:
-    machine = result.provenance.get("machine") or {}
-    return f"{machine.get('processor') or machine.get('system') or 'unknown'} x {machine.get('cores', '?')}"
+def machine(found: Mapping[str, Any]) -> str:
+    """Return a machine in words; "" where nothing is known of it."""
+    parts = [found.get("processor") or found.get("system"), f"{found['cores']} cores" if found.get("cores") else ""]
+    return ", ".join(str(part) for part in [*parts, f"{found['memory_gb']} GB" if found.get("memory_gb") else ""] if part)
 
 
 def data(cells: Cells) -> Table:
@@ -93,19 +99,15 @@ def samples(cells: Cells) -> Table:
 
 def missing(cells: Cells) -> Table:
     """Return every cell without a result and why; what was asked for and never gave a result is listed too."""
-    have = {(label.partition(" #")[0], column.task, column.readout, column.limit) for label, column in cells.results}
-    rows = {
-        (label, cells.title(column)): cells.absence(label, column)
-        for label in cells.encoders
-        for column in cells.columns
-        if (label, column) not in cells.results
+    grid = [(label, column) for label in cells.encoders for column in cells.columns]
+    told = {(cells.name(label), column.task, column.readout, column.limit) for label, column in grid}
+    rows = {(label, column): cells.absence(label, column) for label, column in grid if (label, column) not in cells.results}
+    rows |= {
+        (a.encoder, _asked(cells, a)): f"{a.status}: {a.reason}"
+        for a in cells.absences
+        if (a.encoder, a.task, a.readout, a.limit or 0) not in told
     }
-    known = {c.task: c for c in cells.columns}
-    for a in cells.absences:
-        if (a.encoder, a.task, a.readout, a.limit or 0) not in have:
-            title = cells.title(known[a.task]) if a.task in known else a.task
-            rows.setdefault((a.encoder, title), f"{a.status}: {a.reason}")
-    whole = [(encoder, task, *_cut(reason)) for (encoder, task), reason in sorted(rows.items())]
+    whole = sorted((encoder, cells.title(column), *_cut(reason)) for (encoder, column), reason in rows.items())
     return Table(
         "missing",
         "Cells without a result",
@@ -114,6 +116,13 @@ def missing(cells: Cells) -> Table:
         words=frozenset({"encoder", "task", "status", "reason"}),
         about="Why `bench run` left a cell without a result; a missing cell is missing, not zero.",
     )
+
+
+def _asked(cells: Cells, absence: Absence) -> Column:
+    """Return the column that a cell without a result would stand in, its version and metric those of the task's results if it has any."""
+    own = Column(absence.family, absence.task, absence.readout, absence.limit or 0, 0, "")
+    known = max((c for c in cells.columns if c.task == absence.task), key=lambda c: c.version, default=own)
+    return replace(known, readout=own.readout, limit=own.limit)
 
 
 def _cut(reason: str) -> tuple[str, str]:
@@ -154,12 +163,11 @@ def overlap(cells: Cells) -> Table:
         ("task", *(named(cells, label) for label in cells.encoders)),
         tuple(rows),
         words=frozenset({"task"}),
-        about="Share of test texts in which a run of 8 words is also in the encoder's training data; scores over "
-        f"{100 * OVERLAP:.0f} % are marked in every table and compete for no best.",
+        about="Share of test texts in which a run of 8 words is also in the encoder's training data; a score over "
+        f"{100 * OVERLAP:.0f} %, and every mean and mean rank with it, is marked in every table and competes for no best.",
     )
 
 
 def _share(share: float | None) -> Entry:
-    found = measure(share, scale=100, digits=1, unit=" %")
     over = share is not None and share > OVERLAP
-    return Entry(found.text, found.value, mark="warning", note=f"over {100 * OVERLAP:.0f} %") if over else found
+    return warned(measure(share, scale=100, digits=1, unit=" %"), f"over {100 * OVERLAP:.0f} %" if over else "")

@@ -29,8 +29,10 @@ METHOD = (
 )
 """How intervals are made, for the words beside a table."""
 
-CORRECTED = "p-values: paired t test on the same values, corrected over all comparisons in this report (Holm); told apart is p < 0.05"
-"""How differences are judged, for the words beside a table."""
+
+def judged(over: str = "every pair of encoders and every task of this report") -> str:
+    """Return how differences are judged, for the words beside a table: over which comparisons p-values are corrected."""
+    return f"p-values: paired t test on the same values, corrected over {over} (Holm); told apart is p < 0.05"
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,16 @@ class Pairs:
 
     @cached_property
     def outcomes(self) -> NDArray[np.int64]:
-        """How often each encoder wins, ties and loses against each other one, (m, m, 3); what cannot be compared does not count."""
+        """How often each encoder wins, ties and loses against each other one, (m, m, 3).
+
+        What cannot be compared does not count, nor does a task that another version or limit of it supersedes.
+        """
         m = len(self.cells.encoders)
         counts = np.zeros((m, m, 3), np.int64)
         first, second = self.partners
         for column, p in self.corrected.items():
+            if column in self.cells.superseded:
+                continue
             gap = self.by_column[column].scores[first] - self.by_column[column].scores[second]
             known, apart = np.isfinite(p), p < 1 - stats.LEVEL
             for outcome, is_so in ((0, apart & (gap > 0)), (1, known & ~apart), (2, apart & (gap < 0))):
@@ -99,10 +106,9 @@ class Pairs:
     @cached_property
     def ranked(self) -> tuple[list[str], stats.Array]:
         """The encoders that have every common task, and their scores (tasks, encoders)."""
-        columns = [column for column in self.cells.columns if column in self.cells.common]
-        if not columns:
+        if not self.cells.common:
             return [], np.empty((0, 0))
-        scores = np.array([self.by_column[column].scores for column in columns])
+        scores = np.array([self.by_column[column].scores for column in self.cells.common])
         whole = np.isfinite(scores).all(axis=0)
         return [label for label, has in zip(self.cells.encoders, whole, strict=True) if has], scores[:, whole]
 
@@ -134,16 +140,21 @@ def sampled(results: Sequence[Sequence[Result]], name: str, what: str) -> stats.
         what: What is drawn for; other words give other draws.
     """
     repeats, examples = [_repeats(r, name) for r in results], [_examples(r, name) for r in results]
-    scores = np.array([values.mean() if len(values) else np.nan for _, values in repeats])
-    sources = [s for s in (_together(examples), _together(repeats)) if len(s) > 1]
+    scores = np.array([np.mean([v for one in r for v in one.scores[name].repeats]) if r else np.nan for r in results])
+    sources = [s for s in (_together(examples), _together(repeats)) if len(s) > 1 and (np.ptp(s, axis=0) > 0).any()]
     return stats.sampled(scores, *sources, seed=zlib.crc32(f"{what}{stats.SEED}".encode()))
 
 
 def _repeats(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Array]:
-    """Return what must be equal for the repeats of two encoders to be pairs, and the repeats of all seeds."""
+    """Return what must be equal for the repeats of two encoders to be pairs, and every repeat's mean over the seeds.
+
+    The repeats of two seeds may be the same draws, so seeds make no further ones; only where each has a single one they are the repeats.
+    """
     ordered = sorted(results, key=lambda r: r.spec.seed)
     each = [r.scores[name].repeats for r in ordered]
-    return tuple((r.spec.seed, len(values)) for r, values in zip(ordered, each, strict=True)), np.array([v for one in each for v in one])
+    if len(set(map(len, each))) != 1:
+        return 0, np.empty(0)
+    return (*(r.spec.seed for r in ordered), len(each[0])), np.mean(each, axis=0 if len(each[0]) > 1 else 1)
 
 
 def _examples(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Array]:

@@ -17,7 +17,7 @@ from typing import Any
 from bench.errors import unknown
 from bench.report.cells import Column, named
 from bench.report.pairs import METHOD, Pairs
-from bench.report.table import Entry, Mark, Table, word
+from bench.report.table import Entry, Mark, Table, warned, word
 from bench.result import Result
 
 UNTRUSTED = frozenset({"memory"})
@@ -133,7 +133,7 @@ def table(pairs: Pairs) -> Table:
         words=frozenset({"encoder", "task", "score", "variant", "provenance", "source"}),
         about="x 100, for results whose checkpoint, read-out, task and metric are those of a published number. ‡: they differ by "
         f"more than our interval, the printed standard error and rounding together. {METHOD}.",
-        notes=() if rows else ("No result here matches a published row.",),
+        notes=() if rows or not cells.results else ("No result here matches a published row.",),
     )
 
 
@@ -150,7 +150,7 @@ def _row(pairs: Pairs, label: str, column: Column, name: str, number: Printed, k
         word(named(pairs.cells, label)),
         word(pairs.cells.title(column)),
         word(name),
-        Entry(f"{100 * ours:z.1f}", ours, bounds, key=key),
+        warned(Entry(f"{100 * ours:z.1f}", ours, bounds, key=key), pairs.cells.overlapping(label, [column])),
         Entry(f"{100 * number.value:z.1f}", number.value),
         word(None) if number.stderr is None else Entry(f"{100 * number.stderr:.1f}", number.stderr),
         Entry(f"{100 * gap:+z.1f}", gap, mark=mark, note=note),
@@ -161,15 +161,18 @@ def _row(pairs: Pairs, label: str, column: Column, name: str, number: Printed, k
 
 
 def listing(tasks: Collection[str]) -> Table:
-    """Return published numbers, those of some tasks by a paper's name of them, or all.
+    """Return published numbers, those of some tasks by a paper's name or ours of them, or all.
 
     Raises:
         UsageError: No published number is on a task of this name.
     """
-    known = {number.task for number in printed()}
+    known = {number.task: {number.task} for number in printed()}
+    for match in _matches()["tasks"]:
+        known.setdefault(match["task"], set()).add(match["published"])
     for name in tasks:
         if name not in known:
-            raise unknown("published task", name, known)
+            raise unknown("published task", name, known, hint="(`bench report --published` prints those of all)")
+    wanted = {published for name in tasks for published in known[name]}
     rows = [
         (
             *(word(getattr(number, name)) for name in ("task", "metric", "method", "model", "variant")),
@@ -179,7 +182,7 @@ def listing(tasks: Collection[str]) -> Table:
             word(number.source),
         )
         for number in printed()
-        if not tasks or number.task in tasks
+        if not tasks or number.task in wanted
     ]
     words = ("task", "metric", "method", "model", "variant", "provenance", "source")
     columns = (*words[:5], "published", "stderr", *words[5:])

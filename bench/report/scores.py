@@ -1,6 +1,6 @@
 """Tables of scores: family means, every task, every score of a family. Scores are shown x 100."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from bench import stats
 from bench.report import notes
-from bench.report.cells import OVERLAP, Cells, Column, named
+from bench.report.cells import Column, named
 from bench.report.pairs import METHOD, Pairs
-from bench.report.table import MISSING, Entry, Mark, Table, score, word
+from bench.report.table import MISSING, Entry, Mark, Table, score, warned, word
 from bench.task import APART
 
 _BEST = "Bold is best; † is a tie with it: the 95 % interval of the paired difference holds 0."
@@ -30,10 +30,12 @@ def overview(pairs: Pairs, labels: Sequence[str] | None = None, name: str = "fam
     columns = [[word(named(cells, label)) for label in shown], [word(cells.card(label).get("backbone")) for label in shown]]
     for family, found in pairs.by_family.items():
         columns.append(_family_entries(pairs, family, found, shown))
-    tasks = [column for column in cells.columns if column in cells.common]
-    columns.append(_entries(pairs, pairs.overall, tasks, shown, lambda _: "lacks a family"))
+    columns.append(_entries(pairs, pairs.overall, cells.common, shown, lambda _: "lacks a family"))
     columns.append(_rank_entries(pairs, shown))
-    about = f"Main scores x 100, mean of each family's tasks; ± is the standard deviation of that mean over repeats. {_BEST} {METHOD}."
+    about = (
+        f"Main scores x 100, mean of each family's tasks; ± is the standard deviation of that mean over repeats. {_BEST} {METHOD}. "
+        "The chances of several tasks are added as if independent: of tasks on the same texts the interval is too narrow."
+    )
     return Table(
         name,
         title,
@@ -73,7 +75,7 @@ def _entries(
         why: Says why an encoder has no number.
         text: Says how a number is printed; x 100 with one digit by default.
     """
-    warnings = {label: _warning(pairs.cells, label, columns) for label in shown}
+    warnings = {label: pairs.cells.overlapping(label, columns) for label in shown}
     numbers = [pairs.number[label] for label in shown]
     means, bounds = found.scores[numbers], pairs.bounds(found)
     marks = _marks(found, numbers, [not warnings[label] for label in shown])
@@ -84,7 +86,7 @@ def _entries(
             continue
         key = pairs.cells.results[label, columns[0]][0].spec.key if len(columns) == 1 else ""
         printed = score(mean) if text is None else text(label)
-        entries.append(Entry(printed, mean, bounds[i], "warning" if warnings[label] else mark, warnings[label], key))
+        entries.append(warned(Entry(printed, mean, bounds[i], mark, key=key), warnings[label]))
     return entries
 
 
@@ -107,20 +109,15 @@ def _marks(found: stats.Sampled, numbers: Sequence[int], fair: Sequence[bool]) -
     return marks
 
 
-def _warning(cells: Cells, label: str, columns: Iterable[Column]) -> str:
-    """Return what is wrong with a number of these tasks: the training data overlaps with the test texts of some."""
-    shares = {cells.title(column): cells.overlap(label, column) or 0.0 for column in columns}
-    over = [f"{title} {100 * share:.0f} %" for title, share in shares.items() if share > OVERLAP]
-    return f"test texts that share 8 words in a row with the training data: {', '.join(over)}" if over else ""
-
-
 def _rank_entries(pairs: Pairs, shown: Sequence[str]) -> list[Entry]:
     labels, scores = pairs.ranked
     among = [label for label in labels if label in set(shown)]
     found = dict(zip(among, stats.mean_ranks(scores[:, [labels.index(a) for a in among]]).tolist(), strict=True)) if among else {}
-    best = min(found.values(), default=None)
+    warnings = {label: pairs.cells.overlapping(label, pairs.cells.common) for label in found}
+    fair = [rank for label, rank in found.items() if not warnings[label]]
+    best = min(fair) if len(fair) > 1 else None
     return [
-        Entry(f"{rank:.2f}", rank, mark="best" if rank == best and len(found) > 1 else "")
+        warned(Entry(f"{rank:.2f}", rank, mark="best" if rank == best else ""), warnings[label])
         if (rank := found.get(label)) is not None
         else Entry(MISSING, mark="missing", note="lacks a task that most encoders have")
         for label in shown
@@ -177,7 +174,9 @@ def by_score(pairs: Pairs, family: str, title: str, about: str, *, first: Sequen
                 value = found.scores[pairs.number[label]]
                 return MISSING if np.isnan(value) else f"{scale * value:z.{digits}f}"
 
-            why = partial(cells.absence, column=column)
+            def why(label: str, column: Column = column) -> str:
+                return "has no such score" if (label, column) in cells.results else cells.absence(label, column)
+
             entries = _entries(pairs, found, [column], cells.encoders, why, text)
             if family in APART:  # what is best is not known of a diagnostic
                 entries = [replace(e, mark=e.mark if e.mark in {"missing", "warning"} else "") for e in entries]

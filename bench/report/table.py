@@ -1,6 +1,6 @@
 """A table as the report knows it: what is shown in each place and what stands behind it. Every format is printed from this."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Mark = Literal["", "best", "tie", "missing", "warning"]
@@ -67,3 +67,8 @@ def score(value: float | None, spread: float | None = None, digits: int = 1) -> 
 def measure(value: float | None, *, scale: float = 1, digits: int = 0, unit: str = "") -> Entry:
     """Return a count or measure; what is not known, or was not there to be measured, is missing."""
     return Entry(MISSING, mark="missing") if value is None else Entry(f"{scale * value:,.{digits}f}{unit}", float(value))
+
+
+def warned(entry: Entry, note: str) -> Entry:
+    """Return an entry marked with what is wrong with its number; as it is where nothing is, or where it has none."""
+    return replace(entry, mark="warning", note=note) if note and entry.value is not None else entry

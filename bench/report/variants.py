@@ -9,7 +9,7 @@ import numpy as np
 from bench import stats
 from bench.report.cells import Cells
 from bench.report.comparisons import difference_entries
-from bench.report.pairs import CORRECTED, METHOD, Pairs, corrected
+from bench.report.pairs import METHOD, Pairs, corrected, judged
 from bench.report.table import Table, word
 
 
@@ -78,7 +78,7 @@ def _table(pairs: Pairs, group: Variants) -> Table:
         ("encoder", "what is changed", *estimates),
         tuple((*row, *each) for row, each in zip(rows, zip(*entries, strict=True), strict=True)) if entries else (),
         words=frozenset({"encoder", "what is changed"}),
-        about=f"Each minus {base} ({scores}), x 100, with the 95 % interval; * is told apart. {METHOD}. {CORRECTED}.",
+        about=f"Each minus {base} ({scores}), x 100, with the 95 % interval; * is told apart. {METHOD}. {judged('all of this table')}.",
     )
 
 

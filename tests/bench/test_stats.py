@@ -95,6 +95,21 @@ def test_a_mean_of_independent_scores_is_known_better_than_each():
     assert (mean.high - mean.low)[0] == pytest.approx((one.high - one.low)[0] / 2, rel=0.2)
 
 
+def test_a_mean_is_known_only_where_each_score_is():
+    values = np.random.default_rng(0).normal(size=(300, 2))
+    one, once = stats.sampled(values.mean(axis=0), values), stats.sampled(np.array([0.5, 0.6]))
+    found = stats.intervals(stats.mean_of([one, once]))
+    assert found.value == pytest.approx((values.mean(axis=0) + np.array([0.5, 0.6])) / 2)
+    assert np.isnan([found.low, found.high]).all()
+
+
+def test_a_difference_that_never_varies_is_not_taken_for_certain():
+    values = np.array([[0.1, 0.7, 0.2], [0.1, 0.7, 0.3], [0.1, 0.7, 0.5]])
+    found = stats.differences(stats.sampled(values.mean(axis=0), values), np.array([0, 0]), np.array([1, 2]))
+    assert np.isnan([found.low[0], found.high[0], found.p[0]]).all()
+    assert found.low[1] < found.value[1] < found.high[1]
+
+
 def test_what_was_measured_once_has_no_interval():
     found = stats.intervals(stats.sampled(np.array([0.5])))
     assert np.isnan([found.low[0], found.high[0], found.p[0]]).all()

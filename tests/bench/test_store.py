@@ -94,6 +94,22 @@ def test_what_is_stored_comes_back_with_its_examples(tmp_path):
         store[replace(SPEC, seed=0)]
 
 
+@pytest.mark.parametrize(
+    "harm", [lambda _: b"", lambda _: b"no archive", lambda data: data[: len(data) // 2], lambda data: data[:70] + b"?" * 20 + data[90:]]
+)
+def test_examples_that_cannot_be_read_are_an_error_of_one_line_that_says_what_to_delete(tmp_path, harm):
+    store = Store(tmp_path)
+    made = replace(RESULT, scores={"cosine_spearman": Score((0.5,), np.random.default_rng(0).random(50, np.float32))})
+    store[SPEC] = made
+    path = store.path(SPEC).with_suffix(".npz")
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(ResultError, match=f"delete it and {store.path(SPEC).name}") as error:
+        store.examples(made)
+    assert str(path) in str(error.value)
+    assert "pickle" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_what_examples_are_compared_with_comes_back_beside_them(tmp_path):
     store = Store(tmp_path)
     score = Score((0.5,), np.array([0.25, 1], np.float32), np.array([3, 5], np.float32))

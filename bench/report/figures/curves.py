@@ -110,9 +110,7 @@ def learning(pairs: Pairs) -> Drawing:
     curves: dict[str, list[str]] = {}
     for label in means:
         training = cells.training(label)
-        curves.setdefault(f"{training.get('method') or label.partition(' #')[0]} on {cells.base(label) or 'its backbone'}", []).append(
-            label
-        )
+        curves.setdefault(f"{training.get('method') or cells.name(label)} on {cells.base(label) or 'its backbone'}", []).append(label)
     curves = {method: found for method, found in sorted(curves.items()) if len({cells.tokens(label) for label in found}) > 1}
     if not curves:
         return Drawing(name, title, why="no method was trained with more than one budget on one backbone")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.report import cost
 from bench.report.cells import Cells, named
 from bench.report.figures.drawing import (
     INK,
@@ -32,7 +33,7 @@ _MOST_NAMES = 60
 def throughput(pairs: Pairs) -> Drawing:
     """Return the mean score against tokens encoded a second."""
     cells = pairs.cells
-    speeds = {label: speed for label in cells.encoders if (speed := encode_throughput(cells, label))}
+    speeds = {label: speed for label in cells.encoders if (speed := cost.throughput(cells, label))}
     devices = sorted({str(cells.card(label).get("device") or "unknown") for label in speeds})
     return _tradeoff(
         pairs,
@@ -43,13 +44,6 @@ def throughput(pairs: Pairs) -> Drawing:
         unit="tokens a second",
         better="more",
     )
-
-
-def encode_throughput(cells: Cells, label: str) -> float | None:
-    """Return how many tokens a second an encoder took in, in its largest run; None where it was not measured."""
-    spent = max((r.cost for r in cells.of_encoder(label)), key=lambda c: (c.get("tokens", 0), c.get("encode_seconds", 0)))
-    tokens, seconds = spent.get("tokens"), spent.get("encode_seconds")
-    return tokens / seconds if tokens and seconds else None
 
 
 @styled

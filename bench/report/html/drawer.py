@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from bench.report.cells import Cells, Column, named, placeless
-from bench.report.html.summary import machine
+from bench.report.notes import machine
 from bench.result import Result
 
 Block = tuple[str, tuple[tuple[str, str], ...]]
@@ -17,7 +17,7 @@ _COST = {
     "forward_texts": ("texts through the network", 0),
     "tokens": ("token positions", 0),
     "padded_tokens": ("with padding", 0),
-    "peak_memory_mb": ("peak memory, MB", 0),
+    "peak_memory_mb": ("peak memory of the process, MB", 0),
 }
 _TEXTS = {
     "asked": "texts",
@@ -67,7 +67,7 @@ def _blocks(cells: Cells, label: str, column: Column) -> list[Block]:
         several = f" with seed {r.spec.seed}" if len(results) > 1 else ""
         blocks.append((f"Score{several}", _scores(r)))
     for r in results:
-        blocks += [*_made(r), ("Encoding, whole run", _measured(r)), ("Texts", _texts(r))]
+        blocks += [*_made(r), ("Encoding, up to this cell", _measured(r)), ("Texts", _texts(r))]
     first = results[0]
     card = {name: first.card.get(name) for name in _CARD} | {"fingerprint": first.spec.fingerprint}
     settings = {name: placeless(value) if isinstance(value, str) else value for name, value in first.spec.settings.items()}

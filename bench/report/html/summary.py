@@ -1,11 +1,11 @@
 """What a reader should know first: what was compared, on which machine, when, what is best, and what is missing."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.report.cells import Cells, named
+from bench.report.notes import machine
 from bench.report.table import Entry, Table
 
 _OVERVIEW = "families"
@@ -83,12 +83,6 @@ def summary(cells: Cells, tables: Sequence[Table]) -> Summary:
     )
 
 
-def machine(found: Mapping[str, Any]) -> str:
-    """Return a machine in words."""
-    parts = [found.get("processor") or found.get("system"), f"{found['cores']} cores" if found.get("cores") else ""]
-    return ", ".join(str(part) for part in [*parts, f"{found['memory_gb']} GB" if found.get("memory_gb") else ""] if part)
-
-
 def _leaders(table: Table | None) -> list[Leader]:
     if table is None:
         return []
@@ -109,7 +103,7 @@ def _missing(cells: Cells) -> list[tuple[str, int, tuple[str, ...]]]:
         for label in cells.encoders:
             if (label, column) not in cells.results:
                 reason = cells.absence(label, column)
-                for name, word in ((label.partition(" #")[0], "the encoder"), (column.task, "the task")):
+                for name, word in ((cells.name(label), "the encoder"), (column.task, "the task")):
                     reason = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", word, reason)
                 found.setdefault(reason, {}).setdefault(cells.title(column), []).append(named(cells, label))
     each = [

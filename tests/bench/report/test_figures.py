@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from bench.errors import UsageError
 from bench.report import figures
 from bench.report.cells import Cells
+from bench.report.cost import throughput
 from bench.report.figures.ranks import cliques
-from bench.report.figures.tradeoff import encode_throughput, pareto
+from bench.report.figures.tradeoff import pareto
 from bench.report.pairs import Pairs
 from tests.bench.report.made import result, right
 
@@ -163,8 +164,8 @@ def test_the_front_is_what_nothing_beats_in_both(points, better):
 
 def test_throughput_is_that_of_the_largest_run_and_not_there_where_nothing_was_counted():
     cells = Cells.of([result("a", "t", 0.5)])
-    assert encode_throughput(cells, "a") == 50.0
-    assert encode_throughput(Cells.of([replace(result("a", "t", 0.5), cost={"tokens": 0, "encode_seconds": 1.0})]), "a") is None
+    assert throughput(cells, "a") == 50.0
+    assert throughput(Cells.of([replace(result("a", "t", 0.5), cost={"tokens": 0, "encode_seconds": 1.0})]), "a") is None
 
 
 def test_encoders_that_a_trade_off_cannot_show_are_named(drawn):
@@ -179,8 +180,10 @@ def test_encoders_that_a_trade_off_cannot_show_are_named(drawn):
     assert "Not shown" not in drawn["throughput"].about
 
 
-def test_points_tell_their_numbers_and_untrained_ones_stand_apart_from_training_tokens(drawn):
-    told = tips(drawn["training-tokens"])
+def test_points_tell_their_numbers_and_untrained_ones_stand_apart_from_training_tokens():
+    card = {"training_tokens": 1_000_000}
+    pairs = pairs_of(result("good", "t", examples=right(320), card=card), result("poor", "t", examples=right(160), trained=False))
+    told = tips(figures.training_tokens(pairs))
     assert any(t.startswith("good: ") and "1,000,000 training tokens" in t and "95 % interval" in t for t in told)
     assert any(t.startswith("poor (untrained): ") and "untrained, or not known" in t for t in told)
 

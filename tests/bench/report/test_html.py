@@ -146,6 +146,11 @@ def test_a_drawer_tells_where_a_number_comes_from():
     assert found["Settings"] == {"checkpoint": "model", "normalise": "yes"}
 
 
+def test_a_drawer_says_that_costs_add_up_to_its_cell():
+    made = result("a", "t", 0.5)
+    assert told(drawers(Cells.of([made]), {made.spec.key}), made.spec.key)["Encoding, up to this cell"]["seconds"] == "2.0"
+
+
 def test_a_drawer_tells_of_every_seed():
     made = [result("a", "t", 0.4, seed=1), result("a", "t", 0.6, seed=2)]
     (key,) = {r.spec.key for r in made} & set(drawers(Cells.of(made), {r.spec.key for r in made})["cells"])

@@ -90,3 +90,15 @@ def test_published_numbers_can_be_looked_up_by_task():
     assert len(listing([]).rows) == len(printed())
     with pytest.raises(UsageError, match="STSBenchmark"):
         listing(["STSbenchmark"])
+    with pytest.raises(UsageError, match="bench report --published"):
+        listing(["nothing like it"])
+
+
+def test_published_numbers_can_be_looked_up_by_our_names_of_tasks():
+    assert listing(["sts13"]) == listing(["STS13"])
+    assert {row[0].text for row in listing(["intent-emotion"]).rows} == {"IntentEmotion", "IntentEmotion-emotion", "IntentEmotion-intent"}
+
+
+def test_our_number_on_texts_the_encoder_was_trained_on_is_warned_of(store):
+    made = published(store, topics(0.60, texts={"overlap_share": 0.4}))
+    assert {row[made.columns.index("ours")].mark for row in made.rows} == {"warning"}

@@ -4,17 +4,21 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib as mpl
 import pytest
 
 from bench import report
+from bench.cli.report import Wanted, show
 from bench.errors import ResultError, UsageError
 from bench.report import page, records
 from bench.report.cells import Cells, Column, placeless, without_places
 from bench.report.tables import tables
+from bench.result import Absence
 from bench.store import Store
 from tests.bench.report.made import result, right
 
@@ -61,6 +65,18 @@ def test_names_without_results_are_an_error_that_says_what_there_is(usual, chose
         report.read(usual, **chosen)
 
 
+def test_a_folder_of_failures_only_is_reported_with_their_reasons(store, tmp_path):
+    made = store()
+    made.leave_out(Absence("a", "sts", "t", "embedding", 42, 9, "failed", "no weights"))
+    assert [table.name for table in tables(report.read(made))] == ["missing"]
+    built = {path.name: path.read_text() for path in report.build(made, tmp_path / "out")}
+    assert all("no weights" in built[name] for name in ("index.html", "results.md", "results.json"))
+    show(Wanted(made.root, form="csv", out=tmp_path / "csv"))
+    assert "a,t (limit 9),failed,no weights" in (tmp_path / "csv" / "missing.csv").read_text()
+    with pytest.raises(UsageError, match="known: a"):
+        report.read(made, models=["b"])
+
+
 def test_no_results_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match="bench run"):
         report.build(Store(tmp_path), tmp_path / "out")
@@ -71,6 +87,16 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(usual, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResultError, match="--out"):
         report.build(usual, tmp_path / "file")
+
+
+def test_every_table_is_among_those_that_help_and_completion_name(usual):
+    from bench.cli.report import Form, Tables
+
+    assert {re.sub(r"-\d+$", "", table.name) for table in tables(report.read(usual))} <= set(report.TABLES)
+    named, formed = (option.__metadata__[0] for option in (Tables, Form))
+    assert all(name in named.help for name in report.TABLES)
+    assert named.autocompletion("cost,fam") == ["cost,families"]
+    assert formed.autocompletion("c") == ["csv"]
 
 
 def test_tables_are_chosen_by_name(usual):
@@ -92,6 +118,26 @@ def test_records_hold_every_cell_exactly_and_missing_ones_with_the_reason(store)
 def test_two_encoders_of_one_name_are_two_rows(store):
     made = store(result("same", "t", 0.5, print_="aaaa" * 4), result("same", "t", 0.6, print_="bbbb" * 4))
     assert Cells.of(made.results()).encoders == ["same #bbbb", "same #aaaa"]
+
+
+def test_encoders_of_one_name_are_told_apart_by_the_settings_in_which_they_differ(store):
+    made = [
+        result("hashing", "t", score, print_=print_ * 4, settings={"dim": dim, "words": words, "pooling": "mean"})
+        for score, print_, dim, words in ((0.9, "aaaa", 64, True), (0.8, "bbbb", 256, True), (0.7, "cccc", 256, False))
+    ]
+    assert Cells.of(made).encoders == ["hashing dim=64 words=true", "hashing dim=256 words=true", "hashing dim=256 words=false"]
+    other = replace(made[1], spec=replace(made[1].spec, fingerprint="dddd" * 4))
+    assert Cells.of([made[0], made[1], other]).encoders == ["hashing dim=64", "hashing dim=256 #bbbb", "hashing dim=256 #dddd"]
+
+
+def test_why_a_cell_is_missing_is_known_of_encoders_with_settings_in_their_label(store):
+    made = store(
+        *(result("a", "t", 0.5, print_=str(dim) * 16, settings={"dim": dim}) for dim in (1, 2)),
+        result("a", "u", 0.5, print_="1" * 16, settings={"dim": 1}),
+    )
+    made.leave_out(Absence("a", "sts", "u", "embedding", 42, None, "failed", "too small"))
+    shown = next(table for table in tables(report.read(made)) if table.name == "missing")
+    assert [[e.text for e in row] for row in shown.rows] == [["a dim=2", "u", "failed", "too small"]]
 
 
 def test_fingerprints_that_begin_alike_are_told_apart(store):

@@ -102,6 +102,27 @@ def test_a_task_that_few_encoders_can_do_stays_out_of_means_and_is_named(store):
     assert not any(e.mark == "best" for e in alone)  # the best of one says nothing
 
 
+def test_of_one_task_only_the_newest_protocol_and_then_the_largest_part_counts(store):
+    made = store(*(
+        result(encoder, task, examples=right(count), version=version, limit=limit)
+        for task, version, limit, counts in (
+            ("t", 1, None, (300, 200)), ("t", 2, 9, (200, 300)), ("t", 2, None, (320, 240)),
+            ("u", 1, 9, (200, 300)), ("u", 1, 50, (320, 240)),
+        )
+        for encoder, count in zip("ab", counts, strict=True)
+    ))  # fmt: skip
+    families = table(made, "families")
+    assert [[e.text for e in row[2:]] for row in families.rows] == [["80.0", "80.0", "1.00"], ["60.0", "60.0", "2.00"]]
+    told = "another protocol or limit of the same task counts: t (protocol 1), t (limit 9, protocol 2), u (limit 9)."
+    assert any(told in note for note in families.notes)
+    assert [e.text for e in column(table(made, "win-tie-loss"), "b")] == ["2/0/0", ""]
+
+
+def test_an_old_protocol_counts_while_few_encoders_have_the_new_one(store):
+    made = store(*(result(encoder, "t", 0.5) for encoder in "abc"), result("a", "t", 0.9, version=2))
+    assert [e.text for e in column(table(made, "families"), "sts")] == ["50.0"] * 3
+
+
 def test_a_missing_cell_says_why_it_is_missing(store):
     made = store(result("a", "t", 0.5), result("b", "u", 0.6))
     made.leave_out(Absence("b", "sts", "t", "embedding", 42, None, "skipped", "t: not in /home/ann/data/t.gz, get it"))
@@ -110,6 +131,19 @@ def test_a_missing_cell_says_why_it_is_missing(store):
     assert missing == {("a", "u"): ("not run", ""), ("b", "t"): ("skipped", "t: not in t.gz, get it")}
     entry = column(table(cells, "by-task"), "b")[0]
     assert (entry.text, entry.mark, entry.note) == ("—", "missing", "skipped: t: not in t.gz, get it")
+
+
+def test_a_missing_cell_is_told_with_its_own_limit_and_read_out(store):
+    made = store(*(result("a", "t", 0.5, limit=limit) for limit in (9, 50)), result("b", "t", 0.5, limit=50))
+    made.leave_out(Absence("b", "sts", "t", "embedding", 42, 9, "failed", "broken"))
+    made.leave_out(Absence("c", "sts", "t", "embedding", 42, 9, "failed", "no weights"))
+    made.leave_out(Absence("c", "sts", "t", "tokens", 42, 7, "skipped", "no tokens"))
+    shown = [[e.text for e in row] for row in table(made, "missing").rows]
+    assert shown == [
+        ["b", "t (limit 9)", "failed", "broken"],
+        ["c", "t (limit 7, tokens)", "skipped", "no tokens"],
+        ["c", "t (limit 9)", "failed", "no weights"],
+    ]
 
 
 def test_encoders_that_never_gave_a_result_are_named_with_the_reason(store):
@@ -121,9 +155,9 @@ def test_encoders_that_never_gave_a_result_are_named_with_the_reason(store):
 @pytest.mark.parametrize(
     ("one", "other", "told"),
     [
-        ({"commit": "c1"}, {"commit": "c2"}, "code versions are mixed: c1, c2"),
-        ({"machine": {"cores": 2}}, {"machine": {"cores": 4}}, "machines"),
-        ({"seed": 1}, {"seed": 2}, "seed sets are mixed: 1, 2"),
+        ({"commit": "c1"}, {"commit": "c2"}, "code versions are mixed: c1; c2"),
+        ({"machine": {"cores": 2}}, {"machine": {"cores": 4}}, "machines are mixed: 2 cores; 4 cores"),
+        ({"seed": 1}, {"seed": 2}, "seed sets are mixed: 1; 2"),
         ({"card": {"dtype": "float32"}}, {"card": {"dtype": "bfloat16"}}, "number types"),
         ({"data": [{"id": "org/set", "revision": "r1"}]}, {"data": [{"id": "org/set", "revision": "r2"}]}, "revisions of org/set"),
     ],
@@ -140,7 +174,11 @@ def test_a_score_on_texts_the_encoder_was_trained_on_is_warned_of_everywhere_and
     made = store(result("a", "t", 0.9, **seen), result("b", "t", 0.5), result("c", "t", 0.4, texts={"overlap_share": 0.01}))
     cells = read(made)
     assert marks(table(cells, "by-task"), "a", "b", "c") == [("warning", "best", "")]
-    assert [row[2].mark for row in table(cells, "families").rows] == ["warning", "best", ""]
+    families, ranks, cost = (table(cells, name) for name in ("families", "ranks", "cost"))
+    for made, heading in ((families, "sts"), (families, "mean of families"), (families, "mean rank")):
+        assert [e.mark for e in column(made, heading)] == ["warning", "best", ""]
+    for made, heading in ((ranks, "mean rank"), (cost, "mean of families")):
+        assert [e.mark for e in column(made, heading)] == ["warning", "", ""]
     assert "t 40 %" in column(table(cells, "by-task"), "a")[0].note
     assert [e.text for e in table(cells, "overlap").rows[0]] == ["t", "40.0 %", "—", "1.0 %"]
     assert [e.mark for e in table(cells, "overlap").rows[0]] == ["", "warning", "missing", ""]
@@ -190,6 +228,7 @@ def test_variants_of_one_recipe_stand_beside_the_one_that_they_start_from(store)
     assert [round(400 * row[2].value) for row in found.rows] == [-100, -1, 10]
     assert [row[2].text.endswith("*") for row in found.rows] == [True, False, True]
     assert "Each minus base (t 75.0)" in found.about
+    assert "corrected over all of this table" in found.about
     assert {row[0].text for row in table(cells, "equal-budget").rows} >= {"other", "base"}  # two methods at one budget
     assert "variants" not in {t.name for t in tables.tables(Cells.of(made[:1]))}
 
@@ -212,6 +251,7 @@ def test_cost_stands_beside_quality_and_what_is_not_known_is_missing(store):
     shown = dict(zip(cost.columns, cost.rows[0], strict=True))
     # 100 tokens of 8 texts in 2 seconds; 2 x 2 million parameters x 12.5 tokens a text.
     assert [shown[c].text for c in ("mean of families", "tokens / text", "tokens / s", "GFLOP / text")] == ["50.0", "12.5", "50", "0.05"]
+    assert "those of earlier ones count too" in cost.about  # the peak of memory
     assert [shown[c].mark for c in ("passes / text", "dimension", "training tokens")] == ["missing"] * 3
     nothing = column(table(store(result("b", "t", 0.1, card={"parameters": None})), "cost"), "GFLOP / text")
     assert nothing[1].mark == "missing"
@@ -238,6 +278,16 @@ def test_instruction_scores_stand_with_harmonic_mean_and_gap_first(store):
     shown = table(made, "instruction")
     assert [row[1].text for row in shown.rows] == ["harmonic mean", "gap", "topic", "topic under place"]
     assert marks(shown, "a", "b")[0] == ("best", "")
+
+
+def test_a_score_that_an_encoder_does_not_have_is_told_from_a_cell_that_was_not_run(store):
+    made = store(
+        result("a", "news", 0.5, family="instruction", scores={"gap": (0.2,)}),
+        result("b", "news", 0.4, family="instruction"),
+        result("c", "other", 0.3),
+    )
+    gaps = next(row for row in table(made, "instruction").rows if row[1].text == "gap")
+    assert {e.note for e in gaps if e.mark == "missing"} == {"has no such score", "not run"}
 
 
 def test_robustness_shows_its_groups_with_intervals_over_wordings(store):
@@ -279,6 +329,28 @@ def test_scores_of_one_seed_and_another_are_not_paired(store):
     assert (pairs["a", "c"].interval, pairs["a", "c"].value) == (None, pytest.approx(0.4167, abs=1e-4))
 
 
+def test_another_seed_makes_no_more_repeats_of_a_task_that_has_several(store):
+    repeats = (0.5, 0.6, 0.55, 0.52)
+    one, two = (
+        column(table(store(*(result("a", "t", *repeats, seed=seed) for seed in seeds)), "by-task"), "a")[0] for seeds in ((1,), (1, 2))
+    )
+    assert two.interval == one.interval != None  # noqa: E711 - both, and known
+
+
+def test_seeds_of_one_repeat_each_are_the_repeats(store):
+    made = store(*(result("a", "t", value, seed=seed) for seed, value in enumerate((0.5, 0.6, 0.55))))
+    low, high = column(table(made, "by-task"), "a")[0].interval
+    assert low < 0.55 < high
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_repeats_that_never_vary_tell_nothing_of_chance(store, seeds):
+    made = store(*(result(e, "t", *[value] * 5, seed=seed) for e, value in (("a", 0.8), ("b", 0.7)) for seed in range(seeds)))
+    by_task = table(made, "by-task")
+    assert [e.interval for e in by_task.rows[0][-2:]] == [None, None]
+    assert table(made, "differences").rows[0][2].text == "+10.0"
+
+
 def test_examples_that_do_not_make_up_the_score_are_not_used(store):
     made = store(result("a", "t", 0.9, examples=right(100)), result("b", "t", 0.5, examples=right(200)))
     entry = column(table(made, "by-task"), "a")[0]
@@ -298,4 +370,5 @@ def test_too_many_differences_for_a_table_are_those_of_family_means_and_it_says_
     shown = table(made, "differences")
     assert (shown.columns, len(shown.rows)) == (("first", "second", "sts"), 3)
     assert "--task" in shown.notes[0]
+    assert "every family mean" in shown.about
     assert [e.text for e in table(made, "win-tie-loss").rows[0]] == ["a", "", "2/0/0", "2/0/0"]  # of single tasks all the same
