@@ -11,6 +11,7 @@
 Every message is one line that says what was expected, what was got and what to do.
 """
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -53,9 +54,18 @@ def unknown(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> Us
         hint: What to do instead, added at the end.
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    near = get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         advice = "did you mean " + " or ".join(repr(n) for n in near) + "?"
     else:
         advice = f"known: {', '.join(names)}" if len(names) <= 20 else f"{len(names)} names are known"
     return UsageError(f"no {kind} named {name!r}; {advice}{' ' + hint if hint else ''}")
+
+
+def told(error: Exception) -> str:
+    """Return an exception that nobody foresaw, such as one from somebody's adapter, on one line: kind, words, file and line."""
+    words, frames = str(error), traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename}:{frame.lineno}" for frame in frames if not frame.filename.startswith("<")]
+    if isinstance(error, SyntaxError) and error.filename:  # the file at fault was read, not run
+        words, places = error.msg, [f"{error.filename}:{error.lineno}"]
+    return f"{type(error).__name__}: {words}".partition("\n")[0] + (f" (at {places[-1]})" if places else "")

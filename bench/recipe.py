@@ -40,6 +40,14 @@ class Load(Protocol):
 class Recipe(Protocol):
     """Trains a checkpoint. A frozen dataclass: its fields are its settings, plain JSON values, each with its source as default."""
 
+    def check(self) -> None:
+        """Return when the settings are right; nothing is read for it but files that they name.
+
+        Raises:
+            UsageError: A setting is off.
+        """
+        ...
+
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train to the end of the budget and return the checkpoint's folder, ``out``; go on where an earlier call was killed.
 

@@ -1,17 +1,18 @@
 """Finding encoders and recipes by name. They are announced as entry points; listing imports nothing."""
 
 import ast
-import importlib
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.encoder import Encoder
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError, told, unknown
+from bench.importing import called, imported, otherwise
 from bench.recipe import Recipe
 
 _Made = TypeVar("_Made", Encoder, Recipe)
@@ -21,6 +22,8 @@ DEFAULT_GROUP = "bench.encoders.default"
 """Entry points of this second group are what ``all`` stands for."""
 RECIPES = "bench.recipes"
 """Entry points of the recipes, each under its method's name."""
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
 
 
 def encoder_names() -> tuple[str, ...]:
@@ -34,7 +37,10 @@ def describe(name: str) -> str:
     spec = importlib.util.find_spec(point.module)
     if spec is None or spec.origin is None:
         return ""
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"), spec.origin)
+    except SyntaxError as error:  # of an adapter that is being written: the others are listed all the same
+        return told(error)
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:
             return (ast.get_docstring(node) or "").partition("\n")[0]
@@ -55,21 +61,21 @@ def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encod
         overrides: Settings to change, by field name, as text: JSON where it parses, a plain string otherwise.
 
     Raises:
-        UsageError: No such encoder or field, or a value of the wrong kind.
+        UsageError: No such encoder or field, a value of the wrong kind, or a module that cannot be imported.
     """
     head, _, rest = name.partition(":")
     points = _points()
-    if head in points:
-        encoder = _make(points[head].load(), name)
-        if rest:
-            encoder = _with(encoder, {"checkpoint": rest}, name)
-    elif rest.isidentifier() and _importable(head):
-        target = getattr(importlib.import_module(head), rest, None)
-        if target is None:
-            raise UsageError(f"module {head!r} has no {rest!r}")
-        encoder = _make(target, name)
-    else:
-        raise unknown("encoder", head, [*points, "all"], hint="(see `bench list`, or give package.module:Class)")
+    target = imported(points[head].value if head in points else name)
+    if target is None:
+        raise unknown("encoder", head, [*points, "all"], hint=otherwise(name, "(see `bench list`, or give package.module:Class)"))
+    encoder = called(target, name)
+    if not is_dataclass(encoder) or not isinstance(encoder, Encoder):
+        raise UsageError(
+            f"{name!r} gives a {type(encoder).__name__}, which is no encoder: "
+            "expected a frozen dataclass with version, follows_instructions and encode (see `bench new`)"
+        )
+    if head in points and rest:
+        encoder = _with(encoder, {"checkpoint": rest}, name)
     return _with(encoder, {k: _parsed(v) for k, v in (overrides or {}).items()}, name)
 
 
@@ -86,41 +92,26 @@ def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe
         overrides: Settings to change, by field name, as text: JSON where it parses, a plain string otherwise.
 
     Raises:
-        UsageError: No such recipe or field, or a value of the wrong kind.
+        UsageError: No such recipe or field, a value of the wrong kind, or a module that cannot be imported.
     """
-    points = {point.name: point for point in entry_points(group=RECIPES)}
-    module, _, attribute = name.partition(":")
-    if name in points:
-        recipe = points[name].load()()
-    elif attribute.isidentifier() and _importable(module) and hasattr(importlib.import_module(module), attribute):
-        recipe = getattr(importlib.import_module(module), attribute)()
-    else:
-        raise unknown("recipe", name, points, hint="(or give package.module:Class)")
+    points = {point.name: point.value for point in entry_points(group=RECIPES)}
+    target = imported(points.get(name, name))
+    if target is None:
+        raise unknown("recipe", name, points, hint=otherwise(name, "(or give package.module:Class)"))
+    recipe = called(target, name)
     if not is_dataclass(recipe) or not isinstance(recipe, Recipe):
-        raise UsageError(f"{name!r} gives a {type(recipe).__name__}, which is no recipe: expected a frozen dataclass with train")
+        raise UsageError(f"{name!r} gives a {type(recipe).__name__}, which is no recipe: expected a frozen dataclass with check and train")
     return _with(recipe, {k: _parsed(v) for k, v in (overrides or {}).items()}, f"recipe {name}")
 
 
-def has_field(encoder: Encoder, field: str) -> bool:
-    """Say whether the encoder has a setting of this name."""
-    return any(f.name == field for f in fields(encoder))  # type: ignore[arg-type]
+def field_names(encoder: Encoder) -> tuple[str, ...]:
+    """Return the names of the encoder's settings, those that only change speed included."""
+    return tuple(f.name for f in fields(encoder) if f.init)  # type: ignore[arg-type]
 
 
+@cache
 def _points() -> dict[str, EntryPoint]:
     return {point.name: point for group in (DEFAULT_GROUP, GROUP) for point in entry_points(group=group)}
-
-
-def _make(target: Callable[[], Any], name: str) -> Encoder:
-    try:
-        encoder = target()
-    except TypeError as error:
-        raise UsageError(f"{name!r} cannot be made without arguments ({error}); give every setting a default") from error
-    if not is_dataclass(encoder) or not isinstance(encoder, Encoder):
-        raise UsageError(
-            f"{name!r} gives a {type(encoder).__name__}, which is no encoder: "
-            "expected a frozen dataclass with version, follows_instructions and encode (see `bench new`)"
-        )
-    return encoder
 
 
 def _with(encoder: _Made, values: Mapping[str, Any], name: str) -> _Made:
@@ -129,7 +120,10 @@ def _with(encoder: _Made, values: Mapping[str, Any], name: str) -> _Made:
         if field not in present:
             raise unknown(f"setting of {name}", field, present)
     checked = {field: _fitting(value, present[field], f"{field!r} of {name}") for field, value in values.items()}
-    return replace(encoder, **checked)  # type: ignore[type-var]
+    try:
+        return replace(encoder, **checked)  # type: ignore[type-var]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name!r} refuses {checked}: {error}") from error
 
 
 def _fitting(value: Any, present: Any, what: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -137,9 +131,9 @@ def _fitting(value: Any, present: Any, what: str) -> Any:  # noqa: ANN401 - any 
     if isinstance(present, str):
         return value if isinstance(value, str) else json.dumps(value)
     kind = type(present)
-    if present is None or value is None or isinstance(value, kind) or (kind is float and isinstance(value, int)):
+    if present is None or value is None or type(value) is kind or (kind is float and type(value) is int):
         return value
-    raise UsageError(f"setting {what} takes a {kind.__name__}, got {value!r}")
+    raise UsageError(f"setting {what} takes {_KINDS.get(kind, kind.__name__)}, got {value!r}")
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -147,10 +141,3 @@ def _parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _importable(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False

@@ -4,10 +4,8 @@ import contextlib
 import logging
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import psutil
@@ -15,7 +13,7 @@ import psutil
 from bench import data
 from bench.cache import CachedEncoder, Progress, cached, silent
 from bench.encoder import Encoder, Item, card, fingerprint
-from bench.errors import BenchError, DataError, ResultError, Unavailable
+from bench.errors import BenchError, DataError, ResultError, Unavailable, told
 from bench.provenance import provenance
 from bench.result import Absence, Result, RunSpec
 from bench.store import Store
@@ -210,13 +208,7 @@ def _ended(cell: Cell, error: Exception) -> Cell:
     if isinstance(error, BenchError):
         return replace(cell, status="skipped" if isinstance(error, Unavailable) else "failed", reason=str(error), items=())
     log.debug("%s on %s failed", cell.encoder, cell.task.name, exc_info=error)
-    return replace(cell, status="failed", reason=f"{type(error).__name__}: {error}".partition("\n")[0] + _place(error), items=())
-
-
-def _place(error: Exception) -> str:
-    """Return the file and the line that raised the error."""
-    steps = traceback.extract_tb(error.__traceback__)
-    return f" ({Path(steps[-1].filename).name}:{steps[-1].lineno}; -v shows more)" if steps else ""
+    return replace(cell, status="failed", reason=told(error), items=())
 
 
 def _peak_memory() -> float:

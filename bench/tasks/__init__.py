@@ -1,10 +1,11 @@
 """Tasks by name: our own, and any of mteb's; and suites, which name the tasks of one purpose."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from bench.errors import UsageError, unknown
+from bench.importing import called, imported, otherwise
 from bench.task import Task
 from bench.tasks import awareness, clustering, diagnostics, ner, paraphrase, probe, qa, robustness, sentiment, sts, triplets, tuned
 from bench.tasks.awareness import Awareness
@@ -151,21 +152,24 @@ def load_task(name: str, *, limit: int | None = None) -> Task:
 
     Args:
         name: One of our own, with ``@LAYER`` behind it for another layer of token states; ``ner:FOLDER`` and the like for files
-            of one's own (``bench.tasks.own``); or a task of mteb.
+            of one's own (``bench.tasks.own``); ``package.module:TASK``, a task or what makes one; or a task of mteb.
         limit: At most this many test examples.
 
     Raises:
-        UsageError: There is no such task, or it reads no layer.
+        UsageError: There is no such task, it reads no layer, or its module cannot be imported.
     """
     kind, _, folder = name.partition(":")
     if kind in KINDS and folder:
         return _changed(own_task(kind, folder), {}, limit)
+    if (target := imported(name)) is not None:
+        return _task(target, name, limit)
     head, at, layer = name.partition("@")
     if head not in TASKS:
         from bench.tasks.mteb import MtebTask, known_task
 
         if not known_task(name):
-            raise unknown("task", name, TASKS, hint="(see `bench list`; any mteb task works where mteb is installed)")
+            hint = "(see `bench list`, or give package.module:TASK; any mteb task works where mteb is installed)"
+            raise unknown("task", name, TASKS, hint=otherwise(name, hint))
         return MtebTask(name, limit=limit)
     task = replace(TASKS[head], limit=limit)
     if not at:
@@ -188,11 +192,21 @@ def load_suite(name: str, *, limit: int | None = None) -> tuple[Task, ...]:
     from bench.tasks.mteb import MtebTask, benchmark
 
     if name not in SUITES:
-        names = benchmark(name)
-        if not names:
+        tasks = benchmark(name)
+        if not tasks:
             raise unknown("suite", name, SUITES, hint="(any mteb benchmark works where mteb is installed)")
-        return tuple(MtebTask(task, limit=limit) for task in names)
+        return tuple(replace(task, limit=limit) for task in tasks)
     return tuple(_changed(TASKS.get(task) or MtebTask(task), changes, limit) for task, changes in SUITES[name].items())
+
+
+def _task(target: Any, name: str, limit: int | None) -> Task:  # noqa: ANN401 - whatever the name stands for
+    task = called(target, name) if isinstance(target, type) or not isinstance(target, Task) else target
+    if not is_dataclass(task) or not isinstance(task, Task) or "limit" not in {f.name for f in fields(task) if f.init}:
+        raise UsageError(
+            f"{name!r} gives a {type(task).__name__}, which is no task: "
+            "expected a frozen dataclass with the attributes of bench.task.Task, limit among its fields"
+        )
+    return _changed(task, {"limit": task.limit}, limit)
 
 
 def _changed(task: Any, changes: Mapping[str, Any], limit: int | None) -> Task:  # noqa: ANN401 - any task that is a dataclass

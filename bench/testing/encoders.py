@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,9 +28,11 @@ from bench.encoder import (
     settings,
     shortened,
 )
-from bench.errors import EncodingError, Unavailable
+from bench.errors import BenchError, EncodingError, Unavailable, told
 from bench.testing.agreement import ContractError, agree, distance, embeddings, tolerance
 from bench.testing.randomness import random_states_touched
+
+log = logging.getLogger(__name__)
 
 TEXTS = (
     "A man is playing a flute.",
@@ -88,8 +91,11 @@ def run_checks(encoder: Encoder) -> Iterator[CheckOutcome]:
             yield CheckOutcome(name, "skipped", str(reason))
         except ContractError as error:
             yield CheckOutcome(name, "failed", str(error))
-        except Exception as error:  # noqa: BLE001 - a crash of somebody's encoder is an outcome of the rule that met it
-            yield CheckOutcome(name, "failed", f"raised {type(error).__name__}: {error}".partition("\n")[0])
+        except BenchError as error:
+            yield CheckOutcome(name, "failed", f"raised {type(error).__name__}: {error}")
+        except Exception as error:  # a crash of somebody's encoder is an outcome of the rule that met it
+            log.debug("%s failed", name, exc_info=True)
+            yield CheckOutcome(name, "failed", f"raised {told(error)}")
         else:
             yield CheckOutcome(name, "passed")
 

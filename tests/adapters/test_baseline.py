@@ -56,6 +56,12 @@ def test_hashing_tells_texts_apart_and_ignores_instructions():
     assert near > far
 
 
+@pytest.mark.parametrize("wrong", [{"dim": 0}, {"dim": -3}, {"shortest": 0}, {"shortest": 5}, {"longest": 1}])
+def test_hashing_refuses_what_makes_no_vectors(wrong):
+    with pytest.raises(UsageError, match="at least 1"):
+        Hashing(**wrong)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "weighted-mean", "last", "first"])
 @pytest.mark.parametrize("attention", ["native", "bidirectional"])
 def test_pooled_vectors_do_not_depend_on_company_or_order(llama, pooling, attention):

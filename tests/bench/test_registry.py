@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from bench.encoder import Encoder
-from bench.errors import UsageError
-from bench.registry import describe, encoder_names, expand, has_field, load_encoder
+from bench.errors import UsageError, unknown
+from bench.registry import describe, encoder_names, expand, field_names, load_encoder
 
 
 def test_all_stands_for_the_four_methods_and_the_default_baselines():
@@ -27,7 +27,7 @@ def test_another_checkpoint_and_other_settings_are_named():
 
 
 def test_an_encoder_of_ones_own_is_named_by_module_and_class():
-    assert has_field(load_encoder("adapters.baseline.hashing:Hashing"), "dim")
+    assert field_names(load_encoder("adapters.baseline.hashing:Hashing")) == ("dim", "shortest", "longest")
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,18 @@ def test_an_encoder_of_ones_own_is_named_by_module_and_class():
         ("qip", {}, "'quip'"),
         ("adapters.baseline.hashing:Hasing", {}, "Hasing"),
         ("hashing", {"dmi": "3"}, "'dim'"),
-        ("hashing", {"dim": "wide"}, "int"),
+        ("hashing", {"dim": "wide"}, "a whole number"),
+        ("hashing", {"dim": "true"}, "a whole number"),
+        ("hashing", {"dim": "null"}, "refuses"),
+        ("nope.module:Class", {}, "no module of this name"),
         ("hashing:folder", {}, "checkpoint"),
     ],
 )
 def test_a_name_or_setting_that_does_not_exist_is_an_error_with_what_does(name, settings, told):
     with pytest.raises(UsageError, match=told):
         load_encoder(name, settings)
+
+
+def test_only_names_that_look_alike_are_suggested():
+    assert "did you mean 'dino'" in str(unknown("encoder", "dinno", encoder_names()))
+    assert str(unknown("encoder", "nope", encoder_names())).endswith(f"known: {', '.join(encoder_names())}")

@@ -156,7 +156,7 @@ def test_an_encoder_that_breaks_down_fails_its_cells_and_the_next_one_goes_on(tm
     cells = list(run(encoders, [Norms()], Store(tmp_path), Vectors(None), keep_going=True))
     line = Breaking.encode.__code__.co_firstlineno + 1
     assert [(c.status, c.reason) for c in cells] == [
-        ("failed", f"RuntimeError: first line (test_runner.py:{line}; -v shows more)"),
+        ("failed", f"RuntimeError: first line (at {__file__}:{line})"),
         ("done", ""),
     ]
 

@@ -1,6 +1,7 @@
 """The contract: a sound encoder passes it, and each planted fault is caught by the rule named for it."""
 
 import dataclasses
+import logging
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -373,3 +374,10 @@ def test_a_setting_that_only_changes_speed_is_not_part_of_the_identity():
 
     assert dataclasses.replace(Batched(), batch=1) == Batched()
     check_encoder(Batched(batch=3))
+
+
+def test_a_crash_is_told_with_its_place_and_logged_with_its_traceback(caplog):
+    with caplog.at_level(logging.DEBUG, logger="bench"):
+        broken = {o.name: o.reason for o in run_checks(RefusesLongTexts()) if o.status == "failed"}
+    assert re.search(r"IndexError: index out of range in self \(at .*test_testing\.py:\d+\)", broken["long text"])
+    assert any(record.exc_info for record in caplog.records)
