@@ -1,7 +1,7 @@
 """The command line. Results go to stdout, everything else to stderr; heavy imports are made where a command needs them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +10,10 @@ import typer
 from bench.cli import console
 from bench.cli.clusters import clusters
 from bench.cli.data import app as data_app
+from bench.cli.listing import list_
 from bench.cli.loading import load_encoders, vector_store
-from bench.cli.options import Data, Device, Dtype, Json, Models, Results, Sets, Suite, Tasks, Verbose, errors, start
+from bench.cli.options import Data, Device, Dtype, Json, Models, Results, Sets, Suites, Tasks, Verbose, computing, errors, names, start
+from bench.cli.report import Encoders, Form, OnTasks, Tables, Wanted, show
 from bench.cli.train import train
 from bench.errors import UsageError
 
@@ -30,29 +32,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-@app.command("list", epilog="Examples: `bench list` · `bench list --json`")
-def list_(as_json: Json = False) -> None:
-    """Show encoders, suites and tasks, a line each."""
-    from bench.registry import describe, encoder_names, expand
-    from bench.tasks import SUITES, describe_suite, describe_task, task_names
-
-    default = expand(["all"])
-    rows = [{"kind": "encoder", "name": n, "about": describe(n), "default": n in default} for n in encoder_names()]
-    rows += [{"kind": "suite", "name": n, "about": describe_suite(n), "default": n == "quick"} for n in SUITES]
-    rows += [{"kind": "task", "name": n, "about": describe_task(n)} for n in task_names()]
-    if as_json:
-        for row in rows:
-            print(json.dumps(row, ensure_ascii=False))
-        return
-    for kind, note in (
-        ("encoder", "* = in `--model all`"),
-        ("suite", "* = default"),
-        ("task", "any mteb task or benchmark works by its name too"),
-    ):
-        print(f"{kind}s ({note})")
-        for row in rows:
-            if row["kind"] == kind:
-                print(f"  {'*' if row.get('default') else ' '} {row['name']:<26} {row['about']}")
+app.command("list", epilog="Examples: `bench list` · `bench list inbedder` · `bench list quick --json`")(list_)
 
 
 @app.command(
@@ -60,12 +40,12 @@ def list_(as_json: Json = False) -> None:
     "`bench run -m all --suite quip-paper --data DIR --limit 500 --dry-run`\n\n`bench run -m st:my/folder --suite quick --json | jq .score`"
 )
 def run(  # noqa: PLR0913, PLR0917 - one parameter an option
-    model: Models = "all",
-    suite: Suite = "",
-    task: Tasks = "",
+    model: Models = ["all"],  # noqa: B006 - typer copies lists
+    suite: Suites = [],  # noqa: B006
+    task: Tasks = [],  # noqa: B006
     data: Data = None,
     results: Results = Path("results"),
-    seed: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "42",
+    seed: Annotated[list[str], typer.Option(help="Seeds, comma-separated or repeated.")] = ["42"],  # noqa: B006
     limit: Annotated[int | None, typer.Option(help="At most this many test examples a task.", min=1)] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -80,20 +60,20 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Run tasks on encoders; what is in the results folder already is not run again."""
     with errors():
         start(data, verbose=verbose)
-        seeds = [_integer(s) for s in seed.split(",")]
-        encoders = load_encoders(model, {"device": device, "dtype": dtype}, set_)
-        tasks = _load_tasks(suite, task, limit)
+        seeds = [_seed(s) for s in names(seed)]
+        encoders = load_encoders(names(model), computing(device, dtype), set_)
+        tasks = _load_tasks(names(suite), names(task), limit)
         from bench.store import Store
 
         store = Store(results)
         if dry_run:
-            _dry_run(encoders, tasks, store, seeds=seeds, force=force, as_json=as_json)
-            return
-        cells = _run(encoders, tasks, store, seeds=seeds, keep_going=keep_going, force=force, cache=cache, as_json=as_json)
-        if not as_json:
-            console.print_grid([cell.row() for cell in cells])
-        if any(cell.status == "failed" for cell in cells):
-            console.note_failures([cell.row() for cell in cells if cell.status == "failed"])
+            cells = _dry_run(encoders, tasks, store, seeds=seeds, force=force, as_json=as_json)
+        else:
+            cells = _run(encoders, tasks, store, seeds=seeds, keep_going=keep_going, force=force, cache=cache, as_json=as_json)
+            if not as_json:
+                console.print_grid([cell.row() for cell in cells])
+        if failed := [cell.row() for cell in cells if cell.status == "failed"]:
+            console.note_failures(failed, left=len(encoders) * len(tasks) * len(seeds) - len(cells))
             raise typer.Exit(1)
 
 
@@ -102,14 +82,14 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     "`bench report --compare OTHER_RESULTS`\n\n`bench report --published --task STSBenchmark`"
 )
 def report(  # noqa: PLR0913, PLR0917 - one parameter an option
-    model: Annotated[str, typer.Option("--model", "-m", help="Encoders to report on, comma-separated; all by default.")] = "",
-    task: Annotated[str, typer.Option("--task", "-t", help="Tasks to report on, comma-separated; all by default.")] = "",
+    model: Encoders = [],  # noqa: B006
+    task: OnTasks = [],  # noqa: B006
     results: Results = Path("results"),
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for what is written. [default: reports]", file_okay=False, show_default=False)
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="Print tables as md, csv, tex, json or html; with --out, write a file each.")] = "",
-    table: Annotated[str, typer.Option("--table", help="Tables to print, comma-separated, or all. [default: by-task]")] = "",
+    form: Form = "",
+    table: Tables = [],  # noqa: B006
     compare: Annotated[
         Path | None, typer.Option("--compare", help="Folder of other results: print what changed since.", exists=True, file_okay=False)
     ] = None,
@@ -119,9 +99,7 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Write tables, figures and a page from the results; nothing is computed again."""
     with errors():
         start(None, verbose=verbose)
-        from bench.cli.report import Wanted, show
-
-        show(Wanted(results, _names(model), _names(task), _names(table), form, out, compare, published=published))
+        show(Wanted(results, names(model), names(task), names(table), form, out, compare, published=published))
 
 
 app.command(
@@ -154,7 +132,7 @@ def check(
         from bench.testing import run_checks
 
         failed = 0
-        for name, encoder in load_encoders(model, {"device": device, "dtype": dtype}, set_).items():
+        for name, encoder in load_encoders(names(model), computing(device, dtype), set_).items():
             for outcome in run_checks(encoder):
                 failed += outcome.status == "failed"
                 if as_json:
@@ -175,33 +153,32 @@ def new(name: Annotated[str, typer.Argument(help="Name of the method, in lower c
             print(line)
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:  # as numpy and scikit-learn have it
+        raise UsageError(f"--seed takes whole numbers from 0 to {2**32 - 1}, separated by commas, got {text!r}")
+    return int(text)
 
 
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(f"--seed takes whole numbers separated by commas, got {text!r}") from error
-
-
-def _load_tasks(suite: str, task: str, limit: int | None) -> "list[Task]":
+def _load_tasks(suites: Sequence[str], tasks: Sequence[str], limit: int | None) -> "list[Task]":
+    """Return the tasks named, then those of the suites, each once."""
     from bench.tasks import load_suite, load_task
 
-    tasks = [load_task(name, limit=limit) for name in task.split(",") if name]
-    if suite or not tasks:
-        tasks += load_suite(suite or "quick", limit=limit)
-    return tasks
+    loaded = [load_task(name, limit=limit) for name in tasks]
+    for name in suites or (() if tasks else ("quick",)):
+        loaded += load_suite(name, limit=limit)
+    return [task for i, task in enumerate(loaded) if task not in loaded[:i]]
 
 
-def _dry_run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any, *, seeds: list[int], force: bool, as_json: bool) -> None:  # noqa: ANN401
+def _dry_run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any, *, as_json: bool, **options: Any) -> "list[Cell]":  # noqa: ANN401
     from bench.runner import survey
 
+    found = []
     for name, encoder in encoders.items():
-        cells = survey(name, encoder, tasks, store, seeds=seeds, force=force)
+        cells = survey(name, encoder, tasks, store, **options)
         with vector_store(disk=True) as vectors:
             console.print_plan(name, encoder, cells, vectors, as_json=as_json)
+        found += cells
+    return found
 
 
 def _run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any, *, cache: bool, as_json: bool, **options: Any) -> "list[Cell]":  # noqa: ANN401

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from bench.cli import console
 from bench.cli.loading import load_encoders, vector_store
-from bench.cli.options import Data, Device, Dtype, Json, Sets, Verbose, completed, errors, start
+from bench.cli.options import Data, Device, Dtype, Json, Sets, Verbose, completed, computing, errors, names, start
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,9 +69,12 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
         from bench.clusters import grouped, read_texts
         from bench.clusters.page import about, rows, write
 
-        number, folder = _number(k), out or Path("clusters") / _stem(texts)
+        number = _number(k)
         read = read_texts(texts, column=column, limit=limit, seed=seed)
-        name, encoder = _encoder(model, {"device": device, "dtype": dtype}, set_)
+        folder = out or _folder(read)
+        if (folder / "clusters.json").exists():
+            console.note(f"replacing what is in {folder}")
+        name, encoder = _encoder(model, computing(device, dtype), set_)
         made_from = about(name, encoder, read, seed=seed)
         _note(made_from, read, ignored=bool(instruction) and not encoder.follows_instructions)
         with vector_store(disk=cache) as vectors, console.progress() as bars:
@@ -94,9 +98,21 @@ def _number(text: str) -> int:
     return 0 if text == "auto" else int(text)
 
 
-def _stem(source: str) -> str:
-    """Return a name for the folder of what is written: the file's without its suffixes, or the data set's."""
-    return Path(source).name.partition(".")[0].replace(":", "-") or "texts"
+def _folder(texts: "Texts") -> Path:
+    """Return clusters/NAME, after the file without its suffixes or the data set; with a number where that holds groups of other texts."""
+    name = Path(texts.source).name.partition(".")[0].replace(":", "-") or "texts"
+    numbered = (Path("clusters", f"{name}-{n}" if n > 1 else name) for n in count(1))
+    return next(folder for folder in numbered if not _holds_others(folder / "clusters.json", texts))
+
+
+def _holds_others(path: Path, texts: "Texts") -> bool:
+    try:
+        held = json.loads(path.read_bytes())["texts"]
+        return (held["source"], held["column"]) != (texts.source, texts.column)
+    except OSError:
+        return False
+    except (ValueError, LookupError, TypeError):  # no file of ours
+        return True
 
 
 def _encoder(name: str, defaults: Mapping[str, str], sets: list[str]) -> "tuple[str, Encoder]":
@@ -105,7 +121,7 @@ def _encoder(name: str, defaults: Mapping[str, str], sets: list[str]) -> "tuple[
 
     if not name:
         name = next((each for each in expand(["all"]) if isinstance(load_encoder(each), AnsweringEncoder)), "")
-    found = load_encoders(name, defaults, sets)
+    found = load_encoders(names([name]), defaults, sets)
     if len(found) > 1:
         raise UsageError(f"--model takes one encoder here, got {', '.join(found)}")
     return next(iter(found.items()))

@@ -1,21 +1,24 @@
 """What the command line shows: notes and progress bars on stderr, tables on stdout."""
 
 import json
+import logging
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from logging import Handler
-
     from rich.console import Console
+    from rich.table import Table
 
     from bench.cache import Progress
     from bench.encoder import Encoder
     from bench.runner import Cell
     from bench.vectors import Vectors
 
+_ENDLESS = 10_000  # characters of a line that is never full
+_FOLDED = 12  # characters of an encoder's name on a line of a heading
 _MARKS = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip", "done": "done", "cached": "kept", "planned": "todo"}
 
 
@@ -24,30 +27,38 @@ def note(text: str) -> None:
     _stderr().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def log_handler() -> "Handler":
-    """Return a handler that prints log messages like notes."""
-    from rich.highlighter import NullHighlighter
-    from rich.logging import RichHandler
+class Notes(logging.Handler):
+    """Prints log messages like notes, on whole lines."""
 
-    return RichHandler(console=_stderr(), show_time=False, show_level=False, show_path=False, markup=False, highlighter=NullHighlighter())
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a message, with its traceback where it has one."""
+        note(self.format(record))
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number of things in words, such as "1 cell" or "1,200 texts"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def note_cell(row: Mapping[str, Any]) -> None:
     """Print how a cell ended, to stderr."""
-    score = "" if row["score"] is None else f"{100 * row['score']:6.2f}"
-    spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.2f}"
+    scale = _scale(row)
+    score = "" if row["score"] is None else f"{scale * row['score']:6.2f}"
+    spread = "" if row["spread"] is None else f" ± {scale * row['spread']:.2f}"
     tail = row["reason"] or f"{row['seconds']:.1f} s"
     note(f"{_MARKS[row['status']]}  {row['encoder']:<20} {row['task']:<28} {score}{spread:<8} {tail}")
 
 
-def note_failures(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print what failed, to stderr; the tasks that failed for one reason share a line."""
+def note_failures(rows: Sequence[Mapping[str, Any]], *, left: int) -> None:
+    """Print what failed, and how many cells were therefore not reached, to stderr; tasks that failed for one reason share a line."""
     tasks: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         tasks.setdefault((row["encoder"], row["reason"]), []).append(row["task"])
-    note(f"{len(rows)} cell{'s' * (len(rows) > 1)} failed:")
+    note(f"{counted(len(rows), 'cell')} failed:")
     for (encoder, reason), names in tasks.items():
         note(f"  {encoder} · {', '.join(names)}: {reason}")
+    if left:
+        note(f"{counted(left, 'cell')} not run: add --keep-going, or repeat the command")
 
 
 @contextmanager
@@ -79,32 +90,56 @@ def progress() -> "Iterator[Progress]":
 
 
 def print_grid(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print scores, task by encoder, to stdout; a cell without one says why in a word."""
-    from rich import box
+    """Print scores, task by encoder, to stdout; where the screen is narrow, in blocks of encoders, so that every number is whole."""
     from rich.console import Console
+
+    screen = Console()
+    if not screen.is_terminal:  # a file or a pipe is as wide as it has to be
+        screen = Console(width=_ENDLESS)
+    wide = screen.options.update_width(_ENDLESS)
+    encoders = list(dict.fromkeys(row["encoder"] for row in rows))
+    done = 0
+    while done < len(encoders):
+        for end in range(len(encoders), done, -1):
+            table = _grid(rows, encoders[done:end], first=not done)
+            if screen.measure(table, options=wide).maximum <= screen.width:
+                break
+        screen.print(table)
+        done = end
+
+
+def _grid(rows: Sequence[Mapping[str, Any]], encoders: Sequence[str], *, first: bool) -> "Table":
+    """Return the scores of some encoders; the first table also says what is measured. A cell without a score says why in a word."""
+    from rich import box
     from rich.table import Table
 
-    tasks = {row["task"]: row["metric"] for row in sorted(rows, key=lambda row: (row["family"], row["task"]))}
-    encoders = {row["encoder"]: row["trained"] for row in sorted(rows, key=lambda row: row["trained"] is not None)}
+    tasks = {row["task"]: row for row in sorted(rows, key=lambda row: (row["family"], row["task"]))}
+    apart = "".join(f", {family} x 1" for family in sorted({row["family"] for row in rows if _scale(row) == 1}))
+    table = Table(title=f"main scores x 100{apart}" if first else None, box=box.SIMPLE_HEAD)
+    table.add_column("task", overflow="fold")
+    if first:
+        table.add_column("metric", style="dim", overflow="fold")
     cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         cells.setdefault((row["encoder"], row["task"]), []).append(row)
-    table = Table(title="main scores x 100", box=box.SIMPLE_HEAD)
-    table.add_column("task", no_wrap=True)
-    table.add_column("metric", style="dim", no_wrap=True)
-    for encoder, trained in encoders.items():
-        table.add_column(encoder + ("\nuntrained" if trained is False else ""), justify="right")
-    for task, metric in tasks.items():
-        table.add_row(task, metric, *(_cell(cells.get((encoder, task), [])) for encoder in encoders))
-    screen = Console()
-    if not screen.is_terminal:  # a file or a pipe is as wide as it has to be
-        screen = Console(width=60 + 24 * len(encoders))
-    screen.print(table)
+    for encoder in encoders:
+        untrained = any(row["trained"] is False for row in rows if row["encoder"] == encoder)
+        table.add_column("\n".join([*textwrap.wrap(encoder, _FOLDED), *["untrained"] * untrained]), justify="right", no_wrap=True)
+    for task, row in tasks.items():
+        table.add_row(task, *[row["metric"]] * first, *(_cell(cells.get((encoder, task), [])) for encoder in encoders))
+    return table
 
 
 def _cell(rows: Sequence[Mapping[str, Any]]) -> str:
-    scores = [row["score"] for row in rows if row["score"] is not None]
-    return f"{100 * sum(scores) / len(scores):.1f}" if scores else "/".join(sorted({row["status"] for row in rows})) or "-"
+    scores = [_scale(row) * row["score"] for row in rows if row["score"] is not None]
+    return f"{sum(scores) / len(scores):.1f}" if scores else "/".join(sorted({row["status"] for row in rows})) or "-"
+
+
+def _scale(row: Mapping[str, Any]) -> int:
+    """Return what a score is multiplied with when it is shown."""
+    from bench.task import APART
+
+    return 1 if row["family"] in APART else 100
 
 
 def print_plan(name: str, encoder: "Encoder", cells: "Sequence[Cell]", vectors: "Vectors", *, as_json: bool) -> None:
@@ -116,13 +151,13 @@ def print_plan(name: str, encoder: "Encoder", cells: "Sequence[Cell]", vectors: 
         if as_json:
             print(json.dumps(row, ensure_ascii=False))
         else:
-            about = cell.reason or (f"{len(set(cell.items))} texts to plan for" if cell.items else "encodes as it goes")
+            about = cell.reason or (f"{counted(len(set(cell.items)), 'text')} to plan for" if cell.items else "encodes as it goes")
             about = "" if cell.status == "cached" else about
             print(f"{_MARKS[cell.status]}  {name:<20} {cell.task.name:<28} {about}")
     if not as_json and any(cell.status == "planned" for cell in cells):
         items = {item for cell in cells for item in cell.items}
         missing = len(cached(encoder, vectors).missing(items))
-        print(f"      {name}: {len(items)} distinct items planned, {missing} of them not in the cache yet")
+        print(f"      {name}: {counted(len(items), 'distinct item')} planned, {missing:,} of them not in the cache yet")
 
 
 def print_check(encoder: str, check: str, status: str, reason: str) -> None:

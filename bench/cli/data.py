@@ -8,11 +8,22 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import Data, Json, Verbose, errors, start
+from bench.cli.options import Data, Json, Verbose, completed, errors, start
 
 app = typer.Typer(help="Data sets and weights: list, fetch, mirror.", no_args_is_help=True)
 
-Names = Annotated[list[str] | None, typer.Argument(help="Data sets or archives, as `bench data list` names them; all when none is given.")]
+
+def _names(incomplete: str) -> list[str]:
+    from bench.assets import ARCHIVES
+    from bench.catalog import CATALOG
+
+    return completed(incomplete, [*ARCHIVES, *("/".join(filter(None, (known.id, known.config))) for known in CATALOG.values())])
+
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(help="Data sets or archives, as `bench data list` names them; all when none is given.", autocompletion=_names),
+]
 
 
 @app.command("list", epilog="Examples: `bench data list` · `bench data list --json | jq .id`")

@@ -1,42 +1,46 @@
 """What commands that encode load: encoders by name with their settings, and the store of vectors."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from bench.encoder import Encoder
     from bench.vectors import Vectors
 
 
-def load_encoders(names: str, defaults: Mapping[str, str], sets: list[str]) -> "dict[str, Encoder]":
+def load_encoders(names: Sequence[str], defaults: Mapping[str, str], sets: Sequence[str]) -> "dict[str, Encoder]":
     """Return the encoders that ``--model`` names, with the settings that ``--set`` changes.
 
     Args:
-        names: Names separated by commas.
+        names: Names of encoders, ``all`` among them.
         defaults: Values of settings by field, for encoders that have them.
         sets: ``field=value`` or ``encoder.field=value``.
 
     Raises:
         UsageError: No such encoder or setting.
     """
-    from bench.registry import expand, has_field, load_encoder
+    from bench.registry import expand, field_names, load_encoder
 
-    encoders = {name: load_encoder(name) for name in expand([n for n in names.split(",") if n])}
+    encoders = {name: load_encoder(name) for name in expand(names)}
     if not encoders:
         raise UsageError("--model names no encoder; give names separated by commas, or all")
-    changes: dict[str, dict[str, str]] = {
-        name: {field: value for field, value in defaults.items() if has_field(encoder, field)} for name, encoder in encoders.items()
-    }
+    known = {name: field_names(encoder) for name, encoder in encoders.items()}
+    changes = {name: {field: value for field, value in defaults.items() if field in known[name]} for name in encoders}
     for text in sets:
         target, equals, value = text.partition("=")
         owner, _, field = target.rpartition(".")
-        chosen = [name for name in encoders if name == owner or (not owner and has_field(encoders[name], field))]
-        if not equals or not chosen:
-            raise UsageError(f"--set takes field=value with a setting of a chosen encoder, got {text!r} for {', '.join(encoders)}")
+        if not equals:
+            raise UsageError(f"--set takes field=value or encoder.field=value, got {text!r}")
+        if owner and owner not in encoders:
+            raise unknown("chosen encoder", owner, encoders)
+        chosen = [owner] if owner else [name for name in encoders if field in known[name]]
+        if not chosen:
+            every = {name for each in known.values() for name in each}
+            raise unknown(f"setting of {', '.join(encoders)}", field, every, hint="(see `bench list ENCODER`)")
         for name in chosen:
             changes[name][field] = value
     return {name: load_encoder(name, changes[name]) for name in encoders}

@@ -2,8 +2,9 @@
 
 import logging
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,9 @@ import typer
 
 from bench.cli import console
 from bench.errors import BenchError, UsageError
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""What ``--dtype`` takes."""
 
 
 def _encoders(incomplete: str) -> list[str]:
@@ -38,19 +42,55 @@ def completed(incomplete: str, names: Iterable[str]) -> list[str]:
     return [f"{head}{comma}{name}" for name in names if name.startswith(last)]
 
 
+def names(lists: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in comma-separated lists, each once; a comma in brackets belongs to its name, as in "MTEB(eng, v2)"."""
+    found = (name.strip() for each in lists for name in re.split(r",(?![^()]*\))", each))
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
+def computing(device: str, dtype: str) -> dict[str, str]:
+    """Return where and in which number type encoders compute, by the names of their settings.
+
+    Raises:
+        UsageError: There is no such device or number type on any machine.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UsageError(f"--device takes auto, cpu, cuda, cuda:NUMBER, mps, got {device!r}")
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype takes {', '.join(DTYPES)}, got {dtype!r}")
+    return {"device": device, "dtype": dtype}
+
+
 Models = Annotated[
-    str,
+    list[str],
     typer.Option(
         "--model",
         "-m",
-        help="Encoders, comma-separated: a name, `name:PATH_OR_ID`, `package.module:Class`, or `all`.",
+        help="Encoders, comma-separated or repeated: a name, `name:PATH_OR_ID`, `package.module:Class`, or `all`.",
         autocompletion=_encoders,
     ),
 ]
-Suite = Annotated[
-    str, typer.Option("--suite", "-s", help="Suite, or an mteb benchmark by its name. [default: quick]", autocompletion=_suites)
+Suites = Annotated[
+    list[str],
+    typer.Option(
+        "--suite",
+        "-s",
+        help="Suites, comma-separated or repeated; an mteb benchmark by its name too. [default: quick]",
+        autocompletion=_suites,
+        show_default=False,
+    ),
 ]
-Tasks = Annotated[str, typer.Option("--task", "-t", help="Tasks, comma-separated; any mteb task works.", autocompletion=_tasks)]
+Tasks = Annotated[
+    list[str],
+    typer.Option(
+        "--task",
+        "-t",
+        help="Tasks, comma-separated or repeated: a name, any mteb task's too; `mrpc-bertscore@20` for another layer of token states; "
+        "`ner:FOLDER`, `ner-question:FOLDER`, … for your own entities; `package.module:TASK`.",
+        autocompletion=_tasks,
+        show_default=False,
+    ),
+]
 Sets = Annotated[list[str], typer.Option("--set", help="Change a setting: `field=value`, or `encoder.field=value`. Repeatable.")]
 Data = Annotated[
     Path | None,
@@ -86,7 +126,7 @@ def start(data: Path | None, *, verbose: bool) -> None:
     """Set up logging, the import path and the folder of data that the options name."""
     if str(Path.cwd()) not in sys.path:  # so that package.module:Class is found in the folder one works in
         sys.path.append(str(Path.cwd()))
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console.log_handler()])
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console.Notes()])
     for package in ("bench", "adapters"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("mteb").setLevel(logging.ERROR)  # it advises against older versions of tasks, but those are asked for by name

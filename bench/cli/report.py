@@ -3,14 +3,59 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from bench import report
+from bench.cli.options import completed
 from bench.errors import UsageError
-from bench.store import Store
 
 if TYPE_CHECKING:
     from bench.report.table import Table
+    from bench.store import Store
+
+
+def _encoders(incomplete: str) -> list[str]:
+    from bench.registry import encoder_names
+
+    return completed(incomplete, encoder_names())
+
+
+def _tasks(incomplete: str) -> list[str]:
+    from bench.tasks import task_names
+
+    return completed(incomplete, task_names())
+
+
+def _tables(incomplete: str) -> list[str]:
+    return completed(incomplete, ["all", *report.TABLES])
+
+
+def _formats(incomplete: str) -> list[str]:
+    return [form for form in report.FORMATS if form.startswith(incomplete)]
+
+
+Encoders = Annotated[
+    list[str],
+    typer.Option("--model", "-m", help="Encoders to report on, comma-separated or repeated; else all.", autocompletion=_encoders),
+]
+OnTasks = Annotated[
+    list[str], typer.Option("--task", "-t", help="Tasks to report on, comma-separated or repeated; else all.", autocompletion=_tasks)
+]
+Form = Annotated[
+    str,
+    typer.Option("--format", help=f"Print tables as {', '.join(report.FORMATS)}; with --out, write a file each.", autocompletion=_formats),
+]
+Tables = Annotated[
+    list[str],
+    typer.Option(
+        "--table",
+        help=f"Tables to print, comma-separated or repeated: all, {', '.join(report.TABLES)}. [default: by-task]",
+        autocompletion=_tables,
+        show_default=False,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +90,8 @@ def show(wanted: Wanted) -> None:
         UsageError: There is no such format, table or result.
         ResultError: A results file cannot be read, or the folder cannot be written.
     """
+    from bench.store import Store
+
     store = Store(wanted.results)
     form = wanted.form or "md"
     if form not in report.FORMATS:
@@ -64,7 +111,7 @@ def show(wanted: Wanted) -> None:
         _tell(report.build(store, wanted.out or Path("reports"), models=wanted.models, tasks=wanted.tasks))
 
 
-def _print_tables(wanted: Wanted, store: Store, form: str) -> None:
+def _print_tables(wanted: Wanted, store: "Store", form: str) -> None:
     cells = report.read(store, models=wanted.models, tasks=wanted.tasks)
     if form == "html":
         from bench.report import html
@@ -77,7 +124,7 @@ def _print_tables(wanted: Wanted, store: Store, form: str) -> None:
         return
     from bench.report.tables import tables
 
-    usual = ("by-task",) if wanted.out is None else ("all",)
+    usual = ("by-task",) if wanted.out is None and cells.compared else ("all",)
     _give(report.chosen(tables(cells), wanted.tables or usual), form, wanted.out)
 
 

@@ -45,6 +45,7 @@ class $title:
 ''')
 
 _GROUP = '[project.entry-points."bench.encoders"]'
+_DEFAULT_GROUP = '[project.entry-points."bench.encoders.default"]'
 
 
 def write_adapter(name: str, root: Path) -> list[str]:
@@ -70,4 +71,5 @@ def write_adapter(name: str, root: Path) -> list[str]:
         f"wrote {target} and its line in {project}",
         f"try it now:       bench check --model adapters.{name}:{title}",
         f"register its name: pip install --no-deps -e .   (then `--model {public}` works)",
+        f"to have it in `--model all`, move its line to {_DEFAULT_GROUP} first",
     ]

@@ -1,6 +1,7 @@
 """``bench train``: a method's recipe, from data to a checkpoint that its encoder loads."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import console
-from bench.cli.options import Data, Device, Dtype, Json, Sets, Verbose, completed, errors, start
+from bench.cli.options import Data, Device, Dtype, Json, Sets, Verbose, completed, computing, errors, start
 from bench.errors import UsageError
 
 BUDGETS = {"S": 1_000_000, "L": 50_000_000}
@@ -22,9 +23,19 @@ def _recipes(incomplete: str) -> list[str]:
     return completed(incomplete, recipe_names())
 
 
+_SEED = 42
+
 Method = Annotated[str, typer.Argument(help="Method whose recipe is run.", autocompletion=_recipes)]
 Budget = Annotated[str, typer.Option("--budget", help="Token positions to train on: S (1 million), L (50 million), or a number.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the checkpoint. [default: checkpoints/METHOD-BUDGET]", file_okay=False)]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Folder of the checkpoint. [default: checkpoints/METHOD-BUDGET, and behind it what --set and --seed change]",
+        file_okay=False,
+        show_default=False,
+    ),
+]
 Vary = Annotated[
     list[str],
     typer.Option("--vary", help="Train once more for each value of a setting, `field=value,value`, the others as they are. Repeatable."),
@@ -36,7 +47,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     budget: Budget = "S",
     out: Out = None,
     data: Data = None,
-    seed: Annotated[int, typer.Option(help="The only source of randomness.")] = 42,
+    seed: Annotated[int, typer.Option(help="The only source of randomness.", min=0)] = _SEED,
     device: Device = "auto",
     dtype: Dtype = "auto",
     set_: Sets = [],  # noqa: B006 - typer copies it
@@ -51,14 +62,16 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
         from bench.data import load
 
         tokens = _positions(budget)
-        folder = out or Path("checkpoints", f"{method}-{budget}")
+        folder = out or _folder(method, budget, [*set_, *([f"seed={seed}"] if seed != _SEED else [])])
         plans = [
             {"method": method, "budget": tokens, "seed": seed, "out": str(folder / name), "recipe": recipe}
-            for name, recipe in _variants(method, {"device": device, "dtype": dtype, **dict(map(_pair, set_))}, list(map(_pair, vary)))
+            for name, recipe in _variants(method, {**computing(device, dtype), **dict(map(_pair, set_))}, list(map(_pair, vary)))
         ]
+        for plan in plans:
+            plan["recipe"].check()
         if dry_run:
             for plan in plans:
-                print(json.dumps(_plain(plan), indent=None if as_json else 1))
+                print(json.dumps(_plain(plan | {"there": _there(Path(plan["out"]))}), indent=None if as_json else 1))
             return
         made = []
         for plan in plans:
@@ -68,6 +81,18 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
         if not as_json:
             names = ",".join(f"{method}:{checkpoint}" for checkpoint in made)
             console.note(f"try it: bench run --model {names},{method} --suite quick")
+
+
+def _folder(method: str, budget: str, changes: Sequence[str]) -> Path:
+    """Return the folder of a checkpoint for which none is named: one for each method, budget and change."""
+    return Path("checkpoints", re.sub(r"[^\w.+=,-]+", "_", "-".join([method, budget, *changes])))
+
+
+def _there(folder: Path) -> str:
+    """Return what the folder of a checkpoint holds, in words; the card is what a training writes last."""
+    if (folder / "card.json").is_file():
+        return "a finished checkpoint"
+    return "a training to go on with" if folder.is_dir() and any(folder.iterdir()) else "nothing"
 
 
 def _variants(method: str, settings: Mapping[str, str], vary: Sequence[tuple[str, str]]) -> list[tuple[str, Any]]:

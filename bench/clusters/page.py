@@ -121,8 +121,9 @@ def page(groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, An
 
 def counted(texts: Texts) -> str:
     """Return how many texts of which source there are, in words."""
-    part = f"{len(texts.texts):,} of {texts.whole:,} texts drawn at random" if len(texts.texts) < texts.whole else f"{texts.whole:,} texts"
-    blank = f" ({texts.blank:,} blank ones left out)" if texts.blank else ""
+    whole = f"{texts.whole:,} text{'s' * (texts.whole != 1)}"
+    part = f"{len(texts.texts):,} of {whole} drawn at random" if len(texts.texts) < texts.whole else whole
+    blank = f" ({texts.blank:,} blank one{'s' * (texts.blank != 1)} left out)" if texts.blank else ""
     return f"{part} of {texts.source}{', column ' + texts.column if texts.column else ''}{blank}"
 
 

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli import app
+from bench.cli import app, console
+from bench.cli.options import names
 from bench.store import Store
+from bench.tasks import SUITES
 
 WORDS = ["red", "green", "blue", "cat", "dog", "house", "tree", "river", "stone", "cloud", "bread", "salt"]
 
@@ -78,6 +82,24 @@ def test_every_seed_is_a_cell(data):
     assert [row["seed"] for row in rows(call("run", "-m", "hashing", "-t", "stsb", "--seed", "1,2", "--json"))] == [1, 2]
 
 
+def test_names_are_given_with_commas_and_repeated_and_count_once(data, monkeypatch):
+    monkeypatch.setitem(SUITES, "both", {"stsb": {}, "stsb-paraphrase": {}})
+    monkeypatch.setitem(SUITES, "one", {"stsb-paraphrase": {}})
+    for chosen in (
+        ["-t", "stsb, stsb-paraphrase,stsb"],
+        ["-t", "stsb", "-t", "stsb-paraphrase"],
+        ["-t", "stsb", "-s", "both"],
+        ["-s", "both,one"],
+        ["-s", "both", "-s", "one"],
+    ):
+        found = rows(call("run", "-m", "hashing", "-m", " hashing", *chosen, "--seed", "1,2, 1", "--seed", "2", "--dry-run", "--json"))
+        assert [(row["task"], row["seed"]) for row in found] == [(t, s) for t in ("stsb", "stsb-paraphrase") for s in (1, 2)]
+
+
+def test_a_comma_in_brackets_belongs_to_a_name():
+    assert names(["MTEB(eng, v2), quick", "quick,"]) == ("MTEB(eng, v2)", "quick")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -86,7 +108,16 @@ def test_every_seed_is_a_cell(data):
         (["run", "-m", "hashing", "-s", "quik"], "quick"),
         (["run", "-m", "hashing", "--seed", "x"], "whole numbers"),
         (["run", "-m", "hashing", "--set", "dimm=3"], "dimm"),
-        (["run", "-m", "hashing", "--set", "dim=many"], "int"),
+        (["run", "-m", "hashing", "--seed=-1"], "whole numbers from 0"),
+        (["run", "-m", "hashing", "--set", "dim=many"], "a whole number"),
+        (["run", "-m", "hashing", "--set", "dim=0"], "at least 1"),
+        (["run", "-m", "hashing", "--set", "foo=1"], "known: dim, longest, shortest"),
+        (["run", "-m", "hashing", "--set", "dino.dim=1"], "hashing"),
+        (["run", "-m", "hashing", "--set", "dim"], "field=value"),
+        (["run", "-m", "hashing", "--dtype", "flot32"], "float32"),
+        (["run", "-m", "hashing", "--device", "gpu"], "cuda"),
+        (["check", "-m", "hashing", "--device", "cuda:x"], "cuda:NUMBER"),
+        (["list", "dinno"], "'dino'"),
         (["run", "-m", ","], "names no encoder"),
         (["run", "-m", "hashing", "--limit", "0"], "greater"),
         (["run", "--no-such-option"], "No such option"),
@@ -131,16 +162,34 @@ def test_broken_data_fails_the_cell_in_one_line_that_names_the_file(data, fault)
     assert "\n" not in row["reason"]
 
 
+BROKEN = (
+    "from dataclasses import dataclass\nimport numpy as np\n\n@dataclass(frozen=True)\nclass Broken:\n    version = 1\n"
+    "    follows_instructions = False\n    def encode(self, texts, *, instruction=''):\n"
+    "        return np.full((len(texts), 4), np.nan, np.float32)\n"
+)
+
+
+def test_a_failure_that_ends_the_run_says_how_much_was_left(data):
+    Path("broken.py").write_text(BROKEN)
+    result = call("run", "-m", "broken:Broken,hashing", "-t", "stsb,stsb-paraphrase")
+    assert result.exit_code == 1
+    assert "1 cell failed" in result.stderr
+    assert "3 cells not run: add --keep-going" in result.stderr
+
+
+def test_a_dry_run_that_meets_broken_data_exits_with_1(data):
+    (data / "mteb" / "stsbenchmark-sts" / "test.jsonl.gz").write_bytes(gzip.compress(b'{"sentence1": "a", "score": 1.0}\n'))
+    result = call("run", "-m", "hashing", "-t", "stsb", "--dry-run", "--json")
+    assert (result.exit_code, rows(result)[0]["status"]) == (1, "failed")
+
+
 def test_keep_going_finishes_the_other_cells_and_lists_what_failed(data):
-    (Path("broken.py")).write_text(
-        "from dataclasses import dataclass\nimport numpy as np\n\n@dataclass(frozen=True)\nclass Broken:\n    version = 1\n"
-        "    follows_instructions = False\n    def encode(self, texts, *, instruction=''):\n"
-        "        return np.full((len(texts), 4), np.nan, np.float32)\n"
-    )
+    Path("broken.py").write_text(BROKEN)
     result = call("run", "-m", "broken:Broken,hashing", "-t", "stsb", "--keep-going")
     assert result.exit_code == 1
     assert "1 cell failed" in result.stderr
     assert "not finite" in result.stderr
+    assert "not run" not in result.stderr
     assert len(Store(Path("results"))) == 1
 
 
@@ -246,12 +295,74 @@ def test_an_encoder_that_lacks_a_library_fails_and_says_what_to_install(data):
     assert "pip install" in rows(result)[0]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [("def broken(:\n", "SyntaxError: invalid syntax"), ("\nimport no_such_library\n", "No module named 'no_such_library'")],
+)
+def test_an_adapter_that_cannot_be_imported_is_told_in_a_line_with_its_place(data, code, told):
+    Path("faulty").mkdir()
+    Path("faulty/adapter.py").write_text(code)
+    command = [sys.executable, "-m", "bench", "check", "-m", "faulty.adapter:Mine"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert told in result.stderr
+    assert f"adapter.py:{code.count(chr(10))}" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" in subprocess.run([*command, "-v"], capture_output=True, text=True, timeout=60).stderr
+
+
+def test_a_module_that_is_not_there_is_told_with_the_folder_looked_in(data):
+    result = call("check", "-m", "nowhere.adapter:Mine")
+    assert result.exit_code == 2
+    assert str(Path.cwd()) in result.stderr
+
+
+TASK = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from bench.encoder import Encoder
+from bench.task import Score
+
+
+@dataclass(frozen=True)
+class Lengths:
+    limit: int | None = None
+    name: ClassVar[str] = "lengths"
+    family: ClassVar[str] = "made-up"
+    metric: ClassVar[str] = "share"
+    version: ClassVar[int] = 1
+    readout: ClassVar[str] = "embedding"
+    needs: ClassVar[type] = Encoder
+
+    def evaluate(self, encoder, *, seed):
+        return {"share": Score((0.25,))}
+
+
+LENGTHS = Lengths(limit=5)
+NUMBER = 3
+"""
+
+
+def test_a_task_of_ones_own_is_named_by_its_module(data, tmp_path):
+    (tmp_path / "own_task.py").write_text(TASK)
+    assert [
+        (row["task"], row["score"], row["limit"]) for row in rows(call("run", "-m", "hashing", "-t", "own_task:LENGTHS", "--json"))
+    ] == [("lengths", 0.25, 5)]
+    found = rows(call("run", "-m", "hashing", "-t", "own_task:Lengths", "--limit", "3", "--json"))
+    assert [(row["status"], row["limit"]) for row in found] == [("done", 3)]
+    for wrong, told in (("own_task:NUMBER", "cannot be made"), ("own_task:Score", "arguments"), ("own_task:Missing", "Missing")):
+        result = call("run", "-m", "hashing", "-t", wrong)
+        assert (result.exit_code, told in result.stderr) == (2, True)
+
+
 def test_a_new_adapter_passes_the_contract_as_written(data, tmp_path):
     root = Path(__file__).parents[2]
     (tmp_path / "adapters").mkdir()
     shutil.copy(root / "pyproject.toml", tmp_path)
     made = call("new", "my_method")
     assert made.exit_code == 0, made.stderr
+    assert "bench.encoders.default" in made.stdout
     assert 'my-method = "adapters.my_method:MyMethod"' in (tmp_path / "pyproject.toml").read_text()
     assert call("new", "my_method").exit_code == 2
     (tmp_path / "adapters" / "my_method.py").rename(tmp_path / "my_method.py")  # `adapters` is already imported from elsewhere
@@ -269,10 +380,20 @@ def test_every_command_explains_itself_with_an_example(command):
     assert not command or command == ["data"] or "Example" in result.stdout
 
 
-def test_names_are_completed():
-    env = {**os.environ, "_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": "bench run --model dino,inb", "COMP_CWORD": "3"}
+@pytest.mark.parametrize(
+    ("typed", "whole"),
+    [
+        ("bench run --model dino,inb", "dino,inbedder"),
+        ("bench run --model dino --model inb", "inbedder"),
+        ("bench run --suite qui", "quick"),
+        ("bench list wnut17-q", "wnut17-question"),
+        ("bench data fetch mteb/sts13", "mteb/sts13-sts"),
+    ],
+)
+def test_names_are_completed(typed, whole):
+    env = {**os.environ, "_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
     done = subprocess.run([str(Path(sys.executable).parent / "bench")], env=env, capture_output=True, text=True, timeout=30)
-    assert "dino,inbedder" in done.stdout
+    assert whole in done.stdout.splitlines()
 
 
 def test_listing_prints_encoders_suites_and_tasks():
@@ -280,3 +401,63 @@ def test_listing_prints_encoders_suites_and_tasks():
     assert kinds == {"encoder", "suite", "task"}
     text = call("list").stdout
     assert all(name in text for name in ("quip", "dino", "inbedder", "llm2comp", "quick", "stsb"))
+    starts = {found.end() - found.start() for found in re.finditer(r"^  [* ] \S+ +", text, re.MULTILINE)}
+    assert len(starts) == 1  # one column, however long a name is
+
+
+def test_one_encoder_suite_or_task_is_told_more_about():
+    (encoder,) = rows(call("list", "hashing", "--json"))
+    assert encoder["settings"]["dim"] == {"default": 1024, "about": "Numbers per vector."}
+    assert (encoder["follows_instructions"], encoder["offers"]) == (False, [])
+    (network,) = rows(call("list", "inbedder:some/folder", "--json"))
+    assert {"TokenEncoder", "AnsweringEncoder"} <= set(network["offers"])
+    assert network["settings"]["checkpoint"]["default"] == "some/folder"
+    assert all(setting["about"] for setting in network["settings"].values())
+    (suite,) = rows(call("list", "quick", "--json"))
+    assert suite["tasks"]["movie-reviews"] == {"limit": 250}
+    (task,) = rows(call("list", "wnut17-question", "--json"))
+    assert (task["family"], task["metric"], task["readout"], task["needs"]) == ("ner", "f1", "question", "QuestionEncoder")
+    for name, told in (("hashing", "dim = 1024"), ("quick", "movie-reviews-probe"), ("mrpc-bertscore@20", "bertscore@20")):
+        assert told in call("list", name).stdout
+
+
+METHODS = ("quip", "dino", "inbedder", "llm2comp", "hashing", "backbone-mean", "all-MiniLM-L6-v2")
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 140])
+def test_every_score_of_a_run_can_be_read_on_a_screen_of_any_width(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    tasks = {"STSBenchmark": "sts", "stsb-paraphrase-bertscore": "paraphrase", "stsb-spectrum": "diagnostics"}
+    found = [
+        {
+            "encoder": encoder,
+            "task": task,
+            "family": family,
+            "metric": "effective_dimension",
+            "trained": encoder != "quip",
+            "status": "done",
+        }
+        | {"score": 17.5 + i if family == "diagnostics" else (i * 3 + j) / 100}
+        for i, encoder in enumerate(METHODS)
+        for j, (task, family) in enumerate(tasks.items())
+    ]
+    console.print_grid(found)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "…" not in shown
+    assert all(len(line.rstrip()) <= width for line in shown.splitlines())
+    numbers = re.findall(r"(?<![\w.-])\d+\.\d(?!\d)", shown)
+    assert sorted(map(float, numbers)) == sorted([17.5 + i for i in range(7)] + [float(3 * i + j) for i in range(7) for j in range(2)])
+
+
+def test_a_diagnostic_is_told_on_its_own_scale(capsys):
+    row = {"encoder": "quip", "task": "t", "score": 0.5, "spread": None, "status": "done", "reason": "", "seconds": 1.0}
+    for family in ("sts", "diagnostics"):
+        console.note_cell({**row, "family": family})
+    assert [line.split()[3] for line in capsys.readouterr().err.splitlines()] == ["50.00", "0.50"]
+
+
+def test_log_messages_are_whole_lines(capsys):
+    long = "words " * 60 + "end"
+    console.Notes().handle(logging.makeLogRecord({"msg": long}))
+    assert capsys.readouterr().err == long + "\n"

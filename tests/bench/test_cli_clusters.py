@@ -37,7 +37,7 @@ def test_a_file_of_lines_becomes_a_table_and_files():
     assert result.exit_code == 0, result.stderr
     assert all(word in result.stdout for word in ("bread", "milk", "stone", "nearest to the centre"))
     assert result.stdout.splitlines()[-5:] == [str(Path("clusters", "shop", name)) for name in FILES]
-    assert "30 texts of shop.txt (1 blank ones left out); hashing" in result.stderr
+    assert "30 texts of shop.txt (1 blank one left out); hashing" in result.stderr
     with Path("clusters/shop/texts.csv").open(newline="") as file:
         assert [row["text"] for row in csv.DictReader(file)] == TEXTS
 
@@ -76,6 +76,17 @@ def test_two_instructions_are_two_groupings_and_one_picture():
     assert "## 1. what?" in page
     assert "## 2. where?" in page
     assert page.count("![") == 1
+
+
+def test_groups_of_another_file_are_not_overwritten_and_those_of_the_same_are_with_a_word():
+    Path("shop.csv").write_text("text\n" + "\n".join(f"{i} other" for i in range(6)))
+    assert "replacing" not in hashed("--k", "2").stderr
+    other = call("-m", "hashing", "--texts", "shop.csv", "--k", "2")
+    assert "clusters/shop-2/texts.csv" in [Path(line).as_posix() for line in other.stdout.splitlines()]
+    assert json.loads(Path("clusters/shop/clusters.json").read_text())["texts"]["source"] == "shop.txt"
+    again = hashed("--k", "3")
+    assert f"replacing what is in {Path('clusters', 'shop')}" in again.stderr
+    assert len(json.loads(Path("clusters/shop/clusters.json").read_text())["groupings"][0]["clusters"]) == 3
 
 
 def test_a_limit_is_told(folder):

@@ -15,12 +15,16 @@ from bench.registry import load_recipe, recipe_names
 
 @dataclass(frozen=True)
 class Copying:
-    """A recipe that writes down what it was asked for."""
+    """A recipe that writes down what it was asked for; it takes any text but z."""
 
     text: str = "a"
     rate: float = 0.5
     device: str = field(default="auto", compare=False)
     dtype: str = field(default="auto", compare=False)
+
+    def check(self):
+        if self.text == "z":
+            raise UsageError(f"text is not z, got {self.text!r}")
 
     def train(self, out, *, budget, seed, load, progress):
         progress("copying", 1, 1)
@@ -73,6 +77,35 @@ def test_budgets_have_names(bench, budget, tokens):
     assert not list(Path.cwd().iterdir())  # a dry run writes nothing
 
 
+def test_a_dry_run_says_what_the_folder_holds(bench):
+    def there():
+        return json.loads(bench(COPYING, "--out", "made", "--dry-run", "--json").stdout)["there"]
+
+    assert there() == "nothing"
+    Path("made").mkdir()
+    Path("made/state.pt").touch()
+    assert there() == "a training to go on with"
+    Path("made/card.json").touch()
+    assert there() == "a finished checkpoint"
+
+
+def test_settings_that_a_recipe_refuses_are_told_before_anything_is_trained(bench):
+    assert bench(COPYING, "--dry-run").exit_code == 0
+    for options in (["--set", "text=z", "--dry-run"], ["--set", "text=z"], ["--vary", "text=b,z", "--out", "made"]):
+        done = bench(COPYING, *options)
+        assert (done.exit_code, done.stderr) == (2, "error: text is not z, got 'z'\n")
+    assert not list(Path.cwd().iterdir())
+
+
+def test_trainings_with_other_settings_or_seeds_lie_in_other_folders(bench):
+    def folder(*options):
+        return json.loads(bench(COPYING, *options, "--dry-run", "--json").stdout)["out"]
+
+    given = [(), ("--set", "text=b"), ("--set", "text=a/b"), ("--set", "text=b", "--seed", "7"), ("--budget", "20000")]
+    assert len({folder(*options) for options in given}) == len(given)
+    assert all(Path(folder(*options)).parent == Path("checkpoints") for options in given)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -86,6 +119,9 @@ def test_budgets_have_names(bench, budget, tokens):
         (COPYING, "--vary", "colour=1,2"),
         (COPYING, "--set", "colour=1"),
         (COPYING, "--set", 'rate="fast"'),
+        (COPYING, "--device", "gpu"),
+        (COPYING, "--dtype", "float23"),
+        ("json:JSONDecodeError",),
     ],
 )
 def test_a_call_that_is_off_ends_with_one_line_and_code_2(bench, options):
