@@ -14,6 +14,9 @@ from bench.encoder import Encoder, Item
 APART = frozenset({"diagnostics"})
 """Families that measure something else than quality, on scales of their own: they count in no mean and no comparison."""
 
+PICKING = "picking at "
+"""What the names of scores on the examples that a layer is picked on begin with; the layer follows."""
+
 
 @dataclass(frozen=True)
 class Score:

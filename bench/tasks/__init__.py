@@ -84,8 +84,8 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "quip-paper": {
         name: {}
         for name in (
-            *("mrpc-bertscore", "qqp-bertscore", "paws-wiki-bertscore", "paws-qqp-bertscore", "mrpc-fewshot"),
-            *("qqp-fewshot", "paws-wiki-fewshot"),
+            *("mrpc-bertscore", "qqp-bertscore", "paws-wiki-bertscore", "paws-qqp-bertscore", "mrpc-picked", "paws-wiki-picked"),
+            *("mrpc-fewshot", "qqp-fewshot", "paws-wiki-fewshot"),
             *("sst2-question", "mr-question", "cr-question", "sst2", "mr", "cr"),
             "squad",
             *("wnut17", "wnut17-prototype", "wnut17-question", "conll2003", "conll2003-prototype", "conll2003-question"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.report.cells import Cells, Column, named
 from bench.report.figures.drawing import COLORS, MARKERS, RULE, SURFACE, Drawing, blank, number, shortened, styled, told
 from bench.report.pairs import Pairs
+from bench.task import PICKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,16 +21,24 @@ _LINES = ("-", "--")
 
 @styled
 def layers(pairs: Pairs) -> Drawing:
-    """Return the score of every task that was read at several layers, a curve an encoder."""
+    """Return the score of every task that was read at several layers, or that picked one, a curve an encoder."""
     name, title = "layers", "Scores over layers"
     tasks = {task: by for task, by in _by_layer(pairs.cells).items() if len(by) > 1}
-    if not tasks:
-        return Drawing(name, title, why="no task was read at more than one layer (a read-out such as bertscore@12)")
-    encoders = [
-        label for label in pairs.cells.encoders if any((label, c) in pairs.cells.results for by in tasks.values() for c in by.values())
-    ]
-    figure, axes = _side_by_side([task.task + (f" (limit {task.limit})" if task.limit else "") for task in tasks])
-    for panel, by in zip(axes, tasks.values(), strict=True):
+    picking = {c: found for c in pairs.cells.columns if (found := _picking(pairs.cells, c))}
+    if not tasks and not picking:
+        return Drawing(name, title, why="no task was read at more than one layer (a read-out such as bertscore@12, or mrpc-picked)")
+    read = [column for by in tasks.values() for column in by.values()]
+    encoders = [label for label in pairs.cells.encoders if any((label, c) in pairs.cells.results for c in [*read, *picking])]
+    titles = [task.task + (f" (limit {task.limit})" if task.limit else "") for task in tasks]
+    figure, axes = _side_by_side([*titles, *(f"{column.task}: other pairs" for column in picking)])
+    for panel, (column, curves) in zip(axes[len(tasks) :], picking.items(), strict=True):
+        for i, label in enumerate(encoders[:_MOST]):
+            points = curves.get(label, {})
+            panel.plot(list(points), [100 * value for value in points.values()], linewidth=1.2, **_line(i))
+            for layer, value in points.items():
+                _mark(panel, (layer, 100 * value), i, f"{named(pairs.cells, label)}, layer {layer} on other pairs: {100 * value:.1f}")
+        panel.set(xlabel="layer, counted from the last (-1)", ylabel=f"{column.metric} x 100")
+    for panel, by in zip(axes, tasks.values(), strict=False):
         numbers = sorted(layer for layer in by if layer is not None)
         places: dict[int | None, float] = {layer: layer for layer in numbers}
         if None in by:
@@ -41,8 +50,24 @@ def layers(pairs: Pairs) -> Drawing:
         panel.set(xlabel="layer", ylabel=f"{next(iter(by.values())).metric} x 100")
     _name_curves(figure, [named(pairs.cells, label) for label in encoders[:_MOST]])
     more = f" The {_MOST} best of {len(encoders)} encoders." if len(encoders) > _MOST else ""
-    about = f"Main score x 100 over the layer that is read, 0 being the input embeddings; whiskers: 95 % interval.{more}"
+    about = (
+        "Main score x 100 over the layer that is read, 0 being the input embeddings; whiskers: 95 % interval. Where a task picks a layer, "
+        f"the score on the pairs that it picks on.{more}"
+    )
     return Drawing(name, title, about, figure)
+
+
+def _picking(cells: Cells, column: Column) -> dict[str, dict[int, float]]:
+    """Return by encoder and layer what a task that picks a layer scored where it picked; nothing for other tasks."""
+    found = {}
+    for label in cells.encoders:
+        scores = [r.scores for r in cells.results.get((label, column), ())][:1]
+        by_layer = {
+            int(name.removeprefix(PICKING)): score.mean for one in scores for name, score in one.items() if name.startswith(PICKING)
+        }
+        if by_layer:
+            found[label] = dict(sorted(by_layer.items()))
+    return found
 
 
 def _by_layer(cells: Cells) -> dict[Column, dict[int | None, Column]]:

@@ -263,3 +263,15 @@ def test_losses_of_different_stages_are_drawn_apart_and_no_loss_is_no_panel():
         f"{label}: loss {value} at {tokens} tokens"
         for label, value, tokens in (("a", "3.000", 10), ("a", "2.000", 9), ("b", "3.000", 10), ("b", "2.000", 9), ("c", "3.000", 10))
     }
+
+
+def test_where_a_layer_was_picked_the_scores_it_was_picked_by_are_drawn():
+    made = [
+        result(
+            label, "p", quality, scores={"auroc": [quality], "picking at -2": [quality - 0.1], "picking at -1": [quality]}, metric="auroc"
+        )
+        for label, quality in (("a", 0.7), ("b", 0.6))
+    ]
+    drawing = figures.layers(pairs_of(*made))
+    assert [axes.get_title(loc="left") for axes in drawing.figure.axes if axes.get_visible()] == ["p: other pairs"]
+    assert {"a, layer -2 on other pairs: 60.0", "b, layer -1 on other pairs: 60.0"} <= set(tips(drawing))

@@ -6,10 +6,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
 from bench.encoder import Encoder, TokenEncoder
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from bench.influence import contributions
+from bench.task import PICKING
 from bench.tasks import partition
-from bench.tasks.paraphrase import SEEDS, BertScore, FewShot, Paraphrase
+from bench.tasks.paraphrase import SEEDS, BertScore, FewShot, Paraphrase, PickedBertScore
 from bench.tasks.similarity import bertscore
 
 
@@ -46,6 +47,24 @@ def test_another_layer_gives_other_similarities(write, encoder):
     write("org/pairs", "test", _pairs())
     last, first = (BertScore("toy", "org/pairs", layer=n).evaluate(encoder, seed=0)["auroc"].examples for n in (-1, 0))
     assert not np.allclose(last, first)
+
+
+def test_the_layer_that_does_best_on_other_pairs_is_picked_and_the_pairs_of_the_test_have_no_say(write, encoder):
+    write("org/pairs", "test", _pairs())
+    turned = [row | {"label": 1 - row["label"]} for row in _pairs(60)]
+    for name, rows in (("likely", _pairs(60)), ("turned", turned)):
+        write(f"org/{name}", "dev", rows)
+    for name in ("likely", "turned"):
+        task = PickedBertScore("toy", "org/pairs", others=((f"org/{name}", "", "dev"),), layers=(-2, -1))
+        scores = task.evaluate(encoder, seed=0)
+        picking = {layer: scores[f"{PICKING}{layer}"].mean for layer in (-2, -1)}
+        best = max(picking, key=picking.get)
+        assert scores["layer"].mean == best
+        at_best = BertScore("toy", "org/pairs", layer=best).evaluate(encoder, seed=0)
+        np.testing.assert_array_equal(scores["auroc"].examples, at_best["auroc"].examples)
+    assert picking[-1] < 0.5  # of the turned pairs: those of the test are not
+    with pytest.raises(UsageError, match="picks its layer"):
+        dataclasses.replace(task, layer=3)
 
 
 def test_reading_in_small_blocks_changes_nothing(write, encoder, monkeypatch):
