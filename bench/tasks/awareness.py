@@ -68,7 +68,7 @@ class Awareness:
     family: ClassVar[str] = "instruction"
     metric: ClassVar[str] = "harmonic_mean"
     readout: ClassVar[str] = "embedding"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the seed decides folds, not texts
@@ -91,7 +91,8 @@ class Awareness:
 
     def _texts(self) -> Labelled:
         size = self.folds * self.size
-        return drawn(self.read(), size if self.limit is None else min(size, self.limit))
+        compared = [labeling.name for labeling in self.labelings]
+        return drawn(self.read(), size if self.limit is None else min(size, self.limit), by=compared)
 
     def _items(self, found: Labelled) -> list[Item]:
         return [Item(text, labeling.instruction) for labeling in self.labelings for text in found.texts]

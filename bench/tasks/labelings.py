@@ -1,7 +1,7 @@
 """Sets whose texts carry two labelings, and how to cut them into folds that are alike."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,10 +115,10 @@ def _labelled(pairs: Iterable[tuple[str, Mapping[str, object]]], names: tuple[st
     return Labelled(list(first), labels)
 
 
-def drawn(found: Labelled, size: int, *, seed: int = 0) -> Labelled:
-    """Return at most ``size`` of the texts, a fixed draw in which every class keeps its share."""
+def drawn(found: Labelled, size: int, *, seed: int = 0, by: Sequence[str] = ()) -> Labelled:
+    """Return at most ``size`` of the texts, a fixed draw in which every class of the labelings named keeps its share; none for all."""
     rng = np.random.default_rng(seed)
-    strata = _strata(found)
+    strata = _strata(Labelled([], {name: found.labels[name] for name in by or found.labels}))
     order = _grouped(strata, rng)
     counts = np.bincount(strata)
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -56,6 +56,11 @@ def test_a_draw_keeps_the_share_of_every_class(found, size):
             assert abs(kept - whole * len(few.texts) / len(found.texts)) <= 1
 
 
+def test_a_draw_keeps_the_shares_of_the_labelings_that_are_named_where_another_one_sets_every_text_apart():
+    found = Labelled([f"text {i}" for i in range(60)], {"kind": np.arange(60) % 3, "id": np.arange(60)})
+    assert np.bincount(drawn(found, 30, by=["kind"]).labels["kind"]).tolist() == [10, 10, 10]
+
+
 def test_a_draw_is_the_same_every_time_and_labels_stay_with_their_texts():
     found = _labelled(np.arange(50) % 7, np.arange(50) % 2)
     few = drawn(found, 20)
