@@ -67,10 +67,12 @@ class InBedder(NetworkEncoder):
             instruction as a pair without template, masks through the head's dense layer, mean, standardised.
         layer: Hidden layer that is read, -1 the last after its norm (the published one), 0 the input embeddings.
         masks: Mask tokens after the prompt of a masked language model; 3 in the published evaluation.
-        new_tokens: Most tokens generated for the read-outs that need it; 3 in the published runs with llama, 20 with OPT.
+        new_tokens: Most tokens generated for the read-outs that need it; 3 in the published runs with llama, 20 with OPT. What is
+            generated here is the likeliest token each time; the published runs with llama draw it (temperature 0.6, top-p 0.9).
         samples: Answers re-encoded for each text: 0 is the likeliest one, 10 the published "10 samples", their mean.
         temperature: Of the samples.
-        reencoder: Name of the registered encoder that embeds answers, such as "st:FOLDER"; it computes in the same dtype.
+        reencoder: Name of the registered encoder that embeds answers, such as "st:FOLDER"; it computes in the same dtype. The
+            published re-encoders are intfloat/e5-large-v2 (llama, flan-t5) and komninos word vectors (OPT, RoBERTa, Alpaca).
         max_length: Longest prompt in tokens, masks included; what is too long is cut from the left, so that instruction and
             answer slot stay.
 

@@ -148,7 +148,7 @@ def encoded(network: Network, triples: Sequence[Triple], limit: int) -> list[Row
 
 def _fitted(triple: Triple, tokenizer: Any, room: int) -> Triple:  # noqa: ANN401 - a tokenizer
     """Cut the longest of the three parts at its end where all together have more than ``room`` tokens."""
-    if sum(len(part) for part in triple) <= room:  # a token has at least one character
+    if sum(len(part.encode()) for part in triple) <= room:  # a token has at least one byte
         return triple
     offsets = [tokenizer(part, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"] for part in triple]
     lengths = [len(o) for o in offsets]

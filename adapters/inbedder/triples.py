@@ -98,7 +98,8 @@ OPEN: tuple[View, ...] = (
     View("abachaa/medquad", "", "train", "CC BY 4.0", "label", 0.08, label="focus", questions=_FOCUS),
     View("deepset/covid_qa_excerpts", "", "train", "Apache-2.0", "squad", 0.02),
 )
-"""Question-answering sets with licences that let a model be published, and none that a task here is scored on."""
+"""Question-answering sets with licences that let a model be published. Of the tasks here only those on question answering share passages
+with them, which InBedder does not take part in."""
 
 
 def stripped(answer: str) -> str:
