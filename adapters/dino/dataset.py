@@ -32,7 +32,7 @@ class Order:
         x1: First texts, all different; a task without them has one empty one.
         samples: Texts drawn for each first text and label.
         writing: How texts are written.
-        model: What stands behind the generator, such as its digest; it is put into each row.
+        model: What stands behind the generator, such as a digest of weights and number type; it is put into each row.
         batch: First texts written at once. Rounding differs between batches, so it is part of the order.
     """
 
@@ -95,10 +95,18 @@ class Dataset:
         Raises:
             DataError: The file ends before it should.
         """
-        data = self.path.read_bytes()[: self.size]
-        if len(data) < self.size:
-            raise DataError(f"expected {self.size} bytes in {self.path}, got {len(data)}: delete it and its args.json, and generate again")
-        yield from map(json.loads, data.decode().splitlines())
+        self.check()
+        yield from map(json.loads, self.path.read_bytes()[: self.size].splitlines())
+
+    def check(self) -> None:
+        """Return when the file holds what it should.
+
+        Raises:
+            DataError: It ends before that, or is missing.
+        """
+        got = self.path.stat().st_size if self.path.is_file() else 0
+        if got < self.size:
+            raise DataError(f"expected {self.size} bytes in {self.path}, got {got}: delete it and its args.json, and generate again")
 
     def summary(self) -> dict[str, Any]:
         """Return what it took and what came of it, plain JSON values."""
@@ -107,6 +115,12 @@ class Dataset:
     def pairs(self) -> list[Pair]:
         """Return the pairs, labels as numbers."""
         return [Pair(row["text_a"], row["text_b"], float(row["label"])) for row in self.rows()]
+
+
+def generator_of(backbone: Backbone) -> str:
+    """Return what stands for a generator in an order: a digest of its weights and of the number type it computes in."""
+    card = backbone.card()
+    return digest([card.weights, card.dtype])
 
 
 def adopt(order: Order, folder: Path, others: Iterable[Path]) -> None:
@@ -140,6 +154,7 @@ def generated(order: Order, backbone: Backbone, folder: Path, report: Report) ->
 
     Raises:
         UsageError: The folder holds texts generated with other settings.
+        DataError: The file of texts is shorter than what has been generated.
         OSError: It cannot be written.
     """
     data, args = order.files(folder)
@@ -187,7 +202,9 @@ def _read(data: Path, args: Path, settings: Mapping[str, Any]) -> Dataset:
     kept, done = noted
     if kept != settings:
         raise UsageError(f"{args} belongs to texts generated with other settings: delete its folder, or choose another --out")
-    return Dataset(data, **done)
+    found = Dataset(data, **done)
+    found.check()
+    return found
 
 
 def _noted(args: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
-from adapters._checkpoint import card_of, located, runs_of
+from adapters._checkpoint import CARD, card_of, located, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
 from adapters._text import Framed, prompts
@@ -77,9 +77,12 @@ class DINO(NetworkEncoder):
         """Return the log-probability of each word behind each text and the prompt, by the backbone as it was before training.
 
         Raises:
-            Unavailable: The backbone is no decoder.
+            Unavailable: The backbone is no decoder, or the checkpoint has changed all of its weights.
         """
-        base = replace(self.backbone().base(), attention="native")
+        own = self.backbone()
+        if own.adapted is None and (Path(own.source) / CARD).is_file():
+            raise Unavailable(f"{self.checkpoint!r} was trained whole, so its language model is not there any more: ask its backbone")
+        base = replace(own.base(), attention="native")
         if not base.load().decoder:
             raise Unavailable(f"{self.checkpoint!r} has no causal language model to ask: give a decoder's checkpoint")
         return log_probabilities(replace(base, head="lm").load(), texts, prompt, words, limit=self.max_length, budget=self.budget)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from adapters._backbone import Network
 from adapters.dino.debiasing import Sampling, debiased, drawn
 from adapters.dino.specification import Specification
-from bench.encoder import digest
+from bench.encoder import digest, shortened
+from bench.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,6 +104,9 @@ def written(network: Network, task: Specification, wishes: Sequence[Wish], writi
         task: What is written for each label.
         wishes: What to write; those of the same first text side by side share most.
         writing: How.
+
+    Raises:
+        DataError: A prompt leaves no room for the text in what the network takes.
     """
     import torch
 
@@ -112,7 +116,7 @@ def written(network: Network, task: Specification, wishes: Sequence[Wish], writi
         return drawn(scores, chances[units, step], writing.sampling)
 
     with torch.inference_mode():
-        tokens, logp, positions = continued(network, planned(network, task, wishes, chat=writing.chat), draw, writing)
+        tokens, logp, positions = continued(network, planned(network, task, wishes, writing), draw, writing)
     texts = network.tokenizer.batch_decode([[i for i in row if i >= 0] for row in tokens.tolist()], skip_special_tokens=False)
     return Generated([_cut(text, float(p)) for text, p in zip(texts, logp.tolist(), strict=True)], positions)
 
@@ -139,16 +143,20 @@ class Plan(NamedTuple):
     counters: "Tensor"
 
 
-def planned(network: Network, task: Specification, wishes: Sequence[Wish], *, chat: bool) -> Plan:
-    """Return the rows that wishes take; arguments as for ``written``."""
+def planned(network: Network, task: Specification, wishes: Sequence[Wish], writing: Writing) -> Plan:
+    """Return the rows that wishes take; arguments as for ``written``, whose errors it raises."""
     import torch
 
-    labels = {wish.label: (wish.label, *task.labels[wish.label].counter_labels) for wish in wishes}
+    steered, chat = bool(writing.sampling.decay), writing.chat
+    labels = {wish.label: (wish.label, *(task.labels[wish.label].counter_labels if steered else ())) for wish in wishes}
     needed = dict.fromkeys((label, wish.x1) for wish in wishes for label in labels[wish.label])
     ordered = [(label, x1) for label in task.labels for other, x1 in needed if other == label]
     number = {key: i for i, key in enumerate(ordered)}
     texts = [framed(task.prompt(label, x1), network.tokenizer, chat=chat) for label, x1 in ordered]
     ids = network.tokenizer(texts, add_special_tokens=not chat, verbose=False)["input_ids"]
+    room = network.max_length - writing.new_tokens
+    if long := next((x1 for (_, x1), prompt in zip(ordered, ids, strict=True) if len(prompt) > room), None):
+        raise DataError(f"expected prompts of at most {room} tokens, got more with the first text {shortened(long)}: leave it out")
     groups = [[ids[number[key]] for key in ordered if key[0] == label] for label in task.labels]
     sources: list[int] = []
     members: list[list[int]] = []

@@ -43,7 +43,7 @@ OPEN: tuple[Column, ...] = (
     Column("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0", "question", 0.18),
     Column("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0", "context", 0.07),
 )
-"""Sets with licences that let a model be published, and none that a task here is scored on."""
+"""Sets with licences that let a model be published. Of the tasks here only those on question answering share passages with them."""
 
 
 def sentences(text: str) -> list[str]:
@@ -68,13 +68,13 @@ def from_file(source: str) -> list[str]:
         OSError: It cannot be read.
     """
     form, path = _form(source)
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other ends of lines
     if form == "sentences":
         found: Iterable[str] = sentences("\n".join(lines))
     elif form == "jsonl":
         found = (_text_a(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip())
     elif form == "stsb":
-        found = (text for n, line in enumerate(lines, 1) for text in _pair(line, f"{path}:{n}"))
+        found = (text for n, line in enumerate(lines, 1) if line.strip() for text in _pair(line, f"{path}:{n}"))
     else:
         found = lines
     return list(dict.fromkeys(text.strip() for text in found if text.strip()))
@@ -115,9 +115,16 @@ def from_sets(sources: Sequence[Column], load: Load, *, count: int, words: tuple
     return [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))], material
 
 
-def of_file(source: str) -> tuple[list[str], list[Material]]:
-    """Return the texts of a file, and what they came from; raises as ``from_file``."""
+def of_file(source: str, *, count: int, seed: int) -> tuple[list[str], list[Material]]:
+    """Return texts of a file, and what they came from; raises as ``from_file``.
+
+    Args:
+        source: As for ``from_file``.
+        count: How many; a file with more is drawn from, its order kept.
+        seed: Of the drawing.
+    """
     texts = from_file(source)
+    texts = [texts[i] for i in sorted(np.random.default_rng(seed).permutation(len(texts))[:count])]
     return texts, [Material(_form(source)[1].name, "as its owner says", len(texts), {"kind": "file", "sha256": digest(texts)})]
 
 

@@ -35,6 +35,8 @@ class TokenisedPair(NamedTuple):
 
 def tokenised(network: Network, pairs: Sequence[Pair], limit: int) -> list[TokenisedPair]:
     """Return pairs as token ids, texts cut at ``limit`` tokens."""
+    if not pairs:  # of few first texts none is held out
+        return []
     texts = list(dict.fromkeys(text for pair in pairs for text in pair[:2]))
     ids = network.tokenizer(texts, truncation=True, max_length=min(limit, network.max_length), verbose=False)["input_ids"]
     of = dict(zip(texts, ids, strict=True))

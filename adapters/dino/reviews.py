@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapters._backbone import PACKAGED, Backbone
-from adapters.dino.dataset import Order, Report, generated
+from adapters.dino.dataset import Order, Report, generated, generator_of
 from adapters.dino.debiasing import Sampling
 from adapters.dino.generation import Writing
 from adapters.dino.specification import read
@@ -46,7 +46,7 @@ def reviews(folder: Path, generator: Backbone, *, films: int, samples: int, new_
     Raises:
         DataError: Reviews of only one label, or none, came of it.
     """
-    model = generator.card().weights
+    model = generator_of(generator)
     naming = Order(read("imdb-x1"), [""], -(-films // 2), Writing(Sampling(top_k=0), 20, seed=seed), model)
     titles = list(dict.fromkeys(row["text_a"] for row in generated(naming, generator, folder, report).rows()))
     writing = Order(read("imdb-x2"), titles, samples, Writing(Sampling(), new_tokens, seed=seed), model)

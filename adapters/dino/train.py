@@ -21,7 +21,7 @@ from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
 from adapters._training.loop import Optimisation, Selection, Training, counts, deciding, fit, main_process, one_of
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
-from adapters.dino.dataset import Dataset, Order, adopt, generated
+from adapters.dino.dataset import Dataset, Order, adopt, generated, generator_of
 from adapters.dino.debiasing import Sampling
 from adapters.dino.generation import Writing
 from adapters.dino.inputs import OPEN, column_of, from_sets, is_file, of_file
@@ -57,7 +57,7 @@ class Recipe:
         x1: First texts: empty for sentences of the open data sets listed in ``inputs.OPEN``; a file; ``id:column``,
             ``id:config:column`` or ``id:config:split:column`` of a data set; or "generated", written by ``x1_task``.
         x1_task: Task specification of generated first texts.
-        inputs: How many first texts; 0 for as many as the budget needs.
+        inputs: How many first texts, where there are more; 0 for as many as the budget needs.
         shortest: Fewest words of a first text from a data set.
         longest: Most words of one.
         samples: Second texts drawn for each first text and label.
@@ -124,8 +124,11 @@ class Recipe:
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p is above 0 and at most 1, got {self.top_p}")
         counts(self, "samples", "new_tokens", "shortest", "batch_size", "batch", "max_length")
-        if not read(self.task).takes_input:
+        task = read(self.task)
+        if not task.takes_input:
             raise UsageError(f"expected a task with first texts to train on pairs, got {self.task!r}: use it as x1_task")
+        if not all(map(_is_share, task.labels)):
+            raise UsageError(f"expected labels from 0 to 1 to train similarity on, got {', '.join(task.labels)} in {self.task!r}")
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Generate, train, write the checkpoint and its card, and return its folder."""
@@ -184,7 +187,7 @@ class Recipe:
         writing = Writing(sampling, self.new_tokens, self.chat, seed)
         progress("reading data", 0, 1)
         x1, material, first = self._x1(backbone, writing, folder, max(self.inputs or budget // _PER_INPUT, 2), load, progress)
-        order = Order(read(self.task), x1, self.samples, writing, backbone.card().weights, self.batch)
+        order = Order(read(self.task), x1, self.samples, writing, generator_of(backbone), self.batch)
         adopt(order, folder, sorted(folder.parent.parent.glob(f"*/{folder.name}")))
         second = generated(order, backbone, folder, progress)
         pairs, counts = cleaned(second.pairs(), self._cleaning(), seed=seed)
@@ -200,14 +203,20 @@ class Recipe:
             task = read(self.x1_task)
             own = replace(writing, sampling=replace(writing.sampling, top_k=0))
             made = generated(
-                Order(task, [""], -(-count // len(task.labels)), own, backbone.card().weights, self.batch), backbone, folder, progress
+                Order(task, [""], -(-count // len(task.labels)), own, generator_of(backbone), self.batch), backbone, folder, progress
             )
             return list(dict.fromkeys(row["text_a"] for row in made.rows())), [], made
         if is_file(self.x1):
-            texts, material = of_file(self.x1)
-            return (texts[: self.inputs] if self.inputs else texts), material, None
+            return *of_file(self.x1, count=count, seed=writing.seed), None
         sources = [column_of(self.x1)] if self.x1 else OPEN
         return *from_sets(sources, load, count=count, words=(self.shortest, self.longest), seed=writing.seed), None
+
+
+def _is_share(label: str) -> bool:
+    try:
+        return 0 <= float(label) <= 1
+    except ValueError:
+        return False
 
 
 class Made(NamedTuple):

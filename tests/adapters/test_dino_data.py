@@ -66,7 +66,7 @@ def test_shared_words_are_a_share_of_all():
 
 def test_a_text_per_line_an_object_per_line_and_sts_b_are_read(tmp_path):
     (tmp_path / "a.txt").write_text("One.\n\nTwo.\nOne.\n")
-    (tmp_path / "a.jsonl").write_text('{"text_a": "One."}\n{"text_a": "Two.", "label": "1"}\n')
+    (tmp_path / "a.jsonl").write_text('{"text_a": "One."}\n{"text_a": "Two.", "label": "1", "note": "a\u2028b"}\n', encoding="utf-8")
     (tmp_path / "a.tsv").write_text('g\tf\t2012\t1\t5.0\tOne.\tTwo.\ng\tf\t2012\t2\t1.0\tOne.\tThree "quoted".\textra\n')
     (tmp_path / "a.md").write_text("One of\nthese days. And another! Is it so?")
     assert from_file(str(tmp_path / "a.txt")) == from_file(str(tmp_path / "a.jsonl")) == ["One.", "Two."]

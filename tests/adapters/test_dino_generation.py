@@ -94,7 +94,7 @@ def test_every_step_s_distribution_is_that_of_the_formulae_however_texts_are_bat
 
     writing = Writing(sampling, new_tokens=12)
     with torch.inference_mode():
-        tokens, logp, _ = continued(network, planned(network, TASK, wishes, chat=False), draw, writing)
+        tokens, logp, _ = continued(network, planned(network, TASK, wishes, writing), draw, writing)
     assert largest < 1e-6
     assert [[i for i in row if i >= 0] for row in tokens.tolist()] == history
     for wish, row, found in zip(wishes, history, logp.tolist(), strict=True):
@@ -131,7 +131,7 @@ def test_the_end_of_the_text_is_never_drawn(networks):
         assert torch.isinf(scores[:, sorted(special)]).all()
         return scores.argmax(-1)
 
-    continued(network, planned(network, TASK, WISHES[:4], chat=False), draw, Writing(new_tokens=3))
+    continued(network, planned(network, TASK, WISHES[:4], Writing(new_tokens=3)), draw, Writing(new_tokens=3))
     assert not special & set(drawn_ids)
 
 

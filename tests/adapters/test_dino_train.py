@@ -13,6 +13,7 @@ import pytest
 from adapters._backbone import Backbone
 from adapters._training.weights import unfrozen
 from adapters.dino.dataset import Order, generated
+from adapters.dino.debiasing import Sampling
 from adapters.dino.encoder import DINO
 from adapters.dino.export import export
 from adapters.dino.generation import Writing
@@ -98,6 +99,43 @@ def test_what_was_generated_goes_on_where_it_was_stopped(writer, tmp_path):
     data.write_bytes(data.read_bytes()[:-5])
     with pytest.raises(DataError, match="delete"):
         list(again.rows())
+    for fault in (lambda: None, data.unlink):  # shorter than was noted, then gone: nothing is filled up
+        fault()
+        with pytest.raises(DataError, match="delete"):
+            generated(order(), backbone(writer), tmp_path / "cut", quiet)
+
+
+def test_rows_may_hold_any_character_but_the_end_of_a_line(writer, tmp_path):
+    texts = ["One line\u2028and another.", "A next\x85line."]
+    made = generated(order(x1=texts, samples=4), backbone(writer), tmp_path, quiet)
+    assert {row["text_a"] for row in made.rows()} == set(texts)
+    assert len(list(made.rows())) == made.counts["kept"]
+
+
+def test_without_debiasing_no_counter_label_is_computed(writer, tmp_path):
+    wanted = {decay: order(writing=Writing(Sampling(decay=decay), new_tokens=16)) for decay in (0.0, 100.0)}
+    made = {decay: generated(one, backbone(writer), tmp_path / str(decay), quiet) for decay, one in wanted.items()}
+    assert made[0.0].positions < 0.75 * made[100.0].positions  # one row a text instead of one to three
+
+
+def test_a_first_text_that_leaves_no_room_is_named_before_anything_is_computed(writer, tmp_path):
+    with pytest.raises(DataError, match="first text 'so so so"):
+        generated(order(x1=["Short.", "so " * 2_000]), backbone(writer), tmp_path, quiet)
+
+
+@pytest.mark.parametrize("labels", [("same", "other"), ("2", "1", "0"), ("1", "nan")])
+def test_labels_that_are_no_shares_are_refused_before_anything_is_generated(settings, tmp_path, labels):
+    spec = {"task_name": "odd", "labels": {k: {"instruction": f'{k}\nA: "<X1>"\nB: "', "counter_labels": []} for k in labels}}
+    (tmp_path / "odd.json").write_text(json.dumps(spec))
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        Recipe(**settings | {"task": str(tmp_path / "odd.json")}).check()
+
+
+def test_a_file_of_more_first_texts_than_the_budget_needs_is_drawn_from(settings, tmp_path):
+    (tmp_path / "many.txt").write_text("\n".join(f"This is sentence {i}." for i in range(50)))
+    texts, _, _ = Recipe(**settings | {"x1": str(tmp_path / "many.txt")})._x1(None, Writing(seed=1), tmp_path, 8, None, quiet)
+    assert len(texts) == len(set(texts)) == 8
+    assert texts != [f"This is sentence {i}." for i in range(8)]
 
 
 def test_texts_that_a_checkpoint_beside_has_are_not_generated_again(settings, tmp_path):
