@@ -1,6 +1,6 @@
 """Training QuIP: token states learn to hold the answers to the questions that could be asked of a text.
 
-Command: ``bench train quip --budget 1000000`` (about 95 minutes on two CPU cores with bfloat16, half of them in the last stage).
+Command: ``bench train quip --budget S`` (just under two hours on one CPU core with bfloat16, more than half of them in the last stage).
 Jia, Lewis, Zettlemoyer (Findings of ACL 2022). Four stages, each with its artefact in the folder ``stages`` of the checkpoint: a
 generator is tuned and writes questions (``generator``), a teacher is tuned (``teacher``) and says where their answers are, and
 the bi-encoder learns from it (``biencoder``). Neither code nor data of the training was released; what the paper leaves open
@@ -85,11 +85,11 @@ class Recipe:
     sources: str = ""
     passages: str = ""
     window: int = 100
-    questions: int = 5
+    questions: int = 4
     top_p: float = 0.6
     labels: str = "soft"
     top: int = 8
-    human: float = 0.5
+    human: float = 0.6
     together: int = 1
     attention: str = "native"
     epochs: int = 2
