@@ -41,6 +41,17 @@ class Prompt:
     truncated: bool = False
     spans: NDArray[np.int32] | None = None
 
+    def own(self) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Return which positions are the text's or special tokens, bool (t,), not a template's or memory's; and the spans of these.
+
+        Raises:
+            EncodingError: There are no spans.
+        """
+        if self.spans is None:
+            raise EncodingError("expected prompts with spans for token states, got one without: prepare must fill them in")
+        kept = self.spans[:, 0] >= 0
+        return kept, self.spans[kept]
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -148,10 +159,8 @@ def stream_tokens(
     for done in computed(items, prepare, forward, network, budget=budget):
         for row, states in zip(done.rows, done.output.float().cpu().numpy(), strict=True):
             (position,), (prompt,) = row.positions, row.prompts
-            if prompt.spans is None:
-                raise EncodingError("expected prompts with spans for token states, got one without: prepare must fill them in")
-            kept = prompt.spans[:, 0] >= 0
-            found[position] = TokenStates(states[: len(prompt.ids)][kept], prompt.spans[kept])
+            kept, spans = prompt.own()
+            found[position] = TokenStates(states[: len(prompt.ids)][kept], spans)
     return [found[i] for i in range(len(items))]
 
 

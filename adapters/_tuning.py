@@ -258,9 +258,7 @@ def _own_states(network: Network, prompts: Sequence[Prompt], layers: Sequence[in
     states, mask = _states(network, prompts, layers)
     own = torch.zeros_like(mask)
     for row, prompt in zip(own, prompts, strict=True):
-        if prompt.spans is None:
-            raise EncodingError("expected prompts with spans to tell tokens from templates, got one without: prepare must fill them in")
-        row[: len(prompt.ids)] = torch.from_numpy(prompt.spans[:, 0] >= 0)
+        row[: len(prompt.ids)] = torch.from_numpy(prompt.own()[0])
     return states, own
 
 

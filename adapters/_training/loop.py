@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from adapters._backbone import Network, resolve
+from adapters._backbone import Network
 from adapters._training.budget import Spent
 from bench.encoder import digest
-from bench.errors import EncodingError, UsageError, unknown
+from bench.errors import EncodingError, UsageError
 from bench.files import write_whole
 from bench.recipe import Progress
 
@@ -71,37 +71,6 @@ class Training:
     recipe: Mapping[str, Any]
     budget: int
     seed: int
-
-
-_INDIFFERENT = frozenset({"positions", "device", "keep"})
-"""Fields of recipes that change no result: how much is computed at once, where, and what is kept of the stages."""
-
-
-def deciding(recipe: Any) -> dict[str, Any]:  # noqa: ANN401 - any recipe, a dataclass
-    """Return the settings of a recipe that decide the outcome of its training, by name."""
-    found = {name: value for name, value in asdict(recipe).items() if name not in _INDIFFERENT}
-    return {**found, "dtype": resolve(recipe.device, recipe.dtype)[1]}
-
-
-def one_of(recipe: Any, name: str, known: Sequence[str]) -> None:  # noqa: ANN401 - any recipe
-    """Check that a setting of a recipe is one of the known words.
-
-    Raises:
-        UsageError: It is not.
-    """
-    if getattr(recipe, name) not in known:
-        raise unknown(name, getattr(recipe, name), known)
-
-
-def counts(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
-    """Check that settings of a recipe are at least 1.
-
-    Raises:
-        UsageError: One is not.
-    """
-    for name in names:
-        if getattr(recipe, name) < 1:
-            raise UsageError(f"{name} is at least 1, got {getattr(recipe, name)}")
 
 
 @dataclass(frozen=True)

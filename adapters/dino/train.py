@@ -19,7 +19,8 @@ from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Optimisation, Selection, Training, counts, deciding, fit, main_process, one_of
+from adapters._training.loop import Optimisation, Selection, Training, fit, main_process
+from adapters._training.settings import at_least_one, deciding, one_of
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.dino.dataset import Dataset, Order, adopt, generated, generator_of
 from adapters.dino.debiasing import Sampling
@@ -123,7 +124,7 @@ class Recipe:
         one_of(self, "attention", ATTENTIONS)
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p is above 0 and at most 1, got {self.top_p}")
-        counts(self, "samples", "new_tokens", "shortest", "batch_size", "batch", "max_length")
+        at_least_one(self, "samples", "new_tokens", "shortest", "batch_size", "batch", "max_length")
         task = read(self.task)
         if not task.takes_input:
             raise UsageError(f"expected a task with first texts to train on pairs, got {self.task!r}: use it as x1_task")

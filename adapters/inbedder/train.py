@@ -14,7 +14,8 @@ from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches, portions
 from adapters._training.card import finished, write_card
-from adapters._training.loop import Optimisation, Training, counts, deciding, fit, main_process
+from adapters._training.loop import Optimisation, Training, fit, main_process
+from adapters._training.settings import at_least_one, deciding
 from adapters._training.sources import named
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.inbedder.encoder import TEMPLATE, TEMPLATE_WITHOUT_INPUT
@@ -63,7 +64,7 @@ class Recipe:
 
     def check(self) -> None:
         """Raise a UsageError where a setting is off."""
-        counts(self, "words", "batch_size", "max_length")
+        at_least_one(self, "words", "batch_size", "max_length")
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
 from adapters._training.budget import batches
-from adapters._training.loop import Optimisation, Training, counts, deciding, main_process, one_of
+from adapters._training.loop import Optimisation, Training, main_process
+from adapters._training.settings import at_least_one, deciding, one_of
 from adapters._training.sources import named
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import MARGIN, OBJECTIVES, Compression, splits
@@ -125,7 +126,7 @@ class Recipe:
         shares = (self.healing, self.contrastive, self.supervised)
         if min(shares) < 0 or sum(shares) >= 1:
             raise UsageError(f"healing, contrastive and supervised are shares of the budget that leave some for stage 1, got {shares}")
-        counts(self, "k", "continuation", "sentence", "document", "batch_size", "contrastive_batch", "rank")
+        at_least_one(self, "k", "continuation", "sentence", "document", "batch_size", "contrastive_batch", "rank")
         if self.length < 2 * MARGIN:
             raise UsageError(f"length is at least {2 * MARGIN}, got {self.length}")
         if bool(self.supervised) != bool(self.triples):

@@ -110,7 +110,7 @@ class QuIP(NetworkEncoder):
     def card(self) -> Card:
         """Return the backbone's card with the heads' digest mixed in; trained where there are heads."""
         files = self._head_files()
-        card = replace(self._backbone().card(trained=bool(files)), trained=bool(files))
+        card = replace(self._backbone().card(), trained=bool(files))
         return replace(card, weights=digest([card.weights, files_digest(files)])) if files else card
 
     def runs(self) -> Runs | None:

@@ -21,7 +21,8 @@ from adapters._files import stamp
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Fitted, Training, counts, deciding, main_process, one_of
+from adapters._training.loop import Fitted, Training, main_process
+from adapters._training.settings import at_least_one, deciding, one_of
 from adapters._training.sources import Source, named
 from adapters.quip.answering import answered
 from adapters.quip.biencoder import Group, Pointing, folded, grouped, sharpened
@@ -130,7 +131,7 @@ class Recipe:
         one_of(self, "attention", ATTENTIONS)
         if not 0 <= self.human <= 1 or not 0 < self.top_p <= 1:
             raise UsageError(f"human is a share from 0 to 1 and top_p one above 0, got human={self.human} and top_p={self.top_p}")
-        counts(self, "window", "questions", "top", "together", "epochs", "batch_size", "max_length", "max_question")
+        at_least_one(self, "window", "questions", "top", "together", "epochs", "batch_size", "max_length", "max_question")
 
     def _backbone(self, source: str, *, head: str = "none") -> Backbone:
         attention = "native" if head == "lm" else self.attention

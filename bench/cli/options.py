@@ -30,7 +30,8 @@ def _suites(incomplete: str) -> list[str]:
     return completed(incomplete, SUITES)
 
 
-def _tasks(incomplete: str) -> list[str]:
+def task_completion(incomplete: str) -> list[str]:
+    """Return how a list of names of tasks may go on."""
     from bench.tasks import task_names
 
     return completed(incomplete, task_names())
@@ -87,7 +88,7 @@ Tasks = Annotated[
         "-t",
         help="Tasks, comma-separated or repeated: a name, any mteb task's too; `mrpc-bertscore@20` for another layer of token states; "
         "`ner:FOLDER`, `ner-question:FOLDER`, … for your own entities; `package.module:TASK`.",
-        autocompletion=_tasks,
+        autocompletion=task_completion,
         show_default=False,
     ),
 ]

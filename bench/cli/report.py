@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import report
-from bench.cli.options import completed
+from bench.cli.options import completed, task_completion
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,12 +20,6 @@ def _encoders(incomplete: str) -> list[str]:
     from bench.registry import encoder_names
 
     return completed(incomplete, encoder_names())
-
-
-def _tasks(incomplete: str) -> list[str]:
-    from bench.tasks import task_names
-
-    return completed(incomplete, task_names())
 
 
 def _tables(incomplete: str) -> list[str]:
@@ -41,7 +35,8 @@ Encoders = Annotated[
     typer.Option("--model", "-m", help="Encoders to report on, comma-separated or repeated; else all.", autocompletion=_encoders),
 ]
 OnTasks = Annotated[
-    list[str], typer.Option("--task", "-t", help="Tasks to report on, comma-separated or repeated; else all.", autocompletion=_tasks)
+    list[str],
+    typer.Option("--task", "-t", help="Tasks to report on, comma-separated or repeated; else all.", autocompletion=task_completion),
 ]
 Form = Annotated[
     str,

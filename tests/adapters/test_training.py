@@ -206,7 +206,7 @@ def test_training_leaves_the_global_random_state_alone(descend):
 
 
 def test_a_number_type_counts_as_what_it_stands_for_on_the_device():
-    from adapters._training.loop import deciding
+    from adapters._training.settings import deciding
     from adapters.inbedder.train import Recipe
 
     assert deciding(Recipe(dtype="auto", device="cpu")) == deciding(Recipe(dtype=resolve("cpu", "auto")[1], device="cpu"))
