@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from adapters._backbone import Network
 from adapters._batching import Prepare, Prompt, collated, one_by_one
-from adapters._training.loop import seeded
+from adapters._training.loop import autocast, seeded
 from adapters._training.weights import unfrozen
 from bench.encoder import Item, Marked, Marker, Pair, PairScorer
 from bench.errors import EncodingError, UsageError
@@ -203,7 +203,7 @@ def _train(
 
     _set_dropout(copy.model, by)
     weights = [weight for module in modules for weight in module.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=by.lr, betas=by.betas, eps=by.eps, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(weights, lr=by.lr, betas=by.betas, eps=by.eps, weight_decay=0.0, fused=True)
     steps = epochs * math.ceil(n / by.batch)
     scheduler = get_scheduler("linear" if by.falling else "constant", optimizer, 0, steps)
     order = np.random.default_rng(seed)
@@ -246,9 +246,10 @@ def _still(modules: "Sequence[nn.Module]") -> "Iterator[None]":
 
 
 def _states(network: Network, prompts: Sequence[Prompt], layers: Sequence[int] = (-1,)) -> "tuple[list[Tensor], Tensor]":
-    """Return token states (b, t, dim) of each layer, and the mask (b, t)."""
+    """Return token states (b, t, dim) of each layer, computed in the network's number type, and the mask (b, t)."""
     ids, mask = collated(one_by_one(range(len(prompts)), prompts), network)
-    return network.states_of(ids, mask, layers), mask
+    with autocast(network):
+        return network.states_of(ids, mask, layers), mask
 
 
 def _own_states(network: Network, prompts: Sequence[Prompt], layers: Sequence[int]) -> "tuple[list[Tensor], Tensor]":

@@ -1,5 +1,7 @@
 """A copy of a network trained on a handful of examples: against an independent computation, and on what it is trained for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,9 @@ def test_pairs_are_compared_by_their_own_tokens_without_template_or_memory(tmp_p
             np.testing.assert_allclose(found, wanted.states, atol=1e-4, rtol=1e-4)
 
 
-def test_pairs_are_learnt_and_a_seed_repeats(encoder):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_pairs_are_learnt_and_a_seed_repeats(encoder, dtype):
+    encoder = replace(encoder, dtype=dtype)
     pairs = list(zip(LEFT, RIGHT, strict=True))
     found, again = (encoder.tune_pairs(pairs, LABELS, layers=(-2, -1), epochs=3, seed=4)(pairs) for _ in range(2))
     assert ((found > 0) == np.array(LABELS)).all()
