@@ -41,7 +41,8 @@ class QuIP(NetworkEncoder):
         heads: Folder of the question heads; "" looks in the checkpoint folder. Without heads a
             question's vector is its bare state, and the encoder counts as untrained.
         readout: "mean" of the token states of one layer, or "question": start and end vector of the text side by side.
-        layer: Layer of the mean; None is 20 of 24, scaled to the depth (the paper's layer for paraphrase).
+        layer: Layer of the mean; None is, of an encoder, 20 of 24, scaled to the depth (the paper's layer for paraphrase), and the last
+            one of a decoder, in whose inner layers a few huge numbers are all that a mean shows.
         question_token: Which state stands for a question: "first" (the paper's), "last", or "auto": the first one of an
             encoder; the last one of a decoder, whose first state has seen nothing of the question.
         attention: "native" or, for decoders, "bidirectional"; "auto" is what the checkpoint was trained with.
@@ -61,7 +62,7 @@ class QuIP(NetworkEncoder):
     max_length: int = 456
     max_question: int = 50
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     follows_instructions: ClassVar[bool] = False
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
@@ -71,7 +72,7 @@ class QuIP(NetworkEncoder):
             return self._questions(items, network, self.max_length)
         if self.readout != "mean":
             raise UsageError(f"readout of quip is 'mean' or 'question', got {self.readout!r}")
-        layer = mean_layer(network.layers) if self.layer is None else self.layer
+        layer = mean_layer(network.layers, decoder=network.decoder) if self.layer is None else self.layer
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
             return _pooling.mean(network.hidden_states(ids, mask, layer), mask)
@@ -151,9 +152,9 @@ class QuIP(NetworkEncoder):
         return _batching.stream(items, self._prepare(network, length=length), forward, network, budget=self.budget)
 
 
-def mean_layer(layers: int) -> int:
-    """Return the layer that stands as deep in a network of this many layers as layer 20 in RoBERTa-large's 24."""
-    return round(layers * 20 / 24)
+def mean_layer(layers: int, *, decoder: bool) -> int:
+    """Return the layer whose mean stands for a text: as deep as layer 20 in RoBERTa-large's 24, or the last one of a decoder."""
+    return layers if decoder else round(layers * 20 / 24)
 
 
 def question_reader(token: str, *, decoder: bool) -> "Callable[[Tensor, Tensor], Tensor]":

@@ -58,7 +58,13 @@ def through_head(state, seed):
 def test_a_text_is_the_mean_of_its_states_five_sixths_up_the_layers(quip, folder):
     expected = [raw_states(folder, text, layer=2).mean(0).numpy() for text in TEXTS]
     np.testing.assert_allclose(quip.encode(TEXTS), expected, **CLOSE)
-    assert mean_layer(24) == 20
+    assert mean_layer(24, decoder=False) == 20
+
+
+def test_a_decoder_s_text_is_the_mean_of_its_last_states(tmp_path):
+    folder = tiny_folder("llama", tmp_path / "m")
+    expected = [raw_states(folder, text).mean(0).numpy() for text in TEXTS]
+    np.testing.assert_allclose(QuIP(str(folder), dtype="float32", device="cpu").encode(TEXTS), expected, **CLOSE)
 
 
 def test_another_layer_can_be_asked_for(quip, folder):
