@@ -154,7 +154,12 @@ _SETS = (
     DataSet("mteb/sts15-sts", {"test": 3000}, _STS, revision="ae752c7c21bf194d8b67fd573edf7ae58183cbe3"),
     DataSet("mteb/sts16-sts", {"test": 1186}, _STS, revision="4d8694f8f0e0100860b497b999b3dbed754a0513"),
     DataSet("mteb/sickr-sts", {"test": 9927}, "CC BY-NC-SA 3.0 (Marelli et al. 2014)", revision="20a6d6f312dd54037fe07a32d58e5e168867909d"),
-    DataSet("senteval/sick-r", {"test": 4927}, "CC BY-NC-SA 3.0", hub=False),
+    DataSet(  # sentence_A, sentence_B and relatedness_score of the file, as sentence1, sentence2 and score, pairs in its order
+        "senteval/sick-r",
+        {"test": 4927},
+        "CC BY-NC-SA 3.0 (Marelli et al. 2014; SentEval's SICK_test_annotated.txt)",
+        hub=False,
+    ),
     DataSet("BrandonZYW/InstructSTSB", {"test": 2758}, _STSB, revision="34dda81eca082ba6b3a259899fe9ae435b6ea1ae"),
     *(
         DataSet(

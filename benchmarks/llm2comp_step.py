@@ -4,9 +4,10 @@ Texts: the recipe's, or Wikipedia passages of a file; model: the packaged backbo
 DIR``, DIR in the layout of BENCH_DATA. Both sides train low-rank weights and memory rows by KL on the same splits of the same
 passages, under autocast where the number type is bfloat16, each in a fresh process. ``straightforward`` keeps a second copy of the
 model for decoder and teacher, takes examples in random order, pads each batch to its longest text and computes the scores of the
-whole vocabulary at every position. ``recipe`` is what ``bench train llm2comp`` runs. The first step of each is not counted; the
-loss of that step, on one example alone, agrees to four decimals in float32, and to rounding in bfloat16. Memory is the process's largest,
-and what of it came after imports and texts.
+whole vocabulary at every position. ``recipe`` is what ``bench train llm2comp`` runs, with one copy. The first step of each is not
+timed; the loss of that step, on one example alone, agrees to four decimals in float32, and to rounding in bfloat16. Memory is the
+largest resident memory of the process, and that less what was resident after imports and texts, before any model was loaded: every
+copy of the model counts, two on one side and one on the other. The second number is compared; a GPU's own memory is in neither.
 """
 
 import argparse
@@ -20,11 +21,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from torch.nn.functional import kl_div, pad
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapters._backbone import PACKAGED, Backbone, Network, resolve
 from adapters._training.budget import batches
@@ -33,6 +35,7 @@ from adapters._training.sources import named
 from adapters._training.weights import targets
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import Compression, Split, splits
+from adapters.llm2comp.encoder import embedding_table, random_memory
 from adapters.llm2comp.train import Recipe
 from adapters.llm2comp.trainee import prepared
 from bench.data import load
@@ -52,12 +55,12 @@ def examples(tokenizer: Any, recipe: Recipe, count: int) -> list[Split]:  # noqa
 
 
 def straightforward(recipe: Recipe, network: Network, rows: Sequence[Split]) -> tuple[Step, list[Tensor]]:
-    """Return a step with two copies of the model and every position computed, and what it trains."""
+    """Return a step with two copies of the model, the network's and its own, and every position computed; and what it trains."""
     folder, dtype = Backbone(recipe.backbone).folder(), getattr(torch, network.dtype)
-    frozen = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(network.device).requires_grad_(requires_grad=False)
+    frozen: Any = network.model
     encoder = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(network.device)
     encoder = get_peft_model(encoder, LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=targets(encoder))).train()
-    memory = torch.nn.Parameter(prepared(network, recipe.k, recipe.attention, rank=1, seed=0).memory.detach().clone())
+    memory = torch.nn.Parameter(random_memory(embedding_table(network), recipe.k).to(network.device))
     table, bos = frozen.get_input_embeddings(), [network.tokenizer.bos_token_id]
     trunk = encoder.get_base_model().model
 
@@ -108,10 +111,11 @@ def ours(recipe: Recipe, network: Network, rows: Sequence[Split]) -> tuple[Step,
 def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
     """Return time, token positions and memory of one side."""
     device, dtype = resolve(recipe.device, recipe.dtype)
-    network = Backbone(recipe.backbone, head="lm", dtype=dtype, device=device).load()
-    rows = examples(network.tokenizer, recipe, (steps + 1) * recipe.batch_size)
+    backbone = Backbone(recipe.backbone, head="lm", dtype=dtype, device=device)
+    rows = examples(AutoTokenizer.from_pretrained(backbone.folder()), recipe, (steps + 1) * recipe.batch_size)
     lengths = [len(row.read) + recipe.k for row in rows]
-    before = _peak()
+    before = psutil.Process().memory_info().rss / 1024**2
+    network = backbone.load()
     if side == "recipe":
         step, weights = ours(recipe, network, rows)
         plan = batches(lengths, budget=sum(lengths), size=recipe.batch_size, seed=0)[:steps]
@@ -133,25 +137,25 @@ def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
     return {
         "side": side, "dtype": dtype, "steps": len(plan), "first_loss": round(first, 4), "positions": positions,
         "seconds": round(seconds, 2), "positions_per_second": round(positions / seconds, 1),
-        "peak_mb": round(_peak()), "step_mb": round(_peak() - before),
+        "peak_mb": round(_peak()), "added_mb": round(_peak() - before),
     }  # fmt: skip
 
 
 def _peak() -> float:
-    """Return the largest memory of this process so far in MB."""
+    """Return the largest resident memory of this process so far in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
 
 
 def show(found: Sequence[dict[str, Any]]) -> None:
     """Print one line a side and how they compare."""
-    print(f"{'side':<16}{'steps':>6}{'loss':>9}{'positions':>11}{'seconds':>9}{'positions/s':>13}{'peak MB':>9}{'of them steps':>15}")
+    print(f"{'side':<16}{'steps':>6}{'loss':>9}{'positions':>11}{'seconds':>9}{'positions/s':>13}{'peak MB':>9}{'added MB':>10}")
     for row in found:
         print(f"{row['side']:<16}{row['steps']:>6}{row['first_loss']:>9}{row['positions']:>11,}{row['seconds']:>9}", end="")
-        print(f"{row['positions_per_second']:>13}{row['peak_mb']:>9,}{row['step_mb']:>15,}")
+        print(f"{row['positions_per_second']:>13}{row['peak_mb']:>9,}{row['added_mb']:>10,}")
     if len(found) == len(SIDES):
         plain, recipe = found
         print(f"\nspeed {recipe['positions_per_second'] / plain['positions_per_second']:.2f}x, ", end="")
-        print(f"memory {recipe['step_mb'] / plain['step_mb']:.2f}x")
+        print(f"memory {recipe['added_mb'] / plain['added_mb']:.2f}x")
 
 
 def main() -> None:
@@ -174,6 +178,7 @@ def main() -> None:
         names = ("backbone", "sources", "attention", "positions", "device", "dtype")
         print(json.dumps(measured(args.side, Recipe(**{name: getattr(args, name) for name in names}), args.steps)))
         return
+    Backbone(args.backbone).folder()  # converted here where it never was, so that no side's memory has that in it
     found = []
     for side in SIDES:
         done = subprocess.run([sys.executable, *sys.argv, "--side", side], check=True, capture_output=True, text=True)

@@ -8,8 +8,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from adapters._backbone import quiet
 
-Kind = Literal["llama", "opt", "bert", "roberta", "mpnet", "modernbert", "bart"]
+Kind = Literal["llama", "opt", "bert", "roberta", "mpnet", "modernbert", "bart", "mistral", "qwen2"]
 DECODERS: tuple[Kind, ...] = ("llama", "opt")
+LLAMA_LIKE: tuple[Kind, ...] = ("mistral", "qwen2")
+"""Decoders with llama's tokenizer here, whose attention is code of their own; not among ``KINDS``, for time."""
 KINDS: tuple[Kind, ...] = (*DECODERS, "bert", "roberta", "mpnet", "modernbert")
 
 SENTENCES = (
@@ -38,6 +40,7 @@ _SPECIALS: dict[Kind, dict[str, str]] = {
     "bart": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
     "modernbert": {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"},
 }  # fmt: skip
+_SPECIALS |= dict.fromkeys(LLAMA_LIKE, _SPECIALS["llama"])
 _ADDED = {
     "opt": ("", "</s>"),
     "bert": ("[SEP]", "[CLS]"),
@@ -75,7 +78,9 @@ def tiny_tokenizer(kind: Kind, extra_tokens: Sequence[str] = ()) -> Any:
     """Return a fast tokenizer of the kind's family that knows the words of ``SENTENCES``; llama's adds no special tokens, as SmolLM2's."""
     from transformers import PreTrainedTokenizerFast
 
-    core = _word_pieces(_SPECIALS[kind]) if kind in ("bert", "mpnet") else _byte_pairs(_SPECIALS[kind], digits=kind == "llama")
+    core = (
+        _word_pieces(_SPECIALS[kind]) if kind in ("bert", "mpnet") else _byte_pairs(_SPECIALS[kind], digits=kind in ("llama", *LLAMA_LIKE))
+    )
     if kind in _ADDED:
         end, start = _ADDED[kind]
         core.post_processor = processors.TemplateProcessing(
@@ -122,6 +127,8 @@ def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> An
     wide = {"intermediate_size": 64}
     own: dict[Kind, dict[str, Any]] = {
         "llama": wide | ends | {"num_key_value_heads": 2, "tie_word_embeddings": True},
+        "mistral": wide | ends | {"num_key_value_heads": 2},
+        "qwen2": wide | ends | {"num_key_value_heads": 2, "tie_word_embeddings": True},
         "opt": ends | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.2, "dropout": 0.1},
         "bert": wide,
         "roberta": wide | ends | {"max_position_embeddings": 130, "type_vocab_size": 1},
@@ -141,5 +148,5 @@ def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> An
     made = transformers.AutoConfig.for_model(kind, **(sizes | own[kind] | config))
     if not head:
         return transformers.AutoModel.from_config(made)
-    autos = {"bart": transformers.AutoModelForSeq2SeqLM, **dict.fromkeys(DECODERS, transformers.AutoModelForCausalLM)}
+    autos = {"bart": transformers.AutoModelForSeq2SeqLM, **dict.fromkeys((*DECODERS, *LLAMA_LIKE), transformers.AutoModelForCausalLM)}
     return autos.get(kind, transformers.AutoModelForMaskedLM).from_config(made)

@@ -4,7 +4,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +18,6 @@ from bench.files import write_whole
 from bench.recipe import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
 Part = TypeVar("Part")
@@ -146,14 +144,15 @@ def fit(  # noqa: PLR0913 - all but the first four by name
         selection: Which weights are kept; the last without it.
 
     Raises:
-        UsageError: The state belongs to another training.
+        UsageError: The state belongs to another training, or the number type is float16: small gradients would be 0 without scaling.
         EncodingError: The loss is not finite.
     """
     import torch
-    from accelerate import Accelerator
     from transformers import get_scheduler
 
-    processes = Accelerator(cpu=network.device == "cpu")
+    if network.dtype == "float16":
+        raise UsageError("expected a number type whose gradients need no scaling, got float16: use dtype bfloat16 or float32")
+    processes = launched()
     optimizer = torch.optim.AdamW(list(weights.values()), lr=optimisation.lr, weight_decay=optimisation.weight_decay)
     warmup = math.ceil(optimisation.warmup * len(batches))
     scheduler = get_scheduler(optimisation.decay, optimizer, warmup, len(batches))
@@ -183,31 +182,44 @@ def fit(  # noqa: PLR0913 - all but the first four by name
     return Fitted(done.spent, done.seconds, tuple(done.curve), tuple(done.scores), done.kept)
 
 
+def launched() -> Any:  # noqa: ANN401 - accelerate's PartialState
+    """Return which of the processes that ``accelerate launch`` started this is, and how many there are, also on CPUs."""
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+
+
 def main_process() -> bool:
     """Say whether this is the process that writes files, of those that ``accelerate launch`` started."""
-    from accelerate import PartialState
+    return bool(launched().is_main_process)
 
-    return bool(PartialState().is_main_process)
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Let the main process do what is inside before the others, which then find it done."""
+    with launched().main_process_first():
+        yield
 
 
 def waited() -> None:
     """Return when every process that ``accelerate launch`` started is here."""
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()
+    launched().wait_for_everyone()
 
 
 def _step(
     weights: "Mapping[str, Tensor]",
     batch: Sequence[int],
     objective: Objective[Part],
-    processes: Any,  # noqa: ANN401 - accelerate's Accelerator
+    processes: Any,  # noqa: ANN401 - accelerate's PartialState
     network: Network,
     *,
     seed: int,
 ) -> tuple[float, Spent]:
     """Add up the gradients of a batch over its parts and over processes; return its loss and what it took."""
     import torch
+    from accelerate.utils import reduce
 
     total, spent = torch.zeros(3, dtype=torch.float64), Spent()
     with seeded(seed + processes.process_index, network.device):
@@ -219,10 +231,10 @@ def _step(
             spent += took
     if processes.num_processes > 1:
         total[1], total[2] = spent.trained, spent.inference
-        total = processes.reduce(total.to(processes.device, torch.float32), "sum").double().cpu()
+        total = reduce(total.to(processes.device, torch.float32), "sum").double().cpu()
         spent = Spent(round(float(total[1])), round(float(total[2])))
         for weight in weights.values():
-            weight.grad = processes.reduce(torch.zeros_like(weight) if weight.grad is None else weight.grad, "sum")
+            weight.grad = reduce(torch.zeros_like(weight) if weight.grad is None else weight.grad, "sum")
     return float(total[0]), spent
 
 

@@ -36,3 +36,14 @@ def at_least_one(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
     for name in names:
         if getattr(recipe, name) < 1:
             raise UsageError(f"{name} is at least 1, got {getattr(recipe, name)}")
+
+
+def positive(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
+    """Check that settings of a recipe are more than 0.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for name in names:
+        if not getattr(recipe, name) > 0:
+            raise UsageError(f"{name} is more than 0, got {getattr(recipe, name)}")

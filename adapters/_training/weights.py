@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters._backbone import Network, quiet
+from adapters._backbone import PACKAGED, Network, quiet
 from adapters._checkpoint import CONFIG, WEIGHTS
 from adapters._lora import sharing
 from bench.errors import UsageError
@@ -74,7 +74,7 @@ class Lora:
         Args:
             network: What ``attached`` gave.
             folder: Where to.
-            base: Source of the backbone, for ``base_model_name_or_path``.
+            base: Source of the backbone, for ``base_model_name_or_path``; of a folder its absolute path is written.
         """
         import torch
         from peft import get_peft_model_state_dict
@@ -83,16 +83,26 @@ class Lora:
         state = get_peft_model_state_dict(network.model)
         prefixed = {f"base_model.model.{name}": tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in state.items()}
         config = {
-            "peft_type": "LORA", "base_model_name_or_path": base, "r": self.rank, "lora_alpha": self.alpha,
+            "peft_type": "LORA", "base_model_name_or_path": anywhere(base), "r": self.rank, "lora_alpha": self.alpha,
             "lora_dropout": self.dropout, "target_modules": targets(network.model), "bias": "none", "inference_mode": True,
         }  # fmt: skip
         write_whole(folder / WEIGHTS, save(prefixed, metadata={"format": "pt"}))
         write_whole(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
 
 
+def anywhere(source: str) -> str:
+    """Return a backbone's source as it can be found from any directory: a folder's absolute path, any other source as it is."""
+    path = Path(source).expanduser()
+    return str(path.absolute()) if source != PACKAGED and path.is_dir() else source
+
+
 def unfrozen(network: Network) -> Network:
-    """Return a copy of the network in float32 whose weights are all trained, input embeddings included."""
-    out = replace(network, model=copy.deepcopy(network.model).float())  # type: ignore[no-untyped-call]
+    """Return a copy of the network in float32 whose weights are all trained, input embeddings included.
+
+    That of a float16 network also computes in float32, since gradients in float16 need scaling.
+    """
+    dtype = "float32" if network.dtype == "float16" else network.dtype
+    out = replace(network, model=copy.deepcopy(network.model).float(), dtype=dtype)  # type: ignore[no-untyped-call]
     out.model.requires_grad_()
     return _training(out)
 

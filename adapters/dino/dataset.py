@@ -13,7 +13,7 @@ import numpy as np
 
 from adapters._backbone import Backbone
 from adapters._files import read_json
-from adapters.dino.generation import Generated, Wish, Writing, written
+from adapters.dino.generation import Generated, Wish, Writing, ready, written
 from adapters.dino.postprocess import Pair
 from adapters.dino.specification import Specification
 from bench.encoder import digest
@@ -153,17 +153,22 @@ def generated(order: Order, backbone: Backbone, folder: Path, report: Report) ->
         report: Told about texts.
 
     Raises:
-        UsageError: The folder holds texts generated with other settings.
-        DataError: The file of texts is shorter than what has been generated.
+        UsageError: The folder holds texts generated with other settings, or the backbone is no decoder.
+        DataError: The file of texts is shorter than what has been generated, or nothing says what is in it; or a prompt leaves no
+            room for the text. All prompts are looked at before the first is written to.
         OSError: It cannot be written.
     """
     data, args = order.files(folder)
     settings, plan = order.settings(), order.batches()
     done = _read(data, args, settings)
+    left = plan[done.batches :]
     folder.mkdir(parents=True, exist_ok=True)
+    if left:
+        ready(backbone.load(), order.task, left, order.writing)
+        _note(args, settings, backbone, done)  # before the file: one without a note is not ours
     with data.open("ab") as file:
         file.truncate(done.size)
-        for batch in plan[done.batches :]:
+        for batch in left:
             asked = sum(map(len, plan[: done.batches]))
             speed = f"{done.counts.get('kept', 0) / done.seconds:.1f} texts/s" if done.seconds else "first batch"
             report(f"dino: generating ({speed})", asked, sum(map(len, plan)))
@@ -174,8 +179,14 @@ def generated(order: Order, backbone: Backbone, folder: Path, report: Report) ->
             file.flush()
             os.fsync(file.fileno())
             done = _more(done, made, len(lines), time.perf_counter() - start)
-            write_whole(args, (json.dumps({**settings, "done": _plain(done)}, indent=1, ensure_ascii=False) + "\n").encode())
+            _note(args, settings, backbone, done)
     return done
+
+
+def _note(args: Path, settings: Mapping[str, Any], backbone: Backbone, done: Dataset) -> None:
+    """Write with which settings a file of texts is generated, the generator's name, which decides nothing, and how far it is."""
+    noted = {**settings, "generator": backbone.card().backbone, "done": _plain(done)}
+    write_whole(args, (json.dumps(noted, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _rows(order: Order, batch: Sequence[Wish], made: Generated) -> Iterator[dict[str, Any]]:
@@ -198,6 +209,8 @@ def _plain(done: Dataset) -> dict[str, Any]:
 def _read(data: Path, args: Path, settings: Mapping[str, Any]) -> Dataset:
     noted = _noted(args)
     if not noted:
+        if data.is_file() and data.stat().st_size:
+            raise DataError(f"expected {args.name} beside {data}, got texts of unknown settings: move them, or choose another folder")
         return Dataset(data, 0, 0, 0, 0.0, {})
     kept, done = noted
     if kept != settings:
@@ -212,5 +225,6 @@ def _noted(args: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
     if not args.is_file():
         return None
     kept = read_json(args)
+    kept.pop("generator", None)
     done = kept.pop("done", {"batches": 0})
     return kept, done

@@ -64,7 +64,8 @@ def drawn(scores: "Tensor", chance: "Tensor", sampling: Sampling) -> "Tensor":
     """
     import torch
 
-    top = scores.topk(sampling.top_k or scores.shape[-1], dim=-1)
+    size = scores.shape[-1]
+    top = scores.topk(min(sampling.top_k or size, size), dim=-1)
     p = top.values.softmax(-1)
     above = p.cumsum(-1) - p
     p = p * (above < sampling.top_p)

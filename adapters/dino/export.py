@@ -10,7 +10,7 @@ from pathlib import Path
 from adapters._backbone import quiet
 from adapters._training.weights import save_whole
 from adapters.dino.encoder import DINO
-from bench.errors import UsageError
+from bench.errors import BenchError, UsageError
 
 
 def export(encoder: DINO, folder: Path) -> Path:
@@ -45,7 +45,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 [float32]")
     args = parser.parse_args()
-    export(DINO(args.checkpoint, dtype=args.dtype, device="cpu"), args.folder)
+    try:
+        export(DINO(args.checkpoint, dtype=args.dtype, device="cpu"), args.folder)
+    except BenchError as error:
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":

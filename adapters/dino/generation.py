@@ -5,7 +5,8 @@ that the first one draws. Rows with the same prompt share its computation, and t
 unit leaves the batch when it is done.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from adapters._backbone import Network
 from adapters.dino.debiasing import Sampling, debiased, drawn
+from adapters.dino.head import head_of
 from adapters.dino.specification import Specification
 from bench.encoder import digest, shortened
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +40,8 @@ class Writing:
     Attributes:
         sampling: How a token is drawn.
         new_tokens: Most tokens of a text.
-        chat: Whether the first line of an instruction is put to the model as a message, and the rest begins its answer.
+        chat: Whether the first line of an instruction is put to the model as a message, and the rest begins its answer; examples
+            before it, which begin with the same line, belong to the message.
         seed: With first text, label and number of a sample, all that decides what is drawn.
 
     Source:
@@ -88,11 +91,18 @@ def framed(prompt: str, tokenizer: Any, *, chat: bool) -> str:  # noqa: ANN401 -
         prompt: The instruction with its first text.
         tokenizer: Of the model; its chat template is used where ``chat`` is set.
         chat: See ``Writing``.
+
+    Raises:
+        UsageError: The tokenizer has no chat template.
     """
     if not chat:
         return prompt
-    message, _, answer = prompt.partition("\n")
-    turns = [{"role": "user", "content": message.removeprefix("Task:").strip()}]
+    if not tokenizer.chat_template:
+        raise UsageError("expected a generator with a chat template for chat=true, got one without: set chat=false, or take another")
+    first = prompt.partition("\n")[0]
+    end = f"\n{prompt}\n".rindex(f"\n{first}\n") + len(first)
+    message, answer = prompt[:end], prompt[end + 1 :]
+    turns = [{"role": "user", "content": re.sub("^Task: *", "", message, flags=re.MULTILINE).strip()}]
     return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)) + answer
 
 
@@ -106,6 +116,7 @@ def written(network: Network, task: Specification, wishes: Sequence[Wish], writi
         writing: How.
 
     Raises:
+        UsageError: The network is no decoder, or has a head that is not known here; or no chat template where one is asked for.
         DataError: A prompt leaves no room for the text in what the network takes.
     """
     import torch
@@ -125,6 +136,13 @@ def _cut(text: str, logp: float) -> Written:
     text, quote, _ = text.partition(QUOTE)
     reason = "line break" if "\n" in text else "no quote" if not quote else "" if text.strip() else "empty"
     return Written("" if reason else text.strip(), reason, logp)
+
+
+def ready(network: Network, task: Specification, batches: Iterable[Sequence[Wish]], writing: Writing) -> None:
+    """Return when all batches of wishes can be written; arguments as for ``written``, whose errors it raises without writing."""
+    head_of(network)
+    for wishes in batches:
+        _prompts(network, task, list(dict.fromkeys((wish.label, wish.x1) for wish in wishes)), writing)
 
 
 class Plan(NamedTuple):
@@ -147,16 +165,12 @@ def planned(network: Network, task: Specification, wishes: Sequence[Wish], writi
     """Return the rows that wishes take; arguments as for ``written``, whose errors it raises."""
     import torch
 
-    steered, chat = bool(writing.sampling.decay), writing.chat
+    steered = bool(writing.sampling.decay)
     labels = {wish.label: (wish.label, *(task.labels[wish.label].counter_labels if steered else ())) for wish in wishes}
     needed = dict.fromkeys((label, wish.x1) for wish in wishes for label in labels[wish.label])
     ordered = [(label, x1) for label in task.labels for other, x1 in needed if other == label]
     number = {key: i for i, key in enumerate(ordered)}
-    texts = [framed(task.prompt(label, x1), network.tokenizer, chat=chat) for label, x1 in ordered]
-    ids = network.tokenizer(texts, add_special_tokens=not chat, verbose=False)["input_ids"]
-    room = network.max_length - writing.new_tokens
-    if long := next((x1 for (_, x1), prompt in zip(ordered, ids, strict=True) if len(prompt) > room), None):
-        raise DataError(f"expected prompts of at most {room} tokens, got more with the first text {shortened(long)}: leave it out")
+    ids = _prompts(network, task, ordered, writing)
     groups = [[ids[number[key]] for key in ordered if key[0] == label] for label in task.labels]
     sources: list[int] = []
     members: list[list[int]] = []
@@ -168,6 +182,17 @@ def planned(network: Network, task: Specification, wishes: Sequence[Wish], writi
     counters = [len(labels[wish.label]) - 1 for wish in wishes]
     made = (torch.tensor(part, device=network.device) for part in (sources, members, counters))
     return Plan([group for group in groups if group], *made)
+
+
+def _prompts(network: Network, task: Specification, wanted: Sequence[tuple[str, str]], writing: Writing) -> list[list[int]]:
+    """Return the token ids of the prompts of labels and first texts."""
+    texts = [framed(task.prompt(label, x1), network.tokenizer, chat=writing.chat) for label, x1 in wanted]
+    ids: list[list[int]] = network.tokenizer(texts, add_special_tokens=not writing.chat, verbose=False)["input_ids"]
+    room = network.max_length - writing.new_tokens
+    long = next((x1 for (_, x1), prompt in zip(wanted, ids, strict=True) if len(prompt) > room), None)
+    if long is not None:
+        raise DataError(f"expected prompts of at most {room} tokens, got more with the first text {shortened(long)}: leave it out")
+    return ids
 
 
 def _chances(wishes: Sequence[Wish], writing: Writing) -> NDArray[np.float32]:
@@ -191,14 +216,14 @@ def continued(network: Network, plan: Plan, draw: Draw, writing: Writing) -> "tu
     from adapters.dino.cache import prefilled
 
     sampling, never, ends = writing.sampling, *_tables(network)
-    head = network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = head_of(network)
     cache, mask, last, cost = prefilled(network, plan.prompts, plan.sources, writing.new_tokens)
     members, counters = plan.members, plan.counters
     tokens = torch.full((len(members), writing.new_tokens), -1, device=network.device)
     total = torch.zeros(len(members), device=network.device)
     units = torch.arange(len(members), device=network.device)
     for step in range(writing.new_tokens):
-        logits = head(last).float()
+        logits = head(last)
         logits[:, never] = -torch.inf
         logp = logits.log_softmax(-1)
         token = draw(_steered(logp, members, counters, sampling), units, step)

@@ -43,7 +43,12 @@ OPEN: tuple[Column, ...] = (
     Column("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0", "question", 0.18),
     Column("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0", "context", 0.07),
 )
-"""Sets with licences that let a model be published. Of the tasks here only those on question answering share passages with them."""
+"""Sets with licences that let a model be published.
+
+Three of them are splits named "test" and one is named "validation": SQuADShifts has only test splits, and cs224n/squad2_dev_part holds
+passages of SQuAD 2's development set. All are question-answering or trivia sets, and no STS, sentiment, NER or clustering task here is
+made of one. Tasks on question answering share passages with squad2_dev_part: xquad's and squad's are from the same development set.
+"""
 
 
 def sentences(text: str) -> list[str]:
@@ -64,11 +69,16 @@ def from_file(source: str) -> list[str]:
             have a text per line.
 
     Raises:
-        DataError: A line is not of the form.
+        DataError: It is not in UTF-8, or a line is not of the form.
         OSError: It cannot be read.
     """
     form, path = _form(source)
-    lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other ends of lines
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other ends of lines
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"expected UTF-8 in {path}, got byte 0x{error.object[error.start]:02x} at {error.start}: save it as UTF-8"
+        ) from None
     if form == "sentences":
         found: Iterable[str] = sentences("\n".join(lines))
     elif form == "jsonl":

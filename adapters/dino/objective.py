@@ -93,7 +93,8 @@ class Similarity:
 def contrasted(a: "Tensor", b: "Tensor", labels: "Tensor", rows: Sequence[TokenisedPair]) -> "Tensor":
     """Return the contrastive loss of unit vectors (b, dim), the mean over the pairs with the highest label; 0 where none has it.
 
-    Second texts of other pairs with the same first text are no negatives unless their label is low.
+    Second texts of other pairs with the same first text are no negatives unless their label is low, and one that equals the own second
+    text never is. Similarities are float32, whatever the network computes in.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -101,12 +102,13 @@ def contrasted(a: "Tensor", b: "Tensor", labels: "Tensor", rows: Sequence[Tokeni
     near, far = labels > 0.75, labels < 0.25
     if not bool(near.any()):
         return a.new_zeros(())
-    texts = [tuple(row.a) for row in rows]
-    same = torch.tensor([[x == y for y in texts] for x in texts], device=a.device)
+    sides = ([row.a for row in rows], [row.b for row in rows])
+    same, copy = (torch.tensor([[x == y for y in texts] for x in texts], device=a.device) for texts in sides)
     own = torch.eye(len(rows), dtype=torch.bool, device=a.device)
-    seen = own | (near & ~same) | far
-    scores = (a @ b.T / _TEMPERATURE).masked_fill(~seen, -torch.inf)
-    return cross_entropy(scores[near], near.nonzero()[:, 0])
+    seen = own | (((near & ~same) | far) & ~copy)
+    with torch.autocast(a.device.type, enabled=False):
+        scores = (a.float() @ b.float().T / _TEMPERATURE).masked_fill(~seen, -torch.inf)
+        return cross_entropy(scores[near], near.nonzero()[:, 0])
 
 
 def pooled(network: Network, texts: Sequence[list[int]]) -> "Tensor":

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.encoder import shortened
 from bench.errors import DataError
 
 _WORD = re.compile(r"\w+")
@@ -54,7 +55,7 @@ def cleaned(pairs: Sequence[Pair], cleaning: Cleaning, *, seed: int) -> tuple[li
         seed: Of the order and of the random pairs.
 
     Raises:
-        DataError: Random pairs are asked for, and all pairs that are left have one first text.
+        DataError: Random pairs are asked for, and some first text is in all pairs that are left.
     """
     rng = np.random.default_rng(seed)
     shuffled = [pairs[i] for i in rng.permutation(len(pairs))]
@@ -113,6 +114,8 @@ def _random(pairs: Sequence[Pair], each: int, rng: np.random.Generator) -> Itera
     if each and len(texts) < 2:
         raise DataError(f"expected pairs of two first texts or more to make random pairs of, got {len(texts)}: generate more")
     for text in texts if each else []:
+        if all(text in pair[:2] for pair in pairs):
+            raise DataError(f"expected a pair without {shortened(text)} to make random pairs of, got it in all: generate more")
         taken = 0
         while taken < each:
             other = pairs[int(rng.integers(len(pairs)))]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from adapters import _batching, _pooling
 from adapters._backbone import Network
 from adapters._text import Framed, prompts
+from adapters.dino.head import head_of
 from bench.encoder import Item, gather
 from bench.errors import UsageError
 
@@ -30,7 +31,7 @@ def log_probabilities(
         budget: Token positions per batch, padding included; None for the default.
 
     Raises:
-        UsageError: Two words begin with the same token.
+        UsageError: Two words begin with the same token; or the network is no decoder, or has a head that is not known here.
 
     Source:
         Prompt and words are the caller's; the classifier of timoschick/dino at 0e4a052 compares " good" with " bad".
@@ -40,7 +41,7 @@ def log_probabilities(
     ids = [network.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
     if len(set(ids)) < len(ids):
         raise UsageError(f"expected words that differ in their first token, got {', '.join(map(repr, words))}")
-    head = network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = head_of(network)
     chosen = torch.tensor(ids, device=network.device)
 
     def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
@@ -49,7 +50,6 @@ def log_probabilities(
 
     def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
         last = _pooling.last(network.hidden_states(ids, mask), mask)
-        scores: Tensor = head(last.to(head.weight.dtype)).float().log_softmax(-1)
-        return scores[:, chosen]
+        return head(last).log_softmax(-1)[:, chosen]
 
     return gather(_batching.stream([Item(text) for text in texts], prepare, forward, network, budget=budget), len(texts))

@@ -9,6 +9,7 @@ import argparse
 import gzip
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from adapters.dino.dataset import Order, Report, generated, generator_of
 from adapters.dino.debiasing import Sampling
 from adapters.dino.generation import Writing
 from adapters.dino.specification import read
-from bench.errors import DataError
+from bench.errors import BenchError, DataError
 from bench.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Review(NamedTuple):
 
 
 def reviews(folder: Path, generator: Backbone, *, films: int, samples: int, new_tokens: int, seed: int, report: Report) -> list[Review]:
-    """Write titles and reviews, and return the reviews, each text once.
+    """Write titles and reviews, and return the reviews, each text once; one that was written for both labels is dropped.
 
     Args:
         folder: Of the generated texts; what is there is not written again.
@@ -51,10 +52,13 @@ def reviews(folder: Path, generator: Backbone, *, films: int, samples: int, new_
     titles = list(dict.fromkeys(row["text_a"] for row in generated(naming, generator, folder, report).rows()))
     writing = Order(read("imdb-x2"), titles, samples, Writing(Sampling(), new_tokens, seed=seed), model)
     rows = generated(writing, generator, folder, report).rows() if titles else ()
-    found = {row["text_b"]: int(row["label"]) for row in rows}
-    if set(found.values()) != {0, 1}:
+    labels: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        labels[row["text_b"]].add(int(row["label"]))
+    found = [Review(text, *seen) for text, seen in labels.items() if len(seen) == 1]
+    if {review.label for review in found} != {0, 1}:
         raise DataError(f"expected reviews of both labels, {len(found)} came of {len(titles)} titles: ask for more films or tokens")
-    return [Review(text, label) for text, label in found.items()]
+    return found
 
 
 def write(folder: Path, found: Sequence[Review]) -> Path:
@@ -76,10 +80,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42, help="[42]")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    found = reviews(
-        args.folder / "dino" / "generated", Backbone(args.generator, head="lm"), films=args.films, samples=args.samples,
-        new_tokens=args.new_tokens, seed=args.seed, report=lambda what, done, of: log.info("%s: %d of %d", what, done, of),
-    )  # fmt: skip
+    try:
+        found = reviews(
+            args.folder / "dino" / "generated", Backbone(args.generator, head="lm"), films=args.films, samples=args.samples,
+            new_tokens=args.new_tokens, seed=args.seed, report=lambda what, done, of: log.info("%s: %d of %d", what, done, of),
+        )  # fmt: skip
+    except BenchError as error:
+        parser.exit(2, f"error: {error}\n")
     log.info("%s: %d reviews", write(args.folder, found), len(found))
 
 

@@ -1,6 +1,7 @@
 """Training DINO: a language model writes pairs of sentences from instructions, and a bi-encoder learns how similar they are.
 
-Command: ``bench train dino --budget 1000000`` (on two CPU cores with bfloat16 half an hour of generating and an hour of training).
+Command: ``bench train dino --budget 1000000``; how long generating and training took for the weights that come with this package,
+and on what, says ``checkpoint/card.json``.
 The paper's own form: ``--set task=sts-x2 --set least_shared=0 --set most_shared=1 --set agreeing=false``. Its ablations:
 ``bench train dino --budget 100000 --vary decay=0,200 --vary smoothing=0 --vary random_pairs=0``; texts that a checkpoint in the folder
 beside has generated with the same settings are taken over.
@@ -19,8 +20,8 @@ from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Optimisation, Selection, Training, fit, main_process
-from adapters._training.settings import at_least_one, deciding, one_of
+from adapters._training.loop import Optimisation, Selection, Training, fit, main_first, main_process
+from adapters._training.settings import at_least_one, deciding, one_of, positive
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.dino.dataset import Dataset, Order, adopt, generated, generator_of
 from adapters.dino.debiasing import Sampling
@@ -81,12 +82,14 @@ class Recipe:
         max_length: Longest text in tokens.
         batch: First texts written at once.
         positions: Token positions computed at once in training; it changes no result.
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu", "cuda", "mps".
 
     Source:
         Defaults of generating, cleaning and training: the released code, unless said otherwise; as there, every 100 steps are scored
-        on a tenth of the generated pairs, and the best weights are kept; of those within a standard error of them, the last.
+        on held-out generated pairs. Two things differ: held out are the pairs of a tenth of the first texts, all labels of a text
+        together, where the original takes a tenth of the pairs, stratified by label; and of all weights within a standard error of
+        the best the last are kept, where the original keeps the best.
     """
 
     backbone: str = PACKAGED
@@ -124,22 +127,31 @@ class Recipe:
         one_of(self, "attention", ATTENTIONS)
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p is above 0 and at most 1, got {self.top_p}")
+        for name in ("smoothing", "least_shared", "most_shared"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} is from 0 to 1, got {getattr(self, name)}")
+        for name in ("inputs", "decay", "top_k", "random_pairs"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is at least 0, got {getattr(self, name)}")
+        positive(self, "lr")
         at_least_one(self, "samples", "new_tokens", "shortest", "batch_size", "batch", "max_length")
+        if self.shortest > self.longest:
+            raise UsageError(f"shortest is at most longest, got {self.shortest} and {self.longest}")
         task = read(self.task)
         if not task.takes_input:
             raise UsageError(f"expected a task with first texts to train on pairs, got {self.task!r}: use it as x1_task")
         if not all(map(_is_share, task.labels)):
             raise UsageError(f"expected labels from 0 to 1 to train similarity on, got {', '.join(task.labels)} in {self.task!r}")
+        if self.x1 == "generated" and read(self.x1_task).takes_input:
+            raise UsageError(f"expected an x1_task without first texts to write them, got {self.x1_task!r}: use it as task")
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Generate, train, write the checkpoint and its card, and return its folder."""
-        from accelerate import PartialState
-
         self.check()
         training = Training("dino", deciding(self), budget, seed)
         if finished(out, training):
             return out
-        with PartialState().main_process_first():  # of several processes, one generates and the others read
+        with main_first():  # one process generates, the others read
             made = self._generated(out / GENERATED, budget, seed, load, progress)
         base = Backbone(self.backbone, attention=self.attention, dtype=self.dtype, device=self.device).load()  # type: ignore[arg-type]
         learnt, held = parted(made.pairs, seed=seed)

@@ -43,7 +43,7 @@ class Recipe:
         lora: Whether low-rank weights are trained; otherwise all weights are.
         max_length: Longest row in tokens.
         positions: Token positions computed at once; it changes no result.
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu", "cuda", "mps".
 
     Source:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from adapters._text import Framed, prompts
 from adapters._training.budget import Spent, portions
 from adapters._training.card import Material
-from adapters._training.loop import autocast, seeded
+from adapters._training.loop import autocast, launched, seeded
 from adapters.llm2comp.encoder import framed
 from adapters.llm2comp.gradients import carrying
 from adapters.llm2comp.trainee import Trainee
+from bench.errors import DataError
 from bench.recipe import Load
 
 if TYPE_CHECKING:
@@ -99,10 +100,9 @@ class Contrast:
     def _vectors(self, parts: Sequence[Part], count: int) -> "Tensor":
         """Return the vectors of all parts (count, dim), each computed by the process that will train on it."""
         import torch
-        from accelerate import PartialState
         from accelerate.utils import reduce
 
-        network, processes = self.trainee.network, PartialState()
+        network, processes = self.trainee.network, launched()
         vectors = torch.zeros(count, network.dim, device=network.device)
         with torch.no_grad(), autocast(network):
             for part in parts[processes.process_index :: processes.num_processes]:
@@ -143,7 +143,7 @@ def triples_of(files: Sequence[str], load: Load) -> tuple[list[Triple], list[Mat
 
     Raises:
         Unavailable: A file is not there.
-        DataError: A column is missing.
+        DataError: A column is missing, or one of the three texts of a row.
     """
     made: list[Triple] = []
     material = []
@@ -151,7 +151,12 @@ def triples_of(files: Sequence[str], load: Load) -> tuple[list[Triple], list[Mat
         table = load(name, "train", columns=("query", "positive", "negative"))
         asked = table["instruction"] if "instruction" in table.columns else [""] * len(table)
         rows = zip(table["query"], asked, table["positive"], table["negative"], strict=True)
-        made += [Triple(framed(query, instruction or ""), positive, negative) for query, instruction, positive, negative in rows]
+        for line, (query, instruction, positive, negative) in enumerate(rows, 1):
+            if not all(isinstance(text, str) for text in (query, positive, negative)):
+                raise DataError(
+                    f"{name} line {line}: expected texts as query, positive and negative, got {(query, positive, negative)!r:.80}"
+                )
+            made.append(Triple(framed(query, instruction or ""), positive, negative))
         material.append(Material(name, "as its owner says", len(table), dict(table.pin)))
     return made, material
 

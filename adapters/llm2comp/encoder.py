@@ -10,13 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from adapters import _batching, _checkpoint, _lora, _pooling
-from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, read_json, stamp, tensors
 from adapters._text import Framed, prompts
 from bench.encoder import Batch, Card, Embeddings, Item, digest, gather, location
-from bench.errors import CheckpointError, UsageError
+from bench.errors import CheckpointError, UsageError, unknown
 from bench.overlap import Runs
 
 if TYPE_CHECKING:
@@ -61,10 +63,11 @@ class LLM2Comp(NetworkEncoder):
     Attributes:
         checkpoint: "default" for the weights that come with this package; a folder that the recipe wrote (see ``Checkpoint``); or a
             backbone: then the memory rows are random numbers of the embedding table's size, and the encoder is untrained.
-        k: Number of memory tokens; None for the checkpoint's, or the paper's 8; 0 reads the mean of all token states.
+        k: Number of memory tokens; None for the checkpoint's, or the paper's 8; 0 reads the mean of all token states, an instruction's
+            included, as in training; LLM2Vec leaves those out.
         attention: "bidirectional", "native", or "auto" for the checkpoint's, or the paper's, which is bidirectional.
         normalise: Whether vectors get length one, as in the loss of the contrastive stages; off is the released code's bare mean.
-        max_length: Longest text in tokens, memory included; the text is cut at its end, the memory stays last.
+        max_length: Longest text in tokens, memory included, so more than k; the text is cut at its end, the memory stays last.
 
     Source:
         Ids, cut, attention and read-out as in the released code.
@@ -84,6 +87,7 @@ class LLM2Comp(NetworkEncoder):
 
         Raises:
             CheckpointError: The checkpoint is incomplete, or belongs to other settings or another backbone.
+            UsageError: There is no such attention, k is negative, or ``max_length`` leaves no text beside the memory.
         """
         from torch.nn.functional import normalize
 
@@ -97,22 +101,17 @@ class LLM2Comp(NetworkEncoder):
         return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
 
     def encode_memory(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return the single memory states, whose mean is the embedding: float32 (n, k, dim), of any length.
-
-        Raises:
-            UsageError: There is no memory.
-        """
+        """Return the single memory states, whose mean is the embedding: float32 (n, k, dim), of any length; errors as for ``stream``."""
         network, k = self._network(), self._form()[0]
+        shape = len(texts), k, network.dim
         if not k:
-            raise UsageError("llm2comp has memory states where k is at least 1, got k=0: use another checkpoint")
+            return np.empty(shape, np.float32)
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
             return memory_states(network.hidden_states(ids, mask), mask, k).flatten(1)
 
         items = [Item(text, instruction) for text in texts]
-        return gather(_batching.stream(items, self._prepare(network), forward, network, budget=self.budget), len(items)).reshape(
-            len(items), k, -1
-        )
+        return gather(_batching.stream(items, self._prepare(network), forward, network, budget=self.budget), len(items)).reshape(shape)
 
     def card(self) -> Card:
         """Return the backbone's card with the checkpoint's digest mixed in; trained where there is a checkpoint."""
@@ -137,6 +136,8 @@ class LLM2Comp(NetworkEncoder):
         return Path(_checkpoint.located(self.checkpoint, __file__, PACKAGED))
 
     def _checkpoint(self) -> Checkpoint | None:
+        if self.attention not in {"auto", *ATTENTIONS}:
+            raise unknown("attention", self.attention, ("auto", *ATTENTIONS))
         if not (self._folder / CONFIG).is_file():
             return None
         made = read_checkpoint(self._folder)
@@ -166,6 +167,8 @@ class LLM2Comp(NetworkEncoder):
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         limit, ids = min(self.max_length, network.max_length), memory_ids(network, self._form()[0])
+        if limit <= len(ids):
+            raise UsageError(f"expected room for text beside k={len(ids)} memory tokens, got max_length={limit}: raise it, or lower k")
         return lambda items: prompts(
             network.tokenizer, [framed(item.text, item.instruction) for item in items], limit=limit, tail=ids, spans=spans
         )
@@ -226,13 +229,15 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """Return what a checkpoint folder's ``llm2comp.json`` says.
 
     Raises:
-        CheckpointError: A field is missing or of another kind.
+        CheckpointError: A field is missing or of another kind, or there is no such attention.
     """
     found = read_json(folder / CONFIG)
     kinds = {"base": str, "k": int, "attention": str, "stages": list, "memory_ids": list}
     if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
         wanted = ", ".join(f"{name}: {kind.__name__}" for name, kind in kinds.items())
         raise CheckpointError(f"expected {wanted} in {folder / CONFIG}, got {found!r}: write the checkpoint again")
+    if found["attention"] not in ATTENTIONS:
+        raise CheckpointError(f"expected attention {' or '.join(ATTENTIONS)} in {folder / CONFIG}, got {found['attention']!r}: correct it")
     return Checkpoint(found["base"], found["k"], found["attention"], tuple(found["stages"]), tuple(found["memory_ids"]))
 
 

@@ -16,9 +16,9 @@ from adapters._lora import merged
 from adapters._training.budget import Spent
 from adapters._training.card import Material, write_card
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit, main_process, waited
-from adapters._training.weights import trained
+from adapters._training.weights import anywhere, trained
 from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
-from adapters.llm2comp.trainee import Trainee, attention_dropout, lora, prepared
+from adapters.llm2comp.trainee import Trainee, drop_attention_only, lora, prepared
 from bench.encoder import digest
 from bench.errors import UsageError
 from bench.files import write_whole
@@ -36,7 +36,7 @@ class Stage:
         texts: What it trains on, for the runs of words.
         objective: From what is trained to what is minimised.
         optimisation: How.
-        dropout: Share of attention weights that is dropped.
+        dropout: Share of attention weights that is dropped; nothing else is.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Stages:
         material: What is trained on.
         base: The backbone under its own attention.
         k: Number of memory tokens.
-        attention: The attention of the training.
+        attention: The attention of the training, "native" or "bidirectional".
         rank: Of the low-rank weights.
         new_lora: Whether each stage merges the low-rank weights before it and begins new ones; otherwise it goes on with them.
         keep: Whether the checkpoints of all stages stay.
@@ -85,10 +85,10 @@ class Stages:
             return self.out
         done: list[Path] = []
         for stage in stages:
-            folder = self.out / stage.name
+            folder, state = self.out / stage.name, self.out / f"{stage.name}.pt"
             trainee = self._started(done, self.training.seed)
             if not self._is_done(folder):
-                attention_dropout(trainee.network, stage.dropout)
+                drop_attention_only(trainee.network, stage.dropout)
                 trainee.network.model.train()
                 fitted = fit(
                     trainee.weights(),
@@ -96,11 +96,13 @@ class Stages:
                     stage.objective(trainee),
                     stage.optimisation,
                     network=trainee.network,
-                    state=self.out / f"{stage.name}.pt",
+                    state=state,
                     training=replace(self.training, method=f"{self.training.method} {stage.name}"),
                     progress=self.progress,
                 )
                 self._write(folder, stage, trainee, fitted, done)
+            if main_process():
+                state.unlink(missing_ok=True)
             done.append(folder)
             waited()
         if main_process():
@@ -141,7 +143,6 @@ class Stages:
         )
         more = {"mark": self._mark, "stages": stages, "steps": sum(each["steps"] for each in stages)}
         write_card(folder, self.training, whole, trainee.network, self.material, more)
-        (self.out / f"{stage.name}.pt").unlink(missing_ok=True)
 
     def _describe(self, folder: Path, trainee: Trainee, weights: Sequence[Path]) -> None:
         import torch
@@ -151,7 +152,7 @@ class Stages:
         memory = trainee.memory.detach().to("cpu", torch.bfloat16).contiguous()
         write_whole(folder / MEMORY, save({"memory": memory}, metadata={"format": "pt"}))
         said = {
-            "base": self.training.recipe["backbone"], "k": k, "attention": self.attention,
+            "base": anywhere(self.training.recipe["backbone"]), "k": k, "attention": self.attention,
             "stages": [Path(os.path.relpath(each, folder)).as_posix() for each in weights], "memory_ids": list(range(rows, rows + k)),
         }  # fmt: skip
         write_whole(folder / CONFIG, (json.dumps(said, indent=1) + "\n").encode())

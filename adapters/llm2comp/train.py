@@ -7,16 +7,19 @@ that a checkpoint stays small; the learning rate falls as a cosine to 0, with no
 weights have no dropout.
 ``--vary objective=nll,rc,mntp`` repeats the comparison of pretext tasks, ``--vary k=1,2,4,16`` that of memory sizes, and
 ``--set contrastive=0`` stops after stage 1.
+The paper's own form: ``bench train llm2comp --budget L --set attention=bidirectional --set new_lora=true --set contrastive_batch=128
+--set length=512 --set batch_size=4 --set lr=1e-4 --set contrastive_lr=3e-5``; with ``new_lora`` a checkpoint of two stages is twice as
+large.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
 from adapters._training.budget import batches
 from adapters._training.loop import Optimisation, Training, main_process
-from adapters._training.settings import at_least_one, deciding, one_of
+from adapters._training.settings import at_least_one, deciding, one_of, positive
 from adapters._training.sources import named
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import MARGIN, OBJECTIVES, Compression, splits
@@ -36,11 +39,12 @@ class Recipe:
         objective: Of stage 1: "kl" (the paper's best), "nll", "rc", or LLM2Vec's "mntp", which has no memory: then the mean of
             the token states is trained and read.
         k: Number of memory tokens.
-        attention: "native", or the paper's "bidirectional", which a small backbone needs much training to get used to.
+        attention: "auto" is the backbone's own under "kl", "nll" and "rc", and "bidirectional" under "mntp", as in LLM2Vec; or
+            "native", or the paper's "bidirectional", which a small backbone needs much training to get used to.
         sources: Names of texts; empty for the open ones listed in ``texts.OPEN``, else ids, ``id:config``, ``id:config:split``,
             JSONL files with a column text, or plain text files, separated by commas.
         triples: JSONL files with columns query, positive and negative, and maybe instruction, separated by commas; for stage 3.
-        healing: Share of the budget that goes to masked next-token prediction before stage 1.
+        healing: Share of the budget that goes to masked next-token prediction before stage 1, for a backbone made bidirectional.
         contrastive: Share that goes to stage 2.
         supervised: Share that goes to stage 3; stage 1 has what the three leave.
         length: Longest passage in tokens, and twice the shortest; 512 in the paper, of which a small budget would hold few.
@@ -51,14 +55,14 @@ class Recipe:
         contrastive_lr: Of stages 2 and 3; 3e-5 and 1e-4 in the paper.
         batch_size: Passages a step; 4 in the paper, of up to 512 tokens.
         contrastive_batch: Examples a step in stages 2 and 3; 128 and 1,024 in the paper, which has many more steps.
-        dropout: Share of the attention weights dropped in stage 2: what makes two views of a text differ.
+        dropout: Share of the attention weights dropped in stage 2: what makes two views of a text differ. Nothing else is dropped.
         temperature: Divides the cosines in stages 2 and 3.
         rank: Of the low-rank weights.
         new_lora: Whether a stage merges the low-rank weights of the one before it and begins new ones, as in the paper. Otherwise
             it goes on with them, so that a checkpoint is half as large.
         keep: Whether the checkpoint after each stage stays, in a folder of the stage's name.
         positions: Token positions computed at once; it changes no result, but for which attention weights are dropped.
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu", "cuda", "mps".
 
     Source:
@@ -68,7 +72,7 @@ class Recipe:
     backbone: str = PACKAGED
     objective: str = "kl"
     k: int = 8
-    attention: str = "native"
+    attention: str = "auto"
     sources: str = ""
     triples: str = ""
     healing: float = 0.0
@@ -99,15 +103,16 @@ class Recipe:
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         if not base.causal:
             raise UsageError(f"llm2comp compresses for a decoder, got {self.backbone!r}: name a causal language model")
+        self._check_lengths(base)
         plain, material = texts.gathered(named(self.sources, texts.Plain) or texts.OPEN, load)
         triples, more = triples_of(_names(self.triples), load) if self.supervised else ([], [])
         stages = Stages(
             out=out,
-            training=Training("llm2comp", deciding(self), budget, seed),
+            training=Training("llm2comp", deciding(replace(self, attention=self._attention)), budget, seed),
             material=[*material, *more],
             base=base,
             k=self._memory,
-            attention=self.attention,
+            attention=self._attention,
             rank=self.rank,
             new_lora=self.new_lora,
             keep=self.keep,
@@ -119,18 +124,46 @@ class Recipe:
     def _memory(self) -> int:
         return 0 if self.objective == "mntp" else self.k
 
+    @property
+    def _attention(self) -> str:
+        """The attention of training: what "auto" stands for, or the one that is named."""
+        return self.attention if self.attention != "auto" else "bidirectional" if self.objective == "mntp" else "native"
+
     def check(self) -> None:
         """Raise a UsageError where a setting is off."""
         one_of(self, "objective", OBJECTIVES)
-        one_of(self, "attention", ATTENTIONS)
+        one_of(self, "attention", ("auto", *ATTENTIONS))
         shares = (self.healing, self.contrastive, self.supervised)
         if min(shares) < 0 or sum(shares) >= 1:
             raise UsageError(f"healing, contrastive and supervised are shares of the budget that leave some for stage 1, got {shares}")
+        if self.healing and self._attention == "native":
+            raise UsageError(
+                "healing is for a backbone made bidirectional, got attention native: set attention=bidirectional, or healing=0"
+            )
+        positive(self, "temperature", "lr", "contrastive_lr")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout is at least 0 and less than 1, got {self.dropout}")
         at_least_one(self, "k", "continuation", "sentence", "document", "batch_size", "contrastive_batch", "rank")
         if self.length < 2 * MARGIN:
             raise UsageError(f"length is at least {2 * MARGIN}, got {self.length}")
         if bool(self.supervised) != bool(self.triples):
             raise UsageError(f"supervised and triples belong together, got supervised={self.supervised}, triples={self.triples!r}")
+
+    def _check_lengths(self, base: Network) -> None:
+        """Raise a UsageError where texts and memory of a stage can take more positions than the backbone has.
+
+        What the frozen backbone reads is no longer: a continuation is part of a passage, and at least ``MARGIN`` tokens of that are not.
+        """
+        special = base.tokenizer.num_special_tokens_to_add()
+        taken = {"length": self.length + special}
+        taken |= {"sentence": self.sentence} if self.contrastive else {}
+        taken |= {"document": self.document} if self.supervised else {}
+        for name, positions in taken.items():
+            if positions + self._memory > base.max_length:
+                raise UsageError(
+                    f"expected {name}={getattr(self, name)} to fit into {base.max_length} positions, got {positions + self._memory} "
+                    f"with special tokens and memory: lower {name}"
+                )
 
     def _stages(self, plain: Sequence[str], triples: Sequence[Triple], base: Network, budget: int, seed: int) -> list[Stage]:
         shortest = max(self.length // 2, 2 * MARGIN)

@@ -1,8 +1,7 @@
 """What the stages of the recipe share: rows of several sequences, a training with heads, and the notes that say a stage is done."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -198,12 +197,3 @@ class Note:
     def write(self, **took: Any) -> None:  # noqa: ANN401 - plain JSON values
         """Write the note."""
         write_whole(self.path, (json.dumps({"of": self.mark, **took}, indent=1) + "\n").encode())
-
-
-@contextmanager
-def main_first() -> Iterator[None]:
-    """Let the main process do what is inside first; the others then find it done."""
-    from accelerate import PartialState
-
-    with PartialState().main_process_first():
-        yield

@@ -21,7 +21,7 @@ from adapters._files import stamp
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Fitted, Training, main_process
+from adapters._training.loop import Fitted, Training, main_first, main_process
 from adapters._training.settings import at_least_one, deciding, one_of
 from adapters._training.sources import Source, named
 from adapters.quip.answering import answered
@@ -31,7 +31,7 @@ from adapters.quip.generator import learning
 from adapters.quip.passages import OPEN, Passage, Question, gathered
 from adapters.quip.sampling import written
 from adapters.quip.selection import Selection, selected
-from adapters.quip.stages import Tuning, main_first, stage_trained, took
+from adapters.quip.stages import Tuning, stage_trained, took
 from adapters.quip.teacher import Finding, Labels, Pair, pair, predicted, relabelled
 from adapters.quip.tokens import passage_prompts, place, question_ids, spans_of
 from bench.encoder import digest
@@ -74,7 +74,7 @@ class Recipe:
         max_length: Longest passage in tokens, without special ones.
         max_question: Longest question.
         positions: Token positions computed at once; it changes no result.
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu", "cuda", "mps".
 
     Source:

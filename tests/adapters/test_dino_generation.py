@@ -1,6 +1,7 @@
 """DINO's texts: self-debiasing against the formulae, and texts written together against those written alone."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,14 @@ from hypothesis.extra.numpy import arrays
 from adapters._backbone import Backbone
 from adapters.dino.debiasing import Sampling, debiased, drawn
 from adapters.dino.generation import Wish, Writing, continued, framed, planned, written
+from adapters.dino.head import head_of
+from adapters.dino.prompting import log_probabilities
 from adapters.dino.specification import built_in, parsed, read
 from bench.errors import DataError, UsageError
 from tests.tiny import SENTENCES, tiny_folder
 
 torch = pytest.importorskip("torch")
+from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402 - only with torch
 
 NAMES = {"1": "Same.", "0.5": "Like.", "0": "Other."}
 COUNTERS = {"1": [], "0.5": ["1"], "0": ["1", "0.5"]}
@@ -33,6 +37,24 @@ def networks(tmp_path_factory):
     kinds = ("llama", "opt")
     folders = {kind: tiny_folder(kind, place / kind, head=True) for kind in kinds}
     return {kind: Backbone(str(folders[kind]), head="lm", dtype="float32", device="cpu").load() for kind in kinds}
+
+
+SCALED = {
+    "gemma2": {"head_dim": 8, "num_key_value_heads": 2, "final_logit_softcapping": 2.0, "intermediate_size": 64},
+    "granite": {"num_key_value_heads": 2, "logits_scaling": 4.0, "intermediate_size": 64},
+    "cohere": {"num_key_value_heads": 2, "logit_scale": 0.25, "intermediate_size": 64},
+    "hyperclovax": {"num_key_value_heads": 2, "logits_scaling": 4.0, "intermediate_size": 64},
+    "llama": {"num_key_value_heads": 2, "intermediate_size": 64},
+}
+
+
+def made_up(networks, kind):
+    """Return a network with a random model of another kind in it."""
+    network, sizes = networks["llama"], {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2}
+    config = AutoConfig.for_model(kind, vocab_size=len(network.tokenizer), pad_token_id=0, **sizes, **SCALED[kind])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return replace(network, model=AutoModelForCausalLM.from_config(config).eval().requires_grad_(False))
 
 
 def by_the_formulae(own, others, decay, floor):
@@ -72,10 +94,10 @@ def test_without_counter_labels_or_decay_nothing_changes():
     torch.testing.assert_close(debiased(own, [other], 0, 0.01), own, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["llama", "opt"])
+@pytest.mark.parametrize("kind", ["llama", "opt", "gemma2"])
 @pytest.mark.parametrize("wishes", [WISHES, WISHES[5:6], WISHES[2:4], WISHES[:1]], ids=["together", "alone", "two samples", "no counter"])
 def test_every_step_s_distribution_is_that_of_the_formulae_however_texts_are_batched(networks, kind, wishes):
-    network, sampling = networks[kind], Sampling()
+    network, sampling = networks[kind] if kind in networks else made_up(networks, kind), Sampling()
     history = [[] for _ in wishes]
     generator = torch.Generator().manual_seed(1)
     largest = 0.0
@@ -100,6 +122,30 @@ def test_every_step_s_distribution_is_that_of_the_formulae_however_texts_are_bat
     for wish, row, found in zip(wishes, history, logp.tolist(), strict=True):
         each = [alone(network, TASK.prompt(wish.label, wish.x1), row[:k])[i] for k, i in enumerate(row)]
         assert found == pytest.approx(np.log(each).sum(), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "granite", "cohere", "llama"])
+def test_logits_are_those_of_the_model_s_own_class(networks, kind):
+    network = made_up(networks, kind)
+    ids = torch.tensor([network.tokenizer(SENTENCES[0])["input_ids"]])
+    own = network.model(ids, use_cache=False).logits[0]
+    plain = network.model.get_output_embeddings()(network.model.base_model(ids, use_cache=False).last_hidden_state[0])
+    found = head_of(network)(network.model.base_model(ids, use_cache=False).last_hidden_state[0])
+    torch.testing.assert_close(found, own, atol=1e-5, rtol=1e-5)
+    assert ((plain - own).abs().max() > 0.1) == (kind != "llama")
+    words = [" cat", " dog"]
+    scores = log_probabilities(network, [SENTENCES[0]], " It is a", words, limit=128, budget=None)
+    ids = torch.tensor([network.tokenizer(SENTENCES[0] + " It is a")["input_ids"]])
+    expected = network.model(ids, use_cache=False).logits[0, -1].log_softmax(-1)
+    first = [network.tokenizer(word)["input_ids"][0] for word in words]
+    np.testing.assert_allclose(scores[0], expected[first], atol=1e-4)
+
+
+def test_a_model_that_changes_logits_in_a_way_not_known_and_one_that_is_no_decoder_are_refused(networks, tmp_path):
+    encoder = Backbone(str(tiny_folder("roberta", tmp_path / "m", head=True)), head="lm", dtype="float32", device="cpu").load()
+    for network, told in ((made_up(networks, "hyperclovax"), "own class"), (encoder, "RobertaForMaskedLM")):
+        with pytest.raises(UsageError, match=told):
+            written(network, TASK, WISHES[:1], Writing(new_tokens=2))
 
 
 def test_a_text_does_not_depend_on_what_it_is_written_with(networks):
@@ -144,6 +190,11 @@ def test_only_the_likeliest_tokens_that_both_limits_leave_are_drawn(scores, top_
     assert scores[0][token] >= scores[0][order[min(enough, len(order)) - 1]]
 
 
+def test_more_likeliest_tokens_than_there_are_leave_all():
+    scores, chance = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)), torch.linspace(0, 0.9, 5)
+    assert drawn(scores, chance, Sampling(top_k=10)).tolist() == drawn(scores, chance, Sampling(top_k=0)).tolist()
+
+
 def test_tokens_are_drawn_as_often_as_their_probability_says():
     scores = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log().expand(10_000, -1)
     chance = (torch.arange(10_000) + 0.5) / 10_000
@@ -158,6 +209,15 @@ def test_a_chat_puts_the_first_line_into_a_message_and_the_rest_into_the_answer(
     )
     assert framed('Task: Do it.\nA: "x"\nB: "', tokenizer, chat=True) == '[user]Do it.[assistant]A: "x"\nB: "'
     assert written(networks["llama"], TASK, WISHES[:3], Writing(chat=True, new_tokens=2)).positions > 0
+    shots = framed(read("sts-x2-shots").prompt("1", "So it is."), tokenizer, chat=True)
+    message, answer = shots.split("[assistant]")
+    assert answer == 'Sentence 1: "So it is."\nSentence 2: "'
+    assert message.startswith("[user]Write two sentences that mean the same thing.\nSentence 1:")
+    assert message.endswith("\n\nWrite two sentences that mean the same thing.")
+    assert message.count("Write") == 5
+    tokenizer.chat_template = None
+    with pytest.raises(UsageError, match="chat template"):
+        framed("Do it.", tokenizer, chat=True)
 
 
 @pytest.mark.parametrize("name", built_in())

@@ -1,11 +1,14 @@
 """DINO's recipe on tiny models: generated, killed, gone on with, cleaned, trained, encoded and exported."""
 
+import gzip
+import importlib
 import json
 import os
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from adapters.dino.specification import parsed
 from adapters.dino.train import Recipe, parted
 from bench.data import load
 from bench.errors import DataError, UsageError
+from bench.tasks.sts import STS
 from bench.testing import run_checks
 from tests.adapters.test_dino_generation import NAMES, SPEC, TASK
 from tests.tiny import SENTENCES, tiny_folder
@@ -105,6 +109,24 @@ def test_what_was_generated_goes_on_where_it_was_stopped(writer, tmp_path):
             generated(order(), backbone(writer), tmp_path / "cut", quiet)
 
 
+def test_the_generator_s_name_is_noted_and_decides_nothing(writer, tmp_path):
+    generated(order(), backbone(writer), tmp_path, quiet)
+    args = tmp_path / "tiny-args.json"
+    noted = json.loads(args.read_text())
+    assert noted.pop("generator") == backbone(writer).card().backbone
+    args.write_text(json.dumps(noted))  # as it was before names were noted
+    assert generated(order(), backbone(writer), tmp_path, quiet).counts["asked"] == 120
+
+
+def test_texts_that_nothing_tells_the_settings_of_are_not_written_over(writer, tmp_path):
+    made = generated(order(), backbone(writer), tmp_path, quiet)
+    texts = made.path.read_bytes()
+    (tmp_path / "tiny-args.json").unlink()
+    with pytest.raises(DataError, match=r"tiny-args\.json"):
+        generated(order(), backbone(writer), tmp_path, quiet)
+    assert made.path.read_bytes() == texts
+
+
 def test_rows_may_hold_any_character_but_the_end_of_a_line(writer, tmp_path):
     texts = ["One line\u2028and another.", "A next\x85line."]
     made = generated(order(x1=texts, samples=4), backbone(writer), tmp_path, quiet)
@@ -119,8 +141,12 @@ def test_without_debiasing_no_counter_label_is_computed(writer, tmp_path):
 
 
 def test_a_first_text_that_leaves_no_room_is_named_before_anything_is_computed(writer, tmp_path):
-    with pytest.raises(DataError, match="first text 'so so so"):
-        generated(order(x1=["Short.", "so " * 2_000]), backbone(writer), tmp_path, quiet)
+    told = []
+    for seed in range(4):  # whichever batch it is in
+        wanted = order(x1=["Short.", "so " * 2_000], batch=1, writing=Writing(new_tokens=16, seed=seed))
+        with pytest.raises(DataError, match="first text 'so so so"):
+            generated(wanted, backbone(writer), tmp_path / str(seed), lambda *_: told.append(_))
+    assert not told
 
 
 @pytest.mark.parametrize("labels", [("same", "other"), ("2", "1", "0"), ("1", "nan")])
@@ -129,6 +155,20 @@ def test_labels_that_are_no_shares_are_refused_before_anything_is_generated(sett
     (tmp_path / "odd.json").write_text(json.dumps(spec))
     with pytest.raises(UsageError, match="from 0 to 1"):
         Recipe(**settings | {"task": str(tmp_path / "odd.json")}).check()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"smoothing": 1.1}, {"least_shared": -0.1}, {"most_shared": 2.0}, {"decay": -1.0}, {"top_k": -1}, {"random_pairs": -1},
+        {"inputs": -1}, {"lr": 0.0}, {"shortest": 9, "longest": 8}, {"x1": "generated", "x1_task": "sts-x2"},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(changes):
+    Recipe().check()
+    with pytest.raises(UsageError):
+        Recipe(**changes).check()
 
 
 def test_a_file_of_more_first_texts_than_the_budget_needs_is_drawn_from(settings, tmp_path):
@@ -208,6 +248,48 @@ def test_the_loss_is_the_squared_error_of_the_cosine_however_a_batch_is_cut(writ
         assert sum(spent.trained for _, spent in found) == sum(row.length for row in rows)
 
 
+def test_the_loss_and_its_gradient_are_those_of_sentence_transformers(writer):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    pairs = [Pair(a, b, y) for a, b, y in zip(SENTENCES, SENTENCES[1:], [0.9, 0.5, 0.1, 0.0] * 2, strict=False)]
+    network = unfrozen(Backbone(str(writer), dtype="float32", device="cpu").load())
+    objective = Similarity(network, tokenised(network, pairs, 128), 60)
+    ours = torch.zeros(())
+    for part in objective.parts(range(len(pairs))):
+        loss, _ = objective.loss(part)
+        loss.backward()
+        ours += loss.detach()
+    transformer = Transformer(str(writer), max_seq_length=128, model_kwargs={"dtype": torch.float32})
+    model = SentenceTransformer(modules=[transformer, Pooling(network.dim, "mean")], device="cpu")
+    sides = [model.tokenize([pair[side] for pair in pairs]) for side in (0, 1)]
+    theirs = CosineSimilarityLoss(model)(sides, torch.tensor([pair.label for pair in pairs]))
+    theirs.backward()
+    torch.testing.assert_close(ours, theirs.detach(), **CLOSE)
+    gradients = {name: weight.grad for name, weight in transformer.auto_model.named_parameters()}
+    found = {name: weight.grad for name, weight in network.model.named_parameters()}
+    assert found.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found[name], gradient, **CLOSE)
+    assert max(float(gradient.abs().max()) for gradient in gradients.values()) > 1e-3
+
+
+def test_a_second_text_that_equals_the_own_one_is_no_negative(writer):
+    network = Backbone(str(writer), dtype="float32", device="cpu").load()
+    pairs = [Pair("a", "b", 0.9), Pair("d", "e", 0.9), Pair("c", "b", 0.0), Pair("c", "b", 0.9)]
+    rows = tokenised(network, pairs, 128)
+    a, b = (torch.nn.functional.normalize(pooled(network, [row[side] for row in rows]), dim=-1) for side in (0, 1))
+    labels = torch.tensor([pair.label for pair in pairs])
+    found = contrasted(a, b, labels, rows)
+    scores = (a @ b.T / 0.05).exp()
+    seen = {0: [0, 1], 1: [0, 1, 2, 3], 3: [1, 3]}
+    expected = -np.mean([float((scores[i, i] / scores[i, columns].sum()).log()) for i, columns in seen.items()])
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(contrasted(a, b, labels, rows)) == float(found)
+
+
 def test_the_contrastive_loss_ranks_the_own_second_text_among_others_and_hard_negatives(writer):
     network = Backbone(str(writer), dtype="float32", device="cpu").load()
     pairs = [Pair("a", "b", 0.9), Pair("a", "c", 0.9), Pair("d", "e", 0.9), Pair("a", "f", 0.1), Pair("a", "g", 0.5)]
@@ -234,7 +316,7 @@ def test_held_out_first_texts_are_not_trained_on():
     [("llama", {}), ("roberta", {"lora": False}), ("llama", {"attention": "bidirectional", "contrastive": 0.1})],
     ids=["lora", "all weights", "options"],
 )
-def test_the_whole_recipe_makes_an_encoder_that_keeps_the_contract(kind, changes, settings, tmp_path):
+def test_the_whole_recipe_makes_an_encoder_that_keeps_the_contract(kind, changes, settings, tmp_path, monkeypatch):
     recipe = Recipe(**settings | {"backbone": str(tiny_folder(kind, tmp_path / "base"))} | changes, lr=5e-3, device="cpu")
     out = recipe.train(tmp_path / "out", budget=6_000, seed=1, load=load, progress=quiet)
     card = json.loads((out / "card.json").read_text())
@@ -251,6 +333,15 @@ def test_the_whole_recipe_makes_an_encoder_that_keeps_the_contract(kind, changes
     assert encoder.card().training_tokens == card["trained_tokens"]
     assert encoder.backbone().attention == changes.get("attention", "native")
     assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
+    own = tmp_path / "data" / "own" / "sts" / "test.jsonl.gz"
+    own.parent.mkdir(parents=True)
+    judged = [{"sentence1": a, "sentence2": b, "score": i / 2} for i, (a, b) in enumerate(pairwise(X1))]
+    own.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in judged).encode()))
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    score = STS("own-sts", "own/sts").evaluate(encoder, seed=0)["cosine_spearman"]
+    assert len(score.examples) == len(judged)
+    assert np.isfinite(score.mean)
+    assert score.mean != 0  # 0 stands for constant vectors
     if kind == "llama":
         assert encoder.runs().touch([X1[0], "an unseen text with more than eight words in it"]).tolist() == [True, False]
 
@@ -289,3 +380,27 @@ def test_reviews_are_written_for_both_labels_where_the_task_looks_for_them(write
     monkeypatch.setenv("BENCH_DATA", str(tmp_path))
     rows = load("dino/imdb-generated", "train")
     assert list(zip(rows["text"], rows["label"], strict=True)) == [tuple(review) for review in found]
+
+
+def test_a_review_that_was_written_for_both_labels_is_dropped(tmp_path, monkeypatch):
+    texts = [("Fine.", "1"), ("Fine.", "0"), ("Dull.", "0"), ("Great.", "1"), ("Great.", "1")]
+
+    class Made:
+        def rows(self):
+            return iter([{"text_a": "A film", "text_b": text, "label": label} for text, label in texts])
+
+    monkeypatch.setattr("adapters.dino.reviews.generated", lambda *_: Made())
+    monkeypatch.setattr("adapters.dino.reviews.generator_of", lambda _: "m")
+    assert reviews(tmp_path, None, films=2, samples=1, new_tokens=4, seed=1, report=quiet) == [("Dull.", 0), ("Great.", 1)]
+
+
+@pytest.mark.parametrize("module", ["reviews", "export"])
+def test_our_errors_are_one_line_and_code_2(module, tmp_path, monkeypatch, capsys):
+    words = {"reviews": [str(tmp_path), "--generator", str(tmp_path / "none")], "export": [str(tmp_path), str(tmp_path / "out")]}
+    monkeypatch.setattr(sys, "argv", [module, *words[module]])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"adapters.dino.{module}").main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1

@@ -266,10 +266,25 @@ def test_no_memory_at_all_is_the_mean_of_the_text_s_own_states(untrained, base):
     bare = replace(untrained, k=0, normalise=False)
     expected = [raw_states(base, text, torch.zeros(0, 32)).mean(0).numpy() for text in TEXTS]
     np.testing.assert_allclose(bare.encode(TEXTS), expected, **CLOSE)
-    with pytest.raises(UsageError):
-        bare.encode_memory(TEXTS)
+    assert bare.encode_memory(TEXTS).shape == (len(TEXTS), 0, 32)
     with pytest.raises(UsageError):
         replace(untrained, k=-1).encode(TEXTS)
+
+
+def test_an_attention_that_does_not_exist_is_refused(untrained, base, tmp_path):
+    with pytest.raises(UsageError, match="bidirectional"):
+        replace(untrained, attention="bidirectonal").encode(TEXTS)
+    place = checkpoint(tmp_path / "c", base, said={"attention": "bidirectonal"})
+    with pytest.raises(CheckpointError, match="bidirectonal"):
+        LLM2Comp(str(place), dtype="float32", device="cpu").encode(TEXTS)
+
+
+def test_a_length_that_leaves_no_text_beside_the_memory_is_refused(untrained):
+    with pytest.raises(UsageError, match="max_length"):
+        replace(untrained, max_length=K).encode(TEXTS)
+    with pytest.raises(UsageError, match="max_length"):
+        replace(untrained, k=128).encode(TEXTS)  # as many as the network has positions
+    assert np.isfinite(replace(untrained, max_length=K + 1).encode(TEXTS)).all()
 
 
 def test_memory_states_are_one_by_one_and_their_mean_is_the_embedding(untrained, base):

@@ -22,11 +22,11 @@ from adapters.llm2comp.mntp import Masking, mask_id
 from adapters.llm2comp.stages import restore
 from adapters.llm2comp.texts import Passage, Plain, around, gathered, passages, sentences
 from adapters.llm2comp.train import Recipe
-from adapters.llm2comp.trainee import attention_dropout, lora, prepared
+from adapters.llm2comp.trainee import drop_attention_only, lora, prepared
 from bench.data import load
 from bench.errors import DataError, Unavailable, UsageError
 from bench.testing import run_checks
-from tests.tiny import SENTENCES, tiny_folder
+from tests.tiny import LLAMA_LIKE, SENTENCES, tiny_folder
 
 torch = pytest.importorskip("torch")
 
@@ -279,7 +279,7 @@ def test_contrast_is_the_cross_entropy_over_second_and_third_texts(views):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_batch_computed_in_portions_gives_the_gradient_of_the_whole(base, trainee, dropout):
-    attention_dropout(trainee.network, dropout)
+    drop_attention_only(trainee.network, dropout)
     trainee.network.model.train()
     made = Contrast(trainee, twice(SENTENCES[:5], base.tokenizer, 40), 0.05, 60)
     weights = list(trainee.weights().values())
@@ -304,11 +304,11 @@ def test_a_batch_computed_in_portions_gives_the_gradient_of_the_whole(base, trai
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 def test_dropout_makes_two_views_of_a_text_differ_and_none_makes_them_equal(kind, tmp_path):
-    network = Backbone(str(tiny_folder(kind, tmp_path / kind, head=True, dropout=0.0)), head="lm", dtype="float32", device="cpu").load()
+    network = Backbone(str(tiny_folder(kind, tmp_path / kind, head=True)), head="lm", dtype="float32", device="cpu").load()
     made = prepared(network, K, "native", rank=2, seed=5)
     (ids, again), *_ = twice(SENTENCES[:1], network.tokenizer, 40)
     for dropout in (0.0, 0.2):
-        attention_dropout(made.network, dropout)
+        drop_attention_only(made.network, dropout)
         made.network.model.train()
         with torch.no_grad(), seeded(1, "cpu"):
             one, other = made.embeddings([ids, again])
@@ -318,9 +318,7 @@ def test_dropout_makes_two_views_of_a_text_differ_and_none_makes_them_equal(kind
 def test_what_is_saved_and_merged_gives_the_vectors_of_what_was_trained(folder, base, trainee, tmp_path):
     place = tmp_path / "out"
     plan = Recipe(str(folder), k=K, attention="bidirectional", rank=2)
-    stages = plan_of(plan, base, place)
-    stages._describe(place, trainee, [place])
-    lora(2).save(trainee.network, place, str(folder))
+    written(trainee, plan_of(plan, base, place), place, str(folder))
     kept = prepared(base, K, "bidirectional", rank=2, seed=0)
     restore(kept, place, low_rank=True)
     encoder = LLM2Comp(str(place), dtype="float32", device="cpu", normalise=False)
@@ -333,12 +331,31 @@ def test_what_is_saved_and_merged_gives_the_vectors_of_what_was_trained(folder, 
     assert json.loads((place / CONFIG).read_text())["memory_ids"] == list(range(len(base.tokenizer), len(base.tokenizer) + K))
 
 
-def plan_of(recipe, base, out):
+def written(made, stages, place, source):
+    lora(2).save(made.network, place, source)
+    stages._describe(place, made, [place])
+
+
+def plan_of(recipe, base, out, *, new_lora=False):
     from adapters._training.loop import Training
     from adapters.llm2comp.stages import Stages
 
     training = Training("llm2comp", {"backbone": recipe.backbone}, 1, 0)
-    return Stages(out, training, [], base, recipe.k, recipe.attention, recipe.rank, new_lora=False, keep=False, progress=print)
+    return Stages(out, training, [], base, recipe.k, recipe.attention, recipe.rank, new_lora, keep=False, progress=print)
+
+
+def test_a_stage_with_new_low_rank_weights_begins_with_the_vectors_of_the_one_before(folder, base, trainee, tmp_path):
+    stages = plan_of(Recipe(str(folder), k=K, attention="bidirectional", rank=2), base, tmp_path, new_lora=True)
+    written(trainee, stages, tmp_path / "first", str(folder))
+    before = prepared(base, K, "bidirectional", rank=2, seed=0)
+    restore(before, tmp_path / "first", low_rank=True)
+    begun = stages._started([tmp_path / "first"], seed=0)
+    ids = [ids for ids, _ in twice(SENTENCES, base.tokenizer, 120)]
+    with torch.no_grad():
+        expected = before.embeddings(ids)
+        torch.testing.assert_close(begun.embeddings(ids), expected, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(prepared(base, K, "bidirectional", rank=2, seed=0).embeddings(ids), expected, atol=1e-3)
+    assert all(float(weight.detach().abs().max()) == 0 for name, weight in begun.weights().items() if "lora_B" in name)
 
 
 def test_wikitext_is_written_as_people_write_and_unknown_words_are_left_out(tmp_path):
@@ -394,6 +411,14 @@ def test_triples_put_the_instruction_before_the_query_only(base, tmp_path):
     assert [base.tokenizer.decode(ids) for ids in tokenised([triple], base.tokenizer, 60)[0]] == ["Find the answer:who?\n", "she", "rain"]
 
 
+def test_a_triple_without_one_of_its_texts_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "t.jsonl"
+    rows = [{"query": "who?", "positive": "she", "negative": negative} for negative in ("rain", None)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"t\.jsonl line 2"):
+        triples_of([str(path)], load)
+
+
 class KilledError(Exception):
     """Stands for a signal."""
 
@@ -418,7 +443,7 @@ def answers(tmp_path_factory):
 @pytest.fixture(scope="module")
 def staged(folder, corpus, answers, tmp_path_factory):
     """Return recipes of four stages and what they give when nothing comes between, with new low-rank weights or without."""
-    shares = {"healing": 0.2, "contrastive": 0.2, "supervised": 0.2, "triples": str(answers)}
+    shares = {"healing": 0.2, "contrastive": 0.2, "supervised": 0.2, "triples": str(answers), "document": 100}
     recipes = {new: tiny_recipe(folder, corpus, new_lora=new, **shares) for new in (False, True)}
     return {new: (recipe, trained(recipe, tmp_path_factory.mktemp("staged") / "out", quiet)) for new, recipe in recipes.items()}
 
@@ -449,6 +474,45 @@ def test_a_training_killed_at_any_stage_goes_on_to_the_same_weights(staged, tmp_
     assert names == sorted(path.relative_to(broken) for path in broken.rglob("*") if path.is_file())
     for name in (name for name in names if name.name != "card.json"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
+
+
+def test_a_state_that_a_kill_left_behind_goes_and_kept_stages_stay(folder, corpus, tmp_path):
+    recipe, out = tiny_recipe(folder, corpus), tmp_path / "out"
+
+    def killing(what, *_):
+        if what == "llm2comp contrastive: training":
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        recipe.train(out, budget=1000, seed=1, load=load, progress=killing)
+    (out / "compression.pt").write_bytes(b"what a kill between the stage's card and its removal leaves")
+    replace(recipe, keep=True).train(out, budget=1000, seed=1, load=load, progress=quiet)
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"compression", "contrastive"}
+    assert not list(out.glob("*.pt"))
+    recipe.train(out, budget=1000, seed=1, load=load, progress=quiet)
+    assert (out / "contrastive").is_dir()  # what was asked to be kept stays
+
+
+@pytest.mark.parametrize(
+    ("objective", "named", "expected"),
+    [("kl", "auto", "native"), ("mntp", "auto", "bidirectional"), ("mntp", "native", "native"), ("kl", "bidirectional", "bidirectional")],
+)
+def test_attention_is_that_of_the_objective_unless_named(folder, corpus, tmp_path, objective, named, expected):
+    recipe = tiny_recipe(folder, corpus, objective=objective, attention=named, contrastive=0.0)
+    out = recipe.train(tmp_path / "out", budget=300, seed=1, load=load, progress=quiet)
+    assert json.loads((out / CONFIG).read_text())["attention"] == expected
+    replace(recipe, attention=expected).train(out, budget=300, seed=1, load=load, progress=quiet)  # the same training
+
+
+@pytest.mark.parametrize("kind", LLAMA_LIKE)
+def test_other_decoders_see_both_ways_and_are_trained(kind, corpus, tmp_path):
+    source = tiny_folder(kind, tmp_path / "base", head=True)
+    out = tiny_recipe(source, corpus, lr=5e-3).train(tmp_path / "out", budget=1500, seed=1, load=load, progress=quiet)
+    first, second = ("The cat sat on the mat and watched", "The cat sat on the mat and rain")
+    for encoder, moved in ((LLM2Comp(str(out), device="cpu"), True), (LLM2Comp(str(source), attention="native", device="cpu"), False)):
+        one, other = replace(encoder, dtype="float32").encode_tokens([first, second])
+        assert (np.abs(one.states[:6] - other.states[:6]).max(1) > 1e-4).all() == moved
+    assert all(stage["steps"] > 1 and np.isfinite(stage["loss"]).all() for stage in json.loads((out / "card.json").read_text())["stages"])
 
 
 @pytest.mark.parametrize("objective", ["kl", "nll", "rc", "mntp"])
@@ -501,11 +565,22 @@ def test_a_finished_training_is_not_repeated_and_another_one_is_refused(folder, 
 
 @pytest.mark.parametrize(
     "setting",
-    [{"objective": "no"}, {"attention": "no"}, {"contrastive": 1.0}, {"healing": -0.1}, {"k": 0}, {"length": 19}, {"supervised": 0.1}],
-)
+    [
+        {"objective": "no"}, {"attention": "no"}, {"contrastive": 1.0}, {"healing": -0.1}, {"k": 0}, {"length": 19}, {"supervised": 0.1},
+        {"healing": 0.1, "attention": "auto"}, {"temperature": 0.0}, {"dropout": 1.0}, {"dropout": -0.1}, {"lr": 0.0},
+        {"contrastive_lr": float("nan")},
+    ],
+)  # fmt: skip
 def test_settings_that_are_off_are_refused(folder, corpus, tmp_path, setting):
     with pytest.raises(UsageError):
         tiny_recipe(folder, corpus, **setting).train(tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet)
+
+
+@pytest.mark.parametrize("setting", [{"length": 126}, {"sentence": 126}, {"k": 100}, {"document": 126, "supervised": 0.1}])
+def test_lengths_beyond_the_backbone_s_positions_are_refused(folder, corpus, answers, tmp_path, setting):
+    recipe = tiny_recipe(folder, corpus, triples=str(answers) if "supervised" in setting else "", **setting)
+    with pytest.raises(UsageError, match="128 positions"):
+        recipe.train(tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet)
 
 
 def test_texts_too_short_to_be_split_are_an_error_that_says_so(folder, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from adapters._backbone import Backbone, resolve
 from adapters._training.budget import Spent, batches, portions
 from adapters._training.card import command_of
 from adapters._training.loop import Fitted, Optimisation, Selection, Training, fit
-from adapters._training.weights import Lora, save_whole, trained, unfrozen
+from adapters._training.weights import Lora, anywhere, save_whole, trained, unfrozen
 from bench.errors import EncodingError, UsageError
 from tests.tiny import KINDS, tiny_folder
 
@@ -77,6 +78,16 @@ def test_saved_low_rank_weights_give_the_vectors_they_were_trained_to_give(kind,
         torch.testing.assert_close(again.hidden_states(ids, mask), network.hidden_states(ids, mask), atol=1e-5, rtol=1e-5)
 
 
+def test_saved_low_rank_weights_find_a_folder_that_was_named_from_another_directory(tmp_path, monkeypatch):
+    tiny_folder("llama", tmp_path / "base", head=True)
+    monkeypatch.chdir(tmp_path)
+    Lora().save(Lora().attached(Backbone("base", dtype="float32", device="cpu").load(), seed=0), tmp_path / "made", "base")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Backbone(str(tmp_path / "made")).base() == Backbone(str(tmp_path / "base"))
+    assert anywhere("owner/model@main") == "owner/model@main"
+
+
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks transformers in its old words
 def test_peft_loads_saved_low_rank_weights(tmp_path):
     from peft import PeftModel
@@ -106,6 +117,24 @@ def test_whole_weights_are_saved_as_an_ordinary_folder(tmp_path):
     network.model.eval()
     torch.testing.assert_close(again.hidden_states(ids, mask), network.hidden_states(ids, mask), **CLOSE)
     assert not torch.allclose(again.hidden_states(ids, mask), base.hidden_states(ids, mask), atol=1e-3)
+
+
+def test_a_copy_to_train_of_a_float16_network_computes_in_float32(tmp_path):
+    base = Backbone(str(tiny_folder("llama", tmp_path / "base")), dtype="float16", device="cpu").load()
+    network = unfrozen(base)
+    assert (base.dtype, network.dtype) == ("float16", "float32")
+    assert {weight.dtype for weight in trained(network).values()} == {torch.float32}
+    assert unfrozen(replace(base, dtype="bfloat16")).dtype == "bfloat16"
+
+
+def test_training_in_float16_is_refused(tmp_path):
+    network = Backbone(str(tiny_folder("llama", tmp_path / "base")), dtype="float16", device="cpu").load()
+    weight = torch.tensor([0.0], requires_grad=True)
+    with pytest.raises(UsageError, match="bfloat16 or float32"):
+        fit(
+            {"weight": weight}, [[1]], Slope(weight), Optimisation(0.1), network=network, state=tmp_path / "state.pt",
+            training=Training("slope", {}, 1, 0), progress=lambda *_: None,
+        )  # fmt: skip
 
 
 class Slope:
