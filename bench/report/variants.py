@@ -1,8 +1,9 @@
 """Variants of one recipe: encoders trained by one method at one budget, and what each setting that was changed adds or takes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from bench.report.comparisons import difference_entries
 from bench.report.pairs import METHOD, Pairs, corrected, judged
 from bench.report.table import Table, word
 
+Settings = Mapping[str, Any]
+"""What a training was: its recipe's settings, its seed, and the last of its stages where the card names one."""
+
 
 @dataclass(frozen=True)
 class Variants:
@@ -20,40 +24,76 @@ class Variants:
     Attributes:
         method: Of all of them.
         budget: Token positions, of all of them.
-        changes: For each encoder's label how its settings differ from the first one's, such as "decay 0"; "" for the first, which is
-            the one nearest to all others.
+        settings: Of each by its label. The first is the one nearest to all others, from which changes are told.
     """
 
     method: str
     budget: int
-    changes: Mapping[str, str]
+    settings: Mapping[str, Settings]
 
     @property
     def labels(self) -> list[str]:
         """The encoders, the first one first."""
-        return list(self.changes)
+        return list(self.settings)
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """For each label how its settings differ from the first one's, such as "decay 0, stage compression"; "" for the first."""
+        first, *rest = self.labels
+        words = {label: ", ".join(f"{name} {self.settings[label].get(name)}" for name in self._changed(label)) for label in rest}
+        return {first: "", **{label: told or "the same settings" for label, told in words.items()}}
+
+    @property
+    def sweeps(self) -> dict[str, dict[float, str]]:
+        """For each numeric setting with three values or more the label of each value, in order, where nothing else was changed.
+
+        A seed is a number, but more of it means nothing. Of several encoders with one value the first counts.
+        """
+        first, *rest = self.labels
+        found: dict[str, dict[float, str]] = {}
+        for label in rest:
+            name, *more = self._changed(label) or ["seed"]
+            here, there = self.settings[first].get(name), self.settings[label].get(name)
+            if name != "seed" and not more and _is_number(here) and _is_number(there):
+                found.setdefault(name, {here: first}).setdefault(there, label)
+        return {name: dict(sorted(labels.items())) for name, labels in found.items() if len(labels) > 2}
+
+    def _changed(self, label: str) -> list[str]:
+        """Return the settings that differ from the first one's; a stage that only one of the two cards names is not known to."""
+        first, own = self.settings[self.labels[0]], self.settings[label]
+        return [name for name in _differing(first, own) if name != "stage" or (first[name] and own[name])]
 
 
 def variants(cells: Cells) -> list[Variants]:
-    """Return the groups of at least two encoders that one method trained at one budget with other settings."""
-    groups: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    """Return the groups of at least two encoders that one method trained at one budget."""
+    groups: dict[tuple[str, int], dict[str, Settings]] = {}
     for label in cells.encoders:
         training = cells.training(label)
         if training.get("method") and training.get("budget") and isinstance(training.get("recipe"), Mapping):
-            settings = {**training["recipe"], "seed": training.get("seed")}
+            settings = {**training["recipe"], "seed": training.get("seed"), "stage": _last_stage(training)}
             groups.setdefault((str(training["method"]), int(training["budget"])), {})[label] = settings
-    return [Variants(method, budget, _changes(settings)) for (method, budget), settings in sorted(groups.items()) if len(settings) > 1]
+    return [Variants(method, budget, _ordered(found)) for (method, budget), found in sorted(groups.items()) if len(found) > 1]
 
 
-def _changes(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    def differing(one: str, other: str) -> list[str]:
-        a, b = settings[one], settings[other]
-        return [name for name in (*b, *(a.keys() - b.keys())) if a.get(name) != b.get(name)]
+def _last_stage(training: Mapping[str, Any]) -> str | None:
+    """Return the name of the last stage that a card names; checkpoints of one training's stages differ in nothing else."""
+    stages = training.get("stages")
+    named = [stage.get("stage") for stage in stages if isinstance(stage, Mapping)] if isinstance(stages, list | tuple) else []
+    return next((str(name) for name in reversed(named) if name), None)
 
-    first = min(settings, key=lambda label: (sum(len(differing(label, other)) for other in settings), label))
-    rest = sorted(label for label in settings if label != first)
-    told = {label: ", ".join(f"{name} {settings[label].get(name)}" for name in differing(first, label)) for label in rest}
-    return {first: "", **{label: words or "the same settings" for label, words in told.items()}}
+
+def _ordered(settings: Mapping[str, Settings]) -> dict[str, Settings]:
+    """Return the settings by label, the one nearest to all others first."""
+    first = min(settings, key=lambda label: (sum(len(_differing(settings[label], other)) for other in settings.values()), label))
+    return {label: settings[label] for label in (first, *sorted(settings.keys() - {first}))}
+
+
+def _differing(one: Settings, other: Settings) -> list[str]:
+    return [name for name in dict.fromkeys((*other, *one)) if one.get(name) != other.get(name)]
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def tables(pairs: Pairs) -> list[Table]:

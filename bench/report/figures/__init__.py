@@ -6,7 +6,7 @@ from bench.report.figures.instruction import instruction, robustness
 from bench.report.figures.ranks import critical_difference
 from bench.report.figures.scores import families, heatmap
 from bench.report.figures.tradeoff import throughput, training_tokens
-from bench.report.figures.variants import ablations
+from bench.report.figures.variants import ablations, sweeps
 from bench.report.pairs import Pairs
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "loss",
     "robustness",
     "spectrum",
+    "sweeps",
     "throughput",
     "training_tokens",
 ]
@@ -45,4 +46,4 @@ _DRAW = (
 
 def drawn(pairs: Pairs) -> tuple[Drawing, ...]:
     """Return every figure of the report; one without its data says so and has none."""
-    return tuple(draw(pairs) for draw in _DRAW)
+    return (*(draw(pairs) for draw in _DRAW), *sweeps(pairs))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.report.cells import Cells, Column, named
-from bench.report.figures.drawing import COLORS, MARKERS, RULE, SURFACE, Drawing, blank, number, shortened, styled, told
+from bench.report.figures.drawing import COLORS, MARKERS, SURFACE, Drawing, number, shortened, side_by_side, styled, told
 from bench.report.pairs import Pairs
 from bench.task import PICKING
 
@@ -30,7 +30,7 @@ def layers(pairs: Pairs) -> Drawing:
     read = [column for by in tasks.values() for column in by.values()]
     encoders = [label for label in pairs.cells.encoders if any((label, c) in pairs.cells.results for c in [*read, *picking])]
     titles = [task.task + (f" (limit {task.limit})" if task.limit else "") for task in tasks]
-    figure, axes = _side_by_side([*titles, *(f"{column.task}: other pairs" for column in picking)])
+    figure, axes = side_by_side([*titles, *(f"{column.task}: other pairs" for column in picking)])
     for panel, (column, curves) in zip(axes[len(tasks) :], picking.items(), strict=True):
         for i, label in enumerate(encoders[:_MOST]):
             points = curves.get(label, {})
@@ -101,7 +101,7 @@ def spectrum(pairs: Pairs) -> Drawing:
         return Drawing(name, title, why="no diagnostics were run (stsb-spectrum)")
     shown = list(found)[:_MOST]
     memories = {label: found[label]["memory_correlation"] for label in shown if "memory_correlation" in found[label]}
-    figure, axes = _side_by_side(["variance in the first directions", *(["correlation of a text's memory vectors"] if memories else [])])
+    figure, axes = side_by_side(["variance in the first directions", *(["correlation of a text's memory vectors"] if memories else [])])
     for i, label in enumerate(shown):
         points = sorted((int(score.removeprefix("share_")), value) for score, value in found[label].items() if score.startswith("share_"))
         axes[0].plot(*zip(*points, strict=True), linewidth=1.2, **_line(i))
@@ -140,7 +140,7 @@ def learning(pairs: Pairs) -> Drawing:
     if not curves:
         return Drawing(name, title, why="no method was trained with more than one budget on one backbone")
     bounds = dict(zip(cells.encoders, pairs.bounds(pairs.overall), strict=True))
-    figure, (axes,) = _side_by_side([""])
+    figure, (axes,) = side_by_side([""])
     for i, found in enumerate(list(curves.values())[:_MOST]):
         points = sorted((cells.tokens(label) or 0, label) for label in found)
         axes.plot([x for x, _ in points], [100 * means[label] for _, label in points], linewidth=1.2, **_line(i))
@@ -167,7 +167,7 @@ def loss(pairs: Pairs) -> Drawing:
             curves.setdefault(f"{method}: {stage}" if stage else method, []).append((label, points))
     if not curves:
         return Drawing(name, title, why="no encoder's card holds the losses of its training")
-    figure, axes = _side_by_side(list(curves))
+    figure, axes = side_by_side(list(curves))
     for panel, found in zip(axes, curves.values(), strict=True):
         for i, (label, points) in enumerate(found[:_MOST]):
             (line,) = panel.plot(*zip(*points, strict=True), linewidth=1.2, label=shortened(label), **_line(i))
@@ -185,21 +185,6 @@ def _losses(card: Mapping[str, Any]) -> "list[tuple[str, Sequence[Sequence[float
     found = [(str(stage.get("stage")), points) for stage in stages if len(points := stage.get("loss") or ()) > 1]
     own = card.get("loss") or ()
     return found or ([("", own)] if len(own) > 1 else [])
-
-
-def _side_by_side(titles: Sequence[str]) -> "tuple[Figure, list[Axes]]":
-    """Return a figure with one panel a title, three in a row."""
-    across = min(len(titles), 3)
-    down = -(-len(titles) // across)
-    figure = blank(5.6 if across == 1 else 0.4 + 3.3 * across, 3.2 if across == 1 else 0.3 + 2.6 * down)
-    grid = figure.subplots(down, across, squeeze=False)
-    for panel, title in zip(grid.flat, titles, strict=False):
-        panel.set_title(shortened(title), loc="left")
-        panel.grid(color=RULE, linewidth=0.6)
-        panel.set_axisbelow(True)
-    for panel in grid.flat[len(titles) :]:
-        panel.set_visible(False)
-    return figure, list(grid.flat[: len(titles)])
 
 
 def _line(i: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Asked = ParamSpec("Asked")
@@ -169,4 +170,19 @@ def panels(titles: Sequence[str], names: Sequence[str], *, row: float = 0.22) ->
     for panel in grid.flat[len(titles) :]:
         panel.set_visible(False)
     grid[0, 0].set(ylim=(len(short) - 0.4, -0.6))
+    return figure, list(grid.flat[: len(titles)])
+
+
+def side_by_side(titles: Sequence[str]) -> "tuple[Figure, list[Axes]]":
+    """Return a figure with one panel a title, three in a row."""
+    across = min(len(titles), 3)
+    down = -(-len(titles) // across)
+    figure = blank(5.6 if across == 1 else 0.4 + 3.3 * across, 3.2 if across == 1 else 0.3 + 2.6 * down)
+    grid = figure.subplots(down, across, squeeze=False)
+    for panel, title in zip(grid.flat, titles, strict=False):
+        panel.set_title(shortened(title), loc="left")
+        panel.grid(color=RULE, linewidth=0.6)
+        panel.set_axisbelow(True)
+    for panel in grid.flat[len(titles) :]:
+        panel.set_visible(False)
     return figure, list(grid.flat[: len(titles)])

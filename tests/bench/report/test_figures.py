@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench import stats
 from bench.errors import UsageError
 from bench.report import figures
 from bench.report.cells import Cells
@@ -75,8 +76,8 @@ def drawn(usual):
 
 
 def test_every_figure_is_drawn_where_its_data_is_there(drawn):
-    assert [name for name, drawing in drawn.items() if drawing.figure is None] == []
-    assert all(drawing.png.startswith(b"\x89PNG") and drawing.title and drawing.about for drawing in drawn.values())
+    assert [name for name, drawing in drawn.items() if drawing.figure is None] == ["sweep"]  # it takes three variants
+    assert all(d.png.startswith(b"\x89PNG") and d.title and d.about for d in drawn.values() if d.figure is not None)
 
 
 def test_a_figure_without_its_data_is_not_drawn_and_says_why():
@@ -91,6 +92,7 @@ def test_a_figure_without_its_data_is_not_drawn_and_says_why():
         "learning",
         "loss",
         "spectrum",
+        "sweep",
         "variants",
     }
     assert all(found[name].why and "\n" not in found[name].why for name in absent)
@@ -105,12 +107,12 @@ def test_results_of_which_none_says_how_good_an_encoder_is_draw_no_figure():
 def test_the_same_results_give_the_same_bytes_whatever_the_user_has_set(usual, drawn):
     with mpl.rc_context({"font.size": 30, "svg.fonttype": "none", "axes.facecolor": "red"}):
         again = {drawing.name: drawing for drawing in figures.drawn(usual)}
-        assert all(again[name].svg == drawing.svg for name, drawing in drawn.items())
+        assert all(again[name].svg == drawing.svg for name, drawing in drawn.items() if drawing.figure is not None)
         assert again["families"].png == drawn["families"].png
 
 
 def test_letters_are_shapes_and_nothing_tells_a_date_or_a_version(drawn):
-    for drawing in drawn.values():
+    for drawing in (d for d in drawn.values() if d.figure is not None):
         assert b"<text" not in drawing.svg
         assert not re.search(rb"\d{4}-\d\d-\d\dT|Matplotlib v", drawing.svg)
 
@@ -141,6 +143,80 @@ def test_a_changed_setting_is_shown_as_a_difference_from_what_it_was_changed_in(
     assert "m: rate 1" in texts(drawn["variants"])  # "fair" comes first by name
     assert [round(float(line.get_xdata()[0]), 1) for line in panel.lines if line.get_marker() == "o"] == [20.0]
     assert any(tip.startswith("m: rate 1, sts: 20.00, 95 % interval") for tip in tips(drawn["variants"]))
+
+
+def swept(label, task, right_, *, budget=1000, seed=1, stage="last", family="sts", **settings):
+    recipe = {"k": 4, "rate": 0.5, "flag": False, "words": "few", **settings}
+    training = {"method": "m", "budget": budget, "seed": seed, "recipe": recipe, "stages": [{"stage": stage}]}
+    return result(label, task, examples=right(right_), family=family, card={"training": training})
+
+
+def test_scores_go_over_the_values_of_a_setting_in_their_order():
+    pairs = pairs_of(
+        *(swept(label, "t", n, k=k) for label, n, k in (("c", 300, 4), ("b", 340, 16), ("d", 200, 1), ("e", 100, 4.0))),
+        swept("f", "t", 10, k=2, rate=1),
+        swept("g", "t", 10, k=8, stage="first"),
+        swept("h", "t", 10, rate=1),
+    )  # "c" is the nearest to all: "e" has its settings, "f" and "g" change two, and of the rate there are only two values
+    (drawing,) = figures.sweeps(pairs)
+    (panel,) = drawing.figure.axes
+    assert drawing.name == "sweep-k"
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "4", "16"]
+    curve = next(line for line in panel.lines if len(line.get_xdata()) == 3)
+    assert np.allclose(curve.get_xydata(), [(0, 50), (1, 75), (2, 85)])
+    gap = stats.differences(pairs.by_column[pairs.cells.columns[0]], np.array([pairs.number["d"]]), np.array([pairs.number["c"]]))
+    whiskers = {int(line.get_xdata()[0]): line.get_ydata() for line in panel.lines if list(np.diff(line.get_xdata())) == [0]}
+    assert set(whiskers) == {0, 2}  # none at the one they are compared with
+    assert np.allclose(whiskers[0], [75 + 100 * gap.low[0], 75 + 100 * gap.high[0]])
+    assert "c, t: 75.00" in tips(drawing)
+    assert any(tip.startswith("d, t: 50.00, minus c -25.00, 95 % interval") for tip in tips(drawing))
+
+
+def test_of_more_than_six_tasks_the_means_of_families_go_over_a_setting():
+    made = [swept(f"k{k}", f"t{t}", 100 + 10 * k + 4 * t, k=k, family="ner" if t > 4 else "sts") for k in (1, 2, 4) for t in range(7)]
+    others = [result(f"other{i}", "u", 0.5) for i in range(4)]  # so that no task of the variants is common to most encoders
+    (six,) = figures.sweeps(pairs_of(*(one for one in made if one.spec.task != "t6")))
+    (seven,) = figures.sweeps(pairs_of(*made, *others))
+    assert len(six.figure.axes) == 6
+    panels = {axes.get_title(loc="left"): axes for axes in seven.figure.axes if axes.get_visible()}
+    assert set(panels) == {"ner (2 tasks)", "sts (5 tasks)"}
+    curve = next(line for line in panels["ner (2 tasks)"].lines if len(line.get_xdata()) == 3)
+    assert np.allclose(curve.get_ydata(), [33, 35.5, 40.5])
+
+
+def test_a_setting_that_is_no_number_has_no_curve():
+    def none(**values):
+        (drawing,) = figures.sweeps(pairs_of(*(swept(f"e{i}", "t", 100 + i, **each) for i, each in enumerate(_cross(values)))))
+        return drawing.figure is None and drawing.why
+
+    assert none(seed=[1, 2, 3])
+    assert none(words=["few", "some", "many"])
+    assert none(flag=[False, True, None])
+    assert none(k=[4, float("inf"), float("nan")])
+    assert none(k=[4, 8])
+    assert not none(k=[4, 8, 0])
+
+
+def _cross(values):
+    return [{name: value} for name, each in values.items() for value in each]
+
+
+def test_figures_of_one_setting_are_numbered_and_their_names_are_those_of_files():
+    odd = "../New <b>Rate</b> $5"
+    drawings = figures.sweeps(
+        pairs_of(*(swept(f"e{k} {budget}", "t", 100 + k, budget=budget, **{odd: k}) for k in range(12) for budget in (1000, 2000)))
+    )
+    assert [drawing.name for drawing in drawings] == ["sweep-new-b-rate-b-5-1", "sweep-new-b-rate-b-5-2"]
+    for drawing in drawings:
+        ET.fromstring(drawing.svg)  # noqa: S314 - our own file
+        assert len(drawing.figure.axes[0].get_xticks()) <= 7
+
+
+def test_scores_whose_chance_is_not_known_go_over_a_setting_without_whiskers():
+    made = [replace(swept(f"k{k}", "t", 1, k=k), scores=result("a", "t", k / 10).scores) for k in (1, 2, 4)]
+    (drawing,) = figures.sweeps(pairs_of(*made))
+    assert not [line for line in drawing.figure.axes[0].lines if list(np.diff(line.get_xdata())) == [0]]
+    assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["k1"]
 
 
 def test_a_family_without_all_its_tasks_says_how_many_there_are():

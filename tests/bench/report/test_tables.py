@@ -213,9 +213,10 @@ def test_without_two_encoders_of_one_budget_there_is_no_such_table(usual):
     assert not {"equal-budget", "other-checkpoints"} & {t.name for t in tables.tables(read(usual))}
 
 
-def variant(name, seed, **settings):
+def variant(name, seed, *, stages=(), **settings):
     training = {"trained_tokens": 1000, "method": "m", "budget": 1000, "seed": seed, "recipe": {"decay": 100, "smooth": 0.2, **settings}}
-    right_ = {"base": 300, "none": 200, "rough": 299, "seeded": 310}[name]
+    training["stages"] = stages
+    right_ = {"base": 300, "none": 200, "rough": 299, "seeded": 310}.get(name, 250)
     return result(name, "t", examples=right(right_), card={"training_tokens": 1000, "backbone": "B", "training": training})
 
 
@@ -231,6 +232,21 @@ def test_variants_of_one_recipe_stand_beside_the_one_that_they_start_from(store)
     assert "corrected over all of this table" in found.about
     assert {row[0].text for row in table(cells, "equal-budget").rows} >= {"other", "base"}  # two methods at one budget
     assert "variants" not in {t.name for t in tables.tables(Cells.of(made[:1]))}
+
+
+def test_checkpoints_of_one_trainings_stages_differ_in_their_stage():
+    first, last = {"stage": "compression", "steps": 3}, {"stage": "contrastive"}
+    made = [
+        variant("base", 1, stages=[first, last, {"seconds": 3}, "a note"]),  # the last one that has a name
+        variant("same", 1, stages=[first, last]),
+        variant("early", 1, stages=[first]),
+        variant("lower", 1, stages=[first], decay=0),
+        variant("unknown", 1, stages={"written by": "something else"}),
+        variant("unnamed", 1, stages=["compression"]),
+    ]
+    changes = {row[0].text: row[1].text for row in table(Cells.of(made), "variants").rows}
+    alike = ("same", "unknown", "unnamed")
+    assert changes == {"early": "stage compression", "lower": "decay 0, stage compression", **dict.fromkeys(alike, "the same settings")}
 
 
 def test_variants_of_one_method_are_no_comparison_of_methods():
