@@ -3,6 +3,7 @@
 import json
 import logging
 import textwrap
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
     from bench.runner import Cell
     from bench.vectors import Vectors
 
+log = logging.getLogger(__name__)
+
 _ENDLESS = 10_000  # characters of a line that is never full
 _FOLDED = 12  # characters of an encoder's name on a line of a heading
+_WINDOW = 600.0  # seconds that the speed of a bar is taken from: a step may take minutes
+_LOGGED = 60.0  # seconds between two lines where no bar is drawn
 _MARKS = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip", "done": "done", "cached": "kept", "planned": "todo"}
 
 
@@ -63,7 +68,7 @@ def note_failures(rows: Sequence[Mapping[str, Any]], *, left: int) -> None:
 
 @contextmanager
 def progress() -> "Iterator[Progress]":
-    """Yield a progress callback that draws a bar with time left on a terminal and stays silent elsewhere."""
+    """Yield a progress callback that draws a bar with time left on a terminal, and elsewhere logs a line once a minute."""
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -75,16 +80,20 @@ def progress() -> "Iterator[Progress]":
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=_stderr(), transient=True, disable=not _stderr().is_terminal) as bars:
+    drawn = _stderr().is_terminal
+    with Bars(*columns, console=_stderr(), transient=True, disable=not drawn, speed_estimate_period=_WINDOW) as bars:
         bar = bars.add_task("starting", total=None)
-        shown = ""
+        last, logged = (0, 0), time.monotonic()
 
         def show(label: str, done: int, total: int) -> None:
-            nonlocal shown
-            if label != shown:
-                bars.reset(bar, description=label, total=total)
-                shown = label
-            bars.update(bar, completed=done, total=total)
+            nonlocal last, logged
+            if total != last[1] or done < last[0]:  # another stage: labels tell nothing, as they may hold numbers that change
+                bars.reset(bar, total=total)
+            bars.update(bar, description=label, completed=done, total=total)
+            last = done, total
+            if not drawn and time.monotonic() - logged >= _LOGGED:
+                log.info("%s: %d of %d", label, done, total)
+                logged = time.monotonic()
 
         yield show
 

@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import gzip
+import io
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.cli import app, console
@@ -94,6 +96,41 @@ def test_names_are_given_with_commas_and_repeated_and_count_once(data, monkeypat
     ):
         found = rows(call("run", "-m", "hashing", "-m", " hashing", *chosen, "--seed", "1,2, 1", "--seed", "2", "--dry-run", "--json"))
         assert [(row["task"], row["seed"]) for row in found] == [(t, s) for t in ("stsb", "stsb-paraphrase") for s in (1, 2)]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_time_left_is_shown_though_labels_change_and_steps_are_slow(monkeypatch):
+    clock, shown = Clock(), io.StringIO()
+    screen = Console(file=shown, force_terminal=True, color_system=None, width=200, get_time=clock)
+    monkeypatch.setattr(console, "_stderr", lambda: screen)
+    with console.progress() as show:
+        show("reading data", 0, 1)
+        for step in range(4):
+            clock.now = 100.0 * step
+            show(f"generating ({step} texts/s)", step, 10)
+    assert re.search(r"generating \(3 texts/s\).* left 0:11:40", shown.getvalue())  # seven steps of 100 s
+    with console.progress() as show:
+        for done in (5, 6, 7, 1):
+            clock.now += 100.0
+            show("again", done, 10)
+    assert shown.getvalue().rpartition("again")[2].partition("left ")[2].startswith("-:--:--")  # of another stage nothing is known
+
+
+def test_off_a_terminal_a_line_a_minute_tells_how_far_it_is(monkeypatch, caplog):
+    clock = Clock()
+    monkeypatch.setattr(console.time, "monotonic", clock)
+    monkeypatch.setattr(console, "_stderr", lambda: Console(file=io.StringIO(), force_terminal=False))
+    with caplog.at_level(logging.INFO, "bench"), console.progress() as show:
+        for step in range(5):
+            clock.now = 35.0 * step
+            show("training", step, 10)
+    assert caplog.messages == ["training: 2 of 10", "training: 4 of 10"]
 
 
 def test_a_comma_in_brackets_belongs_to_a_name():
