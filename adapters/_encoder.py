@@ -51,6 +51,10 @@ class NetworkEncoder(ABC):
         """Return the states of each text's own tokens at one layer, special tokens kept; no instruction is given."""
         return self.encode_layers(texts, layers=(layer,))[0]
 
+    def layer_count(self) -> int:
+        """Return the number of the last layer; 0 is below the first."""
+        return self._network().layers
+
     def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
         """Return for each layer what ``encode_tokens`` would, from one pass."""
         import torch

@@ -133,7 +133,7 @@ def tuned_classes(
         seed: The only source of randomness.
 
     Raises:
-        UsageError: There is no text, or the weights have another shape.
+        UsageError: There is no text with a word in it, or the weights have another shape.
         EncodingError: The loss is not finite.
     """
     import torch
@@ -151,40 +151,50 @@ def tuned_classes(
         with torch.no_grad():
             classifier.weight.copy_(torch.from_numpy(start))
 
-    def placed(some: Sequence[Marked]) -> tuple[list[Prompt], list[NDArray[np.int64]]]:
-        made = prepare([Item(one.text) for one in some])
-        spans = [np.empty((0, 2), np.int32) if prompt.spans is None else prompt.spans for prompt in made]
-        return made, [first_tokens(span, one.spans) for span, one in zip(spans, some, strict=True)]
-
-    prompts, firsts = placed(marked)
-    right = [
-        [(int(at), int(c)) for at, c in zip(first, one.classes, strict=True) if at >= 0] for first, one in zip(firsts, marked, strict=True)
-    ]
+    learnt = _learnt(prepare, marked)
 
     def scores(some: Sequence[Prompt]) -> "Tensor":
         (states,), _ = _states(copy, some)
-        found: Tensor = classifier(states.float())
+        found: Tensor = classifier(nn.functional.dropout(states.float(), TAGS.dropout, training=classifier.training))
         return found
 
     def loss(batch: Sequence[int]) -> "Tensor":
-        found = scores([prompts[i] for i in batch])
-        where = [(row, at, c) for row, i in enumerate(batch) for at, c in right[i]]
+        found = scores([learnt[i][0] for i in batch])
+        where = [(row, at, c) for row, i in enumerate(batch) for at, c in learnt[i][1]]
         rows, places, wanted = torch.tensor(where, device=found.device).T
         return nn.functional.cross_entropy(found[rows, places], wanted)
 
     modules = [copy.model, classifier]
-    _train(copy, modules, loss, len(marked), TAGS, epochs=epochs, seed=seed)
+    _train(copy, modules, loss, len(learnt), TAGS, epochs=epochs, seed=seed)
 
     def mark(asked: Sequence[Marked]) -> list[NDArray[np.int64]]:
         made: list[NDArray[np.int64]] = []
         with _still(modules):
             for begin in range(0, len(asked), TAGS.batch):
-                some, first = placed(asked[begin : begin + TAGS.batch])
+                some, first = _placed(prepare, asked[begin : begin + TAGS.batch])
                 best = scores(some).argmax(-1).cpu().numpy()
                 made += [np.where(at >= 0, row[np.maximum(at, 0)], -1) for row, at in zip(best, first, strict=True)]
         return made
 
     return mark
+
+
+def _placed(prepare: Prepare, some: Sequence[Marked]) -> tuple[list[Prompt], list[NDArray[np.int64]]]:
+    """Return the prompts of texts, and of each the places of its words' first tokens, -1 for a word that was cut away."""
+    made = prepare([Item(one.text) for one in some])
+    spans = [np.empty((0, 2), np.int32) if prompt.spans is None else prompt.spans for prompt in made]
+    return made, [first_tokens(span, one.spans) for span, one in zip(spans, some, strict=True)]
+
+
+def _learnt(prepare: Prepare, marked: Sequence[Marked]) -> list[tuple[Prompt, list[tuple[int, int]]]]:
+    """Return the prompts of texts that have a word left, with the places and classes of their words."""
+    rows = [
+        (prompt, [(int(at), int(c)) for at, c in zip(first, one.classes, strict=True) if at >= 0])
+        for prompt, first, one in zip(*_placed(prepare, marked), marked, strict=True)
+    ]
+    if not any(right for _, right in rows):
+        raise UsageError(f"expected a text with a word to learn, got none in {len(marked)}: give texts with words")
+    return [row for row in rows if row[1]]
 
 
 def _train(
@@ -229,8 +239,11 @@ def _set_dropout(model: "nn.Module", by: Schedule) -> None:
 
     for name, module in model.named_modules():
         inside = "attention.self" in name or "attn" in name
+        share = by.attention_dropout if inside else by.dropout
         if isinstance(module, nn.Dropout):
-            module.p = by.attention_dropout if inside else by.dropout
+            module.p = share
+        if isinstance(vars(module).get("dropout"), float):  # OPT and its like drop by a number, without a module
+            module.dropout = share
         if isinstance(vars(module).get("attention_dropout"), float):
             module.attention_dropout = by.attention_dropout
 

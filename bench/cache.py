@@ -232,7 +232,11 @@ class _Tokens(CachedEncoder):
 
 
 class _Layers(_Tokens):
-    """Hands the states of several layers through as well."""
+    """Hands the states of several layers through as well, and how many there are."""
+
+    def layer_count(self) -> int:
+        """Return the number of the last layer."""
+        return int(self._inner.layer_count())
 
     def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
         """Return for each layer what ``encode_tokens`` would.

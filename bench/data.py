@@ -210,7 +210,7 @@ def _sentences(path: Path, content: bytes) -> dict[str, list[Any]]:
     """Return words and tags of the sentences of a file in CoNLL's layout; lines that begin a document say nothing."""
     sentences: list[list[tuple[str, str]]] = []
     inside = False
-    for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(content.decode("utf-8", "replace").split("\n"), 1):
         columns = line.split()
         before, inside = inside, bool(columns) and columns[0] != "-DOCSTART-"
         if inside and len(columns) < 2:

@@ -168,7 +168,11 @@ class TokenEncoder(Encoder, Protocol):
 
 @runtime_checkable
 class LayeredEncoder(TokenEncoder, Protocol):
-    """A token encoder that gives the states of several layers from one pass."""
+    """A token encoder that says how many layers it has, and gives the states of several from one pass."""
+
+    def layer_count(self) -> int:
+        """Return the number of the last layer; 0 is below the first."""
+        ...
 
     def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
         """Return for each layer what ``encode_tokens`` would."""

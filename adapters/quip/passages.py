@@ -111,7 +111,7 @@ def _records(data: bytes, path: Path) -> Iterator[Mapping[str, Any]]:
         if kind == ".txt":
             yield from ({"text": part.strip()} for part in re.split(r"\n\s*\n", text) if part.strip())
             return
-        yield from (json.loads(line) for line in text.splitlines() if line.strip())
+        yield from (json.loads(line) for line in text.split("\n") if line.strip())
     except ValueError as error:
         raise DataError(f"{path} is broken: expected JSON, JSON lines or text by its ending, got {error}") from error
 

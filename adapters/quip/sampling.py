@@ -156,6 +156,7 @@ def _translated(network: Network, prompts: Sequence[list[int]], *, samples: int,
         eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=config.decoder_start_token_id,
     )  # fmt: skip
     ids, mask = collated([Packed(p, [1] * len(p)) for p in prompts], network)
+    network.model.generation_config = settings  # the model's own, such as BART's beams, would fill in what is left out
     with seeded(seed, network.device), torch.inference_mode():
         drawn = network.model.generate(  # type: ignore[operator]  # a method, whatever torch's stub says
             input_ids=ids, attention_mask=mask, generation_config=settings

@@ -84,8 +84,14 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "quip-paper": {
         name: {}
         for name in (
-            *("mrpc-bertscore", "qqp-bertscore", "paws-wiki-bertscore", "paws-qqp-bertscore", "mrpc-picked", "paws-wiki-picked"),
-            *("mrpc-fewshot", "qqp-fewshot", "paws-wiki-fewshot"),
+            *(
+                "mrpc-bertscore",
+                "qqp-bertscore",
+                "paws-wiki-bertscore",
+                "paws-qqp-bertscore",
+            ),
+            *("mrpc-picked", "qqp-picked", "paws-wiki-picked", "paws-qqp-picked"),
+            *("mrpc-fewshot", "qqp-fewshot", "paws-wiki-fewshot", "paws-qqp-fewshot"),
             *("sst2-question", "mr-question", "cr-question", "sst2", "mr", "cr"),
             "squad",
             *("wnut17", "wnut17-prototype", "wnut17-question", "conll2003", "conll2003-prototype", "conll2003-question"),
@@ -95,7 +101,7 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "quip-finetuned": {
         name: {}
         for name in (
-            *("mrpc-tuned", "qqp-tuned", "paws-wiki-tuned"),
+            *("mrpc-tuned", "qqp-tuned", "paws-wiki-tuned", "paws-qqp-tuned"),
             *("wnut17-tuned-standard", "wnut17-tuned-question", "conll2003-tuned-standard", "conll2003-tuned-question"),
         )
     },

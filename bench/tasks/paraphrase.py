@@ -132,7 +132,7 @@ class PickedBertScore(BertScore):
     Attributes:
         others: Ids, configurations and splits of the pairs that the layer is picked on.
         pairs: At most this many of each.
-        layers: Layers to pick from, counted from the last, which is -1.
+        layers: Layers to pick from, counted from the last, which is -1; those that an encoder lacks are left out.
 
     Source:
         QuIP, section 4.1: one layer for all sets, picked on data that is no test set.
@@ -140,7 +140,8 @@ class PickedBertScore(BertScore):
 
     others: tuple[tuple[str, str, str], ...] = ()
     pairs: int = 500
-    layers: tuple[int, ...] = tuple(range(-12, 0))
+    layers: tuple[int, ...] = tuple(range(-24, 0))
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         """Refuse a layer.
@@ -166,11 +167,12 @@ class PickedBertScore(BertScore):
         from sklearn.metrics import roc_auc_score
 
         left, right, labels = self._pairs()
-        alike = bertscores(cast("TokenEncoder", encoder), left, right, self.layers)
+        layers = existing(encoder, self.layers)
+        alike = bertscores(cast("TokenEncoder", encoder), left, right, layers)
         found = [float(roc_auc_score(np.asarray(labels) >= self.bounds[1], one)) for one in alike.T]
-        best = self.layers[int(np.argmax(found))]
+        best = layers[int(np.argmax(found))]
         scores = replace(BertScore(**{f.name: getattr(self, f.name) for f in fields(BertScore)}), layer=best).evaluate(encoder, seed=seed)
-        picking = {f"{PICKING}{layer}": Score((value,)) for layer, value in zip(self.layers, found, strict=True)}
+        picking = {f"{PICKING}{layer}": Score((value,)) for layer, value in zip(layers, found, strict=True)}
         return {**scores, "layer": Score((float(best),)), **picking}
 
     def _pairs(self) -> tuple[list[Any], ...]:
@@ -192,7 +194,7 @@ class FewShot:
         train: Id of the set with a configuration ``16-SEED`` for each split; or, where ``numbered``, with the columns seed and id,
             which name rows of the test set's own split ``train`` by their column id.
         columns: Columns of the first text, the second text and the label, 1 for a paraphrase.
-        layers: Layers that give a feature each, counted from the last, which is -1.
+        layers: Layers that give a feature each, counted from the last, which is -1; those that an encoder lacks are left out.
         numbered: Whether ``train`` names rows by their numbers.
         limit: At most this many test pairs.
         about: One line for lists.
@@ -227,7 +229,7 @@ class FewShot:
         parts = self.splits()
         left, right = ([text for rows in parts for text in rows[column]] for column in self.columns[:2])
         tokens = cast("TokenEncoder", encoder)
-        features = bertscores(tokens, left, right, self.layers)
+        features = bertscores(tokens, left, right, existing(encoder, self.layers))
         test, *train = np.split(features, np.cumsum([len(rows) for rows in parts])[:-1])
         gold, *labels = (np.asarray(rows[self.columns[2]], int) for rows in parts)
         return f1_scores(gold, [_positive(x, y, test) for x, y in zip(train, labels, strict=True)])
@@ -290,6 +292,12 @@ def bertscores(encoder: TokenEncoder, left: Sequence[str], right: Sequence[str],
     return alike
 
 
+def existing(encoder: Encoder, layers: Sequence[int]) -> tuple[int, ...]:
+    """Return those of the layers, counted from the last, that the encoder has; all where it does not say how many it has."""
+    least = -encoder.layer_count() - 1 if isinstance(encoder, LayeredEncoder) else min(layers)
+    return tuple(layer for layer in layers if layer >= least)
+
+
 def _at_layers(encoder: TokenEncoder, texts: Sequence[str], layers: Sequence[int]) -> list[list[TokenStates]]:
     if isinstance(encoder, LayeredEncoder):
         return encoder.encode_layers(texts, layers=layers)
@@ -331,7 +339,9 @@ TASKS: tuple[Paraphrase | FewShot, ...] = (
     *_BY_VECTORS,
     *map(_by_tokens, _BY_VECTORS),
     _picked(_BY_VECTORS[0], *(("lm-bff/mrpc", f"16-{seed}", "train") for seed in SEEDS)),
+    _picked(_BY_VECTORS[1], *(("lm-bff/qqp", f"16-{seed}", "train") for seed in SEEDS)),
     _picked(_BY_VECTORS[2], ("google-research-datasets/paws", "labeled_final", "validation")),
+    _picked(_BY_VECTORS[3], ("quip/paws-qqp", "", "train")),
     FewShot(
         "mrpc-fewshot", "nyu-mll/glue", "mrpc", "validation", "lm-bff/mrpc",
         about="MRPC, 408 pairs; frozen classifier on BERTScore at eight layers, 16 pairs a class, five splits",
@@ -340,5 +350,7 @@ TASKS: tuple[Paraphrase | FewShot, ...] = (
             about="QQP, 40,430 pairs; the same"),
     FewShot("paws-wiki-fewshot", "google-research-datasets/paws", "labeled_final", "test", "quip/paws-wiki-16shot-ids", numbered=True,
             about="PAWS-Wiki, 8,000 pairs; the same"),
+    FewShot("paws-qqp-fewshot", "quip/paws-qqp", "", "dev_and_test", "quip/paws-qqp-16shot-ids", numbered=True,
+            about="PAWS-QQP; the same"),
 )  # fmt: skip
 """The paraphrase tasks, to be asked for by name."""

@@ -20,8 +20,8 @@ from bench.encoder import Encoder, Marked, QuestionEncoder, TokenEncoder, Tunabl
 from bench.errors import UsageError
 from bench.task import Score
 from bench.tasks.linear import predicted_from
-from bench.tasks.ner import NER, Sentence, Tagged, WordStates, entity_scores, places, questions, tagged, training, word_states
-from bench.tasks.paraphrase import FewShot, f1_scores
+from bench.tasks.ner import FEW_SHOT, NER, Sentence, Tagged, WordStates, entity_scores, places, questions, tagged, training, word_states
+from bench.tasks.paraphrase import FewShot, existing, f1_scores
 from bench.tasks.similarity import unit
 
 
@@ -47,6 +47,11 @@ class StartedNER(NER):
         """
         if self.epochs and self.layer != -1:
             raise UsageError(f"{self.name} trains the network through its last layer, got layer {self.layer}: leave the layer out")
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """Raised when the same settings begin to give other scores: so far of trained networks."""
+        return 2 if self.epochs else 1
 
     @property
     def readout(self) -> str:
@@ -112,6 +117,7 @@ class TunedFewShot(FewShot):
     """
 
     epochs: int = 20
+    version: ClassVar[int] = 2
     readout: ClassVar[str] = "tuned"
     needs: ClassVar[type[Encoder]] = TunableEncoder  # type: ignore[type-abstract]
 
@@ -120,18 +126,19 @@ class TunedFewShot(FewShot):
         tunable, (test, *train) = cast("TunableEncoder", encoder), self.splits()
         pairs, *shown = ([(a, b) for a, b in zip(rows[self.columns[0]], rows[self.columns[1]], strict=True)] for rows in (test, *train))
         gold, *labels = (np.asarray(rows[self.columns[2]], int) for rows in (test, *train))
+        layers = existing(encoder, self.layers)
         found = [
-            tunable.tune_pairs(some, right.tolist(), layers=self.layers, epochs=self.epochs, seed=seed)(pairs) > 0
+            tunable.tune_pairs(some, right.tolist(), layers=layers, epochs=self.epochs, seed=seed)(pairs) > 0
             for some, right in zip(shown, labels, strict=True)
         ]
         return f1_scores(gold, found)
 
 
-def _named(name: str, test: Tagged, train: str, about: str) -> tuple[StartedNER, ...]:
-    sets = tuple(Tagged(train, f"few_shot_5_{i}") for i in range(5))
+def _named(name: str, test: Tagged, sets: tuple[Tagged, ...], about: str) -> tuple[StartedNER, ...]:
+    shots = 5 if len(sets) == 1 else None
     return tuple(
         StartedNER(
-            f"{name}-{what}-{initial}", test, sets, None, initial=initial, epochs=epochs,
+            f"{name}-{what}-{initial}", test, sets, shots, initial=initial, epochs=epochs,
             about=f"{about}; {words}, the tagger's weights from {'questions' if initial == 'question' else 'nothing'}",
         )
         for what, epochs, words in (("start", 0, "frozen"), ("tuned", 200, "trained whole"))
@@ -154,7 +161,10 @@ TASKS = (
         "paws-wiki-tuned", "google-research-datasets/paws", "labeled_final", "test", "quip/paws-wiki-16shot-ids", numbered=True,
         about="PAWS-Wiki, 8,000 pairs; the network trained on 16 a class",
     ),
-    *_named("wnut17", Tagged("leondz/wnut_17"), "few-shot-ner/wnut17", "WNUT-17, 1,287 user posts, 6 types"),
-    *_named("conll2003", Tagged("eriktks/conll2003"), "few-shot-ner/conll2003", "CoNLL-2003, 3,453 news sentences, 4 types"),
+    TunedFewShot(
+        "paws-qqp-tuned", "quip/paws-qqp", "", "dev_and_test", "quip/paws-qqp-16shot-ids", numbered=True,
+        about="PAWS-QQP; the network trained on 16 a class",
+    ),
+    *(task for family in FEW_SHOT for task in _named(*family)),
 )  # fmt: skip
 """The few-shot tasks that train or start a classifier, to be asked for by name."""

@@ -125,6 +125,9 @@ class _Broken:
 class _BrokenLayers(_Broken):
     """The same of an encoder that gives several layers at once."""
 
+    def layer_count(self) -> int:
+        return cast("LayeredEncoder", self.inner).layer_count()
+
     def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
         return [self.encode_tokens(texts, layer=layer) for layer in layers]
 

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from adapters.quip.encoder import HEAD_FILES, QuIP, head, head_files, mean_layer
 from bench.encoder import fingerprint
 from bench.errors import CheckpointError, UsageError
+from bench.tasks.paraphrase import bertscores
+from bench.tasks.sentiment import CONTENT_FREE, best_answers
 from tests.tiny import tiny_folder
 
 torch = pytest.importorskip("torch")
@@ -84,6 +87,25 @@ def test_questions_go_through_the_two_heads_at_their_first_token(quip, folder):
     first = torch.stack([raw_states(folder, text)[0] for text in TEXTS])
     np.testing.assert_allclose(found.start, through_head(first, 0).numpy(), atol=1e-4, rtol=1e-5)  # sums of numbers near 30
     np.testing.assert_allclose(found.end, through_head(first, 1).numpy(), atol=1e-4, rtol=1e-5)
+
+
+def test_scores_are_those_of_the_formulae_on_raw_states(quip, folder):
+    texts = [*TEXTS, *CONTENT_FREE]
+    raw = {text: raw_states(folder, text).double() for text in texts}
+    asked = [raw_states(folder, question)[0] for question in ("Why is it good?", "Why is it bad?")]
+    ends = [[through_head(state, seed).double() for state in asked] for seed in (0, 1)]
+    scores = np.array([[sum(float((raw[t] @ each[y]).max()) for each in ends) for y in (0, 1)] for t in texts])
+    vectors = quip.encode_questions(["Why is it good?", "Why is it bad?"])
+    np.testing.assert_allclose(best_answers(quip, texts, vectors.start, vectors.end), scores, atol=1e-5 * np.abs(scores).max())
+
+    def best(a, b):
+        return float((torch.nn.functional.normalize(a, dim=-1) @ torch.nn.functional.normalize(b, dim=-1).T).amax(1).mean())
+
+    for layer in (2, -1):
+        states = [raw_states(folder, text, layer).double() for text in TEXTS]
+        both = [(best(a, b), best(b, a)) for a, b in pairwise(states)]
+        found = bertscores(quip, TEXTS[:-1], TEXTS[1:], (layer,))[:, 0]
+        np.testing.assert_allclose(found, [2 * p * r / (p + r) for p, r in both], atol=1e-5)
 
 
 def test_a_decoder_reads_a_question_at_its_last_token(tmp_path):

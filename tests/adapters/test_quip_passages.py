@@ -73,6 +73,13 @@ def test_an_answer_that_does_not_stand_where_the_row_says_is_left_out(tmp_path):
     assert [(q.start, q.end) for q in passage.questions] == [(14, 18)]
 
 
+def test_a_line_of_json_may_hold_any_separator_of_lines(tmp_path):
+    row = {**SQUAD, "context": CONTEXT + "\u2028And\x85more."}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    ((passage,), _) = gathered(named(str(tmp_path / "a.jsonl"), Source), load)
+    assert passage.text == row["context"]
+
+
 def test_plain_text_gives_a_passage_a_paragraph(tmp_path):
     (tmp_path / "a.txt").write_text("First one.\nStill the first.\n\n \nSecond one.\n")
     assert [p.text for p in gathered(named(str(tmp_path / "a.txt"), Source), load)[0]] == ["First one.\nStill the first.", "Second one."]

@@ -245,6 +245,9 @@ class FailsAtOtherLayers(Sound):
 
 
 class LayersInAnotherOrder(Sound):
+    def layer_count(self):
+        return 2
+
     def encode_layers(self, texts, *, layers):
         return [self.encode_tokens(texts, layer=layer) for layer in layers][:1] * len(layers)
 

@@ -135,6 +135,8 @@ def test_questions_name_the_type_with_its_article():
     assert question("creative-work") == "What is a creative work ?"
     assert question("ORG") == "What is an organization ?"
     assert question("event") == "What is an event ?"
+    assert question("misc") == question("MISC") == "What is a miscellaneous entity ?"
+    assert question("politicalparty") == "What is a political party ?"
 
 
 def test_a_word_is_read_at_its_first_sub_token_whatever_the_spans_look_like():

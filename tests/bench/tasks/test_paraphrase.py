@@ -127,6 +127,9 @@ def test_layers_come_from_one_pass_where_the_encoder_gives_them(write, encoder):
     asked = []
 
     class Layered(type(encoder)):
+        def layer_count(self):
+            return 3
+
         def encode_layers(self, texts, *, layers):
             asked.append(tuple(layers))
             return [super(Layered, self).encode_tokens(texts, layer=layer) for layer in layers]
@@ -134,6 +137,11 @@ def test_layers_come_from_one_pass_where_the_encoder_gives_them(write, encoder):
     task = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1))
     assert task.evaluate(Layered(), seed=0)["f1"].repeats == task.evaluate(encoder, seed=0)["f1"].repeats
     assert set(asked) == {(0, -1)}
+    asked.clear()  # of a network with fewer layers than a task reads those are read that there are
+    dataclasses.replace(task, layers=tuple(range(-8, 0))).evaluate(Layered(), seed=0)
+    write("org/others", "dev", rows)
+    picked = PickedBertScore("toy", "org/pairs", others=(("org/others", "", "dev"),)).evaluate(Layered(), seed=0)
+    assert set(asked) == {(-4, -3, -2, -1), (int(picked["layer"].mean),)}
 
 
 def test_few_shot_needs_both_classes(write, encoder):
