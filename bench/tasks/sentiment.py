@@ -140,17 +140,19 @@ class ZeroShotByQuestions(_Unplanned):
 
 @dataclass(frozen=True)
 class ZeroShotByPrompt(_Unplanned):
-    """Accuracy of the word that a language model finds likelier after the text and a question, calibrated on words without content."""
+    """Accuracy of the word that a language model finds likelier after the text and a question."""
 
+    version: ClassVar[int] = 2
     readout: ClassVar[str] = "prompt"
     needs: ClassVar[type[Encoder]] = PromptedEncoder  # type: ignore[type-abstract]
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
-        """Return ``accuracy``, with 1 for each right answer as examples, and ``accuracy_uncalibrated``, which is DINO's."""
+        """Return ``accuracy``, which is DINO's, with 1 for each right answer as examples, and ``accuracy_calibrated``."""
         texts, labels = self.test.load(self.limit)
         prompt = PROMPT.format(noun=self.noun)
         scores = cast("PromptedEncoder", encoder).score_words([*texts, *CONTENT_FREE], prompt=prompt, words=WORDS)
-        return _accuracies(scores, labels)
+        found = _accuracies(scores, labels)
+        return {"accuracy": found["accuracy_uncalibrated"], "accuracy_calibrated": found["accuracy"]}
 
 
 def _calibrated(scores: NDArray[np.floating]) -> NDArray[np.floating]:
