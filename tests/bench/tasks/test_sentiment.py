@@ -50,9 +50,9 @@ def test_a_prompted_language_model_says_the_likelier_word(write, encoder):
     assert asked["prompt"] == "\nQuestion: Is this product good or bad?\nAnswer: It is"
     assert asked["words"] == (" bad", " good")
     assert set(CONTENT_FREE) < set(asked["texts"])
-    assert scores["accuracy"].mean > 0.75
+    assert scores["accuracy_calibrated"].mean > 0.75
     likelier = encoder.score_words(asked["texts"][:80], prompt="", words=(" bad", " good")).argmax(axis=1)
-    assert scores["accuracy_uncalibrated"].mean == pytest.approx(np.mean(likelier == [0, 1] * 40))
+    assert scores["accuracy"].mean == pytest.approx(np.mean(likelier == [0, 1] * 40))
 
 
 def test_a_few_texts_of_each_class_are_shown_with_the_words_that_answer_the_question(write, encoder):
