@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -25,6 +26,8 @@ Part = TypeVar("Part")
 log = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 60.0
+_PATIENCE = timedelta(days=30)
+"""How long processes wait for the main one, which may generate for hours, before they count it as lost."""
 
 
 class Objective(Protocol[Part]):
@@ -188,7 +191,8 @@ def launched() -> Any:  # noqa: ANN401 - accelerate's PartialState
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available())
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
+    return PartialState(cpu=cpu, timeout=_PATIENCE)
 
 
 def main_process() -> bool:
