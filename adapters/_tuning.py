@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from adapters._backbone import Network
 from adapters._batching import Prepare, Prompt, collated, one_by_one
 from adapters._training.loop import autocast, seeded
-from adapters._training.weights import unfrozen
+from adapters._training.weights import set_dropout, unfrozen
 from bench.encoder import Item, Marked, Marker, Pair, PairScorer
 from bench.errors import EncodingError, UsageError
 from bench.spans import first_tokens
@@ -211,7 +211,7 @@ def _train(
     import torch
     from transformers import get_scheduler
 
-    _set_dropout(copy.model, by)
+    set_dropout(copy.model, hidden=by.dropout, attention=by.attention_dropout)
     weights = [weight for module in modules for weight in module.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=by.lr, betas=by.betas, eps=by.eps, weight_decay=0.0, fused=True)
     steps = epochs * math.ceil(n / by.batch)
@@ -232,20 +232,6 @@ def _train(
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
-
-
-def _set_dropout(model: "nn.Module", by: Schedule) -> None:
-    from torch import nn
-
-    for name, module in model.named_modules():
-        inside = "attention.self" in name or "attn" in name
-        share = by.attention_dropout if inside else by.dropout
-        if isinstance(module, nn.Dropout):
-            module.p = share
-        if isinstance(vars(module).get("dropout"), float):  # OPT and its like drop by a number, without a module
-            module.dropout = share
-        if isinstance(vars(module).get("attention_dropout"), float):
-            module.attention_dropout = by.attention_dropout
 
 
 @contextmanager

@@ -115,6 +115,20 @@ def _training(network: Network) -> Network:
     return network
 
 
+def set_dropout(model: "nn.Module", *, hidden: float, attention: float) -> None:
+    """Set what is dropped in training: a share of the hidden states and one of the attention weights; layers are never dropped."""
+    from torch import nn
+
+    for name, module in model.named_modules():
+        own = vars(module)
+        share = attention if "attention.self" in name or "attn" in name else hidden
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        for word, value in {"attention_dropout": attention, "dropout": share, "layerdrop": 0.0}.items():
+            if isinstance(own.get(word), int | float):  # decoders drop by numbers, without a module
+                setattr(module, word, value)
+
+
 def trained(network: Network) -> "dict[str, nn.Parameter]":
     """Return what is trained of a network, by name."""
     return {name: weight for name, weight in network.model.named_parameters() if weight.requires_grad}

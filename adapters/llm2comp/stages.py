@@ -16,9 +16,9 @@ from adapters._lora import merged
 from adapters._training.budget import Spent
 from adapters._training.card import Material, write_card
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit, main_process, waited
-from adapters._training.weights import anywhere, trained
+from adapters._training.weights import anywhere, set_dropout, trained
 from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
-from adapters.llm2comp.trainee import Trainee, drop_attention_only, lora, prepared
+from adapters.llm2comp.trainee import Trainee, lora, prepared
 from bench.encoder import digest
 from bench.errors import UsageError
 from bench.files import write_whole
@@ -88,7 +88,7 @@ class Stages:
             folder, state = self.out / stage.name, self.out / f"{stage.name}.pt"
             trainee = self._started(done, self.training.seed)
             if not self._is_done(folder):
-                drop_attention_only(trainee.network, stage.dropout)
+                set_dropout(trainee.network.model, hidden=0.0, attention=stage.dropout)
                 trainee.network.model.train()
                 fitted = fit(
                     trainee.weights(),

@@ -98,23 +98,3 @@ def padded(rows: Sequence[Sequence[int]], network: Network, *, more: int = 0) ->
     width = max(len(row) for row in rows) + more
     ids = torch.tensor([[*row, *[network.pad_id] * (width - len(row))] for row in rows], device=network.device)
     return ids, torch.tensor([len(row) for row in rows], device=network.device)
-
-
-def drop_attention_only(network: Network, share: float) -> None:
-    """Set the share of attention weights that is dropped in training, and let nothing else be dropped: targets are fitted without noise.
-
-    Args:
-        network: Changed in place.
-        share: In [0, 1).
-    """
-    from torch import nn
-
-    for module in network.model.modules():
-        own = vars(module)
-        if "is_causal" in own:  # what tells an attention
-            setattr(module, "attention_dropout" if "attention_dropout" in own else "dropout", share)
-            continue
-        for name in {"dropout", "layerdrop"} & own.keys():  # OPT drops by numbers, without a module
-            setattr(module, name, 0.0)
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0

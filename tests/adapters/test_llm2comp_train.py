@@ -14,6 +14,7 @@ from adapters._backbone import Backbone
 from adapters._training.budget import Spent
 from adapters._training.loop import seeded
 from adapters._training.sources import named
+from adapters._training.weights import set_dropout
 from adapters.llm2comp.compression import MARGIN, Compression, Split, splits
 from adapters.llm2comp.contrastive import Contrast, contrast, tokenised, triples_of, twice
 from adapters.llm2comp.encoder import CONFIG, MEMORY, LLM2Comp
@@ -22,7 +23,7 @@ from adapters.llm2comp.mntp import Masking, mask_id
 from adapters.llm2comp.stages import restore
 from adapters.llm2comp.texts import Passage, Plain, around, gathered, passages, sentences
 from adapters.llm2comp.train import Recipe
-from adapters.llm2comp.trainee import drop_attention_only, lora, prepared
+from adapters.llm2comp.trainee import lora, prepared
 from bench.data import load
 from bench.errors import DataError, Unavailable, UsageError
 from bench.testing import run_checks
@@ -279,7 +280,7 @@ def test_contrast_is_the_cross_entropy_over_second_and_third_texts(views):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_a_batch_computed_in_portions_gives_the_gradient_of_the_whole(base, trainee, dropout):
-    drop_attention_only(trainee.network, dropout)
+    set_dropout(trainee.network.model, hidden=0.0, attention=dropout)
     trainee.network.model.train()
     made = Contrast(trainee, twice(SENTENCES[:5], base.tokenizer, 40), 0.05, 60)
     weights = list(trainee.weights().values())
@@ -308,7 +309,7 @@ def test_dropout_makes_two_views_of_a_text_differ_and_none_makes_them_equal(kind
     made = prepared(network, K, "native", rank=2, seed=5)
     (ids, again), *_ = twice(SENTENCES[:1], network.tokenizer, 40)
     for dropout in (0.0, 0.2):
-        drop_attention_only(made.network, dropout)
+        set_dropout(made.network.model, hidden=0.0, attention=dropout)
         made.network.model.train()
         with torch.no_grad(), seeded(1, "cpu"):
             one, other = made.embeddings([ids, again])
