@@ -61,7 +61,7 @@ def _detail(name: str) -> Row:
     """
     from bench.registry import describe, encoder_names, load_encoder
     from bench.tasks import SUITES, TASKS, describe_suite, load_task
-    from bench.tasks.mteb import known_task
+    from bench.tasks.mteb import benchmark, known_task
 
     head = name.partition(":")[0]
     if head in encoder_names():
@@ -69,6 +69,9 @@ def _detail(name: str) -> Row:
     if name in SUITES:
         return {"kind": "suite", "name": name, "about": describe_suite(name), "tasks": SUITES[name]}
     if head == name and name.partition("@")[0] not in TASKS and not known_task(name):
+        if tasks := benchmark(name):
+            parts = {t.name: {word: ", ".join(getattr(t, word)) for word in ("subsets", "splits") if getattr(t, word)} for t in tasks}
+            return {"kind": "suite", "name": name, "about": "a benchmark of mteb", "tasks": parts}
         raise unknown("encoder, suite or task", name, [*encoder_names(), *SUITES, *TASKS], hint="(see `bench list`)")
     task: Any = load_task(name)
     plain = {word: getattr(task, word) for word in ("family", "metric", "readout", "version", "limit")}

@@ -452,6 +452,8 @@ def test_one_encoder_suite_or_task_is_told_more_about():
     assert all(setting["about"] for setting in network["settings"].values())
     (suite,) = rows(call("list", "quick", "--json"))
     assert suite["tasks"]["movie-reviews"] == {"limit": 250}
+    (benchmark,) = rows(call("list", "MTEB(eng, v2)", "--json"))
+    assert {"STSBenchmark", "ArguAna"} < benchmark["tasks"].keys()
     (task,) = rows(call("list", "wnut17-question", "--json"))
     assert (task["family"], task["metric"], task["readout"], task["needs"]) == ("ner", "f1", "question", "QuestionEncoder")
     for name, told in (("hashing", "dim = 1024"), ("quick", "movie-reviews-probe"), ("mrpc-bertscore@20", "bertscore@20")):
