@@ -8,8 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: run test lint clean
 run: $(INSTALLED)
-	$(BIN)/bench run --model all --keep-going $(ARGS)
-	$(BIN)/bench report
+	$(BIN)/bench run --model all --keep-going $(ARGS); ran=$$?; $(BIN)/bench report && exit $$ran
 
 test: $(INSTALLED)
 	$(BIN)/pytest $(ARGS)

@@ -1,8 +1,8 @@
 """Training DINO: a language model writes pairs of sentences from instructions, and a bi-encoder learns how similar they are.
 
-Command: ``bench train dino --budget 1000000``; how long generating and training took for the weights that come with this package,
-and on what, says ``checkpoint/card.json``.
-The paper's own form: ``--set task=sts-x2 --set least_shared=0 --set most_shared=1 --set agreeing=false``. Its ablations:
+Command: ``bench train dino --budget S`` (with ``--set inputs=1600`` for the weights that come with this package); how long generating
+and training took for them, and on what, says ``checkpoint/card.json``. The paper's own form: ``--set task=sts-x2 --set least_shared=0
+--set most_shared=1 --set agreeing=false --set lora=false --set lr=2e-5``. Its ablations:
 ``bench train dino --budget 100000 --vary decay=0,200 --vary smoothing=0 --vary random_pairs=0``; texts that a checkpoint in the folder
 beside has generated with the same settings are taken over.
 Schick, Schuetze (EMNLP 2021); the released code is timoschick/dino at 0e4a052.

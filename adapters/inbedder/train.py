@@ -1,6 +1,6 @@
 """Training InBedder: the backbone learns to answer questions about texts in a few telling words.
 
-Command: ``bench train inbedder --budget 1000000`` (about an hour on two CPU cores with bfloat16).
+Command: ``bench train inbedder --budget 1000000`` (82 minutes on two CPU cores with bfloat16).
 Peng et al. (ACL 2024); the released training script is zhang-yu-wei/InBedder at 3d95d4fa. One thing differs on purpose: that
 script chooses its template by the data file's name, and so trains on another one than it is tested on; here it is TEMPLATE.
 """

@@ -94,7 +94,7 @@ class Compression:
         positions: Token positions computed at once.
 
     Source:
-        Sections 2 and 8 of the fact sheet: KL is the mean over examples of the mean over positions, NLL and RC the mean over tokens.
+        The released code (c22f4c4): KL is the mean over examples of the mean over positions, NLL and RC the mean over tokens.
     """
 
     trainee: Trainee

@@ -1,6 +1,6 @@
 """Training LLM2Comp: compression of contexts into memory tokens, then contrastive learning.
 
-Command: ``bench train llm2comp --budget S`` (about 85 minutes on two CPU cores with bfloat16). Zhang et al. (AAAI 2026); the released code
+Command: ``bench train llm2comp --budget S`` (two hours on two CPU cores with bfloat16). Zhang et al. (AAAI 2026); the released code
 (longtaizi13579/LLM2Comp at c22f4c4) does not run as published, so this is written from its description.
 Where it differs from the released code on purpose: of the input embeddings only those of the memory tokens are trained, in every stage, so
 that a checkpoint stays small; the learning rate falls as a cosine to 0, with no weight decay, and gradients are clipped at 1; low-rank
@@ -8,8 +8,8 @@ weights have no dropout.
 ``--vary objective=nll,rc,mntp`` repeats the comparison of pretext tasks, ``--vary k=1,2,4,16`` that of memory sizes, and
 ``--set contrastive=0`` stops after stage 1.
 The paper's own form: ``bench train llm2comp --budget L --set attention=bidirectional --set new_lora=true --set contrastive_batch=128
---set length=512 --set batch_size=4 --set lr=1e-4 --set contrastive_lr=3e-5``; with ``new_lora`` a checkpoint of two stages is twice as
-large.
+--set length=512 --set continuation=512 --set batch_size=4 --set lr=1e-4 --set contrastive_lr=3e-5``; with ``new_lora`` a checkpoint of
+two stages is twice as large.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class Recipe:
         device: "auto", "cpu", "cuda", "mps".
 
     Source:
-        Section 3 of the fact sheet for rank, scale, targets, dropout and temperature.
+        The released configurations for rank, scale, targets, dropout and temperature.
     """
 
     backbone: str = PACKAGED

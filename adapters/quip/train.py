@@ -6,7 +6,8 @@ generator is tuned and writes questions (``generator``), a teacher is tuned (``t
 the bi-encoder learns from it (``biencoder``). Neither code nor data of the training was released; what the paper leaves open
 (optimiser, generator and teacher settings) is ours. At a small budget three things differ on purpose: passages are shorter than
 456 tokens and have four questions instead of ten, so that there are many, and a part of the questions are people's own with
-their answers. The paper's own form: ``--set window=456 --set questions=10 --set human=0``.
+their answers. The paper's own form: ``--set window=456 --set questions=10 --set human=0
+--set lora=false --set lr=1e-5``.
 """
 
 from collections.abc import Callable, Sequence

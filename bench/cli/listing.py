@@ -119,7 +119,11 @@ def _show_all(rows: list[Row]) -> None:
             "package.module:TASK": "a task of your own",
         },
     }
-    notes = {"encoder": "* = in `--model all`", "suite": "* = default", "task": "any mteb task or benchmark works by its name too"}
+    notes = {
+        "encoder": "* = in `--model all`",
+        "suite": "* = default; any benchmark of mteb works by its name too",
+        "task": "so does any task of mteb",
+    }
     width = max(len(row["name"]) for row in rows)
     for kind, note in notes.items():
         print(f"{kind}s ({note}; more on one: bench list NAME)")

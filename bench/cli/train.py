@@ -14,7 +14,7 @@ from bench.cli.options import Data, Device, Dtype, Json, Sets, Verbose, complete
 from bench.errors import UsageError
 
 BUDGETS = {"S": 1_000_000, "L": 50_000_000}
-"""Budgets by name: S for an afternoon of a CPU, L for minutes of a large GPU."""
+"""Budgets by name: S for an afternoon of a CPU, L for a GPU."""
 
 
 def _recipes(incomplete: str) -> list[str]:

@@ -186,5 +186,5 @@ def listing(tasks: Collection[str]) -> Table:
     ]
     words = ("task", "metric", "method", "model", "variant", "provenance", "source")
     columns = (*words[:5], "published", "stderr", *words[5:])
-    about = "x 100, as printed; rows from memory are unverified and count in no comparison."
+    about = "x 100, as printed; rows without a checked source count in no comparison."
     return Table("published-numbers", "Published numbers", columns, tuple(rows), frozenset(words), about)

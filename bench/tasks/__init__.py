@@ -128,7 +128,7 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """Suites by name: for each of its tasks, by name, the fields in which it differs from the task of that name."""
 
 _ABOUT = {
-    "quick": "packaged data, every family, minutes on two cores; the default",
+    "quick": "packaged data, seven families, minutes on two cores; the default",
     "quip-paper": "the zero-shot and few-shot tasks of QuIP that leave the encoder as it is",
     "quip-finetuned": "the few-shot tasks of QuIP that train a copy of it; hours on a CPU",
     "dino-paper": "the STS tasks of DINO, with its best-of-four score beside mteb's, and its two classifiers of reviews",

@@ -5,7 +5,7 @@ A row of ``nyu-mll/glue/mrpc``: ``sentence1`` "He said the foodservice pie busin
 ``label`` 1.
 Run: ``bench run --model quip,backbone-mean --task mrpc,mrpc-bertscore``; another layer is ``mrpc-bertscore@20``; ``mrpc-picked`` picks one.
 Protocol: AUROC of one similarity a pair, nothing is trained: the cosine of the two vectors, or BERTScore F over the token
-states of one layer, special tokens kept. A picked layer is, of the last twelve, the one with the highest AUROC on other pairs: 160
+states of one layer, special tokens kept. A picked layer is, of the last 24, the one with the highest AUROC on other pairs: 160
 training pairs of MRPC, 500 of PAWS-Wiki's validation split; the paper picks it on translations of WMT16. Few-shot: F1 of a classifier
 on BERTScore F at eight layers, the encoder frozen.
 """

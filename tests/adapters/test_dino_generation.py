@@ -58,7 +58,7 @@ def made_up(networks, kind):
 
 
 def by_the_formulae(own, others, decay, floor):
-    """Compute the new distribution from probabilities, as the fact sheet of the method writes it."""
+    """Compute the new distribution from probabilities, as the paper writes it."""
     gap = np.maximum(0, np.max(others, axis=0) - own) if len(others) else np.zeros_like(own)
     weighed = own * np.maximum(np.exp(-decay * gap), floor)
     return weighed / weighed.sum()
