@@ -21,14 +21,12 @@ def _loaded(code: str) -> set[str]:
 
 def test_listing_is_quick_and_loads_nothing_heavy():
     assert not HEAVY & _loaded("from typer.testing import CliRunner; from bench.cli import app; CliRunner().invoke(app, ['list'])")
-    commands = {"listing": [BIN / "bench", "list"], "libraries": [sys.executable, "-c", "import numpy, typer, rich.console"]}
-    seconds = {name: [] for name in commands}
-    for name, command in [*commands.items()] * 5:
+    seconds = []
+    for _ in range(5):
         start = time.perf_counter()
-        subprocess.run(command, capture_output=True, check=True, timeout=60)
-        seconds[name].append(time.perf_counter() - start)
-    quickest = {name: min(found) for name, found in seconds.items()}  # others share the machine
-    assert quickest["listing"] < 4 * quickest["libraries"]  # no number of seconds: machines differ
+        subprocess.run([BIN / "bench", "list"], capture_output=True, check=True, timeout=60)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5  # the quickest of five: others share the machine
 
 
 @pytest.mark.parametrize("name", ["quip", "dino", "inbedder", "llm2comp", "backbone-mean", "st", "hashing"])

@@ -301,8 +301,13 @@ def _in_sequence(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
     ]
 
 
+def drawn_of(train: Sequence[Tagged]) -> int | None:
+    """Return how many sentences of a type are drawn: five of a single training set; None of several, which are used whole."""
+    return 5 if len(train) == 1 else None
+
+
 def _family(name: str, test: Tagged, train: tuple[Tagged, ...], about: str) -> tuple[NER | NERByQuestions, ...]:
-    shots = 5 if len(train) == 1 else None
+    shots = drawn_of(train)
     return (
         NER(name, test, train, shots, about=f"{about}; logistic regression on token states, 5 sentences a type"),
         NER(

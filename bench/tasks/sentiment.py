@@ -81,7 +81,8 @@ class ZeroShot:
         vectors = unit(gather(stream(encoder, items), len(items)).astype(np.float64))
         n, k = len(texts), len(CONTENT_FREE)
         classes = unit(vectors[n + k :].reshape(2, -1, vectors.shape[1]).mean(axis=1))
-        return _accuracies(vectors[: n + k] @ classes.T, labels)
+        calibrated, plain = _accuracies(vectors[: n + k] @ classes.T, labels)
+        return {"accuracy": calibrated, "accuracy_uncalibrated": plain}
 
     def _items(self, texts: Sequence[str]) -> list[Item]:
         labels = [text.format(noun=self.noun) for label in LABEL_TEXTS for text in label]
@@ -151,8 +152,8 @@ class ZeroShotByPrompt(_Unplanned):
         texts, labels = self.test.load(self.limit)
         prompt = PROMPT.format(noun=self.noun)
         scores = cast("PromptedEncoder", encoder).score_words([*texts, *CONTENT_FREE], prompt=prompt, words=WORDS)
-        found = _accuracies(scores, labels)
-        return {"accuracy": found["accuracy_uncalibrated"], "accuracy_calibrated": found["accuracy"]}
+        calibrated, plain = _accuracies(scores, labels)
+        return {"accuracy": plain, "accuracy_calibrated": calibrated}
 
 
 def _calibrated(scores: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -162,10 +163,10 @@ def _calibrated(scores: NDArray[np.floating]) -> NDArray[np.floating]:
     return scores[:n] - mean
 
 
-def _accuracies(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> dict[str, Score]:
-    """Return the accuracy of the likelier class, with and without calibration; scores are (texts and words without content, 2)."""
-    right = [each.argmax(axis=1) == labels for each in (_calibrated(scores), scores[: len(labels)])]
-    return {"accuracy": accuracy(right[0]), "accuracy_uncalibrated": accuracy(right[1])}
+def _accuracies(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> tuple[Score, Score]:
+    """Return the accuracy of the likelier class with calibration and without; scores are (texts and words without content, 2)."""
+    calibrated, plain = (accuracy(each.argmax(axis=1) == labels) for each in (_calibrated(scores), scores[: len(labels)]))
+    return calibrated, plain
 
 
 def best_answers(encoder: QuestionEncoder, texts: Sequence[str], start: Embeddings, end: Embeddings) -> NDArray[np.float32]:

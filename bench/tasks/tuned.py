@@ -20,7 +20,20 @@ from bench.encoder import Encoder, Marked, QuestionEncoder, TokenEncoder, Tunabl
 from bench.errors import UsageError
 from bench.task import Score
 from bench.tasks.linear import predicted_from
-from bench.tasks.ner import FEW_SHOT, NER, Sentence, Tagged, WordStates, entity_scores, places, questions, tagged, training, word_states
+from bench.tasks.ner import (
+    FEW_SHOT,
+    NER,
+    Sentence,
+    Tagged,
+    WordStates,
+    drawn_of,
+    entity_scores,
+    places,
+    questions,
+    tagged,
+    training,
+    word_states,
+)
 from bench.tasks.paraphrase import FewShot, existing, f1_scores
 from bench.tasks.similarity import unit
 
@@ -135,10 +148,9 @@ class TunedFewShot(FewShot):
 
 
 def _named(name: str, test: Tagged, sets: tuple[Tagged, ...], about: str) -> tuple[StartedNER, ...]:
-    shots = 5 if len(sets) == 1 else None
     return tuple(
         StartedNER(
-            f"{name}-{what}-{initial}", test, sets, shots, initial=initial, epochs=epochs,
+            f"{name}-{what}-{initial}", test, sets, drawn_of(sets), initial=initial, epochs=epochs,
             about=f"{about}; {words}, the tagger's weights from {'questions' if initial == 'question' else 'nothing'}",
         )
         for what, epochs, words in (("start", 0, "frozen"), ("tuned", 200, "trained whole"))

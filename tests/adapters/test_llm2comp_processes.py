@@ -46,7 +46,7 @@ def test_two_processes_have_the_gradient_of_one(tmp_path):
         port = free.getsockname()[1]
     torch.multiprocessing.spawn(write_gradients, (2, port, tmp_path), nprocs=2)
     write_gradients(0, 1, port, tmp_path)
-    alone, *both = (torch.load(tmp_path / f"{name}.pt") for name in ("0 of 1", "0 of 2", "1 of 2"))
+    alone, *both = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("0 of 1", "0 of 2", "1 of 2"))
     assert min(float(found["memory"].abs().max()) for found in alone.values()) > 1e-3
     for found in both:
         torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-3)
