@@ -1,7 +1,8 @@
 """What each test example contributes to a score: numbers whose mean is the score, so that it can be resampled as a mean.
 
-Rightness itself for accuracy; for Spearman, AUROC and average precision the score plus the example's influence on it, which is
-the infinitesimal jackknife (Efron 1982, section 6), and for AUROC the placements of DeLong et al. 1988.
+Rightness itself for accuracy; for ratios of counts such as F1, Spearman, AUROC and average precision the score plus the
+example's influence on it, which is the infinitesimal jackknife (Efron 1982, section 6), and for AUROC the placements of DeLong
+et al. 1988.
 """
 
 from collections.abc import Callable
@@ -30,6 +31,23 @@ def contributions(metric: str, values: NDArray[np.floating], gold: NDArray[np.fl
         return x
     influence = _INFLUENCE.get(metric.rpartition("_")[2])
     return influence(x, np.asarray(gold, np.float64)) if influence else np.full(len(x), np.nan)
+
+
+def of_ratio(above: NDArray[np.number], below: NDArray[np.number]) -> Array:
+    """Return what each test example contributes to a ratio of two sums, such as precision, recall or micro-averaged F1.
+
+    Args:
+        above: (n,), what each example adds to the sum above the line: for F1 twice the entities that are found and right.
+        below: (n,), what it adds to the one below: for F1 the entities found and the right ones.
+
+    Returns:
+        float64 (n,), whose mean is the ratio; zeros where nothing is below.
+    """
+    mean = float(np.mean(below))
+    if not mean:
+        return np.zeros(len(below))
+    ratio = float(np.mean(above)) / mean
+    return np.asarray(ratio + (above - ratio * below) / mean)
 
 
 @dataclass(frozen=True)

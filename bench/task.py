@@ -24,8 +24,9 @@ class Score:
 
     Attributes:
         repeats: One number per seed, split or fold.
-        examples: float32 (n,), what the repeats gave for each test example on average (similarity, or 1 for a right answer),
-            in the order of the data, so that two encoders can be paired; empty where the metric has no such parts.
+        examples: float32 (n,), what the repeats gave for each test example on average (similarity, 1 for a right answer, or
+            what it contributes to the score: ``bench.influence``), in the order of the data, so that two encoders can be
+            paired; empty where the metric has no such parts.
         gold: float32 (n,), what the examples are compared with (gold similarity, or class); empty where their mean is the score.
     """
 
@@ -65,7 +66,7 @@ class Task(Protocol):
 
     @property
     def version(self) -> int:
-        """Raised whenever the same vectors begin to give another score."""
+        """Raised whenever the same vectors begin to give another score, or more is kept with it."""
         ...
 
     @property

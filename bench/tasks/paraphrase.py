@@ -22,6 +22,7 @@ from bench.encoder import Encoder, Item, LayeredEncoder, TokenEncoder, TokenStat
 from bench.errors import DataError, UsageError
 from bench.task import PICKING, Score, sample
 from bench.tasks.partition import blocks
+from bench.tasks.ratios import f1_score, ratio_score
 from bench.tasks.similarity import bertscore, cosine
 
 SEEDS = (13, 21, 42, 87, 100)
@@ -215,7 +216,7 @@ class FewShot:
     about: str = field(default="", compare=False)
     family: ClassVar[str] = "paraphrase"
     metric: ClassVar[str] = "f1"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     readout: ClassVar[str] = "bertscore"
     needs: ClassVar[type[Encoder]] = TokenEncoder  # type: ignore[type-abstract]
 
@@ -255,13 +256,12 @@ class FewShot:
         return [whole.take(place[number] for seed, number in pairs if seed == wanted) for wanted in SEEDS]
 
 
-def f1_scores(gold: NDArray[Any], found: Sequence[NDArray[Any]]) -> dict[str, Score]:
+def f1_scores(gold: NDArray[Any], answers: Sequence[NDArray[Any]]) -> dict[str, Score]:
     """Return ``f1`` of the positive class and ``accuracy``, one repeat for each set of answers (n,), 1 for a paraphrase."""
-    from sklearn.metrics import accuracy_score, f1_score
-
+    wanted, found = (gold > 0).astype(int), [(positive > 0).astype(int) for positive in answers]
     return {
-        "f1": Score(tuple(float(f1_score(gold, positive, zero_division=0)) for positive in found)),
-        "accuracy": Score(tuple(float(accuracy_score(gold, positive)) for positive in found)),
+        "f1": f1_score([(one * wanted, one, wanted) for one in found]),
+        "accuracy": ratio_score([(one == wanted, np.ones(len(wanted))) for one in found]),
     }
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bench.influence import contributions
+from bench.influence import contributions, of_ratio
 
 MEASURED = {
     "cosine_spearman": lambda x, y: spearmanr(x, y).statistic,
@@ -46,3 +46,15 @@ def test_a_contribution_is_what_leaving_the_example_out_takes_away(metric):
 def test_rightness_is_its_own_contribution_and_an_unknown_metric_has_none():
     assert contributions("accuracy", np.array([0, 1], np.float32), np.empty(0)).tolist() == [0, 1]
     assert np.isnan(contributions("f1", np.array([0.0, 1]), np.array([0.0, 1]))).all()
+
+
+def test_contributions_to_a_ratio_average_to_it_and_are_what_leaving_an_example_out_takes_away():
+    rng = np.random.default_rng(0)
+    below = rng.integers(0, 5, 400)
+    above = rng.binomial(below, 0.3)
+    found = of_ratio(above, below)
+    assert found.mean() == pytest.approx(above.sum() / below.sum(), abs=1e-12)
+    without = [np.delete(above, i).sum() / np.delete(below, i).sum() for i in range(400)]
+    pseudo = 400 * above.sum() / below.sum() - 399 * np.array(without)
+    assert np.abs(found - pseudo).max() < 0.02 * found.std()  # they part by one n-th
+    assert of_ratio(np.zeros(3), np.zeros(3)).tolist() == [0, 0, 0]
