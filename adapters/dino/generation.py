@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters._backbone import Network
+from adapters._head import head_of
 from adapters.dino.debiasing import Sampling, debiased, drawn
-from adapters.dino.head import head_of
 from adapters.dino.specification import Specification
 from bench.encoder import digest, shortened
 from bench.errors import DataError, UsageError

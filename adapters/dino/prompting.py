@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from adapters import _batching, _pooling
 from adapters._backbone import Network
+from adapters._head import head_of
 from adapters._text import Framed, prompts
-from adapters.dino.head import head_of
 from bench.encoder import Item, gather
 from bench.errors import UsageError
 

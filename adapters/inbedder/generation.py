@@ -8,6 +8,7 @@ import numpy as np
 
 from adapters import _batching, _pooling
 from adapters._backbone import Network
+from adapters._head import head_of
 from adapters.inbedder.masked import filled
 from bench.encoder import Item
 
@@ -48,7 +49,7 @@ def generate(
     """
     import torch
 
-    head = network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    head = head_of(network)
     trunk = partial(network.model.base_model, use_cache=True, output_hidden_states=layer != -1)  # all layers are much to keep
     special = torch.tensor(network.tokenizer.all_special_ids, device=ids.device)
     lengths, chance = mask.sum(1), uniform(ids, mask, samples, new_tokens)

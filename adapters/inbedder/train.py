@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._checkpoint import RUNS
+from adapters._head import head_of
 from adapters._training.budget import Spent, batches, portions
 from adapters._training.card import finished, write_card
 from adapters._training.loop import Optimisation, Training, fit, main_process
@@ -199,7 +200,7 @@ class Answering:
         wanted = ids[places[0], places[1]]
         if network.decoder:
             states = network.hidden_states(ids, mask)[places[0], places[1] - 1]
-            logits = network.model.get_output_embeddings()(states)  # type: ignore[no-untyped-call]
+            logits = head_of(network)(states)
         else:
             ids[places[0], places[1]] = network.tokenizer.mask_token_id
             logits = network.model(input_ids=ids, attention_mask=mask).logits[places[0], places[1]]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from adapters._backbone import Network
+from adapters._head import head_of
 from adapters._training.budget import Spent, portions
 from adapters.llm2comp.gradients import in_portions
 from adapters.llm2comp.texts import Passage, shuffled
@@ -120,7 +121,7 @@ class Compression:
         contexts, targets = [split.context for split in part.splits], [self._target(split) for split in part.splits]
         memory = self.trainee.slots([split.read for split in part.splits])
         student = self.after(memory, targets)
-        head = self.frozen.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        head = head_of(self.frozen)
         weights = torch.tensor([w for w, t in zip(part.weights, targets, strict=True) for _ in range(len(t) + self._last)])
         weights = weights.to(student.device)
         k = len(self.trainee.memory)
@@ -131,7 +132,7 @@ class Compression:
                 teacher = self.after(None, targets, contexts)
 
             def loss(states: "Tensor", where: slice) -> "Tensor":
-                expected, found = head(teacher[where]).float().log_softmax(-1), head(states).float().log_softmax(-1)
+                expected, found = head(teacher[where]).log_softmax(-1), head(states).log_softmax(-1)
                 return kl_div(found, expected, log_target=True, reduction="none").sum(-1) @ weights[where]
 
             read += sum(len(self._start) + len(a) + len(b) for a, b in zip(contexts, targets, strict=True))
@@ -139,7 +140,7 @@ class Compression:
             wanted = torch.tensor([i for target in targets for i in target], device=student.device)
 
             def loss(states: "Tensor", where: slice) -> "Tensor":
-                return cross_entropy(head(states).float(), wanted[where], reduction="none") @ weights[where]
+                return cross_entropy(head(states), wanted[where], reduction="none") @ weights[where]
 
         return in_portions(loss, student, _LOGITS), Spent(trained=trained, inference=read)
 

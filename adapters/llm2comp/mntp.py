@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from adapters._backbone import Network
+from adapters._head import head_of
 from adapters._training.budget import Spent, portions
 from adapters.llm2comp.gradients import in_portions
 from adapters.llm2comp.texts import Passage, shuffled
@@ -63,12 +65,14 @@ class Masking:
 
     Attributes:
         trainee: What is trained.
+        frozen: The backbone with its head.
         rows: Token ids of the texts, special tokens included; the first of a text is never masked.
         positions: Token positions computed at once.
         seed: Of what is masked.
     """
 
     trainee: Trainee
+    frozen: Network
     rows: Sequence[list[int]]
     positions: int
     seed: int
@@ -88,7 +92,7 @@ class Masking:
         from torch.nn.functional import cross_entropy
 
         network = self.trainee.network
-        head, mask = network.model.get_output_embeddings(), mask_id(network.tokenizer)  # type: ignore[no-untyped-call]
+        head, mask = head_of(self.frozen), mask_id(network.tokenizer)
         hidden = [set(places) for places in part.places]
         rows = [[mask if i in gone else id_ for i, id_ in enumerate(ids)] for ids, gone in zip(part.ids, hidden, strict=True)]
         where = torch.tensor([(n, i - 1) for n, places in enumerate(part.places) for i in places], device=network.device).T
@@ -96,6 +100,6 @@ class Masking:
         states = self.trainee.states(rows, memory=False)[0][where[0], where[1]]
 
         def loss(portion: "Tensor", at: slice) -> "Tensor":
-            return cross_entropy(head(portion).float(), wanted[at], reduction="sum") / part.predicted
+            return cross_entropy(head(portion), wanted[at], reduction="sum") / part.predicted
 
         return in_portions(loss, states, _LOGITS), Spent(trained=sum(map(len, part.ids)))

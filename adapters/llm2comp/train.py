@@ -204,7 +204,7 @@ class Recipe:
             name,
             plan,
             [passages[chosen[i]].text for i in _used(plan)],
-            lambda trainee: Masking(trainee, rows, self.positions, seed),
+            lambda trainee: Masking(trainee, base, rows, self.positions, seed),
             Optimisation(self.lr),
         )
 

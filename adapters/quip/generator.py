@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from adapters._backbone import Network
+from adapters._head import head_of
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, portions
 from adapters._training.loop import Objective
@@ -151,8 +152,8 @@ class Writing(_Asking[Target]):
         begins = ends - [row.length for row in rows]
         sources = torch.from_numpy(np.concatenate([b + np.asarray(row.sources) for b, row in zip(begins, rows, strict=True)]))
         wanted = torch.tensor([row.row.ids[k] for row in rows for k in row.targets], device=states.device)
-        logits = self.network.model.get_output_embeddings()(states[sources.to(states.device)])  # type: ignore[no-untyped-call]
-        return cross_entropy(logits.float(), wanted, reduction="sum") / predicted, Spent(trained=int(ends[-1]))
+        logits = head_of(self.network)(states[sources.to(states.device)])
+        return cross_entropy(logits, wanted, reduction="sum") / predicted, Spent(trained=int(ends[-1]))
 
 
 def translations(network: Network, passages: Sequence[Passage], *, limit: int) -> list[Translated]:

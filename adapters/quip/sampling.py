@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapters._backbone import Network
+from adapters._head import head_of
 from adapters._training.loop import Training, seeded
 from adapters.quip.generator import SEPARATOR, prompt_ids
 from adapters.quip.passages import Question
@@ -112,7 +113,7 @@ def sampled(
 
     if network.seq2seq:
         return _translated(network, prompts, samples=samples, top_p=top_p, seed=int(digest([seed, *numbers])[:15], 16))
-    device, head = network.device, network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    device, head = network.device, head_of(network)
     draws = [np.random.default_rng([seed, n]).random((samples, NEW_TOKENS), np.float32) for n in numbers]
     chance = torch.from_numpy(np.concatenate(draws)).to(device)
     ends = torch.tensor(sorted(network.tokenizer.all_special_ids), device=device)

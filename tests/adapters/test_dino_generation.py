@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from adapters._backbone import Backbone
+from adapters._head import head_of
 from adapters.dino.debiasing import Sampling, debiased, drawn
 from adapters.dino.generation import Wish, Writing, continued, framed, planned, written
-from adapters.dino.head import head_of
 from adapters.dino.prompting import log_probabilities
 from adapters.dino.specification import built_in, parsed, read
 from bench.errors import DataError, UsageError

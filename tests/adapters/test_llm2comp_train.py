@@ -250,7 +250,7 @@ def test_masked_tokens_are_predicted_from_the_state_before_them(folder, base, po
     made = stirred(prepared(base, 0, "bidirectional", rank=2, seed=5))
     model, blank = merged_model(folder, made), mask_id(base.tokenizer)
     ids = [row.context + row.continuation for row in rows]
-    objective = Masking(made, ids, positions, seed=1)
+    objective = Masking(made, base, ids, positions, seed=1)
     parts = objective.parts([0, 2, 3])
     total = count = 0
     for part in parts:
