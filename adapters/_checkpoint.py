@@ -78,13 +78,13 @@ def card_of(folder: Path) -> dict[str, Any]:
     return card
 
 
-def runs_of(folder: Path) -> Runs | None:
-    """Return the runs of words that the folder's weights were trained on; None where it does not say.
+def runs_of(folder: Path | None) -> Runs | None:
+    """Return the runs of words that the folder's weights were trained on; None where there is none or it does not say.
 
     Raises:
         CheckpointError: The file is broken.
     """
-    return Runs.read(folder / RUNS) if (folder / RUNS).is_file() else None
+    return Runs.read(folder / RUNS) if folder and (folder / RUNS).is_file() else None
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -47,3 +47,14 @@ def positive(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
     for name in names:
         if not getattr(recipe, name) > 0:
             raise UsageError(f"{name} is more than 0, got {getattr(recipe, name)}")
+
+
+def share(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
+    """Check that settings of a recipe are from 0 to 1.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for name in names:
+        if not 0 <= getattr(recipe, name) <= 1:
+            raise UsageError(f"{name} is from 0 to 1, got {getattr(recipe, name)}")

@@ -94,8 +94,7 @@ class DINO(NetworkEncoder):
 
     def runs(self) -> Runs | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
-        folder = self.backbone().adapted
-        return None if folder is None else runs_of(folder)
+        return runs_of(self.backbone().adapted)
 
     def _source(self) -> str:
         return located(self.checkpoint, __file__, PACKAGED)

@@ -21,7 +21,7 @@ from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
 from adapters._training.loop import Optimisation, Selection, Training, fit, main_first, main_process
-from adapters._training.settings import at_least_one, deciding, one_of, positive
+from adapters._training.settings import at_least_one, deciding, one_of, positive, share
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.dino.dataset import Dataset, Order, adopt, generated, generator_of
 from adapters.dino.debiasing import Sampling
@@ -125,15 +125,11 @@ class Recipe:
     def check(self) -> None:
         """Raise a UsageError where a setting is off."""
         one_of(self, "attention", ATTENTIONS)
-        if not 0 < self.top_p <= 1:
-            raise UsageError(f"top_p is above 0 and at most 1, got {self.top_p}")
-        for name in ("smoothing", "least_shared", "most_shared"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} is from 0 to 1, got {getattr(self, name)}")
+        share(self, "top_p", "smoothing", "least_shared", "most_shared")
         for name in ("inputs", "decay", "top_k", "random_pairs"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is at least 0, got {getattr(self, name)}")
-        positive(self, "lr")
+        positive(self, "lr", "top_p")
         at_least_one(self, "samples", "new_tokens", "shortest", "batch_size", "batch", "max_length")
         if self.shortest > self.longest:
             raise UsageError(f"shortest is at most longest, got {self.shortest} and {self.longest}")

@@ -24,7 +24,7 @@ from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
 from adapters._training.loop import Fitted, Training, main_first, main_process
-from adapters._training.settings import at_least_one, deciding, one_of
+from adapters._training.settings import at_least_one, deciding, one_of, positive, share
 from adapters._training.sources import Source, named
 from adapters.quip.answering import answered
 from adapters.quip.biencoder import Group, Pointing, folded, grouped, sharpened
@@ -131,8 +131,8 @@ class Recipe:
         """Raise a UsageError where a setting is off."""
         one_of(self, "labels", LABELS)
         one_of(self, "attention", ATTENTIONS)
-        if not 0 <= self.human <= 1 or not 0 < self.top_p <= 1:
-            raise UsageError(f"human is a share from 0 to 1 and top_p one above 0, got human={self.human} and top_p={self.top_p}")
+        share(self, "human", "top_p")
+        positive(self, "top_p", "lr", "generator_share", "teacher_share")
         at_least_one(self, "window", "questions", "top", "together", "epochs", "batch_size", "max_length", "max_question")
 
     def _backbone(self, source: str, *, head: str = "none") -> Backbone:
