@@ -275,8 +275,8 @@ def prototype(x: NDArray[np.float32], y: NDArray[np.str_], test: NDArray[np.floa
 
 def entity_scores(gold: Sequence[Sequence[str]], repeats: Sequence[Sequence[Sequence[str]]]) -> dict[str, Score]:
     """Return ``f1``, ``precision`` and ``recall`` of seqeval's entities, one repeat for each set of predicted tags."""
-    wanted = [_entities(tags) for tags in gold]
-    counts = [_counts([_entities(tags) for tags in found], wanted) for found in repeats]
+    wanted = _entities(gold)
+    counts = [_counts(_entities(found), wanted) for found in repeats]
     return {
         "f1": f1_score(counts),
         "precision": ratio_score([(right, found) for right, found, _ in counts]),
@@ -290,10 +290,10 @@ def _counts(found: Sequence[set[_Entity]], wanted: Sequence[set[_Entity]]) -> tu
     return np.array(right), np.array([len(a) for a in found]), np.array([len(b) for b in wanted])
 
 
-def _entities(tags: Sequence[str]) -> set[_Entity]:
+def _entities(sentences: Sequence[Sequence[str]]) -> list[set[_Entity]]:
     from seqeval.metrics.sequence_labeling import get_entities
 
-    return set(get_entities(list(tags)))
+    return [set(get_entities(list(tags))) for tags in sentences]
 
 
 def tagged(sentences: Sequence[Sentence], states: WordStates, tagger: Callable[[NDArray[np.float32]], NDArray[np.str_]]) -> list[list[str]]:
