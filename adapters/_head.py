@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from adapters._backbone import Network
 from bench.errors import UsageError
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 _TOLERANCE = 0.02
 """Largest difference from the class's own logits, relative to them: rounding of bfloat16 is a fifth of it."""
 
+_HEADS: "WeakKeyDictionary[Network, Callable[[Tensor], Tensor]]" = WeakKeyDictionary()
+"""Of networks that are still in use: a tuned generator must not stay in memory for its head."""
 
-@lru_cache(maxsize=1)
+
 def head_of(network: Network) -> "Callable[[Tensor], Tensor]":
     """Return what gives logits, float32 (n, v), of last token states (n, dim).
 
@@ -28,6 +30,12 @@ def head_of(network: Network) -> "Callable[[Tensor], Tensor]":
     Source:
         transformers: ``final_logit_softcapping`` of Gemma 2, ``logits_scaling`` of Granite, ``logit_scale`` of Cohere.
     """
+    if network not in _HEADS:
+        _HEADS[network] = _checked(network)
+    return _HEADS[network]
+
+
+def _checked(network: Network) -> "Callable[[Tensor], Tensor]":
     import torch
 
     kind = type(network.model).__name__

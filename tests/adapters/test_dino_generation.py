@@ -1,6 +1,8 @@
 """DINO's texts: self-debiasing against the formulae, and texts written together against those written alone."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -259,3 +261,14 @@ def test_a_specification_that_breaks_a_rule_is_refused(value):
 def test_an_unknown_specification_is_refused():
     with pytest.raises(UsageError, match="sts-x2"):
         read("sts-x3")
+
+
+def test_the_head_of_a_network_does_not_keep_the_network_in_memory(networks):
+    network = made_up(networks, "llama")
+    network.model.train()
+    head_of(network)
+    assert network.model.training
+    left = weakref.ref(network)
+    del network
+    gc.collect()
+    assert left() is None
