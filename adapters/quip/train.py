@@ -132,7 +132,9 @@ class Recipe:
         one_of(self, "labels", LABELS)
         one_of(self, "attention", ATTENTIONS)
         share(self, "human", "top_p")
-        positive(self, "top_p", "lr", "generator_share", "teacher_share")
+        positive(self, "top_p", "lr")
+        if self.human < 1:
+            positive(self, "generator_share", *(() if self.labels == "answers" else ("teacher_share",)))
         at_least_one(self, "window", "questions", "top", "together", "epochs", "batch_size", "max_length", "max_question")
 
     def _backbone(self, source: str, *, head: str = "none") -> Backbone:

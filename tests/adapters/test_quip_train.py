@@ -439,7 +439,8 @@ def test_a_generators_file_of_another_number_of_passages_is_not_mixed_in(tmp_pat
 
 
 def test_settings_that_make_no_sense_are_one_line_errors(tmp_path, questions):
-    for changes in ({"labels": "sof"}, {"human": 1.5}, {"top_p": 0.0}, {"questions": 0}):
+    wrong = ({"labels": "sof"}, {"human": 1.5}, {"top_p": 0.0}, {"questions": 0}, {"generator_share": 0.0}, {"teacher_share": 0.0})
+    for changes in wrong:
         with pytest.raises(UsageError):
             trained(tmp_path / "out", recipe(questions, tmp_path, **changes))
     (tmp_path / "plain.txt").write_text(
@@ -451,6 +452,13 @@ def test_settings_that_make_no_sense_are_one_line_errors(tmp_path, questions):
         trained(tmp_path / "out", recipe(tmp_path / "plain.txt", tmp_path, human=1.0))
     with pytest.raises(UsageError, match="has a decoder"):
         trained(tmp_path / "out", recipe(questions, tmp_path, generator=str(tiny_folder("roberta", tmp_path / "masked", head=True))))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"human": 1.0, "generator_share": 0.0, "teacher_share": 0.0}, {"labels": "answers", "teacher_share": 0.0}]
+)
+def test_what_a_training_has_no_use_for_may_have_no_share(changes):
+    Recipe(**changes).check()
 
 
 def command(out, *options):
