@@ -62,17 +62,18 @@ def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int) -> lis
     return [made[i] for i in rng.permutation(len(made))]
 
 
-def portions(lengths: Sequence[int], positions: int) -> list[list[int]]:
+def portions(lengths: Sequence[int], positions: int, *, processes: int = 1) -> list[list[int]]:
     """Cut a batch into portions that fit into memory: longest first, each at most ``positions`` positions with its padding.
 
     Args:
         lengths: Token positions of each example of the batch.
         positions: Positions computed at once; a single longer example is a portion of its own.
+        processes: How many take turns with the portions: none has more examples than its share, so that all have something to do.
     """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    order, share = sorted(range(len(lengths)), key=lambda i: -lengths[i]), -(-len(lengths) // processes)
     made: list[list[int]] = []
     for i in order:
-        if made and lengths[made[-1][0]] * (len(made[-1]) + 1) <= positions:
+        if made and len(made[-1]) < share and lengths[made[-1][0]] * (len(made[-1]) + 1) <= positions:
             made[-1].append(i)
         else:
             made.append([i])

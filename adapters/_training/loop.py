@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from adapters._backbone import Network
-from adapters._training.budget import Spent
+from adapters._training.budget import Spent, portions
 from bench.encoder import digest
 from bench.errors import EncodingError, UsageError
 from bench.files import write_whole
@@ -193,6 +193,11 @@ def launched() -> Any:  # noqa: ANN401 - accelerate's PartialState
 
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
     return PartialState(cpu=cpu, timeout=_PATIENCE)
+
+
+def shared(lengths: Sequence[int], positions: int) -> list[list[int]]:
+    """Cut a batch into portions, enough of them for all processes that ``accelerate launch`` started."""
+    return portions(lengths, positions, processes=launched().num_processes)
 
 
 def main_process() -> bool:

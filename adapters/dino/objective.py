@@ -9,7 +9,7 @@ import numpy as np
 from adapters import _pooling
 from adapters._backbone import Network
 from adapters._training.budget import Spent, portions
-from adapters._training.loop import autocast
+from adapters._training.loop import autocast, shared
 from adapters.dino.postprocess import Pair
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Similarity:
         if self.contrastive:
             return [Part(chosen, len(chosen))]
         lengths = [2 * max(len(row.a), len(row.b)) for row in chosen]
-        return [Part([chosen[k] for k in portion], len(chosen)) for portion in portions(lengths, self.positions)]
+        return [Part([chosen[k] for k in portion], len(chosen)) for portion in shared(lengths, self.positions)]
 
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":
         """Return the part's share of the batch's loss."""

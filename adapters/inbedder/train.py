@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._checkpoint import RUNS
 from adapters._head import head_of
-from adapters._training.budget import Spent, batches, portions
+from adapters._training.budget import Spent, batches
 from adapters._training.card import finished, write_card
-from adapters._training.loop import Optimisation, Training, fit, main_process
+from adapters._training.loop import Optimisation, Training, fit, main_process, shared
 from adapters._training.settings import at_least_one, deciding
 from adapters._training.sources import named
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
@@ -185,7 +185,7 @@ class Answering:
         """Cut a batch into portions of at most ``positions`` positions."""
         chosen = [self.rows[i] for i in batch]
         predicted = sum(len(row.answers) for row in chosen)
-        return [Part([chosen[k] for k in portion], predicted) for portion in portions([len(row.ids) for row in chosen], self.positions)]
+        return [Part([chosen[k] for k in portion], predicted) for portion in shared([len(row.ids) for row in chosen], self.positions)]
 
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":
         """Return the part's share of the batch's loss."""

@@ -8,7 +8,8 @@ import numpy as np
 
 from adapters._backbone import Network
 from adapters._head import head_of
-from adapters._training.budget import Spent, portions
+from adapters._training.budget import Spent
+from adapters._training.loop import shared
 from adapters.llm2comp.gradients import in_portions
 from adapters.llm2comp.texts import Passage, shuffled
 from adapters.llm2comp.trainee import Trainee, last_states, padded
@@ -111,7 +112,7 @@ class Compression:
         widths = [len(split.read) + len(self._target(split)) + 2 * k for split in chosen]
         predicted = sum(len(self._target(split)) for split in chosen)
         weights = [1 / (len(chosen) * (len(s.continuation) + 1)) if self.objective == "kl" else 1 / predicted for s in chosen]
-        return [Part([chosen[i] for i in part], [weights[i] for i in part]) for part in portions(widths, self.positions)]
+        return [Part([chosen[i] for i in part], [weights[i] for i in part]) for part in shared(widths, self.positions)]
 
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":
         """Return the part's share of the batch's loss; only the encoder's positions count as trained."""

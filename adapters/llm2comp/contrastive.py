@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from adapters._text import Framed, prompts
-from adapters._training.budget import Spent, portions
+from adapters._training.budget import Spent
 from adapters._training.card import Material
-from adapters._training.loop import autocast, launched, seeded
+from adapters._training.loop import autocast, launched, seeded, shared
 from adapters.llm2comp.encoder import framed
 from adapters.llm2comp.gradients import carrying
 from adapters.llm2comp.trainee import Trainee
@@ -70,7 +70,7 @@ class Contrast:
 
         views, k = len(self.rows[batch[0]]), len(self.trainee.memory)
         texts = [self.rows[i][view] for view in range(views) for i in batch]
-        orders = portions([len(ids) + k for ids in texts], self.positions)
+        orders = shared([len(ids) + k for ids in texts], self.positions)
         parts = [Part([texts[i] for i in order], order, views) for order in orders]
         if len(parts) == 1:
             return parts

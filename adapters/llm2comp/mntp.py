@@ -12,7 +12,8 @@ import numpy as np
 
 from adapters._backbone import Network
 from adapters._head import head_of
-from adapters._training.budget import Spent, portions
+from adapters._training.budget import Spent
+from adapters._training.loop import shared
 from adapters.llm2comp.gradients import in_portions
 from adapters.llm2comp.texts import Passage, shuffled
 from adapters.llm2comp.trainee import Trainee
@@ -83,7 +84,7 @@ class Masking:
         chosen = [self.rows[i] for i in batch]
         places = [(np.sort(rng.permutation(len(ids) - 1)[: max(round(RATE * len(ids)), 1)]) + 1).tolist() for ids in chosen]
         predicted = sum(map(len, places))
-        cut = portions([len(ids) for ids in chosen], self.positions)
+        cut = shared([len(ids) for ids in chosen], self.positions)
         return [Masked([chosen[i] for i in part], [places[i] for i in part], predicted) for part in cut]
 
     def loss(self, part: Masked) -> "tuple[Tensor, Spent]":

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from adapters._backbone import Network
-from adapters._training.budget import Spent, portions
+from adapters._training.budget import Spent
+from adapters._training.loop import shared
 from adapters.quip.passages import Passage
 from adapters.quip.stages import Packed, states_of
 from adapters.quip.teacher import Labels
@@ -85,7 +86,7 @@ class Pointing:
         groups = [self.groups[i] for i in batch]
         units = [groups[i : i + self.together] for i in range(0, len(groups), self.together)]
         asked = sum(len(group.questions) for group in groups)
-        chosen = portions([sum(group.width for group in unit) for unit in units], self.positions)
+        chosen = shared([sum(group.width for group in unit) for unit in units], self.positions)
         return [Part([units[k] for k in some], asked) for some in chosen]
 
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":

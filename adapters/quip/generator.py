@@ -14,8 +14,8 @@ import numpy as np
 from adapters._backbone import Network
 from adapters._head import head_of
 from adapters._sharing import shareable
-from adapters._training.budget import Spent, portions
-from adapters._training.loop import Objective
+from adapters._training.budget import Spent
+from adapters._training.loop import Objective, shared
 from adapters.quip.passages import Passage, Question
 from adapters.quip.stages import Packed, collated, states_of
 
@@ -135,7 +135,7 @@ class _Asking(Generic[RowT]):
         """Cut a batch into portions of at most ``positions`` positions, each with the number of tokens of the whole batch."""
         rows = [self.rows[i] for i in batch]
         predicted = sum(row.predicted for row in rows)
-        return [([rows[k] for k in some], predicted) for some in portions([row.length for row in rows], self.positions)]
+        return [([rows[k] for k in some], predicted) for some in shared([row.length for row in rows], self.positions)]
 
 
 class Writing(_Asking[Target]):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from adapters._backbone import Network
 from adapters._training.budget import Spent, portions
-from adapters._training.loop import Training
+from adapters._training.loop import Training, shared
 from adapters.quip.stages import Note, Packed, states_of
 from bench.errors import DataError
 from bench.files import write_whole
@@ -76,7 +76,7 @@ class Finding:
     def parts(self, batch: Sequence[int]) -> list[tuple[list[Pair], int]]:
         """Cut a batch into portions of at most ``positions`` positions, each with the number of examples of the batch."""
         rows = [self.pairs[i] for i in batch]
-        return [([rows[k] for k in some], len(rows)) for some in portions([len(row.ids) for row in rows], self.positions)]
+        return [([rows[k] for k in some], len(rows)) for some in shared([len(row.ids) for row in rows], self.positions)]
 
     def loss(self, part: tuple[list[Pair], int]) -> "tuple[Tensor, Spent]":
         """Return the portion's share of the batch's loss."""

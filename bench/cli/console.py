@@ -67,8 +67,12 @@ def note_failures(rows: Sequence[Mapping[str, Any]], *, left: int) -> None:
 
 
 @contextmanager
-def progress() -> "Iterator[Progress]":
-    """Yield a progress callback that draws a bar with time left on a terminal, and elsewhere logs a line once a minute."""
+def progress(*, shown: bool = True) -> "Iterator[Progress]":
+    """Yield a progress callback that draws a bar with time left on a terminal, and elsewhere logs a line once a minute.
+
+    Args:
+        shown: Whether it does: of several processes only the first one shows what all of them do.
+    """
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -80,7 +84,7 @@ def progress() -> "Iterator[Progress]":
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    drawn = _stderr().is_terminal
+    drawn = shown and _stderr().is_terminal
     with Bars(*columns, console=_stderr(), transient=True, disable=not drawn, speed_estimate_period=_WINDOW) as bars:
         bar = bars.add_task("starting", total=None)
         last, logged = (0, 0), time.monotonic()
@@ -91,7 +95,7 @@ def progress() -> "Iterator[Progress]":
                 bars.reset(bar, total=total)
             bars.update(bar, description=label, completed=done, total=total)
             last = done, total
-            if not drawn and time.monotonic() - logged >= _LOGGED:
+            if shown and not drawn and time.monotonic() - logged >= _LOGGED:
                 log.info("%s: %d of %d", label, done, total)
                 logged = time.monotonic()
 

@@ -1,6 +1,7 @@
 """``bench train``: a method's recipe, from data to a checkpoint that its encoder loads."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -74,11 +75,13 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
                 print(json.dumps(_plain(plan | {"there": _there(Path(plan["out"]))}), indent=None if as_json else 1))
             return
         made = []
+        first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started: it speaks for all
         for plan in plans:
-            with console.progress() as bars:
+            with console.progress(shown=first) as bars:
                 made.append(plan["recipe"].train(Path(plan["out"]), budget=tokens, seed=seed, load=load, progress=bars))
-            print(json.dumps(_plain(plan | {"out": str(made[-1])})) if as_json else made[-1])
-        if not as_json:
+            if first:
+                print(json.dumps(_plain(plan | {"out": str(made[-1])})) if as_json else made[-1])
+        if first and not as_json:
             names = ",".join(f"{method}:{checkpoint}" for checkpoint in made)
             console.note(f"try it: bench run --model {names},{method} --suite quick")
 

@@ -43,11 +43,12 @@ def test_a_budget_that_holds_no_example_is_refused():
         batches([], budget=5, size=2, seed=0)
 
 
-@given(LENGTHS, st.integers(1, 120))
-def test_portions_hold_every_example_once_and_fit(lengths, positions):
-    made = portions(lengths, positions)
+@given(LENGTHS, st.integers(1, 120), st.integers(1, 4))
+def test_portions_hold_every_example_once_and_fit_and_leave_no_process_idle(lengths, positions, processes):
+    made = portions(lengths, positions, processes=processes)
     assert sorted(i for portion in made for i in portion) == list(range(len(lengths)))
     assert all(len(p) == 1 or max(lengths[i] for i in p) * len(p) <= positions for p in made)
+    assert max(map(len, made)) <= np.ceil(len(lengths) / processes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
