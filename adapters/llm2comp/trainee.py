@@ -73,12 +73,18 @@ def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int) 
     """
     import torch
 
-    base = sharing(network)
-    if attention == "bidirectional" and network.causal:
-        look_both_ways(base.model)
-        base = replace(base, causal=False)
+    base = attending(network, attention)
     rows = random_memory(embedding_table(network), k)
     return Trainee(lora(rank).attached(base, seed=seed), torch.nn.Parameter(rows.to(network.device, torch.float32)))
+
+
+def attending(network: Network, attention: str) -> Network:
+    """Return a network with the same weights under "native" or "bidirectional" attention; the given one stays as it is."""
+    out = sharing(network)
+    if attention == "bidirectional" and network.causal:
+        look_both_ways(out.model)
+        return replace(out, causal=False)
+    return out
 
 
 def lora(rank: int) -> Lora:

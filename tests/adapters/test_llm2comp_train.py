@@ -19,6 +19,7 @@ from adapters.llm2comp.compression import MARGIN, Compression, Split, splits
 from adapters.llm2comp.contrastive import Contrast, contrast, tokenised, triples_of, twice
 from adapters.llm2comp.encoder import CONFIG, MEMORY, LLM2Comp
 from adapters.llm2comp.gradients import in_portions
+from adapters.llm2comp.held import held
 from adapters.llm2comp.mntp import Masking, mask_id
 from adapters.llm2comp.stages import restore
 from adapters.llm2comp.texts import Passage, Plain, around, gathered, passages, sentences
@@ -537,6 +538,37 @@ def test_each_objective_is_learnt_and_its_checkpoint_keeps_the_contract(folder, 
     earlier = LLM2Comp(str(out / ("mntp" if objective == "mntp" else "compression")), device="cpu", dtype="float32")
     assert earlier.card().training_tokens == first["trained_tokens"]
     assert not np.allclose(earlier.encode(SENTENCES), encoder.encode(SENTENCES), atol=1e-3)
+
+
+@pytest.mark.parametrize("new_lora", [False, True])
+def test_what_memory_holds_is_the_kl_with_its_own_text_and_with_the_one_before(folder, corpus, tmp_path, new_lora):
+    recipe = tiny_recipe(folder, corpus, lr=5e-3, new_lora=new_lora)
+    out = recipe.train(tmp_path / "out", budget=1500, seed=1, load=load, progress=quiet)
+    plain, _ = gathered([Plain(str(corpus))], load)
+    found = held(out, plain, limit=3, length=40, continuation=12)
+    frozen = Backbone(str(folder), head="lm").load()
+    long = [passage for passage in passages(plain, frozen.tokenizer, 40) if len(passage.ids) >= 20]
+    rows = splits(long, around(frozen.tokenizer), positions=3 * (40 + K + 2), k=K, continuation=12, seed=0)[:3]
+    encoder, head = LLM2Comp(str(out)), frozen.model.get_output_embeddings()
+
+    def following(inputs, row):
+        with torch.no_grad():
+            states = frozen.model.base_model(inputs_embeds=inputs).last_hidden_state[0, -len(row.continuation) - 1 :]
+            return head(states).float().log_softmax(-1)
+
+    def embedded(ids):
+        return frozen.model.get_input_embeddings()(torch.tensor([ids]))
+
+    start = [frozen.tokenizer.bos_token_id]
+    for i, row in enumerate(rows):
+        teacher = following(embedded([*start, *row.context, *row.continuation]), row)
+        for column, source in enumerate((row, rows[i - 1])):
+            memory = torch.from_numpy(encoder.encode_memory([frozen.tokenizer.decode(source.context)]))
+            inputs = torch.cat([embedded(start), memory.to(head.weight.dtype), embedded(row.continuation)], 1)
+            expected = (teacher.exp() * (teacher - following(inputs, row))).sum(-1).mean()
+            assert found[i, column] == pytest.approx(float(expected), rel=0.05)  # bfloat16 where the machine has it
+    with pytest.raises(DataError, match="longer texts"):
+        held(out, plain, limit=1, length=40)
 
 
 def test_new_low_rank_weights_are_added_to_those_of_the_stage_before(folder, corpus, tmp_path):
