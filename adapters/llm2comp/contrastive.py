@@ -6,6 +6,7 @@ text that looks like one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from adapters._text import Framed, prompts
@@ -14,6 +15,7 @@ from adapters._training.card import Material
 from adapters._training.loop import autocast, launched, seeded, shared
 from adapters.llm2comp.encoder import framed
 from adapters.llm2comp.gradients import carrying
+from adapters.llm2comp.instructions import instruction_of
 from adapters.llm2comp.trainee import Trainee
 from bench.errors import DataError
 from bench.recipe import Load
@@ -138,8 +140,15 @@ class Triple(NamedTuple):
     negative: str
 
 
-def triples_of(files: Sequence[str], load: Load) -> tuple[list[Triple], list[Material]]:
+def triples_of(files: Sequence[str], load: Load, *, corrected: bool = False) -> tuple[list[Triple], list[Material]]:
     """Return the triples of files with columns query, positive and negative, and maybe the query's instruction.
+
+    Without that column a file named like a set of the paper, such as ``nq.jsonl``, has that set's; any other has none.
+
+    Args:
+        files: Names of files or sets.
+        load: Reads them.
+        corrected: As for ``instruction_of``.
 
     Raises:
         Unavailable: A file is not there.
@@ -149,7 +158,9 @@ def triples_of(files: Sequence[str], load: Load) -> tuple[list[Triple], list[Mat
     material = []
     for name in files:
         table = load(name, "train", columns=("query", "positive", "negative"))
-        asked = table["instruction"] if "instruction" in table.columns else [""] * len(table)
+        source = Path(name).name.partition(".")[0]
+        known = (instruction_of(source, line, corrected=corrected) for line in range(len(table)))
+        asked = table["instruction"] if "instruction" in table.columns else known
         rows = zip(table["query"], asked, table["positive"], table["negative"], strict=True)
         for line, (query, instruction, positive, negative) in enumerate(rows, 1):
             if not all(isinstance(text, str) for text in (query, positive, negative)):

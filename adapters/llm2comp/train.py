@@ -43,7 +43,9 @@ class Recipe:
             "native", or the paper's "bidirectional", which a small backbone needs much training to get used to.
         sources: Names of texts; empty for the open ones listed in ``texts.OPEN``, else ids, ``id:config``, ``id:config:split``,
             JSONL files with a column text, or plain text files, separated by commas.
-        triples: JSONL files with columns query, positive and negative, and maybe instruction, separated by commas; for stage 3.
+        triples: JSONL files with columns query, positive and negative, and maybe instruction, separated by commas; for stage 3. Without
+            that column a file named like a set of the paper (``instructions.INSTRUCTIONS``), such as ``nq.jsonl``, has that set's.
+        corrected: Whether AllNLI's two instructions take turns; a missing comma in the released code makes one of them.
         healing: Share of the budget that goes to masked next-token prediction before stage 1, for a backbone made bidirectional.
         contrastive: Share that goes to stage 2.
         supervised: Share that goes to stage 3; stage 1 has what the three leave.
@@ -75,6 +77,7 @@ class Recipe:
     attention: str = "auto"
     sources: str = ""
     triples: str = ""
+    corrected: bool = False
     healing: float = 0.0
     contrastive: float = 0.3
     supervised: float = 0.0
@@ -105,7 +108,7 @@ class Recipe:
             raise UsageError(f"llm2comp compresses for a decoder, got {self.backbone!r}: name a causal language model")
         self._check_lengths(base)
         plain, material = texts.gathered(named(self.sources, texts.Plain) or texts.OPEN, load)
-        triples, more = triples_of(_names(self.triples), load) if self.supervised else ([], [])
+        triples, more = triples_of(_names(self.triples), load, corrected=self.corrected) if self.supervised else ([], [])
         stages = Stages(
             out=out,
             training=Training("llm2comp", deciding(replace(self, attention=self._attention)), budget, seed),

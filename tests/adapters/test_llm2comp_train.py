@@ -413,6 +413,25 @@ def test_triples_put_the_instruction_before_the_query_only(base, tmp_path):
     assert [base.tokenizer.decode(ids) for ids in tokenised([triple], base.tokenizer, 60)[0]] == ["Find the answer:who?\n", "she", "rain"]
 
 
+ENTAILED, SIMILAR = "Given a premise, retrieve a hypothesis that is entailed by the premise", "Retrieve semantically similar text"
+
+
+@pytest.mark.parametrize(
+    ("name", "corrected", "asked"),
+    [
+        ("trivia_qa.jsonl", False, ["Retrieve Wikipedia passages that answer the question:who?\n"] * 3),
+        ("mine.jsonl", False, ["who?"] * 3),
+        ("allnli.jsonl", False, [f"{ENTAILED} {SIMILAR}:who?\n"] * 3),
+        ("allnli.jsonl", True, [f"{told}:who?\n" for told in (ENTAILED, SIMILAR, ENTAILED)]),
+    ],
+)
+def test_queries_of_a_set_of_the_paper_have_its_instruction(tmp_path, name, corrected, asked):
+    row = json.dumps({"query": "who?", "positive": "she", "negative": "rain"}) + "\n"
+    (tmp_path / name).write_text(row * len(asked))
+    triples, _ = triples_of([str(tmp_path / name)], load, corrected=corrected)
+    assert [f"{query.before}{query.text}{query.after}" for query, _, _ in triples] == asked
+
+
 def test_a_triple_without_one_of_its_texts_is_refused_with_its_line(tmp_path):
     path = tmp_path / "t.jsonl"
     rows = [{"query": "who?", "positive": "she", "negative": negative} for negative in ("rain", None)]
