@@ -5,9 +5,10 @@ and end, and of each distribution over the passage the eight largest probabiliti
 passage: in a decoder, tokens of the passage have then seen it.
 """
 
+import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -133,30 +134,24 @@ def relabelled(
         network: The teacher's, ready for inference.
         heads: Its heads.
         rows: What is asked.
-        folder: Gets a safetensors file for every ``_SHARD`` questions.
+        folder: Gets a Parquet file for every ``_SHARD`` questions, with the columns ``question``, its number among ``rows``, and
+            ``places`` and ``chances``, those of starts before those of ends.
         training: Says how many places are kept (``top``).
         positions: Token positions computed at once.
         progress: Told about questions.
     """
-    from safetensors.numpy import save
-
     note, top = Note(folder / "stage.json", training), int(training.recipe["top"])
     done = note.begun()
     order = np.asarray(sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)), np.int64)
-    shards = [(folder / f"{n:05d}.safetensors", order[i : i + _SHARD]) for n, i in enumerate(range(0, len(order), _SHARD))]
+    shards = [(folder / f"{n:05d}.parquet", order[i : i + _SHARD]) for n, i in enumerate(range(0, len(order), _SHARD))]
     for n, (path, chosen) in enumerate(shards):
         if path.is_file():
             continue
         progress("quip: relabelling", n * _SHARD, len(rows))
         begun = time.perf_counter()
         kept = [likeliest(both, top) for both in predicted(network, heads, [rows[i] for i in chosen], positions)]
-        arrays: dict[str, NDArray[Any]] = {
-            "questions": chosen.astype(np.int32),
-            "places": np.stack([places for places, _ in kept]).astype(np.uint16),
-            "chances": np.stack([chances for _, chances in kept]).astype(np.float16),
-        }
         took = {"seconds": time.perf_counter() - begun, "positions": sum(len(rows[i].ids) for i in chosen)}
-        write_whole(path, save(arrays, metadata={"took": json.dumps(took)}))
+        write_whole(path, _packed(chosen, kept, took))
     labels, took = _joined([path for path, _ in shards], len(rows), top)
     if done is None:
         note.write(questions=len(rows), **took)
@@ -171,17 +166,37 @@ def likeliest(both: NDArray[np.float32], top: int) -> tuple[NDArray[np.int64], N
     return np.pad(places, fill), np.pad(np.take_along_axis(both, places, axis=1), fill)
 
 
+def _packed(numbers: NDArray[np.int64], kept: Sequence[tuple[NDArray[Any], NDArray[Any]]], took: Mapping[str, float]) -> bytes:
+    """Return labels and what they took as a Parquet file."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    places = np.stack([places for places, _ in kept]).astype(np.uint16)
+    chances = np.stack([chances for _, chances in kept]).astype(np.float16)
+    width = places[0].size
+    columns = {
+        "question": pa.array(numbers.astype(np.int32)),
+        "places": pa.FixedSizeListArray.from_arrays(pa.array(places.ravel()), width),
+        "chances": pa.FixedSizeListArray.from_arrays(pa.array(chances.ravel()), width),
+    }
+    file = io.BytesIO()
+    parquet.write_table(pa.table(columns, metadata={"took": json.dumps(took)}), file)
+    return file.getvalue()
+
+
 def _joined(paths: Sequence[Path], number: int, top: int) -> tuple[Labels, dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
+    import pyarrow as pa
+    from pyarrow import parquet
 
     labels = Labels(np.zeros((number, 2, top), np.int64), np.zeros((number, 2, top), np.float32))
     seconds, positions = 0.0, 0
     for path in paths:
         try:
-            with safe_open(path, "numpy") as file:
-                rows, took = file.get_tensor("questions"), json.loads(file.metadata()["took"])
-                labels.places[rows], labels.chances[rows] = file.get_tensor("places"), file.get_tensor("chances")
-        except SafetensorError as error:
+            table = parquet.read_table(path)
+        except (pa.ArrowException, OSError) as error:
             raise DataError(f"expected labels in {path}, cannot read them ({error}): delete the file") from error
+        rows, took = table["question"].to_numpy(), json.loads(table.schema.metadata[b"took"])
+        for name, whole in (("places", labels.places), ("chances", labels.chances)):
+            whole[rows] = table[name].combine_chunks().flatten().to_numpy().reshape(-1, 2, top)
         seconds, positions = seconds + took["seconds"], positions + took["positions"]
     return labels, {"positions": positions, "seconds": round(seconds, 1)}

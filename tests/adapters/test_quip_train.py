@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -385,6 +386,20 @@ def test_killed_at_any_stage_it_goes_on_to_the_same_weights(tmp_path, questions,
     ours, theirs = ((folder / "stages" / "questions.jsonl").read_text().splitlines() for folder in (out, tmp_path / "whole"))
     assert [json.loads(line)["written"] for line in ours] == [json.loads(line)["written"] for line in theirs]
     assert stages(card)["labels"]["positions"] > 0
+
+
+def test_labels_are_a_table_and_a_broken_one_is_named(tmp_path, questions):
+    card = trained(tmp_path / "out", recipe(questions, tmp_path), budget=6_000)
+    file = tmp_path / "out" / "stages" / "labels" / "00000.parquet"
+    table = pd.read_parquet(file)
+    assert sorted(table["question"]) == list(range(stages(card)["labels"]["questions"]))
+    assert {len(row) for row in (*table["places"], *table["chances"])} == {2 * 8}  # eight starts, eight ends
+    sums = np.stack(table["chances"]).astype(float).reshape(-1, 2, 8).sum(-1)
+    assert ((sums > 0) & (sums < 1.01)).all()
+    (tmp_path / "out" / "card.json").unlink()
+    file.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="delete the file"):
+        trained(tmp_path / "out", recipe(questions, tmp_path), budget=6_000)
 
 
 def test_stages_of_other_settings_are_refused(tmp_path, questions):
