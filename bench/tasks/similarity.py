@@ -11,7 +11,7 @@ from bench.encoder import TokenStates
 DECIMALS = 6
 """Similarities are rounded to this many decimals: pairs that are equal but for rounding noise must tie in a ranking."""
 
-_PAIRS = 64  # pairs multiplied at once, which bounds the padded arrays
+_PAIRS = 8  # pairs multiplied at once: little padding, and what is computed stays in the processor's cache
 
 
 def unit(vectors: NDArray[Any]) -> NDArray[Any]:
@@ -49,9 +49,11 @@ def bertscore(left: Sequence[TokenStates], right: Sequence[TokenStates]) -> NDAr
 
 
 def _bertscore(left: Sequence[NDArray[np.float32]], right: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    a, a_real = _padded(left)  # (b, s, dim), (b, s)
-    b, b_real = _padded(right)  # (b, t, dim), (b, t)
+    a, a_real, a_scale = _padded(left)  # (b, s, dim), (b, s), (b, s)
+    b, b_real, b_scale = _padded(right)  # (b, t, dim), (b, t), (b, t)
     cosines = a @ b.transpose(0, 2, 1)  # (b, s, t)
+    cosines *= a_scale[:, :, None]
+    cosines *= b_scale[:, None, :]
     cosines[~(a_real[:, :, None] & b_real[:, None, :])] = -1.0
     precision = _mean(cosines.max(axis=2, initial=-1.0), a_real)
     recall = _mean(cosines.max(axis=1, initial=-1.0), b_real)
@@ -59,12 +61,15 @@ def _bertscore(left: Sequence[NDArray[np.float32]], right: Sequence[NDArray[np.f
     return np.divide(2 * precision * recall, precision + recall, out=np.zeros(len(a)), where=positive)
 
 
-def _padded(states: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def _padded(states: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
+    """Return states padded with zeros, which of them are real, and what scales each to length 1; 0 for a state of zeros."""
     lengths = np.array([len(s) for s in states])
     real = np.arange(lengths.max(initial=0)) < lengths[:, None]
     out = np.zeros((*real.shape, states[0].shape[1]), np.float32)
-    out[real] = unit(np.concatenate(states).astype(np.float32, copy=False))
-    return out, real
+    for row, tokens in zip(out, states, strict=True):
+        row[: len(tokens)] = tokens
+    norms = np.sqrt(np.einsum("btd,btd->bt", out, out))
+    return out, real, np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
 def _mean(values: NDArray[np.float32], real: NDArray[np.bool_]) -> NDArray[np.float64]:
