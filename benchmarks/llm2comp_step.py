@@ -35,9 +35,8 @@ from adapters._training.sources import named
 from adapters._training.weights import targets
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import Compression, Split, splits
-from adapters.llm2comp.encoder import embedding_table, random_memory
 from adapters.llm2comp.train import Recipe
-from adapters.llm2comp.trainee import prepared
+from adapters.llm2comp.trainee import first_memory, prepared
 from bench.data import load
 
 SIDES = ("straightforward", "recipe")
@@ -60,7 +59,7 @@ def straightforward(recipe: Recipe, network: Network, rows: Sequence[Split]) -> 
     frozen: Any = network.model
     encoder = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(network.device)
     encoder = get_peft_model(encoder, LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=targets(encoder))).train()
-    memory = torch.nn.Parameter(random_memory(embedding_table(network), recipe.k).to(network.device))
+    memory = torch.nn.Parameter(first_memory(network, recipe.k, recipe.words).to(network.device, torch.float32))
     table, bos = frozen.get_input_embeddings(), [network.tokenizer.bos_token_id]
     trunk = encoder.get_base_model().model
 
@@ -94,7 +93,7 @@ def _stacked(rows: Sequence[Tensor]) -> Tensor:
 
 def ours(recipe: Recipe, network: Network, rows: Sequence[Split]) -> tuple[Step, list[Tensor]]:
     """Return the recipe's step, and what it trains."""
-    trainee = prepared(network, recipe.k, recipe.attention, rank=recipe.rank, seed=0)
+    trainee = prepared(network, recipe.k, recipe.attention, rank=recipe.rank, seed=0, words=recipe.words)
     objective = Compression(trainee, network, rows, "kl", recipe.positions)
 
     def step(batch: Sequence[int]) -> float:

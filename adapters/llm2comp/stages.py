@@ -58,6 +58,7 @@ class Stages:
         base: The backbone under its own attention.
         k: Number of memory tokens.
         attention: The attention of the training, "native" or "bidirectional".
+        words: What the memory tokens are at first; "" for random rows.
         rank: Of the low-rank weights.
         new_lora: Whether each stage merges the low-rank weights before it and begins new ones; otherwise it goes on with them.
         keep: Whether the checkpoints of all stages stay.
@@ -70,6 +71,7 @@ class Stages:
     base: Network
     k: int
     attention: str
+    words: str
     rank: int
     new_lora: bool
     keep: bool
@@ -112,7 +114,7 @@ class Stages:
     def _started(self, done: Sequence[Path], seed: int) -> Trainee:
         """Return what the next stage begins with: what the one before it wrote, whether or not it ran just now."""
         base = merged(self.base, done) if self.new_lora and done else self.base
-        trainee = prepared(base, self.k, self.attention, rank=self.rank, seed=seed + len(done) * self.new_lora)
+        trainee = prepared(base, self.k, self.attention, rank=self.rank, seed=seed + len(done) * self.new_lora, words=self.words)
         if done:
             restore(trainee, done[-1], low_rank=not self.new_lora)
         return trainee

@@ -39,6 +39,8 @@ class Recipe:
         objective: Of stage 1: "kl" (the paper's best), "nll", "rc", or LLM2Vec's "mntp", which has no memory: then the mean of
             the token states is trained and read.
         k: Number of memory tokens.
+        words: What the memory tokens are at first, over and over where there are more of them, such as "the of and to in is that it";
+            "" for the paper's random rows, which at a small budget begin to hold texts only by luck.
         attention: "auto" is the backbone's own under "kl", "nll" and "rc", and "bidirectional" under "mntp", as in LLM2Vec; or
             "native", or the paper's "bidirectional", which a small backbone needs much training to get used to.
         sources: Names of texts; empty for the open ones listed in ``texts.OPEN``, else ids, ``id:config``, ``id:config:split``,
@@ -74,6 +76,7 @@ class Recipe:
     backbone: str = PACKAGED
     objective: str = "kl"
     k: int = 8
+    words: str = ""
     attention: str = "auto"
     sources: str = ""
     triples: str = ""
@@ -116,6 +119,7 @@ class Recipe:
             base=base,
             k=self._memory,
             attention=self._attention,
+            words=self.words,
             rank=self.rank,
             new_lora=self.new_lora,
             keep=self.keep,

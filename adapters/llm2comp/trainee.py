@@ -61,8 +61,8 @@ class Trainee:
         return _pooling.mean(*self.states(rows))
 
 
-def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int) -> Trainee:
-    """Return a trainee with new low-rank weights and random memory rows; the network stays as it is.
+def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int, words: str = "") -> Trainee:
+    """Return a trainee with new low-rank weights and new memory rows; the network stays as it is.
 
     Args:
         network: The backbone under its own attention.
@@ -70,12 +70,22 @@ def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int) 
         attention: "native" or "bidirectional".
         rank: Of the low-rank weights; they are scaled by 2, as 32 / 16 of the paper.
         seed: Of the low-rank weights.
+        words: What the memory tokens are at first, over and over where they are more; "" for random rows.
     """
     import torch
 
     base = attending(network, attention)
-    rows = random_memory(embedding_table(network), k)
+    rows = first_memory(network, k, words)
     return Trainee(lora(rank).attached(base, seed=seed), torch.nn.Parameter(rows.to(network.device, torch.float32)))
+
+
+def first_memory(network: Network, k: int, words: str) -> "Tensor":
+    """Return the input embeddings of the tokens of a text, over and over up to k, or without words random rows: (k, dim)."""
+    table = embedding_table(network)
+    if not words:
+        return random_memory(table, k)
+    ids = network.tokenizer(words, add_special_tokens=False)["input_ids"]
+    return table[[ids[i % len(ids)] for i in range(k)]]
 
 
 def attending(network: Network, attention: str) -> Network:

@@ -333,6 +333,16 @@ def test_what_is_saved_and_merged_gives_the_vectors_of_what_was_trained(folder, 
     assert json.loads((place / CONFIG).read_text())["memory_ids"] == list(range(len(base.tokenizer), len(base.tokenizer) + K))
 
 
+def test_memory_begins_as_words_over_and_over_or_as_random_rows(base):
+    ids = base.tokenizer("the cat sat", add_special_tokens=False)["input_ids"]
+    table = base.model.get_input_embeddings().weight
+    made = prepared(base, len(ids) + 2, "native", rank=2, seed=0, words="the cat sat")
+    torch.testing.assert_close(made.memory.data, table[[*ids, *ids[:2]]].float())
+    first, second = (prepared(base, 3, "native", rank=2, seed=seed).memory for seed in (0, 1))
+    assert torch.equal(first, second)  # the rows of an encoder that was never trained
+    assert not any((row == table).all(1).any() for row in first)
+
+
 def written(made, stages, place, source):
     lora(2).save(made.network, place, source)
     stages._describe(place, made, [place])
@@ -343,7 +353,7 @@ def plan_of(recipe, base, out, *, new_lora=False):
     from adapters.llm2comp.stages import Stages
 
     training = Training("llm2comp", {"backbone": recipe.backbone}, 1, 0)
-    return Stages(out, training, [], base, recipe.k, recipe.attention, recipe.rank, new_lora, keep=False, progress=print)
+    return Stages(out, training, [], base, recipe.k, recipe.attention, recipe.words, recipe.rank, new_lora, keep=False, progress=print)
 
 
 def test_a_stage_with_new_low_rank_weights_begins_with_the_vectors_of_the_one_before(folder, base, trainee, tmp_path):
