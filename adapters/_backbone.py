@@ -313,7 +313,7 @@ def look_both_ways(model: "PreTrainedModel") -> None:
     for module in _causal_modules(model):
         module.is_causal = False
     with torch.inference_mode():
-        a, b = (model.base_model(torch.tensor([[1, i]]), use_cache=False).last_hidden_state[0, 0] for i in (1, 2))
+        a, b = (model.base_model(torch.tensor([[1, i]], device=model.device), use_cache=False).last_hidden_state[0, 0] for i in (1, 2))
     if bool((a == b).all()):
         raise CheckpointError(f"attention of {type(model).__name__} cannot be made bidirectional: use attention='native'")
 
