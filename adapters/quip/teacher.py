@@ -151,7 +151,7 @@ def relabelled(
         begun = time.perf_counter()
         kept = [likeliest(both, top) for both in predicted(network, heads, [rows[i] for i in chosen], positions)]
         took = {"seconds": time.perf_counter() - begun, "positions": sum(len(rows[i].ids) for i in chosen)}
-        write_whole(path, _packed(chosen, kept, took))
+        write_whole(path, _parquet(chosen, kept, took))
     labels, took = _joined([path for path, _ in shards], len(rows), top)
     if done is None:
         note.write(questions=len(rows), **took)
@@ -166,7 +166,7 @@ def likeliest(both: NDArray[np.float32], top: int) -> tuple[NDArray[np.int64], N
     return np.pad(places, fill), np.pad(np.take_along_axis(both, places, axis=1), fill)
 
 
-def _packed(numbers: NDArray[np.int64], kept: Sequence[tuple[NDArray[Any], NDArray[Any]]], took: Mapping[str, float]) -> bytes:
+def _parquet(numbers: NDArray[np.int64], kept: Sequence[tuple[NDArray[Any], NDArray[Any]]], took: Mapping[str, float]) -> bytes:
     """Return labels and what they took as a Parquet file."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -193,10 +193,10 @@ def _joined(paths: Sequence[Path], number: int, top: int) -> tuple[Labels, dict[
     for path in paths:
         try:
             table = parquet.read_table(path)
-        except (pa.ArrowException, OSError) as error:
+            rows, took = table["question"].to_numpy(), json.loads((table.schema.metadata or {})[b"took"])
+            for name, whole in (("places", labels.places), ("chances", labels.chances)):
+                whole[rows] = table[name].combine_chunks().flatten().to_numpy().reshape(-1, 2, top)
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise DataError(f"expected labels in {path}, cannot read them ({error}): delete the file") from error
-        rows, took = table["question"].to_numpy(), json.loads(table.schema.metadata[b"took"])
-        for name, whole in (("places", labels.places), ("chances", labels.chances)):
-            whole[rows] = table[name].combine_chunks().flatten().to_numpy().reshape(-1, 2, top)
         seconds, positions = seconds + took["seconds"], positions + took["positions"]
     return labels, {"positions": positions, "seconds": round(seconds, 1)}

@@ -149,6 +149,23 @@ def test_the_likeliest_places_are_the_largest_probabilities_and_zeros_fill_up(se
     assert not chances[:, k:].any()
 
 
+def test_labels_come_back_from_their_files_question_by_question(networks, tmp_path, monkeypatch):
+    from adapters._training.loop import Training
+    from adapters.quip import teacher
+
+    network, heads = networks["llama"], two_heads(1)
+    prompts = passage_prompts(network, SENTENCES, 456)
+    rows = [pair(network, q, p.ids) for q, p in zip(question_ids(network, ["Who?"] * len(prompts), 50), prompts, strict=True)]
+    monkeypatch.setattr(teacher, "_SHARD", 3)
+    settings = Training("quip labels", {"top": 4}, 10, 0)
+    labels, took = teacher.relabelled(network, heads, rows, tmp_path / "labels", settings, 64, lambda *_: None)
+    assert took["questions"] == len(rows) > 2 * 3  # several files, the longest rows first
+    for n, both in enumerate(predicted(network, heads, rows, 64)):
+        places, chances = likeliest(both, 4)
+        np.testing.assert_array_equal(labels.places[n], places)
+        np.testing.assert_allclose(labels.chances[n], chances, rtol=1e-3)  # kept as float16
+
+
 def test_hard_labels_are_certain_of_one_place():
     labels = hard([(3, 5), (0, 0)], 8)
     np.testing.assert_array_equal(labels.places[:, :, 0], [[3, 5], [0, 0]])
