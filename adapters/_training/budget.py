@@ -68,12 +68,12 @@ def portions(lengths: Sequence[int], positions: int, *, processes: int = 1) -> l
     Args:
         lengths: Token positions of each example of the batch.
         positions: Positions computed at once; a single longer example is a portion of its own.
-        processes: How many take turns with the portions: none has more examples than its share, so that all have something to do.
+        processes: How many take turns with the portions: there are as many at least, where there are as many examples.
     """
-    order, share = sorted(range(len(lengths)), key=lambda i: -lengths[i]), -(-len(lengths) // processes)
+    order, most = sorted(range(len(lengths)), key=lambda i: -lengths[i]), max(len(lengths) // processes, 1)
     made: list[list[int]] = []
     for i in order:
-        if made and len(made[-1]) < share and lengths[made[-1][0]] * (len(made[-1]) + 1) <= positions:
+        if made and len(made[-1]) < most and lengths[made[-1][0]] * (len(made[-1]) + 1) <= positions:
             made[-1].append(i)
         else:
             made.append([i])

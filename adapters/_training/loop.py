@@ -132,7 +132,7 @@ def fit(  # noqa: PLR0913 - all but the first four by name
 ) -> Fitted:
     """Train the weights on the batches, one step each.
 
-    With several processes (started by ``accelerate launch``) each takes some parts of every batch, and gradients are summed.
+    With several processes, started by ``accelerate launch`` or ``torchrun``, each takes some parts of a batch, and gradients are summed.
 
     Args:
         weights: What is trained, by name; float32, changed in place.
@@ -186,7 +186,7 @@ def fit(  # noqa: PLR0913 - all but the first four by name
 
 
 def launched() -> Any:  # noqa: ANN401 - accelerate's PartialState
-    """Return which of the processes that ``accelerate launch`` started this is, and how many there are, also on CPUs."""
+    """Return which of the processes that a launcher started this is, and how many there are, also on CPUs."""
     import torch
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
@@ -196,12 +196,12 @@ def launched() -> Any:  # noqa: ANN401 - accelerate's PartialState
 
 
 def shared(lengths: Sequence[int], positions: int) -> list[list[int]]:
-    """Cut a batch into portions, enough of them for all processes that ``accelerate launch`` started."""
+    """Cut a batch into portions, enough of them for all processes that a launcher started."""
     return portions(lengths, positions, processes=launched().num_processes)
 
 
 def main_process() -> bool:
-    """Say whether this is the process that writes files, of those that ``accelerate launch`` started."""
+    """Say whether this is the process that writes files, of those that a launcher started."""
     return bool(launched().is_main_process)
 
 
@@ -213,7 +213,7 @@ def main_first() -> Iterator[None]:
 
 
 def waited() -> None:
-    """Return when every process that ``accelerate launch`` started is here."""
+    """Return when every process that a launcher started is here."""
     launched().wait_for_everyone()
 
 

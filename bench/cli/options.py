@@ -123,13 +123,13 @@ def errors() -> Iterator[None]:
         raise typer.Exit(0) from error
 
 
-def start(data: Path | None, *, verbose: bool) -> None:
-    """Set up logging, the import path and the folder of data that the options name."""
+def start(data: Path | None, *, verbose: bool, shown: bool = True) -> None:
+    """Set up logging, the import path and the folder of data that the options name; where nothing is shown, only errors are logged."""
     if str(Path.cwd()) not in sys.path:  # so that package.module:Class is found in the folder one works in
         sys.path.append(str(Path.cwd()))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console.Notes()])
     for package in ("bench", "adapters"):
-        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
+        logging.getLogger(package).setLevel(logging.ERROR if not shown else logging.DEBUG if verbose else logging.INFO)
     logging.getLogger("mteb").setLevel(logging.ERROR)  # it advises against older versions of tasks, but those are asked for by name
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -59,7 +60,8 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Train a method's encoder by its recipe; the same command goes on where an earlier one was stopped."""
     with errors():
-        start(data, verbose=verbose)
+        first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started: it speaks for all
+        start(data, verbose=verbose, shown=first)
         from bench.data import load
 
         tokens = _positions(budget)
@@ -71,11 +73,10 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
         for plan in plans:
             plan["recipe"].check()
         if dry_run:
-            for plan in plans:
+            for plan in plans if first else ():
                 print(json.dumps(_plain(plan | {"there": _there(Path(plan["out"]))}), indent=None if as_json else 1))
             return
         made = []
-        first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started: it speaks for all
         for plan in plans:
             with console.progress(shown=first) as bars:
                 made.append(plan["recipe"].train(Path(plan["out"]), budget=tokens, seed=seed, load=load, progress=bars))
@@ -83,7 +84,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
                 print(json.dumps(_plain(plan | {"out": str(made[-1])})) if as_json else made[-1])
         if first and not as_json:
             names = ",".join(f"{method}:{checkpoint}" for checkpoint in made)
-            console.note(f"try it: bench run --model {names},{method} --suite quick")
+            console.note(f"try it: bench run --model {shlex.quote(f'{names},{method}')} --suite quick")
 
 
 def _folder(method: str, budget: str, changes: Sequence[str]) -> Path:

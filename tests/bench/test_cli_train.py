@@ -53,6 +53,16 @@ def test_a_recipe_gets_what_the_command_line_says(bench):
     assert json.loads(Path("made/asked.json").read_text()) == ["b", 2, "cpu", 20_000, 7]
 
 
+def test_of_several_processes_only_the_first_one_speaks(bench, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    for options in ((), ("--json",), ("--dry-run",)):
+        done = bench(COPYING, "--out", "made", *options)
+        assert (done.exit_code, done.output) == (0, "")
+    assert Path("made/asked.json").is_file()
+    monkeypatch.setenv("RANK", "0")
+    assert bench(COPYING, "--out", "made").stdout.strip() == "made"
+
+
 def test_variants_differ_in_one_setting_and_lie_beside_the_one_they_start_from(bench):
     done = bench(COPYING, "--set", "text=b", "--vary", "rate=0.5,1", "--vary", "text=c", "--out", "made", "--json")
     assert done.exit_code == 0, done.output
