@@ -48,7 +48,7 @@ Step = Callable[[Sequence[int]], float]
 def examples(tokenizer: Any, recipe: Recipe, count: int) -> list[Split]:  # noqa: ANN401 - a tokenizer
     """Return splits of the longer passages, about as many as asked for."""
     plain, _ = texts.gathered(named(recipe.sources, texts.Plain) or [s for s in texts.OPEN if s.id == "ludwigschmidt/squadshifts"], load)
-    found = [passage for passage in texts.passages(plain, tokenizer, recipe.length) if len(passage.ids) >= recipe.length // 2]
+    found = texts.long_passages(plain, tokenizer, recipe.length)
     positions = count * (recipe.length // 2 + recipe.k)
     return splits(found, texts.around(tokenizer), positions=positions, k=recipe.k, continuation=recipe.continuation, seed=0)[:count]
 

@@ -11,7 +11,7 @@ from adapters._head import head_of
 from adapters._training.budget import Spent
 from adapters._training.loop import shared
 from adapters.llm2comp.gradients import in_portions
-from adapters.llm2comp.texts import Passage, shuffled
+from adapters.llm2comp.texts import MARGIN, Passage, shuffled
 from adapters.llm2comp.trainee import Trainee, last_states, padded
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 OBJECTIVES = ("kl", "nll", "rc", "mntp")
 """What stage 1 can minimise; the last is LLM2Vec's and has no memory."""
-
-MARGIN = 10
-"""Fewest tokens before and after the point at which a passage is split."""
 
 _LOGITS = 64
 """Positions whose scores of the whole vocabulary are in memory at once."""

@@ -50,15 +50,15 @@ class Contrast:
     """Cross-entropy of finding an example's second text among all others of the batch, by cosine over temperature.
 
     The candidates of a first text are the second ones of all examples and, where there are, the third ones. A batch that does not
-    fit into memory is computed twice: once for the vectors, which give the gradient of each, and once, portion by portion under
-    the same dropout, for the weights' gradients. With several processes every process computes some portions, and all vectors
-    are candidates.
+    fit into memory, or that several processes share, is computed twice: once for the vectors, which give the gradient of each, and
+    once, portion by portion under the same dropout, for the weights' gradients. With several processes every process computes
+    some portions, and all vectors are candidates.
 
     Attributes:
         trainee: What is trained.
         rows: The token ids of each example's texts: twice the same, or query, positive and negative.
         temperature: Divides the cosine.
-        positions: Token positions computed at once; it changes nothing but which masks the dropout draws.
+        positions: Token positions computed at once; it changes nothing but which masks the dropout draws, as the number of processes does.
     """
 
     trainee: Trainee

@@ -257,15 +257,24 @@ def checkpoint_files(folder: Path, made: Checkpoint) -> tuple[Path, ...]:
 @lru_cache(maxsize=1)
 def _prepared(network: Network, k: int, checkpoint: str, _stamp: object) -> Network:
     """Return the network with memory rows, and with low-rank weights merged where there is a checkpoint."""
-    table = embedding_table(network)
     if not checkpoint:
-        return with_memory(network, random_memory(table, k))
+        return with_memory(network, random_memory(embedding_table(network), k))
     folder = Path(checkpoint)
-    made, rows = read_checkpoint(folder), tensors(folder / MEMORY)
-    wanted = (k, table.shape[1])
+    trained, rows = restored(network, folder, read_checkpoint(folder))
+    return with_memory(trained, rows)
+
+
+def restored(network: Network, folder: Path, made: Checkpoint) -> "tuple[Network, Tensor]":
+    """Return a backbone with the low-rank weights of a checkpoint merged, and the memory rows (k, dim).
+
+    Raises:
+        CheckpointError: A file is missing or broken, or the checkpoint belongs to another backbone.
+    """
+    table, rows = embedding_table(network), tensors(folder / MEMORY)
+    wanted = (made.k, table.shape[1])
     if rows.keys() != {"memory"} or tuple(rows["memory"].shape) != wanted:
         got = {name: tuple(tensor.shape) for name, tensor in rows.items()}
         raise CheckpointError(f"expected the tensor memory {wanted} in {folder / MEMORY}, got {got}: it belongs to another backbone or k")
-    if made.memory_ids != tuple(range(len(table), len(table) + k)):
+    if made.memory_ids != tuple(range(len(table), len(table) + made.k)):
         raise CheckpointError(f"expected memory ids that follow the vocabulary of {len(table)}, got {made.memory_ids} in {folder / CONFIG}")
-    return with_memory(_lora.merged(network, [folder / stage for stage in made.stages]), rows["memory"])
+    return _lora.merged(network, [folder / stage for stage in made.stages]), rows["memory"]

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 COLUMNS = ("text", "context", "question")
 """Columns that are taken for the text, the first that is there."""
 
+MARGIN = 10
+"""Fewest tokens before and after the point at which a passage is split."""
+
 _UNKNOWN = "<unk>"
 
 
@@ -118,6 +121,21 @@ def passages(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length:
     counts = iter([len(ids) for ids in _ids(flat, tokenizer)])
     packed = [" ".join(group) for parts in split for group in _packed([(part, next(counts)) for part in parts], length)]
     return [Passage(text, ids[:length]) for text, ids in zip(packed, _ids(packed, tokenizer), strict=True)]
+
+
+def long_passages(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int) -> list[Passage]:
+    """Return the passages of at least half of ``length`` tokens that can be split.
+
+    Raises:
+        DataError: There is none.
+    """
+    shortest = max(length // 2, 2 * MARGIN)
+    found = [passage for passage in passages(texts, tokenizer, length) if len(passage.ids) >= shortest]
+    if not found:
+        raise DataError(
+            f"expected passages of {shortest} tokens or more, got none in {len(texts)} texts: lower length, or give longer texts"
+        )
+    return found
 
 
 def _packed(counted: Sequence[tuple[str, int]], length: int) -> Iterator[list[str]]:

@@ -22,11 +22,11 @@ from adapters._training.loop import Optimisation, Training, main_process
 from adapters._training.settings import at_least_one, deciding, one_of, positive
 from adapters._training.sources import named
 from adapters.llm2comp import texts
-from adapters.llm2comp.compression import MARGIN, OBJECTIVES, Compression, splits
+from adapters.llm2comp.compression import OBJECTIVES, Compression, splits
 from adapters.llm2comp.contrastive import Contrast, Triple, tokenised, triples_of, twice
 from adapters.llm2comp.mntp import Masking, taken
 from adapters.llm2comp.stages import Stage, Stages
-from bench.errors import DataError, UsageError
+from bench.errors import UsageError
 from bench.recipe import Load, Progress
 
 
@@ -39,8 +39,8 @@ class Recipe:
         objective: Of stage 1: "kl" (the paper's best), "nll", "rc", or LLM2Vec's "mntp", which has no memory: then the mean of
             the token states is trained and read.
         k: Number of memory tokens.
-        words: What the memory tokens are at first, over and over where there are more of them, such as "the of and to in is that it";
-            "" for the paper's random rows, which at a small budget begin to hold texts only by luck.
+        words: What the memory tokens are at first: the first k tokens of these words, over and over if there are fewer, such as
+            "the of and to in is that it"; "" for the paper's random rows, which at a small budget begin to hold texts only by luck.
         attention: "auto" is the backbone's own under "kl", "nll" and "rc", and "bidirectional" under "mntp", as in LLM2Vec; or
             "native", or the paper's "bidirectional", which a small backbone needs much training to get used to.
         sources: Names of texts; empty for the open ones listed in ``texts.OPEN``, else ids, ``id:config``, ``id:config:split``,
@@ -151,15 +151,19 @@ class Recipe:
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is at least 0 and less than 1, got {self.dropout}")
         at_least_one(self, "k", "continuation", "sentence", "document", "batch_size", "contrastive_batch", "rank")
-        if self.length < 2 * MARGIN:
-            raise UsageError(f"length is at least {2 * MARGIN}, got {self.length}")
+        if self.length < 2 * texts.MARGIN:
+            raise UsageError(f"length is at least {2 * texts.MARGIN}, got {self.length}")
+        if self.words and self.objective == "mntp":
+            raise UsageError(f"words are for a memory, which objective mntp has not, got words={self.words!r}")
+        if self.corrected and not self.triples:
+            raise UsageError("corrected is about the instructions of triples, got none: name triples, or leave it out")
         if bool(self.supervised) != bool(self.triples):
             raise UsageError(f"supervised and triples belong together, got supervised={self.supervised}, triples={self.triples!r}")
 
     def _check_lengths(self, base: Network) -> None:
         """Raise a UsageError where texts and memory of a stage can take more positions than the backbone has.
 
-        What the frozen backbone reads is no longer: a continuation is part of a passage, and at least ``MARGIN`` tokens of that are not.
+        What the frozen backbone reads is no longer: a continuation is part of a passage, of which ``texts.MARGIN`` tokens or more are not.
         """
         special = base.tokenizer.num_special_tokens_to_add()
         taken = {"length": self.length + special}
@@ -173,12 +177,7 @@ class Recipe:
                 )
 
     def _stages(self, plain: Sequence[str], triples: Sequence[Triple], base: Network, budget: int, seed: int) -> list[Stage]:
-        shortest = max(self.length // 2, 2 * MARGIN)
-        passages = [passage for passage in texts.passages(plain, base.tokenizer, self.length) if len(passage.ids) >= shortest]
-        if not passages:
-            raise DataError(
-                f"expected passages of {shortest} tokens or more, got none in {len(plain)} texts: lower length, or give longer texts"
-            )
+        passages = texts.long_passages(plain, base.tokenizer, self.length)
         first = round(budget * (1 - self.healing - self.contrastive - self.supervised))
         made = [self._mntp("healing", passages, base, round(budget * self.healing), seed + 1)] if self.healing else []
         made += [

@@ -9,6 +9,7 @@ from adapters._backbone import Network, look_both_ways
 from adapters._lora import sharing
 from adapters._training.weights import Lora, trained
 from adapters.llm2comp.encoder import embedding_table, memory_states, random_memory
+from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,7 +71,7 @@ def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int, 
         attention: "native" or "bidirectional".
         rank: Of the low-rank weights; they are scaled by 2, as 32 / 16 of the paper.
         seed: Of the low-rank weights.
-        words: What the memory tokens are at first, over and over where they are more; "" for random rows.
+        words: What the memory tokens are at first; see ``first_memory``.
     """
     import torch
 
@@ -80,11 +81,17 @@ def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int, 
 
 
 def first_memory(network: Network, k: int, words: str) -> "Tensor":
-    """Return the input embeddings of the tokens of a text, over and over up to k, or without words random rows: (k, dim)."""
+    """Return the input embeddings of the first k tokens of a text, over and over if it has fewer; without words random rows: (k, dim).
+
+    Raises:
+        UsageError: The words have no token.
+    """
     table = embedding_table(network)
     if not words:
         return random_memory(table, k)
     ids = network.tokenizer(words, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise UsageError(f"expected words for the memory to begin as, got {words!r}, of which the tokenizer makes no token")
     return table[[ids[i % len(ids)] for i in range(k)]]
 
 
