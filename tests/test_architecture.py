@@ -19,14 +19,20 @@ def _loaded(code: str) -> set[str]:
     return set(json.loads(done.stderr.splitlines()[-1]))
 
 
-def test_listing_is_quick_and_loads_nothing_heavy():
-    assert not HEAVY & _loaded("from typer.testing import CliRunner; from bench.cli import app; CliRunner().invoke(app, ['list'])")
+def _quickest(command: list[object]) -> float:
+    """Return the seconds of the quickest of five runs: others share the machine."""
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        subprocess.run([BIN / "bench", "list"], capture_output=True, check=True, timeout=60)
+        subprocess.run(command, capture_output=True, check=True, timeout=60)
         seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.5  # the quickest of five: others share the machine
+    return min(seconds)
+
+
+def test_listing_is_quick_and_loads_nothing_heavy():
+    assert not HEAVY & _loaded("from typer.testing import CliRunner; from bench.cli import app; CliRunner().invoke(app, ['list'])")
+    listing, importing = _quickest([BIN / "bench", "list"]), _quickest([sys.executable, "-c", "import numpy, typer"])
+    assert listing < 4 * importing  # half a second where the import takes an eighth; both slow down on a busy machine
 
 
 @pytest.mark.parametrize("name", ["quip", "dino", "inbedder", "llm2comp", "backbone-mean", "st", "hashing"])
