@@ -32,7 +32,7 @@ def _quickest(command: list[object]) -> float:
 def test_listing_is_quick_and_loads_nothing_heavy():
     assert not HEAVY & _loaded("from typer.testing import CliRunner; from bench.cli import app; CliRunner().invoke(app, ['list'])")
     listing, importing = _quickest([BIN / "bench", "list"]), _quickest([sys.executable, "-c", "import numpy, typer"])
-    assert listing < 4 * importing  # half a second where the import takes an eighth; both slow down on a busy machine
+    assert listing < max(0.5, 3.5 * importing)  # half a second, and on a machine too slow for that what it is beside an import
 
 
 @pytest.mark.parametrize("name", ["quip", "dino", "inbedder", "llm2comp", "backbone-mean", "st", "hashing"])
