@@ -1,6 +1,7 @@
 """Stage 1 of QuIP, second half: the tuned generator writes questions by nucleus sampling; nothing is filtered (section 3)."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,10 +17,13 @@ from adapters.quip.generator import SEPARATOR, prompt_ids
 from adapters.quip.passages import Question
 from adapters.quip.stages import Note, Packed, collated
 from bench.encoder import digest
+from bench.errors import DataError
 from bench.recipe import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 NEW_TOKENS = 56
 """Most tokens of an answer with its question."""
@@ -45,13 +49,13 @@ def written(
     """
     settings = training.recipe
     note = Note(path.with_suffix(".json"), training)
-    done = note.begun()
+    note.begun()
     prompts = prompt_ids(network, passages, limit=settings["max_length"])
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     chunks = [order[i : i + _PASSAGES] for i in range(0, len(order), _PASSAGES)]
     lines = _kept_lines(path)
     with path.open("ab") as file:
-        for chunk in chunks[len(lines) :] if done is None else ():
+        for chunk in chunks[len(lines) :]:
             progress("quip: writing questions", len(lines) * _PASSAGES, len(passages))
             start = time.perf_counter()
             made = sampled(
@@ -67,24 +71,32 @@ def written(
     for line in lines:
         for i, texts in zip(line["passages"], line["written"], strict=True):
             found[i] = list(_parsed(passages[i], texts))
-    if done is None:
-        number = sum(map(len, found))
-        note.write(
-            positions=sum(line["positions"] for line in lines), seconds=round(sum(line["seconds"] for line in lines), 1),
-            passages=len(passages), questions=number, malformed=len(passages) * settings["questions"] - number,
-            answer_in_passage=sum(q.start >= 0 for some in found for q in some),
-        )  # fmt: skip
+    number = sum(map(len, found))
+    note.write(
+        positions=sum(line["positions"] for line in lines), seconds=round(sum(line["seconds"] for line in lines), 1),
+        passages=len(passages), questions=number, malformed=len(passages) * settings["questions"] - number,
+        answer_in_passage=sum(q.start >= 0 for some in found for q in some),
+    )  # fmt: skip
+    if passages and not number:
+        log.warning("quip: the generator wrote no question that can be read; a larger generator_share or budget may help")
     return found, note.read() or {}
 
 
 def _kept_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of the file; what a kill left behind them is cut off."""
+    """Return the whole lines of the file; what a kill left behind them is cut off.
+
+    Raises:
+        DataError: A line is broken.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     data = path.read_bytes() if path.exists() else b""
     whole = data[: data.rfind(b"\n") + 1]
     if len(whole) < len(data):
         os.truncate(path, len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    try:
+        return [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise DataError(f"expected a JSON object a line in {path}, got something else ({error}): delete the file") from error
 
 
 def _parsed(passage: str, texts: Sequence[str]) -> Iterator[Question]:

@@ -196,7 +196,7 @@ def _joined(paths: Sequence[Path], number: int, top: int) -> tuple[Labels, dict[
             rows, took = table["question"].to_numpy(), json.loads((table.schema.metadata or {})[b"took"])
             for name, whole in (("places", labels.places), ("chances", labels.chances)):
                 whole[rows] = table[name].combine_chunks().flatten().to_numpy().reshape(-1, 2, top)
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        except (pa.ArrowException, OSError, KeyError, IndexError, ValueError) as error:
             raise DataError(f"expected labels in {path}, cannot read them ({error}): delete the file") from error
         seconds, positions = seconds + took["seconds"], positions + took["positions"]
     return labels, {"positions": positions, "seconds": round(seconds, 1)}

@@ -135,6 +135,8 @@ class Recipe:
         positive(self, "top_p", "lr")
         if self.human < 1:
             positive(self, "generator_share", *(() if self.labels == "answers" else ("teacher_share",)))
+        if self.window > self.max_length:
+            raise UsageError(f"window is at most max_length, got {self.window} and {self.max_length}: lower it, or raise max_length")
         at_least_one(self, "window", "questions", "top", "together", "epochs", "batch_size", "max_length", "max_question")
 
     def _backbone(self, source: str, *, head: str = "none") -> Backbone:
@@ -180,7 +182,8 @@ class _Run:
         scale, last = network.dim**-0.5, base.decoder
         objective = Pointing(network, heads, groups, recipe.positions, recipe.together, shareable(base), last, scale)
         training = Training("quip", self.settings, self.budget, self.seed)
-        fitted = self.tuning.fitted(training, network, heads, objective, plan, self.out / "state.pt", self.progress)
+        decided = replace(training, recipe={**self.settings, "data": self.data_mark, "before": digest(self.took)})
+        fitted = self.tuning.fitted(decided, network, heads, objective, plan, self.out / "state.pt", self.progress)
         folded(heads, scale)
         if main_process():
             self.tuning.save(network, heads, self.out)
@@ -204,10 +207,10 @@ class _Run:
         write_card(self.out, training, whole, self.base, material, more)
         (self.out / "state.pt").unlink(missing_ok=True)
 
-    def _stage(self, name: str, share: float, *uses: str) -> Training:
-        """Return what decides the outcome of a stage: the settings it uses and the data."""
+    def _stage(self, name: str, share: float, *uses: str, before: Any = None) -> Training:  # noqa: ANN401 - plain JSON values
+        """Return what decides the outcome of a stage: the settings it uses, the data, and what an earlier stage gave it."""
         recipe = {use: self.settings[use] for use in (*uses, "lora", "lr", "batch_size", "dtype", "max_length", "attention")}
-        return Training(f"quip {name}", {**recipe, "data": self.data_mark}, int(share * self.budget), self.seed)
+        return Training(f"quip {name}", {**recipe, "data": self.data_mark, "before": digest(before)}, int(share * self.budget), self.seed)
 
     def _written(self) -> list[list[Question]]:
         recipe, folder = self.recipe, self.out / "stages" / "generator"
@@ -223,7 +226,9 @@ class _Run:
             replace(self.tuning, backbone=source), training, base, lambda network, _: objective(network), lengths, folder, self.progress,
             heads=False,
         )  # fmt: skip
-        training = self._stage("questions", recipe.generator_share, "generator", "backbone", "questions", "top_p")
+        training = self._stage(
+            "questions", recipe.generator_share, "generator", "backbone", "questions", "top_p", before=self.took["generator"]
+        )
         tuned = recipe._backbone(str(folder), head="lm").load()  # noqa: SLF001
         with main_first():
             found, self.took["questions"] = written(tuned, self.data.texts, folder.parent / "questions.jsonl", training, self.progress)
@@ -259,7 +264,8 @@ class _Run:
         recipe = self.recipe
         network, heads = self._teacher()
         self._measure("teacher", partial(self._teacher_answers, network, heads))
-        training = self._stage("labels", recipe.teacher_share, "backbone", "generator", "questions", "top_p", "top", "max_question")
+        before = [[[p.text, list(map(list, p.questions))] for p in made], self.took["teacher"]]
+        training = self._stage("labels", recipe.teacher_share, "backbone", "top", "max_question", before=before)
         rows = self._pairs(made)
         with main_first():
             labels, self.took["labels"] = relabelled(

@@ -446,6 +446,32 @@ def test_a_stage_that_was_killed_does_not_go_on_with_other_settings(tmp_path, qu
         trained(tmp_path / "out", recipe(questions, tmp_path, top_p=0.9), budget=6_000)
 
 
+def test_a_last_stage_that_was_killed_does_not_go_on_with_other_data_of_the_same_lengths(tmp_path, questions):
+    def stop(what, done, total):
+        if what == "quip: training" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "out", recipe(questions, tmp_path, human=1.0), stop)
+    questions.write_text(questions.read_text().replace(" in 1901.", " in 1910."))
+    with pytest.raises(UsageError, match="other settings, data"):
+        trained(tmp_path / "out", recipe(questions, tmp_path, human=1.0))
+
+
+def test_questions_that_are_lost_are_written_again_and_broken_ones_are_named(tmp_path, questions):
+    out, file = tmp_path / "out", tmp_path / "out" / "stages" / "questions.jsonl"
+    trained(out, recipe(questions, tmp_path), budget=6_000)
+    before = weights(out), [json.loads(line)["written"] for line in file.read_text().splitlines()]
+    (out / "card.json").unlink()
+    file.unlink()
+    trained(out, recipe(questions, tmp_path), budget=6_000)
+    assert (weights(out), [json.loads(line)["written"] for line in file.read_text().splitlines()]) == before
+    (out / "card.json").unlink()
+    file.write_text("no JSON\n")
+    with pytest.raises(DataError, match="delete the file"):
+        trained(out, recipe(questions, tmp_path), budget=6_000)
+
+
 def test_what_is_kept_out_shares_no_run_of_words_with_what_is_trained_on(networks):
     from adapters.quip.passages import Passage, Question
     from adapters.quip.selection import selected
