@@ -1,11 +1,17 @@
 """Ours against published: only what is the same measurement is compared."""
 
+import json
+from importlib.resources import files
+
 import pytest
 
+from adapters.quip.encoder import QuIP
+from bench.encoder import settings
 from bench.errors import UsageError
 from bench.report import read
 from bench.report.published import UNTRUSTED, listing, matching, printed
 from bench.report.tables import tables
+from bench.tasks import SUITES
 from tests.bench.report.made import result
 
 INBEDDER = {"card": {"backbone": "BrandonZYW/llama-2-7b-InBedder@0123456789ab"}, "settings": {"readout": "auto", "layer": -1}}
@@ -40,7 +46,7 @@ def test_where_the_noise_is_not_known_nothing_is_marked(store):
 
 def test_a_printed_standard_error_counts_as_noise(store):
     def shown(score):
-        r = result("mine", "mr-question", score, metric="accuracy", card={"backbone": "quip-hf"}, settings={"attention": "native"})
+        r = result("mine", "mr-question", score, metric="accuracy", card={"backbone": "quip-hf"}, settings=settings(QuIP("quip-hf")))
         made = published(store, r)
         return [(row[made.columns.index("published")].text, row[made.columns.index("difference")].mark) for row in made.rows]
 
@@ -69,6 +75,28 @@ def test_the_layer_that_a_task_reads_chooses_the_variant():
         return [number.variant for _, number in matching(r)]
 
     assert (variants(17), variants(16)) == (["zero-shot, layer 17"], [])
+
+
+@pytest.mark.parametrize(
+    ("task", "score", "number"),
+    [
+        ("sst2-question", "accuracy", 0.879),
+        ("mrpc-fewshot", "f1", 0.826),
+        ("wnut17-tuned-question", "f1", 0.496),
+        ("squad", "exact_match", 0.852),
+    ],
+)
+def test_the_published_encoder_of_quip_as_it_loads_by_default_is_compared(task, score, number):
+    weights = {"card": {"backbone": "robinjia/quip-hf"}, "settings": settings(QuIP("quip-hf"))}
+    found = [printed for name, printed in matching(result("mine", task, 0.8, metric=score, **weights)) if name == score]
+    assert [round(printed.value, 3) for printed in found] == [number]
+
+
+def test_what_is_matched_are_tasks_of_ours_and_printed_numbers():
+    matches = json.loads(files("bench.report").joinpath("matches.json").read_text(encoding="utf-8"))
+    assert {match["task"] for match in matches["tasks"]} <= {name for suite in SUITES.values() for name in suite}
+    known = {(number.task, number.metric) for number in printed()}
+    assert {(match["published"], match["metric"]) for match in matches["tasks"]} <= known
 
 
 def test_numbers_from_memory_match_nothing():
