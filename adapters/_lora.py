@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapters._backbone import Network
 from adapters._checkpoint import CONFIG, WEIGHTS
@@ -46,21 +46,36 @@ def merged(network: Network, folders: Sequence[Path]) -> Network:
     import torch
 
     out = sharing(network)
-    sums: dict[str, Tensor] = {}
+    changed: dict[nn.Linear, list[tuple[Path, Change]]] = {}
     for folder in folders:
         for name, change in changes(folder).items():
-            weight = sums[name] if name in sums else _linear(out.model, name, folder).weight.detach().float()
-            if weight.shape != change.shape:
-                raise CheckpointError(f"expected a change of shape {tuple(weight.shape)} for {name}, got {tuple(change.shape)} in {folder}")
-            sums[name] = weight + change.to(weight.device)
-    for name, weight in sums.items():
-        linear = _linear(out.model, name, Path())
+            changed.setdefault(_linear(out.model, name, folder), []).append((folder, change))
+    for linear, parts in changed.items():  # a module at a time: the sums of a large model have no place beside it
+        weight = linear.weight.detach().float()
+        for folder, change in parts:
+            if weight.shape != (shape := (len(change.b), change.a.shape[1])):
+                raise CheckpointError(f"expected a change of shape {tuple(weight.shape)}, got {shape} in {folder}")
+            weight = weight + change.scale * (change.b @ change.a).to(weight.device)
         linear.weight = torch.nn.Parameter(weight.to(linear.weight.dtype), requires_grad=False)
     return out
 
 
-def changes(folder: Path) -> "dict[str, Tensor]":
-    """Return scale * B A in float32 for every module that a folder of low-rank weights names.
+class Change(NamedTuple):
+    """What low-rank weights add to the weights of a module: scale * b @ a.
+
+    Attributes:
+        scale: A factor.
+        b: float32 (out, rank).
+        a: float32 (rank, in).
+    """
+
+    scale: float
+    b: "Tensor"
+    a: "Tensor"
+
+
+def changes(folder: Path) -> dict[str, Change]:
+    """Return what a folder of low-rank weights changes, by name of the module.
 
     Raises:
         CheckpointError: As ``merged``.
@@ -82,7 +97,7 @@ def changes(folder: Path) -> "dict[str, Tensor]":
     for module, pair in pairs.items():
         if pair.keys() != {"lora_A", "lora_B"} or pair["lora_B"].shape[1:] != pair["lora_A"].shape[:1]:
             raise CheckpointError(f"expected lora_A and lora_B of one rank for {module}, got {sorted(pair)} in {folder}")
-    return {module: scale * (pair["lora_B"] @ pair["lora_A"]) for module, pair in pairs.items()}
+    return {module: Change(scale, pair["lora_B"], pair["lora_A"]) for module, pair in pairs.items()}
 
 
 def _linear(model: "nn.Module", name: str, folder: Path) -> "nn.Linear":
