@@ -73,7 +73,7 @@ def tuned_pairs(
         seed: The only source of randomness.
 
     Raises:
-        UsageError: There is no pair, or not a label for each.
+        UsageError: There is no pair, not a label for each, or a single pair in the last batch, whose features have no variance.
         EncodingError: The loss is not finite.
     """
     import torch
@@ -81,6 +81,10 @@ def tuned_pairs(
 
     if not pairs or len(pairs) != len(labels):
         raise UsageError(f"expected pairs and a label for each, got {len(pairs)} pairs and {len(labels)} labels")
+    if len(pairs) % PAIRS.batch == 1:
+        raise UsageError(
+            f"expected no batch of a single pair, got {len(pairs)} pairs in batches of {PAIRS.batch}: give one pair more or less"
+        )
     copy = unfrozen(network)
     scale = nn.BatchNorm1d(len(layers), eps=_TINY, momentum=None, affine=False).to(network.device)
     classifier = nn.Linear(len(layers), 1).to(network.device)
