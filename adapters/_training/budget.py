@@ -27,7 +27,7 @@ class Spent:
         return Spent(self.trained + other.trained, self.inference + other.inference)
 
 
-def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int) -> list[list[int]]:
+def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int, stage: str = "") -> list[list[int]]:
     """Return batches of example numbers that spend the budget, over as many shuffled epochs as it takes.
 
     Examples of similar length share a batch, so that little padding is computed, and no batch holds an example twice; the order of
@@ -38,13 +38,14 @@ def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int) -> lis
         budget: Most token positions in all batches together; less than one example of it is left over.
         size: Examples per batch; the last of an epoch may hold fewer.
         seed: Of the shuffling.
+        stage: Which part of a training has this share of its budget, for the errors.
 
     Raises:
         UsageError: There is no example, or the budget is less than the first one drawn.
     """
-    rng = np.random.default_rng(seed)
+    rng, whose = np.random.default_rng(seed), f" for {stage}" if stage else ""
     if not lengths or size < 1:
-        raise UsageError(f"expected examples and a batch size of at least 1, got {len(lengths)} examples and size {size}")
+        raise UsageError(f"expected examples and a batch size of at least 1{whose}, got {len(lengths)} examples and size {size}")
     made: list[list[int]] = []
     left = budget
     while left >= 0:
@@ -58,7 +59,10 @@ def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int) -> lis
             window = sorted(epoch[start : start + _WINDOW * size], key=lambda i: lengths[i])
             made += [window[k : k + size] for k in range(0, len(window), size)]
     if not made:
-        raise UsageError(f"a budget of {budget} token positions does not hold one example: give at least {max(lengths)}")
+        raise UsageError(
+            f"expected token positions for an example of up to {max(lengths)}{whose}, got {budget}: raise the budget"
+            + (" or this stage's share" if stage else "")
+        )
     return [made[i] for i in rng.permutation(len(made))]
 
 

@@ -192,7 +192,7 @@ class Recipe:
     def _compression(self, passages: Sequence[texts.Passage], base: Network, budget: int, seed: int) -> Stage:
         around = texts.around(base.tokenizer)
         rows = splits(passages, around, positions=budget, k=self.k, continuation=self.continuation, seed=seed)
-        plan = batches([len(row.read) + self.k for row in rows], budget=budget, size=self.batch_size, seed=seed)
+        plan = batches([len(row.read) + self.k for row in rows], budget=budget, size=self.batch_size, seed=seed, stage="compression")
         return Stage(
             "compression",
             plan,
@@ -205,7 +205,7 @@ class Recipe:
         before, after = texts.around(base.tokenizer)
         chosen = taken(passages, positions=budget, seed=seed)
         rows = [[*before, *passages[i].ids, *after] for i in chosen]
-        plan = batches([len(row) for row in rows], budget=budget, size=self.batch_size, seed=seed)
+        plan = batches([len(row) for row in rows], budget=budget, size=self.batch_size, seed=seed, stage=name)
         return Stage(
             name,
             plan,
@@ -228,7 +228,8 @@ class Recipe:
     def _contrast(
         self, name: str, rows: Sequence[Sequence[list[int]]], plain: Sequence[str], budget: int, seed: int, dropout: float
     ) -> Stage:
-        plan = batches([sum(len(ids) + self._memory for ids in row) for row in rows], budget=budget, size=self.contrastive_batch, seed=seed)
+        lengths = [sum(len(ids) + self._memory for ids in row) for row in rows]
+        plan = batches(lengths, budget=budget, size=self.contrastive_batch, seed=seed, stage=name)
         return Stage(
             name,
             plan,

@@ -133,7 +133,7 @@ def stage_trained(
     note = Note(folder / NOTE, training)
     if (done := note.read()) is not None:
         return done
-    plan = batches(lengths, budget=training.budget, size=tuning.batch_size, seed=tuning.seed)
+    plan = batches(lengths, budget=training.budget, size=tuning.batch_size, seed=tuning.seed, stage=training.method)
     network = tuning.attached(base)
     made = tuning.heads(network, 1) if heads else ()
     fitted = tuning.fitted(training, network, made, make(network, made), plan, folder / "state.pt", progress)

@@ -37,7 +37,7 @@ def test_batches_spend_the_budget_to_within_one_example(lengths, budget, size, s
 
 
 def test_a_budget_that_holds_no_example_is_refused():
-    with pytest.raises(UsageError, match="at least 9"):
+    with pytest.raises(UsageError, match="up to 9"):
         batches([9], budget=5, size=2, seed=0)
     with pytest.raises(UsageError):
         batches([], budget=5, size=2, seed=0)
