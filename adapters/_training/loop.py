@@ -161,6 +161,7 @@ def fit(  # noqa: PLR0913 - all but the first four by name
     scheduler = get_scheduler(optimisation.decay, optimizer, warmup, len(batches))
     mark = digest([asdict(training), [list(batch) for batch in batches]])
     done = _Done.read(state, mark, weights, optimizer, scheduler)
+    waited()  # before the main process writes the file anew, or removes it
     start = saved = time.perf_counter() - done.seconds
     while done.steps < len(batches):
         progress(f"{training.method}: training", done.steps, len(batches))

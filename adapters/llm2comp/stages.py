@@ -109,6 +109,7 @@ class Stages:
             waited()
         if main_process():
             self._finish(done, [text for stage in stages for text in stage.texts])
+        waited()
         return self.out
 
     def _started(self, done: Sequence[Path], seed: int) -> Trainee:
