@@ -83,7 +83,7 @@ class Contrast:
         return [part._replace(value=float(loss.detach()) / len(parts), gradient=gradient[part.order]) for part in parts]
 
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":
-        """Return the part's share of the batch's loss."""
+        """Return the part's share of the batch's loss; the pass that caches gradients is in the seconds, not in the positions."""
         import torch
 
         spent = Spent(trained=sum(len(ids) + len(self.trainee.memory) for ids in part.rows))

@@ -14,7 +14,7 @@ import numpy as np
 from adapters._training import sources
 from adapters._training.card import Material
 from adapters._training.sources import Source
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from bench.recipe import Load
 
 if TYPE_CHECKING:
@@ -163,7 +163,13 @@ def shuffled(count: int, seed: int) -> Iterator[int]:
 
 
 def around(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
-    """Return the special tokens that a tokenizer puts before and after every text."""
+    """Return the special tokens that a tokenizer puts before and after every text.
+
+    Raises:
+        UsageError: It writes a text otherwise when special tokens stand around it.
+    """
     plain, whole = (tokenizer("a", add_special_tokens=special, verbose=False)["input_ids"] for special in (False, True))
-    start = next(i for i in range(len(whole)) if whole[i : i + len(plain)] == plain)
+    start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), None)
+    if start is None:
+        raise UsageError(f"expected special tokens around a text's own, got {whole} for 'a', which is {plain}: name another backbone")
     return whole[:start], whole[start + len(plain) :]

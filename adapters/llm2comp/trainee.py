@@ -81,7 +81,9 @@ def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int, 
 
 
 def first_memory(network: Network, k: int, words: str) -> "Tensor":
-    """Return the input embeddings of the first k tokens of a text, over and over if it has fewer; without words random rows: (k, dim).
+    """Return the input embeddings of the first k tokens of a text, over and over if it has fewer: (k, dim).
+
+    Without words they are the random rows of an encoder that was never trained, whatever the seed of a training.
 
     Raises:
         UsageError: The words have no token.
