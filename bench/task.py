@@ -44,6 +44,11 @@ class Score:
         """Sample standard deviation over the repeats; None for a single one."""
         return float(np.std(self.repeats, ddof=1)) if len(self.repeats) > 1 else None
 
+    @property
+    def stderr(self) -> float | None:
+        """Standard error of the mean over the repeats; None for a single one."""
+        return None if self.spread is None else self.spread / math.sqrt(len(self.repeats))
+
 
 @runtime_checkable
 class Task(Protocol):

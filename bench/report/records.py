@@ -33,6 +33,7 @@ def _record(cells: Cells, label: str, column: Column) -> dict[str, Any]:
         "metric": column.metric,
         "score": score.mean if score else None,
         "spread": score.spread if score else None,
+        "stderr": score.stderr if score else None,
         "repeats": len(score.repeats) if score else 0,
         "seeds": " ".join(str(r.spec.seed) for r in sorted(found, key=lambda r: r.spec.seed)),
         **{

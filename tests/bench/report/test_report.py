@@ -108,11 +108,13 @@ def test_tables_are_chosen_by_name(usual):
 
 
 def test_records_hold_every_cell_exactly_and_missing_ones_with_the_reason(store):
-    made = store(result("a", "t", 1 / 3, limit=500), result("a", "u", 0.5), result("b", "u", 0.5))
+    made = store(result("a", "t", 1 / 3, limit=500), result("a", "u", 0.5), result("b", "u", 0.4, 0.5, 0.5, 0.6))
     rows = {(r["encoder"], r["task"]): r for r in csv.DictReader(io.StringIO(records.csv(report.read(made))))}
     assert (float(rows["a", "t"]["score"]), rows["a", "t"]["limit"], rows["a", "t"]["parameters"]) == (1 / 3, "500", "2500000")
     assert (rows["b", "t"]["score"], rows["b", "t"]["status"]) == ("", "not run")
     assert rows["a", "u"]["status"] == "done"
+    assert float(rows["b", "u"]["stderr"]) == pytest.approx(float(rows["b", "u"]["spread"]) / 2)
+    assert (rows["a", "u"]["spread"], rows["a", "u"]["stderr"]) == ("", "")
 
 
 def test_two_encoders_of_one_name_are_two_rows(store):
