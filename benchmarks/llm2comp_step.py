@@ -63,19 +63,20 @@ def straightforward(recipe: Recipe, network: Network, rows: Sequence[Split]) -> 
     table, bos = frozen.get_input_embeddings(), [network.tokenizer.bos_token_id]
     trunk = encoder.get_base_model().model
 
+    def embedded(ids: Sequence[int]) -> Tensor:
+        return table(torch.tensor(ids, device=network.device))  # type: ignore[no-any-return]
+
     def step(batch: Sequence[int]) -> float:
         chosen = [rows[i] for i in batch]
-        inputs = [torch.cat([table(torch.tensor(row.read)), memory.to(dtype)]) for row in chosen]
+        inputs = [torch.cat([embedded(row.read), memory.to(dtype)]) for row in chosen]
         states = trunk(inputs_embeds=_stacked(inputs), use_cache=False).last_hidden_state
         slots = [states[i, len(row.read) : len(row.read) + recipe.k] for i, row in enumerate(chosen)]
-        read = [
-            torch.cat([table(torch.tensor(bos)), s, table(torch.tensor(row.continuation))]) for s, row in zip(slots, chosen, strict=True)
-        ]
+        read = [torch.cat([embedded(bos), s, embedded(row.continuation)]) for s, row in zip(slots, chosen, strict=True)]
         student = frozen(inputs_embeds=_stacked(read), use_cache=False).logits.float().log_softmax(-1)
         with torch.no_grad():
-            whole = [table(torch.tensor([*bos, *row.context, *row.continuation])) for row in chosen]
+            whole = [embedded([*bos, *row.context, *row.continuation]) for row in chosen]
             teacher = frozen(inputs_embeds=_stacked(whole), use_cache=False).logits.float().log_softmax(-1)
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=network.device)
         for i, row in enumerate(chosen):
             n, a = len(row.continuation) + 1, len(row.context)
             divergence = kl_div(student[i, recipe.k : recipe.k + n], teacher[i, a : a + n], log_target=True, reduction="sum")
@@ -180,7 +181,7 @@ def main() -> None:
     Backbone(args.backbone).folder()  # converted here where it never was, so that no side's memory has that in it
     found = []
     for side in SIDES:
-        done = subprocess.run([sys.executable, *sys.argv, "--side", side], check=True, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, *sys.argv, "--side", side], check=True, stdout=subprocess.PIPE, text=True)
         found.append(json.loads(done.stdout.splitlines()[-1]))
     print("\n".join(map(json.dumps, found))) if args.json else show(found)
 
