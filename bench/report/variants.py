@@ -1,6 +1,7 @@
 """Variants of one recipe: encoders trained by one method at one budget, and what each setting that was changed adds or takes."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
@@ -84,8 +85,13 @@ def _last_stage(training: Mapping[str, Any]) -> str | None:
 
 def _ordered(settings: Mapping[str, Settings]) -> dict[str, Settings]:
     """Return the settings by label, the one nearest to all others first."""
-    first = min(settings, key=lambda label: (sum(len(_differing(settings[label], other)) for other in settings.values()), label))
-    return {label: settings[label] for label in (first, *sorted(settings.keys() - {first}))}
+    first = min(settings, key=lambda label: (sum(len(_differing(settings[label], other)) for other in settings.values()), _natural(label)))
+    return {label: settings[label] for label in (first, *sorted(settings.keys() - {first}, key=_natural))}
+
+
+def _natural(label: str) -> list[Any]:
+    """Return what sorts labels as people do: m2 before m16."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", label))]
 
 
 def _differing(one: Settings, other: Settings) -> list[str]:

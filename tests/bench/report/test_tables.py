@@ -249,6 +249,11 @@ def test_checkpoints_of_one_trainings_stages_differ_in_their_stage():
     assert changes == {"early": "stage compression", "lower": "decay 0, stage compression", **dict.fromkeys(alike, "the same settings")}
 
 
+def test_variants_are_in_the_order_of_their_numbers():
+    cells = Cells.of([variant(f"k{k}", 1, k=k) for k in (16, 8, 2, 1)])
+    assert [row[0].text for row in table(cells, "variants").rows] == ["k2", "k8", "k16"]
+
+
 def test_variants_of_one_method_are_no_comparison_of_methods():
     cells = Cells.of([variant("none", 1, decay=0), variant("base", 1)])
     assert "equal-budget" not in {t.name for t in tables.tables(cells)}
