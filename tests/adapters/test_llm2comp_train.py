@@ -535,7 +535,7 @@ def test_attention_is_that_of_the_objective_unless_named(folder, corpus, tmp_pat
     replace(recipe, attention=expected).train(out, budget=300, seed=1, load=load, progress=quiet)  # the same training
 
 
-@pytest.mark.parametrize("kind", LLAMA_LIKE)
+@pytest.mark.parametrize("kind", [*LLAMA_LIKE, "opt"])
 def test_other_decoders_see_both_ways_and_are_trained(kind, corpus, tmp_path):
     source = tiny_folder(kind, tmp_path / "base", head=True)
     out = tiny_recipe(source, corpus, lr=5e-3).train(tmp_path / "out", budget=1500, seed=1, load=load, progress=quiet)
