@@ -46,15 +46,15 @@ def merged(network: Network, folders: Sequence[Path]) -> Network:
     import torch
 
     out = sharing(network)
-    changed: dict[nn.Linear, list[tuple[Path, Change]]] = {}
+    changed: dict[nn.Linear, list[tuple[str, Path, Change]]] = {}
     for folder in folders:
         for name, change in changes(folder).items():
-            changed.setdefault(_linear(out.model, name, folder), []).append((folder, change))
+            changed.setdefault(_linear(out.model, name, folder), []).append((name, folder, change))
     for linear, parts in changed.items():  # a module at a time: the sums of a large model have no place beside it
         weight = linear.weight.detach().float()
-        for folder, change in parts:
+        for name, folder, change in parts:
             if weight.shape != (shape := (len(change.b), change.a.shape[1])):
-                raise CheckpointError(f"expected a change of shape {tuple(weight.shape)}, got {shape} in {folder}")
+                raise CheckpointError(f"expected a change of shape {tuple(weight.shape)} for {name}, got {shape} in {folder}")
             weight = weight + change.scale * (change.b @ change.a).to(weight.device)
         linear.weight = torch.nn.Parameter(weight.to(linear.weight.dtype), requires_grad=False)
     return out
