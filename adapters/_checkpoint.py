@@ -78,13 +78,14 @@ def card_of(folder: Path) -> dict[str, Any]:
     return card
 
 
-def runs_of(folder: Path | None) -> Runs | None:
-    """Return the runs of words that the folder's weights were trained on; None where there is none or it does not say.
+def runs_of(source: str | Path) -> Runs | None:
+    """Return the runs of words that the weights of a source were trained on; None where it is no folder or does not say.
 
     Raises:
         CheckpointError: The file is broken.
     """
-    return Runs.read(folder / RUNS) if folder and (folder / RUNS).is_file() else None
+    path = Path(source).expanduser() / RUNS
+    return Runs.read(path) if path.is_file() else None
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class DINO(NetworkEncoder):
 
     def runs(self) -> Runs | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
-        return runs_of(Path(self.backbone().source).expanduser())
+        return runs_of(self.backbone().source)
 
     def _source(self) -> str:
         return located(self.checkpoint, __file__, PACKAGED)

@@ -120,7 +120,7 @@ class InBedder(NetworkEncoder):
 
     def runs(self) -> Runs | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
-        return runs_of(Path(self._backbone().source).expanduser())
+        return runs_of(self._backbone().source)
 
     def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
         """Return the likeliest answer to each text: that of "re-enc", else at most ``ANSWER_TOKENS`` tokens, or all masks."""

@@ -129,7 +129,7 @@ class LLM2Comp(NetworkEncoder):
 
     def runs(self) -> Runs | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
-        return _checkpoint.runs_of(self._folder if self._checkpoint() else None)
+        return _checkpoint.runs_of(self._folder) if self._checkpoint() else None
 
     @property
     def _folder(self) -> Path:

@@ -116,7 +116,7 @@ class QuIP(NetworkEncoder):
 
     def runs(self) -> Runs | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
-        return runs_of(Path(self._backbone().source).expanduser())
+        return runs_of(self._backbone().source)
 
     def _source(self) -> str:
         return located(self.checkpoint, __file__, PACKAGED)
