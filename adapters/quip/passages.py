@@ -166,18 +166,23 @@ def windowed(passages: Sequence[Passage], tokenizer: Any, *, tokens: int, longes
     """
     encoded = tokenizer([p.text for p in passages], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return [
-        list(_cut(passage, np.asarray([a for a, _ in offsets], np.int64), tokens, longest))
+        list(_cut(passage, np.asarray([b for _, b in offsets], np.int64), tokens, longest))
         for passage, offsets in zip(passages, encoded["offset_mapping"], strict=True)
     ]
 
 
-def _cut(passage: Passage, starts: Any, tokens: int, longest: int) -> Iterator[Passage]:  # noqa: ANN401 - an array
+def _cut(passage: Passage, ends: Any, tokens: int, longest: int) -> Iterator[Passage]:  # noqa: ANN401 - an array
+    """Yield the runs; tokens are counted by their ends, since many tokenizers let a word's token begin at the blank before it."""
     run: list[tuple[int, int]] = []
+
+    def between(begin: int, end: int) -> int:
+        return int(np.searchsorted(ends, end, "right") - np.searchsorted(ends, begin, "right"))
+
     for begin, end in [*sentences(passage.text), (len(passage.text), len(passage.text))]:
         first = run[0][0] if run else begin
         last = begin == end
-        if run and (last or np.searchsorted(starts, end) - np.searchsorted(starts, first) > tokens):
-            if np.searchsorted(starts, run[-1][1]) - np.searchsorted(starts, first) <= longest:
+        if run and (last or between(first, end) > tokens):
+            if between(first, run[-1][1]) <= longest:
                 yield _part(passage, first, run[-1][1])
             run = []
         run.append((begin, end))

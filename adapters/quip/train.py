@@ -203,7 +203,8 @@ class _Run:
             "kept_out": self.measured,
         }
         whole = replace(fitted, spent=fitted.spent + Spent(inference=inference))
-        Runs.of(texts[i] for i in self.used).write(self.out / RUNS)
+        taught = self.data.teaching if self.data.texts else []  # what generator and teacher learn from
+        Runs.of([*(texts[i] for i in self.used), *(passage.whole for passage in taught)]).write(self.out / RUNS)
         write_card(self.out, training, whole, self.base, material, more)
         (self.out / "state.pt").unlink(missing_ok=True)
 

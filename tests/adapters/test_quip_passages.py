@@ -4,12 +4,14 @@ import gzip
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters._training.sources import Source, named, sentences
 from adapters.quip.passages import Passage, Question, gathered, windowed
 from bench.data import load
 from bench.errors import DataError, Unavailable, UsageError
-from tests.tiny import tiny_tokenizer
+from tests.tiny import SENTENCES, tiny_tokenizer
 
 CONTEXT = "Anna lives in Rome. She plays the violin!"
 ANSWER = CONTEXT.index("Rome")
@@ -139,3 +141,27 @@ def test_a_passage_is_cut_into_the_longest_runs_of_whole_sentences_and_answers_s
     assert windowed([Passage(text, asked)], tokenizer, tokens=size[1], longest=100) == [[Passage(text, asked)]]
     assert windowed([Passage("A " * 50)], tokenizer, tokens=10, longest=20) == [[]]
     assert windowed([Passage("")], tokenizer, tokens=10, longest=20) == [[]]
+
+
+def test_a_word_whose_token_begins_at_the_blank_before_it_counts_in_its_run():
+    text = "It was warm. Paulo sat. Paulo sat. Paulo sat."  # three tokens each but the first: " Paulo", " sat", "."
+    (runs,) = windowed([Passage(text)], tiny_tokenizer("llama"), tokens=5, longest=100)
+    assert [run.text for run in runs] == ["It was warm.", "Paulo sat.", "Paulo sat.", "Paulo sat."]
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+@given(order=st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=12), tokens=st.integers(4, 40))
+def test_runs_have_no_more_tokens_than_asked_and_would_have_with_the_next_sentence(kind, order, tokens):
+    tokenizer = tiny_tokenizer(kind)
+    text = " ".join(order)
+    (runs,) = windowed([Passage(text)], tokenizer, tokens=tokens, longest=1000)
+
+    def count(part):
+        return len(tokenizer(part, add_special_tokens=False)["input_ids"])
+
+    assert " ".join(run.text for run in runs) == text
+    for run, after in zip(runs, [*runs[1:], None], strict=True):
+        assert count(run.text) <= tokens or len(sentences(run.text)) == 1
+        if after is not None:
+            first, last = sentences(after.text)[0]
+            assert count(f"{run.text} {after.text[first:last]}") > tokens

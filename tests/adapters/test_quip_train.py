@@ -347,9 +347,11 @@ def test_the_loss_of_a_generator_with_encoder_and_decoder_is_that_of_transformer
     assert drawn == sampled(network, [row.read for row in rows], [0, 1], samples=3, top_p=0.9, seed=1)
 
 
-@pytest.mark.parametrize("lora", [False, True])
-def test_weights_carry_the_runs_of_words_they_were_trained_on(tmp_path, questions, lora):
-    trained(tmp_path / "out", recipe(questions, tmp_path, lora=lora, human=1.0, epochs=1), budget=20_000)
+@pytest.mark.parametrize(
+    ("changes", "budget"), [({"lora": False}, 20_000), ({"lora": True}, 20_000), ({"human": 0.1}, 2_000)], ids=["all", "lora", "taught"]
+)
+def test_weights_carry_the_runs_of_words_that_they_and_the_stages_before_them_learn_from(tmp_path, questions, changes, budget):
+    trained(tmp_path / "out", recipe(questions, tmp_path, **{"human": 1.0, "epochs": 1} | changes), budget=budget)
     encoder = QuIP(str(tmp_path / "out"), device="cpu", dtype="float32")
     seen = [encoder.runs().touch([json.loads(line)["context"]])[0] for line in questions.read_text().splitlines()]
     assert np.mean(seen) > 0.9
