@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -455,7 +456,8 @@ class KilledError(Exception):
 
 
 def tiny_recipe(folder, corpus, **more):
-    options = {"attention": "bidirectional", "sources": str(corpus), "k": K, "length": 40, "batch_size": 4, "contrastive_batch": 6}
+    options = {"attention": "bidirectional", "sources": str(corpus), "k": K, "length": 40, "batch_size": 4}
+    options |= {"contrastive": 0.3, "contrastive_batch": 6}
     return Recipe(str(folder), rank=2, device="cpu", dtype="float32", **(options | more))
 
 
@@ -639,7 +641,7 @@ def test_a_finished_training_is_not_repeated_and_another_one_is_refused(folder, 
     [
         {"objective": "no"}, {"attention": "no"}, {"contrastive": 1.0}, {"healing": -0.1}, {"k": 0}, {"length": 19}, {"supervised": 0.1},
         {"healing": 0.1, "attention": "auto"}, {"temperature": 0.0}, {"dropout": 1.0}, {"dropout": -0.1}, {"lr": 0.0},
-        {"contrastive_lr": float("nan")}, {"words": "the of", "objective": "mntp"}, {"corrected": True},
+        {"contrastive_lr": float("nan")}, {"corrected": True},
     ],
 )  # fmt: skip
 def test_settings_that_are_off_are_refused(folder, corpus, tmp_path, setting):
@@ -661,7 +663,7 @@ def test_texts_too_short_to_be_split_are_an_error_that_says_so(folder, tmp_path)
 
 
 def test_a_training_killed_on_the_command_line_goes_on_and_its_encoder_keeps_the_contract(folder, corpus, tmp_path):
-    settings = [f"backbone={folder}", f"sources={corpus}", "length=40", "batch_size=2", "contrastive_batch=4", "rank=2"]
+    settings = [f"backbone={folder}", f"sources={corpus}", "length=40", "batch_size=2", "contrastive_batch=4", "contrastive=0.3", "rank=2"]
     command = [sys.executable, "-m", "bench", "train", "llm2comp", "--device", "cpu", "--dtype", "float32", "--json", "--budget", "20000"]
     command += ["--out", str(tmp_path / "out"), *(part for text in settings for part in ("--set", text))]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as broken:
@@ -675,3 +677,24 @@ def test_a_training_killed_on_the_command_line_goes_on_and_its_encoder_keeps_the
     encoder = LLM2Comp(str(tmp_path / "out"), device="cpu", dtype="float32")
     assert encoder.card().training_tokens > 19_000
     assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
+
+
+def test_the_packaged_backbone_goes_through_all_stages_with_twenty_thousand_tokens_in_three_minutes_of_two_cores(tmp_path):
+    names, towns = ("Anna", "Ben", "Cleo", "Dora"), ("Rome", "Oslo", "Lima")
+    told = [
+        f"{names[i % 4]} of house {i} lives in {towns[i % 3]} since {1900 + i % 99} and plays the violin number {i} every day."
+        for i in range(600)
+    ]
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n\n".join(" ".join(told[i : i + 4]) for i in range(0, len(told), 4)))
+    command = [sys.executable, "-m", "bench", "train", "llm2comp", "--budget", "20000", "--device", "cpu", "--out", str(tmp_path / "out")]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    made = subprocess.run([*command, "--set", f"sources={corpus}"], capture_output=True, text=True, timeout=900)  # a busy machine
+    assert made.returncode == 0, made.stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 180
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["trained_tokens"] > 19_000
+    assert [stage["stage"] for stage in card["stages"]] == ["compression", "contrastive"]
+    assert sum(file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")) < 12e6
+    assert [outcome for outcome in run_checks(LLM2Comp(str(tmp_path / "out"))) if outcome.status == "failed"] == []
