@@ -1,7 +1,7 @@
 """Training LLM2Comp: compression of contexts into memory tokens, then contrastive learning.
 
-Command: ``bench train llm2comp --budget S`` (an hour and a half on two CPU cores with bfloat16). Zhang et al. (AAAI 2026); the released code
-(longtaizi13579/LLM2Comp at c22f4c4) does not run as published, so this is written from its description.
+Command: ``bench train llm2comp --budget S`` (an hour and a half on two CPU cores with bfloat16). Zhang et al. (AAAI 2026); the released
+code (longtaizi13579/LLM2Comp at c22f4c4) does not run as published, so this is written from its description.
 Where it differs from the released code on purpose: of the input embeddings only those of the memory tokens are trained, in every stage, so
 that a checkpoint stays small; the learning rate falls as a cosine to 0, with no weight decay, and gradients are clipped at 1; low-rank
 weights have no dropout.
