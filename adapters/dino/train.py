@@ -20,7 +20,7 @@ from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Optimisation, Selection, Training, fit, main_first, main_process
+from adapters._training.loop import Optimisation, Selection, Training, fit, main_first, main_process, waited
 from adapters._training.settings import at_least_one, deciding, one_of, positive, share
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
 from adapters.dino.dataset import Dataset, Order, adopt, generated, generator_of
@@ -166,24 +166,24 @@ class Recipe:
             progress=progress,
             selection=Selection(lambda: agreement(network, dev), noise=len(dev) ** -0.5 / 2 if dev else 0.0),
         )
-        if not main_process():
-            return out
-        more = {
-            "stages": listed(made.stages | {"choosing weights": {"inference_tokens": fitted.spent.inference}}),
-            "pairs": made.counts | {"trained on": len({i for batch in plan for i in batch}), "held out": len(dev)},
-            "dev": "Spearman of cosine on generated pairs of a tenth of the first texts; kept is the last step that none beats clearly",
-            "dev_spearman": round(dict(fitted.scores)[fitted.kept], 4),
-            "dev_curve": [[step, round(score, 4)] for step, score in fitted.scores],
-            "kept_step": fitted.kept,
-        }
-        if self.lora:
-            Lora().save(network, out, self.backbone)
-        else:
-            save_whole(network, out)
-        made.write(out, seed)
-        total = fitted.spent + Spent(inference=made.positions)
-        write_card(out, training, replace(fitted, spent=total), network, made.material, more)
-        (out / "state.pt").unlink(missing_ok=True)
+        if main_process():
+            more = {
+                "stages": listed(made.stages | {"choosing weights": {"inference_tokens": fitted.spent.inference}}),
+                "pairs": made.counts | {"trained on": len({i for batch in plan for i in batch}), "held out": len(dev)},
+                "dev": "Spearman of cosine on generated pairs of a tenth of the first texts; kept is the last step that none beats clearly",
+                "dev_spearman": round(dict(fitted.scores)[fitted.kept], 4),
+                "dev_curve": [[step, round(score, 4)] for step, score in fitted.scores],
+                "kept_step": fitted.kept,
+            }
+            if self.lora:
+                Lora().save(network, out, self.backbone)
+            else:
+                save_whole(network, out)
+            made.write(out, seed)
+            total = fitted.spent + Spent(inference=made.positions)
+            write_card(out, training, replace(fitted, spent=total), network, made.material, more)
+            (out / "state.pt").unlink(missing_ok=True)
+        waited()
         return out
 
     def _cleaning(self) -> Cleaning:

@@ -15,7 +15,7 @@ from adapters._checkpoint import RUNS
 from adapters._head import head_of
 from adapters._training.budget import Spent, batches
 from adapters._training.card import finished, write_card
-from adapters._training.loop import Optimisation, Training, fit, main_process, shared
+from adapters._training.loop import Optimisation, Training, fit, main_process, shared, waited
 from adapters._training.settings import at_least_one, deciding
 from adapters._training.sources import named
 from adapters._training.weights import Lora, save_whole, trained, unfrozen
@@ -90,16 +90,16 @@ class Recipe:
             training=training,
             progress=progress,
         )
-        if not main_process():
-            return out
-        if self.lora:
-            Lora().save(network, out, self.backbone)
-        else:
-            save_whole(network, out)
-        used = sorted({i for batch in plan for i in batch})
-        Runs.of(triples[rows[i].number].input for i in used).write(out / RUNS)
-        write_card(out, training, fitted, network, material, {"template": TEMPLATE, "rows": len(used)})
-        (out / "state.pt").unlink(missing_ok=True)
+        if main_process():
+            if self.lora:
+                Lora().save(network, out, self.backbone)
+            else:
+                save_whole(network, out)
+            used = sorted({i for batch in plan for i in batch})
+            Runs.of(triples[rows[i].number].input for i in used).write(out / RUNS)
+            write_card(out, training, fitted, network, material, {"template": TEMPLATE, "rows": len(used)})
+            (out / "state.pt").unlink(missing_ok=True)
+        waited()
         return out
 
 

@@ -23,7 +23,7 @@ from adapters._files import stamp
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Fitted, Training, main_first, main_process
+from adapters._training.loop import Fitted, Training, main_first, main_process, waited
 from adapters._training.settings import at_least_one, deciding, one_of, positive, share
 from adapters._training.sources import Source, named
 from adapters.quip.answering import answered
@@ -125,6 +125,7 @@ class Recipe:
         encoder = run.trained(groups)
         if main_process():
             run.finish(encoder, material, texts)
+        waited()
         return out
 
     def check(self) -> None:

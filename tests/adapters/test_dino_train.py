@@ -30,6 +30,7 @@ from bench.errors import DataError, UsageError
 from bench.tasks.sts import STS
 from bench.testing import run_checks
 from tests.adapters.test_dino_generation import NAMES, SPEC, TASK
+from tests.processes import trained_by_two
 from tests.tiny import SENTENCES, tiny_folder
 
 torch = pytest.importorskip("torch")
@@ -344,6 +345,16 @@ def test_the_whole_recipe_makes_an_encoder_that_keeps_the_contract(kind, changes
     assert score.mean != 0  # 0 stands for constant vectors
     if kind == "llama":
         assert encoder.runs().touch([X1[0], "an unseen text with more than eight words in it"]).tolist() == [True, False]
+
+
+def test_two_processes_take_turns_and_return_when_the_checkpoint_is_whole(settings, tmp_path):
+    recipe = Recipe(**settings, lr=5e-3, device="cpu")
+    trained_by_two(recipe, tmp_path / "of two" / "both", 1_000)
+    recipe.train(tmp_path / "alone", budget=1_000, seed=1, load=load, progress=quiet)
+    alone, both = (json.loads((tmp_path / name / "card.json").read_text()) for name in ("alone", "of two/both"))
+    assert both["pairs"] == alone["pairs"]
+    assert both["trained_tokens"] == alone["trained_tokens"]
+    assert both["loss"][0][1] == pytest.approx(alone["loss"][0][1], rel=1e-3)  # sums in another order
 
 
 @pytest.mark.parametrize("lora", [True, False])

@@ -16,6 +16,7 @@ from adapters.inbedder.triples import OPEN, Triple, View, around, mixed, strippe
 from bench.data import load
 from bench.errors import DataError, Unavailable, UsageError
 from bench.testing import run_checks
+from tests.processes import trained_by_two
 from tests.tiny import SENTENCES, tiny_folder
 
 torch = pytest.importorskip("torch")
@@ -164,6 +165,16 @@ def test_training_lowers_the_loss_and_its_checkpoint_keeps_the_contract(kind, lo
     assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
     if lora:
         assert encoder.runs().touch([SENTENCES[1], "an unseen text with more than eight words in it"]).tolist() == [True, False]
+
+
+def test_two_processes_take_turns_and_return_when_the_checkpoint_is_whole(tmp_path, questions):
+    base = tiny_folder("llama", tmp_path / "base", head=True)
+    recipe = Recipe(str(base), sources=str(questions), lr=5e-3, batch_size=4, device="cpu", dtype="float32")
+    trained_by_two(recipe, tmp_path / "both", 1_000)
+    recipe.train(tmp_path / "alone", budget=1_000, seed=1, load=load, progress=lambda *_: None)
+    alone, both = (json.loads((tmp_path / name / "card.json").read_text()) for name in ("alone", "both"))
+    assert both["trained_tokens"] == alone["trained_tokens"]
+    assert [loss for _, loss in both["loss"]] == pytest.approx([loss for _, loss in alone["loss"]], rel=1e-3)  # sums in another order
 
 
 def command(out, *options):
