@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from adapters._backbone import Network
 from adapters._batching import Prepare, stream_tokens
 from adapters._tuning import tuned_classes, tuned_pairs
-from bench.encoder import Batch, Embeddings, Item, Marked, Marker, Pair, PairScorer, TokenStates, gather
+from bench.encoder import Batch, Embeddings, Item, Labelled, Marked, Marker, PairScorer, TokenStates, gather
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,10 +68,10 @@ class NetworkEncoder(ABC):
         parts = [np.split(tokens.states, len(layers), axis=1) for tokens in found]
         return [[TokenStates(part[i], tokens.spans) for part, tokens in zip(parts, found, strict=True)] for i in range(len(layers))]
 
-    def tune_pairs(self, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+    def tune_pairs(self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
         """Train a copy of the network to tell pairs apart by BERTScore F at some layers, and return what scores pairs."""
         network = self._network()
-        return tuned_pairs(network, self._prepare(network, spans=True), pairs, labels, layers=layers, epochs=epochs, seed=seed)
+        return tuned_pairs(network, self._prepare(network, spans=True), sets, layers=layers, epochs=epochs, seed=seed)
 
     def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:
         """Train a copy of the network with a linear classifier of words, and return what classifies words."""

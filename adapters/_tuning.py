@@ -17,7 +17,7 @@ from adapters._backbone import Network
 from adapters._batching import Prepare, Prompt, collated, one_by_one
 from adapters._training.loop import autocast, seeded
 from adapters._training.weights import set_dropout, unfrozen
-from bench.encoder import Item, Marked, Marker, Pair, PairScorer
+from bench.encoder import Item, Labelled, Marked, Marker, Pair, PairScorer
 from bench.errors import EncodingError, UsageError
 from bench.spans import first_tokens
 
@@ -59,57 +59,65 @@ _TIMES, _TINY = 1000.0, 1e-8
 
 
 def tuned_pairs(
-    network: Network, prepare: Prepare, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int
+    network: Network, prepare: Prepare, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
 ) -> PairScorer:
     """Train a copy of the network to tell pairs apart by BERTScore F at some layers; see ``TunableEncoder.tune_pairs``.
 
     Args:
         network: Stays as it is.
         prepare: Gives one prompt with spans an item; positions of templates and memory do not count.
-        pairs: Training pairs.
-        labels: 1 or 0.
+        sets: Training pairs with their labels, 1 or 0; of several sets each is trained on after the one before it, and the last
+            one's classifier scores.
         layers: Counted from the last, which is -1.
         epochs: How often each pair is seen.
-        seed: The only source of randomness.
+        seed: The only source of randomness, the same for each set.
 
     Raises:
         UsageError: There is no pair, not a label for each, or a single pair in the last batch, whose features have no variance.
         EncodingError: The loss is not finite.
     """
+    for pairs, labels in sets or [((), ())]:
+        if not pairs or len(pairs) != len(labels):
+            raise UsageError(f"expected pairs and a label for each, got {len(pairs)} pairs and {len(labels)} labels")
+        if len(pairs) % PAIRS.batch == 1:
+            raise UsageError(
+                f"expected no batch of a single pair, got {len(pairs)} pairs in batches of {PAIRS.batch}: give one pair more or less"
+            )
+    copy = unfrozen(network)
+    *_, score = (_pairs_learnt(copy, prepare, some, layers, epochs, seed) for some in sets)
+    return score
+
+
+def _pairs_learnt(copy: Network, prepare: Prepare, some: Labelled, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+    """Train the network itself with a new classifier on one set."""
     import torch
     from torch import nn
 
-    if not pairs or len(pairs) != len(labels):
-        raise UsageError(f"expected pairs and a label for each, got {len(pairs)} pairs and {len(labels)} labels")
-    if len(pairs) % PAIRS.batch == 1:
-        raise UsageError(
-            f"expected no batch of a single pair, got {len(pairs)} pairs in batches of {PAIRS.batch}: give one pair more or less"
-        )
-    copy = unfrozen(network)
-    scale = nn.BatchNorm1d(len(layers), eps=_TINY, momentum=None, affine=False).to(network.device)
-    classifier = nn.Linear(len(layers), 1).to(network.device)
+    scale = nn.BatchNorm1d(len(layers), eps=_TINY, momentum=None, affine=False).to(copy.device)
+    classifier = nn.Linear(len(layers), 1).to(copy.device)
     nn.init.zeros_(classifier.weight)
     nn.init.zeros_(classifier.bias)
-    prompts = [prepare([Item(text) for text in pair]) for pair in pairs]
-    targets = torch.tensor(labels, dtype=torch.float32, device=network.device)
+    prompts = [prepare([Item(text) for text in pair]) for pair in some[0]]
+    targets = torch.tensor(some[1], dtype=torch.float32, device=copy.device)
 
-    def features(some: Sequence[Sequence[Prompt]]) -> "Tensor":
-        (left, a), (right, b) = (_own_states(copy, [pair[side] for pair in some], layers) for side in (0, 1))
-        return torch.stack([_bertscore(x, a, y, b) for x, y in zip(left, right, strict=True)], 1)
+    def scores(few: Sequence[Sequence[Prompt]]) -> "Tensor":
+        (left, a), (right, b) = (_own_states(copy, [pair[side] for pair in few], layers) for side in (0, 1))
+        features = torch.stack([_bertscore(x, a, y, b) for x, y in zip(left, right, strict=True)], 1)
+        found: Tensor = _TIMES * classifier(scale(features))[:, 0]
+        return found
 
     def loss(batch: Sequence[int]) -> "Tensor":
-        scores = _TIMES * classifier(scale(features([prompts[i] for i in batch])))[:, 0]
-        return nn.functional.binary_cross_entropy_with_logits(scores, targets[list(batch)])
+        return nn.functional.binary_cross_entropy_with_logits(scores([prompts[i] for i in batch]), targets[list(batch)])
 
     modules = [copy.model, scale, classifier]
-    _train(copy, modules, loss, len(pairs), PAIRS, epochs=epochs, seed=seed)
+    _train(copy, modules, loss, len(prompts), PAIRS, epochs=epochs, seed=seed)
 
     def score(asked: Sequence[Pair]) -> NDArray[np.float32]:
         with _still(modules):
-            made = []
-            for start in range(0, len(asked), PAIRS.batch):
-                some = [prepare([Item(text) for text in pair]) for pair in asked[start : start + PAIRS.batch]]
-                made.append(_TIMES * classifier(scale(features(some)))[:, 0])
+            made = [
+                scores([prepare([Item(text) for text in pair]) for pair in asked[start : start + PAIRS.batch]])
+                for start in range(0, len(asked), PAIRS.batch)
+            ]
             return np.asarray(torch.cat(made).float().cpu().numpy() if made else np.empty(0, np.float32))
 
     return score

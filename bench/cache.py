@@ -20,6 +20,7 @@ from bench.encoder import (
     Embeddings,
     Encoder,
     Item,
+    Labelled,
     LayeredEncoder,
     LongTokenEncoder,
     Marked,
@@ -299,15 +300,15 @@ class _Tunable(CachedEncoder):
 
     _inner: Any
 
-    def tune_pairs(self, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+    def tune_pairs(self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
         """Return what scores pairs after training; see ``TunableEncoder``."""
-        score: PairScorer = self._inner.tune_pairs(pairs, labels, layers=layers, epochs=epochs, seed=seed)
+        score: PairScorer = self._inner.tune_pairs(sets, layers=layers, epochs=epochs, seed=seed)
 
         def counted(asked: Sequence[Pair]) -> NDArray[np.float32]:
             self._read([text for pair in asked for text in pair])
             return score(asked)
 
-        self._read([text for pair in pairs for text in pair])
+        self._read([text for pairs, _ in sets for pair in pairs for text in pair])
         return counted
 
     def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:

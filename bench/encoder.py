@@ -64,6 +64,8 @@ class Marked(NamedTuple):
 
 
 Pair = tuple[str, str]
+Labelled = tuple[Sequence[Pair], Sequence[int]]
+"""Pairs, and for each 1 for a paraphrase or 0 for none."""
 PairScorer = Callable[[Sequence[Pair]], NDArray[np.float32]]
 """Scores pairs, float32 (n,); above 0 means that two texts say the same."""
 
@@ -219,12 +221,11 @@ class PromptedEncoder(TokenEncoder, Protocol):
 class TunableEncoder(TokenEncoder, Protocol):
     """A token encoder whose network can be trained further on a few examples; the encoder itself stays as it is."""
 
-    def tune_pairs(self, pairs: Sequence[Pair], labels: Sequence[int], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+    def tune_pairs(self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
         """Train a copy of the network to tell pairs apart by BERTScore at some layers, and return what scores pairs.
 
         Args:
-            pairs: Training pairs.
-            labels: 1 for a paraphrase, 0 for none.
+            sets: Training pairs. Several sets follow one another on one copy, each with a classifier of its own; the last one's scores.
             layers: Layers whose BERTScore is a feature each, counted from the last, which is -1.
             epochs: How often each pair is seen.
             seed: The only source of randomness.

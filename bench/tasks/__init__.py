@@ -102,6 +102,7 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         name: {}
         for name in (
             *("mrpc-tuned", "qqp-tuned", "paws-wiki-tuned", "paws-qqp-tuned"),
+            *("mrpc-tuned-leaking", "qqp-tuned-leaking", "paws-wiki-tuned-leaking", "paws-qqp-tuned-leaking"),
             *("wnut17-tuned-standard", "wnut17-tuned-question", "conll2003-tuned-standard", "conll2003-tuned-question"),
         )
     },

@@ -33,12 +33,12 @@ def test_the_first_step_of_pairs_is_that_of_the_formulae(encoder, monkeypatch):
     monkeypatch.setattr("adapters._tuning.PAIRS", PAIRS.__class__(0.1, 6, PAIRS.betas, PAIRS.eps, falling=False, clip=0.0, dropout=0.0))
     pairs = list(zip(LEFT, RIGHT, strict=True))
     before = encoder.encode(LEFT)
-    score = encoder.tune_pairs(pairs, LABELS, layers=(-2, -1), epochs=0, seed=0)
+    score = encoder.tune_pairs([(pairs, LABELS)], layers=(-2, -1), epochs=0, seed=0)
     assert score(pairs).tolist() == [0.0] * 6  # nothing learnt: a classifier of zeros
     features = np.stack([bertscore(*(encoder.encode_tokens(side, layer=k) for side in (LEFT, RIGHT))) for k in (-2, -1)], 1)
     scaled = (features - features.mean(0)) / features.std(0)
     gradient = 1000 * ((0.5 - np.array(LABELS))[:, None] * scaled).mean(0)
-    found = encoder.tune_pairs(pairs, LABELS, layers=(-2, -1), epochs=1, seed=0)(pairs)
+    found = encoder.tune_pairs([(pairs, LABELS)], layers=(-2, -1), epochs=1, seed=0)(pairs)
     assert np.isfinite(found).all()
     assert (np.sign(gradient) == -1).all()  # like pairs are alike: one step makes both weights positive
     assert (found[:3] > 0).all()
@@ -52,7 +52,7 @@ def test_pairs_are_compared_by_their_own_tokens_without_template_or_memory(tmp_p
     monkeypatch.setattr("adapters._tuning._bertscore", lambda x, a, y, b: read.append((x, a, y, b)) or torch.ones(len(x)))
     encoder = LLM2Comp(str(tiny_folder("llama", tmp_path / "llama")), k=4, dtype="float32", device="cpu")
     pairs = list(zip(LEFT, RIGHT, strict=True))
-    encoder.tune_pairs(pairs, LABELS, layers=(-1,), epochs=0, seed=0)(pairs)
+    encoder.tune_pairs([(pairs, LABELS)], layers=(-1,), epochs=0, seed=0)(pairs)
     for side, texts in ((0, LEFT), (2, RIGHT)):
         own = [states[mask.bool()].numpy() for states, mask in zip(read[0][side], read[0][side + 1], strict=True)]
         for found, wanted in zip(own, encoder.encode_tokens(texts), strict=True):
@@ -63,9 +63,22 @@ def test_pairs_are_compared_by_their_own_tokens_without_template_or_memory(tmp_p
 def test_pairs_are_learnt_and_a_seed_repeats(encoder, dtype):
     encoder = replace(encoder, dtype=dtype)
     pairs = list(zip(LEFT, RIGHT, strict=True))
-    found, again = (encoder.tune_pairs(pairs, LABELS, layers=(-2, -1), epochs=3, seed=4)(pairs) for _ in range(2))
+    found, again = (encoder.tune_pairs([(pairs, LABELS)], layers=(-2, -1), epochs=3, seed=4)(pairs) for _ in range(2))
     assert ((found > 0) == np.array(LABELS)).all()
     np.testing.assert_array_equal(found, again)
+
+
+def test_a_network_that_learnt_from_a_set_before_goes_on_from_there_with_a_new_classifier(encoder, monkeypatch):
+    monkeypatch.setattr("adapters._tuning.PAIRS", replace(PAIRS, lr=1e-3))
+    pairs, others = list(zip(LEFT, RIGHT, strict=True)), list(zip(RIGHT, SENTENCES[2:8], strict=True))
+
+    def scores(*learnt):
+        return encoder.tune_pairs([(some, LABELS) for some in learnt], layers=(-2, -1), epochs=3, seed=0)(pairs)
+
+    after = scores(others, pairs)
+    assert np.abs(after - scores(pairs)).max() > 0.01
+    assert np.abs(after - scores(pairs, others)).max() > 0.01
+    np.testing.assert_array_equal(scores(others, pairs), after)
 
 
 def test_classes_of_words_are_learnt_at_their_first_tokens(encoder, monkeypatch):
@@ -93,7 +106,12 @@ def test_a_classifier_that_is_not_trained_gives_the_classes_of_its_start(encoder
 def test_what_cannot_be_trained_on_is_a_one_line_error(encoder):
     assert isinstance(encoder, TunableEncoder)
     with pytest.raises(UsageError, match="pairs"):
-        encoder.tune_pairs([], [], layers=(-1,), epochs=1, seed=0)
+        encoder.tune_pairs([([], [])], layers=(-1,), epochs=1, seed=0)
+    with pytest.raises(UsageError, match="pairs"):
+        encoder.tune_pairs([], layers=(-1,), epochs=1, seed=0)
+    for sizes in ((17,), (16, 17), (17, 16)):
+        with pytest.raises(UsageError, match="single pair"):
+            encoder.tune_pairs([([("a", "b")] * n, [n % 2] * n) for n in sizes], layers=(-1,), epochs=1, seed=0)
     with pytest.raises(UsageError, match="shape"):
         encoder.tune_classes([Marked("a", [(0, 1)], [0])], classes=2, start=np.zeros((2, 5), np.float32), epochs=1, seed=0)
     with pytest.raises(EncodingError, match="not finite"):

@@ -126,7 +126,7 @@ class Reading(WithTokens):
     def score_words(self, texts, *, prompt, words):
         return np.zeros((len(texts), len(words)), np.float32)
 
-    def tune_pairs(self, pairs, labels, *, layers, epochs, seed):
+    def tune_pairs(self, sets, *, layers, epochs, seed):
         return lambda asked: np.zeros(len(asked), np.float32)
 
     def tune_classes(self, marked, *, classes, start, epochs, seed):
@@ -140,7 +140,8 @@ class Reading(WithTokens):
         (lambda e: e.encode_tokens(["seen", "new"]), 0.5),
         (lambda e: e.encode_long(["seen", "new"]), 0.5),
         (lambda e: e.score_words(["seen", "new"], prompt="", words=["a"]), 0.5),
-        (lambda e: e.tune_pairs([("a", "b")], [1], layers=(-1,), epochs=1, seed=0)([("seen", "new")]), 0.25),
+        (lambda e: e.tune_pairs([([("a", "b")], [1])], layers=(-1,), epochs=1, seed=0)([("seen", "new")]), 0.25),
+        (lambda e: e.tune_pairs([([("seen", "b")], [1]), ([("a", "c")], [1])], layers=(-1,), epochs=1, seed=0), 0.25),
         (lambda e: e.tune_classes([Marked("seen", [])], classes=2, start=None, epochs=1, seed=0)([Marked("new", [])]), 0.5),
     ],
 )

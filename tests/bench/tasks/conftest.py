@@ -43,10 +43,11 @@ class Words:
         products = np.stack([t.states.mean(axis=0) for t in self.encode_tokens(texts)]) @ self._states([w.strip() for w in words]).T
         return (products - np.logaddexp.reduce(products, axis=1, keepdims=True)).astype(np.float32)
 
-    def tune_pairs(self, pairs, labels, *, layers, epochs, seed):
+    def tune_pairs(self, sets, *, layers, epochs, seed):
         """Learn between which similarities the classes lie."""
         if not layers or not epochs:
             raise ValueError
+        pairs, labels = sets[-1]
         alike = self._alike(pairs)
         middle = (alike[np.array(labels) == 1].mean() + alike[np.array(labels) == 0].mean()) / 2
         return lambda asked: (self._alike(asked) - middle).astype(np.float32)

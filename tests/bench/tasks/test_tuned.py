@@ -91,6 +91,25 @@ def test_pairs_are_scored_by_a_network_trained_on_each_split(write, encoder):
     assert scores["f1"].mean > 0.9
 
 
+@pytest.mark.parametrize(("leaking", "earlier"), [(False, [0, 0, 0, 0, 0]), (True, [0, 1, 2, 3, 4])])
+def test_splits_begin_anew_or_go_on_from_split_to_split_as_the_released_code_does(write, encoder, leaking, earlier):
+    rows = pairs(140)
+    write("org/pairs", "test", rows[:96])
+    for k, seed in enumerate(SEEDS):
+        write(f"org/few/16-{seed}", "train", rows[96 + k :][:32])
+    seen = []
+
+    class Noting(type(encoder)):
+        def tune_pairs(self, sets, **how):
+            seen.append([list(some) for some, _ in sets])
+            return super().tune_pairs(sets, **how)
+
+    TunedFewShot("toy", "org/pairs", "", "test", "org/few", leaking=leaking).evaluate(Noting(), seed=0)
+    own = [sets[-1] for sets in seen]
+    assert own[0] != own[1]
+    assert [sets[:-1] for sets in seen] == [own[:count] for count in earlier]
+
+
 def test_weights_drawn_to_nothing_are_an_ordinary_logistic_regression():
     from sklearn.linear_model import LogisticRegression
 
