@@ -189,7 +189,8 @@ _SETS = (
         "labeled_final",
     ),
     DataSet("quip/paws-wiki-16shot-ids", {"train": 160}, "CC BY-NC 4.0 (Meta)", hub=False),
-    DataSet("quip/paws-qqp", {"dev_and_test": 677}, _QUORA, hub=False),
+    DataSet("quip/paws-qqp", {"train": 11988, "dev_and_test": 677}, _QUORA, hub=False),
+    DataSet("quip/paws-qqp-16shot-ids", {"train": 160}, "CC BY-NC 4.0 (Meta)", hub=False),
     DataSet("stanfordnlp/sst2", {"validation": 872}, _FILMS),
     *(
         DataSet(f"lm-bff/{name}", {"train": 32}, licence, f"16-{seed}", hub=False)
