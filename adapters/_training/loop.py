@@ -243,8 +243,10 @@ def _step(
         total[1], total[2] = spent.trained, spent.inference
         total = reduce(total.to(processes.device, torch.float32), "sum").double().cpu()
         spent = Spent(round(float(total[1])), round(float(total[2])))
-        for weight in weights.values():
-            weight.grad = reduce(torch.zeros_like(weight) if weight.grad is None else weight.grad, "sum")
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights.values()]
+        flat = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")  # at once: a call for each takes far longer
+        for weight, part in zip(weights.values(), flat.split([weight.numel() for weight in weights.values()]), strict=True):
+            weight.grad = part.view_as(weight)
     return float(total[0]), spent
 
 
