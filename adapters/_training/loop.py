@@ -245,7 +245,7 @@ def _step(
         spent = Spent(round(float(total[1])), round(float(total[2])))
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights.values()]
         flat = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")  # at once: a call for each takes far longer
-        for weight, part in zip(weights.values(), flat.split([weight.numel() for weight in weights.values()]), strict=True):
+        for weight, part in zip(weights.values(), flat.split([gradient.numel() for gradient in gradients]), strict=True):
             weight.grad = part.view_as(weight)
     return float(total[0]), spent
 

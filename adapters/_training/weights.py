@@ -90,6 +90,19 @@ class Lora:
         write_whole(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
 
 
+def attached(network: Network, *, lora: bool, seed: int) -> Network:
+    """Return the network with new low-rank weights that alone are trained, or a copy of which all weights are; it stays as it is."""
+    return Lora().attached(network, seed=seed) if lora else unfrozen(network)
+
+
+def save_trained(network: Network, folder: Path, base: str, *, lora: bool) -> None:
+    """Write what was trained of a network that ``attached`` gave; arguments as for ``Lora.save``."""
+    if lora:
+        Lora().save(network, folder, base)
+    else:
+        save_whole(network, folder)
+
+
 def anywhere(source: str) -> str:
     """Return a backbone's source as it can be found from any directory: a folder's absolute path, any other source as it is."""
     path = Path(source).expanduser()

@@ -22,7 +22,7 @@ from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
 from adapters._training.loop import Optimisation, Selection, Training, fit, main_first, main_process, waited
 from adapters._training.settings import at_least_one, deciding, one_of, positive, share
-from adapters._training.weights import Lora, save_whole, trained, unfrozen
+from adapters._training.weights import attached, save_trained, trained
 from adapters.dino.dataset import Dataset, Order, adopt, generated, generator_of
 from adapters.dino.debiasing import Sampling
 from adapters.dino.generation import Writing
@@ -154,7 +154,7 @@ class Recipe:
         held = held[:: max(-(-len(held) // _SCORED), 1)]  # the random pairs come last
         rows, dev = (tokenised(base, pairs, self.max_length) for pairs in (learnt, held))
         plan = batches([row.length for row in rows], budget=budget, size=self.batch_size, seed=seed)
-        network = Lora().attached(base, seed=seed) if self.lora else unfrozen(base)
+        network = attached(base, lora=self.lora, seed=seed)
         fitted = fit(
             trained(network),
             plan,
@@ -175,10 +175,7 @@ class Recipe:
                 "dev_curve": [[step, round(score, 4)] for step, score in fitted.scores],
                 "kept_step": fitted.kept,
             }
-            if self.lora:
-                Lora().save(network, out, self.backbone)
-            else:
-                save_whole(network, out)
+            save_trained(network, out, self.backbone, lora=self.lora)
             made.write(out, seed)
             total = fitted.spent + Spent(inference=made.positions)
             write_card(out, training, replace(fitted, spent=total), network, made.material, more)

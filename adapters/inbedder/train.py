@@ -18,7 +18,7 @@ from adapters._training.card import finished, write_card
 from adapters._training.loop import Optimisation, Training, fit, main_process, shared, waited
 from adapters._training.settings import at_least_one, deciding
 from adapters._training.sources import named
-from adapters._training.weights import Lora, save_whole, trained, unfrozen
+from adapters._training.weights import attached, save_trained, trained
 from adapters.inbedder.encoder import TEMPLATE, TEMPLATE_WITHOUT_INPUT
 from adapters.inbedder.triples import OPEN, Triple, View, mixed
 from bench.overlap import Runs
@@ -79,7 +79,7 @@ class Recipe:
         triples, material = mixed(named(self.sources, View) or OPEN, load, rows=max(budget // 40, 8), words=self.words, seed=seed)
         rows = [row for row in encoded(base, triples, self.max_length) if row.answers]
         plan = batches([len(row.ids) for row in rows], budget=budget, size=self.batch_size, seed=seed)
-        network = Lora().attached(base, seed=seed) if self.lora else unfrozen(base)
+        network = attached(base, lora=self.lora, seed=seed)
         fitted = fit(
             trained(network),
             plan,
@@ -91,10 +91,7 @@ class Recipe:
             progress=progress,
         )
         if main_process():
-            if self.lora:
-                Lora().save(network, out, self.backbone)
-            else:
-                save_whole(network, out)
+            save_trained(network, out, self.backbone, lora=self.lora)
             used = sorted({i for batch in plan for i in batch})
             Runs.of(triples[rows[i].number].input for i in used).write(out / RUNS)
             write_card(out, training, fitted, network, material, {"template": TEMPLATE, "rows": len(used)})

@@ -11,7 +11,7 @@ from adapters._files import read_json
 from adapters._sharing import shared_states
 from adapters._training.budget import batches
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit, main_process, seeded, waited
-from adapters._training.weights import Lora, save_whole, trained, unfrozen
+from adapters._training.weights import attached, save_trained, trained
 from adapters.quip.encoder import HEAD_FILES, head
 from bench.errors import UsageError
 from bench.files import write_whole
@@ -73,7 +73,7 @@ class Tuning:
 
     def attached(self, base: Network) -> Network:
         """Return the network whose weights are trained; the given one stays as it is."""
-        return Lora().attached(base, seed=self.seed) if self.lora else unfrozen(base)
+        return attached(base, lora=self.lora, seed=self.seed)
 
     def heads(self, network: Network, out: int) -> "tuple[nn.Module, nn.Module]":
         """Return a new start and a new end head, from the network's width to ``out`` numbers."""
@@ -98,10 +98,7 @@ class Tuning:
         import torch
         from safetensors.torch import save
 
-        if self.lora:
-            Lora().save(network, folder, self.backbone)
-        else:
-            save_whole(network, folder)
+        save_trained(network, folder, self.backbone, lora=self.lora)
         for name, module in zip(HEAD_FILES, heads, strict=False):
             state = {key: tensor.detach().to("cpu", torch.bfloat16).contiguous() for key, tensor in module.state_dict().items()}
             write_whole(folder / f"{name}.safetensors", save(state, metadata={"format": "pt"}))
