@@ -130,6 +130,15 @@ def _cut_weights(folder):
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def test_a_folder_of_which_only_the_weights_were_copied_names_the_missing_files(folders, tmp_path):
+    """RoBERTa's tokenizer class makes an empty vocabulary of nothing, in which every word is unknown."""
+    folder = shutil.copytree(folders["roberta"], tmp_path / "weights")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        cpu(folder).load()
+
+
 @pytest.mark.parametrize(
     "damage", [_without_config, _broken_config, _config_of_nothing, _without_tokenizer, _without_weights, _cut_weights]
 )
