@@ -211,7 +211,13 @@ _SETS = (
     DataSet("few-shot-ner/conll2003", {f"few_shot_5_{i}": 0 for i in range(5)}, "Reuters: research agreement", hub=False),
     *(
         DataSet("DFKI-SLT/cross_ner", {"train": train, "test": test}, "MIT; Wikipedia CC BY-SA", domain, CONVERTED)
-        for domain, train, test in (("politics", 200, 651), ("science", 200, 543), ("music", 100, 465))
+        for domain, train, test in (
+            ("politics", 200, 651),
+            ("science", 200, 543),
+            ("music", 100, 465),
+            ("literature", 100, 416),
+            ("ai", 100, 431),
+        )
     ),
     DataSet("GateNLP/broad_twitter_corpus", {"train": 5338, "test": 2000}, "CC BY 4.0; do not deanonymise", revision=CONVERTED),
     DataSet("google-research-datasets/go_emotions", {"test": 5427}, "CC BY 4.0; Reddit comments: do not deanonymise", "simplified"),

@@ -37,7 +37,8 @@ class QuIP(NetworkEncoder):
     Attributes:
         checkpoint: "default" for the weights that come with this package, a folder that the recipe wrote, or an encoder folder
             or hub id. The authors' archives (facebookresearch/quip at 934c724, CC BY-NC 4.0) are never fetched here: unpack
-            ``<name>-hf``, which holds the encoder, and ``<name>``, which holds the heads; <name> is quip, quip-noTeacher or quip-concat.
+            ``<name>-hf``, which holds the encoder and wants the tokenizer files of roberta-large beside it, and ``<name>``, which holds the
+            heads; <name> is quip, quip-noTeacher or quip-concat.
         heads: Folder of the question heads; "" looks in the checkpoint folder. Without heads a
             question's vector is its bare state, and the encoder counts as untrained.
         readout: "mean" of the token states of one layer, or "question": start and end vector of the text side by side.

@@ -108,7 +108,7 @@ def _records(data: bytes, path: Path) -> Iterator[Mapping[str, Any]]:
         if kind == ".json":
             yield json.loads(text)
             return
-        if kind == ".txt":
+        if kind == ".txt" or (kind not in {".json", ".jsonl"} and not text.lstrip().startswith("{")):
             yield from ({"text": part.strip()} for part in re.split(r"\n\s*\n", text) if part.strip())
             return
         yield from (json.loads(line) for line in text.split("\n") if line.strip())

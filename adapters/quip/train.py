@@ -4,10 +4,11 @@ Command: ``bench train quip --budget S`` (just under two hours on one CPU core w
 Jia, Lewis, Zettlemoyer (Findings of ACL 2022). Four stages, each with its artefact in the folder ``stages`` of the checkpoint: a
 generator is tuned and writes questions (``generator``), a teacher is tuned (``teacher``) and says where their answers are, and
 the bi-encoder learns from it (``biencoder``). Neither code nor data of the training was released; what the paper leaves open
-(optimiser, generator and teacher settings) is ours. At a small budget three things differ on purpose: passages are shorter than
-456 tokens and have four questions instead of ten, so that there are many, and a part of the questions are people's own with
-their answers. The paper's own form: ``--set window=456 --set questions=10 --set human=0
---set lora=false --set lr=1e-5``.
+(optimiser, generator and teacher settings) is ours. At a small budget some things differ on purpose: passages are shorter than
+456 tokens and have four questions instead of ten, so that there are many; a part of the questions are people's own with
+their answers; and low-rank weights are trained, at a higher rate. The paper's own form: ``--set window=456 --set questions=10
+--set human=0 --set lora=false --set lr=1e-5``. In both the inner products are divided by the square root of the width while heads are
+trained, which their written weights contain, so that a new head does not begin with scores in the hundreds.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,7 +54,8 @@ class Recipe:
 
     Attributes:
         backbone: Of teacher and encoder: the packaged backbone, a folder, or a hub id with ``@revision``.
-        generator: What learns to write questions, a decoder; "" is the backbone, or the packaged one where that is no decoder.
+        generator: What learns to write questions, a decoder or a model like BART; "" is the backbone, or the packaged one where that is no
+            decoder.
         sources: Question-answering sets: empty for the open ones listed in ``passages.OPEN``, else ids, ``id:config``,
             ``id:config:split``, or files (SQuAD's JSON or JSON lines, MRQA's JSON lines), separated by commas.
         passages: More passages to write questions on, named alike; also sets with a text column, and plain text files.

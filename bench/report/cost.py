@@ -105,7 +105,8 @@ def training(cells: Cells) -> Table:
         ),
         tuple(rows),
         words=frozenset({"encoder", "method", "backbone", "device", "created", "data", "recipe", "command"}),
-        about="From the cards of the checkpoints. Loss is the mean of the first and of the last tenth of its curve; losses of "
+        about="From the cards of the checkpoints. Seconds are those of the encoder's own training; what a recipe tunes or writes before "
+        "it is in its card, stage by stage. Loss is the mean of the first and of the last tenth of its curve; losses of "
         "different methods measure different things.",
     )  # fmt: skip
 

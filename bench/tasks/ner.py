@@ -1,6 +1,6 @@
 """Named entities: can a simple tagger find them in frozen token states after a few sentences?
 
-Source: WNUT-17 (Derczynski et al. 2017) and CoNLL-2003 with the 5-shot splits of Huang et al. 2020, as in QuIP, section 4.2;
+Source: WNUT-17 (Derczynski et al. 2017) and CoNLL-2003 with the 5-shot splits of Huang et al. 2020, as in QuIP, table 4;
 CrossNER (Liu et al. 2020), Broad Twitter Corpus (Derczynski et al. 2016), and a packaged set of tweets with ten types.
 A row of ``leondz/wnut_17``: ``tokens`` ["The", "soldier", …, "Sonmarg", …], ``ner_tags`` [0, 0, …, 7, …].
 Run: ``bench run --model quip,backbone-mean --task wnut17,wnut17-question``; another layer is ``wnut17@20``; one's own files in CoNLL's
@@ -352,7 +352,7 @@ FEW_SHOT = (
             (Tagged(_CROSSNER, "train", domain),),
             f"CrossNER {domain}, Wikipedia sentences",
         )
-        for domain in ("politics", "science", "music")
+        for domain in ("politics", "science", "music", "literature", "ai")
     ),
 )
 """Name, test set, training sets and description of what few-shot taggers are compared on; of one training set shots are drawn."""

@@ -1,12 +1,13 @@
 """Paraphrase: are pairs that mean the same more alike than pairs that do not?
 
-Source: MRPC and QQP (GLUE), PAWS-Wiki and PAWS-QQP (Zhang et al. 2019), as ranked zero-shot in QuIP, section 4.1.
+Source: MRPC and QQP (GLUE), PAWS-Wiki and PAWS-QQP (Zhang et al. 2019), as ranked zero-shot in QuIP, table 2.
 A row of ``nyu-mll/glue/mrpc``: ``sentence1`` "He said the foodservice pie business …", ``sentence2`` "The foodservice pie business …",
 ``label`` 1.
 Run: ``bench run --model quip,backbone-mean --task mrpc,mrpc-bertscore``; another layer is ``mrpc-bertscore@20``; ``mrpc-picked`` picks one.
 Protocol: AUROC of one similarity a pair, nothing is trained: the cosine of the two vectors, or BERTScore F over the token
 states of one layer, special tokens kept. A picked layer is, of the last 24, the one with the highest AUROC on other pairs: 160
-training pairs of MRPC, 500 of PAWS-Wiki's validation split; the paper picks it on translations of WMT16. Few-shot: F1 of a classifier
+training pairs of MRPC, 500 of PAWS-Wiki's validation split; the paper picks one layer for all sets, on translations of WMT16, and reads
+``@20`` of QuIP and ``@17`` of RoBERTa-large. Few-shot: F1 of a classifier
 on BERTScore F at eight layers, the encoder frozen.
 """
 
@@ -136,7 +137,7 @@ class PickedBertScore(BertScore):
         layers: Layers to pick from, counted from the last, which is -1; those that an encoder lacks are left out.
 
     Source:
-        QuIP, section 4.1: one layer for all sets, picked on data that is no test set.
+        QuIP picks on data that is no test set, too, but one layer for all sets, on translations; here each set has its own.
     """
 
     others: tuple[tuple[str, str, str], ...] = ()
@@ -201,7 +202,7 @@ class FewShot:
         about: One line for lists.
 
     Source:
-        QuIP, section 4.2, and its released code: StandardScaler fitted on the 32 rows, then LogisticRegression(C=1, liblinear).
+        QuIP, table 3, and its released code: StandardScaler fitted on the 32 rows, then LogisticRegression(C=1, liblinear).
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Sentiment: is a review good or bad, told without training or from a few examples?
 
-Source: SST-2, MR and CR, read zero-shot by questions in QuIP, section 4.3; label texts and probe are the common read-outs.
+Source: SST-2, MR and CR, read zero-shot by questions in QuIP, table 5; label texts and probe are the common read-outs.
 A row of ``lm-bff/mr``: ``text`` "simplistic , silly and tedious .", ``label`` 0.
 Run: ``bench run --model quip,backbone-mean --task mr,mr-question,mr-probe``.
 Protocol: accuracy. By label texts, a class scores the cosine of the text with the mean vector of its label texts; by questions,
@@ -23,7 +23,7 @@ from bench.tasks.probe import LabelledTexts, Probe, accuracy
 from bench.tasks.similarity import unit
 
 CONTENT_FREE = ("the", "be", "to", "of", "and", "a", "in", "that", "have", "I")
-"""Words whose scores show how much a class is preferred whatever the text (QuIP, section 4.3)."""
+"""Words whose scores show how much a class is preferred whatever the text (QuIP's released code)."""
 
 LABEL_TEXTS = (
     ("It was terrible.", "This {noun} is bad.", "I did not like this {noun} at all."),

@@ -38,7 +38,7 @@ def bertscore(left: Sequence[TokenStates], right: Sequence[TokenStates]) -> NDAr
         right: Token states of the second texts, one for each of the first.
 
     Source:
-        Zhang et al., BERTScore, ICLR 2020, section 3; used for ranking paraphrases by QuIP, section 4.1.
+        Zhang et al., BERTScore, ICLR 2020, section 3; used for ranking paraphrases by QuIP.
     """
     scores = np.zeros(len(left))
     order = np.argsort([len(a.states) + len(b.states) for a, b in zip(left, right, strict=True)], kind="stable")

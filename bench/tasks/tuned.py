@@ -1,11 +1,13 @@
 """Few-shot protocols that train the encoder's network, or begin a classifier at the vectors of questions.
 
-Source: QuIP, sections 4.2 and 4.3: five splits of 16 pairs a class, or of 5 sentences a type; each begins with the encoder's own weights.
+Source: QuIP, tables 3 and 4: five splits of 16 pairs a class, or of 5 sentences a type; each begins with the encoder's own weights.
 A row of ``few-shot-ner/wnut17``: ``tokens`` ["The", "soldier", …], ``ner_tags`` [0, 0, …].
 Run: ``bench run --model quip --task wnut17-start-standard,wnut17-start-question``; with a GPU ``wnut17-tuned-question,mrpc-tuned``.
 Protocol: a tag's classifier weights start, or are drawn, to the unit vector of the question for its type, or to none. Trained networks are
-trained whole, 200 epochs for tags and 20 for pairs, and the last epoch counts; each split begins anew. Tasks that end in ``-leaking``
-go on from split to split with one network, as the released code of pairs does.
+trained whole, 200 epochs for tags (batches of 8, rate 2e-5 falling to 0, dropout 0.1 of states and attention weights) and 20 for pairs
+(batches of 16, rate 1e-5, dropout 0.1 of attention weights alone), and the last epoch counts; each split begins anew. Texts are
+tokenised as in ``ner``, without the released code's space before the first word. Tasks that end in ``-leaking`` go on from split to
+split with one network, as the released code of pairs does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -128,7 +130,8 @@ class TunedFewShot(FewShot):
         leaking: Whether each split goes on with the network of the one before it, so that it has also learnt from other splits' pairs.
 
     Source:
-        QuIP, section 4.2: 20 epochs, the last one counts. The released code leaks, so the paper's numbers may.
+        QuIP, table 3: 20 epochs, the last one counts; random numbers begin anew with each split, at the run's seed, 0 in the released
+        code. That code leaks, so the paper's numbers may.
     """
 
     epochs: int = 20

@@ -83,8 +83,9 @@ def test_a_line_of_json_may_hold_any_separator_of_lines(tmp_path):
 
 
 def test_plain_text_gives_a_passage_a_paragraph(tmp_path):
-    (tmp_path / "a.txt").write_text("First one.\nStill the first.\n\n \nSecond one.\n")
-    assert [p.text for p in gathered(named(str(tmp_path / "a.txt"), Source), load)[0]] == ["First one.\nStill the first.", "Second one."]
+    for name in ("a.txt", "a.md", "a"):
+        (tmp_path / name).write_text("First one.\nStill the first.\n\n \nSecond one.\n")
+        assert [p.text for p in gathered(named(str(tmp_path / name), Source), load)[0]] == ["First one.\nStill the first.", "Second one."]
 
 
 @pytest.mark.parametrize(
