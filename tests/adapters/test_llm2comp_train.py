@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from adapters._backbone import Backbone
+from adapters._head import head_of
 from adapters._training.budget import Spent
 from adapters._training.loop import seeded
 from adapters._training.sources import named
@@ -20,6 +21,7 @@ from adapters.llm2comp.contrastive import Contrast, contrast, tokenised, triples
 from adapters.llm2comp.encoder import CONFIG, MEMORY, LLM2Comp, random_memory
 from adapters.llm2comp.gradients import in_portions
 from adapters.llm2comp.held import held
+from adapters.llm2comp.instructions import INSTRUCTIONS
 from adapters.llm2comp.mntp import Masking, mask_id
 from adapters.llm2comp.stages import restore
 from adapters.llm2comp.texts import MARGIN, Passage, Plain, around, gathered, passages, sentences
@@ -48,9 +50,13 @@ def base(folder):
     return Backbone(str(folder), head="lm", dtype="float32", device="cpu").load()
 
 
-@pytest.fixture
-def trainee(base):
-    return stirred(prepared(base, K, "bidirectional", rank=2, seed=5))
+@pytest.fixture(params=["bidirectional", "native"])
+def trainee(request, base):
+    return stirred(prepared(base, K, request.param, rank=2, seed=5))
+
+
+def attention_of(made):
+    return "native" if made.network.causal else "bidirectional"
 
 
 def stirred(made):
@@ -91,9 +97,11 @@ def merged_model(folder, made):
     return model
 
 
-def open_states(model, inputs):
-    """Return the last states of one text's input embeddings (t, dim), every token seeing every other."""
+def states_of(model, inputs, *, causal=False):
+    """Return the last states of one text's input embeddings (t, dim), every token seeing every other, or those before it alone."""
     mask = torch.zeros(1, 1, len(inputs), len(inputs))
+    if causal:
+        mask = mask.fill_(torch.finfo(torch.float32).min).triu(1)
     return model.model(inputs_embeds=inputs[None], attention_mask=mask).last_hidden_state[0]
 
 
@@ -101,14 +109,14 @@ def embedded(model, ids):
     return model.get_input_embeddings().weight[torch.tensor(ids)]
 
 
-def test_states_are_bidirectional_and_the_memory_follows_the_text(folder, trainee, rows):
+def test_states_are_those_of_its_attention_and_the_memory_follows_the_text(folder, trainee, rows):
     model = merged_model(folder, trainee)
     texts_ = [row.read for row in rows]
     with torch.no_grad():
         states, mask = trainee.states(texts_)
         slots, means = trainee.slots(texts_), trainee.embeddings(texts_)
         for i, ids in enumerate(texts_):
-            expected = open_states(model, torch.cat([embedded(model, ids), trainee.memory]))
+            expected = states_of(model, torch.cat([embedded(model, ids), trainee.memory]), causal=trainee.network.causal)
             assert int(mask[i].sum()) == len(ids) + K
             torch.testing.assert_close(states[i, : len(expected)], expected, **CLOSE)
             torch.testing.assert_close(slots[i], expected[-K:], **CLOSE)
@@ -119,21 +127,14 @@ def test_padding_on_the_left_would_give_the_same_embedding(folder, trainee, rows
     model = merged_model(folder, trainee)
     ids, pads = rows[1].read, 5
     inputs = torch.cat([torch.randn(pads, 32), embedded(model, ids), trainee.memory.detach()])[None]
-    mask = torch.zeros(1, 1, inputs.shape[1], inputs.shape[1])
+    mask = torch.full((1, 1, inputs.shape[1], inputs.shape[1]), torch.finfo(torch.float32).min)
+    mask = mask.triu(1) if trainee.network.causal else torch.zeros_like(mask)
     mask[..., :pads] = torch.finfo(torch.float32).min
     places = (torch.arange(inputs.shape[1]) - pads).clamp(min=0)[None]
     with torch.no_grad():
         left = model.model(inputs_embeds=inputs, attention_mask=mask, position_ids=places).last_hidden_state[0, -K:].mean(0)
         right = trainee.embeddings([row.read for row in rows])[1]
     torch.testing.assert_close(right, left, **CLOSE)
-
-
-def test_native_attention_sees_nothing_after_a_token(base, rows):
-    made = stirred(prepared(base, K, "native", rank=2, seed=5))
-    with torch.no_grad():
-        long, _ = made.states([rows[-1].read])
-        short, _ = made.states([rows[-1].read[:6]])
-    torch.testing.assert_close(long[0, :6], short[0, :6], **CLOSE)
 
 
 def reference(folder, made, row, objective):
@@ -143,7 +144,7 @@ def reference(folder, made, row, objective):
     frozen = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval().double()
     encoder = merged_model(folder, made).double()
     bos = [made.network.tokenizer.bos_token_id]
-    memory = open_states(encoder, torch.cat([embedded(encoder, row.read), made.memory.double()]))[-K:]
+    memory = states_of(encoder, torch.cat([embedded(encoder, row.read), made.memory.double()]), causal=made.network.causal)[-K:]
     target = row.context if objective == "rc" else row.continuation
     inputs = torch.cat([embedded(frozen, bos), memory, embedded(frozen, target)])
     student = frozen(inputs_embeds=inputs[None]).logits[0].log_softmax(-1)[K:]  # from the last memory vector on
@@ -190,6 +191,11 @@ def test_the_context_s_own_embeddings_in_place_of_the_memory_leave_no_divergence
         assert float((teacher.exp() * (teacher - student)).sum(-1).abs().max()) < 1e-5
 
 
+def test_scores_of_the_vocabulary_are_float32_where_the_network_computes_in_bfloat16(folder):
+    network = Backbone(str(folder), head="lm", dtype="bfloat16", device="cpu").load()
+    assert head_of(network)(torch.ones(2, 32, dtype=torch.bfloat16)).dtype == torch.float32
+
+
 def test_only_the_encoder_s_positions_count_as_trained(base, trainee, rows):
     contexts, targets = sum(len(row.context) for row in rows), sum(len(row.continuation) for row in rows)
     for objective, inference in (
@@ -219,7 +225,6 @@ def test_the_frozen_backbone_and_the_encoder_share_their_weights(base, trainee):
     ours = {weight.data_ptr() for name, weight in trainee.network.model.named_parameters() if ".lora_" not in name}
     assert ours == {weight.data_ptr() for weight in base.model.parameters()}
     assert base.causal
-    assert not trainee.network.causal
 
 
 def test_portions_of_a_loss_add_up_to_its_value_and_gradient():
@@ -261,7 +266,7 @@ def test_masked_tokens_are_predicted_from_the_state_before_them(folder, base, po
             assert len(places) == max(round(0.2 * len(row)), 1)
             with torch.no_grad():
                 hidden = [blank if i in places else id_ for i, id_ in enumerate(row)]
-                logits = model.lm_head(open_states(model, embedded(model, hidden))).log_softmax(-1)
+                logits = model.lm_head(states_of(model, embedded(model, hidden))).log_softmax(-1)
             total -= sum(float(logits[i - 1, row[i]]) for i in places)
             count += len(places)
     found = [objective.loss(part) for part in parts]
@@ -319,10 +324,10 @@ def test_dropout_makes_two_views_of_a_text_differ_and_none_makes_them_equal(kind
 
 
 def test_what_is_saved_and_merged_gives_the_vectors_of_what_was_trained(folder, base, trainee, tmp_path):
-    place = tmp_path / "out"
-    plan = Recipe(str(folder), k=K, attention="bidirectional", rank=2)
+    place, attention = tmp_path / "out", attention_of(trainee)
+    plan = Recipe(str(folder), k=K, attention=attention, rank=2)
     written(trainee, plan_of(plan, base, place), place, str(folder))
-    kept = prepared(base, K, "bidirectional", rank=2, seed=0)
+    kept = prepared(base, K, attention, rank=2, seed=0)
     restore(kept, place, low_rank=True)
     encoder = LLM2Comp(str(place), dtype="float32", device="cpu", normalise=False)
     with torch.no_grad():
@@ -358,16 +363,17 @@ def plan_of(recipe, base, out, *, new_lora=False):
 
 
 def test_a_stage_with_new_low_rank_weights_begins_with_the_vectors_of_the_one_before(folder, base, trainee, tmp_path):
-    stages = plan_of(Recipe(str(folder), k=K, attention="bidirectional", rank=2), base, tmp_path, new_lora=True)
+    attention = attention_of(trainee)
+    stages = plan_of(Recipe(str(folder), k=K, attention=attention, rank=2), base, tmp_path, new_lora=True)
     written(trainee, stages, tmp_path / "first", str(folder))
-    before = prepared(base, K, "bidirectional", rank=2, seed=0)
+    before = prepared(base, K, attention, rank=2, seed=0)
     restore(before, tmp_path / "first", low_rank=True)
     begun = stages._started([tmp_path / "first"], seed=0)
     ids = [ids for ids, _ in twice(SENTENCES, base.tokenizer, 120)]
     with torch.no_grad():
         expected = before.embeddings(ids)
         torch.testing.assert_close(begun.embeddings(ids), expected, atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(prepared(base, K, "bidirectional", rank=2, seed=0).embeddings(ids), expected, atol=1e-3)
+        assert not torch.allclose(prepared(base, K, attention, rank=2, seed=0).embeddings(ids), expected, atol=1e-3)
     assert all(float(weight.detach().abs().max()) == 0 for name, weight in begun.weights().items() if "lora_B" in name)
 
 
@@ -441,6 +447,31 @@ def test_queries_of_a_set_of_the_paper_have_its_instruction(tmp_path, name, corr
     (tmp_path / name).write_text(row * len(asked))
     triples, _ = triples_of([str(tmp_path / name)], load, corrected=corrected)
     assert [f"{query.before}{query.text}{query.after}" for query, _, _ in triples] == asked
+
+
+PAPER = {
+    "allnli": f"{ENTAILED} {SIMILAR}",
+    "dureader": "Given a Chinese search query, retrieve web passages that answer the question",
+    "eli5_question_answer": "Provided a user question, retrieve the highest voted answers on Reddit ELI5 forum",
+    "fever": "Given a claim, retrieve documents that support or refute the claim",
+    "hotpot_qa": "Given a multi-hop question, retrieve documents that can help answer the question",
+    "miracl": "Given a question, retrieve Wikipedia passages that answer the question",
+    "mrtydi": "Given a question, retrieve Wikipedia passages that answer the question",
+    "msmarco_document": "Given a web search query, retrieve relevant documents that answer the query",
+    "msmarco_passage": "Given a web search query, retrieve relevant passages that answer the query",
+    "nq": "Given a question, retrieve Wikipedia passages that answer the question",
+    "squad": "Retrieve Wikipedia passages that answer the question",
+    "t2ranking": "Given a Chinese search query, retrieve web passages that answer the question",
+    "trivia_qa": "Retrieve Wikipedia passages that answer the question",
+}
+
+
+def test_instructions_of_stage_3_are_the_published_ones():
+    asked = (
+        "Given a question, retrieve questions that are semantically equivalent to the given question",
+        "Find questions that have the same meaning as the input question",
+    )
+    assert {name: (told,) for name, told in PAPER.items()} | {"quora_duplicates": asked} == dict(INSTRUCTIONS)
 
 
 def test_a_triple_without_one_of_its_texts_is_refused_with_its_line(tmp_path):
@@ -634,6 +665,33 @@ def test_without_new_low_rank_weights_the_folder_holds_one_set(folder, corpus, t
     out = tiny_recipe(folder, corpus).train(tmp_path / "out", budget=3000, seed=1, load=load, progress=quiet)
     kept = {path.relative_to(out).as_posix() for path in out.rglob("*")}
     assert kept == {"adapter_config.json", "adapter_model.safetensors", "card.json", CONFIG, MEMORY, "runs.u64"}
+
+
+def test_each_stage_has_its_own_rate_dropout_and_temperature(folder, corpus, answers, tmp_path, monkeypatch):
+    from adapters.llm2comp import stages
+
+    seen, fit = {}, stages.fit
+
+    def noting(weights, plan, objective, optimisation, *, network, training, **how):
+        layers = [layer for layer in network.model.modules() if hasattr(layer, "attention_dropout")]
+        dropped = {float(layer.attention_dropout) for layer in layers if layer.training}
+        seen[training.method] = optimisation.lr, dropped, getattr(objective, "temperature", None)
+        return fit(weights, plan, objective, optimisation, network=network, training=training, **how)
+
+    monkeypatch.setattr(stages, "fit", noting)
+    shares = {"contrastive": 0.3, "supervised": 0.3, "triples": str(answers), "document": 100}
+    recipe = tiny_recipe(folder, corpus, lr=2e-3, contrastive_lr=3e-4, temperature=0.1, dropout=0.25, **shares)
+    recipe.train(tmp_path / "out", budget=1500, seed=1, load=load, progress=quiet)
+    assert seen == {
+        "llm2comp compression": (2e-3, {0.0}, None),
+        "llm2comp contrastive": (3e-4, {0.25}, 0.1),
+        "llm2comp supervised": (3e-4, {0.0}, 0.1),
+    }
+
+
+def test_rank_memory_dropout_and_temperature_are_those_of_the_paper():
+    made = Recipe()
+    assert (made.objective, made.k, made.rank, made.dropout, made.temperature) == ("kl", 8, 16, 0.2, 0.05)
 
 
 def test_a_finished_training_is_not_repeated_and_another_one_is_refused(folder, corpus, tmp_path):

@@ -1,5 +1,6 @@
 """QuIP's recipe: each stage against its formula, and all of them together from a file to an encoder."""
 
+import itertools
 import json
 import random
 import subprocess
@@ -348,7 +349,9 @@ def test_the_loss_of_a_generator_with_encoder_and_decoder_is_that_of_transformer
 
 
 @pytest.mark.parametrize(
-    ("changes", "budget"), [({"lora": False}, 20_000), ({"lora": True}, 20_000), ({"human": 0.1}, 2_000)], ids=["all", "lora", "taught"]
+    ("changes", "budget"),
+    [({"lora": False}, 20_000), ({"lora": True}, 20_000), ({"human": 0.1}, 2_000), ({"human": 0.0}, 2_000)],
+    ids=["all", "lora", "taught", "paper"],
 )
 def test_weights_carry_the_runs_of_words_that_they_and_the_stages_before_them_learn_from(tmp_path, questions, changes, budget):
     trained(tmp_path / "out", recipe(questions, tmp_path, **{"human": 1.0, "epochs": 1} | changes), budget=budget)
@@ -563,13 +566,16 @@ def test_the_packaged_backbone_goes_through_all_stages_with_twenty_thousand_toke
         rows += [{"context": text, "question": q, "answers": {"text": [a], "answer_start": [text.index(a)]}} for q, a in asked]
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    options = ("--budget", "20000", "--set", f"sources={questions}")
+    (tmp_path / "plain.txt").write_text("\n\n".join(f"{a} {b}" for a, b in itertools.pairwise(SENTENCES)))
+    options = ("--budget", "20000", "--set", f"sources={questions}", "--set", f"passages={tmp_path / 'plain.txt'}")
     with children_seconds(2 * 180):
         made = subprocess.run(command(tmp_path / "out", *options), capture_output=True, text=True, timeout=900)  # a busy machine
     assert made.returncode == 0, made.stderr
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["trained_tokens"] > 19_000
     assert list(stages(card)) == ["generator", "questions", "teacher", "labels", "biencoder"]
+    assert stages(card)["labels"]["questions"] == stages(card)["questions"]["questions"] > 10  # written by the generator, on plain text too
+    assert QuIP(str(tmp_path / "out")).runs().touch([f"{SENTENCES[0]} {SENTENCES[1]}"])[0]
     assert set(card["kept_out"]) == {"questions", "teacher", "encoder"}
     files = ("adapter_model", "model_qa_head_start", "model_qa_head_end")
     assert sum((tmp_path / "out" / f"{name}.safetensors").stat().st_size for name in files) < 12e6

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bench.encoder import TokenStates
+from bench.encoder import QuestionVectors, TokenStates
 from bench.errors import DataError, UsageError
 from bench.tasks import load_task
 from bench.tasks.ner import NER, NERByQuestions, Tagged, first_states, question
@@ -124,6 +124,16 @@ def test_words_that_were_cut_away_are_no_entities(ner_data, make_encoder):
     assert scores["recall"].mean == 0
 
 
+def test_a_type_is_found_by_the_start_vector_of_its_question(ner_data, make_encoder):
+    class Ended(make_encoder):
+        def encode_questions(self, questions):
+            found = super().encode_questions(questions)
+            return QuestionVectors(found.start, -found.start)
+
+    task = NERByQuestions("toy", TEST)
+    assert task.evaluate(Ended(), seed=0)["f1"].repeats == task.evaluate(make_encoder(), seed=0)["f1"].repeats
+
+
 def test_questions_find_the_words_they_name_without_training(ner_data, encoder):
     scores = NERByQuestions("toy", TEST).evaluate(encoder, seed=0)
     assert len(scores["f1"].repeats) == 1
@@ -133,6 +143,9 @@ def test_questions_find_the_words_they_name_without_training(ner_data, encoder):
 def test_questions_name_the_type_with_its_article():
     assert question("person") == "Who is a person ?"
     assert question("creative-work") == "What is a creative work ?"
+    assert question("PER") == "Who is a person ?"
+    assert question("LOC") == "What is a location ?"
+    assert question("O") == "What is a generic object ?"
     assert question("ORG") == "What is an organization ?"
     assert question("event") == "What is an event ?"
     assert question("misc") == question("MISC") == "What is a miscellaneous entity ?"

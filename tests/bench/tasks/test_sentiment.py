@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from bench.encoder import QuestionVectors
+from bench.tasks import load_task
 from bench.tasks.probe import LabelledTexts
 from bench.tasks.sentiment import CONTENT_FREE, QUESTIONS, ZeroShot, ZeroShotByPrompt, ZeroShotByQuestions, best_answers
 
@@ -29,12 +31,51 @@ def test_the_plan_holds_all_that_is_encoded(write, encoder):
     assert "This product is good." in texts
 
 
-def test_each_of_the_six_question_pairs_is_a_repeat(write, encoder):
-    write("org/mood", "test", _reviews())
+PUBLISHED = (
+    ("Why is it bad?", "Why is it good?"),
+    ("Why is this movie bad?", "Why is this movie good?"),
+    ("Why is it terrible?", "Why is it great?"),
+    ("What makes this movie bad?", "What makes this movie good?"),
+    ("What is the reason this movie is bad?", "What is the reason this movie is good?"),
+    ("What is the reason this movie is terrible?", "What is the reason this movie is great?"),
+)
+
+
+def test_questions_and_words_without_content_are_the_published_ones():
+    assert tuple(tuple(q.format(noun="movie") for q in pair) for pair in QUESTIONS) == PUBLISHED
+    assert CONTENT_FREE == ("the", "be", "to", "of", "and", "a", "in", "that", "have", "I")
+    assert [load_task(name).noun for name in ("sst2-question", "mr-question", "cr-question")] == ["movie", "movie", "product"]
+
+
+def test_a_class_scores_its_best_start_and_end_less_what_it_scores_without_content(write, make_encoder):
+    """Each of six question pairs is a repeat; this encoder prefers "good" whatever the text, which calibration takes away."""
+
+    class Partial(make_encoder):
+        def encode_questions(self, questions):
+            found = super().encode_questions(questions)
+            more = 2 * np.array([["good" in q or "great" in q] for q in questions]) * self._states(["<s>"])
+            return QuestionVectors(found.start + more.astype(np.float32), found.end[:, ::-1] / 4)
+
+    encoder, rows = Partial(), _reviews()
+    write("org/mood", "test", rows)
     scores = ZeroShotByQuestions("toy", TEST).evaluate(encoder, seed=0)
-    assert len(scores["accuracy"].repeats) == len(QUESTIONS) == 6
-    assert scores["accuracy_5"].mean == pytest.approx(scores["accuracy"].repeats[4])
-    assert scores["accuracy"].mean > 0.75
+
+    def best(text, question):
+        (tokens,), asked = encoder.encode_tokens([text]), encoder.encode_questions([question])
+        return (tokens.states @ asked.start[0]).max() + (tokens.states @ asked.end[0]).max()
+
+    plain, right = [], []
+    for pair in PUBLISHED:
+        raw = np.array([[best(row["text"], q) for q in pair] for row in rows])
+        usual = np.array([[best(word, q) for q in pair] for word in CONTENT_FREE]).mean(axis=0)
+        labels = np.array([row["label"] for row in rows])
+        plain.append((raw.argmax(axis=1) == labels).mean())
+        right.append(((raw - usual).argmax(axis=1) == labels).mean())
+    assert scores["accuracy"].repeats == pytest.approx(right)
+    assert scores["accuracy_5"].mean == pytest.approx(right[4])
+    assert scores["accuracy_best"].mean == pytest.approx(max(right))
+    assert scores["accuracy"].mean > 0.6
+    assert scores["accuracy"].mean > np.mean(plain) + 0.05
 
 
 def test_a_prompted_language_model_says_the_likelier_word(write, encoder):

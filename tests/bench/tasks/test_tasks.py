@@ -30,6 +30,28 @@ def test_every_suite_can_be_loaded_without_its_data(name):
     assert describe_suite(name)
 
 
+def test_llm2comp_s_suite_has_the_fourteen_tasks_with_llm2vec_s_instructions():
+    pytest.importorskip("mteb")
+    similar, claim = "Retrieve semantically similar text:", "Given a scientific claim, retrieve documents that support or refute the claim:"
+    assert {task.name: task.instruction for task in load_suite("llm2comp-paper")} == {
+        "BiorxivClusteringS2S": "Identify the main category of Biorxiv papers based on the titles:",
+        "MedrxivClusteringS2S": "Identify the main category of Medrxiv papers based on the titles:",
+        "TwentyNewsgroupsClustering": "Identify the topic or theme of the given news articles:",
+        "SciFact": claim,
+        "NFCorpus": "Given a question, retrieve relevant documents that best answer the question:",
+        "ArguAna": "Given a claim, find documents that refute the claim:",
+        "STS17": similar,
+        "SICK-R": similar,
+        "STSBenchmark": similar,
+        "Banking77Classification": "Given a online banking query, find the corresponding intents:",
+        "EmotionClassification": "Classify the emotion expressed in the given Twitter message into one of the six emotions: "
+        "anger, fear, joy, love, sadness, and surprise:",
+        "SprintDuplicateQuestions": "Retrieve duplicate questions from Sprint forum:",
+        "StackOverflowDupQuestions": "Retrieve duplicate questions from StackOverflow forum:",
+        "SciDocsRR": "Given a title of a scientific paper, retrieve the titles of other relevant papers:",
+    }
+
+
 def test_the_default_suite_holds_every_family():
     assert {task.family for task in load_suite("quick")} >= FAMILIES
 
