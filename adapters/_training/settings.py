@@ -8,7 +8,7 @@ from adapters._backbone import resolve
 from bench.errors import UsageError, unknown
 
 _INDIFFERENT = frozenset({"positions", "device", "keep"})
-"""Fields of recipes that change no result: how much is computed at once, where, and what is kept of the stages."""
+"""Fields of recipes that decide nothing but rounding and what dropout hides: how much is computed at once, where, what stages are kept."""
 
 
 def deciding(recipe: Any) -> dict[str, Any]:  # noqa: ANN401 - any recipe, a dataclass

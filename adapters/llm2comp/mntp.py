@@ -1,7 +1,8 @@
 """Masked next-token prediction: a token replaced by a mask is predicted from the state before it, under the attention of the encoder.
 
 LLM2Vec's pretext task (BehnamGhader et al. 2024), here as one of the objectives of stage 1 and for healing a backbone whose
-attention was made bidirectional. Memory tokens take no part.
+attention was made bidirectional. Memory tokens take no part. Of LLM2Vec it has the task and the share of masked tokens; all of these
+become the mask, and low-rank weights, optimiser and texts are those of the other objectives, with which it is compared.
 """
 
 from collections.abc import Sequence

@@ -3,13 +3,15 @@
 Command: ``bench train llm2comp --budget S`` (an hour and a half on two CPU cores with bfloat16). Zhang et al. (AAAI 2026); the released
 code (longtaizi13579/LLM2Comp at c22f4c4) does not run as published, so this is written from its description.
 Where it differs from the released code on purpose: of the input embeddings only those of the memory tokens are trained, in every stage, so
-that a checkpoint stays small; the learning rate falls as a cosine to 0, with no weight decay, and gradients are clipped at 1; low-rank
-weights have no dropout.
-``--vary objective=nll,rc,mntp`` repeats the comparison of pretext tasks, ``--vary k=1,2,4,16`` that of memory sizes, and
-``--set contrastive=0`` stops after stage 1.
-The paper's own form: ``bench train llm2comp --budget L --set words= --set attention=bidirectional --set new_lora=true
---set contrastive=0.3 --set contrastive_batch=128 --set length=512 --set continuation=512 --set batch_size=4
---set lr=1e-4``; with ``new_lora`` a checkpoint of two stages is twice as large.
+that a checkpoint stays small; the learning rate rises for 3 % of the steps, not 10, and falls as a cosine to 0, with no weight decay, and
+gradients are clipped at 1; low-rank weights have no dropout; one limit, ``document``, holds for queries and documents of stage 3.
+Stage 1 alone is ``bench train llm2comp --budget 100000 --set contrastive=0``, what stage 1 has of budget S: with
+``--vary objective=nll,rc,mntp`` it compares pretext tasks, with ``--vary k=1,2,4,16`` memory sizes. ``--set keep=true`` keeps
+the checkpoint of each stage, to be compared with the last.
+Near to the paper's own form is ``bench train llm2comp --budget L --set words= --set attention=bidirectional --set new_lora=true
+--set contrastive=0.3 --set contrastive_batch=128 --set length=512 --set sentence=504 --set continuation=512 --set batch_size=4
+--set lr=1e-4``; with ``new_lora`` a checkpoint of two stages is twice as large, and up to three copies of the backbone are in memory when
+a stage begins.
 """
 
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ def of(cells: Cells, labels: Sequence[str]) -> tuple[str, ...]:
     found = []
     whole = [cells.results.get((label, column)) for label in labels for column in cells.compared]
     if missing := sum(not results for results in whole):
-        found.append(f"{MISSING}: no result, {missing} of {len(whole)} cells; the table of missing cells says why.")
+        found.append(f"{MISSING}: no result, {missing} of {len(whole)} cells; not run, or the table of missing cells says why.")
     if rare := [cells.title(column) for column in cells.compared if column not in {*cells.common, *cells.superseded}]:
         found.append(f"Left out of means, since at most half of the encoders have them: {', '.join(rare)}.")
     if cells.superseded:
