@@ -44,7 +44,7 @@ class Recipe:
         words: What the memory tokens are at first: the first k tokens of these words, over and over if there are fewer; "" for the
             paper's random rows, which at a small budget begin to hold texts only by luck.
         attention: "auto" is the backbone's own under "kl", "nll" and "rc", and "bidirectional" under "mntp", as in LLM2Vec; or
-            "native", or the paper's "bidirectional", which a small backbone needs much training to get used to.
+            "native", or the paper's "bidirectional", which a small backbone has to get used to first.
         sources: Names of texts; empty for the open ones listed in ``texts.OPEN``, else ids, ``id:config``, ``id:config:split``,
             JSONL files with a column text, or plain text files, separated by commas.
         triples: JSONL files with columns query, positive and negative, and maybe instruction, separated by commas; for stage 3. Without
