@@ -167,6 +167,8 @@ def main() -> None:
     parser.add_argument("--attention", default="native", choices=("native", "bidirectional"), help="of the recipe's side [native]")
     parser.add_argument("--positions", type=int, default=Recipe().positions, help="of the recipe's side, computed at once [the recipe's]")
     parser.add_argument("--batch-size", type=int, default=Recipe().batch_size, help="passages a step, of both sides [the recipe's]")
+    parser.add_argument("--length", type=int, default=Recipe().length, help="longest passage in tokens, of both sides [the recipe's]")
+    parser.add_argument("--continuation", type=int, default=Recipe().continuation, help="most tokens predicted [the recipe's]")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -176,7 +178,7 @@ def main() -> None:
     if args.data:
         os.environ["BENCH_DATA"] = args.data
     if args.side:
-        names = ("backbone", "sources", "attention", "positions", "batch_size", "device", "dtype")
+        names = ("backbone", "sources", "attention", "positions", "batch_size", "length", "continuation", "device", "dtype")
         print(json.dumps(measured(args.side, Recipe(**{name: getattr(args, name) for name in names}), args.steps)))
         return
     Backbone(args.backbone).folder()  # converted here where it never was, so that no side's memory has that in it
