@@ -279,11 +279,11 @@ def _tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"expected a tokenizer in {folder}, cannot load one: {' '.join(str(error).split())[:200]}") from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"expected a fast tokenizer in {folder}, got {type(tokenizer).__name__}: add its tokenizer.json")
     files = sorted(set(tokenizer.vocab_files_names.values()))
     if not any((folder / name).is_file() for name in files):  # some classes then begin with an empty vocabulary
         raise CheckpointError(f"expected a tokenizer in {folder}, got none of {', '.join(files)}: copy those of the model it began as")
-    if not tokenizer.is_fast:
-        raise CheckpointError(f"expected a fast tokenizer in {folder}, got {type(tokenizer).__name__}: add its tokenizer.json")
     tokenizer.padding_side = "right"
     return tokenizer  # type: ignore[return-value]  # fast, as was just checked
 

@@ -7,8 +7,7 @@ Run: ``bench run --model quip,backbone-mean --task mrpc,mrpc-bertscore``; anothe
 Protocol: AUROC of one similarity a pair, nothing is trained: the cosine of the two vectors, or BERTScore F over the token
 states of one layer, special tokens kept. A picked layer is, of the last 24, the one with the highest AUROC on other pairs: 160
 training pairs of MRPC, 500 of PAWS-Wiki's validation split; the paper picks one layer for all sets, on translations of WMT16, and reads
-``@20`` of QuIP and ``@17`` of RoBERTa-large. Few-shot: F1 of a classifier
-on BERTScore F at eight layers, the encoder frozen.
+``@20`` of QuIP and ``@17`` of RoBERTa-large. Few-shot: F1 of a classifier on BERTScore F at eight layers, the encoder frozen.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

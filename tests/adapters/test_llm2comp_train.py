@@ -52,7 +52,9 @@ def base(folder):
 
 @pytest.fixture(params=["bidirectional", "native"])
 def trainee(request, base):
-    return stirred(prepared(base, K, request.param, rank=2, seed=5))
+    made = stirred(prepared(base, K, request.param, rank=2, seed=5))
+    assert attention_of(made) == request.param
+    return made
 
 
 def attention_of(made):
@@ -97,12 +99,15 @@ def merged_model(folder, made):
     return model
 
 
+def mask_of(t, *, causal):
+    """Return what is added to the attention (1, 1, t, t): every token sees every other, or those before it alone."""
+    mask = torch.full((1, 1, t, t), torch.finfo(torch.float32).min).triu(1)
+    return mask if causal else torch.zeros_like(mask)
+
+
 def states_of(model, inputs, *, causal=False):
-    """Return the last states of one text's input embeddings (t, dim), every token seeing every other, or those before it alone."""
-    mask = torch.zeros(1, 1, len(inputs), len(inputs))
-    if causal:
-        mask = mask.fill_(torch.finfo(torch.float32).min).triu(1)
-    return model.model(inputs_embeds=inputs[None], attention_mask=mask).last_hidden_state[0]
+    """Return the last states of one text's input embeddings (t, dim)."""
+    return model.model(inputs_embeds=inputs[None], attention_mask=mask_of(len(inputs), causal=causal)).last_hidden_state[0]
 
 
 def embedded(model, ids):
@@ -127,8 +132,7 @@ def test_padding_on_the_left_would_give_the_same_embedding(folder, trainee, rows
     model = merged_model(folder, trainee)
     ids, pads = rows[1].read, 5
     inputs = torch.cat([torch.randn(pads, 32), embedded(model, ids), trainee.memory.detach()])[None]
-    mask = torch.full((1, 1, inputs.shape[1], inputs.shape[1]), torch.finfo(torch.float32).min)
-    mask = mask.triu(1) if trainee.network.causal else torch.zeros_like(mask)
+    mask = mask_of(inputs.shape[1], causal=trainee.network.causal)
     mask[..., :pads] = torch.finfo(torch.float32).min
     places = (torch.arange(inputs.shape[1]) - pads).clamp(min=0)[None]
     with torch.no_grad():

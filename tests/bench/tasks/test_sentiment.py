@@ -47,8 +47,16 @@ def test_questions_and_words_without_content_are_the_published_ones():
     assert [load_task(name).noun for name in ("sst2-question", "mr-question", "cr-question")] == ["movie", "movie", "product"]
 
 
+def test_each_of_the_six_question_pairs_is_a_repeat(write, encoder):
+    write("org/mood", "test", _reviews())
+    scores = ZeroShotByQuestions("toy", TEST).evaluate(encoder, seed=0)
+    assert len(scores["accuracy"].repeats) == len(QUESTIONS) == 6
+    assert scores["accuracy_5"].mean == pytest.approx(scores["accuracy"].repeats[4])
+    assert scores["accuracy"].mean > 0.75
+
+
 def test_a_class_scores_its_best_start_and_end_less_what_it_scores_without_content(write, make_encoder):
-    """Each of six question pairs is a repeat; this encoder prefers "good" whatever the text, which calibration takes away."""
+    """This encoder prefers "good" whatever the text, which calibration takes away."""
 
     class Partial(make_encoder):
         def encode_questions(self, questions):
