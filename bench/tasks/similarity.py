@@ -11,8 +11,6 @@ from bench.encoder import TokenStates
 DECIMALS = 6
 """Similarities are rounded to this many decimals: pairs that are equal but for rounding noise must tie in a ranking."""
 
-_PAIRS = 8  # pairs multiplied at once: little padding, and what is computed stays in the processor's cache
-
 
 def unit(vectors: NDArray[Any]) -> NDArray[Any]:
     """Return the vectors (..., dim) scaled to length 1, in their dtype; vectors of zeros stay zero."""
@@ -40,38 +38,24 @@ def bertscore(left: Sequence[TokenStates], right: Sequence[TokenStates]) -> NDAr
     Source:
         Zhang et al., BERTScore, ICLR 2020, section 3; used for ranking paraphrases by QuIP.
     """
-    scores = np.zeros(len(left))
-    order = np.argsort([len(a.states) + len(b.states) for a, b in zip(left, right, strict=True)], kind="stable")
-    for start in range(0, len(order), _PAIRS):
-        batch = order[start : start + _PAIRS]
-        scores[batch] = _bertscore([left[i].states for i in batch], [right[i].states for i in batch])
-    return scores.round(DECIMALS)
+    left, right = tuple(left), tuple(right)
+    distinct = {id(text): text.states for text in (*left, *right)}
+    scales = {key: _scales(states) for key, states in distinct.items()}
+    pairs = [(id(a), id(b)) for a, b in zip(left, right, strict=True)]
+    scores = [_bertscore(distinct[a], scales[a], distinct[b], scales[b]) for a, b in pairs]
+    return np.array(scores, np.float64).round(DECIMALS)
 
 
-def _bertscore(left: Sequence[NDArray[np.float32]], right: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    a, a_real, a_scale = _padded(left)  # (b, s, dim), (b, s), (b, s)
-    b, b_real, b_scale = _padded(right)  # (b, t, dim), (b, t), (b, t)
-    cosines = a @ b.transpose(0, 2, 1)  # (b, s, t)
-    cosines *= a_scale[:, :, None]
-    cosines *= b_scale[:, None, :]
-    cosines[~(a_real[:, :, None] & b_real[:, None, :])] = -1.0
-    precision = _mean(cosines.max(axis=2, initial=-1.0), a_real)
-    recall = _mean(cosines.max(axis=1, initial=-1.0), b_real)
-    positive = (precision > 0) & (recall > 0)
-    return np.divide(2 * precision * recall, precision + recall, out=np.zeros(len(a)), where=positive)
+def _bertscore(a: NDArray[np.float32], a_scale: NDArray[np.float32], b: NDArray[np.float32], b_scale: NDArray[np.float32]) -> float:
+    cosines = a @ b.T  # (s, t); pair by pair, since padding texts to one length would take longer than their products
+    cosines *= a_scale[:, None]
+    cosines *= b_scale
+    best = cosines.max(axis=1, initial=-1.0), cosines.max(axis=0, initial=-1.0)
+    precision, recall = (float(each.sum(dtype=np.float64)) / max(len(each), 1) for each in best)
+    return 2 * precision * recall / (precision + recall) if precision > 0 and recall > 0 else 0.0
 
 
-def _padded(states: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float32]]:
-    """Return states padded with zeros, which of them are real, and what scales each to length 1; 0 for a state of zeros."""
-    lengths = np.array([len(s) for s in states])
-    real = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    out = np.zeros((*real.shape, states[0].shape[1]), np.float32)
-    for row, tokens in zip(out, states, strict=True):
-        row[: len(tokens)] = tokens
-    norms = np.sqrt(np.einsum("btd,btd->bt", out, out))
-    return out, real, np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-
-
-def _mean(values: NDArray[np.float32], real: NDArray[np.bool_]) -> NDArray[np.float64]:
-    sums: NDArray[np.float64] = (values.astype(np.float64) * real).sum(axis=1)
-    return np.asarray(sums / np.maximum(real.sum(axis=1), 1))
+def _scales(states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what scales each state (t, dim) to length 1, a finite number for a state of zeros: (t,)."""
+    scales: NDArray[np.float32] = 1 / np.maximum(np.sqrt(np.vecdot(states, states)), np.finfo(np.float32).tiny)
+    return scales
