@@ -126,17 +126,17 @@ def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(weights, lr=recipe.lr)
     with autocast(network):
         first = step([0])
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     for batch in plan:
         with autocast(network):
             step(batch)
         optimizer.step()
         optimizer.zero_grad()
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     positions = sum(lengths[i] for batch in plan for i in batch)
     return {
         "side": side, "dtype": dtype, "steps": len(plan), "first_loss": round(first, 4), "positions": positions,
-        "seconds": round(seconds, 2), "positions_per_second": round(positions / seconds, 1),
+        "seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds, 2), "positions_per_second": round(positions / seconds, 1),
         "peak_mb": round(_peak()), "added_mb": round(_peak() - before),
     }  # fmt: skip
 

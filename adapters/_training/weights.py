@@ -56,6 +56,7 @@ class Lora:
         """
         import torch
         from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
 
         out = sharing(network)
         config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets(out.model))
@@ -66,6 +67,9 @@ class Lora:
             weight.requires_grad_("lora_" in name)
             if "lora_" in name:
                 weight.data = weight.data.float()
+        for module in out.model.modules():
+            if isinstance(module, LoraLayer):
+                module.cast_input_dtype_enabled = False  # autocast gives inputs their number type, without a copy in float32 for each
         return _training(out)
 
     def save(self, network: Network, folder: Path, base: str) -> None:
