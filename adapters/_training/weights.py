@@ -125,10 +125,20 @@ def unfrozen(network: Network) -> Network:
 
 
 def _training(network: Network) -> Network:
-    """Set a network to train; on a CPU without fused attention, whose backward pass is slow there."""
+    """Set a network to train."""
+    network.model.train()
+    return _quick_backward(network)
+
+
+def differentiable(network: Network) -> Network:
+    """Return a frozen network with the same weights for gradients to pass through; the given one stays as it is."""
+    return _quick_backward(sharing(network))
+
+
+def _quick_backward(network: Network) -> Network:
+    """On a CPU leave out fused attention, whose backward pass is slow there."""
     if network.device == "cpu":
         network.model.set_attn_implementation("eager")
-    network.model.train()
     return network
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OBJECTIVES = ("kl", "nll", "rc", "mntp")
 """What stage 1 can minimise; the last is LLM2Vec's and has no memory."""
 
-_LOGITS = 64
+_LOGITS = 32
 """Positions whose scores of the whole vocabulary are in memory at once."""
 
 

@@ -23,6 +23,7 @@ from adapters._training.budget import batches
 from adapters._training.loop import Optimisation, Training, main_process
 from adapters._training.settings import at_least_one, deciding, one_of, positive
 from adapters._training.sources import named
+from adapters._training.weights import differentiable
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import OBJECTIVES, Compression, splits
 from adapters.llm2comp.contrastive import Contrast, Triple, tokenised, triples_of, twice
@@ -197,7 +198,7 @@ class Recipe:
             "compression",
             plan,
             [passages[rows[i].passage].text for i in _used(plan)],
-            lambda trainee: Compression(trainee, base, rows, self.objective, self.positions),
+            lambda trainee: Compression(trainee, differentiable(base), rows, self.objective, self.positions),
             Optimisation(self.lr),
         )
 

@@ -13,7 +13,7 @@ from adapters._backbone import Backbone, resolve
 from adapters._training.budget import Spent, batches, portions
 from adapters._training.card import command_of
 from adapters._training.loop import Fitted, Optimisation, Selection, Training, fit
-from adapters._training.weights import Lora, anywhere, save_whole, trained, unfrozen
+from adapters._training.weights import Lora, anywhere, differentiable, save_whole, trained, unfrozen
 from bench.errors import EncodingError, UsageError
 from tests.tiny import KINDS, tiny_folder
 
@@ -77,6 +77,18 @@ def test_saved_low_rank_weights_give_the_vectors_they_were_trained_to_give(kind,
     for head in ("lm", "none"):  # with its language model head or without
         again = Backbone(str(tmp_path / "made"), head=head, dtype="float32", device="cpu").load()
         torch.testing.assert_close(again.hidden_states(ids, mask), network.hidden_states(ids, mask), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "roberta"])
+def test_a_network_that_gradients_pass_through_shares_its_weights_and_leaves_the_other_as_it_is(kind, tmp_path):
+    base = Backbone(str(tiny_folder(kind, tmp_path / kind, head=True)), head="lm", dtype="float32", device="cpu").load()
+    attention = base.model.config._attn_implementation
+    network = differentiable(base)
+    assert base.model.config._attn_implementation == attention
+    own = dict(base.model.named_parameters())
+    assert all(weight is own[name] for name, weight in network.model.named_parameters())
+    ids, mask = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
+    torch.testing.assert_close(network.hidden_states(ids, mask), base.hidden_states(ids, mask), **CLOSE)
 
 
 def test_saved_low_rank_weights_find_a_folder_that_was_named_from_another_directory(tmp_path, monkeypatch):
