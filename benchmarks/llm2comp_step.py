@@ -2,12 +2,12 @@
 
 Texts: the recipe's, or Wikipedia passages of a file; model: the packaged backbone. Run: ``python benchmarks/llm2comp_step.py --data
 DIR``, DIR in the layout of BENCH_DATA. Both sides train low-rank weights and memory rows by KL on the same splits of the same
-passages, under autocast where the number type is bfloat16, each in a fresh process. ``straightforward`` keeps a second copy of the
-model for decoder and teacher, takes examples in random order, pads each batch to its longest text and computes the scores of the
-whole vocabulary at every position. ``recipe`` is what ``bench train llm2comp`` runs, with one copy. The first step of each is not
-timed; the loss of that step, on one example alone, agrees to four decimals in float32, and to rounding in bfloat16. Memory is the
-largest resident memory of the process, and that less what was resident after imports and texts, before any model was loaded: every
-copy of the model counts, two on one side and one on the other. The second number is compared; a GPU's own memory is in neither.
+passages, each passage once, under autocast where the number type is bfloat16, each side in a fresh process. ``straightforward`` keeps
+a second copy of the model for decoder and teacher, takes examples in random order, pads each batch to its longest text and computes
+the scores of the whole vocabulary at every position. ``recipe`` is what ``bench train llm2comp`` runs, with one copy. The first step of
+each is not timed; the loss of that step, on one example alone, agrees to four decimals in float32, and to rounding in bfloat16. Memory
+is the largest resident memory of the process, and that less what was resident after imports and texts, before any model was loaded:
+every copy of the model counts, two on one side and one on the other. The second number is compared; a GPU's own memory is in neither.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from adapters._backbone import PACKAGED, Backbone, Network, resolve
 from adapters._training.budget import batches
 from adapters._training.loop import autocast
 from adapters._training.sources import named
-from adapters._training.weights import targets
+from adapters._training.weights import differentiable, targets
 from adapters.llm2comp import texts
 from adapters.llm2comp.compression import Compression, Split, splits
 from adapters.llm2comp.train import Recipe
@@ -95,7 +95,7 @@ def _stacked(rows: Sequence[Tensor]) -> Tensor:
 def ours(recipe: Recipe, network: Network, rows: Sequence[Split]) -> tuple[Step, list[Tensor]]:
     """Return the recipe's step, and what it trains."""
     trainee = prepared(network, recipe.k, recipe.attention, rank=recipe.rank, seed=0, words=recipe.words)
-    objective = Compression(trainee, network, rows, "kl", recipe.positions)
+    objective = Compression(trainee, differentiable(network), rows, "kl", recipe.positions)
 
     def step(batch: Sequence[int]) -> float:
         total = 0.0
@@ -112,17 +112,17 @@ def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
     """Return time, token positions and memory of one side."""
     device, dtype = resolve(recipe.device, recipe.dtype)
     backbone = Backbone(recipe.backbone, head="lm", dtype=dtype, device=device)
-    rows = examples(AutoTokenizer.from_pretrained(backbone.folder()), recipe, (steps + 1) * recipe.batch_size)
+    rows = examples(AutoTokenizer.from_pretrained(backbone.folder()), recipe, steps * recipe.batch_size)
     lengths = [len(row.read) + recipe.k for row in rows]
     before = psutil.Process().memory_info().rss / 1024**2
     network = backbone.load()
     if side == "recipe":
         step, weights = ours(recipe, network, rows)
-        plan = batches(lengths, budget=sum(lengths), size=recipe.batch_size, seed=0)[:steps]
+        plan = batches(lengths, budget=sum(lengths), size=recipe.batch_size, seed=0)
     else:
         step, weights = straightforward(recipe, network, rows)
         order = np.random.default_rng(0).permutation(len(rows)).tolist()
-        plan = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)][:steps]
+        plan = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)]
     optimizer = torch.optim.AdamW(weights, lr=recipe.lr)
     with autocast(network):
         first = step([0])
