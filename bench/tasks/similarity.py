@@ -38,18 +38,14 @@ def bertscore(left: Sequence[TokenStates], right: Sequence[TokenStates]) -> NDAr
     Source:
         Zhang et al., BERTScore, ICLR 2020, section 3; used for ranking paraphrases by QuIP.
     """
-    left, right = tuple(left), tuple(right)
-    distinct = {id(text): text.states for text in (*left, *right)}
-    scales = {key: _scales(states) for key, states in distinct.items()}
-    pairs = [(id(a), id(b)) for a, b in zip(left, right, strict=True)]
-    scores = [_bertscore(distinct[a], scales[a], distinct[b], scales[b]) for a, b in pairs]
+    scores = [_bertscore(a.states, b.states) for a, b in zip(left, right, strict=True)]
     return np.array(scores, np.float64).round(DECIMALS)
 
 
-def _bertscore(a: NDArray[np.float32], a_scale: NDArray[np.float32], b: NDArray[np.float32], b_scale: NDArray[np.float32]) -> float:
+def _bertscore(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     cosines = a @ b.T  # (s, t); pair by pair, since padding texts to one length would take longer than their products
-    cosines *= a_scale[:, None]
-    cosines *= b_scale
+    cosines *= _scales(a)[:, None]
+    cosines *= _scales(b)
     best = cosines.max(axis=1, initial=-1.0), cosines.max(axis=0, initial=-1.0)
     precision, recall = (float(each.sum(dtype=np.float64)) / max(len(each), 1) for each in best)
     return 2 * precision * recall / (precision + recall) if precision > 0 and recall > 0 else 0.0
