@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 from adapters import _gguf
 from adapters._checkpoint import adapted_card, base_of, card_of
 from adapters._files import read_json, stamp
-from adapters._source import content_digest, downloaded, looked_up_parameters_of, parameters_of, title
+from adapters._source import (
+    content_digest,
+    downloaded,
+    looked_up_parameters_of,
+    parameters_of,
+    title,
+)
 from bench.encoder import Card
 from bench.errors import CheckpointError, Unavailable, UsageError, unknown
 
@@ -70,7 +76,11 @@ class Backbone:
     def adapted(self) -> Path | None:
         """The source as a folder of low-rank weights; None where it is anything else."""
         path = Path(self.source).expanduser()
-        return path if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file() else None
+        return (
+            path
+            if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
+            else None
+        )
 
     def base(self) -> Self:
         """Return the backbone that the low-rank weights change, or this one where there are none."""
@@ -109,7 +119,9 @@ class Backbone:
         """
         if self.adapted is not None:
             return _changed(self.base(), self.adapted, stamp(self.adapted.glob("adapter_*")))
-        return _loaded(self, _gguf.DIGEST if self.source == PACKAGED else content_digest(self.folder()))
+        return _loaded(
+            self, _gguf.DIGEST if self.source == PACKAGED else content_digest(self.folder())
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +157,9 @@ class Network:
         """Whether an encoder reads and a decoder writes; of such a model only generating is supported."""
         return bool(self.model.config.is_encoder_decoder)
 
-    def hidden_states(self, ids: "Tensor", mask: "Tensor", layer: int = -1, *, positions: "Tensor | None" = None) -> "Tensor":
+    def hidden_states(
+        self, ids: "Tensor", mask: "Tensor", layer: int = -1, *, positions: "Tensor | None" = None
+    ) -> "Tensor":
         """Return token states (b, t, dim) in the network's number type.
 
         Args:
@@ -159,15 +173,26 @@ class Network:
         """
         return self.states_of(ids, mask, (layer,), positions=positions)[0]
 
-    def states_of(self, ids: "Tensor", mask: "Tensor", layers: Sequence[int], *, positions: "Tensor | None" = None) -> "list[Tensor]":
+    def states_of(
+        self,
+        ids: "Tensor",
+        mask: "Tensor",
+        layers: Sequence[int],
+        *,
+        positions: "Tensor | None" = None,
+    ) -> "list[Tensor]":
         """Return the token states of several layers, from one pass; arguments and errors as for ``hidden_states``."""
         if wrong := [layer for layer in layers if not -self.layers - 1 <= layer <= self.layers]:
-            raise UsageError(f"layer must be between {-self.layers - 1} and {self.layers} for this backbone, got {wrong[0]}")
+            raise UsageError(
+                f"layer must be between {-self.layers - 1} and {self.layers} for this backbone, got {wrong[0]}"
+            )
         earlier = any(layer not in (-1, self.layers) for layer in layers)
         more: dict[str, Any] = {"use_cache": False} if self.decoder else {}
         if positions is not None:
             more["position_ids"] = positions
-        out = self.model.base_model(ids, attention_mask=self._needed(mask), output_hidden_states=earlier, **more)
+        out = self.model.base_model(
+            ids, attention_mask=self._needed(mask), output_hidden_states=earlier, **more
+        )
         return [out.hidden_states[layer] if earlier else out.last_hidden_state for layer in layers]
 
     def _needed(self, mask: "Tensor") -> "Tensor | None":
@@ -186,7 +211,11 @@ def resolve(device: str = "auto", dtype: str = "auto") -> tuple[str, str]:
 
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    there: dict[str, Callable[[], bool]] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    there: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+        "cpu": lambda: True,
+    }
     if device == "auto":
         device = next(name for name, found in there.items() if found())
     kind = device.partition(":")[0]
@@ -194,7 +223,9 @@ def resolve(device: str = "auto", dtype: str = "auto") -> tuple[str, str]:
         raise Unavailable(
             f"no device {device!r} on this machine: use auto or one of {', '.join(n for n, found in there.items() if found())}"
         )
-    return device, (("bfloat16" if _native_bfloat16(kind) else "float32") if dtype == "auto" else dtype)
+    return device, (
+        ("bfloat16" if _native_bfloat16(kind) else "float32") if dtype == "auto" else dtype
+    )
 
 
 def _native_bfloat16(kind: str) -> bool:
@@ -253,11 +284,19 @@ def _model(folder: Path, head: Head, dtype: "torch.dtype") -> "PreTrainedModel":
             )
     except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"expected a transformers checkpoint in {folder}, cannot load it: {reason}") from error
-    missing = sorted(name for name in report["missing_keys"] if "pooler." not in name)  # no read-out here uses a pooler
+        raise CheckpointError(
+            f"expected a transformers checkpoint in {folder}, cannot load it: {reason}"
+        ) from error
+    missing = sorted(
+        name for name in report["missing_keys"] if "pooler." not in name
+    )  # no read-out here uses a pooler
     if missing:
-        names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise CheckpointError(f"the checkpoint in {folder} lacks {names}: copy or download it again")
+        names = ", ".join(missing[:3]) + (
+            f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        )
+        raise CheckpointError(
+            f"the checkpoint in {folder} lacks {names}: copy or download it again"
+        )
     return model.eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
 
 
@@ -278,12 +317,20 @@ def _tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"expected a tokenizer in {folder}, cannot load one: {' '.join(str(error).split())[:200]}") from error
+        raise CheckpointError(
+            f"expected a tokenizer in {folder}, cannot load one: {' '.join(str(error).split())[:200]}"
+        ) from error
     if not tokenizer.is_fast:
-        raise CheckpointError(f"expected a fast tokenizer in {folder}, got {type(tokenizer).__name__}: add its tokenizer.json")
+        raise CheckpointError(
+            f"expected a fast tokenizer in {folder}, got {type(tokenizer).__name__}: add its tokenizer.json"
+        )
     files = sorted(set(tokenizer.vocab_files_names.values()))
-    if not any((folder / name).is_file() for name in files):  # some classes then begin with an empty vocabulary
-        raise CheckpointError(f"expected a tokenizer in {folder}, got none of {', '.join(files)}: copy those of the model it began as")
+    if not any(
+        (folder / name).is_file() for name in files
+    ):  # some classes then begin with an empty vocabulary
+        raise CheckpointError(
+            f"expected a tokenizer in {folder}, got none of {', '.join(files)}: copy those of the model it began as"
+        )
     tokenizer.padding_side = "right"
     return tokenizer  # type: ignore[return-value]  # fast, as was just checked
 
@@ -316,9 +363,16 @@ def look_both_ways(model: "PreTrainedModel") -> None:
     for module in _causal_modules(model):
         module.is_causal = False
     with torch.inference_mode():
-        a, b = (model.base_model(torch.tensor([[1, i]], device=model.device), use_cache=False).last_hidden_state[0, 0] for i in (1, 2))
+        a, b = (
+            model.base_model(
+                torch.tensor([[1, i]], device=model.device), use_cache=False
+            ).last_hidden_state[0, 0]
+            for i in (1, 2)
+        )
     if bool((a == b).all()):
-        raise CheckpointError(f"attention of {type(model).__name__} cannot be made bidirectional: use attention='native'")
+        raise CheckpointError(
+            f"attention of {type(model).__name__} cannot be made bidirectional: use attention='native'"
+        )
 
 
 def _positions(model: "PreTrainedModel") -> int:
@@ -326,6 +380,10 @@ def _positions(model: "PreTrainedModel") -> int:
     import torch
 
     for name, table in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(table, torch.nn.Embedding) and table.padding_idx is not None:
+        if (
+            name.endswith("position_embeddings")
+            and isinstance(table, torch.nn.Embedding)
+            and table.padding_idx is not None
+        ):
             return table.num_embeddings - table.padding_idx - 1
     return int(model.config.to_dict().get("max_position_embeddings") or 1 << 30)

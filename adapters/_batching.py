@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 CPU_BUDGET, GPU_BUDGET = 1024, 32_768
 """Token positions in one batch, padding included, where none is asked for. On CPUs larger batches are no faster, and pad more."""
 
-_WINDOW_TEXTS, _WINDOW_CHARACTERS = 32_768, 1 << 24  # tokenised at once; long documents bound the memory ids take
+_WINDOW_TEXTS, _WINDOW_CHARACTERS = (
+    32_768,
+    1 << 24,
+)  # tokenised at once; long documents bound the memory ids take
 _WASTE = 0.02  # a batch that would hold a larger share of padding is closed early, once it is an eighth full
 
 
@@ -48,7 +51,9 @@ class Prompt:
             EncodingError: There are no spans.
         """
         if self.spans is None:
-            raise EncodingError("expected prompts with spans for token states, got one without: prepare must fill them in")
+            raise EncodingError(
+                "expected prompts with spans for token states, got one without: prepare must fill them in"
+            )
         kept = self.spans[:, 0] >= 0
         return kept, self.spans[kept]
 
@@ -79,7 +84,10 @@ class Row:
 
     def ids(self) -> list[int]:
         """Return the common ids, then the own ones of each prompt."""
-        return [*self.prompts[0].ids[: self.common], *(i for prompt in self.prompts for i in prompt.ids[self.common :])]
+        return [
+            *self.prompts[0].ids[: self.common],
+            *(i for prompt in self.prompts for i in prompt.ids[self.common :]),
+        ]
 
     def parts(self) -> list[int]:
         """Return the part of each position: 1 for the common ones, then 2, 3, ... for each prompt; all 1 for a single one."""
@@ -99,7 +107,11 @@ class Row:
         start = 0
         while start < len(self.prompts):
             end = start + max(int((np.cumsum(self.own[start:]) + self.common <= width).sum()), 1)
-            yield Row(self.positions[start:end], self.prompts[start:end], self.common if end - start > 1 else 0)
+            yield Row(
+                self.positions[start:end],
+                self.prompts[start:end],
+                self.common if end - start > 1 else 0,
+            )
             start = end
 
 
@@ -114,7 +126,13 @@ def one_by_one(positions: Sequence[int], prompts: Sequence[Prompt]) -> list[Row]
 
 
 def stream(
-    items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", *, budget: int | None = None, join: Join = one_by_one
+    items: Sequence[Item],
+    prepare: Prepare,
+    forward: Forward,
+    network: "Network",
+    *,
+    budget: int | None = None,
+    join: Join = one_by_one,
 ) -> Iterator[Batch]:
     """Yield the vectors of all items, longest first.
 
@@ -135,13 +153,20 @@ def stream(
             positions=np.asarray([i for row in done.rows for i in row.positions], np.int64),
             vectors=done.output.float().cpu().numpy(),
             tokens=np.asarray([n for row in done.rows for n in row.tokens()], np.int32),
-            truncated=np.asarray([prompt.truncated for row in done.rows for prompt in row.prompts], np.bool_),
+            truncated=np.asarray(
+                [prompt.truncated for row in done.rows for prompt in row.prompts], np.bool_
+            ),
             padded=done.padded,
         )
 
 
 def stream_tokens(
-    items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", *, budget: int | None = None
+    items: Sequence[Item],
+    prepare: Prepare,
+    forward: Forward,
+    network: "Network",
+    *,
+    budget: int | None = None,
 ) -> list[TokenStates]:
     """Return the token states of each item; positions of templates and memory are left out.
 
@@ -177,14 +202,27 @@ class Done(NamedTuple):
 
 
 def computed(
-    items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", *, budget: int | None = None, join: Join = one_by_one
+    items: Sequence[Item],
+    prepare: Prepare,
+    forward: Forward,
+    network: "Network",
+    *,
+    budget: int | None = None,
+    join: Join = one_by_one,
 ) -> Iterator[Done]:
     """Yield batches one behind the network: on a GPU the next one is under way while the last is copied.
 
     Arguments and errors are those of ``stream``; here ``forward`` may return anything that is a tensor.
     """
     waiting: Done | None = None
-    for current in _forwarded(items, prepare, forward, network, budget or (CPU_BUDGET if network.device == "cpu" else GPU_BUDGET), join):
+    for current in _forwarded(
+        items,
+        prepare,
+        forward,
+        network,
+        budget or (CPU_BUDGET if network.device == "cpu" else GPU_BUDGET),
+        join,
+    ):
         if waiting is not None:
             yield waiting
         waiting = current
@@ -192,7 +230,14 @@ def computed(
         yield waiting
 
 
-def _forwarded(items: Sequence[Item], prepare: Prepare, forward: Forward, network: "Network", budget: int, join: Join) -> Iterator[Done]:
+def _forwarded(
+    items: Sequence[Item],
+    prepare: Prepare,
+    forward: Forward,
+    network: "Network",
+    budget: int,
+    join: Join,
+) -> Iterator[Done]:
     for positions, prompts in _tokenised(items, prepare):
         rows = _longest_first(join(positions, prompts), budget)
         start = 0
@@ -219,7 +264,10 @@ def _tokenised(items: Sequence[Item], prepare: Prepare) -> Iterator[tuple[list[i
         ahead = [worker.submit(prepare, [clean[i] for i in window]) for window in windows[:1]]
         for n, window in enumerate(windows):
             prompts = ahead.pop().result()
-            ahead = [worker.submit(prepare, [clean[i] for i in following]) for following in windows[n + 1 : n + 2]]
+            ahead = [
+                worker.submit(prepare, [clean[i] for i in following])
+                for following in windows[n + 1 : n + 2]
+            ]
             yield window, prompts
 
 
@@ -270,7 +318,9 @@ def collated(rows: Sequence[Row], network: "Network") -> tuple["Tensor", "Tensor
     mask[real] = np.concatenate([row.parts() for row in rows])
     pair = torch.from_numpy(ids), torch.from_numpy(mask)
     if network.device.startswith("cuda"):
-        return pair[0].pin_memory().to(network.device, non_blocking=True), pair[1].pin_memory().to(network.device, non_blocking=True)
+        return pair[0].pin_memory().to(network.device, non_blocking=True), pair[1].pin_memory().to(
+            network.device, non_blocking=True
+        )
     return pair[0].to(network.device), pair[1].to(network.device)
 
 
@@ -294,9 +344,16 @@ def _halved(budget: int, rows: Sequence[Row], network: "Network") -> int:
 
     longest = rows[0].width
     if len(rows) == len(rows[0].prompts) == 1:
-        raise EncodingError(f"a text of {longest} tokens does not fit into the memory of {network.device}: lower max_length")
+        raise EncodingError(
+            f"a text of {longest} tokens does not fit into the memory of {network.device}: lower max_length"
+        )
     if network.device.startswith("cuda"):
         torch.cuda.empty_cache()
     smaller = max(longest * len(rows) // 2, 1)
-    log.warning("out of memory on %s with %d token positions per batch: going on with %d", network.device, budget, smaller)
+    log.warning(
+        "out of memory on %s with %d token positions per batch: going on with %d",
+        network.device,
+        budget,
+        smaller,
+    )
     return smaller

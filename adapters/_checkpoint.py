@@ -39,7 +39,9 @@ def base_of(folder: Path) -> str:
     """
     source = _config(folder).get("base_model_name_or_path")
     if not isinstance(source, str) or not source:
-        raise CheckpointError(f"expected base_model_name_or_path in {folder / CONFIG}, got {source!r}: name the backbone there")
+        raise CheckpointError(
+            f"expected base_model_name_or_path in {folder / CONFIG}, got {source!r}: name the backbone there"
+        )
     return source
 
 
@@ -74,7 +76,9 @@ def card_of(folder: Path) -> dict[str, Any]:
         return {}
     card = read_json(folder / CARD)
     if not isinstance(card, dict):
-        raise CheckpointError(f"expected a JSON object in {folder / CARD}, got {type(card).__name__}: copy the file again")
+        raise CheckpointError(
+            f"expected a JSON object in {folder / CARD}, got {type(card).__name__}: copy the file again"
+        )
     return card
 
 
@@ -91,5 +95,7 @@ def runs_of(source: str | Path) -> Runs | None:
 def _config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict):
-        raise CheckpointError(f"expected a JSON object in {folder / CONFIG}, got {type(config).__name__}: copy the file again")
+        raise CheckpointError(
+            f"expected a JSON object in {folder / CONFIG}, got {type(config).__name__}: copy the file again"
+        )
     return config

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from adapters._backbone import Network
 from adapters._batching import Prepare, stream_tokens
 from adapters._tuning import tuned_classes, tuned_pairs
-from bench.encoder import Batch, Embeddings, Item, Labelled, Marked, Marker, PairScorer, TokenStates, gather
+from bench.encoder import (
+    Batch,
+    Embeddings,
+    Item,
+    Labelled,
+    Marked,
+    Marker,
+    PairScorer,
+    TokenStates,
+    gather,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +65,9 @@ class NetworkEncoder(ABC):
         """Return the number of the last layer; 0 is below the first."""
         return self._network().layers
 
-    def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
+    def encode_layers(
+        self, texts: Sequence[str], *, layers: Sequence[int]
+    ) -> list[list[TokenStates]]:
         """Return for each layer what ``encode_tokens`` would, from one pass."""
         import torch
 
@@ -64,16 +76,50 @@ class NetworkEncoder(ABC):
         def states(ids: "Tensor", mask: "Tensor") -> "Tensor":
             return torch.cat(network.states_of(ids, mask, layers), dim=-1)
 
-        found = stream_tokens([Item(text) for text in texts], self._prepare(network, spans=True), states, network, budget=self.budget)
+        found = stream_tokens(
+            [Item(text) for text in texts],
+            self._prepare(network, spans=True),
+            states,
+            network,
+            budget=self.budget,
+        )
         parts = [np.split(tokens.states, len(layers), axis=1) for tokens in found]
-        return [[TokenStates(part[i], tokens.spans) for part, tokens in zip(parts, found, strict=True)] for i in range(len(layers))]
+        return [
+            [TokenStates(part[i], tokens.spans) for part, tokens in zip(parts, found, strict=True)]
+            for i in range(len(layers))
+        ]
 
-    def tune_pairs(self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+    def tune_pairs(
+        self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
+    ) -> PairScorer:
         """Train a copy of the network to tell pairs apart by BERTScore F at some layers, and return what scores pairs."""
         network = self._network()
-        return tuned_pairs(network, self._prepare(network, spans=True), sets, layers=layers, epochs=epochs, seed=seed)
+        return tuned_pairs(
+            network,
+            self._prepare(network, spans=True),
+            sets,
+            layers=layers,
+            epochs=epochs,
+            seed=seed,
+        )
 
-    def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:
+    def tune_classes(
+        self,
+        marked: Sequence[Marked],
+        *,
+        classes: int,
+        start: NDArray[np.float32] | None,
+        epochs: int,
+        seed: int,
+    ) -> Marker:
         """Train a copy of the network with a linear classifier of words, and return what classifies words."""
         network = self._network()
-        return tuned_classes(network, self._prepare(network, spans=True), marked, classes=classes, start=start, epochs=epochs, seed=seed)
+        return tuned_classes(
+            network,
+            self._prepare(network, spans=True),
+            marked,
+            classes=classes,
+            start=start,
+            epochs=epochs,
+            seed=seed,
+        )

@@ -39,11 +39,21 @@ def tensors(path: Path) -> "dict[str, Tensor]":
     from safetensors.torch import load_file
 
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise CheckpointError(f"expected tensors in {path}, cannot read them ({type(error).__name__}): copy the file again") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"expected a mapping from names to tensors in {path}, got something else: give the state dict alone")
+        raise CheckpointError(
+            f"expected tensors in {path}, cannot read them ({type(error).__name__}): copy the file again"
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise CheckpointError(
+            f"expected a mapping from names to tensors in {path}, got something else: give the state dict alone"
+        )
     return state
 
 
@@ -56,4 +66,6 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"expected a JSON file at {path}, got {type(error).__name__}: the checkpoint is incomplete") from error
+        raise CheckpointError(
+            f"expected a JSON file at {path}, got {type(error).__name__}: the checkpoint is incomplete"
+        ) from error

@@ -81,13 +81,17 @@ def convert(packed: Path, target: Path) -> None:
     save_file(_tensors(reader, config), target / "model.safetensors", metadata={"format": "pt"})
     (target / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     _tokenizer(reader).save(str(target / "tokenizer.json"))
-    (target / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(reader, config), indent=2), encoding="utf-8")
+    (target / "tokenizer_config.json").write_text(
+        json.dumps(_tokenizer_config(reader, config), indent=2), encoding="utf-8"
+    )
 
 
 def _value(reader: "GGUFReader", key: str) -> Any:  # noqa: ANN401 - numbers, strings and lists
     field = reader.get_field(key)
     if field is None:
-        raise CheckpointError(f"expected {key!r} in the GGUF file, it is not there: only llama models can be converted")
+        raise CheckpointError(
+            f"expected {key!r} in the GGUF file, it is not there: only llama models can be converted"
+        )
     return field.contents()
 
 
@@ -109,7 +113,10 @@ def _config(reader: "GGUFReader") -> dict[str, Any]:
         "num_key_value_heads": _value(reader, "llama.attention.head_count_kv"),
         "max_position_embeddings": _value(reader, "llama.context_length"),
         "rms_norm_eps": _value(reader, "llama.attention.layer_norm_rms_epsilon"),
-        "rope_parameters": {"rope_type": "default", "rope_theta": _value(reader, "llama.rope.freq_base")},
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": _value(reader, "llama.rope.freq_base"),
+        },
         "vocab_size": len(_value(reader, "tokenizer.ggml.tokens")),
         "tie_word_embeddings": not any(tensor.name == "output.weight" for tensor in reader.tensors),
         **ends,
@@ -153,20 +160,32 @@ def _tokenizer(reader: "GGUFReader") -> "Tokenizer":
     """Return the tokenizer; digits are split off first, which the GGUF format states only by the name of the scheme."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    tokens, types = _value(reader, "tokenizer.ggml.tokens"), _value(reader, "tokenizer.ggml.token_type")
+    tokens, types = (
+        _value(reader, "tokenizer.ggml.tokens"),
+        _value(reader, "tokenizer.ggml.token_type"),
+    )
     merges = [tuple(merge.split(" ", 1)) for merge in _value(reader, "tokenizer.ggml.merges")]
     tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    digits, byte_level = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits, byte_level = (
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     special = [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL]
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in special]
+    )
     return tokenizer
 
 
 def _tokenizer_config(reader: "GGUFReader", config: dict[str, Any]) -> dict[str, Any]:
     tokens = _value(reader, "tokenizer.ggml.tokens")
-    names = {"bos": config["bos_token_id"], "eos": config["eos_token_id"], "pad": config["pad_token_id"]}
+    names = {
+        "bos": config["bos_token_id"],
+        "eos": config["eos_token_id"],
+        "pad": config["pad_token_id"],
+    }
     template = reader.get_field("tokenizer.chat_template")
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",

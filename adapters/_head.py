@@ -40,7 +40,9 @@ def _checked(network: Network) -> "Callable[[Tensor], Tensor]":
 
     kind = type(network.model).__name__
     if not network.decoder or network.seq2seq:
-        raise UsageError(f"expected a decoder with a causal language model to predict texts with, got {kind}: name another model")
+        raise UsageError(
+            f"expected a decoder with a causal language model to predict texts with, got {kind}: name another model"
+        )
     head = network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
     config = network.model.config.get_text_config().to_dict()
     factor = (config.get("logit_scale") or 1) / (config.get("logits_scaling") or 1)
@@ -57,7 +59,9 @@ def _checked(network: Network) -> "Callable[[Tensor], Tensor]":
         own = network.model(ids, use_cache=False).logits[:, -1].float()
         gap = logits(network.model.base_model(ids, use_cache=False).last_hidden_state[:, -1]) - own
     if not bool(gap.norm() <= _TOLERANCE * own.norm()):
-        raise UsageError(f"expected logits of the head, scaled or capped, from {kind}, got others from its own class: name another model")
+        raise UsageError(
+            f"expected logits of the head, scaled or capped, from {kind}, got others from its own class: name another model"
+        )
     return logits
 
 

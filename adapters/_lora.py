@@ -27,7 +27,9 @@ PLAIN: Mapping[str, tuple[object, ...]] = {
 
 def sharing(network: Network) -> Network:
     """Return a network whose modules are its own and whose weights are shared with the given one."""
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.model.parameters(), *network.model.buffers())}
+    shared: dict[int, Any] = {
+        id(tensor): tensor for tensor in (*network.model.parameters(), *network.model.buffers())
+    }
     return replace(network, model=copy.deepcopy(network.model, shared))
 
 
@@ -50,11 +52,16 @@ def merged(network: Network, folders: Sequence[Path]) -> Network:
     for folder in folders:
         for name, change in changes(folder).items():
             changed.setdefault(_linear(out.model, name, folder), []).append((name, folder, change))
-    for linear, parts in changed.items():  # a module at a time: the sums of a large model have no place beside it
+    for (
+        linear,
+        parts,
+    ) in changed.items():  # a module at a time: the sums of a large model have no place beside it
         weight = linear.weight.detach().float()
         for name, folder, change in parts:
             if weight.shape != (shape := (len(change.b), change.a.shape[1])):
-                raise CheckpointError(f"expected a change of shape {tuple(weight.shape)} for {name}, got {shape} in {folder}")
+                raise CheckpointError(
+                    f"expected a change of shape {tuple(weight.shape)} for {name}, got {shape} in {folder}"
+                )
             weight = weight + change.scale * (change.b @ change.a).to(weight.device)
         linear.weight = torch.nn.Parameter(weight.to(linear.weight.dtype), requires_grad=False)
     return out
@@ -88,15 +95,22 @@ def changes(folder: Path) -> dict[str, Change]:
             )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or not isinstance(alpha, int | float):
-        raise CheckpointError(f"expected r and lora_alpha in {folder / CONFIG}, got {rank!r} and {alpha!r}")
+        raise CheckpointError(
+            f"expected r and lora_alpha in {folder / CONFIG}, got {rank!r} and {alpha!r}"
+        )
     scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
     pairs: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         module, _, side = key.removesuffix(".weight").rpartition(".")
         pairs.setdefault(module.removeprefix("base_model.model."), {})[side] = tensor.float()
     for module, pair in pairs.items():
-        if pair.keys() != {"lora_A", "lora_B"} or pair["lora_B"].shape[1:] != pair["lora_A"].shape[:1]:
-            raise CheckpointError(f"expected lora_A and lora_B of one rank for {module}, got {sorted(pair)} in {folder}")
+        if (
+            pair.keys() != {"lora_A", "lora_B"}
+            or pair["lora_B"].shape[1:] != pair["lora_A"].shape[:1]
+        ):
+            raise CheckpointError(
+                f"expected lora_A and lora_B of one rank for {module}, got {sorted(pair)} in {folder}"
+            )
     return {module: Change(scale, pair["lora_B"], pair["lora_A"]) for module, pair in pairs.items()}
 
 
@@ -108,4 +122,6 @@ def _linear(model: "nn.Module", name: str, folder: Path) -> "nn.Linear":
     for candidate in (name, name.removeprefix(trunk), trunk + name):
         if isinstance(found := modules.get(candidate), nn.Linear):
             return found
-    raise CheckpointError(f"expected a linear layer {name} in the backbone, got none: {folder} belongs to another backbone")
+    raise CheckpointError(
+        f"expected a linear layer {name} in the backbone, got none: {folder} belongs to another backbone"
+    )

@@ -30,7 +30,12 @@ _OWN = 1024
 
 
 def stream_last(
-    items: Sequence[Item], prepare: Prepare, network: Network, *, layer: int = -1, budget: int | None = None
+    items: Sequence[Item],
+    prepare: Prepare,
+    network: Network,
+    *,
+    layer: int = -1,
+    budget: int | None = None,
 ) -> Iterator[Batch]:
     """Yield the state of the last token of each prompt; prompts of one text share what they have in common, where they can.
 
@@ -49,7 +54,11 @@ def stream_last(
         return _pooling.last(network.hidden_states(ids, mask, layer), mask)
 
     def together(ids: "Tensor", parts: "Tensor") -> "Tensor":
-        return last_of_parts(shared_states(network, ids, parts, layer), parts) if bool((parts > 1).any()) else alone(ids, parts)
+        return (
+            last_of_parts(shared_states(network, ids, parts, layer), parts)
+            if bool((parts > 1).any())
+            else alone(ids, parts)
+        )
 
     texts = Counter(item.text for item in items)
     if len(texts) == len(items) or not shareable(network):
@@ -81,14 +90,20 @@ def common_ids(prompts: Sequence[Prompt]) -> int:
     """
     first, last = min(prompt.ids for prompt in prompts), max(prompt.ids for prompt in prompts)
     shortest = min(len(prompt.ids) for prompt in prompts) - 1
-    return next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b or i == shortest), shortest)
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b or i == shortest),
+        shortest,
+    )
 
 
 def shareable(network: Network) -> bool:
     """Say whether the network gives prompts that share a row the states they have alone; asked of the network itself."""
     import torch
 
-    if not network.causal or "position_ids" not in inspect.signature(network.model.base_model.forward).parameters:
+    if (
+        not network.causal
+        or "position_ids" not in inspect.signature(network.model.base_model.forward).parameters
+    ):
         return False
     tolerance = 1e-3 if network.dtype == "float32" else 5e-2
     n = network.model.get_input_embeddings().num_embeddings
@@ -98,12 +113,21 @@ def shareable(network: Network) -> bool:
     try:
         with torch.inference_mode():
             together = shared_states(network, ids, parts)[second].float()
-            alone = network.hidden_states(ids[second][None], torch.ones_like(ids[:, :16]))[0].float()
+            alone = network.hidden_states(ids[second][None], torch.ones_like(ids[:, :16]))[
+                0
+            ].float()
         same = bool((together - alone).norm(dim=-1).max() < tolerance * alone.norm(dim=-1).mean())
-    except (RuntimeError, TypeError, ValueError):  # what models raise on a mask or an argument they do not know
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # what models raise on a mask or an argument they do not know
         same = False
     if not same:
-        log.warning("%s does not let prompts share a beginning: each is computed on its own", type(network.model).__name__)
+        log.warning(
+            "%s does not let prompts share a beginning: each is computed on its own",
+            type(network.model).__name__,
+        )
     return same
 
 
@@ -119,9 +143,13 @@ def shared_states(network: Network, ids: "Tensor", parts: "Tensor", layer: int =
     import torch
 
     query, key = parts[:, :, None], parts[:, None, :]
-    seen = ((key == 1) | (key == query)).tril()  # padding sees itself, as a softmax over nothing is no number
+    seen = (
+        (key == 1) | (key == query)
+    ).tril()  # padding sees itself, as a softmax over nothing is no number
     dtype = network.model.dtype
-    mask = torch.zeros(seen.shape, dtype=dtype, device=ids.device).masked_fill(~seen, torch.finfo(dtype).min)
+    mask = torch.zeros(seen.shape, dtype=dtype, device=ids.device).masked_fill(
+        ~seen, torch.finfo(dtype).min
+    )
     return network.hidden_states(ids, mask[:, None], layer, positions=positions_of(parts))
 
 

@@ -40,7 +40,9 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
             made.replace(target)
     except OSError as error:
         if not target.is_dir():  # else another process was faster, with the same content
-            raise Unavailable(f"{name} cannot be unpacked to {target.parent} ({error}): set BENCH_CACHE to another folder") from error
+            raise Unavailable(
+                f"{name} cannot be unpacked to {target.parent} ({error}): set BENCH_CACHE to another folder"
+            ) from error
     return target
 
 
@@ -58,15 +60,28 @@ def downloaded(source: str) -> Path:
 
     name, _, revision = source.partition("@")
     if not _HUB_ID.fullmatch(source):
-        raise Unavailable(f"no folder {source!r} on this machine: give an existing folder or a hub id such as org/name@revision")
+        raise Unavailable(
+            f"no folder {source!r} on this machine: give an existing folder or a hub id such as org/name@revision"
+        )
     patterns = ["*.safetensors", "*.json", "*.txt", "*.model"]
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns, ignore_patterns=["o*/*", "checkpoint*/*"]))
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=patterns,
+                ignore_patterns=["o*/*", "checkpoint*/*"],
+            )
+        )
     except LocalEntryNotFoundError as error:
-        raise Unavailable(f"{source!r} is no folder, and the hub cannot be reached to download it: give the path of a folder") from error
+        raise Unavailable(
+            f"{source!r} is no folder, and the hub cannot be reached to download it: give the path of a folder"
+        ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         reason = type(error).__name__
-        raise Unavailable(f"{source!r} is no folder, and the hub does not give it ({reason}): check the id, or give a folder") from error
+        raise Unavailable(
+            f"{source!r} is no folder, and the hub does not give it ({reason}): check the id, or give a folder"
+        ) from error
 
 
 def content_files(folder: Path) -> list[Path]:
@@ -84,7 +99,9 @@ def content_files(folder: Path) -> list[Path]:
         if path.suffix in {".json", ".safetensors", ".txt"}
     ]
     if not weights and not any(path.suffix == ".safetensors" for path in files):
-        raise CheckpointError(f"expected safetensors weights in {folder}, got none: give the folder of a saved model")
+        raise CheckpointError(
+            f"expected safetensors weights in {folder}, got none: give the folder of a saved model"
+        )
     return files
 
 
@@ -99,7 +116,9 @@ def _digest(files: tuple[Path, ...], _stamp: object) -> str:
     return files_digest(files)
 
 
-_TABLES = re.compile(r"(embed_tokens|(word|position|token_type)_embeddings|wte|wpe|lm_head|cls|pooler)\b")
+_TABLES = re.compile(
+    r"(embed_tokens|(word|position|token_type)_embeddings|wte|wpe|lm_head|cls|pooler)\b"
+)
 
 
 def looked_up_parameters_of(folder: Path) -> int | None:
@@ -130,7 +149,9 @@ def parameters_of(folder: Path, *, only: re.Pattern[str] = re.compile("")) -> in
                 names = [name for name in file.keys() if only.search(name)]  # noqa: SIM118 - no mapping
                 total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"expected a safetensors file at {path}, cannot read it: copy or download it again") from error
+            raise CheckpointError(
+                f"expected a safetensors file at {path}, cannot read it: copy or download it again"
+            ) from error
     return total or None
 
 

@@ -51,13 +51,21 @@ def prompts(
         verbose=False,
     )
     made = []
-    for i, (item, ids, special) in enumerate(zip(framed, encoded["input_ids"], encoded["special_tokens_mask"], strict=True)):
+    for i, (item, ids, special) in enumerate(
+        zip(framed, encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+    ):
         kept = _kept(special, limit - len(tail), cut)
         chosen = [*(ids[k] for k in kept), *tail]
         places = np.full((len(chosen), 2), -1, np.int32) if spans else None
         if places is not None and kept:
-            places[: len(kept)] = _spans(item, np.asarray(encoded["offset_mapping"][i], np.int32), np.asarray(special, bool))[kept]
-        made.append(Prompt(chosen, len(kept) < len(ids), places) if chosen else _blank(tokenizer, spans=spans))
+            places[: len(kept)] = _spans(
+                item, np.asarray(encoded["offset_mapping"][i], np.int32), np.asarray(special, bool)
+            )[kept]
+        made.append(
+            Prompt(chosen, len(kept) < len(ids), places)
+            if chosen
+            else _blank(tokenizer, spans=spans)
+        )
     return made
 
 
@@ -71,7 +79,9 @@ def _kept(special: Sequence[int], room: int, cut: str) -> Sequence[int]:
     return [i for i, s in enumerate(special) if s or i in stays]
 
 
-def _spans(item: Framed, offsets: NDArray[np.int32], special: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _spans(
+    item: Framed, offsets: NDArray[np.int32], special: NDArray[np.bool_]
+) -> NDArray[np.int32]:
     """Move offsets in the whole prompt to the text: (0, 0) for special tokens, (-1, -1) for the template's."""
     start, end = len(item.before), len(item.before) + len(item.text)
     low, high = offsets[:, 0], offsets[:, 1]
@@ -83,4 +93,7 @@ def _spans(item: Framed, offsets: NDArray[np.int32], special: NDArray[np.bool_])
 def _blank(tokenizer: "PreTrainedTokenizerBase", *, spans: bool) -> Prompt:
     """Return the prompt of an empty text under a tokenizer that adds nothing: one token that starts or ends a document."""
     known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    return Prompt([next(i for i in known if i is not None)], spans=np.zeros((1, 2), np.int32) if spans else None)
+    return Prompt(
+        [next(i for i in known if i is not None)],
+        spans=np.zeros((1, 2), np.int32) if spans else None,
+    )

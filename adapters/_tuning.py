@@ -59,7 +59,13 @@ _TIMES, _TINY = 1000.0, 1e-8
 
 
 def tuned_pairs(
-    network: Network, prepare: Prepare, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
+    network: Network,
+    prepare: Prepare,
+    sets: Sequence[Labelled],
+    *,
+    layers: Sequence[int],
+    epochs: int,
+    seed: int,
 ) -> PairScorer:
     """Train a copy of the network to tell pairs apart by BERTScore F at some layers; see ``TunableEncoder.tune_pairs``.
 
@@ -78,7 +84,9 @@ def tuned_pairs(
     """
     for pairs, labels in sets or [((), ())]:
         if not pairs or len(pairs) != len(labels):
-            raise UsageError(f"expected pairs and a label for each, got {len(pairs)} pairs and {len(labels)} labels")
+            raise UsageError(
+                f"expected pairs and a label for each, got {len(pairs)} pairs and {len(labels)} labels"
+            )
         if len(pairs) % PAIRS.batch == 1:
             raise UsageError(
                 f"expected no batch of a single pair, got {len(pairs)} pairs in batches of {PAIRS.batch}: give one pair more or less"
@@ -89,7 +97,9 @@ def tuned_pairs(
     return score
 
 
-def _pairs_learnt(copy: Network, prepare: Prepare, some: Labelled, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+def _pairs_learnt(
+    copy: Network, prepare: Prepare, some: Labelled, layers: Sequence[int], epochs: int, seed: int
+) -> PairScorer:
     """Train the network itself with a new classifier on one set."""
     import torch
     from torch import nn
@@ -103,13 +113,19 @@ def _pairs_learnt(copy: Network, prepare: Prepare, some: Labelled, layers: Seque
     targets = torch.tensor(labels, dtype=torch.float32, device=copy.device)
 
     def scores(few: Sequence[Sequence[Prompt]]) -> "Tensor":
-        (left, a), (right, b) = (_own_states(copy, [pair[side] for pair in few], layers) for side in (0, 1))
-        features = torch.stack([_bertscore(x, a, y, b) for x, y in zip(left, right, strict=True)], 1)
+        (left, a), (right, b) = (
+            _own_states(copy, [pair[side] for pair in few], layers) for side in (0, 1)
+        )
+        features = torch.stack(
+            [_bertscore(x, a, y, b) for x, y in zip(left, right, strict=True)], 1
+        )
         found: Tensor = _TIMES * classifier(scale(features))[:, 0]
         return found
 
     def loss(batch: Sequence[int]) -> "Tensor":
-        return nn.functional.binary_cross_entropy_with_logits(scores([prompts[i] for i in batch]), targets[list(batch)])
+        return nn.functional.binary_cross_entropy_with_logits(
+            scores([prompts[i] for i in batch]), targets[list(batch)]
+        )
 
     modules = [copy.model, scale, classifier]
     _train(copy, modules, loss, len(prompts), PAIRS, epochs=epochs, seed=seed)
@@ -117,10 +133,17 @@ def _pairs_learnt(copy: Network, prepare: Prepare, some: Labelled, layers: Seque
     def score(asked: Sequence[Pair]) -> NDArray[np.float32]:
         with _still(modules):
             made = [
-                scores([prepare([Item(text) for text in pair]) for pair in asked[start : start + PAIRS.batch]])
+                scores(
+                    [
+                        prepare([Item(text) for text in pair])
+                        for pair in asked[start : start + PAIRS.batch]
+                    ]
+                )
                 for start in range(0, len(asked), PAIRS.batch)
             ]
-            return np.asarray(torch.cat(made).float().cpu().numpy() if made else np.empty(0, np.float32))
+            return np.asarray(
+                torch.cat(made).float().cpu().numpy() if made else np.empty(0, np.float32)
+            )
 
     return score
 
@@ -155,7 +178,9 @@ def tuned_classes(
 
     if not marked or (start is not None and start.shape != (classes, network.dim)):
         got = "no text" if not marked else f"weights {start.shape}" if start is not None else ""
-        raise UsageError(f"expected texts, and weights of shape {(classes, network.dim)}, got {got}")
+        raise UsageError(
+            f"expected texts, and weights of shape {(classes, network.dim)}, got {got}"
+        )
     copy = unfrozen(network)
     with seeded(seed, network.device):
         classifier = nn.Linear(network.dim, classes).to(network.device)
@@ -169,7 +194,9 @@ def tuned_classes(
 
     def scores(some: Sequence[Prompt]) -> "Tensor":
         (states,), _ = _states(copy, some)
-        found: Tensor = classifier(nn.functional.dropout(states.float(), TAGS.dropout, training=classifier.training))
+        found: Tensor = classifier(
+            nn.functional.dropout(states.float(), TAGS.dropout, training=classifier.training)
+        )
         return found
 
     def loss(batch: Sequence[int]) -> "Tensor":
@@ -187,27 +214,38 @@ def tuned_classes(
             for begin in range(0, len(asked), TAGS.batch):
                 some, first = _placed(prepare, asked[begin : begin + TAGS.batch])
                 best = scores(some).argmax(-1).cpu().numpy()
-                made += [np.where(at >= 0, row[np.maximum(at, 0)], -1) for row, at in zip(best, first, strict=True)]
+                made += [
+                    np.where(at >= 0, row[np.maximum(at, 0)], -1)
+                    for row, at in zip(best, first, strict=True)
+                ]
         return made
 
     return mark
 
 
-def _placed(prepare: Prepare, some: Sequence[Marked]) -> tuple[list[Prompt], list[NDArray[np.int64]]]:
+def _placed(
+    prepare: Prepare, some: Sequence[Marked]
+) -> tuple[list[Prompt], list[NDArray[np.int64]]]:
     """Return the prompts of texts, and of each the places of its words' first tokens, -1 for a word that was cut away."""
     made = prepare([Item(one.text) for one in some])
-    spans = [np.empty((0, 2), np.int32) if prompt.spans is None else prompt.spans for prompt in made]
+    spans = [
+        np.empty((0, 2), np.int32) if prompt.spans is None else prompt.spans for prompt in made
+    ]
     return made, [first_tokens(span, one.spans) for span, one in zip(spans, some, strict=True)]
 
 
-def _learnt(prepare: Prepare, marked: Sequence[Marked]) -> list[tuple[Prompt, list[tuple[int, int]]]]:
+def _learnt(
+    prepare: Prepare, marked: Sequence[Marked]
+) -> list[tuple[Prompt, list[tuple[int, int]]]]:
     """Return the prompts of texts that have a word left, with the places and classes of their words."""
     rows = [
         (prompt, [(int(at), int(c)) for at, c in zip(first, one.classes, strict=True) if at >= 0])
         for prompt, first, one in zip(*_placed(prepare, marked), marked, strict=True)
     ]
     if not any(right for _, right in rows):
-        raise UsageError(f"expected a text with a word to learn, got none in {len(marked)}: give texts with words")
+        raise UsageError(
+            f"expected a text with a word to learn, got none in {len(marked)}: give texts with words"
+        )
     return [row for row in rows if row[1]]
 
 
@@ -227,7 +265,9 @@ def _train(
 
     set_dropout(copy.model, hidden=by.dropout, attention=by.attention_dropout)
     weights = [weight for module in modules for weight in module.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=by.lr, betas=by.betas, eps=by.eps, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(
+        weights, lr=by.lr, betas=by.betas, eps=by.eps, weight_decay=0.0, fused=True
+    )
     steps = epochs * math.ceil(n / by.batch)
     scheduler = get_scheduler("linear" if by.falling else "constant", optimizer, 0, steps)
     order = np.random.default_rng(seed)
@@ -239,7 +279,9 @@ def _train(
             for start in range(0, n, by.batch):
                 value = loss(shuffled[start : start + by.batch])
                 if not bool(value.isfinite()):
-                    raise EncodingError("the loss is not finite: compute in float32, or train on other examples")
+                    raise EncodingError(
+                        "the loss is not finite: compute in float32, or train on other examples"
+                    )
                 value.backward()  # type: ignore[no-untyped-call]
                 if by.clip:
                     torch.nn.utils.clip_grad_norm_(weights, by.clip)
@@ -258,14 +300,18 @@ def _still(modules: "Sequence[nn.Module]") -> "Iterator[None]":
         yield
 
 
-def _states(network: Network, prompts: Sequence[Prompt], layers: Sequence[int] = (-1,)) -> "tuple[list[Tensor], Tensor]":
+def _states(
+    network: Network, prompts: Sequence[Prompt], layers: Sequence[int] = (-1,)
+) -> "tuple[list[Tensor], Tensor]":
     """Return token states (b, t, dim) of each layer, computed in the network's number type, and the mask (b, t)."""
     ids, mask = collated(one_by_one(range(len(prompts)), prompts), network)
     with autocast(network):
         return network.states_of(ids, mask, layers), mask
 
 
-def _own_states(network: Network, prompts: Sequence[Prompt], layers: Sequence[int]) -> "tuple[list[Tensor], Tensor]":
+def _own_states(
+    network: Network, prompts: Sequence[Prompt], layers: Sequence[int]
+) -> "tuple[list[Tensor], Tensor]":
     """Return what ``_states`` does, with a mask that leaves out the positions of templates and memory."""
     import torch
 

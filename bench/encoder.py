@@ -176,7 +176,9 @@ class LayeredEncoder(TokenEncoder, Protocol):
         """Return the number of the last layer; 0 is below the first."""
         ...
 
-    def encode_layers(self, texts: Sequence[str], *, layers: Sequence[int]) -> list[list[TokenStates]]:
+    def encode_layers(
+        self, texts: Sequence[str], *, layers: Sequence[int]
+    ) -> list[list[TokenStates]]:
         """Return for each layer what ``encode_tokens`` would."""
         ...
 
@@ -203,7 +205,9 @@ class QuestionEncoder(TokenEncoder, Protocol):
 class PromptedEncoder(TokenEncoder, Protocol):
     """A token encoder whose language model can also be asked how a text goes on."""
 
-    def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> NDArray[np.float32]:
+    def score_words(
+        self, texts: Sequence[str], *, prompt: str, words: Sequence[str]
+    ) -> NDArray[np.float32]:
         """Return the log-probability of each word behind each text and the prompt, float32 (n, m).
 
         Args:
@@ -221,7 +225,9 @@ class PromptedEncoder(TokenEncoder, Protocol):
 class TunableEncoder(TokenEncoder, Protocol):
     """A token encoder whose network can be trained further on a few examples; the encoder itself stays as it is."""
 
-    def tune_pairs(self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int) -> PairScorer:
+    def tune_pairs(
+        self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
+    ) -> PairScorer:
         """Train a copy of the network to tell pairs apart by BERTScore at some layers, and return what scores pairs.
 
         Args:
@@ -232,7 +238,15 @@ class TunableEncoder(TokenEncoder, Protocol):
         """
         ...
 
-    def tune_classes(self, marked: Sequence[Marked], *, classes: int, start: NDArray[np.float32] | None, epochs: int, seed: int) -> Marker:
+    def tune_classes(
+        self,
+        marked: Sequence[Marked],
+        *,
+        classes: int,
+        start: NDArray[np.float32] | None,
+        epochs: int,
+        seed: int,
+    ) -> Marker:
         """Train a copy of the network with a linear classifier of words, and return what classifies words.
 
         Args:
@@ -337,12 +351,16 @@ def settings(encoder: Encoder) -> dict[str, Any]:
     """
     encoder = unwrapped(encoder)
     if not dataclasses.is_dataclass(encoder) or isinstance(encoder, type):
-        raise EncodingError(f"an encoder must be a dataclass instance, got {type(encoder).__name__}: add @dataclass(frozen=True)")
+        raise EncodingError(
+            f"an encoder must be a dataclass instance, got {type(encoder).__name__}: add @dataclass(frozen=True)"
+        )
     fields = {f.name: getattr(encoder, f.name) for f in dataclasses.fields(encoder) if f.compare}
     try:
         plain = json.loads(json.dumps(fields, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise EncodingError(f"settings of {type(encoder).__name__} must be plain JSON values: {error}") from error
+        raise EncodingError(
+            f"settings of {type(encoder).__name__} must be plain JSON values: {error}"
+        ) from error
     return dict(plain)
 
 
@@ -359,7 +377,9 @@ def fingerprint(encoder: Encoder) -> str:
     """
     encoder = unwrapped(encoder)
     own, behind = settings(encoder), card(encoder)
-    if isinstance(encoder, CardedEncoder):  # the card knows better: what lies in a place, and what dtype "auto" stands for
+    if isinstance(
+        encoder, CardedEncoder
+    ):  # the card knows better: what lies in a place, and what dtype "auto" stands for
         places = {f.name for f in dataclasses.fields(encoder) if f.metadata.get("location")}  # type: ignore[arg-type]
         own = {name: value for name, value in own.items() if name not in places | {"dtype"}}
     return digest(
@@ -375,7 +395,9 @@ def fingerprint(encoder: Encoder) -> str:
 
 def digest(value: object) -> str:
     """Return the sha256, in hex, of a plain JSON value in canonical form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    ).hexdigest()
 
 
 def gather(batches: Iterable[Batch], n: int) -> Embeddings:
@@ -401,7 +423,9 @@ def stream(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
             left.difference_update(batch.positions.tolist())
             yield batch
         if left:
-            raise EncodingError(f"the stream left out {len(left)} of {len(items)} items, {shortened(items[min(left)].text)} for one")
+            raise EncodingError(
+                f"the stream left out {len(left)} of {len(items)} items, {shortened(items[min(left)].text)} for one"
+            )
         return
     groups: dict[str, list[int]] = {}
     for i, item in enumerate(items):
@@ -410,7 +434,9 @@ def stream(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
         texts = [items[i].text for i in positions]
         vectors = checked(encoder.encode(texts, instruction=instruction), texts)
         n = len(positions)
-        yield Batch(np.asarray(positions, np.int64), vectors, np.zeros(n, np.int32), np.zeros(n, bool), 0)
+        yield Batch(
+            np.asarray(positions, np.int64), vectors, np.zeros(n, np.int32), np.zeros(n, bool), 0
+        )
 
 
 def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:
@@ -423,12 +449,23 @@ def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:
     Raises:
         EncodingError: Wrong shape or dtype, a NaN or infinite number, or a vector whose numbers are all the same.
     """
-    if not isinstance(vectors, np.ndarray) or vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(texts):
-        got = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else type(vectors).__name__
+    if (
+        not isinstance(vectors, np.ndarray)
+        or vectors.dtype != np.float32
+        or vectors.ndim != 2
+        or len(vectors) != len(texts)
+    ):
+        got = (
+            f"{vectors.dtype} {vectors.shape}"
+            if isinstance(vectors, np.ndarray)
+            else type(vectors).__name__
+        )
         raise EncodingError(f"expected a float32 numpy array ({len(texts)}, dim), got {got}")
     if not len(texts):
         return vectors
-    same = vectors[:, :1] if vectors.shape[1] > 1 else np.zeros((1, 1), np.float32)  # a single number is constant when it is 0
+    same = (
+        vectors[:, :1] if vectors.shape[1] > 1 else np.zeros((1, 1), np.float32)
+    )  # a single number is constant when it is 0
     faults: Mapping[str, Any] = {
         "is not finite": np.logical_not(np.isfinite(vectors)).any(axis=1),
         "is constant (all its numbers are the same)": np.equal(vectors, same).all(axis=1),
@@ -436,7 +473,9 @@ def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:
     for fault, rows in faults.items():
         if rows.any():
             first = shortened(texts[int(np.argmax(rows))])
-            raise EncodingError(f"the embedding of {first} {fault} ({int(rows.sum())} of {len(texts)} texts)")
+            raise EncodingError(
+                f"the embedding of {first} {fault} ({int(rows.sum())} of {len(texts)} texts)"
+            )
     return vectors
 
 

@@ -58,14 +58,20 @@ def unknown(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> Us
     if near:
         advice = "did you mean " + " or ".join(repr(n) for n in near) + "?"
     else:
-        advice = f"known: {', '.join(names)}" if len(names) <= 20 else f"{len(names)} names are known"
+        advice = (
+            f"known: {', '.join(names)}" if len(names) <= 20 else f"{len(names)} names are known"
+        )
     return UsageError(f"no {kind} named {name!r}; {advice}{' ' + hint if hint else ''}")
 
 
 def told(error: Exception) -> str:
     """Return an exception that nobody foresaw, such as one from somebody's adapter, on one line: kind, words, file and line."""
     words, frames = str(error), traceback.extract_tb(error.__traceback__)
-    places = [f"{frame.filename}:{frame.lineno}" for frame in frames if not frame.filename.startswith("<")]
+    places = [
+        f"{frame.filename}:{frame.lineno}" for frame in frames if not frame.filename.startswith("<")
+    ]
     if isinstance(error, SyntaxError) and error.filename:  # the file at fault was read, not run
         words, places = error.msg, [f"{error.filename}:{error.lineno}"]
-    return f"{type(error).__name__}: {words}".partition("\n")[0] + (f" (at {places[-1]})" if places else "")
+    return f"{type(error).__name__}: {words}".partition("\n")[0] + (
+        f" (at {places[-1]})" if places else ""
+    )

@@ -6,7 +6,13 @@ from bench.catalog import CONVERTED, Columns
 from bench.errors import DataError, Unavailable
 
 
-def read(id: str, split: str, *, config: str, revision: str) -> tuple[Columns, dict[str, list[str]], str]:  # noqa: A002 - the hub's word
+def read(
+    id: str,  # noqa: A002 - the hub's word
+    split: str,
+    *,
+    config: str,
+    revision: str,
+) -> tuple[Columns, dict[str, list[str]], str]:
     """Return the columns of a split, the class names of its integer columns, and the commit ("" when offline and not pinned).
 
     Args:
@@ -23,7 +29,9 @@ def read(id: str, split: str, *, config: str, revision: str) -> tuple[Columns, d
         import datasets  # noqa: PLC0415 - heavy
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415 - heavy
     except ImportError as error:
-        raise Unavailable(f"no {error.name} installed; pip install 'encoder-recipes-bench[mteb]'") from error
+        raise Unavailable(
+            f"no {error.name} installed; pip install 'encoder-recipes-bench[mteb]'"
+        ) from error
     try:
         commit = _commit(id, revision)
         if revision == CONVERTED:
@@ -34,7 +42,9 @@ def read(id: str, split: str, *, config: str, revision: str) -> tuple[Columns, d
     except (OSError, RuntimeError, HTTPError) as error:
         raise Unavailable(_line(error)) from error
     except (ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{id} on the hub has no split {split!r} of configuration {config!r}, or is broken: {_line(error)}") from error
+        raise DataError(
+            f"{id} on the hub has no split {split!r} of configuration {config!r}, or is broken: {_line(error)}"
+        ) from error
     return rows.to_dict(), class_names(rows.features), commit
 
 
@@ -42,24 +52,39 @@ def class_names(features: Any) -> dict[str, list[str]]:  # noqa: ANN401 - a type
     """Return the class names of the columns that have some, from the features of a set of the ``datasets`` library."""
     from datasets import ClassLabel, List  # noqa: PLC0415 - heavy
 
-    inner = {name: feature.feature if isinstance(feature, List) else feature for name, feature in features.items()}
-    return {name: list(feature.names) for name, feature in inner.items() if isinstance(feature, ClassLabel)}
+    inner = {
+        name: feature.feature if isinstance(feature, List) else feature
+        for name, feature in features.items()
+    }
+    return {
+        name: list(feature.names)
+        for name, feature in inner.items()
+        if isinstance(feature, ClassLabel)
+    }
 
 
-def _commit(id: str, revision: str) -> str:  # noqa: A002 - the hub's word
+def _commit(id: str, revision: str) -> str:  # noqa: A002 - the hub's word - the hub's word
     """Return the full commit; asking for it is also a quick test of whether the hub can be reached."""
     from huggingface_hub import HfApi, constants  # noqa: PLC0415 - heavy
 
     full = len(revision) == 40
     if constants.HF_HUB_OFFLINE:
         if revision == CONVERTED:
-            raise Unavailable("the hub is switched off, and its conversion of a scripted set is not kept on this machine")
+            raise Unavailable(
+                "the hub is switched off, and its conversion of a scripted set is not kept on this machine"
+            )
         return revision if full else ""
     api = HfApi()
-    info = api.dataset_info(id, revision=revision if full or revision == CONVERTED else None, timeout=10)
+    info = api.dataset_info(
+        id, revision=revision if full or revision == CONVERTED else None, timeout=10
+    )
     if full or revision in {"", CONVERTED}:
         return str(info.sha)
-    found = [c.commit_id for c in api.list_repo_commits(id, repo_type="dataset") if c.commit_id.startswith(revision)]
+    found = [
+        c.commit_id
+        for c in api.list_repo_commits(id, repo_type="dataset")
+        if c.commit_id.startswith(revision)
+    ]
     if len(found) != 1:
         raise Unavailable(f"the hub's {id} has {len(found)} commits that start with {revision}")
     return found[0]

@@ -24,7 +24,11 @@ def imported(name: str) -> Any:  # noqa: ANN401 - it may name anything
     try:
         found = importlib.import_module(module)
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        if (
+            isinstance(error, ModuleNotFoundError)
+            and error.name
+            and f"{module}.".startswith(f"{error.name}.")
+        ):
             return None
         log.debug("importing %s failed", module, exc_info=True)
         raise UsageError(f"cannot import {module!r}: {told(error)}") from error
@@ -43,9 +47,15 @@ def called(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401 - whateve
     try:
         return make()
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{name!r} cannot be made without arguments ({error}); give every setting a default") from error
+        raise UsageError(
+            f"{name!r} cannot be made without arguments ({error}); give every setting a default"
+        ) from error
 
 
 def otherwise(name: str, hint: str) -> str:
     """Return what to add where a name is not known: the hint, or that no module of it is found where it would name one."""
-    return f"(no module of this name is found from {Path.cwd()} either)" if name.partition(":")[2].isidentifier() else hint
+    return (
+        f"(no module of this name is found from {Path.cwd()} either)"
+        if name.partition(":")[2].isidentifier()
+        else hint
+    )

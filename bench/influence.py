@@ -85,7 +85,9 @@ class _Order:
     def mean_above(self, values: NDArray[np.generic]) -> Array:
         """Return for each number the sum of ``values`` over the larger ones, equal ones counted half, divided by n."""
         less, most = self.below(values)
-        return np.asarray((np.asarray(values, np.float64).sum() - (less + most) / 2) / len(self.order))
+        return np.asarray(
+            (np.asarray(values, np.float64).sum() - (less + most) / 2) / len(self.order)
+        )
 
 
 def _spearman(x: Array, y: Array) -> Array:
@@ -113,7 +115,9 @@ def _auroc(x: Array, y: Array) -> Array:
     if not 0 < share < 1:
         return np.full(len(x), np.nan)
     above, other = order.mean_above(right) / share, order.mean_above(~right) / (1 - share)
-    placements = np.where(right, 1 - other, above)  # of the pairs with the other class: the share that is in order
+    placements = np.where(
+        right, 1 - other, above
+    )  # of the pairs with the other class: the share that is in order
     area = placements[right].mean()
     return np.asarray(area + (placements - area) / np.where(right, share, 1 - share))
 
@@ -127,7 +131,13 @@ def _ap(x: Array, y: Array) -> Array:
     precision = (right.sum() - order.below(right)[0]) / ends
     score = precision[right > 0].mean()
     falls, rises = (order.below(right * part / ends)[1] for part in (precision, np.ones(len(x))))
-    return np.asarray(score + len(x) / right.sum() * (right * (precision - score) + right * rises - falls))
+    return np.asarray(
+        score + len(x) / right.sum() * (right * (precision - score) + right * rises - falls)
+    )
 
 
-_INFLUENCE: dict[str, Callable[[Array, Array], Array]] = {"spearman": _spearman, "auroc": _auroc, "ap": _ap}
+_INFLUENCE: dict[str, Callable[[Array, Array], Array]] = {
+    "spearman": _spearman,
+    "auroc": _auroc,
+    "ap": _ap,
+}

@@ -32,7 +32,9 @@ def runs(text: str) -> NDArray[np.uint64]:
 
 @lru_cache(maxsize=1 << 18)
 def _hashed(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,9 @@ class Runs:
         data = path.read_bytes()
         hashes = np.frombuffer(data, "<u8") if len(data) % 8 == 0 else np.empty(0, np.uint64)
         if len(data) % 8 or (hashes[1:] <= hashes[:-1]).any():
-            raise CheckpointError(f"expected sorted 64-bit hashes in {path}, got {len(data)} bytes of something else: copy the file again")
+            raise CheckpointError(
+                f"expected sorted 64-bit hashes in {path}, got {len(data)} bytes of something else: copy the file again"
+            )
         return cls(hashes)
 
     def write(self, path: Path) -> None:
@@ -75,7 +79,10 @@ class Runs:
         """Return bool (n,): which texts share a run with these."""
         own = [runs(text) for text in texts]
         touched = np.zeros(len(own), np.bool_)
-        owner, found = np.repeat(np.arange(len(own)), [len(hashes) for hashes in own]), np.concatenate([*own, np.empty(0, np.uint64)])
+        owner, found = (
+            np.repeat(np.arange(len(own)), [len(hashes) for hashes in own]),
+            np.concatenate([*own, np.empty(0, np.uint64)]),
+        )
         if len(self.hashes):
             places = np.searchsorted(self.hashes, found).clip(max=len(self.hashes) - 1)
             touched[owner[self.hashes[places] == found]] = True

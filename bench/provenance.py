@@ -13,7 +13,15 @@ from typing import Any
 import psutil
 
 DISTRIBUTION = "encoder-recipes-bench"
-_PACKAGES = (DISTRIBUTION, "mteb", "numpy", "scikit-learn", "sentence-transformers", "torch", "transformers")
+_PACKAGES = (
+    DISTRIBUTION,
+    "mteb",
+    "numpy",
+    "scikit-learn",
+    "sentence-transformers",
+    "torch",
+    "transformers",
+)
 
 
 def provenance() -> dict[str, Any]:
@@ -26,7 +34,10 @@ def _of_process() -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
-        "versions": {"python": platform.python_version(), **{name: v for name in _PACKAGES if (v := _version(name))}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: v for name in _PACKAGES if (v := _version(name))},
+        },
         "machine": {
             "system": platform.system(),
             "processor": _processor(),
@@ -48,9 +59,22 @@ def _commit() -> str:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return ""
-    calls = (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "--", "bench", "adapters"])
+    calls = (
+        ["rev-parse", "--short=12", "HEAD"],
+        ["status", "--porcelain", "--untracked-files=no", "--", "bench", "adapters"],
+    )
     try:
-        answers = [subprocess.run(["git", *call], cwd=root, capture_output=True, text=True, timeout=10, check=True) for call in calls]  # noqa: S603, S607
+        answers = [
+            subprocess.run(  # noqa: S603
+                ["git", *call],  # noqa: S607
+                cwd=root,
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+            for call in calls
+        ]
     except (OSError, subprocess.SubprocessError):
         return ""
     commit, changes = (answer.stdout.strip() for answer in answers)
@@ -60,7 +84,11 @@ def _commit() -> str:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip()
+            for line in info.read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ]
         if names:
             return names[0]
     return platform.processor() or platform.machine()

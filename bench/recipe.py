@@ -31,7 +31,14 @@ class Table(Protocol):
 class Load(Protocol):
     """Gives a split of a data set, such as ``bench.data.load``."""
 
-    def __call__(self, id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) -> Table:  # noqa: A002 - the hub's word
+    def __call__(
+        self,
+        id: str,  # noqa: A002 - the hub's word
+        split: str,
+        *,
+        config: str = "",
+        columns: Sequence[str] = (),
+    ) -> Table:
         """Return the split; raises Unavailable where it cannot be had."""
         ...
 

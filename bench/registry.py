@@ -23,7 +23,13 @@ DEFAULT_GROUP = "bench.encoders.default"
 RECIPES = "bench.recipes"
 """Entry points of the recipes, each under its method's name."""
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "an object"}
+_KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+}
 
 
 def encoder_names() -> tuple[str, ...]:
@@ -39,7 +45,9 @@ def describe(name: str) -> str:
         return ""
     try:
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"), spec.origin)
-    except SyntaxError as error:  # of an adapter that is being written: the others are listed all the same
+    except (
+        SyntaxError
+    ) as error:  # of an adapter that is being written: the others are listed all the same
         return told(error)
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:
@@ -67,7 +75,12 @@ def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encod
     points = _points()
     target = imported(points[head].value if head in points else name)
     if target is None:
-        raise unknown("encoder", head, [*points, "all"], hint=otherwise(name, "(see `bench list`, or give package.module:Class)"))
+        raise unknown(
+            "encoder",
+            head,
+            [*points, "all"],
+            hint=otherwise(name, "(see `bench list`, or give package.module:Class)"),
+        )
     encoder = called(target, name)
     if not is_dataclass(encoder) or not isinstance(encoder, Encoder):
         raise UsageError(
@@ -97,10 +110,14 @@ def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe
     points = {point.name: point.value for point in entry_points(group=RECIPES)}
     target = imported(points.get(name, name))
     if target is None:
-        raise unknown("recipe", name, points, hint=otherwise(name, "(or give package.module:Class)"))
+        raise unknown(
+            "recipe", name, points, hint=otherwise(name, "(or give package.module:Class)")
+        )
     recipe = called(target, name)
     if not is_dataclass(recipe) or not isinstance(recipe, Recipe):
-        raise UsageError(f"{name!r} gives a {type(recipe).__name__}, which is no recipe: expected a frozen dataclass with check and train")
+        raise UsageError(
+            f"{name!r} gives a {type(recipe).__name__}, which is no recipe: expected a frozen dataclass with check and train"
+        )
     return _with(recipe, {k: _parsed(v) for k, v in (overrides or {}).items()}, f"recipe {name}")
 
 
@@ -111,7 +128,9 @@ def field_names(encoder: Encoder) -> tuple[str, ...]:
 
 @cache
 def _points() -> dict[str, EntryPoint]:
-    return {point.name: point for group in (DEFAULT_GROUP, GROUP) for point in entry_points(group=group)}
+    return {
+        point.name: point for group in (DEFAULT_GROUP, GROUP) for point in entry_points(group=group)
+    }
 
 
 def _with(encoder: _Made, values: Mapping[str, Any], name: str) -> _Made:
@@ -119,7 +138,10 @@ def _with(encoder: _Made, values: Mapping[str, Any], name: str) -> _Made:
     for field in values:
         if field not in present:
             raise unknown(f"setting of {name}", field, present)
-    checked = {field: _fitting(value, present[field], f"{field!r} of {name}") for field, value in values.items()}
+    checked = {
+        field: _fitting(value, present[field], f"{field!r} of {name}")
+        for field, value in values.items()
+    }
     try:
         return replace(encoder, **checked)  # type: ignore[type-var]
     except (TypeError, ValueError) as error:
@@ -131,7 +153,12 @@ def _fitting(value: Any, present: Any, what: str) -> Any:  # noqa: ANN401 - any 
     if isinstance(present, str):
         return value if isinstance(value, str) else json.dumps(value)
     kind = type(present)
-    if present is None or value is None or type(value) is kind or (kind is float and type(value) is int):
+    if (
+        present is None
+        or value is None
+        or type(value) is kind
+        or (kind is float and type(value) is int)
+    ):
         return value
     raise UsageError(f"setting {what} takes {_KINDS.get(kind, kind.__name__)}, got {value!r}")
 

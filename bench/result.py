@@ -39,12 +39,25 @@ class RunSpec:
     @classmethod
     def of(cls, name: str, encoder: Encoder, task: Task, seed: int) -> Self:
         """Describe the cell of an encoder, under its name, and a task."""
-        return cls(name, fingerprint(encoder), settings(encoder), task.name, task.version, task.readout, seed, task.limit)
+        return cls(
+            name,
+            fingerprint(encoder),
+            settings(encoder),
+            task.name,
+            task.version,
+            task.readout,
+            seed,
+            task.limit,
+        )
 
     @cached_property
     def key(self) -> str:
         """12 hex digits of the content, the same on every machine; names and places do not count."""
-        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"encoder", "settings"}}
+        content = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in {"encoder", "settings"}
+        }
         return digest(content)[:12]
 
 
@@ -114,7 +127,10 @@ class Result:
             "spec": asdict(self.spec),
             "family": self.family,
             "metric": self.metric,
-            "scores": {name: {"mean": s.mean, "spread": s.spread, "repeats": list(s.repeats)} for name, s in self.scores.items()},
+            "scores": {
+                name: {"mean": s.mean, "spread": s.spread, "repeats": list(s.repeats)}
+                for name, s in self.scores.items()
+            },
             "card": dict(self.card),
             "texts": dict(self.texts),
             "cost": dict(self.cost),

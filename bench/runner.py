@@ -71,7 +71,15 @@ class Cell:
         }
 
 
-def survey(name: str, encoder: Encoder, tasks: Sequence[Task], store: Store, *, seeds: Sequence[int], force: bool = False) -> list[Cell]:
+def survey(
+    name: str,
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    store: Store,
+    *,
+    seeds: Sequence[int],
+    force: bool = False,
+) -> list[Cell]:
     """Return how every cell of an encoder stands before a run: cached, skipped, failed, or planned with its items.
 
     Args:
@@ -86,7 +94,9 @@ def survey(name: str, encoder: Encoder, tasks: Sequence[Task], store: Store, *, 
     try:
         fingerprint(encoder)
     except (BenchError, ImportError) as error:  # without its weights no cell can even be named
-        hint = "; pip install 'encoder-recipes-bench[all]'" if isinstance(error, ImportError) else ""
+        hint = (
+            "; pip install 'encoder-recipes-bench[all]'" if isinstance(error, ImportError) else ""
+        )
         return [replace(cell, status="failed", reason=f"{error}{hint}") for cell in cells]
     return [_surveyed(cell, encoder, store, force=force) for cell in cells]
 
@@ -115,7 +125,14 @@ def run(
         progress: Told what is being done.
     """
     for name, encoder in encoders.items():
-        for cell in _run_encoder(name, encoder, survey(name, encoder, tasks, store, seeds=seeds, force=force), store, vectors, progress):
+        for cell in _run_encoder(
+            name,
+            encoder,
+            survey(name, encoder, tasks, store, seeds=seeds, force=force),
+            store,
+            vectors,
+            progress,
+        ):
             if cell.status in {"skipped", "failed"}:
                 _keep_reason(cell, store)
             yield cell
@@ -125,19 +142,49 @@ def run(
 
 def _keep_reason(cell: Cell, store: Store) -> None:
     task = cell.task
-    with contextlib.suppress(ResultError):  # the results folder cannot be written: that is the reason, and it is told already
-        store.leave_out(Absence(cell.encoder, task.family, task.name, task.readout, cell.seed, task.limit, cell.status, cell.reason))
+    with contextlib.suppress(
+        ResultError
+    ):  # the results folder cannot be written: that is the reason, and it is told already
+        store.leave_out(
+            Absence(
+                cell.encoder,
+                task.family,
+                task.name,
+                task.readout,
+                cell.seed,
+                task.limit,
+                cell.status,
+                cell.reason,
+            )
+        )
 
 
-def _run_encoder(name: str, encoder: Encoder, cells: Sequence[Cell], store: Store, vectors: Vectors, progress: Progress) -> Iterator[Cell]:
+def _run_encoder(
+    name: str,
+    encoder: Encoder,
+    cells: Sequence[Cell],
+    store: Store,
+    vectors: Vectors,
+    progress: Progress,
+) -> Iterator[Cell]:
     planned = [cell for cell in cells if cell.status == "planned"]
     yield from (cell for cell in cells if cell.status != "planned")
     if not planned:
         return
-    wrapped = cached(encoder, vectors, lambda label, done, total: progress(f"{name}: {label}", done, total))
+    wrapped = cached(
+        encoder, vectors, lambda label, done, total: progress(f"{name}: {label}", done, total)
+    )
     items = wrapped.missing(item for cell in planned for item in cell.items)
-    log.info("%s: %d cell%s, %d texts to encode", name, len(planned), "s" * (len(planned) > 1), len(items))
-    with contextlib.suppress(Exception):  # a failure belongs to the cells that need the text: each meets its own again below
+    log.info(
+        "%s: %d cell%s, %d texts to encode",
+        name,
+        len(planned),
+        "s" * (len(planned) > 1),
+        len(items),
+    )
+    with contextlib.suppress(
+        Exception
+    ):  # a failure belongs to the cells that need the text: each meets its own again below
         wrapped.add(items)
     for i, cell in enumerate(planned):
         progress(f"{name}: {cell.task.name}", i, len(planned))
@@ -152,8 +199,16 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
     try:
         with data.recorded() as sets:
             scores = cell.task.evaluate(encoder, seed=cell.seed)
-            texts, seconds, cost = encoder.summary(), time.perf_counter() - start, asdict(encoder.cost)  # samples are no part of them
-            samples = cell.task.explain(encoder, seed=cell.seed) if isinstance(cell.task, ExplainedTask) else ()
+            texts, seconds, cost = (
+                encoder.summary(),
+                time.perf_counter() - start,
+                asdict(encoder.cost),
+            )  # samples are no part of them
+            samples = (
+                cell.task.explain(encoder, seed=cell.seed)
+                if isinstance(cell.task, ExplainedTask)
+                else ()
+            )
         result = Result(
             spec=cell.spec,
             family=cell.task.family,
@@ -168,20 +223,29 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
         store[cell.spec] = result
     except Exception as error:  # noqa: BLE001 - any fault of a task or an encoder is this cell's alone
         return _ended(cell, error)
-    return replace(cell, status="done", result=result, seconds=time.perf_counter() - start, items=())
+    return replace(
+        cell, status="done", result=result, seconds=time.perf_counter() - start, items=()
+    )
 
 
 def _surveyed(cell: Cell, encoder: Encoder, store: Store, *, force: bool) -> Cell:
     task = cell.task
     try:
         if not isinstance(encoder, task.needs):
-            return replace(cell, status="skipped", reason=f"{task.name} needs {_wanted(task.needs)}, which {cell.encoder} is not")
+            return replace(
+                cell,
+                status="skipped",
+                reason=f"{task.name} needs {_wanted(task.needs)}, which {cell.encoder} is not",
+            )
         spec = RunSpec.of(cell.encoder, encoder, task, cell.seed)
         if spec in store and not force:
             kept = store[spec]
             if changed := data.changed(kept.provenance.get("data", ())):
                 log.warning(
-                    "%s on %s is kept, but %s has changed since: --force runs it again", cell.encoder, task.name, ", ".join(changed)
+                    "%s on %s is kept, but %s has changed since: --force runs it again",
+                    cell.encoder,
+                    task.name,
+                    ", ".join(changed),
                 )
             return replace(cell, status="cached", spec=spec, result=kept)
         items = _planned(task, cell.seed)
@@ -193,7 +257,9 @@ def _surveyed(cell: Cell, encoder: Encoder, store: Store, *, force: bool) -> Cel
 def _planned(task: Task, seed: int) -> tuple[Item, ...]:
     items = tuple(task.items(seed=seed)) if isinstance(task, PlannedTask) else ()
     if odd := [item.text for item in items if not isinstance(item.text, str)]:
-        raise DataError(f"expected texts in the data of {task.name}, got {odd[0]!r} in {len(odd)} places: mend or drop these rows")
+        raise DataError(
+            f"expected texts in the data of {task.name}, got {odd[0]!r} in {len(odd)} places: mend or drop these rows"
+        )
     return items
 
 
@@ -206,7 +272,12 @@ def _wanted(needs: type[Encoder]) -> str:
 def _ended(cell: Cell, error: Exception) -> Cell:
     """Return the cell as skipped or failed, with the reason in one line."""
     if isinstance(error, BenchError):
-        return replace(cell, status="skipped" if isinstance(error, Unavailable) else "failed", reason=str(error), items=())
+        return replace(
+            cell,
+            status="skipped" if isinstance(error, Unavailable) else "failed",
+            reason=str(error),
+            items=(),
+        )
     log.debug("%s on %s failed", cell.encoder, cell.task.name, exc_info=error)
     return replace(cell, status="failed", reason=told(error), items=())
 

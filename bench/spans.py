@@ -44,7 +44,9 @@ def first_tokens(spans: NDArray[np.int32], words: Sequence[tuple[int, int]]) -> 
     starts, ends = np.asarray(words, np.int64).reshape(-1, 2).T
     real = np.flatnonzero(spans[:, 1] > spans[:, 0])
     known = spans[real]
-    first = np.searchsorted(known[:, 1], starts, side="right")  # the first token that ends inside or behind the word
+    first = np.searchsorted(
+        known[:, 1], starts, side="right"
+    )  # the first token that ends inside or behind the word
     has = first < len(known)
     has[has] = known[first[has], 0] < ends[has]
     out = np.full(len(starts), -1, np.int64)
@@ -76,7 +78,9 @@ def f1(found: str, accepted: Sequence[str]) -> float:
     return max((overlap(found, right) for right in accepted), default=0.0)
 
 
-def best_span(start: NDArray[np.float32], end: NDArray[np.float32], longest: int) -> tuple[int, int, float]:
+def best_span(
+    start: NDArray[np.float32], end: NDArray[np.float32], longest: int
+) -> tuple[int, int, float]:
     """Return the first and the last token of the best span, and its product; of equal ones the shortest, then the first.
 
     Args:
@@ -104,12 +108,22 @@ def spanned(text: str, spans: NDArray[np.int32], both: NDArray[np.float32], long
     """
     i, j, probability = best_span(both[0], both[1], longest)
     special = spans[[i, j], 0] == spans[[i, j], 1]
-    a, b = (0, 0) if special.any() else (int(spans[i, 0]), int(spans[j, 1]))  # from or to a special token: no words
+    a, b = (
+        (0, 0) if special.any() else (int(spans[i, 0]), int(spans[j, 1]))
+    )  # from or to a special token: no words
     part = text[a:b]
-    return Answer(part.strip(), a + len(part) - len(part.lstrip()), a + len(part.rstrip()), probability)
+    return Answer(
+        part.strip(), a + len(part) - len(part.lstrip()), a + len(part.rstrip()), probability
+    )
 
 
-def answer(text: str, tokens: TokenStates, start: NDArray[np.float32], end: NDArray[np.float32], longest: int) -> Answer:
+def answer(
+    text: str,
+    tokens: TokenStates,
+    start: NDArray[np.float32],
+    end: NDArray[np.float32],
+    longest: int,
+) -> Answer:
     """Return the best words of a text, one softmax over all of its tokens.
 
     Args:

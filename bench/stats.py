@@ -76,7 +76,9 @@ class Estimates:
     p: Array
 
 
-def sampled(scores: Array, *sources: NDArray[np.floating], draws: int = DRAWS, seed: int = SEED) -> Sampled:
+def sampled(
+    scores: Array, *sources: NDArray[np.floating], draws: int = DRAWS, seed: int = SEED
+) -> Sampled:
     """Return the scores with their bootstrap draws.
 
     Args:
@@ -90,7 +92,9 @@ def sampled(scores: Array, *sources: NDArray[np.floating], draws: int = DRAWS, s
     parts = []
     for i, source in enumerate(sources):
         n = len(source)
-        centred = np.where(np.ptp(source, axis=0) == 0, 0.0, source - source.mean(axis=0))  # rounding is no variance
+        centred = np.where(
+            np.ptp(source, axis=0) == 0, 0.0, source - source.mean(axis=0)
+        )  # rounding is no variance
         parts.append(Part(centred.T @ centred / (n * (n - 1)), n - 1))
         total += np.sqrt(n / (n - 1)) * resampled_means(centred.astype(np.float32), draws, seed + i)
     return Sampled(np.asarray(scores, np.float64), total, tuple(parts))
@@ -107,7 +111,9 @@ def resampled_means(values: NDArray[np.float32], draws: int, seed: int) -> NDArr
         picked = rng.integers(n, size=(size, n), dtype=np.uint16 if n <= 1 << 16 else np.uint32)
         rows = picked + n * np.arange(size, dtype=np.int64)[:, None]
         counts = np.bincount(rows.ravel(), minlength=size * n).reshape(size, n)
-        with _threads().limit(limits=1):  # the sums, and so the last digits, would depend on the number of threads
+        with _threads().limit(
+            limits=1
+        ):  # the sums, and so the last digits, would depend on the number of threads
             blocks.append(values.T @ counts.T.astype(np.float32) / n)
     return np.concatenate(blocks, axis=1)
 
@@ -126,19 +132,33 @@ def mean_of(each: Sequence[Sampled]) -> Sampled:
     """
     k = len(each)
     known = all(one.parts for one in each)
-    parts = tuple(Part(part.covariance / k**2, part.freedom) for one in each for part in one.parts) if known else ()
-    return Sampled(np.mean([one.scores for one in each], axis=0), np.mean([one.draws for one in each], axis=0), parts)
+    parts = (
+        tuple(Part(part.covariance / k**2, part.freedom) for one in each for part in one.parts)
+        if known
+        else ()
+    )
+    return Sampled(
+        np.mean([one.scores for one in each], axis=0),
+        np.mean([one.draws for one in each], axis=0),
+        parts,
+    )
 
 
 def intervals(found: Sampled) -> Estimates:
     """Return the scores (m,) with their intervals; p is against 0."""
-    return _estimates(found.scores, found.draws, [(part.covariance.diagonal(), part.freedom) for part in found.parts])
+    return _estimates(
+        found.scores,
+        found.draws,
+        [(part.covariance.diagonal(), part.freedom) for part in found.parts],
+    )
 
 
 def differences(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Estimates:
     """Return the score of each encoder in ``rows`` minus that of its partner in ``columns``, with interval and p-value."""
     gaps = found.scores[rows] - found.scores[columns]
-    return _estimates(gaps, found.draws[rows] - found.draws[columns], _variances(found, rows, columns))
+    return _estimates(
+        gaps, found.draws[rows] - found.draws[columns], _variances(found, rows, columns)
+    )
 
 
 def p_values(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
@@ -146,10 +166,14 @@ def p_values(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]
     return _test(found.scores[rows] - found.scores[columns], _variances(found, rows, columns))[1]
 
 
-def _variances(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> list[tuple[Array, int]]:
+def _variances(
+    found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> list[tuple[Array, int]]:
     own = [(part, part.covariance.diagonal()) for part in found.parts]
     each = [(part, v[rows] + v[columns] - 2 * part.covariance[rows, columns]) for part, v in own]
-    return [(np.maximum(variance, 0.0), part.freedom) for part, variance in each]  # rounding may take it below 0
+    return [
+        (np.maximum(variance, 0.0), part.freedom) for part, variance in each
+    ]  # rounding may take it below 0
 
 
 def _test(values: Array, variances: Sequence[tuple[Array, int]]) -> tuple[Array | int, Array]:
@@ -165,13 +189,17 @@ def _test(values: Array, variances: Sequence[tuple[Array, int]]) -> tuple[Array 
     freedom: Array | int = variances[0][1]
     with np.errstate(divide="ignore", invalid="ignore"):
         if len(variances) > 1:
-            freedom = np.where(variance > 0, variance**2 / np.sum([v**2 / f for v, f in variances], axis=0), 1.0)
+            freedom = np.where(
+                variance > 0, variance**2 / np.sum([v**2 / f for v, f in variances], axis=0), 1.0
+            )
         t = np.abs(values) / np.sqrt(variance)
     p = np.where(variance > 0, 2 * stdtr(freedom, -t), np.where(values == 0, 1.0, np.nan))
     return freedom, np.where(np.isfinite(variance) & np.isfinite(values), p, np.nan)
 
 
-def _estimates(values: Array, deviations: NDArray[np.floating], variances: Sequence[tuple[Array, int]]) -> Estimates:
+def _estimates(
+    values: Array, deviations: NDArray[np.floating], variances: Sequence[tuple[Array, int]]
+) -> Estimates:
     """Return percentile intervals, widened for the degrees of freedom."""
     from scipy.special import ndtri, stdtrit
 
@@ -181,7 +209,9 @@ def _estimates(values: Array, deviations: NDArray[np.floating], variances: Seque
     ordered = np.sort(deviations, axis=1)
     place = int(tail * deviations.shape[1])
     low, high = values + wider * ordered[:, place], values + wider * ordered[:, -1 - place]
-    return Estimates(values, np.where(np.isnan(p), np.nan, low), np.where(np.isnan(p), np.nan, high), p)
+    return Estimates(
+        values, np.where(np.isnan(p), np.nan, low), np.where(np.isnan(p), np.nan, high), p
+    )
 
 
 def holm(p: Array) -> Array:
@@ -189,7 +219,9 @@ def holm(p: Array) -> Array:
     known = np.flatnonzero(np.isfinite(p))
     order = known[np.argsort(p[known], kind="stable")]
     corrected = np.full(p.shape, np.nan)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
+    corrected[order] = np.minimum(
+        np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0
+    )
     return corrected
 
 
@@ -218,4 +250,6 @@ def critical_difference(m: int, tasks: int) -> float:
     """Return by how much two mean ranks of m encoders must differ over this many tasks (Nemenyi, as in Demšar 2006, level 0.05)."""
     from scipy.stats import studentized_range
 
-    return float(studentized_range.ppf(LEVEL, m, np.inf) / np.sqrt(2) * np.sqrt(m * (m + 1) / (6 * tasks)))
+    return float(
+        studentized_range.ppf(LEVEL, m, np.inf) / np.sqrt(2) * np.sqrt(m * (m + 1) / (6 * tasks))
+    )

@@ -71,11 +71,15 @@ class Store:
                 buffer = io.BytesIO()
                 np.savez_compressed(buffer, allow_pickle=False, **examples)
                 write_whole(path.with_suffix(".npz"), buffer.getvalue())
-            text = json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            text = (
+                json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            )
             write_whole(path, text.encode())
             self._absent_path(spec).unlink(missing_ok=True)
         except OSError as error:
-            raise ResultError(f"cannot write {path}: {error.strerror}; free space or choose another --results") from error
+            raise ResultError(
+                f"cannot write {path}: {error.strerror}; free space or choose another --results"
+            ) from error
 
     def __iter__(self) -> Iterator[RunSpec]:
         return (result.spec for result in self.results())
@@ -103,12 +107,18 @@ class Store:
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 scores = {
-                    n: Score(s.repeats, arrays[n], *([arrays[n + _GOLD]] if n + _GOLD in arrays else [])) if n in arrays else s
+                    n: Score(
+                        s.repeats, arrays[n], *([arrays[n + _GOLD]] if n + _GOLD in arrays else [])
+                    )
+                    if n in arrays
+                    else s
                     for n, s in result.scores.items()
                 }
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             both = f"it and {path.with_suffix('.json').name}"
-            raise ResultError(f"{path} is no whole archive of per-example values; delete {both}, and run the cell again") from error
+            raise ResultError(
+                f"{path} is no whole archive of per-example values; delete {both}, and run the cell again"
+            ) from error
         return replace(result, scores=scores)
 
     def leave_out(self, absence: Absence) -> None:
@@ -119,9 +129,17 @@ class Store:
         """
         path = self._absent_path(absence)
         try:
-            write_whole(path, (json.dumps({"schema": SCHEMA, **asdict(absence)}, indent=1, ensure_ascii=False) + "\n").encode())
+            write_whole(
+                path,
+                (
+                    json.dumps({"schema": SCHEMA, **asdict(absence)}, indent=1, ensure_ascii=False)
+                    + "\n"
+                ).encode(),
+            )
         except OSError as error:
-            raise ResultError(f"cannot write {path}: {error.strerror}; free space or choose another --results") from error
+            raise ResultError(
+                f"cannot write {path}: {error.strerror}; free space or choose another --results"
+            ) from error
 
     def absences(self) -> list[Absence]:
         """Return why cells have no result, in the order of the file names.
@@ -150,7 +168,9 @@ def read(path: Path) -> Result:
     try:
         return Result.from_json(data)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ResultError(f"{path} lacks a part of schema {schema} ({error}); delete it and run its cell again") from error
+        raise ResultError(
+            f"{path} lacks a part of schema {schema} ({error}); delete it and run its cell again"
+        ) from error
 
 
 def _absence(path: Path) -> Absence:
@@ -158,7 +178,9 @@ def _absence(path: Path) -> Absence:
     try:
         return Absence(**{name: value for name, value in data.items() if name != "schema"})
     except TypeError as error:
-        raise ResultError(f"{path} lacks a part of schema {schema} ({error}); delete it and run its cell again") from error
+        raise ResultError(
+            f"{path} lacks a part of schema {schema} ({error}); delete it and run its cell again"
+        ) from error
 
 
 def _parsed(path: Path) -> tuple[int, dict[str, Any]]:
@@ -170,10 +192,16 @@ def _parsed(path: Path) -> tuple[int, dict[str, Any]]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ResultError(f"{path} is no whole results file ({error}); delete it and run its cell again") from error
+        raise ResultError(
+            f"{path} is no whole results file ({error}); delete it and run its cell again"
+        ) from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, int):
-        raise ResultError(f"{path} has no schema number, so it is no results file; move it out of the results folder")
+        raise ResultError(
+            f"{path} has no schema number, so it is no results file; move it out of the results folder"
+        )
     if schema > SCHEMA:
-        raise ResultError(f"{path} has schema {schema}, this version reads up to {SCHEMA}; upgrade, or choose another --results")
+        raise ResultError(
+            f"{path} has schema {schema}, this version reads up to {SCHEMA}; upgrade, or choose another --results"
+        )
     return schema, data

@@ -56,7 +56,9 @@ def catalog_rows() -> list[Entry]:
         )
         for known in CATALOG.values()
     ]
-    return sets + [Entry(a.name, "", (), None, "weights", a.licence, "", _archive_origin(a)) for a in WEIGHTS]
+    return sets + [
+        Entry(a.name, "", (), None, "weights", a.licence, "", _archive_origin(a)) for a in WEIGHTS
+    ]
 
 
 def fetch_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
@@ -74,7 +76,10 @@ def fetch_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
     for known in sets:
         if names or (known.hub and not known.packaged):
             for split in known.splits:
-                yield relative_path(known.id, split, known.config).removesuffix(".jsonl.gz"), _outcome(_loaded, known, split)
+                yield (
+                    relative_path(known.id, split, known.config).removesuffix(".jsonl.gz"),
+                    _outcome(_loaded, known, split),
+                )
 
 
 def mirror(target: Path, names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
@@ -102,11 +107,21 @@ def mirror(target: Path, names: Sequence[str] | None = None) -> Iterator[tuple[s
 def _chosen(names: Sequence[str] | None) -> tuple[list[Archive], list[DataSet]]:
     if not names:
         return list(ARCHIVES.values()), list(CATALOG.values())
-    sets = {name: [s for s in CATALOG.values() if name in {s.id, f"{s.id}/{s.config}"}] for name in names}
+    sets = {
+        name: [s for s in CATALOG.values() if name in {s.id, f"{s.id}/{s.config}"}]
+        for name in names
+    }
     for name in names:
         if not sets[name] and name not in ARCHIVES:
-            raise unknown("data set or archive", name, [*ARCHIVES, *(s.id for s in CATALOG.values())], hint="(see `bench data list`)")
-    return [ARCHIVES[name] for name in names if name in ARCHIVES], [s for name in names for s in sets[name]]
+            raise unknown(
+                "data set or archive",
+                name,
+                [*ARCHIVES, *(s.id for s in CATALOG.values())],
+                hint="(see `bench data list`)",
+            )
+    return [ARCHIVES[name] for name in names if name in ARCHIVES], [
+        s for name in names for s in sets[name]
+    ]
 
 
 def _outcome(act: Callable[..., str], *args: Any) -> str:  # noqa: ANN401 - passed on
@@ -122,7 +137,11 @@ def _fetched(archive: Archive) -> str:
 
 
 def _loaded(known: DataSet, split: str) -> str:
-    return "present" if load(known.id, split, config=known.config).pin["source"] == "local" else "fetched"
+    return (
+        "present"
+        if load(known.id, split, config=known.config).pin["source"] == "local"
+        else "fetched"
+    )
 
 
 def _copied(archive: Archive, path: Path) -> str:
@@ -135,20 +154,28 @@ def _copied(archive: Archive, path: Path) -> str:
 def _written(known: DataSet, split: str, path: Path) -> str:
     rows = load(known.id, split, config=known.config)
     if rows.classes:
-        _write(path.with_name("features.json"), _json({name: {"names": names} for name, names in rows.classes.items()}))
+        _write(
+            path.with_name("features.json"),
+            _json({name: {"names": names} for name, names in rows.classes.items()}),
+        )
     _write(path, gzip.compress(jsonl(rows), mtime=0))
     return "written"
 
 
 def jsonl(rows: Rows) -> bytes:
     """Return the rows as JSON lines."""
-    lines = (dict(zip(rows.columns, values, strict=True)) for values in zip(*rows.data.values(), strict=True))
+    lines = (
+        dict(zip(rows.columns, values, strict=True))
+        for values in zip(*rows.data.values(), strict=True)
+    )
     return b"".join(map(_json, lines))
 
 
 def _json(value: dict[str, Any]) -> bytes:
     # Some texts hold half of a surrogate pair, which plain UTF-8 refuses and JSON readers take.
-    return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode("utf-8", "surrogatepass")
+    return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -160,15 +187,27 @@ def _write(path: Path, data: bytes) -> None:
 
 def _origin(known: DataSet) -> str:
     root = os.environ.get("BENCH_DATA")
-    local = [split for split in known.splits if root and Path(root, relative_path(known.id, split, known.config)).is_file()]
+    local = [
+        split
+        for split in known.splits
+        if root and Path(root, relative_path(known.id, split, known.config)).is_file()
+    ]
     if len(local) == len(known.splits):
         return "local"
     if known.packaged:
         return _archive_origin(ARCHIVES[known.packaged.archive])
     if known.hub:
         return "hub"
-    return f"local: {', '.join(local)} only" if local else "nowhere: to be put into the folder given as --data"
+    return (
+        f"local: {', '.join(local)} only"
+        if local
+        else "nowhere: to be put into the folder given as --data"
+    )
 
 
 def _archive_origin(archive: Archive) -> str:
-    return "packaged, here" if assets.available(archive) else f"packaged, {archive.bytes / 1e6:.1f} MB to fetch"
+    return (
+        "packaged, here"
+        if assets.available(archive)
+        else f"packaged, {archive.bytes / 1e6:.1f} MB to fetch"
+    )

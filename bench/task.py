@@ -31,8 +31,12 @@ class Score:
     """
 
     repeats: tuple[float, ...]
-    examples: NDArray[np.float32] = dataclasses.field(default_factory=lambda: np.empty(0, np.float32), compare=False)
-    gold: NDArray[np.float32] = dataclasses.field(default_factory=lambda: np.empty(0, np.float32), compare=False)
+    examples: NDArray[np.float32] = dataclasses.field(
+        default_factory=lambda: np.empty(0, np.float32), compare=False
+    )
+    gold: NDArray[np.float32] = dataclasses.field(
+        default_factory=lambda: np.empty(0, np.float32), compare=False
+    )
 
     @property
     def mean(self) -> float:

@@ -46,7 +46,9 @@ class Vectors:
                     write.cursor().putmulti(records.items())
                     write.put(b"used" + next(iter(records))[:8], struct.pack(">d", time.time()))
             except lmdb.Error as error:
-                log.warning("embeddings are kept in memory only, the cache cannot be written: %s", error)
+                log.warning(
+                    "embeddings are kept in memory only, the cache cannot be written: %s", error
+                )
             else:
                 return
         self._memory.update(records)
@@ -56,8 +58,13 @@ class Vectors:
         new = {key[:8] for key in keys} - self._stamped
         self._stamped |= new
         if self._disk is not None and new:
-            with contextlib.suppress(lmdb.Error), self._disk.begin(write=True) as write:  # a cache that is read only has no ages
-                write.cursor().putmulti([(b"used" + name, struct.pack(">d", time.time())) for name in new])
+            with (
+                contextlib.suppress(lmdb.Error),
+                self._disk.begin(write=True) as write,
+            ):  # a cache that is read only has no ages
+                write.cursor().putmulti(
+                    [(b"used" + name, struct.pack(">d", time.time())) for name in new]
+                )
 
     def close(self) -> None:
         """Close the file; the records on disk stay."""
@@ -71,15 +78,21 @@ class Vectors:
             with disk.begin(write=True) as write:
                 cursor = write.cursor()
                 ages = sorted(
-                    (when, name[4:]) for name, when in _prefixed(cursor, b"used") if name[4:] != keep
+                    (when, name[4:])
+                    for name, when in _prefixed(cursor, b"used")
+                    if name[4:] != keep
                 )  # big-endian: bytes sort as times
                 if not ages:
-                    raise lmdb.MapFullError(f"one encoder alone needs more than the limit of {self.limit} bytes")
+                    raise lmdb.MapFullError(
+                        f"one encoder alone needs more than the limit of {self.limit} bytes"
+                    )
                 oldest = ages[0][1]
                 for key in [k for k, _ in _prefixed(cursor, oldest)]:
                     write.delete(key)
                 write.delete(b"used" + oldest)
-            log.info("dropped the embeddings of encoder %s from the cache to make room", oldest.hex())
+            log.info(
+                "dropped the embeddings of encoder %s from the cache to make room", oldest.hex()
+            )
 
 
 def _opened(root: Path, limit: int) -> lmdb.Environment | None:
@@ -89,10 +102,17 @@ def _opened(root: Path, limit: int) -> lmdb.Environment | None:
                 root.mkdir(parents=True, exist_ok=True)
             # Twice the limit: deleting needs free pages too. The file is sparse, so the map costs nothing until used.
             return lmdb.open(
-                str(root), map_size=2 * limit + (64 << 20), readonly=readonly, metasync=False, lock=not readonly, max_readers=512
+                str(root),
+                map_size=2 * limit + (64 << 20),
+                readonly=readonly,
+                metasync=False,
+                lock=not readonly,
+                max_readers=512,
             )
         except (lmdb.Error, OSError) as error:
-            log.warning("the cache at %s cannot be %s: %s", root, "read" if readonly else "written", error)
+            log.warning(
+                "the cache at %s cannot be %s: %s", root, "read" if readonly else "written", error
+            )
     return None
 
 

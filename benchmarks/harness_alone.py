@@ -36,7 +36,9 @@ class Instant:
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:  # noqa: ARG002
         """Return float32 (n, dim)."""
-        return np.random.default_rng(len(texts)).normal(size=(len(texts), self.dim)).astype(np.float32)
+        return (
+            np.random.default_rng(len(texts)).normal(size=(len(texts), self.dim)).astype(np.float32)
+        )
 
 
 def classification(rows: int) -> type:
@@ -55,8 +57,13 @@ def classification(rows: int) -> type:
 
         def load_data(self, **_: object) -> None:
             rng = np.random.default_rng(0)
-            columns = {s: {"text": [f"{s} {i}" for i in range(rows)], "label": rng.integers(2, size=rows)} for s in ("train", "test")}
-            self.dataset = DatasetDict({split: Dataset.from_dict(data) for split, data in columns.items()})
+            columns = {
+                s: {"text": [f"{s} {i}" for i in range(rows)], "label": rng.integers(2, size=rows)}
+                for s in ("train", "test")
+            }
+            self.dataset = DatasetDict(
+                {split: Dataset.from_dict(data) for split, data in columns.items()}
+            )
             self.data_loaded = True
 
     return Reviews
@@ -67,8 +74,12 @@ def score(side: str, rows: int) -> tuple[float, ...]:
     made = classification(rows)
     if side == "bench":
         return MtebTask("Reviews", made).evaluate(Instant(), seed=42)["accuracy"].repeats
-    result = mteb.evaluate(as_mteb(Instant()), made(), cache=None, co2_tracker=False, show_progress_bar=False)
-    return tuple(run["accuracy"] for run in result.task_results[0].scores["test"][0]["scores_per_experiment"])
+    result = mteb.evaluate(
+        as_mteb(Instant()), made(), cache=None, co2_tracker=False, show_progress_bar=False
+    )
+    return tuple(
+        run["accuracy"] for run in result.task_results[0].scores["test"][0]["scores_per_experiment"]
+    )
 
 
 def measure(side: str, rows: int) -> dict[str, Any]:
@@ -77,12 +88,19 @@ def measure(side: str, rows: int) -> dict[str, Any]:
     repeats = score(side, rows)
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"side": side, "wall_s": round(time.perf_counter() - start, 2), "cpu_s": round(cpu, 2), "repeats": repeats}
+    return {
+        "side": side,
+        "wall_s": round(time.perf_counter() - start, 2),
+        "cpu_s": round(cpu, 2),
+        "repeats": repeats,
+    }
 
 
 def main() -> None:
     """Measure both sides and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=25_000, help="rows of each split [25000]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -93,13 +111,19 @@ def main() -> None:
     found = {}
     for side in SIDES:
         call = [sys.executable, __file__, "--rows", str(args.rows), "--side", side]
-        found[side] = json.loads(subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+        found[side] = json.loads(
+            subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[
+                -1
+            ]
+        )
     same = found["mteb"]["repeats"] == found["bench"]["repeats"]
     if args.json:
         print(json.dumps({"rows": args.rows, "same_scores": same, **found}))
         return
     for side, numbers in found.items():
-        print(f"{side:6} {numbers['wall_s']:8.2f} s wall {numbers['cpu_s']:8.2f} s CPU   accuracy {np.mean(numbers['repeats']):.6f}")
+        print(
+            f"{side:6} {numbers['wall_s']:8.2f} s wall {numbers['cpu_s']:8.2f} s CPU   accuracy {np.mean(numbers['repeats']):.6f}"
+        )
     print(
         f"{found['mteb']['cpu_s'] / found['bench']['cpu_s']:.1f} times less CPU; scores {'equal to the last digit' if same else 'DIFFER'}"
     )

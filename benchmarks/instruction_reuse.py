@@ -61,15 +61,24 @@ def plain(encoder: InBedder, texts: list[str]) -> list[Batch]:
 
 def shared(encoder: InBedder, texts: list[str]) -> list[Batch]:
     """Return the batches of one stream of all pairs."""
-    return list(encoder.stream([Item(text, question) for question in INSTRUCTIONS for text in texts]))
+    return list(
+        encoder.stream([Item(text, question) for question in INSTRUCTIONS for text in texts])
+    )
 
 
-def measured(side: Callable[..., list[Batch]], encoder: InBedder, texts: list[str]) -> tuple[dict[str, float], np.ndarray]:
+def measured(
+    side: Callable[..., list[Batch]], encoder: InBedder, texts: list[str]
+) -> tuple[dict[str, float], np.ndarray]:
     """Return seconds, tokens and vectors of one pass."""
     cpu, wall = time.process_time(), time.perf_counter()
     batches = side(encoder, texts)
-    seconds = {"cpu_s": round(time.process_time() - cpu, 2), "wall_s": round(time.perf_counter() - wall, 2)}
-    return {**seconds, "tokens": sum(int(b.tokens.sum()) for b in batches)}, gather(batches, len(texts) * len(INSTRUCTIONS))
+    seconds = {
+        "cpu_s": round(time.process_time() - cpu, 2),
+        "wall_s": round(time.perf_counter() - wall, 2),
+    }
+    return {**seconds, "tokens": sum(int(b.tokens.sum()) for b in batches)}, gather(
+        batches, len(texts) * len(INSTRUCTIONS)
+    )
 
 
 def compared(encoder: InBedder, length: int, number: int) -> dict[str, Any]:
@@ -97,23 +106,38 @@ def show(rows: Iterable[dict[str, Any]]) -> None:
     print(f"{'tokens':>8}{'CPU':>7}{'wall':>7} |{'largest difference':>20}")
     for row in rows:
         a, b = row["plain"], row["shared"]
-        print(f"{row['texts']:>6}{row['tokens_per_text']:>8} |{a['tokens']:>14,}{a['cpu_s']:>8}{a['wall_s']:>8} |", end="")
+        print(
+            f"{row['texts']:>6}{row['tokens_per_text']:>8} |{a['tokens']:>14,}{a['cpu_s']:>8}{a['wall_s']:>8} |",
+            end="",
+        )
         print(f"{b['tokens']:>15,}{b['cpu_s']:>8}{b['wall_s']:>8} |", end="")
-        print("".join(f"{a[name] / b[name]:>{width}.2f}x" for name, width in (("tokens", 7), ("cpu_s", 6), ("wall_s", 6))), end=" |")
+        print(
+            "".join(
+                f"{a[name] / b[name]:>{width}.2f}x"
+                for name, width in (("tokens", 7), ("cpu_s", 6), ("wall_s", 6))
+            ),
+            end=" |",
+        )
         print(f"{row['largest_difference']:>12.1e} of {row['largest_number']:.0f}")
 
 
 def main() -> None:
     """Measure every length and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default=InBedder().checkpoint, help="a causal model [the packaged one]")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", default=InBedder().checkpoint, help="a causal model [the packaged one]"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--times", type=int, default=1, help="so many times the texts [1]")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     encoder = InBedder(args.checkpoint, device=args.device, dtype=args.dtype)
-    found = {length: compared(encoder, length, number * args.times) for length, number in LENGTHS.items()}
+    found = {
+        length: compared(encoder, length, number * args.times) for length, number in LENGTHS.items()
+    }
     print(json.dumps(found)) if args.json else show(found.values())
 
 

@@ -20,9 +20,17 @@ SOURCES = "deepset/covid_qa_excerpts"
 
 def main() -> None:
     """Print a line for each checkpoint on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="checkpoints with memory")
-    parser.add_argument("--sources", default=SOURCES, help=f"texts: files, ids, id:config or id:config:split [{SOURCES}]")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="FOLDER", help="checkpoints with memory"
+    )
+    parser.add_argument(
+        "--sources",
+        default=SOURCES,
+        help=f"texts: files, ids, id:config or id:config:split [{SOURCES}]",
+    )
     parser.add_argument("--limit", type=int, default=100, help="most passages [100]")
     parser.add_argument("--data", help="folder of data sets")
     args = parser.parse_args()

@@ -47,19 +47,37 @@ Step = Callable[[Sequence[int]], float]
 
 def examples(tokenizer: Any, recipe: Recipe, count: int) -> list[Split]:  # noqa: ANN401 - a tokenizer
     """Return splits of the longer passages, about as many as asked for."""
-    plain, _ = texts.gathered(named(recipe.sources, texts.Plain) or [s for s in texts.OPEN if s.id == "ludwigschmidt/squadshifts"], load)
+    plain, _ = texts.gathered(
+        named(recipe.sources, texts.Plain)
+        or [s for s in texts.OPEN if s.id == "ludwigschmidt/squadshifts"],
+        load,
+    )
     found = texts.long_passages(plain, tokenizer, recipe.length)
     positions = count * (recipe.length // 2 + recipe.k)
-    return splits(found, texts.around(tokenizer), positions=positions, k=recipe.k, continuation=recipe.continuation, seed=0)[:count]
+    return splits(
+        found,
+        texts.around(tokenizer),
+        positions=positions,
+        k=recipe.k,
+        continuation=recipe.continuation,
+        seed=0,
+    )[:count]
 
 
-def straightforward(recipe: Recipe, network: Network, rows: Sequence[Split]) -> tuple[Step, list[Tensor]]:
+def straightforward(
+    recipe: Recipe, network: Network, rows: Sequence[Split]
+) -> tuple[Step, list[Tensor]]:
     """Return a step with two copies of the model, the network's and its own, and every position computed; and what it trains."""
     folder, dtype = Backbone(recipe.backbone).folder(), getattr(torch, network.dtype)
     frozen: Any = network.model
     encoder = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(network.device)
-    encoder = get_peft_model(encoder, LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=targets(encoder))).train()
-    memory = torch.nn.Parameter(first_memory(network, recipe.k, recipe.words).to(network.device, torch.float32))
+    encoder = get_peft_model(
+        encoder,
+        LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=targets(encoder)),
+    ).train()
+    memory = torch.nn.Parameter(
+        first_memory(network, recipe.k, recipe.words).to(network.device, torch.float32)
+    )
     table, bos = frozen.get_input_embeddings(), [network.tokenizer.bos_token_id]
     trunk = encoder.get_base_model().model
 
@@ -70,16 +88,32 @@ def straightforward(recipe: Recipe, network: Network, rows: Sequence[Split]) -> 
         chosen = [rows[i] for i in batch]
         inputs = [torch.cat([embedded(row.read), memory.to(dtype)]) for row in chosen]
         states = trunk(inputs_embeds=_stacked(inputs), use_cache=False).last_hidden_state
-        slots = [states[i, len(row.read) : len(row.read) + recipe.k] for i, row in enumerate(chosen)]
-        read = [torch.cat([embedded(bos), s, embedded(row.continuation)]) for s, row in zip(slots, chosen, strict=True)]
-        student = frozen(inputs_embeds=_stacked(read), use_cache=False).logits.float().log_softmax(-1)
+        slots = [
+            states[i, len(row.read) : len(row.read) + recipe.k] for i, row in enumerate(chosen)
+        ]
+        read = [
+            torch.cat([embedded(bos), s, embedded(row.continuation)])
+            for s, row in zip(slots, chosen, strict=True)
+        ]
+        student = (
+            frozen(inputs_embeds=_stacked(read), use_cache=False).logits.float().log_softmax(-1)
+        )
         with torch.no_grad():
             whole = [embedded([*bos, *row.context, *row.continuation]) for row in chosen]
-            teacher = frozen(inputs_embeds=_stacked(whole), use_cache=False).logits.float().log_softmax(-1)
+            teacher = (
+                frozen(inputs_embeds=_stacked(whole), use_cache=False)
+                .logits.float()
+                .log_softmax(-1)
+            )
         loss = torch.zeros((), device=network.device)
         for i, row in enumerate(chosen):
             n, a = len(row.continuation) + 1, len(row.context)
-            divergence = kl_div(student[i, recipe.k : recipe.k + n], teacher[i, a : a + n], log_target=True, reduction="sum")
+            divergence = kl_div(
+                student[i, recipe.k : recipe.k + n],
+                teacher[i, a : a + n],
+                log_target=True,
+                reduction="sum",
+            )
             loss = loss + divergence / (n * len(chosen))
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
@@ -94,7 +128,9 @@ def _stacked(rows: Sequence[Tensor]) -> Tensor:
 
 def ours(recipe: Recipe, network: Network, rows: Sequence[Split]) -> tuple[Step, list[Tensor]]:
     """Return the recipe's step, and what it trains."""
-    trainee = prepared(network, recipe.k, recipe.attention, rank=recipe.rank, seed=0, words=recipe.words)
+    trainee = prepared(
+        network, recipe.k, recipe.attention, rank=recipe.rank, seed=0, words=recipe.words
+    )
     objective = Compression(trainee, differentiable(network), rows, "kl", recipe.positions)
 
     def step(batch: Sequence[int]) -> float:
@@ -112,7 +148,9 @@ def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
     """Return time, token positions and memory of one side."""
     device, dtype = resolve(recipe.device, recipe.dtype)
     backbone = Backbone(recipe.backbone, head="lm", dtype=dtype, device=device)
-    rows = examples(AutoTokenizer.from_pretrained(backbone.folder()), recipe, steps * recipe.batch_size)
+    rows = examples(
+        AutoTokenizer.from_pretrained(backbone.folder()), recipe, steps * recipe.batch_size
+    )
     lengths = [len(row.read) + recipe.k for row in rows]
     before = psutil.Process().memory_info().rss / 1024**2
     network = backbone.load()
@@ -143,32 +181,71 @@ def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
 
 def _peak() -> float:
     """Return the largest resident memory of this process so far in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024 if sys.platform != "darwin" else 1024**2
+    )
 
 
 def show(found: Sequence[dict[str, Any]]) -> None:
     """Print one line a side and how they compare."""
-    print(f"{'side':<16}{'steps':>6}{'loss':>9}{'positions':>11}{'seconds':>9}{'positions/s':>13}{'peak MB':>9}{'added MB':>10}")
+    print(
+        f"{'side':<16}{'steps':>6}{'loss':>9}{'positions':>11}{'seconds':>9}{'positions/s':>13}{'peak MB':>9}{'added MB':>10}"
+    )
     for row in found:
-        print(f"{row['side']:<16}{row['steps']:>6}{row['first_loss']:>9}{row['positions']:>11,}{row['seconds']:>9}", end="")
+        print(
+            f"{row['side']:<16}{row['steps']:>6}{row['first_loss']:>9}{row['positions']:>11,}{row['seconds']:>9}",
+            end="",
+        )
         print(f"{row['positions_per_second']:>13}{row['peak_mb']:>9,}{row['added_mb']:>10,}")
     if len(found) == len(SIDES):
         plain, recipe = found
-        print(f"\nspeed {recipe['positions_per_second'] / plain['positions_per_second']:.2f}x, ", end="")
+        print(
+            f"\nspeed {recipe['positions_per_second'] / plain['positions_per_second']:.2f}x, ",
+            end="",
+        )
         print(f"memory {recipe['added_mb'] / plain['added_mb']:.2f}x")
 
 
 def main() -> None:
     """Measure both sides, each in its own process, and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", help="folder in the layout of BENCH_DATA")
-    parser.add_argument("--sources", default="", help="files of texts instead, as the recipe's setting")
+    parser.add_argument(
+        "--sources", default="", help="files of texts instead, as the recipe's setting"
+    )
     parser.add_argument("--backbone", default=PACKAGED)
-    parser.add_argument("--attention", default="native", choices=("native", "bidirectional"), help="of the recipe's side [native]")
-    parser.add_argument("--positions", type=int, default=Recipe().positions, help="of the recipe's side, computed at once [the recipe's]")
-    parser.add_argument("--batch-size", type=int, default=Recipe().batch_size, help="passages a step, of both sides [the recipe's]")
-    parser.add_argument("--length", type=int, default=Recipe().length, help="longest passage in tokens, of both sides [the recipe's]")
-    parser.add_argument("--continuation", type=int, default=Recipe().continuation, help="most tokens predicted [the recipe's]")
+    parser.add_argument(
+        "--attention",
+        default="native",
+        choices=("native", "bidirectional"),
+        help="of the recipe's side [native]",
+    )
+    parser.add_argument(
+        "--positions",
+        type=int,
+        default=Recipe().positions,
+        help="of the recipe's side, computed at once [the recipe's]",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=Recipe().batch_size,
+        help="passages a step, of both sides [the recipe's]",
+    )
+    parser.add_argument(
+        "--length",
+        type=int,
+        default=Recipe().length,
+        help="longest passage in tokens, of both sides [the recipe's]",
+    )
+    parser.add_argument(
+        "--continuation",
+        type=int,
+        default=Recipe().continuation,
+        help="most tokens predicted [the recipe's]",
+    )
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -178,13 +255,36 @@ def main() -> None:
     if args.data:
         os.environ["BENCH_DATA"] = args.data
     if args.side:
-        names = ("backbone", "sources", "attention", "positions", "batch_size", "length", "continuation", "device", "dtype")
-        print(json.dumps(measured(args.side, Recipe(**{name: getattr(args, name) for name in names}), args.steps)))
+        names = (
+            "backbone",
+            "sources",
+            "attention",
+            "positions",
+            "batch_size",
+            "length",
+            "continuation",
+            "device",
+            "dtype",
+        )
+        print(
+            json.dumps(
+                measured(
+                    args.side, Recipe(**{name: getattr(args, name) for name in names}), args.steps
+                )
+            )
+        )
         return
-    Backbone(args.backbone).folder()  # converted here where it never was, so that no side's memory has that in it
+    Backbone(
+        args.backbone
+    ).folder()  # converted here where it never was, so that no side's memory has that in it
     found = []
     for side in SIDES:
-        done = subprocess.run([sys.executable, *sys.argv, "--side", side], check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, *sys.argv, "--side", side],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         found.append(json.loads(done.stdout.splitlines()[-1]))
     print("\n".join(map(json.dumps, found))) if args.json else show(found)
 

@@ -23,7 +23,16 @@ from bench.result import Result, RunSpec
 from bench.store import Store
 from bench.task import Score
 
-FAMILIES = ("sts", "paraphrase", "sentiment", "clustering", "ner", "retrieval", "reranking", "classification")
+FAMILIES = (
+    "sts",
+    "paraphrase",
+    "sentiment",
+    "clustering",
+    "ner",
+    "retrieval",
+    "reranking",
+    "classification",
+)
 
 
 def made(encoders: int, tasks: int) -> Iterator[Result]:
@@ -31,17 +40,29 @@ def made(encoders: int, tasks: int) -> Iterator[Result]:
     rng = np.random.default_rng(0)
     skill = rng.uniform(0.3, 1.5, encoders)
     for t in range(tasks):
-        n, kind = int(rng.integers(200, 2000)), ("accuracy", "cosine_spearman", "auroc", "repeats", "repeats", "repeats")[t % 6]
+        n, kind = (
+            int(rng.integers(200, 2000)),
+            ("accuracy", "cosine_spearman", "auroc", "repeats", "repeats", "repeats")[t % 6],
+        )
         gold = rng.normal(size=n)
         for e in range(encoders):
             if rng.random() > 0.02:
-                yield _result(f"encoder-{e:02}", f"task-{t:03}", FAMILIES[t % len(FAMILIES)], _score(kind, gold, skill[e], rng))
+                yield _result(
+                    f"encoder-{e:02}",
+                    f"task-{t:03}",
+                    FAMILIES[t % len(FAMILIES)],
+                    _score(kind, gold, skill[e], rng),
+                )
 
 
-def _score(kind: str, gold: np.ndarray, skill: float, rng: np.random.Generator) -> tuple[str, Score]:
+def _score(
+    kind: str, gold: np.ndarray, skill: float, rng: np.random.Generator
+) -> tuple[str, Score]:
     noisy = (skill * gold + rng.normal(size=len(gold))).astype(np.float32)
     if kind == "repeats":
-        return "v_measure", Score(tuple(np.clip(0.4 + 0.3 * skill + 0.02 * rng.normal(size=5), 0, 1).tolist()))
+        return "v_measure", Score(
+            tuple(np.clip(0.4 + 0.3 * skill + 0.02 * rng.normal(size=5), 0, 1).tolist())
+        )
     if kind == "accuracy":
         right = (noisy * gold > 0).astype(np.float32)
         return kind, Score((float(right.mean()),), right)
@@ -52,10 +73,33 @@ def _score(kind: str, gold: np.ndarray, skill: float, rng: np.random.Generator) 
 def _result(encoder: str, task: str, family: str, measured: tuple[str, Score]) -> Result:
     metric, score = measured
     spec = RunSpec(encoder, f"{encoder:x<16.16}", {}, task, 1, "embedding", 42, None)
-    card = {"backbone": "A backbone", "trained": True, "dtype": "float32", "parameters": 10**8, "weights": "w", "device": "cpu"}
-    cost = {"seconds": 1.0, "encode_seconds": 2.0, "forward_texts": 8, "tokens": 100, "padded_tokens": 103, "peak_memory_mb": 512.0}
+    card = {
+        "backbone": "A backbone",
+        "trained": True,
+        "dtype": "float32",
+        "parameters": 10**8,
+        "weights": "w",
+        "device": "cpu",
+    }
+    cost = {
+        "seconds": 1.0,
+        "encode_seconds": 2.0,
+        "forward_texts": 8,
+        "tokens": 100,
+        "padded_tokens": 103,
+        "peak_memory_mb": 512.0,
+    }
     texts = {"asked": 10, "distinct": 8, "repeated_share": 0.2, "truncated_share": 0.1}
-    return Result(spec, family, metric, {metric: score}, card, texts, cost, {"time": "2030-01-01T00:00:00+00:00", "commit": "c"})
+    return Result(
+        spec,
+        family,
+        metric,
+        {metric: score},
+        card,
+        texts,
+        cost,
+        {"time": "2030-01-01T00:00:00+00:00", "commit": "c"},
+    )
 
 
 def main() -> None:

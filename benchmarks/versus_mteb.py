@@ -51,10 +51,16 @@ def intents(step: int) -> type:
         )
 
         def load_data(self, **_: object) -> None:
-            splits = {split: data.load("clinc/clinc_oos", split, config="plus") for split in ("train", "test")}
+            splits = {
+                split: data.load("clinc/clinc_oos", split, config="plus")
+                for split in ("train", "test")
+            }
             cut = {split: rows.take(range(0, len(rows), step)) for split, rows in splits.items()}
             self.dataset = DatasetDict(
-                {split: Dataset.from_dict({"text": rows["text"], "label": rows["intent"]}) for split, rows in cut.items()}
+                {
+                    split: Dataset.from_dict({"text": rows["text"], "label": rows["intent"]})
+                    for split, rows in cut.items()
+                }
             )
             self.data_loaded = True
 
@@ -82,14 +88,24 @@ def in_mteb(names: Iterable[str], step: int) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = mteb.evaluate(model, tasks, cache=None, co2_tracker=False, show_progress_bar=False)
-    return {"scores": {found.task_name: float(found.get_score()) for found in result.task_results}, **counts}
+    return {
+        "scores": {found.task_name: float(found.get_score()) for found in result.task_results},
+        **counts,
+    }
 
 
 def in_bench(side: str, names: Iterable[str], step: int, folder: Path) -> dict[str, Any]:
     """Return scores and token counts of our runner."""
     tasks = [*(MtebTask(name) for name in names), MtebTask("ClincIntents", intents(step))]
     dtype = "bfloat16" if side == "again" else side
-    cells = list(run({"MiniLM": SentenceEncoder(dtype=dtype)}, tasks, Store(folder / side), Vectors(folder / "vectors")))
+    cells = list(
+        run(
+            {"MiniLM": SentenceEncoder(dtype=dtype)},
+            tasks,
+            Store(folder / side),
+            Vectors(folder / "vectors"),
+        )
+    )
     for cell in cells:
         if cell.result is None:
             sys.exit(f"{cell.task.name}: {cell.status}, {cell.reason}")
@@ -102,18 +118,46 @@ def in_bench(side: str, names: Iterable[str], step: int, folder: Path) -> dict[s
 def side(args: argparse.Namespace) -> dict[str, Any]:
     """Run one side in this process."""
     names, step = (STS[:1], 10) if args.quick else (STS, 1)
-    found = in_mteb(names, step) if args.side == "mteb" else in_bench(args.side, names, step, Path(args.folder))
-    return {**found, "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3))}
+    found = (
+        in_mteb(names, step)
+        if args.side == "mteb"
+        else in_bench(args.side, names, step, Path(args.folder))
+    )
+    return {
+        **found,
+        "peak_mb": round(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            / (1e6 if sys.platform == "darwin" else 1e3)
+        ),
+    }
 
 
 def measured(name: str, args: argparse.Namespace, folder: str) -> dict[str, Any]:
     """Run one side in a fresh process and return what it says with its wall and CPU seconds."""
-    call = [sys.executable, __file__, "--side", name, "--folder", folder, *(["--quick"] if args.quick else [])]
+    call = [
+        sys.executable,
+        __file__,
+        "--side",
+        name,
+        "--folder",
+        folder,
+        *(["--quick"] if args.quick else []),
+    ]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    answer = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "BENCH_DATA": args.data}).stdout
+    answer = subprocess.run(
+        call,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "BENCH_DATA": args.data},
+    ).stdout
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {**json.loads(answer.splitlines()[-1]), "wall_s": round(time.perf_counter() - start, 1), "cpu_s": round(cpu, 1)}
+    return {
+        **json.loads(answer.splitlines()[-1]),
+        "wall_s": round(time.perf_counter() - start, 1),
+        "cpu_s": round(cpu, 1),
+    }
 
 
 def show(found: dict[str, dict[str, Any]]) -> None:
@@ -122,16 +166,29 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     for row in ("wall_s", "cpu_s", "peak_mb", "forward_texts", "tokens", "padded_tokens"):
         theirs = found["mteb"][row]
         ours = [found[name][row] for name in SIDES[1:]]
-        print(f"{row:16}{theirs:>12,}" + "".join(f"{value:>12,} " + (f"{theirs / value:>8.2f}x" if value else f"{'':9}") for value in ours))
+        print(
+            f"{row:16}{theirs:>12,}"
+            + "".join(
+                f"{value:>12,} " + (f"{theirs / value:>8.2f}x" if value else f"{'':9}")
+                for value in ours
+            )
+        )
     for task, theirs in found["mteb"]["scores"].items():
         ours = [found[name]["scores"][task] for name in SIDES[1:]]
-        print(f"{task:16}{theirs:>12.6f}" + "".join(f"{value:>12.6f} {value - theirs:>+9.6f}" for value in ours))
+        print(
+            f"{task:16}{theirs:>12.6f}"
+            + "".join(f"{value:>12.6f} {value - theirs:>+9.6f}" for value in ours)
+        )
 
 
 def main() -> None:
     """Run the sides and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("BENCH_DATA", ""), help="folder of data sets [$BENCH_DATA]")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", default=os.environ.get("BENCH_DATA", ""), help="folder of data sets [$BENCH_DATA]"
+    )
     parser.add_argument("--quick", action="store_true", help="STS13 and a tenth of CLINC only")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -141,7 +198,9 @@ def main() -> None:
         print(json.dumps(side(args)))
         return
     if not args.data:
-        parser.error("expected --data DIR or BENCH_DATA: a folder with mteb/sts13-sts/test.jsonl.gz and the like")
+        parser.error(
+            "expected --data DIR or BENCH_DATA: a folder with mteb/sts13-sts/test.jsonl.gz and the like"
+        )
     with tempfile.TemporaryDirectory() as folder:
         found = {name: measured(name, args, folder) for name in SIDES}
     print(json.dumps(found)) if args.json else show(found)

@@ -40,8 +40,17 @@ def children_seconds(most: float) -> Iterator[None]:
 def _joined(process: int, port: int, work: Any, args: tuple[Any, ...]) -> None:
     import torch
 
-    numbers = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ |= {name: str(number) for name, number in numbers.items()} | {"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "1"}
+    numbers = {
+        "RANK": process,
+        "LOCAL_RANK": process,
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2,
+        "MASTER_PORT": port,
+    }
+    os.environ |= {name: str(number) for name, number in numbers.items()} | {
+        "MASTER_ADDR": "127.0.0.1",
+        "ACCELERATE_USE_CPU": "1",
+    }
     torch.set_num_threads(1)
     mine = launched()
     assert (mine.process_index, mine.num_processes) == (process, 2)

@@ -54,22 +54,36 @@ def on(name: str, checkpoint) -> Encoder:
 
 
 def broken_rules(encoder: Encoder) -> list[tuple[str, str]]:
-    return [(outcome.name, outcome.reason) for outcome in run_checks(encoder) if outcome.status == "failed"]
+    return [
+        (outcome.name, outcome.reason)
+        for outcome in run_checks(encoder)
+        if outcome.status == "failed"
+    ]
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in BACKBONES.items() for kind in kinds])
+@pytest.mark.parametrize(
+    ("name", "kind"), [(name, kind) for name, kinds in BACKBONES.items() for kind in kinds]
+)
 def test_an_encoder_on_a_backbone_keeps_the_contract(name, kind, folder):
     assert broken_rules(on(name, folder(kind, head=name in ANSWERING))) == []
 
 
 @pytest.mark.parametrize("readout", ["last-gen", "avg-gen", "avg-ppt", "avg-all"])
 def test_every_readout_of_inbedder_keeps_the_contract(readout, folder):
-    assert broken_rules(dataclasses.replace(on("inbedder", folder("llama", head=True)), readout=readout)) == []
+    assert (
+        broken_rules(
+            dataclasses.replace(on("inbedder", folder("llama", head=True)), readout=readout)
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("name", ["quip", "dino", "backbone-mean"])
 def test_bidirectional_attention_keeps_the_contract(name, folder):
-    assert broken_rules(dataclasses.replace(on(name, folder("llama")), attention="bidirectional")) == []
+    assert (
+        broken_rules(dataclasses.replace(on(name, folder("llama")), attention="bidirectional"))
+        == []
+    )
 
 
 @pytest.mark.parametrize("name", SENTENCE)
@@ -78,7 +92,10 @@ def test_a_sentence_transformers_folder_keeps_the_contract(name, folder, tmp_pat
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     transformer = Transformer(str(folder("bert")))
-    model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension()), Normalize()], device="cpu")
+    model = SentenceTransformer(
+        modules=[transformer, Pooling(transformer.get_embedding_dimension()), Normalize()],
+        device="cpu",
+    )
     model.save(str(tmp_path / "st"))
     assert broken_rules(on(name, tmp_path / "st")) == []
 
@@ -91,7 +108,9 @@ def test_an_encoder_without_weights_keeps_the_contract(name):
 class DropoutLeftOn(Pooled):
     def _network(self):
         network = super()._network()
-        return dataclasses.replace(network, model=copy.deepcopy(network.model).train())  # the loaded one is shared
+        return dataclasses.replace(
+            network, model=copy.deepcopy(network.model).train()
+        )  # the loaded one is shared
 
 
 class Unmasked(Network):
@@ -109,7 +128,12 @@ class OwnForward(Pooled):
 
     def stream(self, items):
         network = self._network()
-        return _batching.stream(items, self._prepare(network), lambda ids, mask: self.forward(network, ids, mask), network)
+        return _batching.stream(
+            items,
+            self._prepare(network),
+            lambda ids, mask: self.forward(network, ids, mask),
+            network,
+        )
 
 
 class MeanOverPadding(OwnForward):
@@ -163,7 +187,11 @@ PLANTED = {
 """Faults of adapters, planted one by one in a sound one on a real network, and the rule that is there for each."""
 
 
-@pytest.mark.parametrize(("planted", "rule"), PLANTED.items(), ids=lambda x: x if isinstance(x, str) else f"{x[0].__name__}-{x[1]}")
+@pytest.mark.parametrize(
+    ("planted", "rule"),
+    PLANTED.items(),
+    ids=lambda x: x if isinstance(x, str) else f"{x[0].__name__}-{x[1]}",
+)
 def test_a_fault_on_a_real_network_is_caught_by_the_rule_named_for_it(planted, rule, folder):
     faulty, kind = planted
     length = {"max_length": 1 << 30} if faulty is NoTruncation else {}

@@ -51,7 +51,15 @@ _ADDED = {
 }
 
 
-def tiny_folder(kind: Kind, path: Path, *, seed: int = 0, head: bool = False, extra_tokens: Sequence[str] = (), **config: Any) -> Path:
+def tiny_folder(
+    kind: Kind,
+    path: Path,
+    *,
+    seed: int = 0,
+    head: bool = False,
+    extra_tokens: Sequence[str] = (),
+    **config: Any,
+) -> Path:
     """Write a tiny random model with a real fast tokenizer, as ``save_pretrained`` would, and return its folder.
 
     Args:
@@ -79,14 +87,19 @@ def tiny_tokenizer(kind: Kind, extra_tokens: Sequence[str] = ()) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     core = (
-        _word_pieces(_SPECIALS[kind]) if kind in ("bert", "mpnet") else _byte_pairs(_SPECIALS[kind], digits=kind in ("llama", *LLAMA_LIKE))
+        _word_pieces(_SPECIALS[kind])
+        if kind in ("bert", "mpnet")
+        else _byte_pairs(_SPECIALS[kind], digits=kind in ("llama", *LLAMA_LIKE))
     )
     if kind in _ADDED:
         end, start = _ADDED[kind]
         core.post_processor = processors.TemplateProcessing(
-            single=f"{start} $A {end}".strip(), special_tokens=[(t, core.token_to_id(t)) for t in (start, end) if t]
+            single=f"{start} $A {end}".strip(),
+            special_tokens=[(t, core.token_to_id(t)) for t in (start, end) if t],
         )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=128, padding_side="right", **_SPECIALS[kind])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, model_max_length=128, padding_side="right", **_SPECIALS[kind]
+    )
     if extra_tokens:
         tokenizer.add_special_tokens({"additional_special_tokens": list(extra_tokens)})
     return tokenizer
@@ -96,10 +109,20 @@ def _word_pieces(special: dict[str, str]) -> Tokenizer:
     """Return a tokenizer that knows the words of ``SENTENCES`` and spells all others. Training would break ties at random."""
     splitter = pre_tokenizers.BertPreTokenizer()
     normal = normalizers.BertNormalizer()
-    words = [word for text in SENTENCES for word, _ in splitter.pre_tokenize_str(normal.normalize_str(text))]
+    words = [
+        word
+        for text in SENTENCES
+        for word, _ in splitter.pre_tokenize_str(normal.normalize_str(text))
+    ]
     letters = sorted(set("".join(words)))
-    tokens = dict.fromkeys([*special.values(), *letters, *(f"##{letter}" for letter in letters), *words])
-    core = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=special["unk_token"]))
+    tokens = dict.fromkeys(
+        [*special.values(), *letters, *(f"##{letter}" for letter in letters), *words]
+    )
+    core = Tokenizer(
+        models.WordPiece(
+            {token: i for i, token in enumerate(tokens)}, unk_token=special["unk_token"]
+        )
+    )
     core.normalizer, core.pre_tokenizer, core.decoder = normal, splitter, decoders.WordPiece()
     return core
 
@@ -107,10 +130,14 @@ def _word_pieces(special: dict[str, str]) -> Tokenizer:
 def _byte_pairs(special: dict[str, str], *, digits: bool) -> Tokenizer:
     """Return a byte-level tokenizer whose merges build the words of ``SENTENCES`` from left to right."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    splitter = pre_tokenizers.Sequence([*([pre_tokenizers.Digits(individual_digits=True)] if digits else []), byte_level])
+    splitter = pre_tokenizers.Sequence(
+        [*([pre_tokenizers.Digits(individual_digits=True)] if digits else []), byte_level]
+    )
     words = [word for text in SENTENCES for word, _ in splitter.pre_tokenize_str(text)]
     merges = dict.fromkeys((word[:i], word[i]) for word in words for i in range(1, len(word)))
-    tokens = dict.fromkeys([*special.values(), *sorted(byte_level.alphabet()), *(a + b for a, b in merges)])
+    tokens = dict.fromkeys(
+        [*special.values(), *sorted(byte_level.alphabet()), *(a + b for a, b in merges)]
+    )
     core = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, list(merges)))
     core.pre_tokenizer, core.decoder = splitter, decoders.ByteLevel()
     return core
@@ -148,5 +175,8 @@ def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> An
     made = transformers.AutoConfig.for_model(kind, **(sizes | own[kind] | config))
     if not head:
         return transformers.AutoModel.from_config(made)
-    autos = {"bart": transformers.AutoModelForSeq2SeqLM, **dict.fromkeys((*DECODERS, *LLAMA_LIKE), transformers.AutoModelForCausalLM)}
+    autos = {
+        "bart": transformers.AutoModelForSeq2SeqLM,
+        **dict.fromkeys((*DECODERS, *LLAMA_LIKE), transformers.AutoModelForCausalLM),
+    }
     return autos.get(kind, transformers.AutoModelForMaskedLM).from_config(made)

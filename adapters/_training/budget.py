@@ -27,7 +27,9 @@ class Spent:
         return Spent(self.trained + other.trained, self.inference + other.inference)
 
 
-def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int, stage: str = "") -> list[list[int]]:
+def batches(
+    lengths: Sequence[int], *, budget: int, size: int, seed: int, stage: str = ""
+) -> list[list[int]]:
     """Return batches of example numbers that spend the budget, over as many shuffled epochs as it takes.
 
     Examples of similar length share a batch, so that little padding is computed, and no batch holds an example twice; the order of
@@ -45,7 +47,9 @@ def batches(lengths: Sequence[int], *, budget: int, size: int, seed: int, stage:
     """
     rng, whose = np.random.default_rng(seed), f" for {stage}" if stage else ""
     if not lengths or size < 1:
-        raise UsageError(f"expected examples and a batch size of at least 1{whose}, got {len(lengths)} examples and size {size}")
+        raise UsageError(
+            f"expected examples and a batch size of at least 1{whose}, got {len(lengths)} examples and size {size}"
+        )
     made: list[list[int]] = []
     left = budget
     while left >= 0:
@@ -74,10 +78,17 @@ def portions(lengths: Sequence[int], positions: int, *, processes: int = 1) -> l
         positions: Positions computed at once; a single longer example is a portion of its own.
         processes: How many take turns with the portions: there are as many at least, where there are as many examples.
     """
-    order, most = sorted(range(len(lengths)), key=lambda i: -lengths[i]), max(len(lengths) // processes, 1)
+    order, most = (
+        sorted(range(len(lengths)), key=lambda i: -lengths[i]),
+        max(len(lengths) // processes, 1),
+    )
     made: list[list[int]] = []
     for i in order:
-        if made and len(made[-1]) < most and lengths[made[-1][0]] * (len(made[-1]) + 1) <= positions:
+        if (
+            made
+            and len(made[-1]) < most
+            and lengths[made[-1][0]] * (len(made[-1]) + 1) <= positions
+        ):
             made[-1].append(i)
         else:
             made.append([i])

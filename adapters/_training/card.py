@@ -47,12 +47,19 @@ def finished(folder: Path, training: Training) -> bool:
     wanted, card = json.loads(json.dumps(asdict(training))), read_json(folder / CARD)
     other = [name for name, value in wanted.items() if card.get(name) != value]
     if other:
-        raise UsageError(f"{folder} holds a checkpoint of another {' and '.join(other)}: delete it, or choose another --out")
+        raise UsageError(
+            f"{folder} holds a checkpoint of another {' and '.join(other)}: delete it, or choose another --out"
+        )
     return True
 
 
 def write_card(
-    folder: Path, training: Training, fitted: Fitted, network: Network, data: Sequence[Material], more: Mapping[str, Any] | None = None
+    folder: Path,
+    training: Training,
+    fitted: Fitted,
+    network: Network,
+    data: Sequence[Material],
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``card.json``.
 
@@ -93,7 +100,9 @@ def command_of(words: Sequence[str]) -> str:
     """Return the command line without the folders it names: where data and checkpoint lie on this machine says nothing to a reader."""
     line = iter(words)
     kept = [word for word in line if not (word in {"--out", "--data"} and next(line, ""))]
-    return shlex.join(["bench", *(word for word in kept if not word.startswith(("--out=", "--data=")))])
+    return shlex.join(
+        ["bench", *(word for word in kept if not word.startswith(("--out=", "--data=")))]
+    )
 
 
 def _processor() -> str:

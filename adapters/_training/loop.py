@@ -115,7 +115,10 @@ class Fitted:
         """Return the curve as at most so many means of neighbouring steps."""
         width = max(math.ceil(len(self.curve) / points), 1)
         groups = [self.curve[i : i + width] for i in range(0, len(self.curve), width)]
-        return [[group[-1][0], round(math.fsum(loss for _, loss in group) / len(group), 5)] for group in groups]
+        return [
+            [group[-1][0], round(math.fsum(loss for _, loss in group) / len(group), 5)]
+            for group in groups
+        ]
 
 
 def fit(  # noqa: PLR0913 - all but the first four by name
@@ -154,9 +157,13 @@ def fit(  # noqa: PLR0913 - all but the first four by name
     from transformers import get_scheduler
 
     if network.dtype == "float16":
-        raise UsageError("expected a number type whose gradients need no scaling, got float16: use dtype bfloat16 or float32")
+        raise UsageError(
+            "expected a number type whose gradients need no scaling, got float16: use dtype bfloat16 or float32"
+        )
     processes = launched()
-    optimizer = torch.optim.AdamW(list(weights.values()), lr=optimisation.lr, weight_decay=optimisation.weight_decay)
+    optimizer = torch.optim.AdamW(
+        list(weights.values()), lr=optimisation.lr, weight_decay=optimisation.weight_decay
+    )
     warmup = math.ceil(optimisation.warmup * len(batches))
     scheduler = get_scheduler(optimisation.decay, optimizer, warmup, len(batches))
     mark = digest([asdict(training), [list(batch) for batch in batches]])
@@ -165,9 +172,18 @@ def fit(  # noqa: PLR0913 - all but the first four by name
     start = saved = time.perf_counter() - done.seconds
     while done.steps < len(batches):
         progress(f"{training.method}: training", done.steps, len(batches))
-        loss, spent = _step(weights, batches[done.steps], objective, processes, network, seed=_mixed(training.seed, done.steps))
+        loss, spent = _step(
+            weights,
+            batches[done.steps],
+            objective,
+            processes,
+            network,
+            seed=_mixed(training.seed, done.steps),
+        )
         if not math.isfinite(loss):
-            raise EncodingError(f"the loss of step {done.steps} is {loss}: lower the learning rate, or compute in float32")
+            raise EncodingError(
+                f"the loss of step {done.steps} is {loss}: lower the learning rate, or compute in float32"
+            )
         torch.nn.utils.clip_grad_norm_(list(weights.values()), optimisation.clip)
         optimizer.step()
         scheduler.step()
@@ -176,11 +192,20 @@ def fit(  # noqa: PLR0913 - all but the first four by name
         if selection and (done.steps % selection.every == 0 or done.steps == len(batches)):
             done.scored(*selection.score(), selection.noise, weights)
         done.seconds = time.perf_counter() - start
-        due = done.steps in {1, len(batches)} or time.perf_counter() - saved > _SAVE_SECONDS  # a full disk is met at once, not after hours
+        due = (
+            done.steps in {1, len(batches)} or time.perf_counter() - saved > _SAVE_SECONDS
+        )  # a full disk is met at once, not after hours
         if processes.is_main_process and due:
             done.write(state, mark, weights, optimizer, scheduler)
             saved = time.perf_counter()
-            log.info("%s: step %d of %d, %d tokens, loss %.3f", training.method, done.steps, len(batches), done.spent.trained, loss)
+            log.info(
+                "%s: step %d of %d, %d tokens, loss %.3f",
+                training.method,
+                done.steps,
+                len(batches),
+                done.spent.trained,
+                loss,
+            )
     done.restore_best(weights)
     progress(f"{training.method}: trained", len(batches), len(batches))
     return Fitted(done.spent, done.seconds, tuple(done.curve), tuple(done.scores), done.kept)
@@ -243,9 +268,16 @@ def _step(
         total[1], total[2] = spent.trained, spent.inference
         total = reduce(total.to(processes.device, torch.float32), "sum").double().cpu()
         spent = Spent(round(float(total[1])), round(float(total[2])))
-        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights.values()]
-        flat = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")  # at once: a call for each takes far longer
-        for weight, part in zip(weights.values(), flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradients = [
+            torch.zeros_like(weight) if weight.grad is None else weight.grad
+            for weight in weights.values()
+        ]
+        flat = reduce(
+            torch.cat([gradient.flatten() for gradient in gradients]), "sum"
+        )  # at once: a call for each takes far longer
+        for weight, part in zip(
+            weights.values(), flat.split([gradient.numel() for gradient in gradients]), strict=True
+        ):
             weight.grad = part.view_as(weight)
     return float(total[0]), spent
 
@@ -288,7 +320,9 @@ class _Done:
         self.spent += spent
         self.curve.append((self.spent.trained, loss))
 
-    def scored(self, score: float, spent: Spent, noise: float, weights: "Mapping[str, Tensor]") -> None:
+    def scored(
+        self, score: float, spent: Spent, noise: float, weights: "Mapping[str, Tensor]"
+    ) -> None:
         """Note the score of the weights, and keep them where none was better by more than noise."""
         if all(score >= earlier - noise for _, earlier in self.scores):
             self.best = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
@@ -305,7 +339,14 @@ class _Done:
                 weights[name].copy_(weight)
 
     @classmethod
-    def read(cls, path: Path, mark: str, weights: "Mapping[str, Tensor]", optimizer: Any, scheduler: Any) -> "_Done":  # noqa: ANN401
+    def read(
+        cls,
+        path: Path,
+        mark: str,
+        weights: "Mapping[str, Tensor]",
+        optimizer: Any,  # noqa: ANN401
+        scheduler: Any,  # noqa: ANN401
+    ) -> "_Done":
         """Return how far an earlier call came, with weights and optimiser set to it; nothing where there was none."""
         import torch
 
@@ -314,7 +355,9 @@ class _Done:
             return done
         kept = torch.load(path, map_location="cpu", weights_only=True)
         if kept["mark"] != mark:
-            raise UsageError(f"{path} belongs to a training with other settings, data or versions: delete it, or choose another --out")
+            raise UsageError(
+                f"{path} belongs to a training with other settings, data or versions: delete it, or choose another --out"
+            )
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(kept["weights"][name])
@@ -326,7 +369,14 @@ class _Done:
         done.best, done.kept = kept["best"], kept["kept"]
         return done
 
-    def write(self, path: Path, mark: str, weights: "Mapping[str, Tensor]", optimizer: Any, scheduler: Any) -> None:  # noqa: ANN401
+    def write(
+        self,
+        path: Path,
+        mark: str,
+        weights: "Mapping[str, Tensor]",
+        optimizer: Any,  # noqa: ANN401
+        scheduler: Any,  # noqa: ANN401
+    ) -> None:
         import torch
 
         schedule = {k: v for k, v in scheduler.state_dict().items() if k != "lr_lambdas"}

@@ -12,7 +12,9 @@ from bench.errors import Unavailable, UsageError
 
 log = logging.getLogger(__name__)
 
-_SENTENCE_ENDS = re.compile(r"[.!?][\"')\]]*\s+(?=[\"'(\[]?(?:[A-Z0-9]|<unk>))|\n+")  # WikiText has <unk> for names
+_SENTENCE_ENDS = re.compile(
+    r"[.!?][\"')\]]*\s+(?=[\"'(\[]?(?:[A-Z0-9]|<unk>))|\n+"
+)  # WikiText has <unk> for names
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,11 @@ class Source:
     @property
     def name(self) -> str:
         """The set with configuration and split, or the file."""
-        return self.id if Path(self.id).is_file() else "/".join(filter(None, (self.id, self.config, self.split)))
+        return (
+            self.id
+            if Path(self.id).is_file()
+            else "/".join(filter(None, (self.id, self.config, self.split)))
+        )
 
 
 S = TypeVar("S", bound=Source)
@@ -61,7 +67,9 @@ def named(sources: str, kind: type[S]) -> list[S]:
     return found
 
 
-def readable(sources: Sequence[S], read: Callable[[S], T], *, what: str, setting: str = "sources") -> list[tuple[S, T]]:
+def readable(
+    sources: Sequence[S], read: Callable[[S], T], *, what: str, setting: str = "sources"
+) -> list[tuple[S, T]]:
     """Return the sources that can be had, each with what was read of it; the others are left out with a warning.
 
     Args:
@@ -81,7 +89,9 @@ def readable(sources: Sequence[S], read: Callable[[S], T], *, what: str, setting
             missing.append(f"{source.name}: {error}")
     if not found:
         why = next(iter(missing), "no source is named")
-        raise Unavailable(f"expected {what}, got none; {why}; or name your own file with --set {setting}=")
+        raise Unavailable(
+            f"expected {what}, got none; {why}; or name your own file with --set {setting}="
+        )
     for reason in missing:
         log.warning("left out: %s", reason)
     return found
@@ -91,4 +101,6 @@ def sentences(text: str) -> list[tuple[int, int]]:
     """Return the character spans of a text's sentences, white space around them left out."""
     bounds = [0, *(found.end() for found in _SENTENCE_ENDS.finditer(text)), len(text)]
     spans = [(a, b, text[a:b]) for a, b in itertools.pairwise(bounds)]
-    return [(b - len(part.lstrip()), a + len(part.rstrip())) for a, b, part in spans if part.strip()]
+    return [
+        (b - len(part.lstrip()), a + len(part.rstrip())) for a, b, part in spans if part.strip()
+    ]

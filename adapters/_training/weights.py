@@ -59,7 +59,12 @@ class Lora:
         from peft.tuners.lora import LoraLayer
 
         out = sharing(network)
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets(out.model))
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=targets(out.model),
+        )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             inject_adapter_in_model(config, out.model)
@@ -85,7 +90,10 @@ class Lora:
         from safetensors.torch import save
 
         state = get_peft_model_state_dict(network.model)
-        prefixed = {f"base_model.model.{name}": tensor.detach().to("cpu", torch.bfloat16).contiguous() for name, tensor in state.items()}
+        prefixed = {
+            f"base_model.model.{name}": tensor.detach().to("cpu", torch.bfloat16).contiguous()
+            for name, tensor in state.items()
+        }
         config = {
             "peft_type": "LORA", "base_model_name_or_path": anywhere(base), "r": self.rank, "lora_alpha": self.alpha,
             "lora_dropout": self.dropout, "target_modules": targets(network.model), "bias": "none", "inference_mode": True,
@@ -151,14 +159,20 @@ def set_dropout(model: "nn.Module", *, hidden: float, attention: float) -> None:
         share = attention if "attention.self" in name or "attn" in name else hidden
         if isinstance(module, nn.Dropout):
             module.p = share
-        for word, value in {"attention_dropout": attention, "dropout": share, "layerdrop": 0.0}.items():
+        for word, value in {
+            "attention_dropout": attention,
+            "dropout": share,
+            "layerdrop": 0.0,
+        }.items():
             if isinstance(own.get(word), int | float):  # decoders drop by numbers, without a module
                 setattr(module, word, value)
 
 
 def trained(network: Network) -> "dict[str, nn.Parameter]":
     """Return what is trained of a network, by name."""
-    return {name: weight for name, weight in network.model.named_parameters() if weight.requires_grad}
+    return {
+        name: weight for name, weight in network.model.named_parameters() if weight.requires_grad
+    }
 
 
 def save_whole(network: Network, folder: Path) -> None:
@@ -183,5 +197,7 @@ def targets(model: "nn.Module") -> str:
     kind = str(model.config.model_type)  # type: ignore[union-attr]  # every model of transformers has a config
     names = _TARGETS.get(_LIKE.get(kind, kind))
     if names is None:
-        raise UsageError(f"expected a backbone of one of {', '.join(sorted({*_TARGETS, *_LIKE}))} to train, got {kind!r}")
+        raise UsageError(
+            f"expected a backbone of one of {', '.join(sorted({*_TARGETS, *_LIKE}))} to train, got {kind!r}"
+        )
     return rf"(.*\.)?layers?\.\d+\.(.*\.)?({'|'.join(names)})"

@@ -36,7 +36,9 @@ class Hashing:
     def __post_init__(self) -> None:  # with no numbers scikit-learn ends the process
         if self.dim < 1 or not 1 <= self.shortest <= self.longest:
             got = f"dim={self.dim}, shortest={self.shortest}, longest={self.longest}"
-            raise UsageError(f"expected dim of at least 1 and shortest from 1 to longest, got {got}")
+            raise UsageError(
+                f"expected dim of at least 1 and shortest from 1 to longest, got {got}"
+            )
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:  # noqa: ARG002 - ignored
         """Return float32 (n, dim) of unit length, row i for text i; the instruction is not used."""
@@ -50,4 +52,9 @@ class Hashing:
     def _vectorizer(self) -> "HashingVectorizer":
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        return HashingVectorizer(n_features=self.dim, analyzer="char_wb", ngram_range=(self.shortest, self.longest), dtype=np.float32)
+        return HashingVectorizer(
+            n_features=self.dim,
+            analyzer="char_wb",
+            ngram_range=(self.shortest, self.longest),
+            dtype=np.float32,
+        )

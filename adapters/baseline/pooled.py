@@ -17,7 +17,12 @@ from bench.errors import UsageError, unknown
 if TYPE_CHECKING:
     from torch import Tensor
 
-POOLINGS = {"mean": _pooling.mean, "weighted-mean": _pooling.weighted_mean, "last": _pooling.last, "first": _pooling.first}
+POOLINGS = {
+    "mean": _pooling.mean,
+    "weighted-mean": _pooling.weighted_mean,
+    "last": _pooling.last,
+    "first": _pooling.first,
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,12 @@ class Pooled(NetworkEncoder):
         return self._backbone().card()
 
     def _backbone(self) -> Backbone:
-        return Backbone(self.checkpoint, attention=self.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        return Backbone(
+            self.checkpoint,
+            attention=self.attention,  # type: ignore[arg-type]
+            dtype=self.dtype,
+            device=self.device,
+        )
 
     def _network(self) -> Network:
         return self._backbone().load()
@@ -94,7 +104,11 @@ def _shortened(prompt: Prompt, limit: int) -> Prompt:
     inside = np.flatnonzero(prompt.spans[:, 1] > 0)
     stays = np.ones(len(prompt.ids), bool)
     stays[inside[max(len(inside) - (len(prompt.ids) - limit), 0) :]] = False
-    return Prompt([token for token, kept in zip(prompt.ids, stays, strict=True) if kept], truncated=True, spans=prompt.spans[stays])
+    return Prompt(
+        [token for token, kept in zip(prompt.ids, stays, strict=True) if kept],
+        truncated=True,
+        spans=prompt.spans[stays],
+    )
 
 
 def backbone_mean() -> Pooled:

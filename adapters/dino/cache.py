@@ -20,10 +20,15 @@ class Reserved(DynamicLayer):  # type: ignore[no-untyped-call]  # of its __init_
     def __init__(self, keys: Tensor, values: Tensor, steps: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(keys, values)
-        self._rooms, self._used = [pad(part, (0, 0, 0, steps)) for part in (keys, values)], keys.shape[-2]
+        self._rooms, self._used = (
+            [pad(part, (0, 0, 0, steps)) for part in (keys, values)],
+            keys.shape[-2],
+        )
         self._show()
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_args: object, **_more: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_more: object
+    ) -> tuple[Tensor, Tensor]:
         """Add keys and values, and return those of all positions."""
         start, self._used = self._used, self._used + key_states.shape[-2]
         for room, new in zip(self._rooms, (key_states, value_states), strict=True):
@@ -40,7 +45,9 @@ class Reserved(DynamicLayer):  # type: ignore[no-untyped-call]  # of its __init_
         return self.keys, self.values
 
 
-def prefilled(network: Network, groups: Sequence[Sequence[Sequence[int]]], rows: Tensor, steps: int) -> tuple[Cache, Tensor, Tensor, int]:
+def prefilled(
+    network: Network, groups: Sequence[Sequence[Sequence[int]]], rows: Tensor, steps: int
+) -> tuple[Cache, Tensor, Tensor, int]:
     """Return the cache of the rows, padded on the left, with its mask (r, t), the rows' last states (r, dim), and positions it took.
 
     Args:
@@ -54,7 +61,10 @@ def prefilled(network: Network, groups: Sequence[Sequence[Sequence[int]]], rows:
     layers: list[Any] = []
     for i in range(len(blocks[0][0].layers)):
         sides = zip(*(_keys_and_values(cache, i) for cache, _, _, _ in blocks), strict=True)
-        keys, values = (torch.cat([pad(part, (0, 0, width - part.shape[-2], 0)) for part in side])[rows] for side in sides)
+        keys, values = (
+            torch.cat([pad(part, (0, 0, width - part.shape[-2], 0)) for part in side])[rows]
+            for side in sides
+        )
         layers.append(Reserved(keys, values, steps))
     mask = torch.cat([pad(mask, (width - mask.shape[1], 0)) for _, mask, _, _ in blocks])
     last = torch.cat([last for _, _, last, _ in blocks])
@@ -65,18 +75,29 @@ def _keys_and_values(cache: Any, layer: int) -> tuple[Tensor, Tensor]:  # noqa: 
     return cache.layers[layer].keys, cache.layers[layer].values
 
 
-def _block(network: Network, prompts: Sequence[Sequence[int]]) -> tuple[DynamicCache, Tensor, Tensor, int]:
+def _block(
+    network: Network, prompts: Sequence[Sequence[int]]
+) -> tuple[DynamicCache, Tensor, Tensor, int]:
     """Return the same for prompts that begin alike, one row each; what they have in common is computed once."""
     cache = DynamicCache()
     common = common_ids([Prompt(list(ids)) for ids in prompts]) if len(prompts) > 1 else 0
     if common:
-        network.model.base_model(torch.tensor([prompts[0][:common]], device=network.device), past_key_values=cache, use_cache=True)
+        network.model.base_model(
+            torch.tensor([prompts[0][:common]], device=network.device),
+            past_key_values=cache,
+            use_cache=True,
+        )
         cache.batch_repeat_interleave(len(prompts))
     width = max(map(len, prompts)) - common
     own = [[network.pad_id] * (width - len(ids) + common) + list(ids[common:]) for ids in prompts]
-    real = [[1] * common + [0] * (width - len(ids) + common) + [1] * (len(ids) - common) for ids in prompts]
+    real = [
+        [1] * common + [0] * (width - len(ids) + common) + [1] * (len(ids) - common)
+        for ids in prompts
+    ]
     mask = torch.tensor(real, device=network.device)
     places = (mask.cumsum(1) - 1).clamp(min=0)[:, common:]
     ids = torch.tensor(own, device=network.device)
-    out = network.model.base_model(ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True)
+    out = network.model.base_model(
+        ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+    )
     return cache, mask, out.last_hidden_state[:, -1], common + int(mask[:, common:].sum())

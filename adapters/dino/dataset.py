@@ -54,18 +54,34 @@ class Order:
 
     def files(self, folder: Path) -> tuple[Path, Path]:
         """Return the file of texts in a folder, and the one that says with which settings and how far it is."""
-        return folder / f"{self.task.task_name}-dataset.jsonl", folder / f"{self.task.task_name}-args.json"
+        return (
+            folder / f"{self.task.task_name}-dataset.jsonl",
+            folder / f"{self.task.task_name}-args.json",
+        )
 
     def batches(self) -> list[list[Wish]]:
         """Return what is written together: first texts of similar length; the order of the batches is random, by the seed."""
         if not self.task.takes_input:
             starts = range(0, self.samples, self.batch)
-            return [[Wish("", label, k) for k in range(self.samples)[s : s + self.batch] for label in self.task.labels] for s in starts]
+            return [
+                [
+                    Wish("", label, k)
+                    for k in range(self.samples)[s : s + self.batch]
+                    for label in self.task.labels
+                ]
+                for s in starts
+            ]
         order = sorted(range(len(self.x1)), key=lambda i: (len(self.x1[i]), i))
         groups = [order[i : i + self.batch] for i in range(0, len(order), self.batch)]
         shuffled = np.random.default_rng(self.writing.seed).permutation(len(groups))
         return [
-            [Wish(self.x1[i], label, k) for i in groups[g] for label in self.task.labels for k in range(self.samples)] for g in shuffled
+            [
+                Wish(self.x1[i], label, k)
+                for i in groups[g]
+                for label in self.task.labels
+                for k in range(self.samples)
+            ]
+            for g in shuffled
         ]
 
 
@@ -106,11 +122,17 @@ class Dataset:
         """
         got = self.path.stat().st_size if self.path.is_file() else 0
         if got < self.size:
-            raise DataError(f"expected {self.size} bytes in {self.path}, got {got}: delete it and its args.json, and generate again")
+            raise DataError(
+                f"expected {self.size} bytes in {self.path}, got {got}: delete it and its args.json, and generate again"
+            )
 
     def summary(self) -> dict[str, Any]:
         """Return what it took and what came of it, plain JSON values."""
-        return {"seconds": round(self.seconds, 1), "inference_tokens": self.positions, **self.counts}
+        return {
+            "seconds": round(self.seconds, 1),
+            "inference_tokens": self.positions,
+            **self.counts,
+        }
 
     def pairs(self) -> list[Pair]:
         """Return the pairs, labels as numbers."""
@@ -170,11 +192,17 @@ def generated(order: Order, backbone: Backbone, folder: Path, report: Report) ->
         file.truncate(done.size)
         for batch in left:
             asked = sum(map(len, plan[: done.batches]))
-            speed = f"{done.counts.get('kept', 0) / done.seconds:.1f} texts/s" if done.seconds else "first batch"
+            speed = (
+                f"{done.counts.get('kept', 0) / done.seconds:.1f} texts/s"
+                if done.seconds
+                else "first batch"
+            )
             report(f"dino: generating ({speed})", asked, sum(map(len, plan)))
             start = time.perf_counter()
             made = written(backbone.load(), order.task, batch, order.writing)
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(order, batch, made)).encode()
+            lines = "".join(
+                json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(order, batch, made)
+            ).encode()
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -193,13 +221,29 @@ def _rows(order: Order, batch: Sequence[Wish], made: Generated) -> Iterator[dict
     for wish, text in zip(batch, made.written, strict=True):
         if not text.dropped:
             a, b = (wish.x1, text.text) if order.task.takes_input else (text.text, None)
-            own = {"sample": wish.sample, "seed": order.writing.seed, "model": order.model[:12], "logp": round(text.logp, 3)}
+            own = {
+                "sample": wish.sample,
+                "seed": order.writing.seed,
+                "model": order.model[:12],
+                "logp": round(text.logp, 3),
+            }
             yield {"text_a": a, "text_b": b, "label": wish.label, **own}
 
 
 def _more(done: Dataset, made: Generated, size: int, seconds: float) -> Dataset:
-    counts = Counter(done.counts) + Counter(text.dropped or "kept" for text in made.written) + Counter(asked=len(made.written))
-    return Dataset(done.path, done.batches + 1, done.size + size, done.positions + made.positions, done.seconds + seconds, dict(counts))
+    counts = (
+        Counter(done.counts)
+        + Counter(text.dropped or "kept" for text in made.written)
+        + Counter(asked=len(made.written))
+    )
+    return Dataset(
+        done.path,
+        done.batches + 1,
+        done.size + size,
+        done.positions + made.positions,
+        done.seconds + seconds,
+        dict(counts),
+    )
 
 
 def _plain(done: Dataset) -> dict[str, Any]:
@@ -210,11 +254,15 @@ def _read(data: Path, args: Path, settings: Mapping[str, Any]) -> Dataset:
     noted = _noted(args)
     if not noted:
         if data.is_file() and data.stat().st_size:
-            raise DataError(f"expected {args.name} beside {data}, got texts of unknown settings: move them, or choose another folder")
+            raise DataError(
+                f"expected {args.name} beside {data}, got texts of unknown settings: move them, or choose another folder"
+            )
         return Dataset(data, 0, 0, 0, 0.0, {})
     kept, done = noted
     if kept != settings:
-        raise UsageError(f"{args} belongs to texts generated with other settings: delete its folder, or choose another --out")
+        raise UsageError(
+            f"{args} belongs to texts generated with other settings: delete its folder, or choose another --out"
+        )
     found = Dataset(data, **done)
     found.check()
     return found

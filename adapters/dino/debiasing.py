@@ -70,6 +70,10 @@ def drawn(scores: "Tensor", chance: "Tensor", sampling: Sampling) -> "Tensor":
     above = p.cumsum(-1) - p
     p = p * (above < sampling.top_p)
     heights = p.cumsum(-1)
-    place = torch.searchsorted(heights, (chance[:, None] * heights[:, -1:]).to(heights.dtype), right=True)
-    place = place.clamp(max=(p > 0).sum(-1, keepdim=True) - 1)  # a chance of nearly 1 may round up to the whole height
+    place = torch.searchsorted(
+        heights, (chance[:, None] * heights[:, -1:]).to(heights.dtype), right=True
+    )
+    place = place.clamp(
+        max=(p > 0).sum(-1, keepdim=True) - 1
+    )  # a chance of nearly 1 may round up to the whole height
     return top.indices.gather(-1, place)[:, 0]

@@ -73,7 +73,9 @@ class DINO(NetworkEncoder):
 
         return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
 
-    def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> NDArray[np.float32]:
+    def score_words(
+        self, texts: Sequence[str], *, prompt: str, words: Sequence[str]
+    ) -> NDArray[np.float32]:
         """Return the log-probability of each word behind each text and the prompt, by the backbone as it was before training.
 
         Raises:
@@ -81,15 +83,29 @@ class DINO(NetworkEncoder):
         """
         own = self.backbone()
         if own.adapted is None and (Path(own.source) / CARD).is_file():
-            raise Unavailable(f"{self.checkpoint!r} was trained whole, so its language model is not there any more: ask its backbone")
+            raise Unavailable(
+                f"{self.checkpoint!r} was trained whole, so its language model is not there any more: ask its backbone"
+            )
         base = replace(own.base(), attention="native")
         if not base.load().decoder:
-            raise Unavailable(f"{self.checkpoint!r} has no causal language model to ask: give a decoder's checkpoint")
-        return log_probabilities(replace(base, head="lm").load(), texts, prompt, words, limit=self.max_length, budget=self.budget)
+            raise Unavailable(
+                f"{self.checkpoint!r} has no causal language model to ask: give a decoder's checkpoint"
+            )
+        return log_probabilities(
+            replace(base, head="lm").load(),
+            texts,
+            prompt,
+            words,
+            limit=self.max_length,
+            budget=self.budget,
+        )
 
     def card(self) -> Card:
         """Return the card of the transformer, trained where the checkpoint is a folder."""
-        card, (_, *finish) = self.backbone().card(trained=Path(self._source()).is_dir()), self.layout()
+        card, (_, *finish) = (
+            self.backbone().card(trained=Path(self._source()).is_dir()),
+            self.layout(),
+        )
         return replace(card, weights=digest([card.weights, finish])) if any(finish) else card
 
     def runs(self) -> Runs | None:
@@ -114,8 +130,12 @@ class DINO(NetworkEncoder):
         return self.backbone().load()
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
-        limit = min(self.max_length, self.layout().max_length or self.max_length, network.max_length)
-        return lambda items: prompts(network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans)
+        limit = min(
+            self.max_length, self.layout().max_length or self.max_length, network.max_length
+        )
+        return lambda items: prompts(
+            network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans
+        )
 
 
 def layout_of(checkpoint: str) -> Layout:
@@ -130,7 +150,10 @@ def layout_of(checkpoint: str) -> Layout:
     folder = Path(checkpoint)
     if not (folder / "modules.json").is_file():
         return Layout(checkpoint)
-    modules = {str(module["type"]).rpartition(".")[2]: folder / module["path"] for module in read_json(folder / "modules.json")}
+    modules = {
+        str(module["type"]).rpartition(".")[2]: folder / module["path"]
+        for module in read_json(folder / "modules.json")
+    }
     if extra := modules.keys() - {"Transformer", "Pooling", "Normalize"}:
         raise CheckpointError(
             f"expected transformer, mean pooling and normalisation in {folder}, got {', '.join(sorted(extra))}: use st:PATH for it"
@@ -146,7 +169,9 @@ def layout_of(checkpoint: str) -> Layout:
         )
     limits = modules["Transformer"] / "sentence_bert_config.json"
     return Layout(
-        str(modules["Transformer"]), read_json(limits).get("max_seq_length") if limits.is_file() else None, "Normalize" in modules
+        str(modules["Transformer"]),
+        read_json(limits).get("max_seq_length") if limits.is_file() else None,
+        "Normalize" in modules,
     )
 
 

@@ -28,19 +28,29 @@ def export(encoder: DINO, folder: Path) -> Path:
 
     layout, network = encoder.layout(), encoder.backbone().load()
     if network.decoder and not network.causal:
-        raise UsageError("expected an encoder with attention='native' to export, got a bidirectional decoder: load it with DINO instead")
+        raise UsageError(
+            "expected an encoder with attention='native' to export, got a bidirectional decoder: load it with DINO instead"
+        )
     limit = min(encoder.max_length, layout.max_length or encoder.max_length, network.max_length)
     with tempfile.TemporaryDirectory() as place, quiet():
         save_whole(network, Path(place))
-        transformer = Transformer(place, max_seq_length=limit, model_kwargs={"dtype": network.dtype})
-        parts = [transformer, Pooling(network.dim, "mean"), *([Normalize()] if layout.normalise else [])]
+        transformer = Transformer(
+            place, max_seq_length=limit, model_kwargs={"dtype": network.dtype}
+        )
+        parts = [
+            transformer,
+            Pooling(network.dim, "mean"),
+            *([Normalize()] if layout.normalise else []),
+        ]
         SentenceTransformer(modules=parts, device="cpu").save(str(folder), create_model_card=False)
     return folder
 
 
 def main() -> None:
     """Export what the command line names."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("checkpoint", help='a folder that the recipe wrote, or "default"')
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 [float32]")

@@ -98,15 +98,24 @@ def framed(prompt: str, tokenizer: Any, *, chat: bool) -> str:  # noqa: ANN401 -
     if not chat:
         return prompt
     if not tokenizer.chat_template:
-        raise UsageError("expected a generator with a chat template for chat=true, got one without: set chat=false, or take another")
+        raise UsageError(
+            "expected a generator with a chat template for chat=true, got one without: set chat=false, or take another"
+        )
     first = prompt.partition("\n")[0]
     end = f"\n{prompt}\n".rindex(f"\n{first}\n") + len(first)
     message, answer = prompt[:end], prompt[end + 1 :]
-    turns = [{"role": "user", "content": re.sub("^Task: *", "", message, flags=re.MULTILINE).strip()}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)) + answer
+    turns = [
+        {"role": "user", "content": re.sub("^Task: *", "", message, flags=re.MULTILINE).strip()}
+    ]
+    return (
+        str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        + answer
+    )
 
 
-def written(network: Network, task: Specification, wishes: Sequence[Wish], writing: Writing) -> Generated:
+def written(
+    network: Network, task: Specification, wishes: Sequence[Wish], writing: Writing
+) -> Generated:
     """Return the texts of wishes, written in one batch.
 
     Args:
@@ -127,22 +136,40 @@ def written(network: Network, task: Specification, wishes: Sequence[Wish], writi
         return drawn(scores, chances[units, step], writing.sampling)
 
     with torch.inference_mode():
-        tokens, logp, positions = continued(network, planned(network, task, wishes, writing), draw, writing)
-    texts = network.tokenizer.batch_decode([[i for i in row if i >= 0] for row in tokens.tolist()], skip_special_tokens=False)
-    return Generated([_cut(text, float(p)) for text, p in zip(texts, logp.tolist(), strict=True)], positions)
+        tokens, logp, positions = continued(
+            network, planned(network, task, wishes, writing), draw, writing
+        )
+    texts = network.tokenizer.batch_decode(
+        [[i for i in row if i >= 0] for row in tokens.tolist()], skip_special_tokens=False
+    )
+    return Generated(
+        [_cut(text, float(p)) for text, p in zip(texts, logp.tolist(), strict=True)], positions
+    )
 
 
 def _cut(text: str, logp: float) -> Written:
     text, quote, _ = text.partition(QUOTE)
-    reason = "line break" if "\n" in text else "no quote" if not quote else "" if text.strip() else "empty"
+    reason = (
+        "line break"
+        if "\n" in text
+        else "no quote"
+        if not quote
+        else ""
+        if text.strip()
+        else "empty"
+    )
     return Written("" if reason else text.strip(), reason, logp)
 
 
-def ready(network: Network, task: Specification, batches: Iterable[Sequence[Wish]], writing: Writing) -> None:
+def ready(
+    network: Network, task: Specification, batches: Iterable[Sequence[Wish]], writing: Writing
+) -> None:
     """Return when all batches of wishes can be written; arguments as for ``written``, whose errors it raises without writing."""
     head_of(network)
     for wishes in batches:
-        _prompts(network, task, list(dict.fromkeys((wish.label, wish.x1) for wish in wishes)), writing)
+        _prompts(
+            network, task, list(dict.fromkeys((wish.label, wish.x1) for wish in wishes)), writing
+        )
 
 
 class Plan(NamedTuple):
@@ -161,12 +188,17 @@ class Plan(NamedTuple):
     counters: "Tensor"
 
 
-def planned(network: Network, task: Specification, wishes: Sequence[Wish], writing: Writing) -> Plan:
+def planned(
+    network: Network, task: Specification, wishes: Sequence[Wish], writing: Writing
+) -> Plan:
     """Return the rows that wishes take; arguments as for ``written``, whose errors it raises."""
     import torch
 
     steered = bool(writing.sampling.decay)
-    labels = {wish.label: (wish.label, *(task.labels[wish.label].counter_labels if steered else ())) for wish in wishes}
+    labels = {
+        wish.label: (wish.label, *(task.labels[wish.label].counter_labels if steered else ()))
+        for wish in wishes
+    }
     needed = dict.fromkeys((label, wish.x1) for wish in wishes for label in labels[wish.label])
     ordered = [(label, x1) for label in task.labels for other, x1 in needed if other == label]
     number = {key: i for i, key in enumerate(ordered)}
@@ -184,24 +216,38 @@ def planned(network: Network, task: Specification, wishes: Sequence[Wish], writi
     return Plan([group for group in groups if group], *made)
 
 
-def _prompts(network: Network, task: Specification, wanted: Sequence[tuple[str, str]], writing: Writing) -> list[list[int]]:
+def _prompts(
+    network: Network, task: Specification, wanted: Sequence[tuple[str, str]], writing: Writing
+) -> list[list[int]]:
     """Return the token ids of the prompts of labels and first texts."""
-    texts = [framed(task.prompt(label, x1), network.tokenizer, chat=writing.chat) for label, x1 in wanted]
-    ids: list[list[int]] = network.tokenizer(texts, add_special_tokens=not writing.chat, verbose=False)["input_ids"]
+    texts = [
+        framed(task.prompt(label, x1), network.tokenizer, chat=writing.chat) for label, x1 in wanted
+    ]
+    ids: list[list[int]] = network.tokenizer(
+        texts, add_special_tokens=not writing.chat, verbose=False
+    )["input_ids"]
     room = network.max_length - writing.new_tokens
-    long = next((x1 for (_, x1), prompt in zip(wanted, ids, strict=True) if len(prompt) > room), None)
+    long = next(
+        (x1 for (_, x1), prompt in zip(wanted, ids, strict=True) if len(prompt) > room), None
+    )
     if long is not None:
-        raise DataError(f"expected prompts of at most {room} tokens, got more with the first text {shortened(long)}: leave it out")
+        raise DataError(
+            f"expected prompts of at most {room} tokens, got more with the first text {shortened(long)}: leave it out"
+        )
     return ids
 
 
 def _chances(wishes: Sequence[Wish], writing: Writing) -> NDArray[np.float32]:
     """Return numbers in [0, 1), float32 (u, t): a wish has its own, whatever it is written together with."""
     seeds = [int(digest([writing.seed, *wish])[:32], 16) for wish in wishes]
-    return np.stack([np.random.default_rng(seed).random(writing.new_tokens, np.float32) for seed in seeds])
+    return np.stack(
+        [np.random.default_rng(seed).random(writing.new_tokens, np.float32) for seed in seeds]
+    )
 
 
-def continued(network: Network, plan: Plan, draw: Draw, writing: Writing) -> "tuple[Tensor, Tensor, int]":
+def continued(
+    network: Network, plan: Plan, draw: Draw, writing: Writing
+) -> "tuple[Tensor, Tensor, int]":
     """Return the tokens of each unit, -1 after its end (u, t), their log-probability (u,), and the positions it took.
 
     Args:
@@ -230,7 +276,12 @@ def continued(network: Network, plan: Plan, draw: Draw, writing: Writing) -> "tu
         tokens[units, step] = token
         total[units] += logp[members[:, 0], token]
         going = ~ends[token]
-        members, counters, units, token = members[going], counters[going], units[going], token[going]
+        members, counters, units, token = (
+            members[going],
+            counters[going],
+            units[going],
+            token[going],
+        )
         if not len(units) or step == writing.new_tokens - 1:
             break
         rows = torch.unique(members)
@@ -238,10 +289,16 @@ def continued(network: Network, plan: Plan, draw: Draw, writing: Writing) -> "tu
         if len(rows) <= _FULL * len(mask):
             cache.batch_select_indices(rows)
             mask, members = mask[rows], torch.searchsorted(rows, members)
-        following = token.new_zeros(len(mask)).index_put_((members,), token[:, None].expand_as(members))
+        following = token.new_zeros(len(mask)).index_put_(
+            (members,), token[:, None].expand_as(members)
+        )
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
         out = network.model.base_model(
-            following[:, None], attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1, past_key_values=cache, use_cache=True
+            following[:, None],
+            attention_mask=mask,
+            position_ids=mask.sum(1, keepdim=True) - 1,
+            past_key_values=cache,
+            use_cache=True,
         )
         last = out.last_hidden_state[:, -1]
     return tokens, total, cost

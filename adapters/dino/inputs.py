@@ -19,7 +19,9 @@ FORMS = ("plain", "jsonl", "stsb", "sentences")
 
 _SUFFIXES = {".jsonl": "jsonl", ".tsv": "stsb"}
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9])|\n+")
-_ODD = re.compile(r"[\"\\\[\]{}<>|@#/_*^~=\u201c\u201d]|\.\.\.|\d{5}|_{2}|[^\x00-\u024f\u2010-\u2019]")
+_ODD = re.compile(
+    r"[\"\\\[\]{}<>|@#/_*^~=\u201c\u201d]|\.\.\.|\d{5}|_{2}|[^\x00-\u024f\u2010-\u2019]"
+)
 _CLOSED = re.compile(r"[A-Z].*[a-z)%0-9][.!?]", re.DOTALL)
 
 
@@ -37,9 +39,30 @@ class Column(Source):
 
 
 OPEN: tuple[Column, ...] = (
-    Column("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA", "context", 0.35),
-    Column("ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers", "context", 0.20),
-    Column("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users", "context", 0.20),
+    Column(
+        "ludwigschmidt/squadshifts",
+        "new_wiki",
+        "test",
+        "CC BY 4.0; passages CC BY-SA",
+        "context",
+        0.35,
+    ),
+    Column(
+        "ludwigschmidt/squadshifts",
+        "amazon",
+        "test",
+        "CC BY 4.0; passages by Amazon reviewers",
+        "context",
+        0.20,
+    ),
+    Column(
+        "ludwigschmidt/squadshifts",
+        "reddit",
+        "test",
+        "CC BY 4.0; passages by Reddit users",
+        "context",
+        0.20,
+    ),
     Column("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0", "question", 0.18),
     Column("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0", "context", 0.07),
 )
@@ -58,7 +81,11 @@ def sentences(text: str) -> list[str]:
 
 def usable(text: str, shortest: int, longest: int) -> bool:
     """Say whether a sentence is plain and whole, of so many words, without a quote or signs that are no prose."""
-    return shortest <= len(text.split()) <= longest and bool(_CLOSED.fullmatch(text)) and not _ODD.search(text)
+    return (
+        shortest <= len(text.split()) <= longest
+        and bool(_CLOSED.fullmatch(text))
+        and not _ODD.search(text)
+    )
 
 
 def from_file(source: str) -> list[str]:
@@ -84,7 +111,12 @@ def from_file(source: str) -> list[str]:
     elif form == "jsonl":
         found = (_text_a(line, f"{path}:{n}") for n, line in enumerate(lines, 1) if line.strip())
     elif form == "stsb":
-        found = (text for n, line in enumerate(lines, 1) if line.strip() for text in _pair(line, f"{path}:{n}"))
+        found = (
+            text
+            for n, line in enumerate(lines, 1)
+            if line.strip()
+            for text in _pair(line, f"{path}:{n}")
+        )
     else:
         found = lines
     return list(dict.fromkeys(text.strip() for text in found if text.strip()))
@@ -95,7 +127,9 @@ def is_file(source: str) -> bool:
     return _form(source)[1].is_file()
 
 
-def from_sets(sources: Sequence[Column], load: Load, *, count: int, words: tuple[int, int], seed: int) -> tuple[list[str], list[Material]]:
+def from_sets(
+    sources: Sequence[Column], load: Load, *, count: int, words: tuple[int, int], seed: int
+) -> tuple[list[str], list[Material]]:
     """Return sentences of data sets by their shares, shuffled, and what they came from.
 
     Args:
@@ -117,8 +151,17 @@ def from_sets(sources: Sequence[Column], load: Load, *, count: int, words: tuple
     whole, chosen, material = sum(source.share for source, _ in tables), dict[str, None](), []
     for k, (source, table) in enumerate(tables):
         passages = dict.fromkeys(map(str, table[source.column]))
-        found = list(dict.fromkeys(s for passage in passages for s in sentences(passage) if usable(s, *words) and s not in chosen))
-        order = np.random.default_rng([seed, k]).permutation(len(found))[: round(count * source.share / whole)]
+        found = list(
+            dict.fromkeys(
+                s
+                for passage in passages
+                for s in sentences(passage)
+                if usable(s, *words) and s not in chosen
+            )
+        )
+        order = np.random.default_rng([seed, k]).permutation(len(found))[
+            : round(count * source.share / whole)
+        ]
         chosen |= dict.fromkeys(found[i] for i in sorted(order))
         material.append(Material(source.name, source.licence, len(order), dict(table.pin)))
     texts = list(chosen)
@@ -135,7 +178,14 @@ def of_file(source: str, *, count: int, seed: int) -> tuple[list[str], list[Mate
     """
     texts = from_file(source)
     texts = [texts[i] for i in sorted(np.random.default_rng(seed).permutation(len(texts))[:count])]
-    return texts, [Material(_form(source)[1].name, "as its owner says", len(texts), {"kind": "file", "sha256": digest(texts)})]
+    return texts, [
+        Material(
+            _form(source)[1].name,
+            "as its owner says",
+            len(texts),
+            {"kind": "file", "sha256": digest(texts)},
+        )
+    ]
 
 
 def column_of(source: str) -> Column:
@@ -146,7 +196,9 @@ def column_of(source: str) -> Column:
     """
     parts = source.split(":")
     if not 2 <= len(parts) <= 4:
-        raise UsageError(f"x1 is a file, id:column, id:config:column or id:config:split:column, got {source!r}")
+        raise UsageError(
+            f"x1 is a file, id:column, id:config:column or id:config:split:column, got {source!r}"
+        )
     config, split = [*parts[1:-1], "", ""][:2]
     return Column(parts[0], config, split or "train", column=parts[-1])
 
@@ -171,5 +223,7 @@ def _text_a(line: str, place: str) -> str:
 def _pair(line: str, place: str) -> Iterator[str]:
     cells = line.split("\t")
     if len(cells) < 7:
-        raise DataError(f"expected at least 7 columns of STS-B at {place}, got {len(cells)}: mend the line")
+        raise DataError(
+            f"expected at least 7 columns of STS-B at {place}, got {len(cells)}: mend the line"
+        )
     yield from cells[5:7]

@@ -38,9 +38,15 @@ def tokenised(network: Network, pairs: Sequence[Pair], limit: int) -> list[Token
     if not pairs:  # of few first texts none is held out
         return []
     texts = list(dict.fromkeys(text for pair in pairs for text in pair[:2]))
-    ids = network.tokenizer(texts, truncation=True, max_length=min(limit, network.max_length), verbose=False)["input_ids"]
+    ids = network.tokenizer(
+        texts, truncation=True, max_length=min(limit, network.max_length), verbose=False
+    )["input_ids"]
     of = dict(zip(texts, ids, strict=True))
-    return [TokenisedPair(of[pair.text_a], of[pair.text_b], pair.label) for pair in pairs if of[pair.text_a] and of[pair.text_b]]
+    return [
+        TokenisedPair(of[pair.text_a], of[pair.text_b], pair.label)
+        for pair in pairs
+        if of[pair.text_a] and of[pair.text_b]
+    ]
 
 
 class Part(NamedTuple):
@@ -73,7 +79,10 @@ class Similarity:
         if self.contrastive:
             return [Part(chosen, len(chosen))]
         lengths = [2 * max(len(row.a), len(row.b)) for row in chosen]
-        return [Part([chosen[k] for k in portion], len(chosen)) for portion in shared(lengths, self.positions)]
+        return [
+            Part([chosen[k] for k in portion], len(chosen))
+            for portion in shared(lengths, self.positions)
+        ]
 
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":
         """Return the part's share of the batch's loss."""
@@ -81,7 +90,9 @@ class Similarity:
         from torch.nn.functional import normalize
 
         rows = part.rows
-        vectors = normalize(pooled(self.network, [row.a for row in rows] + [row.b for row in rows]), dim=-1)
+        vectors = normalize(
+            pooled(self.network, [row.a for row in rows] + [row.b for row in rows]), dim=-1
+        )
         a, b = vectors.chunk(2)
         labels = torch.tensor([row.label for row in rows], device=vectors.device)
         loss = ((a * b).sum(-1) - labels).square().sum() / part.size
@@ -90,7 +101,9 @@ class Similarity:
         return loss, Spent(trained=sum(row.length for row in rows))
 
 
-def contrasted(a: "Tensor", b: "Tensor", labels: "Tensor", rows: Sequence[TokenisedPair]) -> "Tensor":
+def contrasted(
+    a: "Tensor", b: "Tensor", labels: "Tensor", rows: Sequence[TokenisedPair]
+) -> "Tensor":
     """Return the contrastive loss of unit vectors (b, dim), the mean over the pairs with the highest label; 0 where none has it.
 
     Second texts of other pairs with the same first text are no negatives unless their label is low, and one that equals the own second
@@ -103,7 +116,9 @@ def contrasted(a: "Tensor", b: "Tensor", labels: "Tensor", rows: Sequence[Tokeni
     if not bool(near.any()):
         return a.new_zeros(())
     sides = ([row.a for row in rows], [row.b for row in rows])
-    same, copy = (torch.tensor([[x == y for y in texts] for x in texts], device=a.device) for texts in sides)
+    same, copy = (
+        torch.tensor([[x == y for y in texts] for x in texts], device=a.device) for texts in sides
+    )
     own = torch.eye(len(rows), dtype=torch.bool, device=a.device)
     seen = own | (((near & ~same) | far) & ~copy)
     with torch.autocast(a.device.type, enabled=False):
@@ -119,8 +134,14 @@ def pooled(network: Network, texts: Sequence[list[int]]) -> "Tensor":
     made = []
     for group in groups:
         width = len(texts[group[0]])
-        ids = torch.tensor([texts[i] + [network.pad_id] * (width - len(texts[i])) for i in group], device=network.device)
-        mask = torch.tensor([[1] * len(texts[i]) + [0] * (width - len(texts[i])) for i in group], device=network.device)
+        ids = torch.tensor(
+            [texts[i] + [network.pad_id] * (width - len(texts[i])) for i in group],
+            device=network.device,
+        )
+        mask = torch.tensor(
+            [[1] * len(texts[i]) + [0] * (width - len(texts[i])) for i in group],
+            device=network.device,
+        )
         made.append(_pooling.mean(network.hidden_states(ids, mask), mask))
     order = torch.tensor([i for group in groups for i in group], device=network.device)
     return torch.cat(made)[order.argsort()]
@@ -139,5 +160,9 @@ def agreement(network: Network, rows: Sequence[TokenisedPair]) -> tuple[float, S
             a, b = pooled(network, [row.a for row in chunk] + [row.b for row in chunk]).chunk(2)
             found += torch.nn.functional.cosine_similarity(a, b).tolist()
     network.model.train()
-    score = float(spearmanr(found, [row.label for row in rows]).statistic) if len(rows) > 1 else float("nan")
+    score = (
+        float(spearmanr(found, [row.label for row in rows]).statistic)
+        if len(rows) > 1
+        else float("nan")
+    )
     return score if np.isfinite(score) else 0.0, Spent(inference=sum(row.length for row in rows))

@@ -46,7 +46,9 @@ class Cleaning:
     agreeing: bool = False
 
 
-def cleaned(pairs: Sequence[Pair], cleaning: Cleaning, *, seed: int) -> tuple[list[Pair], dict[str, int]]:
+def cleaned(
+    pairs: Sequence[Pair], cleaning: Cleaning, *, seed: int
+) -> tuple[list[Pair], dict[str, int]]:
     """Return training pairs, and how many were dropped, by reason, and added.
 
     Args:
@@ -60,17 +62,42 @@ def cleaned(pairs: Sequence[Pair], cleaning: Cleaning, *, seed: int) -> tuple[li
     rng = np.random.default_rng(seed)
     shuffled = [pairs[i] for i in rng.permutation(len(pairs))]
     steps = [("repeated", list(dict.fromkeys(shuffled)))]
-    steps.append(("both texts alike", [pair for pair in steps[-1][1] if pair.text_a != pair.text_b]))
+    steps.append(
+        ("both texts alike", [pair for pair in steps[-1][1] if pair.text_a != pair.text_b])
+    )
     if cleaning.agreeing:
         steps.append(("written for several labels", list(_agreeing(steps[-1][1]))))
-    steps.append(("same meaning, yet other words", [p for p in steps[-1][1] if p.label < 1 or shared(*p[:2]) >= cleaning.least_shared]))
-    steps.append(("lower label, yet the same words", [p for p in steps[-1][1] if p.label == 1 or shared(*p[:2]) <= cleaning.most_shared]))
-    steps.append(("more than enough of the label", list(_limited(steps[-1][1], cleaning.per_label))))
+    steps.append(
+        (
+            "same meaning, yet other words",
+            [p for p in steps[-1][1] if p.label < 1 or shared(*p[:2]) >= cleaning.least_shared],
+        )
+    )
+    steps.append(
+        (
+            "lower label, yet the same words",
+            [p for p in steps[-1][1] if p.label == 1 or shared(*p[:2]) <= cleaning.most_shared],
+        )
+    )
+    steps.append(
+        ("more than enough of the label", list(_limited(steps[-1][1], cleaning.per_label)))
+    )
     sizes = [len(shuffled), *(len(kept) for _, kept in steps)]
-    counts = {name: before - after for (name, _), before, after in zip(steps, sizes, sizes[1:], strict=False)}
-    smooth = [p._replace(label=round((1 - cleaning.smoothing) * p.label + cleaning.smoothing / 2, 6)) for p in steps[-1][1]]
+    counts = {
+        name: before - after
+        for (name, _), before, after in zip(steps, sizes, sizes[1:], strict=False)
+    }
+    smooth = [
+        p._replace(label=round((1 - cleaning.smoothing) * p.label + cleaning.smoothing / 2, 6))
+        for p in steps[-1][1]
+    ]
     added = list(_random(smooth, cleaning.random_pairs, rng))
-    return smooth + added, {"generated": len(pairs), **counts, "random pairs": len(added), "training pairs": len(smooth) + len(added)}
+    return smooth + added, {
+        "generated": len(pairs),
+        **counts,
+        "random pairs": len(added),
+        "training pairs": len(smooth) + len(added),
+    }
 
 
 def shared(a: str, b: str) -> float:
@@ -81,13 +108,27 @@ def shared(a: str, b: str) -> float:
 
 def page(pairs: Iterable[Pair], counts: Mapping[str, int], *, rows: int = 20) -> str:
     """Return a page in Markdown: the counts, and the first pairs of each label."""
-    lines = ["# Generated pairs", "", "| | pairs |", "| --- | ---: |", *(f"| {name} | {n:,} |" for name, n in counts.items())]
+    lines = [
+        "# Generated pairs",
+        "",
+        "| | pairs |",
+        "| --- | ---: |",
+        *(f"| {name} | {n:,} |" for name, n in counts.items()),
+    ]
     by_label: dict[float, list[Pair]] = defaultdict(list)
     for pair in pairs:
         by_label[pair.label].append(pair)
     for label in sorted(by_label, reverse=True):
-        lines += ["", f"## {label:g}: {len(by_label[label]):,} pairs", "", "| first text | second text |", "| --- | --- |"]
-        lines += [f"| {_cell(pair.text_a)} | {_cell(pair.text_b)} |" for pair in by_label[label][:rows]]
+        lines += [
+            "",
+            f"## {label:g}: {len(by_label[label]):,} pairs",
+            "",
+            "| first text | second text |",
+            "| --- | --- |",
+        ]
+        lines += [
+            f"| {_cell(pair.text_a)} | {_cell(pair.text_b)} |" for pair in by_label[label][:rows]
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -112,10 +153,14 @@ def _random(pairs: Sequence[Pair], each: int, rng: np.random.Generator) -> Itera
     """Yield for every first text pairs with second texts of others."""
     texts = list(dict.fromkeys(pair.text_a for pair in pairs))
     if each and len(texts) < 2:
-        raise DataError(f"expected pairs of two first texts or more to make random pairs of, got {len(texts)}: generate more")
+        raise DataError(
+            f"expected pairs of two first texts or more to make random pairs of, got {len(texts)}: generate more"
+        )
     for text in texts if each else []:
         if all(text in pair[:2] for pair in pairs):
-            raise DataError(f"expected a pair without {shortened(text)} to make random pairs of, got it in all: generate more")
+            raise DataError(
+                f"expected a pair without {shortened(text)} to make random pairs of, got it in all: generate more"
+            )
         taken = 0
         while taken < each:
             other = pairs[int(rng.integers(len(pairs)))]

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def log_probabilities(
-    network: Network, texts: Sequence[str], prompt: str, words: Sequence[str], *, limit: int, budget: int | None
+    network: Network,
+    texts: Sequence[str],
+    prompt: str,
+    words: Sequence[str],
+    *,
+    limit: int,
+    budget: int | None,
 ) -> NDArray[np.float32]:
     """Return the log-probability of each word's first token behind each text and the prompt, float32 (n, m).
 
@@ -40,7 +46,9 @@ def log_probabilities(
 
     ids = [network.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
     if len(set(ids)) < len(ids):
-        raise UsageError(f"expected words that differ in their first token, got {', '.join(map(repr, words))}")
+        raise UsageError(
+            f"expected words that differ in their first token, got {', '.join(map(repr, words))}"
+        )
     head = head_of(network)
     chosen = torch.tensor(ids, device=network.device)
 
@@ -52,4 +60,7 @@ def log_probabilities(
         last = _pooling.last(network.hidden_states(ids, mask), mask)
         return head(last).log_softmax(-1)[:, chosen]
 
-    return gather(_batching.stream([Item(text) for text in texts], prepare, forward, network, budget=budget), len(texts))
+    return gather(
+        _batching.stream([Item(text) for text in texts], prepare, forward, network, budget=budget),
+        len(texts),
+    )

@@ -32,7 +32,16 @@ class Review(NamedTuple):
     label: int
 
 
-def reviews(folder: Path, generator: Backbone, *, films: int, samples: int, new_tokens: int, seed: int, report: Report) -> list[Review]:
+def reviews(
+    folder: Path,
+    generator: Backbone,
+    *,
+    films: int,
+    samples: int,
+    new_tokens: int,
+    seed: int,
+    report: Report,
+) -> list[Review]:
     """Write titles and reviews, and return the reviews, each text once; one that was written for both labels is dropped.
 
     Args:
@@ -48,16 +57,24 @@ def reviews(folder: Path, generator: Backbone, *, films: int, samples: int, new_
         DataError: Reviews of only one label, or none, came of it.
     """
     model = generator_of(generator)
-    naming = Order(read("imdb-x1"), [""], -(-films // 2), Writing(Sampling(top_k=0), 20, seed=seed), model)
-    titles = list(dict.fromkeys(row["text_a"] for row in generated(naming, generator, folder, report).rows()))
-    writing = Order(read("imdb-x2"), titles, samples, Writing(Sampling(), new_tokens, seed=seed), model)
+    naming = Order(
+        read("imdb-x1"), [""], -(-films // 2), Writing(Sampling(top_k=0), 20, seed=seed), model
+    )
+    titles = list(
+        dict.fromkeys(row["text_a"] for row in generated(naming, generator, folder, report).rows())
+    )
+    writing = Order(
+        read("imdb-x2"), titles, samples, Writing(Sampling(), new_tokens, seed=seed), model
+    )
     rows = generated(writing, generator, folder, report).rows() if titles else ()
     labels: dict[str, set[int]] = defaultdict(set)
     for row in rows:
         labels[row["text_b"]].add(int(row["label"]))
     found = [Review(text, *seen) for text, seen in labels.items() if len(seen) == 1]
     if {review.label for review in found} != {0, 1}:
-        raise DataError(f"expected reviews of both labels, {len(found)} came of {len(titles)} titles: ask for more films or tokens")
+        raise DataError(
+            f"expected reviews of both labels, {len(found)} came of {len(titles)} titles: ask for more films or tokens"
+        )
     return found
 
 
@@ -71,12 +88,18 @@ def write(folder: Path, found: Sequence[Review]) -> Path:
 
 def main() -> None:
     """Write what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="folder of data sets, to be given as --data")
     parser.add_argument("--films", type=int, default=200, help="titles [200]")
     parser.add_argument("--samples", type=int, default=1, help="reviews of each film and label [1]")
     parser.add_argument("--new-tokens", type=int, default=80, help="most tokens of a review [80]")
-    parser.add_argument("--generator", default=PACKAGED, help="a decoder: a folder, or a hub id with @revision [the packaged one]")
+    parser.add_argument(
+        "--generator",
+        default=PACKAGED,
+        help="a decoder: a folder, or a hub id with @revision [the packaged one]",
+    )
     parser.add_argument("--seed", type=int, default=42, help="[42]")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -85,13 +85,19 @@ def parsed(value: object, origin: str) -> Specification:
     table = _keyed(value, {"task_name", "labels"}, origin)
     name, labels = table["task_name"], table["labels"]
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise DataError(f"expected a task_name of letters, digits, '-', '_' and '.' in {origin}, got {name!r}")
+        raise DataError(
+            f"expected a task_name of letters, digits, '-', '_' and '.' in {origin}, got {name!r}"
+        )
     if not isinstance(labels, dict) or not labels:
         raise DataError(f"expected an object of labels in {origin}, got {labels!r}")
-    made = {key: _label(entry, f"label {key!r} of {origin}", labels) for key, entry in labels.items()}
+    made = {
+        key: _label(entry, f"label {key!r} of {origin}", labels) for key, entry in labels.items()
+    }
     found = {key: label.instruction.count(X1) for key, label in made.items()}
     if set(found.values()) not in ({0}, {1}):
-        raise DataError(f"expected {X1} once in every instruction of {origin}, or in none, got {found}")
+        raise DataError(
+            f"expected {X1} once in every instruction of {origin}, or in none, got {found}"
+        )
     return Specification(name, made)
 
 
@@ -99,14 +105,22 @@ def _label(value: object, origin: str, known: Mapping[str, object]) -> Label:
     table = _keyed(value, {"instruction", "counter_labels"}, origin)
     instruction, counters = table["instruction"], table["counter_labels"]
     if not isinstance(instruction, str) or not instruction.endswith('"'):
-        raise DataError(f"expected an instruction that ends in a quote for {origin}, got {instruction!r}")
-    if not isinstance(counters, list) or not all(isinstance(c, str) and c in known for c in counters):
-        raise DataError(f"expected counter_labels among {', '.join(known)} for {origin}, got {counters!r}")
+        raise DataError(
+            f"expected an instruction that ends in a quote for {origin}, got {instruction!r}"
+        )
+    if not isinstance(counters, list) or not all(
+        isinstance(c, str) and c in known for c in counters
+    ):
+        raise DataError(
+            f"expected counter_labels among {', '.join(known)} for {origin}, got {counters!r}"
+        )
     return Label(instruction, tuple(counters))
 
 
 def _keyed(value: object, keys: set[str], origin: str) -> dict[str, Any]:
     if not isinstance(value, dict) or value.keys() != keys:
         got = sorted(value) if isinstance(value, dict) else type(value).__name__
-        raise DataError(f"expected the keys {', '.join(sorted(keys))} and no others in {origin}, got {got}")
+        raise DataError(
+            f"expected the keys {', '.join(sorted(keys))} and no others in {origin}, got {got}"
+        )
     return value

@@ -20,7 +20,15 @@ from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Optimisation, Selection, Training, fit, main_first, main_process, waited
+from adapters._training.loop import (
+    Optimisation,
+    Selection,
+    Training,
+    fit,
+    main_first,
+    main_process,
+    waited,
+)
 from adapters._training.settings import at_least_one, deciding, one_of, positive, share
 from adapters._training.weights import attached, save_trained, trained
 from adapters.dino.dataset import Dataset, Order, adopt, generated, generator_of
@@ -135,11 +143,17 @@ class Recipe:
             raise UsageError(f"shortest is at most longest, got {self.shortest} and {self.longest}")
         task = read(self.task)
         if not task.takes_input:
-            raise UsageError(f"expected a task with first texts to train on pairs, got {self.task!r}: use it as x1_task")
+            raise UsageError(
+                f"expected a task with first texts to train on pairs, got {self.task!r}: use it as x1_task"
+            )
         if not all(map(_is_share, task.labels)):
-            raise UsageError(f"expected labels from 0 to 1 to train similarity on, got {', '.join(task.labels)} in {self.task!r}")
+            raise UsageError(
+                f"expected labels from 0 to 1 to train similarity on, got {', '.join(task.labels)} in {self.task!r}"
+            )
         if self.x1 == "generated" and read(self.x1_task).takes_input:
-            raise UsageError(f"expected an x1_task without first texts to write them, got {self.x1_task!r}: use it as task")
+            raise UsageError(
+                f"expected an x1_task without first texts to write them, got {self.x1_task!r}: use it as task"
+            )
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Generate, train, write the checkpoint and its card, and return its folder."""
@@ -149,7 +163,12 @@ class Recipe:
             return out
         with main_first():  # one process generates, the others read
             made = self._generated(out / GENERATED, budget, seed, load, progress)
-        base = Backbone(self.backbone, attention=self.attention, dtype=self.dtype, device=self.device).load()  # type: ignore[arg-type]
+        base = Backbone(
+            self.backbone,
+            attention=self.attention,  # type: ignore[arg-type]
+            dtype=self.dtype,
+            device=self.device,
+        ).load()
         learnt, held = parted(made.pairs, seed=seed)
         held = held[:: max(-(-len(held) // _SCORED), 1)]  # the random pairs come last
         rows, dev = (tokenised(base, pairs, self.max_length) for pairs in (learnt, held))
@@ -164,12 +183,17 @@ class Recipe:
             state=out / "state.pt",
             training=training,
             progress=progress,
-            selection=Selection(lambda: agreement(network, dev), noise=len(dev) ** -0.5 / 2 if dev else 0.0),
+            selection=Selection(
+                lambda: agreement(network, dev), noise=len(dev) ** -0.5 / 2 if dev else 0.0
+            ),
         )
         if main_process():
             more = {
-                "stages": listed(made.stages | {"choosing weights": {"inference_tokens": fitted.spent.inference}}),
-                "pairs": made.counts | {"trained on": len({i for batch in plan for i in batch}), "held out": len(dev)},
+                "stages": listed(
+                    made.stages | {"choosing weights": {"inference_tokens": fitted.spent.inference}}
+                ),
+                "pairs": made.counts
+                | {"trained on": len({i for batch in plan for i in batch}), "held out": len(dev)},
                 "dev": "Spearman of cosine on generated pairs of a tenth of the first texts; kept is the last step that none beats clearly",
                 "dev_spearman": round(dict(fitted.scores)[fitted.kept], 4),
                 "dev_curve": [[step, round(score, 4)] for step, score in fitted.scores],
@@ -184,38 +208,73 @@ class Recipe:
         return out
 
     def _cleaning(self) -> Cleaning:
-        return Cleaning(2, self.random_pairs, self.smoothing, self.least_shared, self.most_shared, self.agreeing)
+        return Cleaning(
+            2, self.random_pairs, self.smoothing, self.least_shared, self.most_shared, self.agreeing
+        )
 
-    def _generated(self, folder: Path, budget: int, seed: int, load: Load, progress: Progress) -> "Made":
+    def _generated(
+        self, folder: Path, budget: int, seed: int, load: Load, progress: Progress
+    ) -> "Made":
         """Return the training pairs; what an earlier call generated is not generated again."""
         backbone = Backbone(self.generator, head="lm", dtype=self.dtype, device=self.device)
         sampling = Sampling(self.decay, top_k=self.top_k, top_p=self.top_p)
         writing = Writing(sampling, self.new_tokens, self.chat, seed)
         progress("reading data", 0, 1)
-        x1, material, first = self._x1(backbone, writing, folder, max(self.inputs or budget // _PER_INPUT, 2), load, progress)
-        order = Order(read(self.task), x1, self.samples, writing, generator_of(backbone), self.batch)
+        x1, material, first = self._x1(
+            backbone, writing, folder, max(self.inputs or budget // _PER_INPUT, 2), load, progress
+        )
+        order = Order(
+            read(self.task), x1, self.samples, writing, generator_of(backbone), self.batch
+        )
         adopt(order, folder, sorted(folder.parent.parent.glob(f"*/{folder.name}")))
         second = generated(order, backbone, folder, progress)
         pairs, counts = cleaned(second.pairs(), self._cleaning(), seed=seed)
         write_whole(folder / "samples.md", page(pairs, counts).encode())
-        stages = {f"generating {data.path.stem}": data.summary() for data in (first, second) if data}
-        return Made(x1, pairs, counts, material, stages, sum(data.positions for data in (first, second) if data))
+        stages = {
+            f"generating {data.path.stem}": data.summary() for data in (first, second) if data
+        }
+        return Made(
+            x1,
+            pairs,
+            counts,
+            material,
+            stages,
+            sum(data.positions for data in (first, second) if data),
+        )
 
     def _x1(
-        self, backbone: Backbone, writing: Writing, folder: Path, count: int, load: Load, progress: Progress
+        self,
+        backbone: Backbone,
+        writing: Writing,
+        folder: Path,
+        count: int,
+        load: Load,
+        progress: Progress,
     ) -> tuple[list[str], list[Material], Dataset | None]:
         """Return the first texts, what they came from, and, where they were generated, the file they are in."""
         if self.x1 == "generated":
             task = read(self.x1_task)
             own = replace(writing, sampling=replace(writing.sampling, top_k=0))
             made = generated(
-                Order(task, [""], -(-count // len(task.labels)), own, generator_of(backbone), self.batch), backbone, folder, progress
+                Order(
+                    task,
+                    [""],
+                    -(-count // len(task.labels)),
+                    own,
+                    generator_of(backbone),
+                    self.batch,
+                ),
+                backbone,
+                folder,
+                progress,
             )
             return list(dict.fromkeys(row["text_a"] for row in made.rows())), [], made
         if is_file(self.x1):
             return *of_file(self.x1, count=count, seed=writing.seed), None
         sources = [column_of(self.x1)] if self.x1 else OPEN
-        return *from_sets(sources, load, count=count, words=(self.shortest, self.longest), seed=writing.seed), None
+        return *from_sets(
+            sources, load, count=count, words=(self.shortest, self.longest), seed=writing.seed
+        ), None
 
 
 def _is_share(label: str) -> bool:
@@ -239,7 +298,9 @@ class Made(NamedTuple):
         """Write what goes with the weights: the runs of words of the first texts, and a sample of the pairs."""
         Runs.of(self.x1).write(out / RUNS)
         chosen = np.random.default_rng(seed).permutation(len(self.pairs))[:_SAMPLED]
-        rows = (json.dumps(self.pairs[i]._asdict(), ensure_ascii=False) + "\n" for i in sorted(chosen))
+        rows = (
+            json.dumps(self.pairs[i]._asdict(), ensure_ascii=False) + "\n" for i in sorted(chosen)
+        )
         write_whole(out / SAMPLE, "".join(rows).encode())
 
 
@@ -249,5 +310,8 @@ def parted(pairs: Sequence[Pair], *, seed: int) -> tuple[list[Pair], list[Pair]]
     All labels of a first text go together, which leaves both sides the same labels.
     """
     texts = list(dict.fromkeys(pair.text_a for pair in pairs))
-    held = {texts[i] for i in np.random.default_rng(seed).permutation(len(texts))[: round(_DEV * len(texts))]}
+    held = {
+        texts[i]
+        for i in np.random.default_rng(seed).permutation(len(texts))[: round(_DEV * len(texts))]
+    }
     return [p for p in pairs if p.text_a not in held], [p for p in pairs if p.text_a in held]

@@ -22,7 +22,14 @@ _MARKS = "Ġ▁"
 _SHORTEST = 3
 
 
-def answers(items: Sequence[Item], prepare: _batching.Prepare, network: Network, tokens: int, *, budget: int | None = None) -> list[str]:
+def answers(
+    items: Sequence[Item],
+    prepare: _batching.Prepare,
+    network: Network,
+    tokens: int,
+    *,
+    budget: int | None = None,
+) -> list[str]:
     """Return the likeliest answer to each item, up to the end of its first line.
 
     Args:
@@ -39,7 +46,9 @@ def answers(items: Sequence[Item], prepare: _batching.Prepare, network: Network,
     return found
 
 
-def words_of(vectors: Embeddings, origin: Embeddings, n: int, network: Network, *, transform: bool) -> list[list[str]]:
+def words_of(
+    vectors: Embeddings, origin: Embeddings, n: int, network: Network, *, transform: bool
+) -> list[list[str]]:
     """Return the whole words whose scores rise most from the origin to each vector, at most n, each in its likeliest spelling.
 
     Args:
@@ -59,8 +68,12 @@ def words_of(vectors: Embeddings, origin: Embeddings, n: int, network: Network, 
         if transform:
             states = transformed(network, states.to(network.model.dtype)).float()
         spelt = whole_words(network)
-        weights = head.weight[torch.tensor(list(spelt), device=network.device, dtype=torch.long)].float()
-        risen = (states[:-1] - states[-1:]) @ weights.T  # a bias adds the same to both, and falls away
+        weights = head.weight[
+            torch.tensor(list(spelt), device=network.device, dtype=torch.long)
+        ].float()
+        risen = (
+            states[:-1] - states[-1:]
+        ) @ weights.T  # a bias adds the same to both, and falls away
         order = risen.argsort(dim=1, descending=True, stable=True)
     return [_distinct([list(spelt.values())[i] for i in row[: 4 * n].tolist()], n) for row in order]
 
@@ -69,7 +82,11 @@ def whole_words(network: Network) -> dict[int, str]:
     """Return the tokens that are a word of at least three letters with the white space before it, by id."""
     tokenizer = network.tokenizer
     size = network.model.get_output_embeddings().weight.shape[0]  # type: ignore[no-untyped-call]
-    ids = {i: token for token, i in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1]) if i < size and token[:1] in _MARKS}
+    ids = {
+        i: token
+        for token, i in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
+        if i < size and token[:1] in _MARKS
+    }
     spelt = {i: tokenizer.convert_tokens_to_string([token]).strip() for i, token in ids.items()}
     return {i: word for i, word in spelt.items() if len(word) >= _SHORTEST and word.isalpha()}
 

@@ -102,10 +102,14 @@ class InBedder(NetworkEncoder):
         network = self._network()
         readout, prepare = resolved(self.readout, decoder=network.decoder), self._prepare(network)
         if readout == "1st-gen":
-            return _sharing.stream_last(items, prepare, network, layer=self.layer, budget=self.budget)
+            return _sharing.stream_last(
+                items, prepare, network, layer=self.layer, budget=self.budget
+            )
         if readout == "re-enc":
             return self._reencoded(items, prepare, network)
-        return _batching.stream(items, prepare, self._forward(network, readout), network, budget=self.budget)
+        return _batching.stream(
+            items, prepare, self._forward(network, readout), network, budget=self.budget
+        )
 
     def card(self) -> Card:
         """Return the backbone's card, trained where the checkpoint is a published one or a folder.
@@ -113,10 +117,18 @@ class InBedder(NetworkEncoder):
         Where answers are re-encoded, what stands behind the other encoder is part of the weights.
         """
         source = self._backbone().source
-        card = self._backbone().card(trained=source.partition("@")[0] in PUBLISHED.values() or Path(source).is_dir())
-        if self.readout in GENERATED | {"re-enc"}:  # a pass for each token, whose number depends on the text
+        card = self._backbone().card(
+            trained=source.partition("@")[0] in PUBLISHED.values() or Path(source).is_dir()
+        )
+        if self.readout in GENERATED | {
+            "re-enc"
+        }:  # a pass for each token, whose number depends on the text
             card = replace(card, passes=None)
-        return replace(card, weights=digest([card.weights, fingerprint(self._reencoder())])) if self.readout == "re-enc" else card
+        return (
+            replace(card, weights=digest([card.weights, fingerprint(self._reencoder())]))
+            if self.readout == "re-enc"
+            else card
+        )
 
     def runs(self) -> Runs | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
@@ -125,17 +137,27 @@ class InBedder(NetworkEncoder):
     def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
         """Return the likeliest answer to each text: that of "re-enc", else at most ``ANSWER_TOKENS`` tokens, or all masks."""
         if self.readout not in {"re-enc", "pair"}:
-            return replace(self, readout="re-enc", new_tokens=ANSWER_TOKENS).answer(texts, instruction=instruction)
+            return replace(self, readout="re-enc", new_tokens=ANSWER_TOKENS).answer(
+                texts, instruction=instruction
+            )
         network = self._network()
         tokens = self.new_tokens if network.decoder else self.masks
-        return answers([Item(text, instruction) for text in texts], self._prepare(network), network, tokens, budget=self.budget)
+        return answers(
+            [Item(text, instruction) for text in texts],
+            self._prepare(network),
+            network,
+            tokens,
+            budget=self.budget,
+        )
 
     def read_words(self, vectors: Embeddings, origin: Embeddings, n: int) -> list[list[str]]:
         """Return the words whose scores rise most from the origin to each vector; none where another encoder gives the vectors."""
         if self.readout == "re-enc":
             return [[] for _ in vectors]
         network = replace(self._backbone(), head="lm").load()
-        return words_of(vectors, origin, n, network, transform=not network.decoder and self.readout != "pair")
+        return words_of(
+            vectors, origin, n, network, transform=not network.decoder and self.readout != "pair"
+        )
 
     def _backbone(self) -> Backbone:
         head = "lm" if self.readout in GENERATED | {"re-enc", "pair"} else "none"
@@ -150,7 +172,9 @@ class InBedder(NetworkEncoder):
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         slot = "" if network.decoder else answer_masks(network, self.masks)
-        answer = self.new_tokens if self.readout in GENERATED | {"re-enc"} and network.decoder else 0
+        answer = (
+            self.new_tokens if self.readout in GENERATED | {"re-enc"} and network.decoder else 0
+        )
         limit = min(self.max_length, network.max_length - answer)
 
         def frame(item: Item) -> Framed:
@@ -158,24 +182,41 @@ class InBedder(NetworkEncoder):
                 return pair(item.text, item.instruction or NEUTRAL_QUESTION, slot, network)
             return framed(item.text, item.instruction, slot)
 
-        return lambda items: prompts(network.tokenizer, [frame(item) for item in items], limit=limit, cut="left", spans=spans)
+        return lambda items: prompts(
+            network.tokenizer, [frame(item) for item in items], limit=limit, cut="left", spans=spans
+        )
 
     def _forward(self, network: Network, readout: str) -> "Callable[[Tensor, Tensor], Tensor]":
         if readout == "pair":
             return lambda ids, mask: pair_readout(network, ids, mask, self.layer, self.masks)
         if not network.decoder:
-            return lambda ids, mask: _pooling.mean(network.hidden_states(ids, mask, self.layer), mask_positions(ids, network, self.masks))
+            return lambda ids, mask: _pooling.mean(
+                network.hidden_states(ids, mask, self.layer),
+                mask_positions(ids, network, self.masks),
+            )
         if readout in GENERATED:
-            return lambda ids, mask: state_readout(network, ids, mask, readout, self.layer, self.new_tokens)
+            return lambda ids, mask: state_readout(
+                network, ids, mask, readout, self.layer, self.new_tokens
+            )
         return lambda ids, mask: mean_but_last(network.hidden_states(ids, mask, self.layer), mask)
 
-    def _reencoded(self, items: Sequence[Item], prepare: _batching.Prepare, network: Network) -> Iterator[Batch]:
+    def _reencoded(
+        self, items: Sequence[Item], prepare: _batching.Prepare, network: Network
+    ) -> Iterator[Batch]:
         if self.samples and not network.decoder:
             raise UsageError(
                 f"samples of inbedder are drawn by decoders only, got samples={self.samples} on a masked language model: use 0"
             )
         tokens = self.new_tokens if network.decoder else self.masks
-        answers = answered(items, prepare, network, tokens, samples=self.samples, temperature=self.temperature, budget=self.budget)
+        answers = answered(
+            items,
+            prepare,
+            network,
+            tokens,
+            samples=self.samples,
+            temperature=self.temperature,
+            budget=self.budget,
+        )
         return reencoded(answers, self._reencoder())
 
 
@@ -202,5 +243,7 @@ def resolved(readout: str, *, decoder: bool) -> str:
     name = ("1st-gen" if decoder else "avg-gen") if readout == "auto" else readout
     if name not in known:
         kind = "decoder" if decoder else "masked language model"
-        raise UsageError(f"readout of inbedder on a {kind} is one of {', '.join(sorted({'auto', *known}))}, got {readout!r}")
+        raise UsageError(
+            f"readout of inbedder on a {kind} is one of {', '.join(sorted({'auto', *known}))}, got {readout!r}"
+        )
     return name

@@ -33,7 +33,14 @@ class Generated(NamedTuple):
 
 
 def generate(
-    network: Network, ids: "Tensor", mask: "Tensor", new_tokens: int, *, layer: int = -1, samples: int = 0, temperature: float = 1.0
+    network: Network,
+    ids: "Tensor",
+    mask: "Tensor",
+    new_tokens: int,
+    *,
+    layer: int = -1,
+    samples: int = 0,
+    temperature: float = 1.0,
 ) -> Generated:
     """Continue prompts until every row has ended, or to ``new_tokens``.
 
@@ -50,15 +57,24 @@ def generate(
     import torch
 
     head = head_of(network)
-    trunk = partial(network.model.base_model, use_cache=True, output_hidden_states=layer != -1)  # all layers are much to keep
+    trunk = partial(
+        network.model.base_model, use_cache=True, output_hidden_states=layer != -1
+    )  # all layers are much to keep
     special = torch.tensor(network.tokenizer.all_special_ids, device=ids.device)
     lengths, chance = mask.sum(1), uniform(ids, mask, samples, new_tokens)
     out = trunk(input_ids=ids, attention_mask=mask)
-    prompt, last = _read(out, layer), out.last_hidden_state[torch.arange(len(ids), device=ids.device), lengths - 1]
+    prompt, last = (
+        _read(out, layer),
+        out.last_hidden_state[torch.arange(len(ids), device=ids.device), lengths - 1],
+    )
     if samples > 1:
         out.past_key_values.batch_repeat_interleave(samples)
         last, mask, lengths = (x.repeat_interleave(samples, 0) for x in (last, mask, lengths))
-    states, tokens, alive = [prompt.new_empty(len(last), 0, prompt.shape[-1])], [], [torch.ones_like(mask[:, :1])]
+    states, tokens, alive = (
+        [prompt.new_empty(len(last), 0, prompt.shape[-1])],
+        [],
+        [torch.ones_like(mask[:, :1])],
+    )
     for step in range(new_tokens):
         scores = head(last)
         token = drawn(scores / temperature, chance[:, step]) if samples else scores.argmax(-1)
@@ -68,10 +84,17 @@ def generate(
             break
         mask = torch.cat([mask, torch.ones_like(tokens[-1])], dim=1)
         places = (lengths + step)[:, None]
-        out = trunk(input_ids=tokens[-1], attention_mask=mask, position_ids=places, past_key_values=out.past_key_values)
+        out = trunk(
+            input_ids=tokens[-1],
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=out.past_key_values,
+        )
         states.append(_read(out, layer))
         last = out.last_hidden_state[:, -1]
-    return Generated(prompt, torch.cat(states, dim=1), torch.cat(tokens, dim=1), torch.cat(alive[1:], dim=1))
+    return Generated(
+        prompt, torch.cat(states, dim=1), torch.cat(tokens, dim=1), torch.cat(alive[1:], dim=1)
+    )
 
 
 def _read(out: Any, layer: int) -> "Tensor":  # noqa: ANN401 - what transformers returns
@@ -82,8 +105,16 @@ def uniform(ids: "Tensor", mask: "Tensor", samples: int, new_tokens: int) -> "Te
     """Return numbers in [0, 1), float32 (b * samples, new_tokens), seeded by each prompt's ids and the number of the sample."""
     import torch
 
-    rows = [row[: int(n)].tolist() for row, n in zip(ids.cpu(), mask.sum(1), strict=True)] if samples else []
-    made = [np.random.default_rng([*row, k]).random(new_tokens, np.float32) for row in rows for k in range(samples)]
+    rows = (
+        [row[: int(n)].tolist() for row, n in zip(ids.cpu(), mask.sum(1), strict=True)]
+        if samples
+        else []
+    )
+    made = [
+        np.random.default_rng([*row, k]).random(new_tokens, np.float32)
+        for row in rows
+        for k in range(samples)
+    ]
     return torch.from_numpy(np.asarray(made, np.float32)).to(ids.device)
 
 
@@ -91,11 +122,15 @@ def drawn(scores: "Tensor", chance: "Tensor") -> "Tensor":
     """Return the token (b,) at which the cumulated probability passes the chance; scores (b, v), chance (b,)."""
     import torch
 
-    passed = torch.searchsorted(scores.float().softmax(-1).cumsum(-1), chance[:, None].contiguous(), right=True)[:, 0]
+    passed = torch.searchsorted(
+        scores.float().softmax(-1).cumsum(-1), chance[:, None].contiguous(), right=True
+    )[:, 0]
     return passed.clamp(max=scores.shape[-1] - 1)
 
 
-def state_readout(network: Network, ids: "Tensor", mask: "Tensor", readout: str, layer: int, new_tokens: int) -> "Tensor":
+def state_readout(
+    network: Network, ids: "Tensor", mask: "Tensor", readout: str, layer: int, new_tokens: int
+) -> "Tensor":
     """Return the vectors (b, dim) of a read-out that takes the states of generated tokens.
 
     Args:
@@ -177,7 +212,10 @@ def answered(
     each = max(samples, 1)
     for done in _batching.computed(items, prepare, forward, network, budget=budget):
         tokens = [[i for i in row if i >= 0] for row in done.output.tolist()]
-        words = [answer.strip() for answer in network.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        words = [
+            answer.strip()
+            for answer in network.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        ]
         generated = (done.output.shape[1] - 1) * each if network.decoder else 0
         answers = [words[i : i + each] for i in range(0, len(words), each)]
         yield Answered(done.rows, answers, generated, done.padded + generated * len(done.rows))

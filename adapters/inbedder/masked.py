@@ -37,7 +37,9 @@ def pair(text: str, question: str, slot: str, network: Network) -> Framed:
     return Framed(text, "", f"{network.tokenizer.sep_token}" * 2 + question + slot)
 
 
-def pair_readout(network: Network, ids: "Tensor", mask: "Tensor", layer: int, masks: int) -> "Tensor":
+def pair_readout(
+    network: Network, ids: "Tensor", mask: "Tensor", layer: int, masks: int
+) -> "Tensor":
     """Return the standardised mean of what the head makes of the masks' states, float32 (b, dim).
 
     Each vector is freed of its own mean and divided by its own sample standard deviation.

@@ -53,7 +53,12 @@ def reencoded(batches: Iterable[Answered], encoder: Encoder) -> Iterator[Batch]:
         prompts = [row.prompts[0] for row in done.rows]
         yield Batch(
             positions=np.asarray([row.positions[0] for row in done.rows], np.int64),
-            vectors=np.stack([np.mean([vectors[answer] for answer in answers], axis=0) for answers in done.answers]),
+            vectors=np.stack(
+                [
+                    np.mean([vectors[answer] for answer in answers], axis=0)
+                    for answers in done.answers
+                ]
+            ),
             tokens=np.asarray([len(prompt.ids) + done.generated for prompt in prompts], np.int32),
             truncated=np.asarray([prompt.truncated for prompt in prompts], np.bool_),
             padded=done.padded,

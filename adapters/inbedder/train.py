@@ -76,9 +76,17 @@ class Recipe:
             return out
         progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
-        triples, material = mixed(named(self.sources, View) or OPEN, load, rows=max(budget // 40, 8), words=self.words, seed=seed)
+        triples, material = mixed(
+            named(self.sources, View) or OPEN,
+            load,
+            rows=max(budget // 40, 8),
+            words=self.words,
+            seed=seed,
+        )
         rows = [row for row in encoded(base, triples, self.max_length) if row.answers]
-        plan = batches([len(row.ids) for row in rows], budget=budget, size=self.batch_size, seed=seed)
+        plan = batches(
+            [len(row.ids) for row in rows], budget=budget, size=self.batch_size, seed=seed
+        )
         network = attached(base, lora=self.lora, seed=seed)
         fitted = fit(
             trained(network),
@@ -94,7 +102,9 @@ class Recipe:
             save_trained(network, out, self.backbone, lora=self.lora)
             used = sorted({i for batch in plan for i in batch})
             Runs.of(triples[rows[i].number].input for i in used).write(out / RUNS)
-            write_card(out, training, fitted, network, material, {"template": TEMPLATE, "rows": len(used)})
+            write_card(
+                out, training, fitted, network, material, {"template": TEMPLATE, "rows": len(used)}
+            )
             (out / "state.pt").unlink(missing_ok=True)
         waited()
         return out
@@ -126,16 +136,24 @@ def encoded(network: Network, triples: Sequence[Triple], limit: int) -> list[Row
         limit: Most positions.
     """
     tokenizer = network.tokenizer
-    around = max(20, len(tokenizer(TEMPLATE, verbose=False)["input_ids"]) + 1)  # the template's tokens, and the end
+    around = max(
+        20, len(tokenizer(TEMPLATE, verbose=False)["input_ids"]) + 1
+    )  # the template's tokens, and the end
     texts = [_fitted(triple, tokenizer, limit - around) for triple in triples]
     prompts = [
         (TEMPLATE if input_ else TEMPLATE_WITHOUT_INPUT).replace("{instruction}", "\0", 1).replace("{input}", "\1", 1)
         .replace("\0", instruction).replace("\1", input_)
         for input_, instruction, _ in texts
     ]  # fmt: skip
-    both = tokenizer([p + t.answer for p, t in zip(prompts, texts, strict=True)], return_offsets_mapping=True, verbose=False)
+    both = tokenizer(
+        [p + t.answer for p, t in zip(prompts, texts, strict=True)],
+        return_offsets_mapping=True,
+        verbose=False,
+    )
     rows = []
-    for i, (prompt, ids, offsets) in enumerate(zip(prompts, both["input_ids"], both["offset_mapping"], strict=True)):
+    for i, (prompt, ids, offsets) in enumerate(
+        zip(prompts, both["input_ids"], both["offset_mapping"], strict=True)
+    ):
         answers = [k for k, (a, b) in enumerate(offsets) if b > len(prompt) and b > a]
         if network.decoder:
             if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
@@ -149,14 +167,24 @@ def _fitted(triple: Triple, tokenizer: Any, room: int) -> Triple:  # noqa: ANN40
     """Cut the longest of the three parts at its end where all together have more than ``room`` tokens."""
     if sum(len(part.encode()) for part in triple) <= room:  # a token has at least one byte
         return triple
-    offsets = [tokenizer(part, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"] for part in triple]
+    offsets = [
+        tokenizer(part, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+            "offset_mapping"
+        ]
+        for part in triple
+    ]
     lengths = [len(o) for o in offsets]
     excess = sum(lengths) - room
     if excess <= 0:
         return triple
     longest = lengths.index(max(lengths))
     keep = max(lengths[longest] - excess, 1)
-    return Triple(*(part[: offsets[k][keep - 1][1]] if k == longest else part for k, part in enumerate(triple)))
+    return Triple(
+        *(
+            part[: offsets[k][keep - 1][1]] if k == longest else part
+            for k, part in enumerate(triple)
+        )
+    )
 
 
 class Part(NamedTuple):
@@ -182,7 +210,10 @@ class Answering:
         """Cut a batch into portions of at most ``positions`` positions."""
         chosen = [self.rows[i] for i in batch]
         predicted = sum(len(row.answers) for row in chosen)
-        return [Part([chosen[k] for k in portion], predicted) for portion in shared([len(row.ids) for row in chosen], self.positions)]
+        return [
+            Part([chosen[k] for k in portion], predicted)
+            for portion in shared([len(row.ids) for row in chosen], self.positions)
+        ]
 
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":
         """Return the part's share of the batch's loss."""
@@ -191,9 +222,17 @@ class Answering:
 
         network = self.network
         width = max(len(row.ids) for row in part.rows)
-        ids = torch.tensor([row.ids + [network.pad_id] * (width - len(row.ids)) for row in part.rows], device=network.device)
-        mask = torch.tensor([[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in part.rows], device=network.device)
-        places = torch.tensor([(n, k) for n, row in enumerate(part.rows) for k in row.answers], device=network.device).T
+        ids = torch.tensor(
+            [row.ids + [network.pad_id] * (width - len(row.ids)) for row in part.rows],
+            device=network.device,
+        )
+        mask = torch.tensor(
+            [[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in part.rows],
+            device=network.device,
+        )
+        places = torch.tensor(
+            [(n, k) for n, row in enumerate(part.rows) for k in row.answers], device=network.device
+        ).T
         wanted = ids[places[0], places[1]]
         if network.decoder:
             states = network.hidden_states(ids, mask)[places[0], places[1] - 1]

@@ -87,15 +87,66 @@ _KIND = (
 _FOCUS = ("Which condition is it about?", "What is the text about?", "Which thing is asked about?")
 
 OPEN: tuple[View, ...] = (
-    View("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA", "squad", 0.13),
-    View("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users", "squad", 0.13),
-    View("ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers", "squad", 0.13),
+    View(
+        "ludwigschmidt/squadshifts",
+        "new_wiki",
+        "test",
+        "CC BY 4.0; passages CC BY-SA",
+        "squad",
+        0.13,
+    ),
+    View(
+        "ludwigschmidt/squadshifts",
+        "reddit",
+        "test",
+        "CC BY 4.0; passages by Reddit users",
+        "squad",
+        0.13,
+    ),
+    View(
+        "ludwigschmidt/squadshifts",
+        "amazon",
+        "test",
+        "CC BY 4.0; passages by Amazon reviewers",
+        "squad",
+        0.13,
+    ),
     View("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0", "squad", 0.05),
-    View("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0", "label", 0.04, text="context", label="title", questions=_TOPIC),
-    View("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0", "label", 0.18, label="topic", questions=_TOPIC),
+    View(
+        "cs224n/squad2_dev_part",
+        "",
+        "validation",
+        "CC BY-SA 4.0",
+        "label",
+        0.04,
+        text="context",
+        label="title",
+        questions=_TOPIC,
+    ),
+    View(
+        "uberspot/opentriviaqa",
+        "",
+        "train",
+        "CC BY-SA 4.0",
+        "label",
+        0.18,
+        label="topic",
+        questions=_TOPIC,
+    ),
     View("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0", "pairs", 0.14, questions=_ANSWER),
-    View("abachaa/medquad", "", "train", "CC BY 4.0", "label", 0.1, label="question_type", questions=_KIND),
-    View("abachaa/medquad", "", "train", "CC BY 4.0", "label", 0.08, label="focus", questions=_FOCUS),
+    View(
+        "abachaa/medquad",
+        "",
+        "train",
+        "CC BY 4.0",
+        "label",
+        0.1,
+        label="question_type",
+        questions=_KIND,
+    ),
+    View(
+        "abachaa/medquad", "", "train", "CC BY 4.0", "label", 0.08, label="focus", questions=_FOCUS
+    ),
     View("deepset/covid_qa_excerpts", "", "train", "Apache-2.0", "squad", 0.02),
 )
 """Question-answering sets with licences that let a model be published. Of the tasks here only those on question answering share passages
@@ -104,7 +155,9 @@ with them, which InBedder does not take part in."""
 
 def stripped(answer: str) -> str:
     """Return the answer without function words; one that is nothing else stays as it is."""
-    kept = [word for word in answer.split() if word.strip(".,;:!?\"'()").lower() not in FUNCTION_WORDS]
+    kept = [
+        word for word in answer.split() if word.strip(".,;:!?\"'()").lower() not in FUNCTION_WORDS
+    ]
     return " ".join(kept) or answer.strip()
 
 
@@ -137,7 +190,9 @@ def around(context: str, start: int, end: int, words: int) -> str:
             return context[spans[low][0] : spans[high][1]]
 
 
-def mixed(sources: Sequence[View], load: Load, *, rows: int, words: int, seed: int) -> tuple[list[Triple], list[Material]]:
+def mixed(
+    sources: Sequence[View], load: Load, *, rows: int, words: int, seed: int
+) -> tuple[list[Triple], list[Material]]:
     """Return training rows drawn from the sources by their shares, and what they came from.
 
     Views of one data set draw the same rows of it, so that texts come back under other instructions with other answers.
@@ -154,16 +209,24 @@ def mixed(sources: Sequence[View], load: Load, *, rows: int, words: int, seed: i
         DataError: A set is not of the form its source says, or holds no row.
     """
     tables = readable(
-        sources, lambda source: load(source.id, source.split, config=source.config), what="question-answering sets to train on"
+        sources,
+        lambda source: load(source.id, source.split, config=source.config),
+        what="question-answering sets to train on",
     )
     whole = sum(source.share for source, _ in tables)
     made: list[Triple] = []
     material = []
     for k, (source, table) in enumerate(tables):
         found = list(_triples(source, table, words, np.random.default_rng([seed, k])))
-        usable = [i for i in np.random.default_rng(seed).permutation(len(found)) if found[i].answer and found[i].instruction]
+        usable = [
+            i
+            for i in np.random.default_rng(seed).permutation(len(found))
+            if found[i].answer and found[i].instruction
+        ]
         if not usable:
-            raise DataError(f"expected question-answering rows of the form {source.form!r} in {source.name}, got none")
+            raise DataError(
+                f"expected question-answering rows of the form {source.form!r} in {source.name}, got none"
+            )
         drawn = [found[i] for i in sorted(usable[: round(rows * source.share / whole)])]
         made += drawn
         material.append(Material(source.name, source.licence, len(drawn), dict(table.pin)))
@@ -180,7 +243,9 @@ def form_of(columns: Sequence[str], name: str) -> Form:
         if set(needed) <= set(columns):
             return form
     known = "; ".join(", ".join(needed) for needed in FORMS.values())
-    raise DataError(f"expected question-answering columns in {name} ({known}), got {', '.join(columns)}: rename them")
+    raise DataError(
+        f"expected question-answering columns in {name} ({known}), got {', '.join(columns)}: rename them"
+    )
 
 
 def _triples(source: View, table: Table, words: int, rng: np.random.Generator) -> Iterator[Triple]:
@@ -191,16 +256,27 @@ def _triples(source: View, table: Table, words: int, rng: np.random.Generator) -
         return (Triple(*row) for row in _zipped(table, "input", "instruction", "output"))
     questions = source.questions or _ANSWER
     asked = rng.integers(len(questions), size=len(table))
-    drop = table["needs_choices"] if form == "pairs" and "needs_choices" in table.columns else [False] * len(table)
+    drop = (
+        table["needs_choices"]
+        if form == "pairs" and "needs_choices" in table.columns
+        else [False] * len(table)
+    )
     rows = zip(_zipped(table, source.text, source.label or "answer"), asked, drop, strict=True)
-    return (Triple(_shortened(text, words), questions[i], "" if no else _plain(answer or "")) for (text, answer), i, no in rows)
+    return (
+        Triple(_shortened(text, words), questions[i], "" if no else _plain(answer or ""))
+        for (text, answer), i, no in rows
+    )
 
 
 def _squad(table: Table, words: int) -> Iterator[Triple]:
     for context, question, answers in _zipped(table, "context", "question", "answers"):
         known = isinstance(answers, Mapping) and answers.get("text")
-        answer, start = (str(answers["text"][0]), int(answers["answer_start"][0])) if known else ("", 0)
-        yield Triple(around(context, start, start + len(answer), words), question.strip(), stripped(answer))
+        answer, start = (
+            (str(answers["text"][0]), int(answers["answer_start"][0])) if known else ("", 0)
+        )
+        yield Triple(
+            around(context, start, start + len(answer), words), question.strip(), stripped(answer)
+        )
 
 
 def _zipped(table: Table, *columns: str) -> Iterable[tuple[Any, ...]]:

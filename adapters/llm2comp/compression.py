@@ -48,7 +48,13 @@ class Part(NamedTuple):
 
 
 def splits(
-    passages: Sequence[Passage], around: tuple[list[int], list[int]], *, positions: int, k: int, continuation: int, seed: int
+    passages: Sequence[Passage],
+    around: tuple[list[int], list[int]],
+    *,
+    positions: int,
+    k: int,
+    continuation: int,
+    seed: int,
 ) -> list[Split]:
     """Return passages split at random points, as many as the positions hold; a passage comes back once all have been used.
 
@@ -108,19 +114,36 @@ class Compression:
         k = len(self.trainee.memory)
         widths = [len(split.read) + len(self._target(split)) + 2 * k for split in chosen]
         predicted = sum(len(self._target(split)) for split in chosen)
-        weights = [1 / (len(chosen) * (len(s.continuation) + 1)) if self.objective == "kl" else 1 / predicted for s in chosen]
-        return [Part([chosen[i] for i in part], [weights[i] for i in part]) for part in shared(widths, self.positions)]
+        weights = [
+            1 / (len(chosen) * (len(s.continuation) + 1))
+            if self.objective == "kl"
+            else 1 / predicted
+            for s in chosen
+        ]
+        return [
+            Part([chosen[i] for i in part], [weights[i] for i in part])
+            for part in shared(widths, self.positions)
+        ]
 
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":
         """Return the part's share of the batch's loss; only the encoder's positions count as trained."""
         import torch
         from torch.nn.functional import cross_entropy, kl_div
 
-        contexts, targets = [split.context for split in part.splits], [self._target(split) for split in part.splits]
+        contexts, targets = (
+            [split.context for split in part.splits],
+            [self._target(split) for split in part.splits],
+        )
         memory = self.trainee.slots([split.read for split in part.splits])
         student = self.after(memory, targets)
         head = head_of(self.frozen)
-        weights = torch.tensor([w for w, t in zip(part.weights, targets, strict=True) for _ in range(len(t) + self._last)])
+        weights = torch.tensor(
+            [
+                w
+                for w, t in zip(part.weights, targets, strict=True)
+                for _ in range(len(t) + self._last)
+            ]
+        )
         weights = weights.to(student.device)
         k = len(self.trainee.memory)
         trained = sum(len(split.read) + k for split in part.splits)
@@ -131,9 +154,14 @@ class Compression:
 
             def loss(states: "Tensor", where: slice) -> "Tensor":
                 expected, found = head(teacher[where]).log_softmax(-1), head(states).log_softmax(-1)
-                return kl_div(found, expected, log_target=True, reduction="none").sum(-1) @ weights[where]
+                return (
+                    kl_div(found, expected, log_target=True, reduction="none").sum(-1)
+                    @ weights[where]
+                )
 
-            read += sum(len(self._start) + len(a) + len(b) for a, b in zip(contexts, targets, strict=True))
+            read += sum(
+                len(self._start) + len(a) + len(b) for a, b in zip(contexts, targets, strict=True)
+            )
         else:
             wanted = torch.tensor([i for target in targets for i in target], device=student.device)
 
@@ -142,7 +170,12 @@ class Compression:
 
         return in_portions(loss, student, _LOGITS), Spent(trained=trained, inference=read)
 
-    def after(self, memory: "Tensor | None", targets: Sequence[Sequence[int]], contexts: Sequence[Sequence[int]] = ()) -> "Tensor":
+    def after(
+        self,
+        memory: "Tensor | None",
+        targets: Sequence[Sequence[int]],
+        contexts: Sequence[Sequence[int]] = (),
+    ) -> "Tensor":
         """Return the frozen backbone's states from which the targets' tokens are predicted, example after example (m, dim).
 
         Args:
@@ -154,12 +187,24 @@ class Compression:
 
         frozen, start = self.frozen, self._start
         read = [[0] * memory.shape[1]] * len(targets) if memory is not None else contexts
-        ids, _ = padded([[*start, *before, *target] for before, target in zip(read, targets, strict=True)], frozen)
+        ids, _ = padded(
+            [[*start, *before, *target] for before, target in zip(read, targets, strict=True)],
+            frozen,
+        )
         inputs = frozen.model.get_input_embeddings()(ids)
         if memory is not None:
-            inputs = torch.cat([inputs[:, : len(start)], memory.to(inputs.dtype), inputs[:, len(start) + memory.shape[1] :]], 1)
+            inputs = torch.cat(
+                [
+                    inputs[:, : len(start)],
+                    memory.to(inputs.dtype),
+                    inputs[:, len(start) + memory.shape[1] :],
+                ],
+                1,
+            )
         first = [len(start) + len(before) - 1 for before in read]
-        places = [(n, at + i) for n, at in enumerate(first) for i in range(len(targets[n]) + self._last)]
+        places = [
+            (n, at + i) for n, at in enumerate(first) for i in range(len(targets[n]) + self._last)
+        ]
         texts, positions = torch.tensor(places, device=frozen.device).T
         return last_states(frozen, inputs)[texts, positions]
 

@@ -76,11 +76,17 @@ class Contrast:
         parts = [Part([texts[i] for i in order], order, views) for order in orders]
         if len(parts) == 1:
             return parts
-        parts = [part._replace(seed=int(seed)) for part, seed in zip(parts, torch.randint(1 << 40, (len(parts),)), strict=True)]
+        parts = [
+            part._replace(seed=int(seed))
+            for part, seed in zip(parts, torch.randint(1 << 40, (len(parts),)), strict=True)
+        ]
         vectors = self._vectors(parts, len(texts)).requires_grad_()
         loss = contrast(vectors.view(views, len(batch), -1), self.temperature)
         (gradient,) = torch.autograd.grad(loss, vectors)
-        return [part._replace(value=float(loss.detach()) / len(parts), gradient=gradient[part.order]) for part in parts]
+        return [
+            part._replace(value=float(loss.detach()) / len(parts), gradient=gradient[part.order])
+            for part in parts
+        ]
 
     def loss(self, part: Part) -> "tuple[Tensor, Spent]":
         """Return the part's share of the batch's loss; the pass that caches gradients is in the seconds, not in the positions."""
@@ -89,7 +95,9 @@ class Contrast:
         spent = Spent(trained=sum(len(ids) + len(self.trainee.memory) for ids in part.rows))
         vectors = self._embedded(part)
         if part.gradient is not None:
-            return carrying(torch.tensor(part.value, device=vectors.device), vectors, part.gradient), spent
+            return carrying(
+                torch.tensor(part.value, device=vectors.device), vectors, part.gradient
+            ), spent
         ordered = vectors[torch.tensor(part.order, device=vectors.device).argsort()]
         return contrast(ordered.view(part.views, -1, vectors.shape[-1]), self.temperature), spent
 
@@ -127,9 +135,14 @@ def contrast(vectors: "Tensor", temperature: float) -> "Tensor":
     return cross_entropy(scores, torch.arange(len(scores), device=scores.device))
 
 
-def twice(sentences: Sequence[str], tokenizer: "PreTrainedTokenizerBase", limit: int) -> list[tuple[list[int], list[int]]]:
+def twice(
+    sentences: Sequence[str], tokenizer: "PreTrainedTokenizerBase", limit: int
+) -> list[tuple[list[int], list[int]]]:
     """Return examples of two views of a sentence, at most ``limit`` positions long."""
-    return [(prompt.ids, prompt.ids) for prompt in prompts(tokenizer, [Framed(text) for text in sentences], limit=limit)]
+    return [
+        (prompt.ids, prompt.ids)
+        for prompt in prompts(tokenizer, [Framed(text) for text in sentences], limit=limit)
+    ]
 
 
 class Triple(NamedTuple):
@@ -140,7 +153,9 @@ class Triple(NamedTuple):
     negative: str
 
 
-def triples_of(files: Sequence[str], load: Load, *, corrected: bool = False) -> tuple[list[Triple], list[Material]]:
+def triples_of(
+    files: Sequence[str], load: Load, *, corrected: bool = False
+) -> tuple[list[Triple], list[Material]]:
     """Return the triples of files with columns query, positive and negative, and maybe the query's instruction.
 
     Without that column a file named like a set of the paper, such as ``nq.jsonl``, has that set's; any other has none.
@@ -172,8 +187,14 @@ def triples_of(files: Sequence[str], load: Load, *, corrected: bool = False) -> 
     return made, material
 
 
-def tokenised(rows: Sequence[Triple], tokenizer: "PreTrainedTokenizerBase", limit: int) -> list[tuple[list[int], ...]]:
+def tokenised(
+    rows: Sequence[Triple], tokenizer: "PreTrainedTokenizerBase", limit: int
+) -> list[tuple[list[int], ...]]:
     """Return triples as token ids, at most ``limit`` positions each."""
-    texts = [framed for query, positive, negative in rows for framed in (query, Framed(positive), Framed(negative))]
+    texts = [
+        framed
+        for query, positive, negative in rows
+        for framed in (query, Framed(positive), Framed(negative))
+    ]
     ids = [prompt.ids for prompt in prompts(tokenizer, texts, limit=limit)]
     return [tuple(ids[i : i + 3]) for i in range(0, len(ids), 3)]

@@ -111,7 +111,10 @@ class LLM2Comp(NetworkEncoder):
             return memory_states(network.hidden_states(ids, mask), mask, k).flatten(1)
 
         items = [Item(text, instruction) for text in texts]
-        return gather(_batching.stream(items, self._prepare(network), forward, network, budget=self.budget), len(items)).reshape(shape)
+        return gather(
+            _batching.stream(items, self._prepare(network), forward, network, budget=self.budget),
+            len(items),
+        ).reshape(shape)
 
     def card(self) -> Card:
         """Return the backbone's card with the checkpoint's digest mixed in; trained where there is a checkpoint."""
@@ -122,7 +125,14 @@ class LLM2Comp(NetworkEncoder):
         training = _checkpoint.card_of(self._folder)
         return replace(
             card,
-            weights=digest([card.weights, made.k, made.attention, files_digest(checkpoint_files(self._folder, made))]),
+            weights=digest(
+                [
+                    card.weights,
+                    made.k,
+                    made.attention,
+                    files_digest(checkpoint_files(self._folder, made)),
+                ]
+            ),
             training=training,
             training_tokens=training.get("trained_tokens"),
         )
@@ -141,7 +151,10 @@ class LLM2Comp(NetworkEncoder):
         if not (self._folder / CONFIG).is_file():
             return None
         made = read_checkpoint(self._folder)
-        for name, ours, auto, theirs in (("k", self.k, None, made.k), ("attention", self.attention, "auto", made.attention)):
+        for name, ours, auto, theirs in (
+            ("k", self.k, None, made.k),
+            ("attention", self.attention, "auto", made.attention),
+        ):
             if ours not in {auto, theirs}:
                 raise CheckpointError(
                     f"expected a checkpoint with {name}={ours}, {self._folder} was trained with {theirs}: use --set {name}={theirs}"
@@ -152,10 +165,15 @@ class LLM2Comp(NetworkEncoder):
         """Return the number of memory tokens and the attention."""
         made = self._checkpoint()
         k, attention = (made.k, made.attention) if made else (K, ATTENTION)
-        return k if self.k is None else self.k, attention if self.attention == "auto" else self.attention
+        return (
+            k if self.k is None else self.k,
+            attention if self.attention == "auto" else self.attention,
+        )
 
     def _backbone(self, made: Checkpoint | None) -> Backbone:
-        source = made.base if made else PACKAGED if self.checkpoint == "default" else self.checkpoint
+        source = (
+            made.base if made else PACKAGED if self.checkpoint == "default" else self.checkpoint
+        )
         return Backbone(source, attention=self._form()[1], dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _network(self) -> Network:
@@ -163,14 +181,22 @@ class LLM2Comp(NetworkEncoder):
         if k < 0:
             raise UsageError(f"llm2comp takes a number of memory tokens, got k={k}")
         files = checkpoint_files(self._folder, made) if made else ()
-        return _prepared(self._backbone(made).load(), k, str(self._folder) if made else "", stamp(files))
+        return _prepared(
+            self._backbone(made).load(), k, str(self._folder) if made else "", stamp(files)
+        )
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         limit, ids = min(self.max_length, network.max_length), memory_ids(network, self._form()[0])
         if limit <= len(ids):
-            raise UsageError(f"expected room for text beside k={len(ids)} memory tokens, got max_length={limit}: raise it, or lower k")
+            raise UsageError(
+                f"expected room for text beside k={len(ids)} memory tokens, got max_length={limit}: raise it, or lower k"
+            )
         return lambda items: prompts(
-            network.tokenizer, [framed(item.text, item.instruction) for item in items], limit=limit, tail=ids, spans=spans
+            network.tokenizer,
+            [framed(item.text, item.instruction) for item in items],
+            limit=limit,
+            tail=ids,
+            spans=spans,
         )
 
 
@@ -221,7 +247,9 @@ def with_memory(network: Network, rows: "Tensor") -> Network:
 
     out, table = _lora.sharing(network), embedding_table(network)
     grown = torch.cat([table, rows.to(table)])
-    out.model.set_input_embeddings(torch.nn.Embedding(grown.shape[0], grown.shape[1], _weight=grown, _freeze=True))
+    out.model.set_input_embeddings(
+        torch.nn.Embedding(grown.shape[0], grown.shape[1], _weight=grown, _freeze=True)
+    )
     return out
 
 
@@ -233,12 +261,24 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     found = read_json(folder / CONFIG)
     kinds = {"base": str, "k": int, "attention": str, "stages": list, "memory_ids": list}
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(name), kind) for name, kind in kinds.items()
+    ):
         wanted = ", ".join(f"{name}: {kind.__name__}" for name, kind in kinds.items())
-        raise CheckpointError(f"expected {wanted} in {folder / CONFIG}, got {found!r}: write the checkpoint again")
+        raise CheckpointError(
+            f"expected {wanted} in {folder / CONFIG}, got {found!r}: write the checkpoint again"
+        )
     if found["attention"] not in ATTENTIONS:
-        raise CheckpointError(f"expected attention {' or '.join(ATTENTIONS)} in {folder / CONFIG}, got {found['attention']!r}: correct it")
-    return Checkpoint(found["base"], found["k"], found["attention"], tuple(found["stages"]), tuple(found["memory_ids"]))
+        raise CheckpointError(
+            f"expected attention {' or '.join(ATTENTIONS)} in {folder / CONFIG}, got {found['attention']!r}: correct it"
+        )
+    return Checkpoint(
+        found["base"],
+        found["k"],
+        found["attention"],
+        tuple(found["stages"]),
+        tuple(found["memory_ids"]),
+    )
 
 
 def checkpoint_files(folder: Path, made: Checkpoint) -> tuple[Path, ...]:
@@ -247,10 +287,19 @@ def checkpoint_files(folder: Path, made: Checkpoint) -> tuple[Path, ...]:
     Raises:
         CheckpointError: One is missing.
     """
-    files = (folder / MEMORY, *(folder / stage / name for stage in made.stages for name in (_checkpoint.CONFIG, _checkpoint.WEIGHTS)))
+    files = (
+        folder / MEMORY,
+        *(
+            folder / stage / name
+            for stage in made.stages
+            for name in (_checkpoint.CONFIG, _checkpoint.WEIGHTS)
+        ),
+    )
     for path in files:
         if not path.is_file():
-            raise CheckpointError(f"expected {path}, it is missing: the checkpoint is incomplete, write or copy it again")
+            raise CheckpointError(
+                f"expected {path}, it is missing: the checkpoint is incomplete, write or copy it again"
+            )
     return files
 
 
@@ -274,7 +323,11 @@ def restored(network: Network, folder: Path, made: Checkpoint) -> "tuple[Network
     wanted = (made.k, table.shape[1])
     if rows.keys() != {"memory"} or tuple(rows["memory"].shape) != wanted:
         got = {name: tuple(tensor.shape) for name, tensor in rows.items()}
-        raise CheckpointError(f"expected the tensor memory {wanted} in {folder / MEMORY}, got {got}: it belongs to another backbone or k")
+        raise CheckpointError(
+            f"expected the tensor memory {wanted} in {folder / MEMORY}, got {got}: it belongs to another backbone or k"
+        )
     if made.memory_ids != tuple(range(len(table), len(table) + made.k)):
-        raise CheckpointError(f"expected memory ids that follow the vocabulary of {len(table)}, got {made.memory_ids} in {folder / CONFIG}")
+        raise CheckpointError(
+            f"expected memory ids that follow the vocabulary of {len(table)}, got {made.memory_ids} in {folder / CONFIG}"
+        )
     return _lora.merged(network, [folder / stage for stage in made.stages]), rows["memory"]

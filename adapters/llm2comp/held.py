@@ -54,21 +54,36 @@ def held(
 
     made = read_checkpoint(folder)
     if not made.k:
-        raise UsageError(f"expected a checkpoint with memory, {folder} has k=0: its embedding is the mean of token states")
+        raise UsageError(
+            f"expected a checkpoint with memory, {folder} has k=0: its embedding is the mean of token states"
+        )
     if limit < 2:
         raise UsageError(f"limit is at least 2, as a text is held against another, got {limit}")
     frozen = Backbone(made.base, head="lm", dtype=dtype, device=device).load()
     found = texts.long_passages(plain, frozen.tokenizer, length)
     if len(found) < 2:
-        raise DataError(f"expected two long passages, got one in {len(plain)} texts: give more texts")
+        raise DataError(
+            f"expected two long passages, got one in {len(plain)} texts: give more texts"
+        )
     limit = min(limit, len(found))
     positions = limit * (length + made.k + frozen.tokenizer.num_special_tokens_to_add())
     around = texts.around(frozen.tokenizer)
-    own = splits(found, around, positions=positions, k=made.k, continuation=continuation, seed=seed)[:limit]  # each of another passage
-    others = [row._replace(read=before.read) for row, before in zip(own, [own[-1], *own[:-1]], strict=True)]
+    own = splits(
+        found, around, positions=positions, k=made.k, continuation=continuation, seed=seed
+    )[:limit]  # each of another passage
+    others = [
+        row._replace(read=before.read)
+        for row, before in zip(own, [own[-1], *own[:-1]], strict=True)
+    ]
     network, rows = restored(frozen, folder, made)
     memory = torch.nn.Parameter(rows.to(frozen.device, torch.float32), requires_grad=False)
-    step = Compression(Trainee(attending(network, made.attention), memory), frozen, [*own, *others], "kl", positions=1)
+    step = Compression(
+        Trainee(attending(network, made.attention), memory),
+        frozen,
+        [*own, *others],
+        "kl",
+        positions=1,
+    )
     with torch.no_grad(), autocast(frozen):
         kl = [float(step.loss(*step.parts([i]))[0]) for i in range(len(step.splits))]
     return np.asarray(kl).reshape(2, -1).T

@@ -14,13 +14,21 @@ _ANSWERS = "Retrieve Wikipedia passages that answer the question"
 INSTRUCTIONS: Mapping[str, tuple[str, ...]] = {
     "allnli": (f"{_ENTAILED} {_SIMILAR}",),
     "dureader": (_CHINESE,),
-    "eli5_question_answer": ("Provided a user question, retrieve the highest voted answers on Reddit ELI5 forum",),
+    "eli5_question_answer": (
+        "Provided a user question, retrieve the highest voted answers on Reddit ELI5 forum",
+    ),
     "fever": ("Given a claim, retrieve documents that support or refute the claim",),
-    "hotpot_qa": ("Given a multi-hop question, retrieve documents that can help answer the question",),
+    "hotpot_qa": (
+        "Given a multi-hop question, retrieve documents that can help answer the question",
+    ),
     "miracl": (_PASSAGES,),
     "mrtydi": (_PASSAGES,),
-    "msmarco_document": ("Given a web search query, retrieve relevant documents that answer the query",),
-    "msmarco_passage": ("Given a web search query, retrieve relevant passages that answer the query",),
+    "msmarco_document": (
+        "Given a web search query, retrieve relevant documents that answer the query",
+    ),
+    "msmarco_passage": (
+        "Given a web search query, retrieve relevant passages that answer the query",
+    ),
     "nq": (_PASSAGES,),
     "quora_duplicates": (
         "Given a question, retrieve questions that are semantically equivalent to the given question",

@@ -83,10 +83,15 @@ class Masking:
         """Draw the masks of a batch, the same on every process, and cut it into portions."""
         rng = np.random.default_rng([self.seed, *batch])
         chosen = [self.rows[i] for i in batch]
-        places = [(np.sort(rng.permutation(len(ids) - 1)[: max(round(RATE * len(ids)), 1)]) + 1).tolist() for ids in chosen]
+        places = [
+            (np.sort(rng.permutation(len(ids) - 1)[: max(round(RATE * len(ids)), 1)]) + 1).tolist()
+            for ids in chosen
+        ]
         predicted = sum(map(len, places))
         cut = shared([len(ids) for ids in chosen], self.positions)
-        return [Masked([chosen[i] for i in part], [places[i] for i in part], predicted) for part in cut]
+        return [
+            Masked([chosen[i] for i in part], [places[i] for i in part], predicted) for part in cut
+        ]
 
     def loss(self, part: Masked) -> "tuple[Tensor, Spent]":
         """Return the part's share of the batch's loss."""
@@ -96,9 +101,18 @@ class Masking:
         network = self.trainee.network
         head, mask = head_of(self.frozen), mask_id(network.tokenizer)
         hidden = [set(places) for places in part.places]
-        rows = [[mask if i in gone else id_ for i, id_ in enumerate(ids)] for ids, gone in zip(part.ids, hidden, strict=True)]
-        where = torch.tensor([(n, i - 1) for n, places in enumerate(part.places) for i in places], device=network.device).T
-        wanted = torch.tensor([ids[i] for ids, places in zip(part.ids, part.places, strict=True) for i in places], device=network.device)
+        rows = [
+            [mask if i in gone else id_ for i, id_ in enumerate(ids)]
+            for ids, gone in zip(part.ids, hidden, strict=True)
+        ]
+        where = torch.tensor(
+            [(n, i - 1) for n, places in enumerate(part.places) for i in places],
+            device=network.device,
+        ).T
+        wanted = torch.tensor(
+            [ids[i] for ids, places in zip(part.ids, part.places, strict=True) for i in places],
+            device=network.device,
+        )
         states = self.trainee.states(rows, memory=False)[0][where[0], where[1]]
 
         def loss(portion: "Tensor", at: slice) -> "Tensor":

@@ -15,7 +15,15 @@ from adapters._files import read_json, tensors
 from adapters._lora import merged
 from adapters._training.budget import Spent
 from adapters._training.card import Material, write_card
-from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit, main_process, waited
+from adapters._training.loop import (
+    Fitted,
+    Objective,
+    Optimisation,
+    Training,
+    fit,
+    main_process,
+    waited,
+)
 from adapters._training.weights import anywhere, set_dropout, trained
 from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
 from adapters.llm2comp.trainee import Trainee, lora, prepared
@@ -115,7 +123,14 @@ class Stages:
     def _started(self, done: Sequence[Path], seed: int) -> Trainee:
         """Return what the next stage begins with: what the one before it wrote, whether or not it ran just now."""
         base = merged(self.base, done) if self.new_lora and done else self.base
-        trainee = prepared(base, self.k, self.attention, rank=self.rank, seed=seed + len(done) * self.new_lora, words=self.words)
+        trainee = prepared(
+            base,
+            self.k,
+            self.attention,
+            rank=self.rank,
+            seed=seed + len(done) * self.new_lora,
+            words=self.words,
+        )
         if done:
             restore(trainee, done[-1], low_rank=not self.new_lora)
         return trainee
@@ -124,14 +139,18 @@ class Stages:
         if not (folder / CARD).is_file():
             return False
         if read_json(folder / CARD).get("mark") != self._mark:
-            raise UsageError(f"{folder} holds a training with other settings or data: delete it, or choose another --out")
+            raise UsageError(
+                f"{folder} holds a training with other settings or data: delete it, or choose another --out"
+            )
         return True
 
     @property
     def _mark(self) -> str:
         return digest([asdict(self.training), [asdict(material) for material in self.material]])
 
-    def _write(self, folder: Path, stage: Stage, trainee: Trainee, fitted: Fitted, done: Sequence[Path]) -> None:
+    def _write(
+        self, folder: Path, stage: Stage, trainee: Trainee, fitted: Fitted, done: Sequence[Path]
+    ) -> None:
         """Write a stage's checkpoint, its card last."""
         if not main_process():
             return
@@ -140,11 +159,18 @@ class Stages:
         before = read_json(done[-1] / CARD)["stages"] if done else []
         stages = [*before, _record(stage.name, fitted)]
         whole = Fitted(
-            sum((Spent(each["trained_tokens"], each["inference_tokens"]) for each in stages), Spent()),
+            sum(
+                (Spent(each["trained_tokens"], each["inference_tokens"]) for each in stages),
+                Spent(),
+            ),
             sum(each["seconds"] for each in stages),
             fitted.curve,
         )
-        more = {"mark": self._mark, "stages": stages, "steps": sum(each["steps"] for each in stages)}
+        more = {
+            "mark": self._mark,
+            "stages": stages,
+            "steps": sum(each["steps"] for each in stages),
+        }
         write_card(folder, self.training, whole, trainee.network, self.material, more)
 
     def _describe(self, folder: Path, trainee: Trainee, weights: Sequence[Path]) -> None:

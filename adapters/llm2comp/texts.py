@@ -70,8 +70,15 @@ def gathered(chosen: Sequence[Plain], load: Load) -> tuple[list[str], list[Mater
     """
     texts: dict[str, None] = {}
     material = []
-    for source, (rows, pin) in sources.readable(chosen, partial(_read, load=load), what="texts to train on"):
-        found = dict.fromkeys(text for row in rows for text in (_known(row) if source.tokenised else [row.strip()]) if text)
+    for source, (rows, pin) in sources.readable(
+        chosen, partial(_read, load=load), what="texts to train on"
+    ):
+        found = dict.fromkeys(
+            text
+            for row in rows
+            for text in (_known(row) if source.tokenised else [row.strip()])
+            if text
+        )
         if not found:
             raise DataError(f"expected texts in {source.name}, got none")
         texts |= found
@@ -83,11 +90,16 @@ def _read(source: Plain, load: Load) -> tuple[list[str], dict[str, str]]:
     path = Path(source.id)
     if path.is_file() and not path.name.endswith((".jsonl", ".jsonl.gz")):
         data = path.read_bytes()
-        return re.split(r"\n\s*\n", data.decode("utf-8", "replace")), {"source": "file", "sha256": hashlib.sha256(data).hexdigest()}
+        return re.split(r"\n\s*\n", data.decode("utf-8", "replace")), {
+            "source": "file",
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
     table = load(source.id, source.split, config=source.config)
     column = next((name for name in COLUMNS if name in table.columns), None)
     if column is None:
-        raise DataError(f"expected one of the columns {', '.join(COLUMNS)} in {source.name}, got {', '.join(table.columns)}")
+        raise DataError(
+            f"expected one of the columns {', '.join(COLUMNS)} in {source.name}, got {', '.join(table.columns)}"
+        )
     return [str(text or "") for text in table[column]], dict(table.pin)
 
 
@@ -95,7 +107,9 @@ def _known(line: str) -> Iterator[str]:
     """Yield the parts of a line of WikiText that hold no unknown word, as they would be written; nothing of a heading."""
     if line.strip().startswith("="):
         return
-    for unknown, group in itertools.groupby(sentences(_written(line)), key=lambda sentence: _UNKNOWN in sentence):
+    for unknown, group in itertools.groupby(
+        sentences(_written(line)), key=lambda sentence: _UNKNOWN in sentence
+    ):
         if not unknown:
             yield " ".join(group)
 
@@ -114,23 +128,36 @@ def sentences(text: str) -> list[str]:
     return [text[a:b] for a, b in sources.sentences(text)]
 
 
-def passages(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int) -> list[Passage]:
+def passages(
+    texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int
+) -> list[Passage]:
     """Return the texts as passages: as many sentences that follow each other as fit into ``length`` tokens; a longer one is cut."""
     split = [sentences(text) for text in texts]
     flat = [sentence for parts in split for sentence in parts]
     counts = iter([len(ids) for ids in _ids(flat, tokenizer)])
-    packed = [" ".join(group) for parts in split for group in _packed([(part, next(counts)) for part in parts], length)]
-    return [Passage(text, ids[:length]) for text, ids in zip(packed, _ids(packed, tokenizer), strict=True)]
+    packed = [
+        " ".join(group)
+        for parts in split
+        for group in _packed([(part, next(counts)) for part in parts], length)
+    ]
+    return [
+        Passage(text, ids[:length])
+        for text, ids in zip(packed, _ids(packed, tokenizer), strict=True)
+    ]
 
 
-def long_passages(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int) -> list[Passage]:
+def long_passages(
+    texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", length: int
+) -> list[Passage]:
     """Return the passages of at least half of ``length`` tokens that can be split.
 
     Raises:
         DataError: There is none.
     """
     shortest = max(length // 2, 2 * MARGIN)
-    found = [passage for passage in passages(texts, tokenizer, length) if len(passage.ids) >= shortest]
+    found = [
+        passage for passage in passages(texts, tokenizer, length) if len(passage.ids) >= shortest
+    ]
     if not found:
         raise DataError(
             f"expected passages of {shortest} tokens or more, got none in {len(texts)} texts: lower length, or give longer texts"
@@ -152,7 +179,11 @@ def _packed(counted: Sequence[tuple[str, int]], length: int) -> Iterator[list[st
 
 
 def _ids(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> list[list[int]]:
-    return list(tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]) if texts else []
+    return (
+        list(tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
+        if texts
+        else []
+    )
 
 
 def shuffled(count: int, seed: int) -> Iterator[int]:
@@ -168,8 +199,13 @@ def around(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
     Raises:
         UsageError: It writes a text otherwise when special tokens stand around it.
     """
-    plain, whole = (tokenizer("a", add_special_tokens=special, verbose=False)["input_ids"] for special in (False, True))
+    plain, whole = (
+        tokenizer("a", add_special_tokens=special, verbose=False)["input_ids"]
+        for special in (False, True)
+    )
     start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), None)
     if start is None:
-        raise UsageError(f"expected special tokens around a text's own, got {whole} for 'a', which is {plain}: name another backbone")
+        raise UsageError(
+            f"expected special tokens around a text's own, got {whole} for 'a', which is {plain}: name another backbone"
+        )
     return whole[:start], whole[start + len(plain) :]

@@ -111,13 +111,21 @@ class Recipe:
         progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         if not base.causal:
-            raise UsageError(f"llm2comp compresses for a decoder, got {self.backbone!r}: name a causal language model")
+            raise UsageError(
+                f"llm2comp compresses for a decoder, got {self.backbone!r}: name a causal language model"
+            )
         self._check_lengths(base)
         plain, material = texts.gathered(named(self.sources, texts.Plain) or texts.OPEN, load)
-        triples, more = triples_of(_names(self.triples), load, corrected=self.corrected) if self.supervised else ([], [])
+        triples, more = (
+            triples_of(_names(self.triples), load, corrected=self.corrected)
+            if self.supervised
+            else ([], [])
+        )
         stages = Stages(
             out=out,
-            training=Training("llm2comp", deciding(replace(self, attention=self._attention)), budget, seed),
+            training=Training(
+                "llm2comp", deciding(replace(self, attention=self._attention)), budget, seed
+            ),
             material=[*material, *more],
             base=base,
             k=self._memory,
@@ -137,7 +145,13 @@ class Recipe:
     @property
     def _attention(self) -> str:
         """The attention of training: what "auto" stands for, or the one that is named."""
-        return self.attention if self.attention != "auto" else "bidirectional" if self.objective == "mntp" else "native"
+        return (
+            self.attention
+            if self.attention != "auto"
+            else "bidirectional"
+            if self.objective == "mntp"
+            else "native"
+        )
 
     def check(self) -> None:
         """Raise a UsageError where a setting is off."""
@@ -145,7 +159,9 @@ class Recipe:
         one_of(self, "attention", ("auto", *ATTENTIONS))
         shares = (self.healing, self.contrastive, self.supervised)
         if min(shares) < 0 or sum(shares) >= 1:
-            raise UsageError(f"healing, contrastive and supervised are shares of the budget that leave some for stage 1, got {shares}")
+            raise UsageError(
+                f"healing, contrastive and supervised are shares of the budget that leave some for stage 1, got {shares}"
+            )
         if self.healing and self._attention == "native":
             raise UsageError(
                 "healing is for a backbone made bidirectional, got attention native: set attention=bidirectional, or healing=0"
@@ -153,13 +169,26 @@ class Recipe:
         positive(self, "temperature", "lr", "contrastive_lr")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is at least 0 and less than 1, got {self.dropout}")
-        at_least_one(self, "k", "continuation", "sentence", "document", "batch_size", "contrastive_batch", "rank")
+        at_least_one(
+            self,
+            "k",
+            "continuation",
+            "sentence",
+            "document",
+            "batch_size",
+            "contrastive_batch",
+            "rank",
+        )
         if self.length < 2 * texts.MARGIN:
             raise UsageError(f"length is at least {2 * texts.MARGIN}, got {self.length}")
         if self.corrected and not self.triples:
-            raise UsageError("corrected is about the instructions of triples, got none: name triples, or leave it out")
+            raise UsageError(
+                "corrected is about the instructions of triples, got none: name triples, or leave it out"
+            )
         if bool(self.supervised) != bool(self.triples):
-            raise UsageError(f"supervised and triples belong together, got supervised={self.supervised}, triples={self.triples!r}")
+            raise UsageError(
+                f"supervised and triples belong together, got supervised={self.supervised}, triples={self.triples!r}"
+            )
 
     def _check_lengths(self, base: Network) -> None:
         """Raise a UsageError where texts and memory of a stage can take more positions than the backbone has.
@@ -177,12 +206,20 @@ class Recipe:
                     f"with special tokens and memory: lower {name}"
                 )
 
-    def _stages(self, plain: Sequence[str], triples: Sequence[Triple], base: Network, budget: int, seed: int) -> list[Stage]:
+    def _stages(
+        self, plain: Sequence[str], triples: Sequence[Triple], base: Network, budget: int, seed: int
+    ) -> list[Stage]:
         passages = texts.long_passages(plain, base.tokenizer, self.length)
         first = round(budget * (1 - self.healing - self.contrastive - self.supervised))
-        made = [self._mntp("healing", passages, base, round(budget * self.healing), seed + 1)] if self.healing else []
+        made = (
+            [self._mntp("healing", passages, base, round(budget * self.healing), seed + 1)]
+            if self.healing
+            else []
+        )
         made += [
-            self._mntp("mntp", passages, base, first, seed) if self.objective == "mntp" else self._compression(passages, base, first, seed)
+            self._mntp("mntp", passages, base, first, seed)
+            if self.objective == "mntp"
+            else self._compression(passages, base, first, seed)
         ]
         if self.contrastive:
             made += [self._unsupervised(plain, base, round(budget * self.contrastive), seed)]
@@ -190,23 +227,39 @@ class Recipe:
             made += [self._supervised(triples, base, round(budget * self.supervised), seed)]
         return made
 
-    def _compression(self, passages: Sequence[texts.Passage], base: Network, budget: int, seed: int) -> Stage:
+    def _compression(
+        self, passages: Sequence[texts.Passage], base: Network, budget: int, seed: int
+    ) -> Stage:
         around = texts.around(base.tokenizer)
-        rows = splits(passages, around, positions=budget, k=self.k, continuation=self.continuation, seed=seed)
-        plan = batches([len(row.read) + self.k for row in rows], budget=budget, size=self.batch_size, seed=seed, stage="compression")
+        rows = splits(
+            passages, around, positions=budget, k=self.k, continuation=self.continuation, seed=seed
+        )
+        plan = batches(
+            [len(row.read) + self.k for row in rows],
+            budget=budget,
+            size=self.batch_size,
+            seed=seed,
+            stage="compression",
+        )
         return Stage(
             "compression",
             plan,
             [passages[rows[i].passage].text for i in _used(plan)],
-            lambda trainee: Compression(trainee, differentiable(base), rows, self.objective, self.positions),
+            lambda trainee: Compression(
+                trainee, differentiable(base), rows, self.objective, self.positions
+            ),
             Optimisation(self.lr),
         )
 
-    def _mntp(self, name: str, passages: Sequence[texts.Passage], base: Network, budget: int, seed: int) -> Stage:
+    def _mntp(
+        self, name: str, passages: Sequence[texts.Passage], base: Network, budget: int, seed: int
+    ) -> Stage:
         before, after = texts.around(base.tokenizer)
         chosen = taken(passages, positions=budget, seed=seed)
         rows = [[*before, *passages[i].ids, *after] for i in chosen]
-        plan = batches([len(row) for row in rows], budget=budget, size=self.batch_size, seed=seed, stage=name)
+        plan = batches(
+            [len(row) for row in rows], budget=budget, size=self.batch_size, seed=seed, stage=name
+        )
         return Stage(
             name,
             plan,
@@ -216,18 +269,39 @@ class Recipe:
         )
 
     def _unsupervised(self, plain: Sequence[str], base: Network, budget: int, seed: int) -> Stage:
-        found = [text for text in dict.fromkeys(part for text in plain for part in texts.sentences(text)) if len(text.split()) >= 3]
+        found = [
+            text
+            for text in dict.fromkeys(part for text in plain for part in texts.sentences(text))
+            if len(text.split()) >= 3
+        ]
         order = texts.shuffled(len(found), seed)
-        drawn = [found[next(order)] for _ in range(min(len(found), budget // 8))]  # a sentence and its view have more than 8 tokens
+        drawn = [
+            found[next(order)] for _ in range(min(len(found), budget // 8))
+        ]  # a sentence and its view have more than 8 tokens
         rows = twice(drawn, base.tokenizer, self.sentence)
         return self._contrast("contrastive", rows, drawn, budget, seed, self.dropout)
 
-    def _supervised(self, triples: Sequence[Triple], base: Network, budget: int, seed: int) -> Stage:
+    def _supervised(
+        self, triples: Sequence[Triple], base: Network, budget: int, seed: int
+    ) -> Stage:
         rows = tokenised(triples, base.tokenizer, self.document)
-        return self._contrast("supervised", rows, [f"{t.query.text} {t.positive} {t.negative}" for t in triples], budget, seed, 0.0)
+        return self._contrast(
+            "supervised",
+            rows,
+            [f"{t.query.text} {t.positive} {t.negative}" for t in triples],
+            budget,
+            seed,
+            0.0,
+        )
 
     def _contrast(
-        self, name: str, rows: Sequence[Sequence[list[int]]], plain: Sequence[str], budget: int, seed: int, dropout: float
+        self,
+        name: str,
+        rows: Sequence[Sequence[list[int]]],
+        plain: Sequence[str],
+        budget: int,
+        seed: int,
+        dropout: float,
     ) -> Stage:
         lengths = [sum(len(ids) + self._memory for ids in row) for row in rows]
         plan = batches(lengths, budget=budget, size=self.contrastive_batch, seed=seed, stage=name)

@@ -31,7 +31,9 @@ class Trainee:
         """Return what is trained, by name: the low-rank weights, and the memory rows where there are any."""
         return trained(self.network) | ({"memory": self.memory} if len(self.memory) else {})
 
-    def states(self, rows: Sequence[Sequence[int]], *, memory: bool = True) -> "tuple[Tensor, Tensor]":
+    def states(
+        self, rows: Sequence[Sequence[int]], *, memory: bool = True
+    ) -> "tuple[Tensor, Tensor]":
         """Return token states (b, t, dim) and the mask of the real positions (b, t).
 
         Args:
@@ -62,7 +64,9 @@ class Trainee:
         return _pooling.mean(*self.states(rows))
 
 
-def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int, words: str = "") -> Trainee:
+def prepared(
+    network: Network, k: int, attention: str, *, rank: int, seed: int, words: str = ""
+) -> Trainee:
     """Return a trainee with new low-rank weights and new memory rows; the network stays as it is.
 
     Args:
@@ -77,7 +81,10 @@ def prepared(network: Network, k: int, attention: str, *, rank: int, seed: int, 
 
     base = attending(network, attention)
     rows = first_memory(network, k, words)
-    return Trainee(lora(rank).attached(base, seed=seed), torch.nn.Parameter(rows.to(network.device, torch.float32)))
+    return Trainee(
+        lora(rank).attached(base, seed=seed),
+        torch.nn.Parameter(rows.to(network.device, torch.float32)),
+    )
 
 
 def first_memory(network: Network, k: int, words: str) -> "Tensor":
@@ -93,7 +100,9 @@ def first_memory(network: Network, k: int, words: str) -> "Tensor":
         return random_memory(table, k)
     ids = network.tokenizer(words, add_special_tokens=False)["input_ids"]
     if not ids:
-        raise UsageError(f"expected words for the memory to begin as, got {words!r}, of which the tokenizer makes no token")
+        raise UsageError(
+            f"expected words for the memory to begin as, got {words!r}, of which the tokenizer makes no token"
+        )
     return table[[ids[i % len(ids)] for i in range(k)]]
 
 
@@ -113,13 +122,18 @@ def lora(rank: int) -> Lora:
 
 def last_states(network: Network, inputs: "Tensor", mask: "Tensor | None" = None) -> "Tensor":
     """Return the last states, after the final norm (b, t, dim), of input embeddings (b, t, dim)."""
-    return network.model.base_model(inputs_embeds=inputs, attention_mask=mask, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+    out = network.model.base_model(inputs_embeds=inputs, attention_mask=mask, use_cache=False)
+    return out.last_hidden_state  # type: ignore[no-any-return]
 
 
-def padded(rows: Sequence[Sequence[int]], network: Network, *, more: int = 0) -> "tuple[Tensor, Tensor]":
+def padded(
+    rows: Sequence[Sequence[int]], network: Network, *, more: int = 0
+) -> "tuple[Tensor, Tensor]":
     """Return ids padded on the right (b, t + more) and their lengths (b,)."""
     import torch
 
     width = max(len(row) for row in rows) + more
-    ids = torch.tensor([[*row, *[network.pad_id] * (width - len(row))] for row in rows], device=network.device)
+    ids = torch.tensor(
+        [[*row, *[network.pad_id] * (width - len(row))] for row in rows], device=network.device
+    )
     return ids, torch.tensor([len(row) for row in rows], device=network.device)

@@ -10,7 +10,13 @@ from bench.errors import UsageError
 from bench.spans import ANSWER_TOKENS, RATIONALE_TOKENS, Answer, answer
 
 
-def answered(encoder: QuIP, passages: Sequence[str], questions: Sequence[str], *, longest: int = ANSWER_TOKENS) -> list[Answer]:
+def answered(
+    encoder: QuIP,
+    passages: Sequence[str],
+    questions: Sequence[str],
+    *,
+    longest: int = ANSWER_TOKENS,
+) -> list[Answer]:
     """Return the best answer in each passage to its question.
 
     Args:
@@ -23,7 +29,9 @@ def answered(encoder: QuIP, passages: Sequence[str], questions: Sequence[str], *
         UsageError: There is not one question for each passage.
     """
     if len(passages) != len(questions):
-        raise UsageError(f"expected a question for each passage, got {len(passages)} passages and {len(questions)} questions")
+        raise UsageError(
+            f"expected a question for each passage, got {len(passages)} passages and {len(questions)} questions"
+        )
     distinct, asked = list(dict.fromkeys(passages)), list(dict.fromkeys(questions))
     states = dict(zip(distinct, encoder.encode_long(distinct), strict=True))
     vectors = encoder.encode_questions(asked)
@@ -34,6 +42,8 @@ def answered(encoder: QuIP, passages: Sequence[str], questions: Sequence[str], *
     ]
 
 
-def rationales(encoder: QuIP, texts: Sequence[str], question: str, *, longest: int = RATIONALE_TOKENS) -> list[Answer]:
+def rationales(
+    encoder: QuIP, texts: Sequence[str], question: str, *, longest: int = RATIONALE_TOKENS
+) -> list[Answer]:
     """Return the few words of each text that answer a question best, such as why a review counts as good."""
     return answered(encoder, texts, [question] * len(texts), longest=longest)

@@ -103,7 +103,11 @@ class Pointing:
         with torch.autocast(states.device.type, enabled=False):
             tokens, asked = states[on(layout.tokens)].float(), states[on(layout.asked)].float()
             for side, head in enumerate(self.heads):
-                logs = (self.scale * head(asked) @ tokens.T).masked_fill(foreign, -torch.inf).log_softmax(-1)
+                logs = (
+                    (self.scale * head(asked) @ tokens.T)
+                    .masked_fill(foreign, -torch.inf)
+                    .log_softmax(-1)
+                )
                 total = total - (chances[:, side] * logs.gather(1, places[:, side])).sum()
         return total / part.questions, Spent(trained=sum(group.width for group in groups))
 
@@ -144,7 +148,12 @@ class _Layout(NamedTuple):
                 question_unit += [n] * len(group.questions)
         chances = np.concatenate([group.labels.chances for unit in units for group in unit])
         return cls(
-            np.concatenate(tokens), np.asarray(token_unit), np.asarray(asked), np.asarray(question_unit), np.concatenate(places), chances
+            np.concatenate(tokens),
+            np.asarray(token_unit),
+            np.asarray(asked),
+            np.asarray(question_unit),
+            np.concatenate(places),
+            chances,
         )
 
 
@@ -163,16 +172,25 @@ def flat_states(network: Network, groups: Sequence[Group], *, packed: bool) -> "
     sequences = [sequence for group in groups for sequence in (group.passage, *group.questions)]
     order = np.argsort([len(sequence) for sequence in sequences], kind="stable")
     cuts = [cut for cut in np.array_split(order, _CUTS) if len(cut)]
-    states = torch.cat([states_of(network, [Packed(sequences[i], [1] * len(sequences[i])) for i in cut]) for cut in cuts])
+    states = torch.cat(
+        [
+            states_of(network, [Packed(sequences[i], [1] * len(sequences[i])) for i in cut])
+            for cut in cuts
+        ]
+    )
     begins = np.cumsum([0, *(len(sequences[i]) for i in order)])[np.argsort(order, kind="stable")]
-    back = np.concatenate([np.arange(b, b + len(sequence)) for b, sequence in zip(begins, sequences, strict=True)])
+    back = np.concatenate(
+        [np.arange(b, b + len(sequence)) for b, sequence in zip(begins, sequences, strict=True)]
+    )
     return states[torch.from_numpy(back).to(states.device)]
 
 
 def _row(group: Group) -> Packed:
     """Return the group as parts 2, 3, ...: there is no common part 1, so none sees another."""
     sequences = [group.passage, *group.questions]
-    return Packed([i for s in sequences for i in s], [k for k, s in enumerate(sequences, 2) for _ in s])
+    return Packed(
+        [i for s in sequences for i in s], [k for k, s in enumerate(sequences, 2) for _ in s]
+    )
 
 
 def folded(heads: "Sequence[nn.Module]", scale: float) -> None:
@@ -197,7 +215,10 @@ def hard(answers: Sequence[tuple[int, int]], top: int) -> Labels:
         answers: First and last token of each answer.
         top: Places that labels have.
     """
-    places, chances = np.zeros((len(answers), 2, top), np.int64), np.zeros((len(answers), 2, top), np.float32)
+    places, chances = (
+        np.zeros((len(answers), 2, top), np.int64),
+        np.zeros((len(answers), 2, top), np.float32),
+    )
     if answers:
         places[:, :, 0], chances[:, :, 0] = np.asarray(answers), 1.0
     return Labels(places, chances)
@@ -224,7 +245,9 @@ def grouped(
         top: Places that labels have.
     """
     groups, texts = [], []
-    for passage, prompt in zip(passages, passage_prompts(network, [p.text for p in passages], max_length), strict=True):
+    for passage, prompt in zip(
+        passages, passage_prompts(network, [p.text for p in passages], max_length), strict=True
+    ):
         spans = spans_of(prompt)
         nothing = (0, 0) if spans[0, 0] == spans[0, 1] else None
         found = [(q.text, place(spans, q.start, q.end) or nothing) for q in passage.questions]

@@ -73,7 +73,11 @@ class QuIP(NetworkEncoder):
             return self._questions(items, network, self.max_length)
         if self.readout != "mean":
             raise UsageError(f"readout of quip is 'mean' or 'question', got {self.readout!r}")
-        layer = mean_layer(network.layers, decoder=network.decoder) if self.layer is None else self.layer
+        layer = (
+            mean_layer(network.layers, decoder=network.decoder)
+            if self.layer is None
+            else self.layer
+        )
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
             return _pooling.mean(network.hidden_states(ids, mask, layer), mask)
@@ -86,12 +90,16 @@ class QuIP(NetworkEncoder):
         Raises:
             CheckpointError: The heads are incomplete or of another width.
         """
-        batches = self._questions([Item(question) for question in questions], self._network(), self.max_question)
+        batches = self._questions(
+            [Item(question) for question in questions], self._network(), self.max_question
+        )
         both = gather(batches, len(questions))
         half = both.shape[1] // 2
         return QuestionVectors(both[:, :half].copy(), both[:, half:].copy())
 
-    def encode_long(self, texts: Sequence[str], *, window: int = 456, stride: int = 328) -> list[TokenStates]:
+    def encode_long(
+        self, texts: Sequence[str], *, window: int = 456, stride: int = 328
+    ) -> list[TokenStates]:
         """Return the last-layer token states of texts of any length, each token's from the window in which it stands deeper.
 
         Args:
@@ -106,7 +114,9 @@ class QuIP(NetworkEncoder):
             Windows and stride as in the released code; special tokens stay at the outer ends alone.
         """
         if not 1 <= stride <= window:
-            raise UsageError(f"expected a stride from 1 to the window of {window} tokens, got {stride}")
+            raise UsageError(
+                f"expected a stride from 1 to the window of {window} tokens, got {stride}"
+            )
         return long_states(self._network(), texts, size=window, stride=stride, budget=self.budget)
 
     def card(self) -> Card:
@@ -129,27 +139,42 @@ class QuIP(NetworkEncoder):
         return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _head_files(self) -> tuple[Path, ...]:
-        return head_files(Path(self.heads or self._source()).expanduser(), required=bool(self.heads))
+        return head_files(
+            Path(self.heads or self._source()).expanduser(), required=bool(self.heads)
+        )
 
     def _network(self) -> Network:
         return self._backbone().load()
 
-    def _prepare(self, network: Network, *, spans: bool = False, length: int | None = None) -> _batching.Prepare:
-        limit = min((length or self.max_length) + network.tokenizer.num_special_tokens_to_add(), network.max_length)
-        return lambda items: prompts(network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans)
+    def _prepare(
+        self, network: Network, *, spans: bool = False, length: int | None = None
+    ) -> _batching.Prepare:
+        limit = min(
+            (length or self.max_length) + network.tokenizer.num_special_tokens_to_add(),
+            network.max_length,
+        )
+        return lambda items: prompts(
+            network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans
+        )
 
     def _questions(self, items: Sequence[Item], network: Network, length: int) -> Iterator[Batch]:
         import torch
 
         read = question_reader(self.question_token, decoder=network.decoder)
         files = self._head_files()
-        heads = load_heads(files, network.dim, str(network.device), stamp(files)) if files else (torch.nn.Identity(),) * 2
+        heads = (
+            load_heads(files, network.dim, str(network.device), stamp(files))
+            if files
+            else (torch.nn.Identity(),) * 2
+        )
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
             state = read(network.hidden_states(ids, mask), mask)
             return torch.cat([head(state) for head in heads], dim=-1)
 
-        return _batching.stream(items, self._prepare(network, length=length), forward, network, budget=self.budget)
+        return _batching.stream(
+            items, self._prepare(network, length=length), forward, network, budget=self.budget
+        )
 
 
 def mean_layer(layers: int, *, decoder: bool) -> int:
@@ -194,18 +219,29 @@ def head_files(folder: Path, *, required: bool = True) -> tuple[Path, ...]:
     Raises:
         CheckpointError: One of them is missing.
     """
-    found = tuple(path for name in HEAD_FILES for path in (folder / f"{name}.safetensors", folder / f"{name}.pt") if path.is_file())
+    found = tuple(
+        path
+        for name in HEAD_FILES
+        for path in (folder / f"{name}.safetensors", folder / f"{name}.pt")
+        if path.is_file()
+    )
     names = {path.stem for path in found}
     if len(names) < 2 and (required or found):
         missing = ", ".join(f"{name}.pt" for name in HEAD_FILES if name not in names)
         raise CheckpointError(
             f"expected two question heads in {folder}, missing {missing}: name the folder of the unpacked archive as `heads`"
         )
-    return tuple(next(path for path in found if path.stem == name) for name in HEAD_FILES) if found else ()
+    return (
+        tuple(next(path for path in found if path.stem == name) for name in HEAD_FILES)
+        if found
+        else ()
+    )
 
 
 @lru_cache(maxsize=2)
-def load_heads(files: tuple[Path, ...], dim: int, device: str, _stamp: object = None, *, out: int | None = None) -> "tuple[nn.Module, ...]":
+def load_heads(
+    files: tuple[Path, ...], dim: int, device: str, _stamp: object = None, *, out: int | None = None
+) -> "tuple[nn.Module, ...]":
     """Return the start and the end head in float32, ready to use.
 
     Args:
@@ -224,11 +260,15 @@ def _load_head(path: Path, dim: int, out: int | None) -> "nn.Module":
     import torch
 
     state = tensors(path)
-    with torch.device("meta"):  # so that no random number is drawn for weights that are replaced at once
+    with torch.device(
+        "meta"
+    ):  # so that no random number is drawn for weights that are replaced at once
         made = head(dim, out)
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
     if found != wanted:
-        raise CheckpointError(f"expected the tensors {wanted} in {path}, got {found}: the heads must belong to the encoder")
+        raise CheckpointError(
+            f"expected the tensors {wanted} in {path}, got {found}: the heads must belong to the encoder"
+        )
     made.load_state_dict(state, assign=True)
     return made.float().eval().requires_grad_(requires_grad=False)

@@ -83,13 +83,20 @@ def targets(network: Network, passages: Sequence[Passage], *, limit: int) -> lis
     made = []
     for passage, common in zip(asked, heads, strict=True):
         texts = _asked(passage)
-        own = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+        own = [
+            [*ids, tokenizer.eos_token_id]
+            for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        ]
         made += [_target(common, own)] if sharing else [_target(common, [ids]) for ids in own]
     return made
 
 
 def _asked(passage: Passage) -> list[str]:
-    return [f" {passage.text[q.start : q.end]}{SEPARATOR} {q.text}" for q in passage.questions if _short(q)]
+    return [
+        f" {passage.text[q.start : q.end]}{SEPARATOR} {q.text}"
+        for q in passage.questions
+        if _short(q)
+    ]
 
 
 def _short(question: Question) -> bool:
@@ -113,10 +120,25 @@ def prompt_ids(network: Network, texts: Sequence[str], *, limit: int) -> list[li
     tokenizer = network.tokenizer
     if network.seq2seq:
         room = limit + tokenizer.num_special_tokens_to_add()
-        return [list(ids) for ids in tokenizer(list(texts), truncation=True, max_length=room)["input_ids"]] if texts else []
+        return (
+            [
+                list(ids)
+                for ids in tokenizer(list(texts), truncation=True, max_length=room)["input_ids"]
+            ]
+            if texts
+            else []
+        )
     ask = tokenizer(ASK, add_special_tokens=False)["input_ids"]
-    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
-    start = [tokenizer.bos_token_id] if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else []
+    encoded = (
+        tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        if texts
+        else []
+    )
+    start = (
+        [tokenizer.bos_token_id]
+        if tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        else []
+    )
     return [[*start, *ids[:limit], *ask] for ids in encoded]
 
 
@@ -135,7 +157,10 @@ class _Asking(Generic[RowT]):
         """Cut a batch into portions of at most ``positions`` positions, each with the number of tokens of the whole batch."""
         rows = [self.rows[i] for i in batch]
         predicted = sum(row.predicted for row in rows)
-        return [([rows[k] for k in some], predicted) for some in shared([row.length for row in rows], self.positions)]
+        return [
+            ([rows[k] for k in some], predicted)
+            for some in shared([row.length for row in rows], self.positions)
+        ]
 
 
 class Writing(_Asking[Target]):
@@ -150,17 +175,29 @@ class Writing(_Asking[Target]):
         states = states_of(self.network, [row.row for row in rows])
         ends = np.cumsum([row.length for row in rows])
         begins = ends - [row.length for row in rows]
-        sources = torch.from_numpy(np.concatenate([b + np.asarray(row.sources) for b, row in zip(begins, rows, strict=True)]))
-        wanted = torch.tensor([row.row.ids[k] for row in rows for k in row.targets], device=states.device)
+        sources = torch.from_numpy(
+            np.concatenate(
+                [b + np.asarray(row.sources) for b, row in zip(begins, rows, strict=True)]
+            )
+        )
+        wanted = torch.tensor(
+            [row.row.ids[k] for row in rows for k in row.targets], device=states.device
+        )
         logits = head_of(self.network)(states[sources.to(states.device)])
-        return cross_entropy(logits, wanted, reduction="sum") / predicted, Spent(trained=int(ends[-1]))
+        return cross_entropy(logits, wanted, reduction="sum") / predicted, Spent(
+            trained=int(ends[-1])
+        )
 
 
 def translations(network: Network, passages: Sequence[Passage], *, limit: int) -> list[Translated]:
     """Return the training rows of a model with encoder and decoder; arguments as for ``targets``."""
     asked = [p for p in passages if any(_short(q) for q in p.questions)]
     heads = prompt_ids(network, [p.text for p in asked], limit=limit)
-    texts = [(head, text.strip()) for passage, head in zip(asked, heads, strict=True) for text in _asked(passage)]
+    texts = [
+        (head, text.strip())
+        for passage, head in zip(asked, heads, strict=True)
+        for text in _asked(passage)
+    ]
     if not texts:
         return []
     own = network.tokenizer(text_target=[text for _, text in texts], verbose=False)["input_ids"]
@@ -178,10 +215,16 @@ class Translating(_Asking[Translated]):
         rows, predicted = part
         ids, mask = collated([Packed(row.read, [1] * len(row.read)) for row in rows], self.network)
         width = max(len(row.written) for row in rows)
-        labels = torch.tensor([row.written + [-100] * (width - len(row.written)) for row in rows], device=ids.device)
+        labels = torch.tensor(
+            [row.written + [-100] * (width - len(row.written)) for row in rows], device=ids.device
+        )
         before = self.network.model.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[operator]
-        logits = self.network.model(input_ids=ids, attention_mask=mask, decoder_input_ids=before, use_cache=False).logits
-        loss = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum", ignore_index=-100)
+        logits = self.network.model(
+            input_ids=ids, attention_mask=mask, decoder_input_ids=before, use_cache=False
+        ).logits
+        loss = cross_entropy(
+            logits.flatten(0, 1).float(), labels.flatten(), reduction="sum", ignore_index=-100
+        )
         return loss / predicted, Spent(trained=sum(row.length for row in rows))
 
 

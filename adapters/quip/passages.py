@@ -45,7 +45,9 @@ class Passage:
 OPEN: tuple[Source, ...] = (
     Source("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA"),
     Source("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users"),
-    Source("ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers"),
+    Source(
+        "ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers"
+    ),
     Source("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0"),
     Source("google/xquad", "xquad.en", "validation", "CC BY-SA 4.0"),
     Source("deepset/covid_qa_excerpts", "", "train", "Apache-2.0"),
@@ -67,7 +69,9 @@ def gathered(sources: Sequence[Source], load: Load) -> tuple[list[Passage], list
     """
     found: dict[str, dict[Question, None]] = {}
     material = []
-    for source, (passages, pin) in readable(sources, partial(_read, load=load), what="passages to train on"):
+    for source, (passages, pin) in readable(
+        sources, partial(_read, load=load), what="passages to train on"
+    ):
         for passage in passages:
             found.setdefault(passage.text, {}).update(dict.fromkeys(passage.questions))
         material.append(Material(source.name, source.licence, len(passages), pin))
@@ -85,10 +89,16 @@ def _read(source: Source, load: Load) -> tuple[list[Passage], dict[str, str]]:
     try:
         passages = [passage for record in records for passage in _passages(record)]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        form = "SQuAD rows (context, question, answers), SQuAD's or MRQA's nesting, or a text column"
-        raise DataError(f"expected {form} in {source.name}, got something else ({type(error).__name__}: {error})") from error
+        form = (
+            "SQuAD rows (context, question, answers), SQuAD's or MRQA's nesting, or a text column"
+        )
+        raise DataError(
+            f"expected {form} in {source.name}, got something else ({type(error).__name__}: {error})"
+        ) from error
     if not passages:
-        raise DataError(f"expected passages in {source.name}, got none: it needs a context, passage or text column, or SQuAD's nesting")
+        raise DataError(
+            f"expected passages in {source.name}, got none: it needs a context, passage or text column, or SQuAD's nesting"
+        )
     return passages, pin
 
 
@@ -97,7 +107,9 @@ def _bytes(path: Path) -> tuple[bytes, dict[str, str]]:
         raw = path.read_bytes()
         data = gzip.decompress(raw) if path.suffix == ".gz" else raw
     except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())}): expected JSON, JSON lines or text") from error
+        raise DataError(
+            f"{path} cannot be read ({' '.join(str(error).split())}): expected JSON, JSON lines or text"
+        ) from error
     return data, {"source": "file", "sha256": hashlib.sha256(raw).hexdigest()}
 
 
@@ -108,17 +120,26 @@ def _records(data: bytes, path: Path) -> Iterator[Mapping[str, Any]]:
         if kind == ".json":
             yield json.loads(text)
             return
-        if kind == ".txt" or (kind not in {".json", ".jsonl"} and not text.lstrip().startswith("{")):
-            yield from ({"text": part.strip()} for part in re.split(r"\n\s*\n", text) if part.strip())
+        if kind == ".txt" or (
+            kind not in {".json", ".jsonl"} and not text.lstrip().startswith("{")
+        ):
+            yield from (
+                {"text": part.strip()} for part in re.split(r"\n\s*\n", text) if part.strip()
+            )
             return
         yield from (json.loads(line) for line in text.split("\n") if line.strip())
     except ValueError as error:
-        raise DataError(f"{path} is broken: expected JSON, JSON lines or text by its ending, got {error}") from error
+        raise DataError(
+            f"{path} is broken: expected JSON, JSON lines or text by its ending, got {error}"
+        ) from error
 
 
 def _rows(table: Table) -> Iterator[dict[str, Any]]:
     columns = [name for name in (*TEXT_COLUMNS, "question", "answers") if name in table.columns]
-    return (dict(zip(columns, values, strict=True)) for values in zip(*(table[name] for name in columns), strict=True))
+    return (
+        dict(zip(columns, values, strict=True))
+        for values in zip(*(table[name] for name in columns), strict=True)
+    )
 
 
 def _passages(record: Mapping[str, Any]) -> Iterator[Passage]:
@@ -130,7 +151,9 @@ def _passages(record: Mapping[str, Any]) -> Iterator[Passage]:
     text = next((str(record[name]) for name in TEXT_COLUMNS if record.get(name)), "")
     if text.strip():  # MRQA's first line is a header
         asked = record.get("qas", [record] if "question" in record else [])
-        yield Passage(text, tuple(found for row in asked if (found := _question(text, row)) is not None))
+        yield Passage(
+            text, tuple(found for row in asked if (found := _question(text, row)) is not None)
+        )
 
 
 def _question(text: str, row: Mapping[str, Any]) -> Question | None:
@@ -143,16 +166,30 @@ def _question(text: str, row: Mapping[str, Any]) -> Question | None:
 
 
 def _answers(row: Mapping[str, Any]) -> Iterator[tuple[str | None, int, int]]:
-    for answer in row.get("detected_answers", ()):  # MRQA's: ends are included, and the words were found whatever their case
+    for answer in row.get(
+        "detected_answers", ()
+    ):  # MRQA's: ends are included, and the words were found whatever their case
         yield from ((None, int(start), int(end) + 1) for start, end in answer["char_spans"])
     answers = row.get("answers") or ()
     if isinstance(answers, Mapping):
-        yield from ((t, int(a), int(a) + len(t)) for t, a in zip(answers["text"], answers["answer_start"], strict=True))
+        yield from (
+            (t, int(a), int(a) + len(t))
+            for t, a in zip(answers["text"], answers["answer_start"], strict=True)
+        )
     elif not row.get("is_impossible") and "detected_answers" not in row:
-        yield from ((a["text"], int(a["answer_start"]), int(a["answer_start"]) + len(a["text"])) for a in answers)
+        yield from (
+            (a["text"], int(a["answer_start"]), int(a["answer_start"]) + len(a["text"]))
+            for a in answers
+        )
 
 
-def windowed(passages: Sequence[Passage], tokenizer: Any, *, tokens: int, longest: int) -> list[list[Passage]]:  # noqa: ANN401 - a tokenizer
+def windowed(
+    passages: Sequence[Passage],
+    tokenizer: Any,  # noqa: ANN401 - a tokenizer
+    *,
+    tokens: int,
+    longest: int,
+) -> list[list[Passage]]:
     """Cut each passage into runs of whole sentences, as long as fits into ``tokens``; a question stays where its answer is.
 
     Args:
@@ -164,7 +201,12 @@ def windowed(passages: Sequence[Passage], tokenizer: Any, *, tokens: int, longes
     Returns:
         The runs of each passage, in order.
     """
-    encoded = tokenizer([p.text for p in passages], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoded = tokenizer(
+        [p.text for p in passages],
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        verbose=False,
+    )
     return [
         list(_cut(passage, np.asarray([b for _, b in offsets], np.int64), tokens, longest))
         for passage, offsets in zip(passages, encoded["offset_mapping"], strict=True)
@@ -189,5 +231,9 @@ def _cut(passage: Passage, ends: Any, tokens: int, longest: int) -> Iterator[Pas
 
 
 def _part(passage: Passage, a: int, b: int) -> Passage:
-    inside = (Question(q.text, q.start - a, q.end - a) for q in passage.questions if a <= q.start and q.end <= b)
+    inside = (
+        Question(q.text, q.start - a, q.end - a)
+        for q in passage.questions
+        if a <= q.start and q.end <= b
+    )
     return Passage(passage.text[a:b], tuple(inside))

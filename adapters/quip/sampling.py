@@ -59,11 +59,27 @@ def written(
             progress("quip: writing questions", len(lines) * _PASSAGES, len(passages))
             start = time.perf_counter()
             made = sampled(
-                network, [prompts[i] for i in chunk], chunk, samples=settings["questions"], top_p=settings["top_p"], seed=training.seed
+                network,
+                [prompts[i] for i in chunk],
+                chunk,
+                samples=settings["questions"],
+                top_p=settings["top_p"],
+                seed=training.seed,
             )
-            texts = [network.tokenizer.batch_decode(some, skip_special_tokens=True) for some in made]
-            spent = sum(len(prompts[i]) for i in chunk) + sum(len(tokens) for some in made for tokens in some)
-            lines.append({"passages": chunk, "written": texts, "positions": spent, "seconds": round(time.perf_counter() - start, 3)})
+            texts = [
+                network.tokenizer.batch_decode(some, skip_special_tokens=True) for some in made
+            ]
+            spent = sum(len(prompts[i]) for i in chunk) + sum(
+                len(tokens) for some in made for tokens in some
+            )
+            lines.append(
+                {
+                    "passages": chunk,
+                    "written": texts,
+                    "positions": spent,
+                    "seconds": round(time.perf_counter() - start, 3),
+                }
+            )
             file.write(json.dumps(lines[-1], ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -78,7 +94,9 @@ def written(
         answer_in_passage=sum(q.start >= 0 for some in found for q in some),
     )  # fmt: skip
     if passages and not number:
-        log.warning("quip: the generator wrote no question that can be read; a larger generator_share or budget may help")
+        log.warning(
+            "quip: the generator wrote no question that can be read; a larger generator_share or budget may help"
+        )
     return found, note.read() or {}
 
 
@@ -96,7 +114,9 @@ def _kept_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
-        raise DataError(f"expected a JSON object a line in {path}, got something else ({error}): delete the file") from error
+        raise DataError(
+            f"expected a JSON object a line in {path}, got something else ({error}): delete the file"
+        ) from error
 
 
 def _parsed(passage: str, texts: Sequence[str]) -> Iterator[Question]:
@@ -105,11 +125,19 @@ def _parsed(passage: str, texts: Sequence[str]) -> Iterator[Question]:
         answer, separator, question = text.partition(SEPARATOR.strip())
         if separator and question.strip():
             start = passage.find(answer.strip()) if answer.strip() else -1
-            yield Question(" ".join(question.split()), start, start + len(answer.strip()) if start >= 0 else -1)
+            yield Question(
+                " ".join(question.split()), start, start + len(answer.strip()) if start >= 0 else -1
+            )
 
 
 def sampled(
-    network: Network, prompts: Sequence[list[int]], numbers: Sequence[int], *, samples: int, top_p: float, seed: int
+    network: Network,
+    prompts: Sequence[list[int]],
+    numbers: Sequence[int],
+    *,
+    samples: int,
+    top_p: float,
+    seed: int,
 ) -> list[list[list[int]]]:
     """Return samples of each prompt's continuation, as token ids without the end.
 
@@ -124,9 +152,17 @@ def sampled(
     import torch
 
     if network.seq2seq:
-        return _translated(network, prompts, samples=samples, top_p=top_p, seed=int(digest([seed, *numbers])[:15], 16))
+        return _translated(
+            network,
+            prompts,
+            samples=samples,
+            top_p=top_p,
+            seed=int(digest([seed, *numbers])[:15], 16),
+        )
     device, head = network.device, head_of(network)
-    draws = [np.random.default_rng([seed, n]).random((samples, NEW_TOKENS), np.float32) for n in numbers]
+    draws = [
+        np.random.default_rng([seed, n]).random((samples, NEW_TOKENS), np.float32) for n in numbers
+    ]
     chance = torch.from_numpy(np.concatenate(draws)).to(device)
     ends = torch.tensor(sorted(network.tokenizer.all_special_ids), device=device)
     made: list[list[int]] = [[] for _ in range(len(prompts) * samples)]
@@ -137,29 +173,44 @@ def sampled(
         last = out.last_hidden_state[torch.arange(len(ids), device=device), lengths - 1]
         cache.batch_repeat_interleave(samples)
         last, mask, lengths = (x.repeat_interleave(samples, 0) for x in (last, mask, lengths))
-        rows, alive = torch.arange(len(made), device=device), torch.ones(len(made), dtype=torch.bool, device=device)
+        rows, alive = (
+            torch.arange(len(made), device=device),
+            torch.ones(len(made), dtype=torch.bool, device=device),
+        )
         for step in range(NEW_TOKENS):
             token = nucleus(head(last), chance[rows, step], top_p)
             alive &= ~torch.isin(token, ends)
-            for row, number, lives in zip(rows.tolist(), token.tolist(), alive.tolist(), strict=True):
+            for row, number, lives in zip(
+                rows.tolist(), token.tolist(), alive.tolist(), strict=True
+            ):
                 if lives:
                     made[row].append(number)
             if step == NEW_TOKENS - 1 or not alive.any():
                 break
-            if int(alive.sum()) <= 0.8 * len(alive):  # rows that have ended are dropped once they are worth it
+            if int(alive.sum()) <= 0.8 * len(
+                alive
+            ):  # rows that have ended are dropped once they are worth it
                 kept = alive.nonzero()[:, 0]
                 cache.batch_select_indices(kept)
-                token, mask, lengths, rows, alive = (x[kept] for x in (token, mask, lengths, rows, alive))
+                token, mask, lengths, rows, alive = (
+                    x[kept] for x in (token, mask, lengths, rows, alive)
+                )
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             places = (lengths + step)[:, None]
             out = network.model.base_model(
-                input_ids=token[:, None], attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
+                input_ids=token[:, None],
+                attention_mask=mask,
+                position_ids=places,
+                past_key_values=cache,
+                use_cache=True,
             )
             last = out.last_hidden_state[:, -1]
     return [made[i : i + samples] for i in range(0, len(made), samples)]
 
 
-def _translated(network: Network, prompts: Sequence[list[int]], *, samples: int, top_p: float, seed: int) -> list[list[list[int]]]:
+def _translated(
+    network: Network, prompts: Sequence[list[int]], *, samples: int, top_p: float, seed: int
+) -> list[list[list[int]]]:
     import torch
     from transformers import GenerationConfig
 
@@ -169,7 +220,9 @@ def _translated(network: Network, prompts: Sequence[list[int]], *, samples: int,
         eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=config.decoder_start_token_id,
     )  # fmt: skip
     ids, mask = collated([Packed(p, [1] * len(p)) for p in prompts], network)
-    network.model.generation_config = settings  # the model's own, such as BART's beams, would fill in what is left out
+    network.model.generation_config = (
+        settings  # the model's own, such as BART's beams, would fill in what is left out
+    )
     with seeded(seed, network.device), torch.inference_mode():
         drawn = network.model.generate(  # type: ignore[operator]  # a method, whatever torch's stub says
             input_ids=ids, attention_mask=mask, generation_config=settings

@@ -38,7 +38,15 @@ class Selection:
 
 
 def selected(
-    passages: Sequence[Passage], network: Network, *, window: int, longest: int, positions: int, human: float, questions: int, seed: int
+    passages: Sequence[Passage],
+    network: Network,
+    *,
+    window: int,
+    longest: int,
+    positions: int,
+    human: float,
+    questions: int,
+    seed: int,
 ) -> Selection:
     """Return what is trained on.
 
@@ -63,22 +71,34 @@ def selected(
     lengths = [_positions(w, network) for w in teaching]
     people = teaching[: _filling(lengths, human * positions)]
     used = {w.text for w in people}
-    rest = sorted(windows, key=lambda w: w.text in used)  # stable: the passages that people's questions use come last
-    sizes = [(w, n) for w in rest if (n := len(_ids(w.text, network))) >= _SHORTEST] or [(w, len(_ids(w.text, network))) for w in rest]
+    rest = sorted(
+        windows, key=lambda w: w.text in used
+    )  # stable: the passages that people's questions use come last
+    sizes = [(w, n) for w in rest if (n := len(_ids(w.text, network))) >= _SHORTEST] or [
+        (w, len(_ids(w.text, network))) for w in rest
+    ]
     number = _filling([n + _QUESTION * questions for _, n in sizes], (1 - human) * positions)
     texts = [w.text for w, _ in sizes[:number]]
     unseen = [w for i in sorted(out) for w in cut[i] if w.questions]
     touched = Runs.of([*(w.text for w in teaching), *texts]).touch([w.text for w in unseen])
-    return Selection(teaching, people, texts, [w for w, known in zip(unseen, touched, strict=True) if not known])
+    return Selection(
+        teaching, people, texts, [w for w, known in zip(unseen, touched, strict=True) if not known]
+    )
 
 
 def _filling(lengths: Sequence[int], positions: float) -> int:
     """Return how many of the lengths, from the first on, it takes to fill the positions; all where they are too few."""
-    return min(int(np.searchsorted(np.cumsum(lengths), positions - 1e-6)) + 1, len(lengths)) if positions >= 1 else 0
+    return (
+        min(int(np.searchsorted(np.cumsum(lengths), positions - 1e-6)) + 1, len(lengths))
+        if positions >= 1
+        else 0
+    )
 
 
 def _positions(passage: Passage, network: Network) -> int:
-    return len(_ids(passage.text, network)) + sum(len(_ids(q.text, network)) for q in passage.questions)
+    return len(_ids(passage.text, network)) + sum(
+        len(_ids(q.text, network)) for q in passage.questions
+    )
 
 
 def _ids(text: str, network: Network) -> list[int]:

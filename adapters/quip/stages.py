@@ -10,7 +10,16 @@ from adapters._backbone import Network
 from adapters._files import read_json
 from adapters._sharing import shared_states
 from adapters._training.budget import batches
-from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit, main_process, seeded, waited
+from adapters._training.loop import (
+    Fitted,
+    Objective,
+    Optimisation,
+    Training,
+    fit,
+    main_process,
+    seeded,
+    waited,
+)
 from adapters._training.weights import attached, save_trained, trained
 from adapters.quip.encoder import HEAD_FILES, head
 from bench.errors import UsageError
@@ -50,7 +59,9 @@ def states_of(network: Network, rows: Sequence[Packed]) -> "Tensor":
     """Return the token states (n, dim) of all rows, one row after the other, padding left out."""
     ids, parts = collated(rows, network)
     packed = any(max(row.parts) > 1 for row in rows)
-    return (shared_states(network, ids, parts) if packed else network.hidden_states(ids, parts))[parts > 0]
+    return (shared_states(network, ids, parts) if packed else network.hidden_states(ids, parts))[
+        parts > 0
+    ]
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,10 @@ class Tuning:
 
         save_trained(network, folder, self.backbone, lora=self.lora)
         for name, module in zip(HEAD_FILES, heads, strict=False):
-            state = {key: tensor.detach().to("cpu", torch.bfloat16).contiguous() for key, tensor in module.state_dict().items()}
+            state = {
+                key: tensor.detach().to("cpu", torch.bfloat16).contiguous()
+                for key, tensor in module.state_dict().items()
+            }
             write_whole(folder / f"{name}.safetensors", save(state, metadata={"format": "pt"}))
 
 
@@ -130,10 +144,18 @@ def stage_trained(
     note = Note(folder / NOTE, training)
     if (done := note.read()) is not None:
         return done
-    plan = batches(lengths, budget=training.budget, size=tuning.batch_size, seed=tuning.seed, stage=training.method)
+    plan = batches(
+        lengths,
+        budget=training.budget,
+        size=tuning.batch_size,
+        seed=tuning.seed,
+        stage=training.method,
+    )
     network = tuning.attached(base)
     made = tuning.heads(network, 1) if heads else ()
-    fitted = tuning.fitted(training, network, made, make(network, made), plan, folder / "state.pt", progress)
+    fitted = tuning.fitted(
+        training, network, made, make(network, made), plan, folder / "state.pt", progress
+    )
     if main_process():
         tuning.save(network, made, folder)
         note.write(**took(fitted))
@@ -181,7 +203,9 @@ class Note:
             return None
         kept = read_json(self.path)
         if kept.pop("of") != self.mark:
-            raise UsageError(f"{self.path.parent} belongs to a training with other settings or data: delete it, or choose another --out")
+            raise UsageError(
+                f"{self.path.parent} belongs to a training with other settings or data: delete it, or choose another --out"
+            )
         return dict(kept) or None
 
     def begun(self) -> dict[str, Any] | None:

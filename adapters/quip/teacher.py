@@ -59,7 +59,9 @@ class Labels(NamedTuple):
     chances: NDArray[np.float32]
 
 
-def pair(network: Network, question: list[int], passage: list[int], answer: tuple[int, int] = (-1, -1)) -> Pair:
+def pair(
+    network: Network, question: list[int], passage: list[int], answer: tuple[int, int] = (-1, -1)
+) -> Pair:
     """Return a question and a passage in one sequence; a passage that leaves the network no room is cut at its end."""
     ids = [*question, *network.tokenizer("\n", add_special_tokens=False)["input_ids"]]
     return Pair([*ids, *passage][: network.max_length], len(ids), *answer)
@@ -77,7 +79,10 @@ class Finding:
     def parts(self, batch: Sequence[int]) -> list[tuple[list[Pair], int]]:
         """Cut a batch into portions of at most ``positions`` positions, each with the number of examples of the batch."""
         rows = [self.pairs[i] for i in batch]
-        return [([rows[k] for k in some], len(rows)) for some in shared([len(row.ids) for row in rows], self.positions)]
+        return [
+            ([rows[k] for k in some], len(rows))
+            for some in shared([len(row.ids) for row in rows], self.positions)
+        ]
 
     def loss(self, part: tuple[list[Pair], int]) -> "tuple[Tensor, Spent]":
         """Return the portion's share of the batch's loss."""
@@ -87,11 +92,15 @@ class Finding:
         rows, whole = part
         start, end = scores(self.network, self.heads, rows)
         wanted = torch.tensor([[row.start, row.end] for row in rows], device=start.device).T
-        loss = cross_entropy(start, wanted[0], reduction="sum") + cross_entropy(end, wanted[1], reduction="sum")
+        loss = cross_entropy(start, wanted[0], reduction="sum") + cross_entropy(
+            end, wanted[1], reduction="sum"
+        )
         return loss / whole, Spent(trained=sum(len(row.ids) for row in rows))
 
 
-def scores(network: Network, heads: "Sequence[nn.Module]", rows: Sequence[Pair]) -> "tuple[Tensor, Tensor]":
+def scores(
+    network: Network, heads: "Sequence[nn.Module]", rows: Sequence[Pair]
+) -> "tuple[Tensor, Tensor]":
     """Return start and end scores, float32 (b, t) each, of the tokens of each passage; -inf behind its last."""
     import torch
 
@@ -106,14 +115,21 @@ def scores(network: Network, heads: "Sequence[nn.Module]", rows: Sequence[Pair])
     return start, end
 
 
-def predicted(network: Network, heads: "Sequence[nn.Module]", rows: Sequence[Pair], positions: int) -> list[NDArray[np.float32]]:
+def predicted(
+    network: Network, heads: "Sequence[nn.Module]", rows: Sequence[Pair], positions: int
+) -> list[NDArray[np.float32]]:
     """Return for each row the start and end probabilities of its passage's tokens, float32 (2, t)."""
     import torch
 
     found: list[NDArray[np.float32]] = [np.empty((2, 0), np.float32)] * len(rows)
     with torch.inference_mode():
         for some in portions([len(row.ids) for row in rows], positions):
-            both = torch.stack(scores(network, heads, [rows[i] for i in some])).softmax(-1).cpu().numpy()
+            both = (
+                torch.stack(scores(network, heads, [rows[i] for i in some]))
+                .softmax(-1)
+                .cpu()
+                .numpy()
+            )
             for k, i in enumerate(some):
                 found[i] = both[:, k, : len(rows[i].ids) - rows[i].begin]
     return found
@@ -143,14 +159,23 @@ def relabelled(
     note, top = Note(folder / "stage.json", training), int(training.recipe["top"])
     done = note.begun()
     order = np.asarray(sorted(range(len(rows)), key=lambda i: -len(rows[i].ids)), np.int64)
-    shards = [(folder / f"{n:05d}.parquet", order[i : i + _SHARD]) for n, i in enumerate(range(0, len(order), _SHARD))]
+    shards = [
+        (folder / f"{n:05d}.parquet", order[i : i + _SHARD])
+        for n, i in enumerate(range(0, len(order), _SHARD))
+    ]
     for n, (path, chosen) in enumerate(shards):
         if path.is_file():
             continue
         progress("quip: relabelling", n * _SHARD, len(rows))
         begun = time.perf_counter()
-        kept = [likeliest(both, top) for both in predicted(network, heads, [rows[i] for i in chosen], positions)]
-        took = {"seconds": time.perf_counter() - begun, "positions": sum(len(rows[i].ids) for i in chosen)}
+        kept = [
+            likeliest(both, top)
+            for both in predicted(network, heads, [rows[i] for i in chosen], positions)
+        ]
+        took = {
+            "seconds": time.perf_counter() - begun,
+            "positions": sum(len(rows[i].ids) for i in chosen),
+        }
         write_whole(path, _parquet(chosen, kept, took))
     labels, took = _joined([path for path, _ in shards], len(rows), top)
     if done is None:
@@ -166,7 +191,11 @@ def likeliest(both: NDArray[np.float32], top: int) -> tuple[NDArray[np.int64], N
     return np.pad(places, fill), np.pad(np.take_along_axis(both, places, axis=1), fill)
 
 
-def _parquet(numbers: NDArray[np.int64], kept: Sequence[tuple[NDArray[Any], NDArray[Any]]], took: Mapping[str, float]) -> bytes:
+def _parquet(
+    numbers: NDArray[np.int64],
+    kept: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    took: Mapping[str, float],
+) -> bytes:
     """Return labels and what they took as a Parquet file."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -193,10 +222,15 @@ def _joined(paths: Sequence[Path], number: int, top: int) -> tuple[Labels, dict[
     for path in paths:
         try:
             table = parquet.read_table(path)
-            rows, took = table["question"].to_numpy(), json.loads((table.schema.metadata or {})[b"took"])
+            rows, took = (
+                table["question"].to_numpy(),
+                json.loads((table.schema.metadata or {})[b"took"]),
+            )
             for name, whole in (("places", labels.places), ("chances", labels.chances)):
                 whole[rows] = table[name].combine_chunks().flatten().to_numpy().reshape(-1, 2, top)
         except (pa.ArrowException, OSError, KeyError, IndexError, ValueError) as error:
-            raise DataError(f"expected labels in {path}, cannot read them ({error}): delete the file") from error
+            raise DataError(
+                f"expected labels in {path}, cannot read them ({error}): delete the file"
+            ) from error
         seconds, positions = seconds + took["seconds"], positions + took["positions"]
     return labels, {"positions": positions, "seconds": round(seconds, 1)}

@@ -20,7 +20,10 @@ def passage_prompts(network: Network, texts: Sequence[str], limit: int) -> list[
 def question_ids(network: Network, texts: Sequence[str], limit: int) -> list[list[int]]:
     """Return the questions as the encoder reads them; ``limit`` does not count special tokens."""
     room = min(limit + network.tokenizer.num_special_tokens_to_add(), network.max_length)
-    return [prompt.ids for prompt in prompts(network.tokenizer, [Framed(text) for text in texts], limit=room)]
+    return [
+        prompt.ids
+        for prompt in prompts(network.tokenizer, [Framed(text) for text in texts], limit=room)
+    ]
 
 
 def spans_of(prompt: Prompt) -> NDArray[np.int32]:
@@ -30,7 +33,9 @@ def spans_of(prompt: Prompt) -> NDArray[np.int32]:
         EncodingError: The prompt was made without spans.
     """
     if prompt.spans is None:
-        raise EncodingError("expected a passage with character spans, got one without: make it with passage_prompts")
+        raise EncodingError(
+            "expected a passage with character spans, got one without: make it with passage_prompts"
+        )
     return prompt.spans
 
 
@@ -42,7 +47,9 @@ def place(spans: NDArray[np.int32], start: int, end: int) -> tuple[int, int] | N
         start: First character.
         end: Character after the last.
     """
-    inside = np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start) & (spans[:, 0] < spans[:, 1]))
+    inside = np.flatnonzero(
+        (spans[:, 0] < end) & (spans[:, 1] > start) & (spans[:, 0] < spans[:, 1])
+    )
     if start < 0 or len(inside) == 0 or spans[inside[-1], 1] < end:
         return None
     return int(inside[0]), int(inside[-1])

@@ -117,7 +117,9 @@ class Recipe:
             return out
         progress("reading data", 0, 1)
         base = self._backbone(self.backbone).load()
-        passages, material = gathered([*(named(self.sources, Source) or OPEN), *named(self.passages, Source)], load)
+        passages, material = gathered(
+            [*(named(self.sources, Source) or OPEN), *named(self.passages, Source)], load
+        )
         data = selected(
             passages, base, window=self.window, longest=self.max_length, positions=max(budget // self.epochs, 1), human=self.human,
             questions=self.questions, seed=seed,
@@ -137,14 +139,34 @@ class Recipe:
         share(self, "human", "top_p")
         positive(self, "top_p", "lr")
         if self.human < 1:
-            positive(self, "generator_share", *(() if self.labels == "answers" else ("teacher_share",)))
+            positive(
+                self, "generator_share", *(() if self.labels == "answers" else ("teacher_share",))
+            )
         if self.window > self.max_length:
-            raise UsageError(f"window is at most max_length, got {self.window} and {self.max_length}: lower it, or raise max_length")
-        at_least_one(self, "window", "questions", "top", "together", "epochs", "batch_size", "max_length", "max_question")
+            raise UsageError(
+                f"window is at most max_length, got {self.window} and {self.max_length}: lower it, or raise max_length"
+            )
+        at_least_one(
+            self,
+            "window",
+            "questions",
+            "top",
+            "together",
+            "epochs",
+            "batch_size",
+            "max_length",
+            "max_question",
+        )
 
     def _backbone(self, source: str, *, head: str = "none") -> Backbone:
         attention = "native" if head == "lm" else self.attention
-        return Backbone(source, attention=attention, head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        return Backbone(
+            source,
+            attention=attention,  # type: ignore[arg-type]
+            head=head,  # type: ignore[arg-type]
+            dtype=self.dtype,
+            device=self.device,
+        )
 
 
 class _Run:
@@ -153,11 +175,21 @@ class _Run:
     def __init__(
         self, recipe: Recipe, base: Network, data: Selection, out: Path, budget: int, seed: int, progress: Progress
     ) -> None:  # fmt: skip
-        self.recipe, self.base, self.data, self.out, self.budget, self.seed, self.progress = recipe, base, data, out, budget, seed, progress
+        self.recipe, self.base, self.data, self.out, self.budget, self.seed, self.progress = (
+            recipe,
+            base,
+            data,
+            out,
+            budget,
+            seed,
+            progress,
+        )
         self.took: dict[str, dict[str, Any]] = {}
         self.measured: dict[str, Any] = {}
         self.settings = deciding(recipe)
-        self.data_mark = digest([[[p.text, list(map(list, p.questions))] for p in data.teaching], data.texts])
+        self.data_mark = digest(
+            [[[p.text, list(map(list, p.questions))] for p in data.teaching], data.texts]
+        )
         self.tuning = Tuning(recipe.backbone, recipe.lora, recipe.lr, recipe.batch_size, seed)
 
     def groups(self) -> tuple[list[Group], list[str]]:
@@ -167,7 +199,9 @@ class _Run:
         if not data.texts:
             return people, texts
         questions = self._written()
-        made = [Passage(text, tuple(some)) for text, some in zip(data.texts, questions, strict=True)]
+        made = [
+            Passage(text, tuple(some)) for text, some in zip(data.texts, questions, strict=True)
+        ]
         if recipe.labels == "answers":
             groups, more = self._grouped(made)
         else:
@@ -178,23 +212,41 @@ class _Run:
         """Train the bi-encoder and return how that went."""
         recipe, base = self.recipe, self.base
         if not groups:
-            raise DataError("expected passages with questions whose answers they hold, got none: name other --set sources=")
-        plan = batches([group.width for group in groups], budget=self.budget, size=recipe.batch_size, seed=self.seed)
+            raise DataError(
+                "expected passages with questions whose answers they hold, got none: name other --set sources="
+            )
+        plan = batches(
+            [group.width for group in groups],
+            budget=self.budget,
+            size=recipe.batch_size,
+            seed=self.seed,
+        )
         network = self.tuning.attached(base)
         heads = self.tuning.heads(network, network.dim)
         scale, last = network.dim**-0.5, base.decoder
-        objective = Pointing(network, heads, groups, recipe.positions, recipe.together, shareable(base), last, scale)
+        objective = Pointing(
+            network, heads, groups, recipe.positions, recipe.together, shareable(base), last, scale
+        )
         training = Training("quip", self.settings, self.budget, self.seed)
-        decided = replace(training, recipe={**self.settings, "data": self.data_mark, "before": digest(self.took)})
-        fitted = self.tuning.fitted(decided, network, heads, objective, plan, self.out / "state.pt", self.progress)
+        decided = replace(
+            training, recipe={**self.settings, "data": self.data_mark, "before": digest(self.took)}
+        )
+        fitted = self.tuning.fitted(
+            decided, network, heads, objective, plan, self.out / "state.pt", self.progress
+        )
         folded(heads, scale)
         if main_process():
             self.tuning.save(network, heads, self.out)
         self.used = sorted({i for batch in plan for i in batch})
-        self.examples = {"passages": len(self.used), "questions": sum(len(groups[i].questions) for i in self.used)}
+        self.examples = {
+            "passages": len(self.used),
+            "questions": sum(len(groups[i].questions) for i in self.used),
+        }
         return fitted, training
 
-    def finish(self, done: tuple[Fitted, Training], material: Sequence[Material], texts: Sequence[str]) -> None:
+    def finish(
+        self, done: tuple[Fitted, Training], material: Sequence[Material], texts: Sequence[str]
+    ) -> None:
         """Measure the encoder on what was kept out, and write the card and the runs of words that were trained on."""
         fitted, training = done
         self._measure("encoder", self._encoder_answers)
@@ -206,43 +258,71 @@ class _Run:
             "kept_out": self.measured,
         }
         whole = replace(fitted, spent=fitted.spent + Spent(inference=inference))
-        taught = self.data.teaching if self.data.texts else []  # what generator and teacher learn from
-        Runs.of([*(texts[i] for i in self.used), *(passage.whole for passage in taught)]).write(self.out / RUNS)
+        taught = (
+            self.data.teaching if self.data.texts else []
+        )  # what generator and teacher learn from
+        Runs.of([*(texts[i] for i in self.used), *(passage.whole for passage in taught)]).write(
+            self.out / RUNS
+        )
         write_card(self.out, training, whole, self.base, material, more)
         (self.out / "state.pt").unlink(missing_ok=True)
 
     def _stage(self, name: str, share: float, *uses: str, before: Any = None) -> Training:  # noqa: ANN401 - plain JSON values
         """Return what decides the outcome of a stage: the settings it uses, the data, and what an earlier stage gave it."""
-        recipe = {use: self.settings[use] for use in (*uses, "lora", "lr", "batch_size", "dtype", "max_length", "attention")}
-        return Training(f"quip {name}", {**recipe, "data": self.data_mark, "before": digest(before)}, int(share * self.budget), self.seed)
+        recipe = {
+            use: self.settings[use]
+            for use in (*uses, "lora", "lr", "batch_size", "dtype", "max_length", "attention")
+        }
+        return Training(
+            f"quip {name}",
+            {**recipe, "data": self.data_mark, "before": digest(before)},
+            int(share * self.budget),
+            self.seed,
+        )
 
     def _written(self) -> list[list[Question]]:
         recipe, folder = self.recipe, self.out / "stages" / "generator"
         source = recipe.generator or (recipe.backbone if self.base.decoder else PACKAGED)
         base = recipe._backbone(source, head="lm").load()  # noqa: SLF001 - the recipe is this run's own
         if not base.decoder and not base.seq2seq:
-            raise UsageError(f"a generator of quip has a decoder, got {source}: set generator to one, or to '' for the default")
-        lengths, objective = learning(base, self.data.teaching, limit=recipe.max_length, positions=recipe.positions)
+            raise UsageError(
+                f"a generator of quip has a decoder, got {source}: set generator to one, or to '' for the default"
+            )
+        lengths, objective = learning(
+            base, self.data.teaching, limit=recipe.max_length, positions=recipe.positions
+        )
         if not lengths:
-            raise DataError("expected people's questions to tune the generator on, got none: name question-answering --set sources=")
+            raise DataError(
+                "expected people's questions to tune the generator on, got none: name question-answering --set sources="
+            )
         training = self._stage("generator", recipe.generator_share, "generator", "backbone")
         self.took["generator"] = stage_trained(
             replace(self.tuning, backbone=source), training, base, lambda network, _: objective(network), lengths, folder, self.progress,
             heads=False,
         )  # fmt: skip
         training = self._stage(
-            "questions", recipe.generator_share, "generator", "backbone", "questions", "top_p", before=self.took["generator"]
+            "questions",
+            recipe.generator_share,
+            "generator",
+            "backbone",
+            "questions",
+            "top_p",
+            before=self.took["generator"],
         )
         tuned = recipe._backbone(str(folder), head="lm").load()  # noqa: SLF001
         with main_first():
-            found, self.took["questions"] = written(tuned, self.data.texts, folder.parent / "questions.jsonl", training, self.progress)
+            found, self.took["questions"] = written(
+                tuned, self.data.texts, folder.parent / "questions.jsonl", training, self.progress
+            )
         return found
 
     def _pairs(self, passages: Sequence[Passage]) -> list[Pair]:
         """Return the pairs of passages and their questions; an answer that is not in the passage is at -1."""
         limit, base = self.recipe.max_length, self.base
         prompts = passage_prompts(base, [p.text for p in passages], limit)
-        asked = question_ids(base, [q.text for p in passages for q in p.questions], self.recipe.max_question)
+        asked = question_ids(
+            base, [q.text for p in passages for q in p.questions], self.recipe.max_question
+        )
         rows, ids = [], iter(asked)
         for passage, prompt in zip(passages, prompts, strict=True):
             for question in passage.questions:
@@ -252,9 +332,15 @@ class _Run:
 
     def _teacher(self) -> tuple[Network, Any]:
         recipe, folder = self.recipe, self.out / "stages" / "teacher"
-        pairs = [row for row in self._pairs(self.data.teaching) if row.start >= 0 and row.begin + row.end < len(row.ids)]
+        pairs = [
+            row
+            for row in self._pairs(self.data.teaching)
+            if row.start >= 0 and row.begin + row.end < len(row.ids)
+        ]
         if not pairs:
-            raise DataError("expected people's questions to teach the teacher, got none: name question-answering --set sources=")
+            raise DataError(
+                "expected people's questions to teach the teacher, got none: name question-answering --set sources="
+            )
         training = self._stage("teacher", recipe.teacher_share, "backbone", "max_question")
         self.took["teacher"] = stage_trained(
             self.tuning, training, self.base, lambda network, heads: Finding(network, heads, pairs, recipe.positions),
@@ -269,43 +355,79 @@ class _Run:
         network, heads = self._teacher()
         self._measure("teacher", partial(self._teacher_answers, network, heads))
         before = [[[p.text, list(map(list, p.questions))] for p in made], self.took["teacher"]]
-        training = self._stage("labels", recipe.teacher_share, "backbone", "top", "max_question", before=before)
+        training = self._stage(
+            "labels", recipe.teacher_share, "backbone", "top", "max_question", before=before
+        )
         rows = self._pairs(made)
         with main_first():
             labels, self.took["labels"] = relabelled(
-                network, heads, rows, self.out / "stages" / "labels", training, recipe.positions, self.progress
+                network,
+                heads,
+                rows,
+                self.out / "stages" / "labels",
+                training,
+                recipe.positions,
+                self.progress,
             )
         if recipe.labels == "hard":
             labels = sharpened(labels)
         prompts = passage_prompts(self.base, [p.text for p in made], recipe.max_length)
-        asked = question_ids(self.base, [q.text for p in made for q in p.questions], recipe.max_question)
+        asked = question_ids(
+            self.base, [q.text for p in made for q in p.questions], recipe.max_question
+        )
         groups, texts, begin = [], [], 0
         for passage, prompt in zip(made, prompts, strict=True):
             end = begin + len(passage.questions)
             if begin < end:
-                groups.append(Group(prompt.ids, asked[begin:end], Labels(labels.places[begin:end], labels.chances[begin:end])))
+                groups.append(
+                    Group(
+                        prompt.ids,
+                        asked[begin:end],
+                        Labels(labels.places[begin:end], labels.chances[begin:end]),
+                    )
+                )
                 texts.append(passage.whole)
             begin = end
         return groups, texts
 
     def _grouped(self, passages: Sequence[Passage]) -> tuple[list[Group], list[str]]:
         recipe = self.recipe
-        return grouped(self.base, passages, max_length=recipe.max_length, max_question=recipe.max_question, top=recipe.top)
+        return grouped(
+            self.base,
+            passages,
+            max_length=recipe.max_length,
+            max_question=recipe.max_question,
+            top=recipe.top,
+        )
 
     def _measure(self, name: str, answers: Callable[[list[str], list[str]], list[str]]) -> None:
         asked = [(p.text, q) for p in self.data.kept_out for q in p.questions][:_MEASURED]
         if asked:
             found = answers([text for text, _ in asked], [q.text for _, q in asked])
-            pairs = [(answer, [text[q.start : q.end]]) for answer, (text, q) in zip(found, asked, strict=True)]
-            right = {what: round(fmean(one(*both) for both in pairs), 4) for what, one in (("exact", exact), ("f1", f1))}
+            pairs = [
+                (answer, [text[q.start : q.end]])
+                for answer, (text, q) in zip(found, asked, strict=True)
+            ]
+            right = {
+                what: round(fmean(one(*both) for both in pairs), 4)
+                for what, one in (("exact", exact), ("f1", f1))
+            }
             self.measured |= {"questions": len(asked), name: right}
 
     def _encoder_answers(self, texts: list[str], questions: list[str]) -> list[str]:
         recipe = self.recipe
-        encoder = QuIP(str(self.out), attention=recipe.attention, dtype=recipe.dtype, device=recipe.device)
+        encoder = QuIP(
+            str(self.out), attention=recipe.attention, dtype=recipe.dtype, device=recipe.device
+        )
         return [answer.text for answer in answered(encoder, texts, questions)]
 
-    def _teacher_answers(self, network: Network, heads: Any, texts: list[str], questions: list[str]) -> list[str]:  # noqa: ANN401
+    def _teacher_answers(
+        self,
+        network: Network,
+        heads: Any,  # noqa: ANN401
+        texts: list[str],
+        questions: list[str],
+    ) -> list[str]:
         prompts = passage_prompts(self.base, texts, self.recipe.max_length)
         asked = question_ids(self.base, questions, self.recipe.max_question)
         pairs = [pair(self.base, q, p.ids) for q, p in zip(asked, prompts, strict=True)]

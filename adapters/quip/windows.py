@@ -59,7 +59,9 @@ def windows(whole: Prompt, size: int, stride: int) -> Iterator[Window]:
         first = end
 
 
-def long_states(network: Network, texts: Sequence[str], *, size: int, stride: int, budget: int | None = None) -> list[TokenStates]:
+def long_states(
+    network: Network, texts: Sequence[str], *, size: int, stride: int, budget: int | None = None
+) -> list[TokenStates]:
     """Return the last-layer token states of texts of any length.
 
     Args:
@@ -72,7 +74,10 @@ def long_states(network: Network, texts: Sequence[str], *, size: int, stride: in
     room = min(size, network.max_length - network.tokenizer.num_special_tokens_to_add())
     step = max(stride * room // size, 1)
     pieces = [
-        list(windows(whole, room, step)) for whole in prompts(network.tokenizer, [Framed(t) for t in texts], limit=1 << 30, spans=True)
+        list(windows(whole, room, step))
+        for whole in prompts(
+            network.tokenizer, [Framed(t) for t in texts], limit=1 << 30, spans=True
+        )
     ]
     flat = [piece for some in pieces for piece in some]
     items = [
@@ -82,7 +87,9 @@ def long_states(network: Network, texts: Sequence[str], *, size: int, stride: in
     def prepare(some: Sequence[Item]) -> list[Prompt]:
         return [flat[int(item.instruction)].prompt for item in some]
 
-    states = iter(_batching.stream_tokens(items, prepare, network.hidden_states, network, budget=budget))
+    states = iter(
+        _batching.stream_tokens(items, prepare, network.hidden_states, network, budget=budget)
+    )
     return [_joined([(piece, next(states)) for piece in some]) for some in pieces]
 
 

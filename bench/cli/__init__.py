@@ -12,7 +12,22 @@ from bench.cli.clusters import clusters
 from bench.cli.data import app as data_app
 from bench.cli.listing import list_
 from bench.cli.loading import load_encoders, vector_store
-from bench.cli.options import Data, Device, Dtype, Json, Models, Results, Sets, Suites, Tasks, Verbose, computing, errors, names, start
+from bench.cli.options import (
+    Data,
+    Device,
+    Dtype,
+    Json,
+    Models,
+    Results,
+    Sets,
+    Suites,
+    Tasks,
+    Verbose,
+    computing,
+    errors,
+    names,
+    start,
+)
 from bench.cli.report import Encoders, Form, OnTasks, Tables, Wanted, show
 from bench.cli.train import train
 from bench.errors import UsageError
@@ -32,7 +47,9 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
-app.command("list", epilog="Examples: `bench list` · `bench list inbedder` · `bench list quick --json`")(list_)
+app.command(
+    "list", epilog="Examples: `bench list` · `bench list inbedder` · `bench list quick --json`"
+)(list_)
 
 
 @app.command(
@@ -46,14 +63,24 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     data: Data = None,
     results: Results = Path("results"),
     seed: Annotated[list[str], typer.Option(help="Seeds, comma-separated or repeated.")] = ["42"],  # noqa: B006
-    limit: Annotated[int | None, typer.Option(help="At most this many test examples a task.", min=1)] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="At most this many test examples a task.", min=1)
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     set_: Sets = [],  # noqa: B006 - typer copies it
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be run, encode nothing.")] = False,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on after a cell has failed.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run cells again that exist already.")] = False,
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for later runs.")] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be run, encode nothing.")
+    ] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Go on after a cell has failed.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run cells again that exist already.")
+    ] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for later runs.")
+    ] = True,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -69,7 +96,16 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         if dry_run:
             cells = _dry_run(encoders, tasks, store, seeds=seeds, force=force, as_json=as_json)
         else:
-            cells = _run(encoders, tasks, store, seeds=seeds, keep_going=keep_going, force=force, cache=cache, as_json=as_json)
+            cells = _run(
+                encoders,
+                tasks,
+                store,
+                seeds=seeds,
+                keep_going=keep_going,
+                force=force,
+                cache=cache,
+                as_json=as_json,
+            )
             if not as_json:
                 console.print_grid([cell.row() for cell in cells])
         if failed := [cell.row() for cell in cells if cell.status == "failed"]:
@@ -86,20 +122,46 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter an option
     task: OnTasks = [],  # noqa: B006
     results: Results = Path("results"),
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for what is written. [default: reports]", file_okay=False, show_default=False)
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for what is written. [default: reports]",
+            file_okay=False,
+            show_default=False,
+        ),
     ] = None,
     form: Form = "",
     table: Tables = [],  # noqa: B006
     compare: Annotated[
-        Path | None, typer.Option("--compare", help="Folder of other results: print what changed since.", exists=True, file_okay=False)
+        Path | None,
+        typer.Option(
+            "--compare",
+            help="Folder of other results: print what changed since.",
+            exists=True,
+            file_okay=False,
+        ),
     ] = None,
-    published: Annotated[bool, typer.Option("--published", help="Print published numbers instead, of the tasks named.")] = False,
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="Print published numbers instead, of the tasks named."),
+    ] = False,
     verbose: Verbose = False,
 ) -> None:
     """Write tables, figures and a page from the results; nothing is computed again."""
     with errors():
         start(None, verbose=verbose)
-        show(Wanted(results, names(model), names(task), names(table), form, out, compare, published=published))
+        show(
+            Wanted(
+                results,
+                names(model),
+                names(task),
+                names(table),
+                form,
+                out,
+                compare,
+                published=published,
+            )
+        )
 
 
 app.command(
@@ -117,7 +179,9 @@ app.command(
 )(clusters)
 
 
-@app.command(epilog="Examples: `bench check -m dino` · `bench check -m my_package.my_file:MyEncoder`")
+@app.command(
+    epilog="Examples: `bench check -m dino` · `bench check -m my_package.my_file:MyEncoder`"
+)
 def check(
     model: Models,
     device: Device = "auto",
@@ -136,15 +200,30 @@ def check(
             for outcome in run_checks(encoder):
                 failed += outcome.status == "failed"
                 if as_json:
-                    print(json.dumps({"encoder": name, "check": outcome.name, "status": outcome.status, "reason": outcome.reason}))
+                    print(
+                        json.dumps(
+                            {
+                                "encoder": name,
+                                "check": outcome.name,
+                                "status": outcome.status,
+                                "reason": outcome.reason,
+                            }
+                        )
+                    )
                 else:
                     console.print_check(name, outcome.name, outcome.status, outcome.reason)
         if failed:
             raise typer.Exit(1)
 
 
-@app.command(epilog="Example: `bench new my_method && bench check --model adapters.my_method:MyMethod`")
-def new(name: Annotated[str, typer.Argument(help="Name of the method, in lower case with underscores.")]) -> None:
+@app.command(
+    epilog="Example: `bench new my_method && bench check --model adapters.my_method:MyMethod`"
+)
+def new(
+    name: Annotated[
+        str, typer.Argument(help="Name of the method, in lower case with underscores.")
+    ],
+) -> None:
     """Write a new adapter, adapters/NAME.py, and its entry point line; it passes `bench check` as written."""
     with errors():
         from bench.cli.scaffold import write_adapter
@@ -155,7 +234,9 @@ def new(name: Annotated[str, typer.Argument(help="Name of the method, in lower c
 
 def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:  # as numpy and scikit-learn have it
-        raise UsageError(f"--seed takes whole numbers from 0 to {2**32 - 1}, separated by commas, got {text!r}")
+        raise UsageError(
+            f"--seed takes whole numbers from 0 to {2**32 - 1}, separated by commas, got {text!r}"
+        )
     return int(text)
 
 
@@ -169,7 +250,14 @@ def _load_tasks(suites: Sequence[str], tasks: Sequence[str], limit: int | None) 
     return [task for i, task in enumerate(loaded) if task not in loaded[:i]]
 
 
-def _dry_run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any, *, as_json: bool, **options: Any) -> "list[Cell]":  # noqa: ANN401
+def _dry_run(
+    encoders: "Mapping[str, Encoder]",
+    tasks: "list[Task]",
+    store: Any,  # noqa: ANN401
+    *,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401
+) -> "list[Cell]":
     from bench.runner import survey
 
     found = []
@@ -181,7 +269,15 @@ def _dry_run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any,
     return found
 
 
-def _run(encoders: "Mapping[str, Encoder]", tasks: "list[Task]", store: Any, *, cache: bool, as_json: bool, **options: Any) -> "list[Cell]":  # noqa: ANN401
+def _run(
+    encoders: "Mapping[str, Encoder]",
+    tasks: "list[Task]",
+    store: Any,  # noqa: ANN401
+    *,
+    cache: bool,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401
+) -> "list[Cell]":
     from bench.runner import run as run_cells
 
     cells = []

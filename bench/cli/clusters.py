@@ -10,7 +10,19 @@ import typer
 
 from bench.cli import console
 from bench.cli.loading import load_encoders, vector_store
-from bench.cli.options import Data, Device, Dtype, Json, Sets, Verbose, completed, computing, errors, names, start
+from bench.cli.options import (
+    Data,
+    Device,
+    Dtype,
+    Json,
+    Sets,
+    Verbose,
+    completed,
+    computing,
+    errors,
+    names,
+    start,
+)
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,14 +42,29 @@ def _encoders(incomplete: str) -> list[str]:
 _WORDS = 6  # of each source, in a table on a terminal
 
 Source = Annotated[
-    str, typer.Option("--texts", help="A file (a text a line, .jsonl, .csv, .tsv; .gz too), or a data set as ORG/NAME[/CONFIG]:SPLIT.")
+    str,
+    typer.Option(
+        "--texts",
+        help="A file (a text a line, .jsonl, .csv, .tsv; .gz too), or a data set as ORG/NAME[/CONFIG]:SPLIT.",
+    ),
 ]
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", help="Encoder. [default: the first that answers in words]", autocompletion=_encoders, show_default=False),
+    typer.Option(
+        "--model",
+        "-m",
+        help="Encoder. [default: the first that answers in words]",
+        autocompletion=_encoders,
+        show_default=False,
+    ),
 ]
 Instructions = Annotated[
-    list[str], typer.Option("--instruction", "-i", help="What the groups are to be about, as a question. Repeat it for more groupings.")
+    list[str],
+    typer.Option(
+        "--instruction",
+        "-i",
+        help="What the groups are to be about, as a question. Repeat it for more groupings.",
+    ),
 ]
 
 
@@ -45,20 +72,40 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
     texts: Source,
     model: Model = "",
     instruction: Instructions = [],  # noqa: B006 - typer copies it
-    k: Annotated[str, typer.Option("--k", help="Number of clusters; auto takes the one with the best silhouette.")] = "auto",
+    k: Annotated[
+        str,
+        typer.Option(
+            "--k", help="Number of clusters; auto takes the one with the best silhouette."
+        ),
+    ] = "auto",
     column: Annotated[
-        str, typer.Option("--column", help="Column of the texts. [default: the only one, or `text`]", show_default=False)
+        str,
+        typer.Option(
+            "--column",
+            help="Column of the texts. [default: the only one, or `text`]",
+            show_default=False,
+        ),
     ] = "",
-    limit: Annotated[int, typer.Option(help="At most this many texts, drawn at random; 0 for all.", min=0)] = 1000,
+    limit: Annotated[
+        int, typer.Option(help="At most this many texts, drawn at random; 0 for all.", min=0)
+    ] = 1000,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for what is written. [default: clusters/NAME]", file_okay=False, show_default=False)
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for what is written. [default: clusters/NAME]",
+            file_okay=False,
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The only source of randomness.", min=0)] = 42,
     data: Data = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     set_: Sets = [],  # noqa: B006 - typer copies it
-    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for later runs.")] = True,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for later runs.")
+    ] = True,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -79,7 +126,14 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
         _note(made_from, read, ignored=bool(instruction) and not encoder.follows_instructions)
         with vector_store(disk=cache) as vectors, console.progress() as bars:
             asked = list(dict.fromkeys(instruction)) or [""]
-            groupings = grouped(cached(encoder, vectors, bars), read.texts, asked, k=number, seed=seed, progress=bars)
+            groupings = grouped(
+                cached(encoder, vectors, bars),
+                read.texts,
+                asked,
+                k=number,
+                seed=seed,
+                progress=bars,
+            )
             bars("drawing the picture", 0, 1)
             paths = _written(lambda: write(folder, groupings, read, made_from), folder)
         if as_json:
@@ -120,7 +174,10 @@ def _encoder(name: str, defaults: Mapping[str, str], sets: list[str]) -> "tuple[
     from bench.registry import expand, load_encoder
 
     if not name:
-        name = next((each for each in expand(["all"]) if isinstance(load_encoder(each), AnsweringEncoder)), "")
+        name = next(
+            (each for each in expand(["all"]) if isinstance(load_encoder(each), AnsweringEncoder)),
+            "",
+        )
     found = load_encoders(names([name]), defaults, sets)
     if len(found) > 1:
         raise UsageError(f"--model takes one encoder here, got {', '.join(found)}")
@@ -135,14 +192,18 @@ def _note(made_from: Mapping[str, Any], texts: "Texts", *, ignored: bool) -> Non
     if len(texts.texts) < texts.whole:
         console.note("--limit 0 takes all texts")
     if ignored:
-        console.note(f"{made_from['encoder']['name']} does not follow instructions: they change nothing")
+        console.note(
+            f"{made_from['encoder']['name']} does not follow instructions: they change nothing"
+        )
 
 
 def _written(write: Callable[[], list[Path]], folder: Path) -> list[Path]:
     try:
         return write()
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror}; name another folder with --out") from error
+        raise UsageError(
+            f"cannot write to {folder}: {error.strerror}; name another folder with --out"
+        ) from error
 
 
 def _show(groupings: "Sequence[Grouping]", texts: "Texts") -> None:
@@ -158,7 +219,11 @@ def _show(groupings: "Sequence[Grouping]", texts: "Texts") -> None:
         screen.print(_table(grouping, texts))
     for a, b, value in agreements(groupings):
         names = f"{groupings[a].instruction!r} and {groupings[b].instruction!r}"
-        screen.print(f"{names} agree to {value:.2f} (adjusted mutual information; 1 equal, 0 by chance)", markup=False, highlight=False)
+        screen.print(
+            f"{names} agree to {value:.2f} (adjusted mutual information; 1 equal, 0 by chance)",
+            markup=False,
+            highlight=False,
+        )
 
 
 def _table(grouping: "Grouping", texts: "Texts") -> "Table":
@@ -169,15 +234,21 @@ def _table(grouping: "Grouping", texts: "Texts") -> "Table":
     from bench.clusters.page import SOURCES, examples
 
     title = Text(grouping.instruction or "No instruction", style="bold")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_lines=False, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_lines=False, pad_edge=False
+    )
     table.add_column("", justify="right", style="bold")
     table.add_column("texts", justify="right")
-    sources = [source for source in grouping.clusters[0].words if source != "texts" or not grouping.answers]
+    sources = [
+        source for source in grouping.clusters[0].words if source != "texts" or not grouping.answers
+    ]
     for source in sources:
         table.add_column(f"key words of {SOURCES[source]}", ratio=2)
     table.add_column("nearest to the centre" + (" → answer" if grouping.answers else ""), ratio=5)
     for number, cluster in enumerate(grouping.clusters, 1):
-        shown = Text("\n").join(_example(text, answer) for text, answer in examples(cluster, grouping, texts))
+        shown = Text("\n").join(
+            _example(text, answer) for text, answer in examples(cluster, grouping, texts)
+        )
         words = [Text(", ".join(cluster.words[source][:_WORDS])) for source in sources]
         table.add_row(str(number), f"{len(cluster.members):,}", *words, shown, end_section=True)
     return table

@@ -24,7 +24,14 @@ _ENDLESS = 10_000  # characters of a line that is never full
 _FOLDED = 12  # characters of an encoder's name on a line of a heading
 _WINDOW = 600.0  # seconds that the speed of a bar is taken from: a step may take minutes
 _LOGGED = 60.0  # seconds between two lines where no bar is drawn
-_MARKS = {"passed": "ok  ", "failed": "FAIL", "skipped": "skip", "done": "done", "cached": "kept", "planned": "todo"}
+_MARKS = {
+    "passed": "ok  ",
+    "failed": "FAIL",
+    "skipped": "skip",
+    "done": "done",
+    "cached": "kept",
+    "planned": "todo",
+}
 
 
 def note(text: str) -> None:
@@ -51,7 +58,9 @@ def note_cell(row: Mapping[str, Any]) -> None:
     score = "" if row["score"] is None else f"{scale * row['score']:6.2f}"
     spread = "" if row["spread"] is None else f" ± {scale * row['spread']:.2f}"
     tail = row["reason"] or f"{row['seconds']:.1f} s"
-    note(f"{_MARKS[row['status']]}  {row['encoder']:<20} {row['task']:<28} {score}{spread:<8} {tail}")
+    note(
+        f"{_MARKS[row['status']]}  {row['encoder']:<20} {row['task']:<28} {score}{spread:<8} {tail}"
+    )
 
 
 def note_failures(rows: Sequence[Mapping[str, Any]], *, left: int) -> None:
@@ -73,7 +82,13 @@ def progress(*, shown: bool = True) -> "Iterator[Progress]":
     Args:
         shown: Whether it does: of several processes only the first one shows what all of them do.
     """
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
     columns = (
@@ -85,13 +100,21 @@ def progress(*, shown: bool = True) -> "Iterator[Progress]":
         TimeRemainingColumn(),
     )
     drawn = shown and _stderr().is_terminal
-    with Bars(*columns, console=_stderr(), transient=True, disable=not drawn, speed_estimate_period=_WINDOW) as bars:
+    with Bars(
+        *columns,
+        console=_stderr(),
+        transient=True,
+        disable=not drawn,
+        speed_estimate_period=_WINDOW,
+    ) as bars:
         bar = bars.add_task("starting", total=None)
         last, logged = (0, 0), time.monotonic()
 
         def show(label: str, done: int, total: int) -> None:
             nonlocal last, logged
-            if total != last[1] or done < last[0]:  # another stage: labels tell nothing, as they may hold numbers that change
+            if (
+                total != last[1] or done < last[0]
+            ):  # another stage: labels tell nothing, as they may hold numbers that change
                 bars.reset(bar, total=total)
             bars.update(bar, description=label, completed=done, total=total)
             last = done, total
@@ -127,7 +150,9 @@ def _grid(rows: Sequence[Mapping[str, Any]], encoders: Sequence[str], *, first: 
     from rich.table import Table
 
     tasks = {row["task"]: row for row in sorted(rows, key=lambda row: (row["family"], row["task"]))}
-    apart = "".join(f", {family} x 1" for family in sorted({row["family"] for row in rows if _scale(row) == 1}))
+    apart = "".join(
+        f", {family} x 1" for family in sorted({row["family"] for row in rows if _scale(row) == 1})
+    )
     table = Table(title=f"main scores x 100{apart}" if first else None, box=box.SIMPLE_HEAD)
     table.add_column("task", overflow="fold")
     if first:
@@ -137,15 +162,27 @@ def _grid(rows: Sequence[Mapping[str, Any]], encoders: Sequence[str], *, first: 
         cells.setdefault((row["encoder"], row["task"]), []).append(row)
     for encoder in encoders:
         untrained = any(row["trained"] is False for row in rows if row["encoder"] == encoder)
-        table.add_column("\n".join([*textwrap.wrap(encoder, _FOLDED), *["untrained"] * untrained]), justify="right", no_wrap=True)
+        table.add_column(
+            "\n".join([*textwrap.wrap(encoder, _FOLDED), *["untrained"] * untrained]),
+            justify="right",
+            no_wrap=True,
+        )
     for task, row in tasks.items():
-        table.add_row(task, *[row["metric"]] * first, *(_cell(cells.get((encoder, task), [])) for encoder in encoders))
+        table.add_row(
+            task,
+            *[row["metric"]] * first,
+            *(_cell(cells.get((encoder, task), [])) for encoder in encoders),
+        )
     return table
 
 
 def _cell(rows: Sequence[Mapping[str, Any]]) -> str:
     scores = [_scale(row) * row["score"] for row in rows if row["score"] is not None]
-    return f"{sum(scores) / len(scores):.1f}" if scores else "/".join(sorted({row["status"] for row in rows})) or "-"
+    return (
+        f"{sum(scores) / len(scores):.1f}"
+        if scores
+        else "/".join(sorted({row["status"] for row in rows})) or "-"
+    )
 
 
 def _scale(row: Mapping[str, Any]) -> int:
@@ -155,7 +192,9 @@ def _scale(row: Mapping[str, Any]) -> int:
     return 1 if row["family"] in APART else 100
 
 
-def print_plan(name: str, encoder: "Encoder", cells: "Sequence[Cell]", vectors: "Vectors", *, as_json: bool) -> None:
+def print_plan(
+    name: str, encoder: "Encoder", cells: "Sequence[Cell]", vectors: "Vectors", *, as_json: bool
+) -> None:
     """Print what a run would do for an encoder: every cell, and the texts it would have to encode."""
     from bench.cache import cached
 
@@ -164,13 +203,19 @@ def print_plan(name: str, encoder: "Encoder", cells: "Sequence[Cell]", vectors: 
         if as_json:
             print(json.dumps(row, ensure_ascii=False))
         else:
-            about = cell.reason or (f"{counted(len(set(cell.items)), 'text')} to plan for" if cell.items else "encodes as it goes")
+            about = cell.reason or (
+                f"{counted(len(set(cell.items)), 'text')} to plan for"
+                if cell.items
+                else "encodes as it goes"
+            )
             about = "" if cell.status == "cached" else about
             print(f"{_MARKS[cell.status]}  {name:<20} {cell.task.name:<28} {about}")
     if not as_json and any(cell.status == "planned" for cell in cells):
         items = {item for cell in cells for item in cell.items}
         missing = len(cached(encoder, vectors).missing(items))
-        print(f"      {name}: {counted(len(items), 'distinct item')} planned, {missing:,} of them not in the cache yet")
+        print(
+            f"      {name}: {counted(len(items), 'distinct item')} planned, {missing:,} of them not in the cache yet"
+        )
 
 
 def print_check(encoder: str, check: str, status: str, reason: str) -> None:

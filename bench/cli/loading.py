@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from bench.vectors import Vectors
 
 
-def load_encoders(names: Sequence[str], defaults: Mapping[str, str], sets: Sequence[str]) -> "dict[str, Encoder]":
+def load_encoders(
+    names: Sequence[str], defaults: Mapping[str, str], sets: Sequence[str]
+) -> "dict[str, Encoder]":
     """Return the encoders that ``--model`` names, with the settings that ``--set`` changes.
 
     Args:
@@ -29,7 +31,10 @@ def load_encoders(names: Sequence[str], defaults: Mapping[str, str], sets: Seque
     if not encoders:
         raise UsageError("--model names no encoder; give names separated by commas, or all")
     known = {name: field_names(encoder) for name, encoder in encoders.items()}
-    changes = {name: {field: value for field, value in defaults.items() if field in known[name]} for name in encoders}
+    changes = {
+        name: {field: value for field, value in defaults.items() if field in known[name]}
+        for name in encoders
+    }
     for text in sets:
         target, equals, value = text.partition("=")
         owner, _, field = target.rpartition(".")
@@ -40,7 +45,9 @@ def load_encoders(names: Sequence[str], defaults: Mapping[str, str], sets: Seque
         chosen = [owner] if owner else [name for name in encoders if field in known[name]]
         if not chosen:
             every = {name for each in known.values() for name in each}
-            raise unknown(f"setting of {', '.join(encoders)}", field, every, hint="(see `bench list ENCODER`)")
+            raise unknown(
+                f"setting of {', '.join(encoders)}", field, every, hint="(see `bench list ENCODER`)"
+            )
         for name in chosen:
             changes[name][field] = value
     return {name: load_encoder(name, changes[name]) for name in encoders}

@@ -92,12 +92,26 @@ Tasks = Annotated[
         show_default=False,
     ),
 ]
-Sets = Annotated[list[str], typer.Option("--set", help="Change a setting: `field=value`, or `encoder.field=value`. Repeatable.")]
+Sets = Annotated[
+    list[str],
+    typer.Option(
+        "--set", help="Change a setting: `field=value`, or `encoder.field=value`. Repeatable."
+    ),
+]
 Data = Annotated[
     Path | None,
-    typer.Option("--data", envvar="BENCH_DATA", help="Folder of data sets and archives, looked into first.", exists=True, file_okay=False),
+    typer.Option(
+        "--data",
+        envvar="BENCH_DATA",
+        help="Folder of data sets and archives, looked into first.",
+        exists=True,
+        file_okay=False,
+    ),
 ]
-Results = Annotated[Path, typer.Option("--results", envvar="BENCH_RESULTS", help="Folder of results.", file_okay=False)]
+Results = Annotated[
+    Path,
+    typer.Option("--results", envvar="BENCH_RESULTS", help="Folder of results.", file_okay=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16.")]
@@ -125,12 +139,18 @@ def errors() -> Iterator[None]:
 
 def start(data: Path | None, *, verbose: bool, shown: bool = True) -> None:
     """Set up logging, the import path and the folder of data that the options name; where nothing is shown, only errors are logged."""
-    if str(Path.cwd()) not in sys.path:  # so that package.module:Class is found in the folder one works in
+    if (
+        str(Path.cwd()) not in sys.path
+    ):  # so that package.module:Class is found in the folder one works in
         sys.path.append(str(Path.cwd()))
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console.Notes()])
     for package in ("bench", "adapters"):
-        logging.getLogger(package).setLevel(logging.ERROR if not shown else logging.DEBUG if verbose else logging.INFO)
-    logging.getLogger("mteb").setLevel(logging.ERROR)  # it advises against older versions of tasks, but those are asked for by name
+        logging.getLogger(package).setLevel(
+            logging.ERROR if not shown else logging.DEBUG if verbose else logging.INFO
+        )
+    logging.getLogger("mteb").setLevel(
+        logging.ERROR
+    )  # it advises against older versions of tasks, but those are asked for by name
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if data is not None:

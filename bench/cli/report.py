@@ -32,15 +32,29 @@ def _formats(incomplete: str) -> list[str]:
 
 Encoders = Annotated[
     list[str],
-    typer.Option("--model", "-m", help="Encoders to report on, comma-separated or repeated; else all.", autocompletion=_encoders),
+    typer.Option(
+        "--model",
+        "-m",
+        help="Encoders to report on, comma-separated or repeated; else all.",
+        autocompletion=_encoders,
+    ),
 ]
 OnTasks = Annotated[
     list[str],
-    typer.Option("--task", "-t", help="Tasks to report on, comma-separated or repeated; else all.", autocompletion=task_completion),
+    typer.Option(
+        "--task",
+        "-t",
+        help="Tasks to report on, comma-separated or repeated; else all.",
+        autocompletion=task_completion,
+    ),
 ]
 Form = Annotated[
     str,
-    typer.Option("--format", help=f"Print tables as {', '.join(report.FORMATS)}; with --out, write a file each.", autocompletion=_formats),
+    typer.Option(
+        "--format",
+        help=f"Print tables as {', '.join(report.FORMATS)}; with --out, write a file each.",
+        autocompletion=_formats,
+    ),
 ]
 Tables = Annotated[
     list[str],
@@ -98,12 +112,19 @@ def show(wanted: Wanted) -> None:
     elif wanted.compare is not None:
         from bench.report.compare import changes
 
-        before, now = (report.read(s, models=wanted.models, tasks=wanted.tasks) for s in (Store(wanted.compare), store))
+        before, now = (
+            report.read(s, models=wanted.models, tasks=wanted.tasks)
+            for s in (Store(wanted.compare), store)
+        )
         _give([changes(before, now)], form, wanted.out)
     elif wanted.form or wanted.tables:
         _print_tables(wanted, store, form)
     else:
-        _tell(report.build(store, wanted.out or Path("reports"), models=wanted.models, tasks=wanted.tasks))
+        _tell(
+            report.build(
+                store, wanted.out or Path("reports"), models=wanted.models, tasks=wanted.tasks
+            )
+        )
 
 
 def _print_tables(wanted: Wanted, store: "Store", form: str) -> None:
@@ -128,7 +149,12 @@ def _give(tables: "Sequence[Table]", form: str, out: Path | None) -> None:
     if out is None:
         print(report.text(tables, form), end="")
     else:
-        _tell(report.write(out, {f"{table.name}.{form}": report.text([table], form).encode() for table in tables}))
+        _tell(
+            report.write(
+                out,
+                {f"{table.name}.{form}": report.text([table], form).encode() for table in tables},
+            )
+        )
 
 
 def _tell(paths: Sequence[Path]) -> None:

@@ -55,14 +55,22 @@ def write_adapter(name: str, root: Path) -> list[str]:
         UsageError: The name is no Python name, it is taken, or the folder is no checkout.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UsageError(f"a method's name has lower-case letters, digits and underscores, got {name!r}")
+        raise UsageError(
+            f"a method's name has lower-case letters, digits and underscores, got {name!r}"
+        )
     project, target = root / "pyproject.toml", root / "adapters" / f"{name}.py"
     text = project.read_text(encoding="utf-8") if project.exists() else ""
     if _GROUP not in text or not target.parent.is_dir():
-        raise UsageError(f"expected a checkout with adapters/ and {_GROUP} in pyproject.toml, got {root.resolve()}; change into one")
+        raise UsageError(
+            f"expected a checkout with adapters/ and {_GROUP} in pyproject.toml, got {root.resolve()}; change into one"
+        )
     title = "".join(part.capitalize() for part in name.split("_"))
     public = name.replace("_", "-")
-    if target.exists() or target.with_suffix("").exists() or re.search(rf"^{public} =", text, re.MULTILINE):
+    if (
+        target.exists()
+        or target.with_suffix("").exists()
+        or re.search(rf"^{public} =", text, re.MULTILINE)
+    ):
         raise UsageError(f"there is a method named {name!r} already; choose another name")
     write_whole(target, _ADAPTER.substitute(title=title).encode())
     entry = f'{public} = "adapters.{name}:{title}"'

@@ -12,7 +12,18 @@ from typing import Annotated, Any
 import typer
 
 from bench.cli import console
-from bench.cli.options import Data, Device, Dtype, Json, Sets, Verbose, completed, computing, errors, start
+from bench.cli.options import (
+    Data,
+    Device,
+    Dtype,
+    Json,
+    Sets,
+    Verbose,
+    completed,
+    computing,
+    errors,
+    start,
+)
 from bench.errors import UsageError
 
 BUDGETS = {"S": 1_000_000, "L": 50_000_000}
@@ -28,7 +39,12 @@ def _recipes(incomplete: str) -> list[str]:
 _SEED = 42
 
 Method = Annotated[str, typer.Argument(help="Method whose recipe is run.", autocompletion=_recipes)]
-Budget = Annotated[str, typer.Option("--budget", help="Token positions to train on: S (1 million), L (50 million), or a number.")]
+Budget = Annotated[
+    str,
+    typer.Option(
+        "--budget", help="Token positions to train on: S (1 million), L (50 million), or a number."
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -40,7 +56,10 @@ Out = Annotated[
 ]
 Vary = Annotated[
     list[str],
-    typer.Option("--vary", help="Train once more for each value of a setting, `field=value,value`, the others as they are. Repeatable."),
+    typer.Option(
+        "--vary",
+        help="Train once more for each value of a setting, `field=value,value`, the others as they are. Repeatable.",
+    ),
 ]
 
 
@@ -54,37 +73,64 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     dtype: Dtype = "auto",
     set_: Sets = [],  # noqa: B006 - typer copies it
     vary: Vary = [],  # noqa: B006 - typer copies it
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the settings, train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the settings, train nothing.")
+    ] = False,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Train a method's encoder by its recipe; the same command goes on where an earlier one was stopped."""
     with errors():
-        first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started: it speaks for all
+        first = (
+            os.environ.get("RANK", "0") == "0"
+        )  # of the processes that a launcher started: it speaks for all
         start(data, verbose=verbose, shown=first)
         from bench.data import load
 
         tokens = _positions(budget)
-        folder = out or _folder(method, budget, [*set_, *([f"seed={seed}"] if seed != _SEED else [])])
+        folder = out or _folder(
+            method, budget, [*set_, *([f"seed={seed}"] if seed != _SEED else [])]
+        )
         plans = [
-            {"method": method, "budget": tokens, "seed": seed, "out": str(folder / name), "recipe": recipe}
-            for name, recipe in _variants(method, {**computing(device, dtype), **dict(map(_pair, set_))}, list(map(_pair, vary)))
+            {
+                "method": method,
+                "budget": tokens,
+                "seed": seed,
+                "out": str(folder / name),
+                "recipe": recipe,
+            }
+            for name, recipe in _variants(
+                method,
+                {**computing(device, dtype), **dict(map(_pair, set_))},
+                list(map(_pair, vary)),
+            )
         ]
         for plan in plans:
             plan["recipe"].check()
         if dry_run:
             for plan in plans if first else ():
-                print(json.dumps(_plain(plan | {"there": _there(Path(plan["out"]))}), indent=None if as_json else 1))
+                print(
+                    json.dumps(
+                        _plain(plan | {"there": _there(Path(plan["out"]))}),
+                        indent=None if as_json else 1,
+                    )
+                )
             return
         made = []
         for plan in plans:
             with console.progress(shown=first) as bars:
-                made.append(plan["recipe"].train(Path(plan["out"]), budget=tokens, seed=seed, load=load, progress=bars))
+                made.append(
+                    plan["recipe"].train(
+                        Path(plan["out"]), budget=tokens, seed=seed, load=load, progress=bars
+                    )
+                )
             if first:
                 print(json.dumps(_plain(plan | {"out": str(made[-1])})) if as_json else made[-1])
         if first and not as_json:
             names = ",".join(f"{method}:{checkpoint}" for checkpoint in made)
-            console.note(f"try it: bench run --model {shlex.quote(f'{names},{method}')} --suite quick")
+            console.note(
+                f"try it: bench run --model {shlex.quote(f'{names},{method}')} --suite quick"
+            )
 
 
 def _folder(method: str, budget: str, changes: Sequence[str]) -> Path:
@@ -99,7 +145,9 @@ def _there(folder: Path) -> str:
     return "a training to go on with" if folder.is_dir() and any(folder.iterdir()) else "nothing"
 
 
-def _variants(method: str, settings: Mapping[str, str], vary: Sequence[tuple[str, str]]) -> list[tuple[str, Any]]:
+def _variants(
+    method: str, settings: Mapping[str, str], vary: Sequence[tuple[str, str]]
+) -> list[tuple[str, Any]]:
     """Return the recipe and those that differ from it in one setting, by the names of their folders."""
     from bench.registry import load_recipe
 

@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.clusters.grouping import Cluster, Grouping
-from bench.report.figures.drawing import COLORS, INK, MARKERS, MUTED, RULE, SURFACE, Drawing, blank, settle, styled
+from bench.report.figures.drawing import (
+    COLORS,
+    INK,
+    MARKERS,
+    MUTED,
+    RULE,
+    SURFACE,
+    Drawing,
+    blank,
+    settle,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +39,9 @@ Boxes = NDArray[np.float64]
 def picture(groupings: Sequence[Grouping]) -> Drawing:
     """Return the map of each grouping, side by side, one below the other beyond three."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for letters that the font does not have
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # a box stands for letters that the font does not have
         drawing = _drawn(groupings)
         assert drawing.png  # noqa: S101 - rendered while the warnings are off, and kept
     return drawing
@@ -46,7 +59,9 @@ def _drawn(groupings: Sequence[Grouping]) -> Drawing:
     settle(figure)
     for axes, grouping, texts in zip(grid.flat, groupings, labels, strict=False):
         _spread(figure, axes, grouping, texts)
-    return Drawing("clusters", "Map of the texts", "A dot is a text; near ones were told to be alike.", figure)
+    return Drawing(
+        "clusters", "Map of the texts", "A dot is a text; near ones were told to be alike.", figure
+    )
 
 
 def _draw(axes: "Axes", grouping: Grouping) -> "list[Text]":
@@ -56,10 +71,14 @@ def _draw(axes: "Axes", grouping: Grouping) -> "list[Text]":
     for number, cluster in enumerate(grouping.clusters):
         places = grouping.places[list(cluster.members)]
         color, marker = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
-        axes.scatter(places[:, 0], places[:, 1], s=size, color=color, marker=marker, alpha=0.75, linewidths=0)
+        axes.scatter(
+            places[:, 0], places[:, 1], s=size, color=color, marker=marker, alpha=0.75, linewidths=0
+        )
         if number < _LABELLED:
             labels.append(_label(axes, number, cluster, _middle(grouping, cluster), color))
-    axes.set_title(_wrapped(grouping.instruction or "No instruction", 52), loc="left", fontsize=10.5)
+    axes.set_title(
+        _wrapped(grouping.instruction or "No instruction", 52), loc="left", fontsize=10.5
+    )
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(True)
@@ -68,10 +87,27 @@ def _draw(axes: "Axes", grouping: Grouping) -> "list[Text]":
     return labels
 
 
-def _label(axes: "Axes", number: int, cluster: Cluster, place: tuple[float, float], color: str) -> "Text":
+def _label(
+    axes: "Axes", number: int, cluster: Cluster, place: tuple[float, float], color: str
+) -> "Text":
     words = ", ".join(cluster.name[:3]) or "no words"
-    box = {"boxstyle": "round,pad=0.25", "facecolor": SURFACE, "edgecolor": color, "linewidth": 1.2, "alpha": 0.93}
-    return axes.text(*place, f"{number + 1}  {_wrapped(words, 22)}", ha="center", va="center", fontsize=7.5, color=INK, bbox=box, zorder=5)
+    box = {
+        "boxstyle": "round,pad=0.25",
+        "facecolor": SURFACE,
+        "edgecolor": color,
+        "linewidth": 1.2,
+        "alpha": 0.93,
+    }
+    return axes.text(
+        *place,
+        f"{number + 1}  {_wrapped(words, 22)}",
+        ha="center",
+        va="center",
+        fontsize=7.5,
+        color=INK,
+        bbox=box,
+        zorder=5,
+    )
 
 
 def _middle(grouping: Grouping, cluster: Cluster) -> tuple[float, float]:
@@ -94,7 +130,12 @@ def _spread(figure: "Figure", axes: "Axes", grouping: Grouping, labels: "Sequenc
 
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     extents = [label.get_bbox_patch().get_window_extent(renderer) for label in labels]  # type: ignore[union-attr]
-    boxes = np.array([[(e.x0 + e.x1) / 2, (e.y0 + e.y1) / 2, e.width / 2 + _MARGIN, e.height / 2 + _MARGIN] for e in extents])
+    boxes = np.array(
+        [
+            [(e.x0 + e.x1) / 2, (e.y0 + e.y1) / 2, e.width / 2 + _MARGIN, e.height / 2 + _MARGIN]
+            for e in extents
+        ]
+    )
     frame = axes.get_window_extent(renderer)
     moved = spread(boxes, (frame.x0, frame.y0, frame.x1, frame.y1))
     back = axes.transData.inverted()
@@ -118,15 +159,27 @@ def spread(boxes: Boxes, frame: tuple[float, float, float, float]) -> Boxes:
     made = boxes.copy()
     for _ in range(_STEPS):
         gaps = made[:, None, :2] - made[None, :, :2]
-        over = made[:, None, 2:] + made[None, :, 2:] - np.abs(gaps)  # how far two boxes reach into each other, in x and y
+        over = (
+            made[:, None, 2:] + made[None, :, 2:] - np.abs(gaps)
+        )  # how far two boxes reach into each other, in x and y
         hit = (over > 0).all(axis=2) & ~np.eye(len(made), dtype=bool)
         if not hit.any():
             break
         order = np.arange(len(made))
-        sign = np.where(gaps == 0, np.sign(order[:, None] - order[None, :])[..., None], np.sign(gaps))
+        sign = np.where(
+            gaps == 0, np.sign(order[:, None] - order[None, :])[..., None], np.sign(gaps)
+        )
         across = over[..., 0] < over[..., 1]  # apart the shorter way
-        push = np.stack([np.where(across, over[..., 0], 0), np.where(across, 0, over[..., 1])], axis=2) * sign * hit[..., None]
+        push = (
+            np.stack([np.where(across, over[..., 0], 0), np.where(across, 0, over[..., 1])], axis=2)
+            * sign
+            * hit[..., None]
+        )
         made[:, :2] += push.sum(axis=1) * 0.5
-        made[:, 0] = np.clip(made[:, 0], left + made[:, 2], np.maximum(right - made[:, 2], left + made[:, 2]))
-        made[:, 1] = np.clip(made[:, 1], bottom + made[:, 3], np.maximum(top - made[:, 3], bottom + made[:, 3]))
+        made[:, 0] = np.clip(
+            made[:, 0], left + made[:, 2], np.maximum(right - made[:, 2], left + made[:, 2])
+        )
+        made[:, 1] = np.clip(
+            made[:, 1], bottom + made[:, 3], np.maximum(top - made[:, 3], bottom + made[:, 3])
+        )
     return made

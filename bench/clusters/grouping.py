@@ -77,7 +77,13 @@ class Grouping:
 
 
 def grouped(
-    encoder: CachedEncoder, texts: Sequence[str], instructions: Sequence[str], *, k: int = AUTO, seed: int = 42, progress: Progress = silent
+    encoder: CachedEncoder,
+    texts: Sequence[str],
+    instructions: Sequence[str],
+    *,
+    k: int = AUTO,
+    seed: int = 42,
+    progress: Progress = silent,
 ) -> list[Grouping]:
     """Return the texts grouped under each instruction.
 
@@ -96,13 +102,26 @@ def grouped(
     different = len(set(texts))
     if different < max(k, 2):
         needed = f"{max(k, 2)} different texts for {k} clusters" if k else "2 different texts"
-        raise UsageError(f"expected at least {needed}, got {different}: give more texts{' or a smaller k' * (k > 2)}")
+        raise UsageError(
+            f"expected at least {needed}, got {different}: give more texts{' or a smaller k' * (k > 2)}"
+        )
     # All together, so that the instructions asked of a text share its computation.
-    encoder.add(encoder.missing(Item(text, instruction) for instruction in instructions for text in texts))
-    return [_grouped(encoder, texts, instruction, k, seed, progress) for instruction in instructions]
+    encoder.add(
+        encoder.missing(Item(text, instruction) for instruction in instructions for text in texts)
+    )
+    return [
+        _grouped(encoder, texts, instruction, k, seed, progress) for instruction in instructions
+    ]
 
 
-def _grouped(encoder: CachedEncoder, texts: Sequence[str], instruction: str, k: int, seed: int, progress: Progress) -> Grouping:
+def _grouped(
+    encoder: CachedEncoder,
+    texts: Sequence[str],
+    instruction: str,
+    k: int,
+    seed: int,
+    progress: Progress,
+) -> Grouping:
     vectors = encoder.encode(texts, instruction=instruction)
     points = directions(vectors)
     labels, silhouettes = _clustered(points, k, seed, progress)
@@ -111,7 +130,9 @@ def _grouped(encoder: CachedEncoder, texts: Sequence[str], instruction: str, k: 
     members = _nearest_first(points, labels)
     answers = _answers(encoder.inner, texts, instruction, progress)
     words = _words(encoder.inner, vectors, instruction, members, texts, answers)
-    clusters = tuple(Cluster(tuple(found), named) for found, named in zip(members, words, strict=True))
+    clusters = tuple(
+        Cluster(tuple(found), named) for found, named in zip(members, words, strict=True)
+    )
     return Grouping(instruction, clusters, tuple(answers), places, silhouettes)
 
 
@@ -122,7 +143,9 @@ def directions(vectors: Embeddings) -> NDArray[np.float64]:
     return away / np.where(lengths > 0, lengths, 1)  # type: ignore[no-any-return]
 
 
-def _clustered(points: NDArray[np.float64], k: int, seed: int, progress: Progress) -> tuple[NDArray[np.int64], dict[int, float]]:
+def _clustered(
+    points: NDArray[np.float64], k: int, seed: int, progress: Progress
+) -> tuple[NDArray[np.int64], dict[int, float]]:
     """Return the cluster of each point, and the silhouettes of the numbers of clusters that were tried."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
@@ -134,7 +157,9 @@ def _clustered(points: NDArray[np.float64], k: int, seed: int, progress: Progres
     for done, number in enumerate(tried):
         progress("clustering", done, len(tried))
         with threadpool_limits(1):  # sums, and so clusters, would depend on the number of threads
-            found[number] = KMeans(min(number, different), n_init=10, random_state=seed).fit_predict(points)
+            found[number] = KMeans(
+                min(number, different), n_init=10, random_state=seed
+            ).fit_predict(points)
         if len(tried) > 1:
             value = _silhouette(points, found[number], seed)
             silhouettes |= {} if value is None else {number: value}
@@ -167,7 +192,13 @@ def laid_out(points: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
         main = PCA(width, svd_solver="full").fit_transform(points)
         if n < _FEW:
             return np.asarray(main[:, :2], np.float32)
-        drawn = TSNE(perplexity=min(30, (n - 1) / 3), metric="cosine", init="pca", random_state=seed, n_jobs=1).fit_transform(main)
+        drawn = TSNE(
+            perplexity=min(30, (n - 1) / 3),
+            metric="cosine",
+            init="pca",
+            random_state=seed,
+            n_jobs=1,
+        ).fit_transform(main)
         return np.asarray(drawn, np.float32)
 
 
@@ -181,7 +212,9 @@ def _nearest_first(points: NDArray[np.float64], labels: NDArray[np.int64]) -> li
     return sorted(members, key=lambda found: (-len(found), min(found)))
 
 
-def _answers(encoder: Encoder, texts: Sequence[str], instruction: str, progress: Progress) -> list[str]:
+def _answers(
+    encoder: Encoder, texts: Sequence[str], instruction: str, progress: Progress
+) -> list[str]:
     """Return the answer to each text, asked once for each different one, the longest first, as they take the longest."""
     inner = unwrapped(encoder)
     if not isinstance(inner, AnsweringEncoder):
@@ -196,7 +229,12 @@ def _answers(encoder: Encoder, texts: Sequence[str], instruction: str, progress:
 
 
 def _words(
-    encoder: Encoder, vectors: Embeddings, instruction: str, groups: Sequence[Sequence[int]], texts: Sequence[str], answers: Sequence[str]
+    encoder: Encoder,
+    vectors: Embeddings,
+    instruction: str,
+    groups: Sequence[Sequence[int]],
+    texts: Sequence[str],
+    answers: Sequence[str],
 ) -> list[dict[str, tuple[str, ...]]]:
     """Return the key words of each group by source; words of the instruction say nothing about a group, and are left out."""
     stops = stop_words(instruction)
@@ -207,7 +245,9 @@ def _words(
     if isinstance(inner, ReadableEncoder):
         means = np.stack([vectors[list(group)].mean(axis=0) for group in groups])
         read = inner.read_words(means, vectors.mean(axis=0), 4 * WORDS)
-        found["head"] = [tuple(word for word in words if word.lower() not in stops)[:WORDS] for words in read]
+        found["head"] = [
+            tuple(word for word in words if word.lower() not in stops)[:WORDS] for words in read
+        ]
     found["texts"] = telling([[texts[i] for i in group] for group in groups], WORDS, stop_words())
     return [dict(zip(found, own, strict=True)) for own in zip(*found.values(), strict=True)]
 

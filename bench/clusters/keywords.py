@@ -20,7 +20,9 @@ def stop_words(instruction: str = "") -> frozenset[str]:
     return (ENGLISH_STOP_WORDS | set(_FRAGMENTS.split())) - set(_CONTENT.split()) | set(asked)  # type: ignore[no-any-return]
 
 
-def telling(groups: Sequence[Sequence[str]], n: int, stops: Collection[str]) -> list[tuple[str, ...]]:
+def telling(
+    groups: Sequence[Sequence[str]], n: int, stops: Collection[str]
+) -> list[tuple[str, ...]]:
     """Return the words that tell each group from the others, at most n, the strongest first.
 
     All texts of a group make one document; a word's weight is its TF-IDF there minus its mean over the groups. Of words that
@@ -47,8 +49,13 @@ def telling(groups: Sequence[Sequence[str]], n: int, stops: Collection[str]) -> 
     order = (mean - weights).argsort(axis=1, kind="stable")
     # A word all groups share alike lies at the mean, one that only one group has at len(groups) times the mean.
     own, more = weights > mean * np.sqrt(len(groups)), weights > mean
-    chosen = [[str(names[i]) for i in best if mine[i]] for best, mine in zip(order, own, strict=True)]
-    strongest = [[str(names[i]) for i in best[:1] if above[i]] for best, above in zip(order, more, strict=True)]
+    chosen = [
+        [str(names[i]) for i in best if mine[i]] for best, mine in zip(order, own, strict=True)
+    ]
+    strongest = [
+        [str(names[i]) for i in best[:1] if above[i]]
+        for best, above in zip(order, more, strict=True)
+    ]
     return [_once(words or one, n) for words, one in zip(chosen, strongest, strict=True)]
 
 

@@ -29,7 +29,10 @@ def rows(grouping: Grouping, texts: Texts) -> Iterator[dict[str, Any]]:
             "cluster": number,
             "size": len(cluster.members),
             "words": {source: list(words) for source, words in cluster.words.items()},
-            "examples": [{"text": text, "answer": answer} for text, answer in examples(cluster, grouping, texts)],
+            "examples": [
+                {"text": text, "answer": answer}
+                for text, answer in examples(cluster, grouping, texts)
+            ],
         }
 
 
@@ -51,12 +54,20 @@ def about(name: str, encoder: Encoder, texts: Texts, *, seed: int) -> dict[str, 
             "backbone": behind.backbone,
             "trained": behind.trained,
         },
-        "texts": {"source": texts.source, "column": texts.column, "read": len(texts.texts), "of": texts.whole, "blank": texts.blank},
+        "texts": {
+            "source": texts.source,
+            "column": texts.column,
+            "read": len(texts.texts),
+            "of": texts.whole,
+            "blank": texts.blank,
+        },
         "seed": seed,
     }
 
 
-def write(folder: Path, groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, Any]) -> list[Path]:
+def write(
+    folder: Path, groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, Any]
+) -> list[Path]:
     """Write clusters.md, clusters.json, clusters.png, clusters.svg and texts.csv, and return their paths.
 
     Raises:
@@ -65,7 +76,9 @@ def write(folder: Path, groupings: Sequence[Grouping], texts: Texts, made_from: 
     drawing = picture(groupings)
     files = {
         "clusters.md": page(groupings, texts, made_from).encode(),
-        "clusters.json": (json.dumps(record(groupings, texts, made_from), ensure_ascii=False, indent=1) + "\n").encode(),
+        "clusters.json": (
+            json.dumps(record(groupings, texts, made_from), ensure_ascii=False, indent=1) + "\n"
+        ).encode(),
         "clusters.png": drawing.png,
         "clusters.svg": drawing.svg,
         "texts.csv": table(groupings, texts).encode(),
@@ -75,7 +88,9 @@ def write(folder: Path, groupings: Sequence[Grouping], texts: Texts, made_from: 
     return [folder / name for name in files]
 
 
-def record(groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, Any]) -> dict[str, Any]:
+def record(
+    groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return everything as one plain JSON object."""
     return {
         "schema": 1,
@@ -83,7 +98,9 @@ def record(groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, 
         "groupings": [
             {
                 "instruction": grouping.instruction,
-                "silhouettes": {str(k): round(value, 4) for k, value in grouping.silhouettes.items()},
+                "silhouettes": {
+                    str(k): round(value, 4) for k, value in grouping.silhouettes.items()
+                },
                 "clusters": list(rows(grouping, texts)),
                 "texts": [
                     {
@@ -92,59 +109,99 @@ def record(groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, 
                         "answer": grouping.answers[i] if grouping.answers else None,
                         "place": [round(float(x), 3) for x in grouping.places[i]],
                     }
-                    for i, (text, number) in enumerate(zip(texts.texts, grouping.assigned, strict=True))
+                    for i, (text, number) in enumerate(
+                        zip(texts.texts, grouping.assigned, strict=True)
+                    )
                 ],
             }
             for grouping in groupings
         ],
         "agreements": [
-            {"groupings": [a + 1, b + 1], "adjusted_mutual_information": round(value, 4)} for a, b, value in agreements(groupings)
+            {"groupings": [a + 1, b + 1], "adjusted_mutual_information": round(value, 4)}
+            for a, b, value in agreements(groupings)
         ],
     }
 
 
 def agreements(groupings: Sequence[Grouping]) -> list[tuple[int, int, float]]:
     """Return the agreement of every two groupings, with their numbers from 0."""
-    return [(a, b, agreement(groupings[a], groupings[b])) for a, b in combinations(range(len(groupings)), 2)]
+    return [
+        (a, b, agreement(groupings[a], groupings[b]))
+        for a, b in combinations(range(len(groupings)), 2)
+    ]
 
 
 def page(groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, Any]) -> str:
     """Return clusters.md: the picture, then a section for each grouping with a table of its clusters."""
     encoder = made_from["encoder"]
-    lines = ["# Clusters", "", f"{counted(texts)}, grouped by {called(encoder)}.", "", "![map of the texts](clusters.png)", ""]
+    lines = [
+        "# Clusters",
+        "",
+        f"{counted(texts)}, grouped by {called(encoder)}.",
+        "",
+        "![map of the texts](clusters.png)",
+        "",
+    ]
     for a, b, value in agreements(groupings):
-        lines += [f"Groupings {a + 1} and {b + 1} agree with an adjusted mutual information of {value:.2f} (1: equal, 0: by chance).", ""]
+        lines += [
+            f"Groupings {a + 1} and {b + 1} agree with an adjusted mutual information of {value:.2f} (1: equal, 0: by chance).",
+            "",
+        ]
     for number, grouping in enumerate(groupings, 1):
-        lines += [f"## {number}. {_plain(grouping.instruction) or 'No instruction'}", "", *_chosen(grouping), *_table(grouping, texts), ""]
+        lines += [
+            f"## {number}. {_plain(grouping.instruction) or 'No instruction'}",
+            "",
+            *_chosen(grouping),
+            *_table(grouping, texts),
+            "",
+        ]
     return "\n".join(lines)
 
 
 def counted(texts: Texts) -> str:
     """Return how many texts of which source there are, in words."""
     whole = f"{texts.whole:,} text{'s' * (texts.whole != 1)}"
-    part = f"{len(texts.texts):,} of {whole} drawn at random" if len(texts.texts) < texts.whole else whole
-    blank = f" ({texts.blank:,} blank one{'s' * (texts.blank != 1)} left out)" if texts.blank else ""
+    part = (
+        f"{len(texts.texts):,} of {whole} drawn at random"
+        if len(texts.texts) < texts.whole
+        else whole
+    )
+    blank = (
+        f" ({texts.blank:,} blank one{'s' * (texts.blank != 1)} left out)" if texts.blank else ""
+    )
     return f"{part} of {texts.source}{', column ' + texts.column if texts.column else ''}{blank}"
 
 
 def called(encoder: Mapping[str, Any]) -> str:
     """Return an encoder's name, with the backbone it has not been trained on where that is so."""
-    return str(encoder["name"]) + ("" if encoder["trained"] else f" (untrained, on {encoder['backbone']})")
+    return str(encoder["name"]) + (
+        "" if encoder["trained"] else f" (untrained, on {encoder['backbone']})"
+    )
 
 
 def _chosen(grouping: Grouping) -> list[str]:
     tried = ", ".join(f"{k}: {value:.3f}" for k, value in grouping.silhouettes.items())
-    return [f"{len(grouping.clusters)} clusters have the best mean silhouette ({tried}).", ""] if tried else []
+    return (
+        [f"{len(grouping.clusters)} clusters have the best mean silhouette ({tried}).", ""]
+        if tried
+        else []
+    )
 
 
 def _table(grouping: Grouping, texts: Texts) -> Iterator[str]:
     sources = list(grouping.clusters[0].words)
-    heads = ["", "texts", *(f"key words of {SOURCES[source]}" for source in sources), "nearest to the centre"]
+    heads = [
+        "",
+        "texts",
+        *(f"key words of {SOURCES[source]}" for source in sources),
+        "nearest to the centre",
+    ]
     yield "| " + " | ".join(heads) + " |"
     yield "|---:|---:|" + "---|" * (len(heads) - 2)
     for number, cluster in enumerate(grouping.clusters, 1):
         shown = "<br>".join(
-            _plain(text) + (f" → *{_plain(answer)}*" if answer else "") for text, answer in examples(cluster, grouping, texts)
+            _plain(text) + (f" → *{_plain(answer)}*" if answer else "")
+            for text, answer in examples(cluster, grouping, texts)
         )
         words = [_plain(", ".join(cluster.words[source])) for source in sources]
         yield "| " + " | ".join([str(number), str(len(cluster.members)), *words, shown]) + " |"
@@ -164,8 +221,20 @@ def table(groupings: Sequence[Grouping], texts: Texts) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     answered = [(n, grouping) for n, grouping in enumerate(groupings, 1) if grouping.answers]
-    writer.writerow(["text", *(f"cluster {n}" for n in range(1, len(groupings) + 1)), *(f"answer {n}" for n, _ in answered)])
+    writer.writerow(
+        [
+            "text",
+            *(f"cluster {n}" for n in range(1, len(groupings) + 1)),
+            *(f"answer {n}" for n, _ in answered),
+        ]
+    )
     assigned = [grouping.assigned + 1 for grouping in groupings]
     for i, text in enumerate(texts.texts):
-        writer.writerow([text, *(int(found[i]) for found in assigned), *(grouping.answers[i] for _, grouping in answered)])
+        writer.writerow(
+            [
+                text,
+                *(int(found[i]) for found in assigned),
+                *(grouping.answers[i] for _, grouping in answered),
+            ]
+        )
     return out.getvalue()

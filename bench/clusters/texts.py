@@ -59,7 +59,9 @@ def read_texts(source: str, *, column: str = "", limit: int = 0, seed: int = 42)
     values = columns[name]
     wrong = next((value for value in values if not isinstance(value, str)), None)
     if wrong is not None:
-        raise UsageError(f"expected texts in column {name!r} of {source}, got {str(wrong)[:40]!r}: name another with --column")
+        raise UsageError(
+            f"expected texts in column {name!r} of {source}, got {str(wrong)[:40]!r}: name another with --column"
+        )
     texts = [value.strip() for value in values if value.strip()]
     if not texts:
         raise UsageError(f"expected texts in {source}, got only blanks")
@@ -81,7 +83,9 @@ def _chosen(column: str, columns: dict[str, list[Any]], source: str) -> str:
         return column
     found = [*columns] if len(columns) == 1 else [name for name in _USUAL if name in columns]
     if not found:
-        raise UsageError(f"{source} has the columns {', '.join(columns)}: say with --column which one holds the texts")
+        raise UsageError(
+            f"{source} has the columns {', '.join(columns)}: say with --column which one holds the texts"
+        )
     return found[0]
 
 
@@ -97,10 +101,19 @@ def _columns(path: Path) -> dict[str, list[Any]]:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
     content = _content(path, packed=packed)
-    kind = _KINDS.get((suffixes[:-1] if packed else suffixes)[-1:][0] if suffixes[: len(suffixes) - packed] else "", "lines")
+    kind = _KINDS.get(
+        (suffixes[:-1] if packed else suffixes)[-1:][0]
+        if suffixes[: len(suffixes) - packed]
+        else "",
+        "lines",
+    )
     if kind == "lines":
         return {"": content.removesuffix("\n").split("\n")}
-    rows = list(_objects(content, path) if kind == "jsonl" else _records(content, path, "\t" if kind == "tsv" else ","))
+    rows = list(
+        _objects(content, path)
+        if kind == "jsonl"
+        else _records(content, path, "\t" if kind == "tsv" else ",")
+    )
     if not rows:
         raise UsageError(f"expected rows in {path}, got none")
     names = dict.fromkeys(name for row in rows for name in row)
@@ -116,10 +129,14 @@ def _content(path: Path, *, packed: bool) -> str:
         data = path.read_bytes()
         return (gzip.decompress(data) if packed else data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"expected text in UTF-8 in {path}, got other bytes: save it as plain text in UTF-8") from error
+        raise UsageError(
+            f"expected text in UTF-8 in {path}, got other bytes: save it as plain text in UTF-8"
+        ) from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UsageError(f"expected a file of texts, or a data set as org/name:split, cannot read {str(path)!r}: {reason}") from error
+        raise UsageError(
+            f"expected a file of texts, or a data set as org/name:split, cannot read {str(path)!r}: {reason}"
+        ) from error
 
 
 def _objects(content: str, path: Path) -> Iterator[dict[str, Any]]:
@@ -131,7 +148,9 @@ def _objects(content: str, path: Path) -> Iterator[dict[str, Any]]:
         except ValueError:
             row = None
         if not isinstance(row, dict):
-            raise UsageError(f"{path} line {number}: expected a JSON object a line, got {line[:40]!r}")
+            raise UsageError(
+                f"{path} line {number}: expected a JSON object a line, got {line[:40]!r}"
+            )
         yield row
 
 
@@ -139,7 +158,9 @@ def _records(content: str, path: Path, delimiter: str) -> Iterator[dict[str, Any
     try:
         header, *records = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
     except (csv.Error, ValueError) as error:
-        raise UsageError(f"expected a header and rows in {path}, got none that can be read ({error})") from error
+        raise UsageError(
+            f"expected a header and rows in {path}, got none that can be read ({error})"
+        ) from error
     for record in records:
         yield dict(zip(header, _padded(record, len(header)), strict=False))
 

@@ -24,7 +24,9 @@ TABLES = (
 """Names of the tables that a report can have; several of equal budgets or of variants are numbered, as in "variants-2"."""
 
 
-def build(store: "Store", out: Path, *, models: Collection[str] = (), tasks: Collection[str] = ()) -> list[Path]:
+def build(
+    store: "Store", out: Path, *, models: Collection[str] = (), tasks: Collection[str] = ()
+) -> list[Path]:
     """Write the whole report, and return the paths.
 
     Args:
@@ -41,7 +43,12 @@ def build(store: "Store", out: Path, *, models: Collection[str] = (), tasks: Col
 
     cells = read(store, models=models, tasks=tasks)
     made, drawings = shown(cells)
-    drawn = {f"{d.name}.{kind}": d.rendered(kind) for d in drawings if d.figure is not None for kind in figures.KINDS}
+    drawn = {
+        f"{d.name}.{kind}": d.rendered(kind)
+        for d in drawings
+        if d.figure is not None
+        for kind in figures.KINDS
+    }
     files = {
         "index.html": html.page(cells, made, drawings).encode(),
         "results.md": page.page(made, [name for name in drawn if name.endswith(".png")]).encode(),
@@ -72,7 +79,9 @@ def write(out: Path, files: Mapping[str, bytes]) -> list[Path]:
         for name, data in files.items():
             write_whole(out / name, data)
     except OSError as error:
-        raise ResultError(f"cannot write into {out}: {error.strerror}; free space or choose another --out") from error
+        raise ResultError(
+            f"cannot write into {out}: {error.strerror}; free space or choose another --out"
+        ) from error
     return [out / name for name in files]
 
 
@@ -88,7 +97,9 @@ def read(store: "Store", *, models: Collection[str] = (), tasks: Collection[str]
     found, absences = list(store.results()), store.absences()
     tried: list[RunSpec | Absence] = [*(r.spec for r in found), *absences]
     if not tried:
-        raise UsageError(f"no results in {store.root}; make some with `bench run`, or name another folder with --results")
+        raise UsageError(
+            f"no results in {store.root}; make some with `bench run`, or name another folder with --results"
+        )
     for kind, wanted, known in (
         ("encoder in these results", models, {placeless(cell.encoder) for cell in tried}),
         ("task in these results", tasks, {cell.task for cell in tried}),
@@ -98,11 +109,18 @@ def read(store: "Store", *, models: Collection[str] = (), tasks: Collection[str]
                 raise unknown(kind, name, known)
 
     def asked(cell: "RunSpec | Absence") -> bool:
-        return (not models or placeless(cell.encoder) in models) and (not tasks or cell.task in tasks)
+        return (not models or placeless(cell.encoder) in models) and (
+            not tasks or cell.task in tasks
+        )
 
-    kept, reasons = [store.examples(r) for r in found if asked(r.spec)], [a for a in absences if asked(a)]
+    kept, reasons = (
+        [store.examples(r) for r in found if asked(r.spec)],
+        [a for a in absences if asked(a)],
+    )
     if not kept and not reasons:
-        raise UsageError(f"none of these encoders has a result on these tasks in {store.root}; run them with `bench run`")
+        raise UsageError(
+            f"none of these encoders has a result on these tasks in {store.root}; run them with `bench run`"
+        )
     return Cells.of(kept, reasons)
 
 
@@ -116,7 +134,12 @@ def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]"
     for name in names:
         if name not in {*by_name, "all"}:
             raise unknown("table in this report", name, [*by_name, "all"])
-    return [by_name[name] for name in dict.fromkeys(name for asked in names for name in (by_name if asked == "all" else [asked]))]
+    return [
+        by_name[name]
+        for name in dict.fromkeys(
+            name for asked in names for name in (by_name if asked == "all" else [asked])
+        )
+    ]
 
 
 def text(tables: "Collection[Table]", form: str) -> str:

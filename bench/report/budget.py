@@ -19,15 +19,27 @@ def equal_budget(pairs: Pairs) -> list[Table]:
     made, placed = [], set()
     for i, group in enumerate(budgets):
         backbone = str(cells.card(group[0]).get("backbone") or cells.base(group[0]))
-        names = {"", *(name for label in group for name in (cells.base(label), cells.card(label).get("backbone")))}
-        beside = [label for label in untrained if (cells.card(label).get("backbone") or "") in names]
+        names = {
+            "",
+            *(
+                name
+                for label in group
+                for name in (cells.base(label), cells.card(label).get("backbone"))
+            ),
+        }
+        beside = [
+            label for label in untrained if (cells.card(label).get("backbone") or "") in names
+        ]
         shown = [label for label in cells.encoders if label in {*group, *beside}]
         placed |= set(shown)
         low, high = (f(cells.tokens(label) or 0 for label in group) for f in (min, max))
-        table = overview(pairs, shown, f"equal-budget{f'-{i + 1}' if len(budgets) > 1 else ''}", f"Equal budget on {backbone}")
-        about = (
-            f"{low:,.0f} to {high:,.0f} training tokens (within {100 * _WITHIN:.0f} %), beside the backbone without training. {table.about}"
+        table = overview(
+            pairs,
+            shown,
+            f"equal-budget{f'-{i + 1}' if len(budgets) > 1 else ''}",
+            f"Equal budget on {backbone}",
         )
+        about = f"{low:,.0f} to {high:,.0f} training tokens (within {100 * _WITHIN:.0f} %), beside the backbone without training. {table.about}"  # noqa: E501
         made.append(replace(table, about=about))
     others = [label for label in cells.encoders if label not in placed]
     if made and others:
@@ -37,7 +49,11 @@ def equal_budget(pairs: Pairs) -> list[Table]:
 
 def _budgets(cells: Cells) -> list[list[str]]:
     """Return the groups of encoders of at least two methods that share backbone and budget, largest budget first."""
-    trained = sorted((cells.base(label), -(cells.tokens(label) or 0), label) for label in cells.encoders if cells.tokens(label))
+    trained = sorted(
+        (cells.base(label), -(cells.tokens(label) or 0), label)
+        for label in cells.encoders
+        if cells.tokens(label)
+    )
     groups: list[list[str]] = [[label] for _, _, label in trained[:1]]
     for (_, _, before), (backbone, tokens, label) in pairwise(trained):
         most = cells.tokens(groups[-1][0]) or 0

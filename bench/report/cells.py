@@ -41,7 +41,14 @@ class Column:
     def of(cls, result: Result) -> Self:
         """Return the column a result belongs to; a limit of 0 is none."""
         spec = result.spec
-        return cls(result.family, spec.task, spec.readout, spec.limit or 0, spec.task_version, result.metric)
+        return cls(
+            result.family,
+            spec.task,
+            spec.readout,
+            spec.limit or 0,
+            spec.task_version,
+            result.metric,
+        )
 
 
 @dataclass(frozen=True)
@@ -59,17 +66,30 @@ class Cells:
     @classmethod
     def of(cls, results: Iterable[Result], absences: Iterable[Absence] = ()) -> Self:
         """Sort results into cells; encoders of one name but another content get a label that says how they differ."""
-        found = sorted(results, key=lambda r: (r.spec.encoder, r.spec.fingerprint, r.spec.task, r.spec.key))
+        found = sorted(
+            results, key=lambda r: (r.spec.encoder, r.spec.fingerprint, r.spec.task, r.spec.key)
+        )
         settings: dict[str, dict[str, Mapping[str, Any]]] = {}
         for r in found:
-            settings.setdefault(placeless(r.spec.encoder), {}).setdefault(r.spec.fingerprint, r.spec.settings)
-        marks = {(name, print_): mark for name, by_print in settings.items() for print_, mark in _marks(by_print).items()}
+            settings.setdefault(placeless(r.spec.encoder), {}).setdefault(
+                r.spec.fingerprint, r.spec.settings
+            )
+        marks = {
+            (name, print_): mark
+            for name, by_print in settings.items()
+            for print_, mark in _marks(by_print).items()
+        }
         cells: dict[tuple[str, Column], dict[str, Result]] = {}
         for r in found:
             name = placeless(r.spec.encoder)
             label = name + marks[name, r.spec.fingerprint]
-            cells.setdefault((label, Column.of(r)), {}).setdefault(r.spec.key, r)  # one content at two places is one measurement
-        reasons = [replace(a, encoder=placeless(a.encoder), reason=without_places(a.reason)) for a in absences]
+            cells.setdefault((label, Column.of(r)), {}).setdefault(
+                r.spec.key, r
+            )  # one content at two places is one measurement
+        reasons = [
+            replace(a, encoder=placeless(a.encoder), reason=without_places(a.reason))
+            for a in absences
+        ]
         return cls({cell: list(by_key.values()) for cell, by_key in cells.items()}, reasons)
 
     @cached_property
@@ -91,7 +111,9 @@ class Cells:
     def encoders(self) -> list[str]:
         """The encoders' labels, best mean over families first, those without one last."""
         labels = sorted({label for label, _ in self.results})
-        return sorted(labels, key=lambda label: -(m if (m := self.overall(label)) is not None else -math.inf))
+        return sorted(
+            labels, key=lambda label: -(m if (m := self.overall(label)) is not None else -math.inf)
+        )
 
     @cached_property
     def common(self) -> list[Column]:
@@ -125,7 +147,11 @@ class Cells:
     def score(self, label: str, column: Column) -> Score | None:
         """Return the main score of a cell over all its seeds and repeats, or None."""
         found = self.results.get((label, column))
-        return Score(tuple(value for result in found for value in result.main.repeats)) if found else None
+        return (
+            Score(tuple(value for result in found for value in result.main.repeats))
+            if found
+            else None
+        )
 
     def family(self, label: str, family: str) -> tuple[float, float | None] | None:
         """Return an encoder's mean over a family's common tasks, and the spread of that mean over repeats.
@@ -138,7 +164,9 @@ class Cells:
             return None
         whole = [score for score in scores if score is not None]
         spreads = [score.spread for score in whole if score.spread is not None]
-        return math.fsum(s.mean for s in whole) / len(whole), math.hypot(*spreads) / len(whole) if spreads else None
+        return math.fsum(s.mean for s in whole) / len(whole), math.hypot(*spreads) / len(
+            whole
+        ) if spreads else None
 
     def have(self, label: str, family: str) -> tuple[int, int]:
         """Return how many of a family's common tasks an encoder has, and how many there are."""
@@ -178,7 +206,11 @@ class Cells:
 
     def tokens(self, label: str) -> int | None:
         """Return how many token positions an encoder's recipe trained on; None where nothing was trained or it is not known."""
-        return self.card(label).get("training_tokens") or self.training(label).get("trained_tokens") or None
+        return (
+            self.card(label).get("training_tokens")
+            or self.training(label).get("trained_tokens")
+            or None
+        )
 
     def base(self, label: str) -> str:
         """Return what an encoder was trained from, as its training calls it, or else its backbone."""
@@ -193,22 +225,37 @@ class Cells:
 
     def overlap(self, label: str, column: Column) -> float | None:
         """Return the share of a cell's test texts that share a run of words with the encoder's training data, if it was measured."""
-        shares = [r.texts["overlap_share"] for r in self.results.get((label, column), ()) if r.texts.get("overlap_share") is not None]
+        shares = [
+            r.texts["overlap_share"]
+            for r in self.results.get((label, column), ())
+            if r.texts.get("overlap_share") is not None
+        ]
         return max(shares, default=None)
 
     def overlapping(self, label: str, columns: Iterable[Column]) -> str:
         """Return what is wrong with a number of these tasks: the training data overlaps with the test texts of some; "" for nothing."""
         shares = {self.title(column): self.overlap(label, column) or 0.0 for column in columns}
-        over = [f"{title} {100 * share:.0f} %" for title, share in shares.items() if share > OVERLAP]
-        return f"test texts that share 8 words in a row with the training data: {', '.join(over)}" if over else ""
+        over = [
+            f"{title} {100 * share:.0f} %" for title, share in shares.items() if share > OVERLAP
+        ]
+        return (
+            f"test texts that share 8 words in a row with the training data: {', '.join(over)}"
+            if over
+            else ""
+        )
 
     def absence(self, label: str, column: Column) -> str:
         """Return why a cell has no result: "skipped: …", "failed: …", or that it was not run."""
-        return self._reasons.get((self.name(label), column.task, column.readout, column.limit), "not run")
+        return self._reasons.get(
+            (self.name(label), column.task, column.readout, column.limit), "not run"
+        )
 
     @cached_property
     def _reasons(self) -> dict[tuple[str, str, str, int], str]:
-        return {(a.encoder, a.task, a.readout, a.limit or 0): f"{a.status}: {a.reason}" for a in self.absences}
+        return {
+            (a.encoder, a.task, a.readout, a.limit or 0): f"{a.status}: {a.reason}"
+            for a in self.absences
+        }
 
 
 def named(cells: Cells, label: str) -> str:
@@ -218,17 +265,25 @@ def named(cells: Cells, label: str) -> str:
 
 def grouped(columns: Sequence[Column]) -> list[tuple[str, int]]:
     """Return the families in the order of sorted columns, with the number of columns of each."""
-    return [(family, len(list(group))) for family, group in groupby(columns, key=lambda c: c.family)]
+    return [
+        (family, len(list(group))) for family, group in groupby(columns, key=lambda c: c.family)
+    ]
 
 
 def placeless(text: str) -> str:
     """Return a name or an argument with absolute paths cut to their last part: where things lay says nothing to a reader."""
-    return re.sub(r"(?:(?<=[=:,])|^)(?:~|[A-Za-z]:)?[\\/][^,]*?([^\\/,]+)[\\/]*(?=,|$)", r"\1", text)
+    return re.sub(
+        r"(?:(?<=[=:,])|^)(?:~|[A-Za-z]:)?[\\/][^,]*?([^\\/,]+)[\\/]*(?=,|$)", r"\1", text
+    )
 
 
 def without_places(text: str) -> str:
     """Return a sentence with absolute paths cut to their last part."""
-    return re.sub(r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/,;:'\"()]+[\\/])+(?=[^\s\\/,;:'\"()])", "", text)
+    return re.sub(
+        r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/,;:'\"()]+[\\/])+(?=[^\s\\/,;:'\"()])",
+        "",
+        text,
+    )
 
 
 def _marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -237,12 +292,25 @@ def _marks(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     Where settings do not tell them apart, the first digits of the fingerprint, at least four; nothing for a single one.
     """
     plain = {
-        print_: {name: placeless(json.dumps(value, ensure_ascii=False).strip('"')) for name, value in own.items()}
+        print_: {
+            name: placeless(json.dumps(value, ensure_ascii=False).strip('"'))
+            for name, value in own.items()
+        }
         for print_, own in settings.items()
     }
     names = dict.fromkeys(name for own in plain.values() for name in own)
     differing = [name for name in names if len({own.get(name) for own in plain.values()}) > 1]
-    words = {print_: "".join(f" {name}={own[name]}" for name in differing if name in own) for print_, own in plain.items()}
+    words = {
+        print_: "".join(f" {name}={own[name]}" for name in differing if name in own)
+        for print_, own in plain.items()
+    }
     alike = Counter(words.values())
-    digits = next(n for n in range(4, 1 + max(map(len, settings))) if len({p[:n] for p in settings}) == len(settings))
-    return {print_: told + (f" #{print_[:digits]}" if alike[told] > 1 else "") for print_, told in words.items()}
+    digits = next(
+        n
+        for n in range(4, 1 + max(map(len, settings)))
+        if len({p[:n] for p in settings}) == len(settings)
+    )
+    return {
+        print_: told + (f" #{print_[:digits]}" if alike[told] > 1 else "")
+        for print_, told in words.items()
+    }

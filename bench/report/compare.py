@@ -19,13 +19,24 @@ Found = dict[tuple[str, Column], Sequence[Result]]
 def changes(before: Cells, now: Cells) -> Table:
     """Return every cell that is new, gone or changed, with the paired difference of its score and what else is different."""
     old, new = _versionless(before), _versionless(now)
-    both = [cell for cell in sorted(old.keys() | new.keys(), key=str) if cell in old and cell in new]
+    both = [
+        cell for cell in sorted(old.keys() | new.keys(), key=str) if cell in old and cell in new
+    ]
     moved = [cell for cell in both if _scores(old[cell]) != _scores(new[cell])]
     entries = _differences([(f"{cell}", new[cell], old[cell]) for cell in moved])
     rows = [
-        *(_row(cell, "changed", old[cell], new[cell], entry) for cell, entry in zip(moved, entries, strict=True)),
-        *(_row(cell, "new", (), new[cell], Entry(MISSING, mark="missing")) for cell in sorted(new.keys() - old.keys(), key=str)),
-        *(_row(cell, "gone", old[cell], (), Entry(MISSING, mark="missing")) for cell in sorted(old.keys() - new.keys(), key=str)),
+        *(
+            _row(cell, "changed", old[cell], new[cell], entry)
+            for cell, entry in zip(moved, entries, strict=True)
+        ),
+        *(
+            _row(cell, "new", (), new[cell], Entry(MISSING, mark="missing"))
+            for cell in sorted(new.keys() - old.keys(), key=str)
+        ),
+        *(
+            _row(cell, "gone", old[cell], (), Entry(MISSING, mark="missing"))
+            for cell in sorted(old.keys() - new.keys(), key=str)
+        ),
     ]
     return Table(
         "changes",
@@ -51,21 +62,43 @@ def _scores(results: Sequence[Result]) -> list[tuple[float, ...]]:
 def _differences(cells: Sequence[tuple[str, Sequence[Result], Sequence[Result]]]) -> list[Entry]:
     """Return the entries of now minus before, corrected over all of them."""
     one, other = np.array([0]), np.array([1])
-    each = [stats.differences(sampled([new, old], new[0].metric, what), one, other) for what, new, old in cells]
+    each = [
+        stats.differences(sampled([new, old], new[0].metric, what), one, other)
+        for what, new, old in cells
+    ]
     corrected = stats.holm(np.array([e.p[0] for e in each]))
     return [difference_entries(e, corrected[i : i + 1])[0] for i, e in enumerate(each)]
 
 
-def _row(cell: tuple[str, Column], change: str, old: Sequence[Result], new: Sequence[Result], entry: Entry) -> tuple[Entry, ...]:
+def _row(
+    cell: tuple[str, Column],
+    change: str,
+    old: Sequence[Result],
+    new: Sequence[Result],
+    entry: Entry,
+) -> tuple[Entry, ...]:
     label, column = cell
     limit = f" (limit {column.limit})" if column.limit else ""
-    return (word(label), word(column.task + limit), word(change), _mean(old), _mean(new), entry, Entry("; ".join(_other(old, new))))
+    return (
+        word(label),
+        word(column.task + limit),
+        word(change),
+        _mean(old),
+        _mean(new),
+        entry,
+        Entry("; ".join(_other(old, new))),
+    )
 
 
 def _mean(results: Sequence[Result]) -> Entry:
     values = [value for r in results for value in r.main.repeats]
     mean = sum(values) / len(values) if values else None
-    return Entry(score(mean), mean, key=results[0].spec.key if results else "", mark="" if results else "missing")
+    return Entry(
+        score(mean),
+        mean,
+        key=results[0].spec.key if results else "",
+        mark="" if results else "missing",
+    )
 
 
 def _other(old: Sequence[Result], new: Sequence[Result]) -> Iterator[str]:
@@ -90,7 +123,9 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
         "dtype": str(first.card.get("dtype")),
         **{str(name): str(version) for name, version in (made.get("versions") or {}).items()},
         **{
-            f"data {used.get('id')}": str(used.get("revision") or used.get("sha256") or used.get("source"))
+            f"data {used.get('id')}": str(
+                used.get("revision") or used.get("sha256") or used.get("source")
+            )
             for used in made.get("data") or ()
         },
     }

@@ -18,13 +18,22 @@ def ranks(pairs: Pairs) -> Table:
     cells = pairs.cells
     labels, scores = pairs.ranked
     tasks = len(scores)
-    mean = dict(zip(labels, stats.mean_ranks(scores).tolist(), strict=True)) if labels and tasks else {}
+    mean = (
+        dict(zip(labels, stats.mean_ranks(scores).tolist(), strict=True))
+        if labels and tasks
+        else {}
+    )
     rows = []
     for label, counts in zip(cells.encoders, pairs.outcomes.sum(axis=1).tolist(), strict=True):
         rank = mean.get(label)
         points = None if rank is None else tasks * (len(labels) - rank)
-        numbers = [warned(measure(rank, digits=2), cells.overlapping(label, cells.common)), measure(points, digits=1)]
-        rows.append((word(named(cells, label)), *numbers, *(Entry(str(n), float(n)) for n in counts)))
+        numbers = [
+            warned(measure(rank, digits=2), cells.overlapping(label, cells.common)),
+            measure(points, digits=1),
+        ]
+        rows.append(
+            (word(named(cells, label)), *numbers, *(Entry(str(n), float(n)) for n in counts))
+        )
     rows.sort(key=lambda row: np.inf if row[1].value is None else row[1].value)
     about = (
         f"Ranks over the {tasks} tasks that most encoders have, among the encoders that have all of them; a Borda point is another "
@@ -58,7 +67,12 @@ def win_tie_loss(pairs: Pairs) -> Table:
         rows.append((word(label), *against))
     about = f"Tasks won/tied/lost by the encoder of the row against that of the column. {judged()}."
     return Table(
-        "win-tie-loss", "Wins, ties, losses", ("encoder", *labels), tuple(rows) if len(rows) > 1 else (), frozenset({"encoder"}), about
+        "win-tie-loss",
+        "Wins, ties, losses",
+        ("encoder", *labels),
+        tuple(rows) if len(rows) > 1 else (),
+        frozenset({"encoder"}),
+        about,
     )
 
 
@@ -68,17 +82,35 @@ def differences(pairs: Pairs) -> Table:
     labels = [named(cells, label) for label in cells.encoders]
     whole = len(pairs.partners[0]) * len(cells.compared) <= MOST
     judgement = judged() if whole else judged("every pair of encoders and every family mean")
-    found = {cells.title(column): pairs.by_column[column] for column in cells.compared} if whole else pairs.by_family
+    found = (
+        {cells.title(column): pairs.by_column[column] for column in cells.compared}
+        if whole
+        else pairs.by_family
+    )
     estimates = {title: stats.differences(one, *pairs.partners) for title, one in found.items()}
     p = corrected({title: one.p for title, one in estimates.items()})
     columns = [difference_entries(one, p[title]) for title, one in estimates.items()]
-    names = [(word(labels[i]), word(labels[j])) for i, j in zip(*(side.tolist() for side in pairs.partners), strict=True)]
-    less = () if whole else ("Family means: single tasks are shown for fewer encoders or tasks, chosen by --model and --task.",)
+    names = [
+        (word(labels[i]), word(labels[j]))
+        for i, j in zip(*(side.tolist() for side in pairs.partners), strict=True)
+    ]
+    less = (
+        ()
+        if whole
+        else (
+            "Family means: single tasks are shown for fewer encoders or tasks, chosen by --model and --task.",
+        )
+    )
     return Table(
         "differences",
         "Paired differences",
         ("first", "second", *estimates),
-        tuple((*pair, *entries) for pair, entries in zip(names, zip(*columns, strict=True), strict=True)) if columns else (),
+        tuple(
+            (*pair, *entries)
+            for pair, entries in zip(names, zip(*columns, strict=True), strict=True)
+        )
+        if columns
+        else (),
         words=frozenset({"first", "second"}),
         about=f"First minus second, x 100, with the 95 % interval; * is told apart. {METHOD}. {judgement}.",
         notes=(*less, *pairs.notes),
@@ -88,14 +120,20 @@ def differences(pairs: Pairs) -> Table:
 def difference_entries(found: stats.Estimates, p: stats.Array) -> list[Entry]:
     """Return an entry for each difference, starred where it is more than chance."""
     numbers = (found.value, found.low.round(6), found.high.round(6), found.p, p)
-    return [_difference(*values) for values in zip(*(array.tolist() for array in numbers), strict=True)]
+    return [
+        _difference(*values) for values in zip(*(array.tolist() for array in numbers), strict=True)
+    ]
 
 
 def _difference(value: float, low: float, high: float, p: float, corrected: float) -> Entry:
     if math.isnan(value):
         return Entry(MISSING, mark="missing", note="one of the two has no result")
     if math.isnan(p):
-        return Entry(f"{100 * value:+z.1f}", value, note="measured once, or always the same, so nothing is known of chance")
+        return Entry(
+            f"{100 * value:+z.1f}",
+            value,
+            note="measured once, or always the same, so nothing is known of chance",
+        )
     star = "*" if corrected < 1 - stats.LEVEL else ""
     text = f"{100 * value:+z.1f} [{100 * low:z.1f}, {100 * high:z.1f}]{star}"
     return Entry(text, value, (low, high), note=f"p = {p:.2g}, corrected {corrected:.2g}")

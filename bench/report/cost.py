@@ -46,20 +46,27 @@ _MEASURES = (
 
 def _measures(card: Mapping[str, Any], cells: Cells, label: str) -> list[Entry]:
     spent = _largest_run(cells, label)
-    tokens, seconds, texts = (spent.get(name) or None for name in ("tokens", "encode_seconds", "forward_texts"))  # 0: not counted
+    tokens, seconds, texts = (
+        spent.get(name) or None for name in ("tokens", "encode_seconds", "forward_texts")
+    )  # 0: not counted
     a_text = tokens / texts if tokens and texts else None
     whole, tables = card.get("parameters"), card.get("embedding_parameters")
     flops = 2 * (whole - tables) * a_text if whole and tables is not None and a_text else None
     return [
         measure(whole, scale=1e-6, digits=1),
-        measure(max((r.cost.get("dimension") or 0 for r in cells.of_encoder(label)), default=0) or None),
+        measure(
+            max((r.cost.get("dimension") or 0 for r in cells.of_encoder(label)), default=0) or None
+        ),
         measure(cells.tokens(label)),
         measure(cells.training(label).get("inference_tokens")),
         measure(card.get("passes"), digits=1),
         measure(a_text, digits=1),
         measure(flops, scale=1e-9, digits=2),
         measure(throughput(cells, label)),
-        measure(spent["padded_tokens"] / tokens if tokens and "padded_tokens" in spent else None, digits=3),
+        measure(
+            spent["padded_tokens"] / tokens if tokens and "padded_tokens" in spent else None,
+            digits=3,
+        ),
         measure(seconds, digits=1),
         measure(spent.get("peak_memory_mb")),
     ]
@@ -73,7 +80,10 @@ def throughput(cells: Cells, label: str) -> float | None:
 
 
 def _largest_run(cells: Cells, label: str) -> Mapping[str, float]:
-    return max((r.cost for r in cells.of_encoder(label)), key=lambda c: (c.get("tokens", 0), c.get("encode_seconds", 0)))
+    return max(
+        (r.cost for r in cells.of_encoder(label)),
+        key=lambda c: (c.get("tokens", 0), c.get("encode_seconds", 0)),
+    )
 
 
 def training(cells: Cells) -> Table:
@@ -117,5 +127,8 @@ def _ends(losses: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def _set(used: Mapping[str, Any]) -> str:
-    about = [f"{used['rows']:,} rows" if used.get("rows") is not None else "", str(used.get("licence") or "")]
+    about = [
+        f"{used['rows']:,} rows" if used.get("rows") is not None else "",
+        str(used.get("licence") or ""),
+    ]
     return f"{used.get('id', '?')} ({', '.join(filter(None, about))})"

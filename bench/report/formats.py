@@ -24,9 +24,17 @@ def markdown(table: Table) -> str:
     frame = _frame(table, lambda entry: _marked(entry, "**{}**"))
     sides = ["left" if column in table.words else "right" for column in table.columns]
     safe = frame.rename(columns=_barless).map(_barless)
-    grid = str(safe.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n" if table.rows else ""
+    grid = (
+        str(safe.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
+        if table.rows
+        else ""
+    )
     notes = "".join(f"- {note}\n" for note in (*table.notes, *_warnings(table)))
-    return "\n".join(part for part in (f"## {table.title}\n", f"{table.about}\n" if table.about else "", grid, notes) if part)
+    return "\n".join(
+        part
+        for part in (f"## {table.title}\n", f"{table.about}\n" if table.about else "", grid, notes)
+        if part
+    )
 
 
 def csv(table: Table) -> str:
@@ -39,7 +47,9 @@ def csv(table: Table) -> str:
         columns[heading] = [_plain(entry) for entry in entries]
         if any(entry.interval for entry in entries):
             for end, name in enumerate(("low", "high")):
-                columns[f"{heading} {name}"] = [entry.interval[end] if entry.interval else None for entry in entries]
+                columns[f"{heading} {name}"] = [
+                    entry.interval[end] if entry.interval else None for entry in entries
+                ]
         if any(entry.mark not in {"", "missing"} for entry in entries):
             columns[f"{heading} mark"] = [entry.mark for entry in entries]
     return str(pd.DataFrame(columns, dtype=object).to_csv(index=False, lineterminator="\n"))
@@ -47,8 +57,14 @@ def csv(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """Return a table for booktabs, with everything a reader must know in its caption."""
-    frame = _frame(table, lambda entry: _marked(entry, r"\textbf{{{}}}", _texed)).rename(columns=_texed)
-    words = [part.rstrip(".") for part in (table.title, table.about, *table.notes, *_warnings(table)) if part]
+    frame = _frame(table, lambda entry: _marked(entry, r"\textbf{{{}}}", _texed)).rename(
+        columns=_texed
+    )
+    words = [
+        part.rstrip(".")
+        for part in (table.title, table.about, *table.notes, *_warnings(table))
+        if part
+    ]
     text = frame.to_latex(
         index=False,
         escape=False,
@@ -62,8 +78,12 @@ def latex(table: Table) -> str:
 
 def plain(table: Table) -> str:
     """Return the table as JSON, a line a row; what an entry does not have is left out of it."""
-    head = {name: value for name, value in vars(table).items() if name != "rows"} | {"words": sorted(table.words)}
-    rows = ",\n".join(json.dumps([_filled(entry) for entry in row], ensure_ascii=False) for row in table.rows)
+    head = {name: value for name, value in vars(table).items() if name != "rows"} | {
+        "words": sorted(table.words)
+    }
+    rows = ",\n".join(
+        json.dumps([_filled(entry) for entry in row], ensure_ascii=False) for row in table.rows
+    )
     return json.dumps(head, indent=1, ensure_ascii=False)[:-2] + f',\n "rows": [\n{rows}\n]\n}}'
 
 
@@ -77,7 +97,11 @@ def text(tables: Sequence[Table], form: str) -> str:
 def _frame(table: Table, show: Any) -> "pd.DataFrame":  # noqa: ANN401 - a function from an entry to text
     import pandas as pd
 
-    return pd.DataFrame([[show(entry) for entry in row] for row in table.rows], columns=list(table.columns), dtype=object)
+    return pd.DataFrame(
+        [[show(entry) for entry in row] for row in table.rows],
+        columns=list(table.columns),
+        dtype=object,
+    )
 
 
 def _marked(entry: Entry, bold: str, safe: Any = str) -> str:  # noqa: ANN401 - a function from text to text
@@ -88,14 +112,28 @@ def _marked(entry: Entry, bold: str, safe: Any = str) -> str:  # noqa: ANN401 - 
 def _warnings(table: Table) -> list[str]:
     """Return the legend of the marks in a table, and the note to each warned entry, once."""
     entries = [entry for row in table.rows for entry in row if entry.mark in _MARKS]
-    legend = [text for mark, text in _LEGEND.items() if any(entry.mark == mark for entry in entries)]
-    return legend + sorted({f"‡ {entry.text}: {entry.note}" for entry in entries if entry.mark == "warning" and entry.note})
+    legend = [
+        text for mark, text in _LEGEND.items() if any(entry.mark == mark for entry in entries)
+    ]
+    return legend + sorted(
+        {
+            f"‡ {entry.text}: {entry.note}"
+            for entry in entries
+            if entry.mark == "warning" and entry.note
+        }
+    )
 
 
 def _plain(entry: Entry) -> Any:  # noqa: ANN401 - a number or text
     if entry.mark == "missing":
         return None
-    return entry.text if entry.value is None else int(entry.value) if entry.value.is_integer() and "." not in entry.text else entry.value
+    return (
+        entry.text
+        if entry.value is None
+        else int(entry.value)
+        if entry.value.is_integer() and "." not in entry.text
+        else entry.value
+    )
 
 
 def _filled(entry: Entry) -> dict[str, Any]:

@@ -16,7 +16,14 @@ def page(tables: Sequence[Table], figures: Iterable[str] = ()) -> str:
         figures: File names of the figures beside the page.
     """
     parts = ["# Results\n", "".join(f"![{name.rpartition('.')[0]}]({name})\n" for name in figures)]
-    return "\n".join(part for part in [*parts, *(markdown(table) if _fits(table) else _named(table) for table in tables)] if part)
+    return "\n".join(
+        part
+        for part in [
+            *parts,
+            *(markdown(table) if _fits(table) else _named(table) for table in tables),
+        ]
+        if part
+    )
 
 
 def _fits(table: Table) -> bool:

@@ -64,13 +64,21 @@ class Pairs:
     def by_family(self) -> dict[str, stats.Sampled]:
         """Means over each family's common tasks."""
         families = {family: self.cells.common_of(family) for family in self.cells.families}
-        return {f: stats.mean_of([self.by_column[column] for column in columns]) for f, columns in families.items() if columns}
+        return {
+            f: stats.mean_of([self.by_column[column] for column in columns])
+            for f, columns in families.items()
+            if columns
+        }
 
     @cached_property
     def overall(self) -> stats.Sampled:
         """Mean over families."""
         nothing = np.full(len(self.cells.encoders), np.nan)
-        return stats.mean_of(list(self.by_family.values())) if self.by_family else stats.sampled(nothing)
+        return (
+            stats.mean_of(list(self.by_family.values()))
+            if self.by_family
+            else stats.sampled(nothing)
+        )
 
     @cached_property
     def partners(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -81,7 +89,10 @@ class Pairs:
     @cached_property
     def corrected(self) -> dict[Column, stats.Array]:
         """The p-value of every pair on every column, corrected over all of them."""
-        each = {column: stats.p_values(self.by_column[column], *self.partners) for column in self.cells.compared}
+        each = {
+            column: stats.p_values(self.by_column[column], *self.partners)
+            for column in self.cells.compared
+        }
         return corrected(each)
 
     @cached_property
@@ -98,7 +109,11 @@ class Pairs:
                 continue
             gap = self.by_column[column].scores[first] - self.by_column[column].scores[second]
             known, apart = np.isfinite(p), p < 1 - stats.LEVEL
-            for outcome, is_so in ((0, apart & (gap > 0)), (1, known & ~apart), (2, apart & (gap < 0))):
+            for outcome, is_so in (
+                (0, apart & (gap > 0)),
+                (1, known & ~apart),
+                (2, apart & (gap < 0)),
+            ):
                 counts[first, second, outcome] += is_so
                 counts[second, first, 2 - outcome] += is_so
         return counts
@@ -110,7 +125,9 @@ class Pairs:
             return [], np.empty((0, 0))
         scores = np.array([self.by_column[column].scores for column in self.cells.common])
         whole = np.isfinite(scores).all(axis=0)
-        return [label for label, has in zip(self.cells.encoders, whole, strict=True) if has], scores[:, whole]
+        return [
+            label for label, has in zip(self.cells.encoders, whole, strict=True) if has
+        ], scores[:, whole]
 
     def bounds(self, found: stats.Sampled) -> list[tuple[float, float] | None]:
         """Return the interval of every encoder's number, None where nothing is known of its chance."""
@@ -121,7 +138,11 @@ class Pairs:
     def sampled(self, column: Column, name: str) -> stats.Sampled:
         """Return any score of a column, with the chance that is in it."""
         found = [self.cells.results.get((label, column), ()) for label in self.cells.encoders]
-        return sampled([results if all(name in r.scores for r in results) else () for results in found], name, f"{column}{name}")
+        return sampled(
+            [results if all(name in r.scores for r in results) else () for results in found],
+            name,
+            f"{column}{name}",
+        )
 
 
 def corrected(p: Mapping[Key, stats.Array]) -> dict[Key, stats.Array]:
@@ -140,8 +161,17 @@ def sampled(results: Sequence[Sequence[Result]], name: str, what: str) -> stats.
         what: What is drawn for; other words give other draws.
     """
     repeats, examples = [_repeats(r, name) for r in results], [_examples(r, name) for r in results]
-    scores = np.array([np.mean([v for one in r for v in one.scores[name].repeats]) if r else np.nan for r in results])
-    sources = [s for s in (_together(examples), _together(repeats)) if len(s) > 1 and (np.ptp(s, axis=0) > 0).any()]
+    scores = np.array(
+        [
+            np.mean([v for one in r for v in one.scores[name].repeats]) if r else np.nan
+            for r in results
+        ]
+    )
+    sources = [
+        s
+        for s in (_together(examples), _together(repeats))
+        if len(s) > 1 and (np.ptp(s, axis=0) > 0).any()
+    ]
     return stats.sampled(scores, *sources, seed=zlib.crc32(f"{what}{stats.SEED}".encode()))
 
 
@@ -154,7 +184,9 @@ def _repeats(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Arra
     each = [r.scores[name].repeats for r in ordered]
     if len(set(map(len, each))) != 1:
         return 0, np.empty(0)
-    return (*(r.spec.seed for r in ordered), len(each[0])), np.mean(each, axis=0 if len(each[0]) > 1 else 1)
+    return (*(r.spec.seed for r in ordered), len(each[0])), np.mean(
+        each, axis=0 if len(each[0]) > 1 else 1
+    )
 
 
 def _examples(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Array]:
@@ -163,7 +195,9 @@ def _examples(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Arr
     if not scores or len({len(s.examples) for s in scores}) > 1:
         return 0, np.empty(0)
     each = [contributions(name, s.examples, s.gold) for s in scores]
-    if any(not len(c) or not abs(c.mean() - s.mean) < _AGREE for c, s in zip(each, scores, strict=True)):
+    if any(
+        not len(c) or not abs(c.mean() - s.mean) < _AGREE for c, s in zip(each, scores, strict=True)
+    ):
         return 0, np.empty(0)
     return len(each[0]), np.mean(each, axis=0)
 

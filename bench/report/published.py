@@ -66,7 +66,10 @@ def _read(row: Mapping[str, str]) -> Printed:
     scale = 100 if row["unit"] == "x100" else 1
     digits = len(row["value"].partition(".")[2])
     return Printed(
-        **{name: row[name] for name in ("method", "model", "variant", "task", "metric", "source", "provenance")},
+        **{
+            name: row[name]
+            for name in ("method", "model", "variant", "task", "metric", "source", "provenance")
+        },
         value=float(row["value"]) / scale,
         stderr=float(row["stderr"]) / scale if row["stderr"] else None,
         rounding=0.5 / 10**digits / scale,
@@ -77,13 +80,17 @@ def _read(row: Mapping[str, str]) -> Printed:
 def _by_key() -> dict[tuple[str, ...], list[Printed]]:
     found: dict[tuple[str, ...], list[Printed]] = {}
     for number in printed():
-        found.setdefault((number.method, number.model, number.variant, number.task, number.metric), []).append(number)
+        found.setdefault(
+            (number.method, number.model, number.variant, number.task, number.metric), []
+        ).append(number)
     return found
 
 
 @cache
 def _matches() -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = json.loads(files("bench.report").joinpath("matches.json").read_text(encoding="utf-8"))
+    found: dict[str, list[dict[str, Any]]] = json.loads(
+        files("bench.report").joinpath("matches.json").read_text(encoding="utf-8")
+    )
     return found
 
 
@@ -92,11 +99,15 @@ def matching(result: Result) -> Iterator[tuple[str, Printed]]:
     if result.spec.limit:
         return
     wanted = {
-        (encoder["method"], encoder["model"], variant, task["published"], task["metric"]): task["score"]
+        (encoder["method"], encoder["model"], variant, task["published"], task["metric"]): task[
+            "score"
+        ]
         for encoder in _matches()["encoders"]
         if _is_checkpoint(encoder, result)
         for task in _matches()["tasks"]
-        if task["task"] == result.spec.task and encoder["method"] in task["methods"] and task["score"] in result.scores
+        if task["task"] == result.spec.task
+        and encoder["method"] in task["methods"]
+        and task["score"] in result.scores
         for variant in _variants(encoder, task, result)
     }
     for key, name in wanted.items():
@@ -108,7 +119,9 @@ def matching(result: Result) -> Iterator[tuple[str, Printed]]:
 def _is_checkpoint(encoder: Mapping[str, Any], result: Result) -> bool:
     """Say whether a result's backbone is the checkpoint, a hub id or a folder of its name, run with the settings asked for."""
     name = str(result.card.get("backbone") or "").partition("@")[0].rpartition("/")[2]
-    return name == encoder["checkpoint"] and all(result.spec.settings.get(k) in values for k, values in encoder["settings"].items())
+    return name == encoder["checkpoint"] and all(
+        result.spec.settings.get(k) in values for k, values in encoder["settings"].items()
+    )
 
 
 def _variants(encoder: Mapping[str, Any], task: Mapping[str, Any], result: Result) -> list[str]:
@@ -128,7 +141,18 @@ def table(pairs: Pairs) -> Table:
     return Table(
         "published",
         "Ours against published",
-        ("encoder", "task", "score", "ours", "published", "stderr", "difference", "variant", "provenance", "source"),
+        (
+            "encoder",
+            "task",
+            "score",
+            "ours",
+            "published",
+            "stderr",
+            "difference",
+            "variant",
+            "provenance",
+            "source",
+        ),
         tuple(rows),
         words=frozenset({"encoder", "task", "score", "variant", "provenance", "source"}),
         about="x 100, for results whose checkpoint, read-out, task and metric are those of a published number. ‡: they differ by "
@@ -137,20 +161,34 @@ def table(pairs: Pairs) -> Table:
     )
 
 
-def _row(pairs: Pairs, label: str, column: Column, name: str, number: Printed, key: str) -> tuple[Entry, ...]:
+def _row(
+    pairs: Pairs, label: str, column: Column, name: str, number: Printed, key: str
+) -> tuple[Entry, ...]:
     found = pairs.sampled(column, name)
-    ours, bounds = float(found.scores[pairs.number[label]]), pairs.bounds(found)[pairs.number[label]]
+    ours, bounds = (
+        float(found.scores[pairs.number[label]]),
+        pairs.bounds(found)[pairs.number[label]],
+    )
     gap = ours - number.value
     half = 0.0 if bounds is None else (bounds[1] - ours if gap < 0 else ours - bounds[0])
     noise = (half**2 + (_Z * (number.stderr or 0.0)) ** 2) ** 0.5 + number.rounding
     known = bounds is not None or number.stderr is not None
     mark: Mark = "warning" if known and abs(gap) > noise else ""
-    note = "differ by more than the noise" if mark else "" if known else "no interval and no standard error: noise not known"
+    note = (
+        "differ by more than the noise"
+        if mark
+        else ""
+        if known
+        else "no interval and no standard error: noise not known"
+    )
     return (
         word(named(pairs.cells, label)),
         word(pairs.cells.title(column)),
         word(name),
-        warned(Entry(f"{100 * ours:z.1f}", ours, bounds, key=key), pairs.cells.overlapping(label, [column])),
+        warned(
+            Entry(f"{100 * ours:z.1f}", ours, bounds, key=key),
+            pairs.cells.overlapping(label, [column]),
+        ),
         Entry(f"{100 * number.value:z.1f}", number.value),
         word(None) if number.stderr is None else Entry(f"{100 * number.stderr:.1f}", number.stderr),
         Entry(f"{100 * gap:+z.1f}", gap, mark=mark, note=note),
@@ -171,13 +209,23 @@ def listing(tasks: Collection[str]) -> Table:
         known.setdefault(match["task"], set()).add(match["published"])
     for name in tasks:
         if name not in known:
-            raise unknown("published task", name, known, hint="(`bench report --published` prints those of all)")
+            raise unknown(
+                "published task",
+                name,
+                known,
+                hint="(`bench report --published` prints those of all)",
+            )
     wanted = {published for name in tasks for published in known[name]}
     rows = [
         (
-            *(word(getattr(number, name)) for name in ("task", "metric", "method", "model", "variant")),
+            *(
+                word(getattr(number, name))
+                for name in ("task", "metric", "method", "model", "variant")
+            ),
             Entry(f"{100 * number.value:z.2f}", number.value),
-            word(None) if number.stderr is None else Entry(f"{100 * number.stderr:.2f}", number.stderr),
+            word(None)
+            if number.stderr is None
+            else Entry(f"{100 * number.stderr:.2f}", number.stderr),
             word(number.provenance),
             word(number.source),
         )
@@ -187,4 +235,6 @@ def listing(tasks: Collection[str]) -> Table:
     words = ("task", "metric", "method", "model", "variant", "provenance", "source")
     columns = (*words[:5], "published", "stderr", *words[5:])
     about = "x 100, as printed; rows without a checked source count in no comparison."
-    return Table("published-numbers", "Published numbers", columns, tuple(rows), frozenset(words), about)
+    return Table(
+        "published-numbers", "Published numbers", columns, tuple(rows), frozenset(words), about
+    )

@@ -20,12 +20,17 @@ def csv(cells: Cells) -> str:
 def _record(cells: Cells, label: str, column: Column) -> dict[str, Any]:
     score, found = cells.score(label, column), cells.results.get((label, column), ())
     first = found[0] if found else None
-    known = first or cells.of_encoder(label)[0]  # a missing cell has its encoder's card all the same
+    known = (
+        first or cells.of_encoder(label)[0]
+    )  # a missing cell has its encoder's card all the same
     status, _, reason = ("done", "", "") if found else cells.absence(label, column).partition(": ")
     return {
         "encoder": label,
         "fingerprint": known.spec.fingerprint,
-        **{name: known.card.get(name) for name in ("trained", "backbone", "parameters", "dtype", "device")},
+        **{
+            name: known.card.get(name)
+            for name in ("trained", "backbone", "parameters", "dtype", "device")
+        },
         "training_tokens": cells.tokens(label),
         **{name: getattr(column, name) for name in ("family", "task", "readout")},
         "limit": column.limit or None,
@@ -40,7 +45,10 @@ def _record(cells: Cells, label: str, column: Column) -> dict[str, Any]:
             name: first.texts.get(name) if first else None
             for name in ("asked", "distinct", "repeated_share", "truncated_share", "overlap_share")
         },
-        **{name: first.cost.get(name) if first else None for name in ("seconds", "encode_seconds", "tokens", "padded_tokens")},
+        **{
+            name: first.cost.get(name) if first else None
+            for name in ("seconds", "encode_seconds", "tokens", "padded_tokens")
+        },
         "commit": first.provenance.get("commit") if first else None,
         "key": first.spec.key if first else None,
         "status": status,

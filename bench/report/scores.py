@@ -16,7 +16,12 @@ from bench.task import APART
 _BEST = "Bold is best; † is a tie with it: the 95 % interval of the paired difference holds 0."
 
 
-def overview(pairs: Pairs, labels: Sequence[str] | None = None, name: str = "families", title: str = "Family means") -> Table:
+def overview(
+    pairs: Pairs,
+    labels: Sequence[str] | None = None,
+    name: str = "families",
+    title: str = "Family means",
+) -> Table:
     """Return the family means, encoder by family, the mean over families and the mean rank.
 
     Args:
@@ -27,7 +32,10 @@ def overview(pairs: Pairs, labels: Sequence[str] | None = None, name: str = "fam
     """
     cells = pairs.cells
     shown = cells.encoders if labels is None else list(labels)
-    columns = [[word(named(cells, label)) for label in shown], [word(cells.card(label).get("backbone")) for label in shown]]
+    columns = [
+        [word(named(cells, label)) for label in shown],
+        [word(cells.card(label).get("backbone")) for label in shown],
+    ]
     for family, found in pairs.by_family.items():
         columns.append(_family_entries(pairs, family, found, shown))
     columns.append(_entries(pairs, pairs.overall, cells.common, shown, lambda _: "lacks a family"))
@@ -47,14 +55,23 @@ def overview(pairs: Pairs, labels: Sequence[str] | None = None, name: str = "fam
     )
 
 
-def _family_entries(pairs: Pairs, family: str, found: stats.Sampled, shown: Sequence[str]) -> list[Entry]:
+def _family_entries(
+    pairs: Pairs, family: str, found: stats.Sampled, shown: Sequence[str]
+) -> list[Entry]:
     cells = pairs.cells
 
     def text(label: str) -> str:
         mean = cells.family(label, family)
         return score(*mean) if mean else "{} of {} tasks".format(*cells.have(label, family))
 
-    return _entries(pairs, found, cells.common_of(family), shown, lambda label: "{} of {} tasks".format(*cells.have(label, family)), text)
+    return _entries(
+        pairs,
+        found,
+        cells.common_of(family),
+        shown,
+        lambda label: "{} of {} tasks".format(*cells.have(label, family)),
+        text,
+    )
 
 
 def _entries(
@@ -82,7 +99,9 @@ def _entries(
     entries = []
     for label, i, mean, mark in zip(shown, numbers, means.tolist(), marks, strict=True):
         if np.isnan(mean):
-            entries.append(Entry(MISSING if text is None else text(label), mark="missing", note=why(label)))
+            entries.append(
+                Entry(MISSING if text is None else text(label), mark="missing", note=why(label))
+            )
             continue
         key = pairs.cells.results[label, columns[0]][0].spec.key if len(columns) == 1 else ""
         printed = score(mean) if text is None else text(label)
@@ -112,7 +131,17 @@ def _marks(found: stats.Sampled, numbers: Sequence[int], fair: Sequence[bool]) -
 def _rank_entries(pairs: Pairs, shown: Sequence[str]) -> list[Entry]:
     labels, scores = pairs.ranked
     among = [label for label in labels if label in set(shown)]
-    found = dict(zip(among, stats.mean_ranks(scores[:, [labels.index(a) for a in among]]).tolist(), strict=True)) if among else {}
+    found = (
+        dict(
+            zip(
+                among,
+                stats.mean_ranks(scores[:, [labels.index(a) for a in among]]).tolist(),
+                strict=True,
+            )
+        )
+        if among
+        else {}
+    )
     warnings = {label: pairs.cells.overlapping(label, pairs.cells.common) for label in found}
     fair = [rank for label, rank in found.items() if not warnings[label]]
     best = min(fair) if len(fair) > 1 else None
@@ -136,9 +165,19 @@ def by_task(pairs: Pairs) -> Table:
 
         why = partial(cells.absence, column=column)
         entries = _entries(pairs, pairs.by_column[column], [column], cells.encoders, why, text)
-        counts = sorted({len(s.repeats) for label in cells.encoders if (s := cells.score(label, column))})
+        counts = sorted(
+            {len(s.repeats) for label in cells.encoders if (s := cells.score(label, column))}
+        )
         repeats = " to ".join(str(n) for n in sorted({counts[0], counts[-1]}))
-        rows.append((word(column.family), word(cells.title(column)), word(column.metric), Entry(repeats, float(counts[-1])), *entries))
+        rows.append(
+            (
+                word(column.family),
+                word(cells.title(column)),
+                word(column.metric),
+                Entry(repeats, float(counts[-1])),
+                *entries,
+            )
+        )
     return Table(
         "by-task",
         "Every task",
@@ -150,7 +189,16 @@ def by_task(pairs: Pairs) -> Table:
     )
 
 
-def by_score(pairs: Pairs, family: str, title: str, about: str, *, first: Sequence[str] = (), scale: float = 100, digits: int = 1) -> Table:
+def by_score(
+    pairs: Pairs,
+    family: str,
+    title: str,
+    about: str,
+    *,
+    first: Sequence[str] = (),
+    scale: float = 100,
+    digits: int = 1,
+) -> Table:
     """Return every score of a family's tasks, score by encoder; no rows where there is no such task.
 
     Args:
@@ -166,7 +214,10 @@ def by_score(pairs: Pairs, family: str, title: str, about: str, *, first: Sequen
     rows = []
     for column in (c for c in cells.columns if c.family == family):
         results = [r for label in cells.encoders for r in cells.results.get((label, column), ())]
-        names = sorted({name for r in results for name in r.scores}, key=lambda n: (n != column.metric, n not in first, n))
+        names = sorted(
+            {name for r in results for name in r.scores},
+            key=lambda n: (n != column.metric, n not in first, n),
+        )
         for name in names:
             found = pairs.sampled(column, name)
 
@@ -175,11 +226,18 @@ def by_score(pairs: Pairs, family: str, title: str, about: str, *, first: Sequen
                 return MISSING if np.isnan(value) else f"{scale * value:z.{digits}f}"
 
             def why(label: str, column: Column = column) -> str:
-                return "has no such score" if (label, column) in cells.results else cells.absence(label, column)
+                return (
+                    "has no such score"
+                    if (label, column) in cells.results
+                    else cells.absence(label, column)
+                )
 
             entries = _entries(pairs, found, [column], cells.encoders, why, text)
             if family in APART:  # what is best is not known of a diagnostic
-                entries = [replace(e, mark=e.mark if e.mark in {"missing", "warning"} else "") for e in entries]
+                entries = [
+                    replace(e, mark=e.mark if e.mark in {"missing", "warning"} else "")
+                    for e in entries
+                ]
             rows.append((word(cells.title(column)), word(name.replace("_", " ")), *entries))
     labels = tuple(named(cells, label) for label in cells.encoders)
     scaled = f" Shown x {scale:g}." if scale != 1 else ""

@@ -61,12 +61,18 @@ def score(value: float | None, spread: float | None = None, digits: int = 1) -> 
     """Return a score x 100 with its spread, or a dash; a single measurement has no spread."""
     if value is None:
         return MISSING
-    return f"{100 * value:z.{digits}f}" + ("" if spread is None else f" ± {100 * spread:.{digits}f}")
+    return f"{100 * value:z.{digits}f}" + (
+        "" if spread is None else f" ± {100 * spread:.{digits}f}"
+    )
 
 
 def measure(value: float | None, *, scale: float = 1, digits: int = 0, unit: str = "") -> Entry:
     """Return a count or measure; what is not known, or was not there to be measured, is missing."""
-    return Entry(MISSING, mark="missing") if value is None else Entry(f"{scale * value:,.{digits}f}{unit}", float(value))
+    return (
+        Entry(MISSING, mark="missing")
+        if value is None
+        else Entry(f"{scale * value:,.{digits}f}{unit}", float(value))
+    )
 
 
 def warned(entry: Entry, note: str) -> Entry:

@@ -33,9 +33,24 @@ def tables(cells: Cells, pairs: Pairs | None = None) -> tuple[Table, ...]:
         comparisons.differences(pairs),
         cost.table(pairs),
         published.table(pairs),
-        scores.by_score(pairs, "instruction", "Following instructions", _INSTRUCTION, first=("harmonic_mean", "gap")),
-        scores.by_score(pairs, "robustness", "Robustness to how an instruction is worded", _ROBUSTNESS),
-        scores.by_score(pairs, "diagnostics", "Diagnostics", "What the embeddings hold; counted in no mean.", scale=1, digits=3),
+        scores.by_score(
+            pairs,
+            "instruction",
+            "Following instructions",
+            _INSTRUCTION,
+            first=("harmonic_mean", "gap"),
+        ),
+        scores.by_score(
+            pairs, "robustness", "Robustness to how an instruction is worded", _ROBUSTNESS
+        ),
+        scores.by_score(
+            pairs,
+            "diagnostics",
+            "Diagnostics",
+            "What the embeddings hold; counted in no mean.",
+            scale=1,
+            digits=3,
+        ),
         notes.samples(cells),
         cost.training(cells),
         notes.overlap(cells),
@@ -43,4 +58,6 @@ def tables(cells: Cells, pairs: Pairs | None = None) -> tuple[Table, ...]:
         notes.missing(cells),
         notes.provenance(cells),
     ]
-    return tuple(table for table in made if table.rows or (table.notes and table.name == "published"))
+    return tuple(
+        table for table in made if table.rows or (table.notes and table.name == "published")
+    )

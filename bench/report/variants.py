@@ -41,7 +41,12 @@ class Variants:
     def changes(self) -> dict[str, str]:
         """For each label how its settings differ from the first one's, such as "decay 0, stage compression"; "" for the first."""
         first, *rest = self.labels
-        words = {label: ", ".join(f"{name} {self.settings[label].get(name)}" for name in self._changed(label)) for label in rest}
+        words = {
+            label: ", ".join(
+                f"{name} {self.settings[label].get(name)}" for name in self._changed(label)
+            )
+            for label in rest
+        }
         return {first: "", **{label: told or "the same settings" for label, told in words.items()}}
 
     @property
@@ -57,12 +62,18 @@ class Variants:
             here, there = self.settings[first].get(name), self.settings[label].get(name)
             if name != "seed" and not more and _is_number(here) and _is_number(there):
                 found.setdefault(name, {here: first}).setdefault(there, label)
-        return {name: dict(sorted(labels.items())) for name, labels in found.items() if len(labels) > 2}
+        return {
+            name: dict(sorted(labels.items())) for name, labels in found.items() if len(labels) > 2
+        }
 
     def _changed(self, label: str) -> list[str]:
         """Return the settings that differ from the first one's; a stage that only one of the two cards names is not known to."""
         first, own = self.settings[self.labels[0]], self.settings[label]
-        return [name for name in _differing(first, own) if name != "stage" or (first[name] and own[name])]
+        return [
+            name
+            for name in _differing(first, own)
+            if name != "stage" or (first[name] and own[name])
+        ]
 
 
 def variants(cells: Cells) -> list[Variants]:
@@ -70,23 +81,50 @@ def variants(cells: Cells) -> list[Variants]:
     groups: dict[tuple[str, int], dict[str, Settings]] = {}
     for label in cells.encoders:
         training = cells.training(label)
-        if training.get("method") and training.get("budget") and isinstance(training.get("recipe"), Mapping):
-            settings = {**training["recipe"], "seed": training.get("seed"), "stage": _last_stage(training)}
-            groups.setdefault((str(training["method"]), int(training["budget"])), {})[label] = settings
-    return [Variants(method, budget, _ordered(found)) for (method, budget), found in sorted(groups.items()) if len(found) > 1]
+        if (
+            training.get("method")
+            and training.get("budget")
+            and isinstance(training.get("recipe"), Mapping)
+        ):
+            settings = {
+                **training["recipe"],
+                "seed": training.get("seed"),
+                "stage": _last_stage(training),
+            }
+            groups.setdefault((str(training["method"]), int(training["budget"])), {})[label] = (
+                settings
+            )
+    return [
+        Variants(method, budget, _ordered(found))
+        for (method, budget), found in sorted(groups.items())
+        if len(found) > 1
+    ]
 
 
 def _last_stage(training: Mapping[str, Any]) -> str | None:
     """Return the name of the last stage that a card names; checkpoints of one training's stages differ in nothing else."""
     stages = training.get("stages")
-    named = [stage.get("stage") for stage in stages if isinstance(stage, Mapping)] if isinstance(stages, list | tuple) else []
+    named = (
+        [stage.get("stage") for stage in stages if isinstance(stage, Mapping)]
+        if isinstance(stages, list | tuple)
+        else []
+    )
     return next((str(name) for name in reversed(named) if name), None)
 
 
 def _ordered(settings: Mapping[str, Settings]) -> dict[str, Settings]:
     """Return the settings by label, the one nearest to all others first."""
-    first = min(settings, key=lambda label: (sum(len(_differing(settings[label], other)) for other in settings.values()), _natural(label)))
-    return {label: settings[label] for label in (first, *sorted(settings.keys() - {first}, key=_natural))}
+    first = min(
+        settings,
+        key=lambda label: (
+            sum(len(_differing(settings[label], other)) for other in settings.values()),
+            _natural(label),
+        ),
+    )
+    return {
+        label: settings[label]
+        for label in (first, *sorted(settings.keys() - {first}, key=_natural))
+    }
 
 
 def _natural(label: str) -> list[Any]:
@@ -105,24 +143,35 @@ def _is_number(value: object) -> TypeGuard[float]:
 def tables(pairs: Pairs) -> list[Table]:
     """Return a table a group: how each variant's scores differ from those of the first."""
     groups = variants(pairs.cells)
-    return [replace(_table(pairs, group), name=f"variants{f'-{i}' if len(groups) > 1 else ''}") for i, group in enumerate(groups, 1)]
+    return [
+        replace(_table(pairs, group), name=f"variants{f'-{i}' if len(groups) > 1 else ''}")
+        for i, group in enumerate(groups, 1)
+    ]
 
 
 def _table(pairs: Pairs, group: Variants) -> Table:
     cells = pairs.cells
-    columns = [column for column in cells.compared if all((label, column) in cells.results for label in group.labels)]
+    columns = [
+        column
+        for column in cells.compared
+        if all((label, column) in cells.results for label in group.labels)
+    ]
     found = {cells.title(column): pairs.by_column[column] for column in columns}
     estimates = {title: gaps(pairs, one, group.labels) for title, one in found.items()}
     p = corrected({title: one.p for title, one in estimates.items()})
     entries = [difference_entries(one, p[title]) for title, one in estimates.items()]
     rows = [(word(label), word(group.changes[label])) for label in group.labels[1:]]
     base = group.labels[0]
-    scores = ", ".join(f"{title} {100 * one.scores[pairs.number[base]]:.1f}" for title, one in found.items())
+    scores = ", ".join(
+        f"{title} {100 * one.scores[pairs.number[base]]:.1f}" for title, one in found.items()
+    )
     return Table(
         "variants",
         f"Variants of {group.method} at {group.budget:,} token positions",
         ("encoder", "what is changed", *estimates),
-        tuple((*row, *each) for row, each in zip(rows, zip(*entries, strict=True), strict=True)) if entries else (),
+        tuple((*row, *each) for row, each in zip(rows, zip(*entries, strict=True), strict=True))
+        if entries
+        else (),
         words=frozenset({"encoder", "what is changed"}),
         about=f"Each minus {base} ({scores}), x 100, with the 95 % interval; * is told apart. {METHOD}. {judged('all of this table')}.",
     )

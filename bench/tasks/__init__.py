@@ -7,7 +7,20 @@ from typing import Any
 from bench.errors import UsageError, unknown
 from bench.importing import called, imported, otherwise
 from bench.task import Task
-from bench.tasks import awareness, clustering, diagnostics, ner, paraphrase, probe, qa, robustness, sentiment, sts, triplets, tuned
+from bench.tasks import (
+    awareness,
+    clustering,
+    diagnostics,
+    ner,
+    paraphrase,
+    probe,
+    qa,
+    robustness,
+    sentiment,
+    sts,
+    triplets,
+    tuned,
+)
 from bench.tasks.awareness import Awareness
 from bench.tasks.clustering import Clustering
 from bench.tasks.diagnostics import Spectrum
@@ -43,7 +56,20 @@ Own = (
 )
 """The classes of our own tasks."""
 
-_MODULES = sts, paraphrase, sentiment, ner, clustering, probe, awareness, triplets, robustness, diagnostics, qa, tuned
+_MODULES = (
+    sts,
+    paraphrase,
+    sentiment,
+    ner,
+    clustering,
+    probe,
+    awareness,
+    triplets,
+    robustness,
+    diagnostics,
+    qa,
+    tuned,
+)
 
 TASKS: Mapping[str, Own] = {task.name: task for module in _MODULES for task in module.TASKS}
 """Our own tasks by name; mteb's are not listed."""
@@ -94,29 +120,63 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             *("mrpc-fewshot", "qqp-fewshot", "paws-wiki-fewshot", "paws-qqp-fewshot"),
             *("sst2-question", "mr-question", "cr-question", "sst2", "mr", "cr"),
             "squad",
-            *("wnut17", "wnut17-prototype", "wnut17-question", "conll2003", "conll2003-prototype", "conll2003-question"),
-            *("wnut17-start-standard", "wnut17-start-question", "conll2003-start-standard", "conll2003-start-question"),
+            *(
+                "wnut17",
+                "wnut17-prototype",
+                "wnut17-question",
+                "conll2003",
+                "conll2003-prototype",
+                "conll2003-question",
+            ),
+            *(
+                "wnut17-start-standard",
+                "wnut17-start-question",
+                "conll2003-start-standard",
+                "conll2003-start-question",
+            ),
         )
     },
     "quip-finetuned": {
         name: {}
         for name in (
             *("mrpc-tuned", "qqp-tuned", "paws-wiki-tuned", "paws-qqp-tuned"),
-            *("mrpc-tuned-leaking", "qqp-tuned-leaking", "paws-wiki-tuned-leaking", "paws-qqp-tuned-leaking"),
-            *("wnut17-tuned-standard", "wnut17-tuned-question", "conll2003-tuned-standard", "conll2003-tuned-question"),
+            *(
+                "mrpc-tuned-leaking",
+                "qqp-tuned-leaking",
+                "paws-wiki-tuned-leaking",
+                "paws-qqp-tuned-leaking",
+            ),
+            *(
+                "wnut17-tuned-standard",
+                "wnut17-tuned-question",
+                "conll2003-tuned-standard",
+                "conll2003-tuned-question",
+            ),
         )
     },
     "dino-paper": {
-        **{name: {} for name in ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr", "sickr-test")},
+        **{
+            name: {}
+            for name in ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb", "sickr", "sickr-test")
+        },
         **{name: {"limit": 1000} for name in ("imdb-prompt", "imdb-generated")},
     },
-    "instruction": {task.name: {} for module in (awareness, triplets, robustness) for task in module.TASKS},
+    "instruction": {
+        task.name: {} for module in (awareness, triplets, robustness) for task in module.TASKS
+    },
     "inbedder-paper": {
         **{
             name: {}
             for name in (
                 *("instruct-stsb", "intent-emotion", "nyt-awareness", "nyt-topic", "nyt-location"),
-                *("rate-my-prof", "feedbacks", "few-rel", "few-nerd", "few-event", "twenty-newsgroups"),
+                *(
+                    "rate-my-prof",
+                    "feedbacks",
+                    "few-rel",
+                    "few-nerd",
+                    "few-event",
+                    "twenty-newsgroups",
+                ),
             )
         },
         "AskUbuntuDupQuestions": {"instruction": "What does the user want?"},
@@ -124,7 +184,9 @@ SUITES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "SciDocsRR": {"instruction": "What is the paper about based on the title?"},
         "TwentyNewsgroupsClustering": {"instruction": "Categorize the topic of the news article."},
     },
-    "llm2comp-paper": {name: {"instruction": instruction} for name, instruction in _LLM2COMP.items()},
+    "llm2comp-paper": {
+        name: {"instruction": instruction} for name, instruction in _LLM2COMP.items()
+    },
 }
 """Suites by name: for each of its tasks, by name, the fields in which it differs from the task of that name."""
 
@@ -182,7 +244,9 @@ def load_task(name: str, *, limit: int | None = None) -> Task:
     if not at:
         return task
     if not isinstance(task, BertScore | NER) or not layer.removeprefix("-").isdecimal():
-        raise UsageError(f"expected a task on token states and a layer number, such as mrpc-bertscore@20, got {name!r}")
+        raise UsageError(
+            f"expected a task on token states and a layer number, such as mrpc-bertscore@20, got {name!r}"
+        )
     return replace(task, layer=int(layer))
 
 
@@ -201,14 +265,25 @@ def load_suite(name: str, *, limit: int | None = None) -> tuple[Task, ...]:
     if name not in SUITES:
         tasks = benchmark(name)
         if not tasks:
-            raise unknown("suite", name, SUITES, hint="(any mteb benchmark works where mteb is installed)")
+            raise unknown(
+                "suite", name, SUITES, hint="(any mteb benchmark works where mteb is installed)"
+            )
         return tuple(replace(task, limit=limit) for task in tasks)
-    return tuple(_changed(TASKS.get(task) or MtebTask(task), changes, limit) for task, changes in SUITES[name].items())
+    return tuple(
+        _changed(TASKS.get(task) or MtebTask(task), changes, limit)
+        for task, changes in SUITES[name].items()
+    )
 
 
 def _task(target: Any, name: str, limit: int | None) -> Task:  # noqa: ANN401 - whatever the name stands for
-    task = called(target, name) if isinstance(target, type) or not isinstance(target, Task) else target
-    if not is_dataclass(task) or not isinstance(task, Task) or "limit" not in {f.name for f in fields(task) if f.init}:
+    task = (
+        called(target, name) if isinstance(target, type) or not isinstance(target, Task) else target
+    )
+    if (
+        not is_dataclass(task)
+        or not isinstance(task, Task)
+        or "limit" not in {f.name for f in fields(task) if f.init}
+    ):
         raise UsageError(
             f"{name!r} gives a {type(task).__name__}, which is no task: "
             "expected a frozen dataclass with the attributes of bench.task.Task, limit among its fields"

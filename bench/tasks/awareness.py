@@ -83,7 +83,10 @@ class Awareness:
         folds = dealt(found, self.folds, seed=seed, whole=self.whole)
         measures = np.array(
             [
-                [self._repeats([(part[rows], found.labels[name][rows]) for rows in folds], seed) for part in vectors]
+                [
+                    self._repeats([(part[rows], found.labels[name][rows]) for rows in folds], seed)
+                    for part in vectors
+                ]
                 for name, _ in self.labelings
             ]
         )  # labelings x instructions x repeats
@@ -92,15 +95,24 @@ class Awareness:
     def _texts(self) -> Labelled:
         size = self.folds * self.size
         compared = [labeling.name for labeling in self.labelings]
-        return drawn(self.read(), size if self.limit is None else min(size, self.limit), by=compared)
+        return drawn(
+            self.read(), size if self.limit is None else min(size, self.limit), by=compared
+        )
 
     def _items(self, found: Labelled) -> list[Item]:
-        return [Item(text, labeling.instruction) for labeling in self.labelings for text in found.texts]
+        return [
+            Item(text, labeling.instruction) for labeling in self.labelings for text in found.texts
+        ]
 
     def _repeats(self, folds: Sequence[tuple[Embeddings, Labels]], seed: int) -> NDArray[Any]:
         if any(len(np.unique(labels[labels >= 0])) < 2 for _, labels in folds):
-            raise DataError(f"{self.name} needs texts of at least two classes in each of {self.folds} folds; raise the limit")
-        found = [v_measures(vectors, labels, self.starts, seed=seed, algorithm=self.algorithm) for vectors, labels in folds]
+            raise DataError(
+                f"{self.name} needs texts of at least two classes in each of {self.folds} folds; raise the limit"
+            )
+        found = [
+            v_measures(vectors, labels, self.starts, seed=seed, algorithm=self.algorithm)
+            for vectors, labels in folds
+        ]
         return np.mean(found, axis=1) if self.folds > 1 else np.array(found[0])
 
 
@@ -114,7 +126,14 @@ def awareness_scores(names: Sequence[str], measures: NDArray[Any]) -> dict[str, 
     means, gaps = awareness_means(measures)
     (first, first_wrong), (second_wrong, second) = measures
     a, b = names
-    found = {"harmonic_mean": means, "gap": gaps, a: first, b: second, f"{a} under {b}": first_wrong, f"{b} under {a}": second_wrong}
+    found = {
+        "harmonic_mean": means,
+        "gap": gaps,
+        a: first,
+        b: second,
+        f"{a} under {b}": first_wrong,
+        f"{b} under {a}": second_wrong,
+    }
     return {name: Score(tuple(float(v) for v in values)) for name, values in found.items()}
 
 
@@ -129,7 +148,9 @@ def awareness_means(measures: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]
     """
     (first, first_wrong), (second_wrong, second) = measures
     means = 2 / (1 / (first + _EPSILON) + 1 / (second + _EPSILON))
-    return np.minimum(means, 1.0), ((first - first_wrong) + (second - second_wrong)) / 2  # the epsilon lifts 1 above 1
+    return np.minimum(means, 1.0), (
+        (first - first_wrong) + (second - second_wrong)
+    ) / 2  # the epsilon lifts 1 above 1
 
 
 @dataclass(frozen=True)
@@ -146,7 +167,10 @@ TASKS = (
     Awareness(
         "faq-awareness",
         faq,
-        (Labeling("category", "What is the question about?"), Labeling("language", "Which language is the question written in?")),
+        (
+            Labeling("category", "What is the question about?"),
+            Labeling("language", "Which language is the question written in?"),
+        ),
         size=120,
         whole="id",
         about="596 packaged questions about building, in English and Swedish: 14 categories against the language",
@@ -154,26 +178,38 @@ TASKS = (
     Awareness(
         "clinc-awareness",
         clinc,
-        (Labeling("intent", "What does the user want to do?"), Labeling("domain", "What area of life is the request about?")),
+        (
+            Labeling("intent", "What does the user want to do?"),
+            Labeling("domain", "What area of life is the request about?"),
+        ),
         whole="intent",
         about="2,250 requests of CLINC150: their intents against their domains, 30 intents of 10 domains in each of five folds",
     ),
     Awareness(
         "trec-awareness",
         trec,
-        (Labeling("coarse", "What general kind of answer is expected?"), Labeling("fine", "What specific type of thing is asked for?")),
+        (
+            Labeling("coarse", "What general kind of answer is expected?"),
+            Labeling("fine", "What specific type of thing is asked for?"),
+        ),
         about="2,250 questions of TREC: 6 general against 50 fine types of answers",
     ),
     Awareness(
         "go-emotions-awareness",
         go_emotions,
-        (Labeling("emotion", "Which emotion does the writer feel?"), Labeling("sentiment", "Is the feeling positive or negative?")),
+        (
+            Labeling("emotion", "Which emotion does the writer feel?"),
+            Labeling("sentiment", "Is the feeling positive or negative?"),
+        ),
         about="2,250 comments of GoEmotions with one emotion: 27 emotions against positive, negative and ambiguous",
     ),
     Awareness(
         "nyt-awareness",
         nyt,
-        (Labeling("topic", "What is the topic of news?"), Labeling("location", "Where did the news happen?")),
+        (
+            Labeling("topic", "What is the topic of news?"),
+            Labeling("location", "Where did the news happen?"),
+        ),
         folds=1,
         size=4320,
         starts=10,

@@ -73,29 +73,54 @@ class Clustering:
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
         """Return ``v_measure`` and the same by the other algorithm, with a repeat for each seed, counting up from the one given."""
-        measures: dict[Algorithm, list[list[float]]] = {algorithm: [] for algorithm in get_args(Algorithm)}  # sets x repeats
+        measures: dict[Algorithm, list[list[float]]] = {
+            algorithm: [] for algorithm in get_args(Algorithm)
+        }  # sets x repeats
         for texts, labels in self._sets():
-            vectors = gather(stream(encoder, [Item(text, self.instruction) for text in texts]), len(texts))
+            vectors = gather(
+                stream(encoder, [Item(text, self.instruction) for text in texts]), len(texts)
+            )
             for algorithm, found in measures.items():
-                found.append(v_measures(vectors, labels, self.repeats, seed=seed, algorithm=algorithm))
-        scores = {algorithm: Score(tuple(float(v) for v in np.mean(found, axis=0))) for algorithm, found in measures.items()}
+                found.append(
+                    v_measures(vectors, labels, self.repeats, seed=seed, algorithm=algorithm)
+                )
+        scores = {
+            algorithm: Score(tuple(float(v) for v in np.mean(found, axis=0)))
+            for algorithm, found in measures.items()
+        }
         main = scores.pop(self.algorithm)
-        return {"v_measure": main, **{f"v_measure_{other}": score for other, score in scores.items()}}
+        return {
+            "v_measure": main,
+            **{f"v_measure_{other}": score for other, score in scores.items()},
+        }
 
     def _sets(self) -> list[tuple[list[str], NDArray[np.int64]]]:
         rows = load(self.data, self.split, config=self.config, columns=(self.text, self.label))
         texts, labels = rows[self.text], self._classes(rows)
-        sets = zip(texts, labels, strict=True) if len(texts) and isinstance(texts[0], list) else [(texts, labels)]
+        sets = (
+            zip(texts, labels, strict=True)
+            if len(texts) and isinstance(texts[0], list)
+            else [(texts, labels)]
+        )
         return [_drawn(found, classes, self.limit) for found, classes in sets]
 
     def _classes(self, rows: Rows) -> list[Any]:
         if not self.groups:
             return rows[self.label]
-        group = {name: coarse for coarse, members in self.groups.items() for name in members.split()}
+        group = {
+            name: coarse for coarse, members in self.groups.items() for name in members.split()
+        }
         return [group.get(name, name) for name in class_names(rows, self.label)]
 
 
-def v_measures(vectors: Embeddings, labels: NDArray[np.int64], starts: int, *, seed: int, algorithm: Algorithm = "kmeans") -> list[float]:
+def v_measures(
+    vectors: Embeddings,
+    labels: NDArray[np.int64],
+    starts: int,
+    *,
+    seed: int,
+    algorithm: Algorithm = "kmeans",
+) -> list[float]:
     """Return the V-measure of the clusters that each start of k-means finds, k the number of classes.
 
     Args:
@@ -109,10 +134,15 @@ def v_measures(vectors: Embeddings, labels: NDArray[np.int64], starts: int, *, s
 
     vectors, labels = vectors[labels >= 0], labels[labels >= 0]
     k = len(np.unique(labels))
-    return [float(v_measure_score(labels, clusters(vectors, k, seed=seed + i, algorithm=algorithm))) for i in range(starts)]
+    return [
+        float(v_measure_score(labels, clusters(vectors, k, seed=seed + i, algorithm=algorithm)))
+        for i in range(starts)
+    ]
 
 
-def clusters(vectors: Embeddings, k: int, *, seed: int, algorithm: Algorithm = "kmeans") -> NDArray[np.int32]:
+def clusters(
+    vectors: Embeddings, k: int, *, seed: int, algorithm: Algorithm = "kmeans"
+) -> NDArray[np.int32]:
     """Return the cluster of each vector: int32 (n,).
 
     Args:
@@ -124,19 +154,35 @@ def clusters(vectors: Embeddings, k: int, *, seed: int, algorithm: Algorithm = "
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):  # the sums, and so the clusters, would depend on the number of threads
+    with threadpool_limits(
+        1
+    ):  # the sums, and so the clusters, would depend on the number of threads
         if algorithm == "minibatch":
-            return np.asarray(MiniBatchKMeans(k, batch_size=500, n_init="auto", random_state=seed).fit_predict(vectors))
+            return np.asarray(
+                MiniBatchKMeans(k, batch_size=500, n_init="auto", random_state=seed).fit_predict(
+                    vectors
+                )
+            )
         return np.asarray(KMeans(k, n_init=1, random_state=seed).fit_predict(unit(vectors)))
 
 
-def _drawn(texts: list[str], labels: list[Any], limit: int | None) -> tuple[list[str], NDArray[np.int64]]:
+def _drawn(
+    texts: list[str], labels: list[Any], limit: int | None
+) -> tuple[list[str], NDArray[np.int64]]:
     kept = sample(len(texts), limit)
     return [texts[i] for i in kept], np.unique(labels, return_inverse=True)[1][kept]
 
 
 def _inbedder(name: str, data: str, instruction: str, about: str, config: str = "") -> Clustering:
-    return Clustering(name, data, config, label="cluster", instruction=instruction, algorithm="minibatch", about=about)
+    return Clustering(
+        name,
+        data,
+        config,
+        label="cluster",
+        instruction=instruction,
+        algorithm="minibatch",
+        about=about,
+    )
 
 
 TASKS = (
@@ -189,8 +235,18 @@ TASKS = (
         instruction="What specific type of thing is asked for?",
         about="500 questions, up to 50 types of answers",
     ),
-    Clustering("ag-news", "fancyzhx/ag_news", instruction="What is the topic of the news?", about="7,600 news items, 4 topics"),
-    Clustering("snips", "few-shot-intent/snips", instruction="What does the user want to do?", about="700 requests, 7 intents"),
+    Clustering(
+        "ag-news",
+        "fancyzhx/ag_news",
+        instruction="What is the topic of the news?",
+        about="7,600 news items, 4 topics",
+    ),
+    Clustering(
+        "snips",
+        "few-shot-intent/snips",
+        instruction="What does the user want to do?",
+        about="700 requests, 7 intents",
+    ),
     Clustering(
         "search-snippets",
         "short-text-clustering/search_snippets",
@@ -219,7 +275,11 @@ TASKS = (
         about="ten sets of subject lines from Usenet, 20 groups; mteb's TwentyNewsgroupsClustering as InBedder does it",
     ),
     _inbedder(
-        "nyt-topic", "BrandonZYW/NYTClustering", "What is the topic of news?", "2,160 New York Times articles, 9 topics", config="topic"
+        "nyt-topic",
+        "BrandonZYW/NYTClustering",
+        "What is the topic of news?",
+        "2,160 New York Times articles, 9 topics",
+        config="topic",
     ),
     _inbedder(
         "nyt-location",

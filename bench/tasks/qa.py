@@ -64,13 +64,23 @@ class ExtractiveQA:
         for block in blocks([len(passage) for passage in passages]):
             for k, tokens in zip(block, _states(asked, [passages[k] for k in block]), strict=True):
                 for i in by_passage[passages[k]]:
-                    found[i] = answer(passages[k], tokens, vectors.start[i], vectors.end[i], self.longest).text
+                    found[i] = answer(
+                        passages[k], tokens, vectors.start[i], vectors.end[i], self.longest
+                    ).text
         right: list[Any] = [answers["text"] for answers in rows["answers"]]
-        each = {name: np.array([one(*pair) for pair in zip(found, right, strict=True)], np.float32) for name, one in _MEASURES.items()}
-        return {name: Score((float(values.mean(dtype=np.float64)),), values) for name, values in each.items()}
+        each = {
+            name: np.array([one(*pair) for pair in zip(found, right, strict=True)], np.float32)
+            for name, one in _MEASURES.items()
+        }
+        return {
+            name: Score((float(values.mean(dtype=np.float64)),), values)
+            for name, values in each.items()
+        }
 
     def _rows(self) -> Rows:
-        rows = load(self.data, self.split, config=self.config, columns=("context", "question", "answers"))
+        rows = load(
+            self.data, self.split, config=self.config, columns=("context", "question", "answers")
+        )
         return rows.take(sample(len(rows), self.limit))
 
 
@@ -78,11 +88,24 @@ _MEASURES = {"f1": f1, "exact_match": exact}
 
 
 def _states(encoder: QuestionEncoder, passages: list[str]) -> list[TokenStates]:
-    return encoder.encode_long(passages) if isinstance(encoder, LongTokenEncoder) else encoder.encode_tokens(passages)
+    return (
+        encoder.encode_long(passages)
+        if isinstance(encoder, LongTokenEncoder)
+        else encoder.encode_tokens(passages)
+    )
 
 
 TASKS = (
-    ExtractiveQA("squad", "rajpurkar/squad", about="SQuAD 1.1, 10,570 questions on Wikipedia passages; answers are spans"),
-    ExtractiveQA("xquad", "google/xquad", "xquad.en", about="English part of XQuAD, 1,190 questions of SQuAD's dev set"),
+    ExtractiveQA(
+        "squad",
+        "rajpurkar/squad",
+        about="SQuAD 1.1, 10,570 questions on Wikipedia passages; answers are spans",
+    ),
+    ExtractiveQA(
+        "xquad",
+        "google/xquad",
+        "xquad.en",
+        about="English part of XQuAD, 1,190 questions of SQuAD's dev set",
+    ),
 )
 """The question answering tasks, to be asked for by name."""

@@ -27,4 +27,6 @@ def ratio_score(repeats: Sequence[tuple[Counts, Counts]]) -> Score:
         repeats: For each repeat, what each test example (n,) adds above and below the line.
     """
     each = [of_ratio(above, below) for above, below in repeats]
-    return Score(tuple(float(parts.mean()) for parts in each), np.mean(each, axis=0, dtype=np.float32))
+    return Score(
+        tuple(float(parts.mean()) for parts in each), np.mean(each, axis=0, dtype=np.float32)
+    )

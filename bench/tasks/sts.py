@@ -61,7 +61,9 @@ class STS:
         alike = similarities(vectors[: len(rows)], vectors[len(rows) :])
         found = {name: spearman(gold, values) for name, values in alike.items()}
         return {
-            "cosine_spearman": Score((found["cosine"],), alike["cosine"].astype(np.float32), gold.astype(np.float32)),
+            "cosine_spearman": Score(
+                (found["cosine"],), alike["cosine"].astype(np.float32), gold.astype(np.float32)
+            ),
             "max_spearman": Score((max(found.values()),)),
         }
 
@@ -73,7 +75,11 @@ class STS:
     def _items(self, rows: Rows) -> list[Item]:
         instructions = rows[self.instructions] if self.instructions else [""] * len(rows)
         sides = (rows[column] for column in self.columns[:2])
-        return [Item(text, instruction) for side in sides for text, instruction in zip(side, instructions, strict=True)]
+        return [
+            Item(text, instruction)
+            for side in sides
+            for text, instruction in zip(side, instructions, strict=True)
+        ]
 
 
 def similarities(left: Embeddings, right: Embeddings) -> dict[str, NDArray[np.float64]]:
@@ -84,7 +90,10 @@ def similarities(left: Embeddings, right: Embeddings) -> dict[str, NDArray[np.fl
         "euclidean": -np.linalg.norm(a - b, axis=1),
         "dot": np.einsum("nd,nd->n", a, b),
     }
-    scaled = {name: (values / (np.abs(values).max(initial=0) or 1)).round(DECIMALS) for name, values in others.items()}
+    scaled = {
+        name: (values / (np.abs(values).max(initial=0) or 1)).round(DECIMALS)
+        for name, values in others.items()
+    }
     return {"cosine": cosine(left, right), **scaled}
 
 
@@ -98,13 +107,25 @@ def spearman(gold: NDArray[np.float64], values: NDArray[np.float64]) -> float:
 
 
 TASKS = (
-    STS("stsb", "mteb/stsbenchmark-sts", about="STS benchmark, 1,379 test pairs; mteb's STSBenchmark with DINO's best-of-four beside it"),
+    STS(
+        "stsb",
+        "mteb/stsbenchmark-sts",
+        about="STS benchmark, 1,379 test pairs; mteb's STSBenchmark with DINO's best-of-four beside it",
+    ),
     STS("sts12", "mteb/sts12-sts", about="SemEval 2012, 3,108 pairs"),
     STS("sts13", "mteb/sts13-sts", about="SemEval 2013 without its SMT part, 1,500 pairs"),
     STS("sts14", "mteb/sts14-sts", about="SemEval 2014, 3,750 pairs"),
     STS("sts15", "mteb/sts15-sts", about="SemEval 2015, 3,000 pairs"),
     STS("sts16", "mteb/sts16-sts", about="SemEval 2016, 1,186 pairs"),
-    STS("sickr", "mteb/sickr-sts", about="SICK-R, all 9,927 pairs as in mteb; papers after SentEval report the 4,927 test pairs alone"),
-    STS("sickr-test", "senteval/sick-r", about="SICK-R, the 4,927 test pairs that SentEval has, as papers report it"),
+    STS(
+        "sickr",
+        "mteb/sickr-sts",
+        about="SICK-R, all 9,927 pairs as in mteb; papers after SentEval report the 4,927 test pairs alone",
+    ),
+    STS(
+        "sickr-test",
+        "senteval/sick-r",
+        about="SICK-R, the 4,927 test pairs that SentEval has, as papers report it",
+    ),
 )
 """The STS tasks, to be asked for by name."""

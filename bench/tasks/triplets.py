@@ -51,7 +51,12 @@ class Triplets:
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the triplets do not depend on it
         """Return all sides of all triplets, under both instructions."""
-        return [item for texts in self._sets() for labeling in self.labelings for item in _items(texts, labeling)]
+        return [
+            item
+            for texts in self._sets()
+            for labeling in self.labelings
+            for item in _items(texts, labeling)
+        ]
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
         """Return ``harmonic_mean``, ``gap`` and the four rates, with what each triplet contributes as examples."""
@@ -60,7 +65,10 @@ class Triplets:
         first, first_wrong, second_wrong, second = (_nearer(next(vectors)) for _ in range(4))
         a, b = (labeling.name for labeling in self.labelings)
         found = {a: first, b: second, f"{a} under {b}": first_wrong, f"{b} under {a}": second_wrong}
-        rates = {name: Score((float(right.mean()),), right.astype(np.float32)) for name, right in found.items()}
+        rates = {
+            name: Score((float(right.mean()),), right.astype(np.float32))
+            for name, right in found.items()
+        }
         return {**_overall(first, first_wrong, second_wrong, second), **rates}
 
     def _sets(self) -> list[list[str]]:
@@ -87,27 +95,40 @@ def _nearer(vectors: Embeddings) -> NDArray[np.bool_]:
         vectors: float32 (3 n, dim), anchors, positives and negatives.
     """
     anchor, positive, negative = np.split(unit(vectors.astype(np.float64)), 3)
-    return np.asarray(np.einsum("nd,nd->n", anchor, positive) > np.einsum("nd,nd->n", anchor, negative))
+    return np.asarray(
+        np.einsum("nd,nd->n", anchor, positive) > np.einsum("nd,nd->n", anchor, negative)
+    )
 
 
-def _overall(first: NDArray[Any], first_wrong: NDArray[Any], second_wrong: NDArray[Any], second: NDArray[Any]) -> dict[str, Score]:
+def _overall(
+    first: NDArray[Any], first_wrong: NDArray[Any], second_wrong: NDArray[Any], second: NDArray[Any]
+) -> dict[str, Score]:
     """Return harmonic mean and gap; their examples are the score plus the influence of the triplets of one number."""
     a, b = first.mean(), second.mean()
-    mean, gap = (float(v) for v in awareness_means(np.array([[a, first_wrong.mean()], [second_wrong.mean(), b]])))
+    mean, gap = (
+        float(v)
+        for v in awareness_means(np.array([[a, first_wrong.mean()], [second_wrong.mean(), b]]))
+    )
     if len(first) != len(second):
         return {"harmonic_mean": Score((mean,)), "gap": Score((gap,))}
     # The harmonic mean h of a and b changes with a by h^2 / (2 a^2); it is flat where a rate is 0.
     slopes = [mean**2 / (2 * rate**2) if rate else 0.0 for rate in (a, b)]
     means = mean + slopes[0] * (first - a) + slopes[1] * (second - b)
     gaps = ((first * 1.0 - first_wrong) + (second * 1.0 - second_wrong)) / 2
-    return {"harmonic_mean": Score((mean,), means.astype(np.float32)), "gap": Score((gap,), gaps.astype(np.float32))}
+    return {
+        "harmonic_mean": Score((mean,), means.astype(np.float32)),
+        "gap": Score((gap,), gaps.astype(np.float32)),
+    }
 
 
 TASKS = (
     Triplets(
         "intent-emotion",
         "BrandonZYW/IntentEmotion",
-        (Labeling("intent", "What does the customer need?"), Labeling("emotion", "How does the customer feel?")),
+        (
+            Labeling("intent", "What does the customer need?"),
+            Labeling("emotion", "How does the customer feel?"),
+        ),
         about="2 x 6,160 triplets of requests to a bank: what the customer needs against how the customer feels",
     ),
 )

@@ -19,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import Rows
-from bench.encoder import Encoder, Labelled, Marked, QuestionEncoder, TokenEncoder, TunableEncoder, TunableQuestionEncoder
+from bench.encoder import (
+    Encoder,
+    Labelled,
+    Marked,
+    QuestionEncoder,
+    TokenEncoder,
+    TunableEncoder,
+    TunableQuestionEncoder,
+)
 from bench.errors import UsageError
 from bench.task import Score
 from bench.tasks.linear import predicted_from
@@ -62,7 +70,9 @@ class StartedNER(NER):
             UsageError: There are epochs, and a layer that is not the last one.
         """
         if self.epochs and self.layer != -1:
-            raise UsageError(f"{self.name} trains the network through its last layer, got layer {self.layer}: leave the layer out")
+            raise UsageError(
+                f"{self.name} trains the network through its last layer, got layer {self.layer}: leave the layer out"
+            )
 
     @property
     def version(self) -> int:  # type: ignore[override]
@@ -84,28 +94,53 @@ class StartedNER(NER):
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
         """Return ``f1``, ``precision`` and ``recall`` of entities, with a repeat for each training set."""
         test, draws = self.test.load(self.limit), self.draws(seed)
-        tags = sorted({tag for part in (self.test.load(), *draws) for sentence in part for tag in sentence.tags})
+        tags = sorted(
+            {
+                tag
+                for part in (self.test.load(), *draws)
+                for sentence in part
+                for tag in sentence.tags
+            }
+        )
         start = None
         if self.initial == "question":
             kinds = [tag.removeprefix("B-").removeprefix("I-") for tag in tags]
-            asked = cast("QuestionEncoder", encoder).encode_questions(questions(kinds, self.questions))
+            asked = cast("QuestionEncoder", encoder).encode_questions(
+                questions(kinds, self.questions)
+            )
             start = unit(asked.start)
         find = self._tuned if self.epochs else self._frozen
         return entity_scores([s.tags for s in test], find(encoder, test, draws, tags, start))
 
     def _tuned(
-        self, encoder: Encoder, test: Sequence[Sentence], draws: Sequence[Sequence[Sentence]], tags: list[str], start: "_Start"
+        self,
+        encoder: Encoder,
+        test: Sequence[Sentence],
+        draws: Sequence[Sequence[Sentence]],
+        tags: list[str],
+        start: "_Start",
     ) -> list[list[list[str]]]:
         tunable, number = cast("TunableEncoder", encoder), {tag: i for i, tag in enumerate(tags)}
         asked, made = [Marked(s.text, places(s.words)) for s in test], []
         for i, draw in enumerate(draws):
-            marked = [Marked(s.text, places(s.words), [number[tag] for tag in s.tags]) for s in draw]
-            find = tunable.tune_classes(marked, classes=len(tags), start=start, epochs=self.epochs, seed=i)
-            made.append([[tags[c] if c >= 0 else "O" for c in found.tolist()] for found in find(asked)])
+            marked = [
+                Marked(s.text, places(s.words), [number[tag] for tag in s.tags]) for s in draw
+            ]
+            find = tunable.tune_classes(
+                marked, classes=len(tags), start=start, epochs=self.epochs, seed=i
+            )
+            made.append(
+                [[tags[c] if c >= 0 else "O" for c in found.tolist()] for found in find(asked)]
+            )
         return made
 
     def _frozen(
-        self, encoder: Encoder, test: Sequence[Sentence], draws: Sequence[Sequence[Sentence]], tags: list[str], start: "_Start"
+        self,
+        encoder: Encoder,
+        test: Sequence[Sentence],
+        draws: Sequence[Sequence[Sentence]],
+        tags: list[str],
+        start: "_Start",
     ) -> list[list[list[str]]]:
         sentences = [s for part in (test, *draws) for s in part]
         states = word_states(cast("TokenEncoder", encoder), sentences, layer=self.layer)
@@ -115,7 +150,13 @@ class StartedNER(NER):
 _Start = NDArray[np.float32] | None
 
 
-def _tag(draw: Sequence[Sentence], states: WordStates, tags: list[str], start: _Start, x: NDArray[np.float32]) -> NDArray[np.str_]:
+def _tag(
+    draw: Sequence[Sentence],
+    states: WordStates,
+    tags: list[str],
+    start: _Start,
+    x: NDArray[np.float32],
+) -> NDArray[np.str_]:
     seen, names = training(draw, states)
     origin = np.zeros((len(tags), x.shape[1]), np.float32) if start is None else start
     return np.array(tags)[predicted_from(seen, np.searchsorted(tags, names), x, origin)]
@@ -146,7 +187,9 @@ class TunedFewShot(FewShot):
         (pairs, gold), *sets = (self._labelled(rows) for rows in (test, *train))
         layers, found = existing(encoder, self.layers), []
         for i in range(len(sets)):
-            score = tunable.tune_pairs(sets[0 if self.leaking else i : i + 1], layers=layers, epochs=self.epochs, seed=seed)
+            score = tunable.tune_pairs(
+                sets[0 if self.leaking else i : i + 1], layers=layers, epochs=self.epochs, seed=seed
+            )
             found.append(score(pairs) > 0)
         return f1_scores(np.asarray(gold), found)
 
@@ -189,7 +232,15 @@ _PAIRS = (
 
 TASKS = (
     *_PAIRS,
-    *(replace(task, name=f"{task.name}-leaking", leaking=True, about=f"{task.about}, split after split") for task in _PAIRS),
+    *(
+        replace(
+            task,
+            name=f"{task.name}-leaking",
+            leaking=True,
+            about=f"{task.about}, split after split",
+        )
+        for task in _PAIRS
+    ),
     *(task for family in FEW_SHOT for task in _named(*family)),
 )
 """The few-shot tasks that train or start a classifier, to be asked for by name."""

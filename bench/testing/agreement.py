@@ -21,14 +21,23 @@ def embeddings(vectors: Embeddings, texts: Sequence[str], fault: str) -> Embeddi
         raise ContractError(f"{error}; {fault}") from error
 
 
-def agree(encoder: Encoder, expected: Embeddings, got: Embeddings, texts: Sequence[str], what: str, fault: str) -> None:
+def agree(
+    encoder: Encoder,
+    expected: Embeddings,
+    got: Embeddings,
+    texts: Sequence[str],
+    what: str,
+    fault: str,
+) -> None:
     """Raise unless two sets of vectors of the texts are equal up to rounding; ``what`` gave the second one."""
     if expected.shape != got.shape:
         raise ContractError(f"{what} shape {got.shape}, expected {expected.shape}; {fault}")
     apart, allowed = distance(expected, got), tolerance(encoder)
     if not (apart <= allowed).all():  # a distance that is not a number is not within the tolerance
         worst = int(apart.argmax())
-        raise ContractError(f"{what} another vector for {shortened(texts[worst])}, {apart[worst]:.2g} off (allowed {allowed:g}); {fault}")
+        raise ContractError(
+            f"{what} another vector for {shortened(texts[worst])}, {apart[worst]:.2g} off (allowed {allowed:g}); {fault}"
+        )
 
 
 def distance(a: Embeddings, b: Embeddings) -> NDArray[np.float64]:
@@ -41,4 +50,6 @@ def distance(a: Embeddings, b: Embeddings) -> NDArray[np.float64]:
 
 def tolerance(encoder: Encoder) -> float:
     """Return the relative difference that rounding explains: sums are taken in another order in another batch."""
-    return 1e-4 if card(encoder).dtype == "float32" else 5e-2  # half types keep 8 to 11 bits, through some tens of layers
+    return (
+        1e-4 if card(encoder).dtype == "float32" else 5e-2
+    )  # half types keep 8 to 11 bits, through some tens of layers

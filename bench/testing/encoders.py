@@ -76,7 +76,11 @@ def check_encoder(encoder: Encoder) -> None:
     Raises:
         ContractError: Some are broken; all of them are named.
     """
-    broken = [f"{outcome.name}: {outcome.reason}" for outcome in run_checks(encoder) if outcome.status == "failed"]
+    broken = [
+        f"{outcome.name}: {outcome.reason}"
+        for outcome in run_checks(encoder)
+        if outcome.status == "failed"
+    ]
     if broken:
         raise ContractError("\n".join(broken))
 
@@ -93,7 +97,9 @@ def run_checks(encoder: Encoder) -> Iterator[CheckOutcome]:
             yield CheckOutcome(name, "failed", str(error))
         except BenchError as error:
             yield CheckOutcome(name, "failed", f"raised {type(error).__name__}: {error}")
-        except Exception as error:  # a crash of somebody's encoder is an outcome of the rule that met it
+        except (
+            Exception
+        ) as error:  # a crash of somebody's encoder is an outcome of the rule that met it
             log.debug("%s failed", name, exc_info=True)
             yield CheckOutcome(name, "failed", f"raised {told(error)}")
         else:
@@ -102,7 +108,9 @@ def run_checks(encoder: Encoder) -> Iterator[CheckOutcome]:
 
 def check_shape(encoder: Encoder) -> None:
     """Vectors are finite, varied float32 (n, dim), one a text, the empty text and no text at all included."""
-    embeddings(encoder.encode(TEXTS), TEXTS, "half precision, a dropped row, or no token in an empty text")
+    embeddings(
+        encoder.encode(TEXTS), TEXTS, "half precision, a dropped row, or no token in an empty text"
+    )
     if len(none := encoder.encode([])) != 0:
         raise ContractError(f"no texts give {len(none)} rows, expected none")
 
@@ -112,44 +120,84 @@ def check_distinct(encoder: Encoder) -> None:
     vectors = encoder.encode([TEXTS[0], TEXTS[2]])
     a, b = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     if np.allclose(a, b, atol=1e-6):
-        raise ContractError(f"{shortened(TEXTS[0])} and {shortened(TEXTS[2])} have one vector; the text does not reach the network")
+        raise ContractError(
+            f"{shortened(TEXTS[0])} and {shortened(TEXTS[2])} have one vector; the text does not reach the network"
+        )
 
 
 def check_repeatable(encoder: Encoder) -> None:
     """Two equal calls agree."""
-    agree(encoder, encoder.encode(TEXTS), encoder.encode(TEXTS), TEXTS, "a second call gives", "dropout left on, or unseeded randomness")
+    agree(
+        encoder,
+        encoder.encode(TEXTS),
+        encoder.encode(TEXTS),
+        TEXTS,
+        "a second call gives",
+        "dropout left on, or unseeded randomness",
+    )
 
 
 def check_batching(encoder: Encoder) -> None:
     """A text alone has the vector it has among others."""
     alone = np.concatenate([encoder.encode([text]) for text in TEXTS])
-    agree(encoder, encoder.encode(TEXTS), alone, TEXTS, "alone gives", "padding not masked, padded on the wrong side, or position ids off")
+    agree(
+        encoder,
+        encoder.encode(TEXTS),
+        alone,
+        TEXTS,
+        "alone gives",
+        "padding not masked, padded on the wrong side, or position ids off",
+    )
 
 
 def check_order(encoder: Encoder) -> None:
     """Rows come in the order of the texts."""
     forward, backward = encoder.encode(TEXTS), encoder.encode(TEXTS[::-1])[::-1]
-    agree(encoder, forward, backward, TEXTS, "the reversed list gives", "a sort by length not undone")
+    agree(
+        encoder, forward, backward, TEXTS, "the reversed list gives", "a sort by length not undone"
+    )
 
 
 def check_instruction(encoder: Encoder) -> None:
     """The empty instruction is no instruction; another keeps the shape, and changes vectors only where instructions are followed."""
     plain = encoder.encode(TEXTS)
-    told = embeddings(encoder.encode(TEXTS, instruction=INSTRUCTION), TEXTS, "a template without room for the text")
-    agree(encoder, plain, encoder.encode(TEXTS, instruction=""), TEXTS, "instruction='' gives", "a template that leaks into plain use")
+    told = embeddings(
+        encoder.encode(TEXTS, instruction=INSTRUCTION),
+        TEXTS,
+        "a template without room for the text",
+    )
+    agree(
+        encoder,
+        plain,
+        encoder.encode(TEXTS, instruction=""),
+        TEXTS,
+        "instruction='' gives",
+        "a template that leaks into plain use",
+    )
     if plain.shape != told.shape:
-        raise ContractError(f"with an instruction the shape is {told.shape}, without {plain.shape}; expected the same")
+        raise ContractError(
+            f"with an instruction the shape is {told.shape}, without {plain.shape}; expected the same"
+        )
     changed = float(distance(plain, told).max()) > tolerance(encoder)
     if changed != encoder.follows_instructions:
         got = "changes vectors" if changed else "changes nothing"
-        raise ContractError(f"follows_instructions is {encoder.follows_instructions}, yet an instruction {got}; set it right")
+        raise ContractError(
+            f"follows_instructions is {encoder.follows_instructions}, yet an instruction {got}; set it right"
+        )
 
 
 def check_long_text(encoder: Encoder) -> None:
     """A text of 20,000 words is cut, not refused, and does not change the others."""
     long = " ".join(["word", "another", "third"] * 6_667)
     both = embeddings(encoder.encode([TEXTS[0], long]), [TEXTS[0], long], "missing truncation")
-    agree(encoder, encoder.encode([TEXTS[0]]), both[:1], TEXTS[:1], "beside a long text gives", "padding not masked")
+    agree(
+        encoder,
+        encoder.encode([TEXTS[0]]),
+        both[:1],
+        TEXTS[:1],
+        "beside a long text gives",
+        "padding not masked",
+    )
 
 
 def check_settings(encoder: Encoder) -> None:
@@ -159,8 +207,14 @@ def check_settings(encoder: Encoder) -> None:
         again = type(encoder)(**json.loads(json.dumps(plain)))
     except (EncodingError, TypeError) as error:
         raise ContractError(f"settings do not survive a round trip: {error}") from error
-    if again != encoder or hash(again) != hash(encoder) or fingerprint(again) != fingerprint(encoder):
-        raise ContractError(f"an encoder made from the settings {plain} is another one; a setting is not kept as it was given")
+    if (
+        again != encoder
+        or hash(again) != hash(encoder)
+        or fingerprint(again) != fingerprint(encoder)
+    ):
+        raise ContractError(
+            f"an encoder made from the settings {plain} is another one; a setting is not kept as it was given"
+        )
     field = next(iter(dataclasses.fields(encoder)), None)  # type: ignore[arg-type]
     if field is None:
         return
@@ -168,7 +222,9 @@ def check_settings(encoder: Encoder) -> None:
         setattr(encoder, field.name, getattr(encoder, field.name))
     except dataclasses.FrozenInstanceError:
         return
-    raise ContractError("settings can be changed after the encoder was made; use @dataclass(frozen=True)")
+    raise ContractError(
+        "settings can be changed after the encoder was made; use @dataclass(frozen=True)"
+    )
 
 
 def check_card(encoder: Encoder) -> None:
@@ -178,7 +234,9 @@ def check_card(encoder: Encoder) -> None:
         raise ContractError(f"the card is not the same plain JSON twice: {first}")
     prints = {fingerprint(encoder) for _ in range(2)}
     if len(prints) != 1 or len(prints.pop()) != 16:
-        raise ContractError("the fingerprint is not stable; the digest of the weights must be one of their content")
+        raise ContractError(
+            "the fingerprint is not stable; the digest of the weights must be one of their content"
+        )
 
 
 def check_no_side_effects(encoder: Encoder) -> None:
@@ -192,7 +250,9 @@ def check_no_side_effects(encoder: Encoder) -> None:
             encoder.encode_tokens(TEXTS)
 
     if touched := random_states_touched(use):
-        raise ContractError(f"encoding touches the global random state of {', '.join(touched)}; pass a generator, never seed globally")
+        raise ContractError(
+            f"encoding touches the global random state of {', '.join(touched)}; pass a generator, never seed globally"
+        )
     if texts != list(TEXTS):
         raise ContractError("encoding changes the list of texts it is given; sort or clean a copy")
 
@@ -205,11 +265,20 @@ def check_streaming(encoder: Encoder) -> None:
     batches = list(encoder.stream(items))
     positions = sorted(int(i) for batch in batches for i in batch.positions)
     if positions != list(range(len(items))):
-        raise ContractError(f"a stream of {len(items)} items gives positions {positions}; expected each once")
+        raise ContractError(
+            f"a stream of {len(items)} items gives positions {positions}; expected each once"
+        )
     for batch in batches:
         _check_batch(items, batch)
     whole = np.concatenate([encoder.encode(TEXTS), encoder.encode(TEXTS, instruction=INSTRUCTION)])
-    agree(encoder, whole, gather(batches, len(items)), [i.text for i in items], "a stream gives", "positions that do not fit the vectors")
+    agree(
+        encoder,
+        whole,
+        gather(batches, len(items)),
+        [i.text for i in items],
+        "a stream gives",
+        "positions that do not fit the vectors",
+    )
 
 
 def check_tokens(encoder: Encoder) -> None:
@@ -226,7 +295,14 @@ def check_tokens(encoder: Encoder) -> None:
             raise ContractError(
                 f"{shortened(text)} has {len(many.states)} token states among others and {len(one.states)} alone; pads left in"
             )
-        agree(encoder, many.states, one.states, [text] * len(many.states), "token states alone give", "padding not masked")
+        agree(
+            encoder,
+            many.states,
+            one.states,
+            [text] * len(many.states),
+            "token states alone give",
+            "padding not masked",
+        )
     if not np.array_equal(encoder.encode_tokens(TEXTS[:1], layer=0)[0].spans, together[0].spans):
         raise ContractError(
             f"layer 0 has other spans than the last layer for {shortened(TEXTS[0])}; expected the same tokens at all layers"
@@ -239,11 +315,20 @@ def _check_layers(encoder: LayeredEncoder) -> None:
     layers = (0, encoder.layer_count())
     found = encoder.encode_layers(TEXTS, layers=layers)
     if len(found) != len(layers):
-        raise ContractError(f"{len(layers)} layers give {len(found)} lists of token states; expected one a layer")
+        raise ContractError(
+            f"{len(layers)} layers give {len(found)} lists of token states; expected one a layer"
+        )
     for layer, states in zip((0, -1), found, strict=True):
-        for text, one, many in zip(TEXTS, encoder.encode_tokens(TEXTS, layer=layer), states, strict=True):
+        for text, one, many in zip(
+            TEXTS, encoder.encode_tokens(TEXTS, layer=layer), states, strict=True
+        ):
             agree(
-                encoder, many.states, one.states, [text] * len(one.states), f"layer {layer} among others gives", "layers in another order"
+                encoder,
+                many.states,
+                one.states,
+                [text] * len(one.states),
+                f"layer {layer} among others gives",
+                "layers in another order",
             )
 
 
@@ -251,15 +336,25 @@ def check_questions(encoder: Encoder) -> None:
     """Question vectors are finite float32 (m, dim) as wide as token states, and do not depend on company."""
     if not isinstance(encoder, QuestionEncoder):
         raise _Skipped("no question vectors")
-    questions = ["Who plays?", "What is the reason this movie is good, and why would anybody want to see it twice?", ""]
+    questions = [
+        "Who plays?",
+        "What is the reason this movie is good, and why would anybody want to see it twice?",
+        "",
+    ]
     found = encoder.encode_questions(questions)
     width = encoder.encode_tokens(TEXTS[:1])[0].states.shape[1]
     for name, vectors in (("start", found.start), ("end", found.end)):
         embeddings(vectors, questions, "half precision, or a dropped row")
         if vectors.shape[1] != width:
-            raise ContractError(f"{name} vectors have {vectors.shape[1]} numbers, token states {width}; expected the same space")
-        alone = np.concatenate([getattr(encoder.encode_questions([question]), name) for question in questions])
-        agree(encoder, vectors, alone, questions, f"{name} vectors alone give", "padding not masked")
+            raise ContractError(
+                f"{name} vectors have {vectors.shape[1]} numbers, token states {width}; expected the same space"
+            )
+        alone = np.concatenate(
+            [getattr(encoder.encode_questions([question]), name) for question in questions]
+        )
+        agree(
+            encoder, vectors, alone, questions, f"{name} vectors alone give", "padding not masked"
+        )
 
 
 def check_answers(encoder: Encoder) -> None:
@@ -267,10 +362,16 @@ def check_answers(encoder: Encoder) -> None:
     if not isinstance(encoder, AnsweringEncoder):
         raise _Skipped("no answers")
     found = encoder.answer(TEXTS, instruction=INSTRUCTION)
-    if len(found) != len(TEXTS) or not all(isinstance(answer, str) and len(answer.splitlines()) <= 1 for answer in found):
-        raise ContractError(f"{len(TEXTS)} texts have the answers {found}; expected a string of one line for each")
+    if len(found) != len(TEXTS) or not all(
+        isinstance(answer, str) and len(answer.splitlines()) <= 1 for answer in found
+    ):
+        raise ContractError(
+            f"{len(TEXTS)} texts have the answers {found}; expected a string of one line for each"
+        )
     if found != encoder.answer(TEXTS, instruction=INSTRUCTION):
-        raise ContractError("two equal calls give other answers; sampled without a seed, or dropout left on")
+        raise ContractError(
+            "two equal calls give other answers; sampled without a seed, or dropout left on"
+        )
 
 
 def check_words(encoder: Encoder) -> None:
@@ -279,8 +380,12 @@ def check_words(encoder: Encoder) -> None:
         raise _Skipped("no words")
     vectors = encoder.encode(TEXTS[:3], instruction=INSTRUCTION)
     found = encoder.read_words(vectors, vectors.mean(axis=0), 4)
-    if len(found) != len(vectors) or any(len(words) > 4 or len(set(words)) < len(words) for words in found):
-        raise ContractError(f"{len(vectors)} vectors are read as {found}; expected at most 4 different words for each")
+    if len(found) != len(vectors) or any(
+        len(words) > 4 or len(set(words)) < len(words) for words in found
+    ):
+        raise ContractError(
+            f"{len(vectors)} vectors are read as {found}; expected at most 4 different words for each"
+        )
 
 
 def check_prompted(encoder: Encoder) -> None:
@@ -292,9 +397,18 @@ def check_prompted(encoder: Encoder) -> None:
         found = encoder.score_words(TEXTS, prompt=prompt, words=words)
     except Unavailable as error:
         raise _Skipped(str(error)) from error
-    if found.dtype != np.float32 or found.shape != (len(TEXTS), 2) or not np.isfinite(found).all() or (found > 0).any():
-        raise ContractError(f"words have the scores {found.dtype} {found.shape}; expected finite float32 ({len(TEXTS)}, 2), none above 0")
-    alone = np.concatenate([encoder.score_words([text], prompt=prompt, words=words) for text in TEXTS])
+    if (
+        found.dtype != np.float32
+        or found.shape != (len(TEXTS), 2)
+        or not np.isfinite(found).all()
+        or (found > 0).any()
+    ):
+        raise ContractError(
+            f"words have the scores {found.dtype} {found.shape}; expected finite float32 ({len(TEXTS)}, 2), none above 0"
+        )
+    alone = np.concatenate(
+        [encoder.score_words([text], prompt=prompt, words=words) for text in TEXTS]
+    )
     agree(encoder, found, alone, TEXTS, "scores of words alone give", "padding not masked")
 
 
@@ -320,27 +434,49 @@ CHECKS: tuple[Callable[[Encoder], None], ...] = (
 
 
 def _check_batch(items: Sequence[Item], batch: Batch) -> None:
-    embeddings(batch.vectors, [items[i].text for i in batch.positions], "a stream owes its vectors the same care as encode")
+    embeddings(
+        batch.vectors,
+        [items[i].text for i in batch.positions],
+        "a stream owes its vectors the same care as encode",
+    )
     counts = len(batch.positions), len(batch.tokens), len(batch.truncated)
     if len(set(counts)) > 1:
-        raise ContractError(f"a batch has (positions, tokens, truncated) of lengths {counts}; expected one of each an item")
+        raise ContractError(
+            f"a batch has (positions, tokens, truncated) of lengths {counts}; expected one of each an item"
+        )
     if batch.padded < batch.tokens.sum() or (batch.tokens < 1).any():
-        raise ContractError("a batch counts fewer padded positions than tokens, or an item without a token")
+        raise ContractError(
+            "a batch counts fewer padded positions than tokens, or an item without a token"
+        )
 
 
 def _check_spans(text: str, tokens: TokenStates) -> None:
     states, spans, where = tokens.states, tokens.spans, shortened(text)
-    if states.dtype != np.float32 or states.ndim != 2 or (text.strip() and not len(states)) or not np.isfinite(states).all():
+    if (
+        states.dtype != np.float32
+        or states.ndim != 2
+        or (text.strip() and not len(states))
+        or not np.isfinite(states).all()
+    ):
         raise ContractError(
             f"token states of {where} are {states.dtype} {states.shape}; expected finite float32 (t, dim), one a word at least"
         )
-    if spans.shape != (len(states), 2) or (spans < 0).any() or (spans > len(text)).any() or (spans[:, 0] > spans[:, 1]).any():
-        raise ContractError(f"spans of {where} are {spans.tolist()}; expected one (start, end) inside the text for each state")
+    if (
+        spans.shape != (len(states), 2)
+        or (spans < 0).any()
+        or (spans > len(text)).any()
+        or (spans[:, 0] > spans[:, 1]).any()
+    ):
+        raise ContractError(
+            f"spans of {where} are {spans.tolist()}; expected one (start, end) inside the text for each state"
+        )
     real = spans[spans[:, 1] > spans[:, 0]]
     covered: NDArray[np.bool_] = np.zeros(len(text), bool)
     for start, end in real:
         covered[start:end] = True
-    if (np.diff(real[:, 0]) < 0).any() or any(not c and not character.isspace() for c, character in zip(covered, text, strict=True)):
+    if (np.diff(real[:, 0]) < 0).any() or any(
+        not c and not character.isspace() for c, character in zip(covered, text, strict=True)
+    ):
         raise ContractError(
             f"spans of {where} are {real.tolist()}; expected them to cover it in order: off by one, or special tokens counted"
         )

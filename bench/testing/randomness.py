@@ -16,7 +16,9 @@ def random_states_touched(action: Callable[[], object]) -> list[str]:
     before = _random_states()
     try:
         action()
-        return [name for name, state in _random_states().items() if state != before.get(name, state)]
+        return [
+            name for name, state in _random_states().items() if state != before.get(name, state)
+        ]
     finally:
         random.setstate(kept[0])
         np.random.set_state(kept[1])  # noqa: NPY002
@@ -25,7 +27,10 @@ def random_states_touched(action: Callable[[], object]) -> list[str]:
 
 
 def _random_states() -> dict[str, object]:
-    found: dict[str, object] = {"random": random.getstate(), "numpy": repr(np.random.get_state(legacy=False))}  # noqa: NPY002
+    found: dict[str, object] = {
+        "random": random.getstate(),
+        "numpy": repr(np.random.get_state(legacy=False)),  # noqa: NPY002
+    }
     if (torch := sys.modules.get("torch")) is not None:
         found["torch"] = torch.get_rng_state().numpy().tobytes()
     return found

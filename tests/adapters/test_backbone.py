@@ -49,7 +49,9 @@ def test_states_of_a_text_are_the_same_alone_and_padded(folders, kind, attention
 @pytest.mark.parametrize("kind", DECODERS)
 @pytest.mark.parametrize("others", [(), (TEXT,)], ids=["alone", "padded"])
 @pytest.mark.parametrize("attention", ["native", "bidirectional"])
-def test_a_later_token_changes_an_earlier_state_only_with_bidirectional_attention(folders, kind, others, attention):
+def test_a_later_token_changes_an_earlier_state_only_with_bidirectional_attention(
+    folders, kind, others, attention
+):
     network = cpu(folders[kind], attention=attention).load()
     ids, mask = padded(network, "The cat sat", *others)
     before = network.hidden_states(ids, mask)[0, 0]
@@ -85,8 +87,12 @@ def test_a_head_is_there_when_asked_for_and_its_absence_is_no_fault_otherwise(tm
     folder = tiny_folder(kind, tmp_path, head=True)
     network = cpu(folder, head="lm").load()
     ids, mask = padded(network, TEXT)
-    assert network.model(input_ids=ids, attention_mask=mask).logits.shape[2] == len(network.tokenizer)
-    torch.testing.assert_close(network.hidden_states(ids, mask), cpu(folder).load().hidden_states(ids, mask))
+    assert network.model(input_ids=ids, attention_mask=mask).logits.shape[2] == len(
+        network.tokenizer
+    )
+    torch.testing.assert_close(
+        network.hidden_states(ids, mask), cpu(folder).load().hidden_states(ids, mask)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,7 +146,15 @@ def test_a_folder_of_which_only_the_weights_were_copied_names_the_missing_files(
 
 
 @pytest.mark.parametrize(
-    "damage", [_without_config, _broken_config, _config_of_nothing, _without_tokenizer, _without_weights, _cut_weights]
+    "damage",
+    [
+        _without_config,
+        _broken_config,
+        _config_of_nothing,
+        _without_tokenizer,
+        _without_weights,
+        _cut_weights,
+    ],
 )
 def test_a_damaged_folder_is_a_one_line_error(folders, tmp_path, damage):
     folder = shutil.copytree(folders["llama"], tmp_path / "broken")
@@ -157,7 +171,9 @@ def test_weights_in_an_old_bin_file_load_too(folders, tmp_path):
     torch.save(state, folder / "pytorch_model.bin")
     network = cpu(folder).load()
     ids, mask = padded(network, TEXT)
-    assert torch.equal(network.hidden_states(ids, mask), cpu(folders["llama"]).load().hidden_states(ids, mask))
+    assert torch.equal(
+        network.hidden_states(ids, mask), cpu(folders["llama"]).load().hidden_states(ids, mask)
+    )
     assert cpu(folder).card().parameters is None
 
 
@@ -255,13 +271,19 @@ def written_gguf(folder, path):
             short = back[".".join(parts[3:])]
             if short in heads:
                 rows, width = weights.shape
-                weights = weights.reshape(heads[short], 2, rows // heads[short] // 2, width).swapaxes(1, 2).reshape(rows, width)
+                weights = (
+                    weights.reshape(heads[short], 2, rows // heads[short] // 2, width)
+                    .swapaxes(1, 2)
+                    .reshape(rows, width)
+                )
             packed = f"blk.{parts[2]}.{short}.weight"
         else:
             packed = {"embed_tokens": "token_embd.weight", "norm": "output_norm.weight"}[parts[1]]
         if weights.ndim == 2:
             kind = gguf.GGMLQuantizationType.Q4_1
-            writer.add_tensor(packed, gguf.quantize(np.ascontiguousarray(weights), kind), raw_dtype=kind)
+            writer.add_tensor(
+                packed, gguf.quantize(np.ascontiguousarray(weights), kind), raw_dtype=kind
+            )
         else:
             writer.add_tensor(packed, weights)
     writer.write_header_to_file()
@@ -276,7 +298,9 @@ def test_a_converted_gguf_gives_the_logits_of_transformers_own_reader(folders, t
     written_gguf(folders["llama"], tmp_path / "tiny.gguf")
     _gguf.convert(tmp_path / "tiny.gguf", tmp_path / "made")
     network = Backbone(str(tmp_path / "made"), head="lm", dtype="bfloat16", device="cpu").load()
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf", dtype=torch.bfloat16).eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="tiny.gguf", dtype=torch.bfloat16
+    ).eval()
     ids, _ = padded(network, TEXT)
     assert torch.equal(network.model(ids).logits, theirs(ids).logits)
 
@@ -284,7 +308,9 @@ def test_a_converted_gguf_gives_the_logits_of_transformers_own_reader(folders, t
 def test_a_converted_gguf_keeps_the_tokenizer(folders, tmp_path):
     written_gguf(folders["llama"], tmp_path / "tiny.gguf")
     _gguf.convert(tmp_path / "tiny.gguf", tmp_path / "made")
-    made, original = (cpu(folder).load().tokenizer for folder in (tmp_path / "made", folders["llama"]))
+    made, original = (
+        cpu(folder).load().tokenizer for folder in (tmp_path / "made", folders["llama"])
+    )
     for text in ("In 1984,\n 25 cats <|im_end|> sat.", "", "über — ok"):
         assert made(text)["input_ids"] == original(text)["input_ids"]
     assert made.tokenize("a 19") == ["a", "Ġ", "1", "9"]
@@ -303,7 +329,10 @@ def _fill(name, text):
 
 def test_two_processes_that_make_a_folder_at_once_leave_one_whole_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
-    workers = [multiprocessing.get_context("fork").Process(target=_fill, args=("same", "text" * 1000)) for _ in range(4)]
+    workers = [
+        multiprocessing.get_context("fork").Process(target=_fill, args=("same", "text" * 1000))
+        for _ in range(4)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -342,5 +371,10 @@ def test_the_packaged_backbone_knows_english_and_splits_numbers_into_digits():
     # A wrong order of rope rows, or a wrong tokenizer, gives thousands.
     assert torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).exp() < 40
     assert network.tokenizer.tokenize("in 1953") == ["in", "Ġ", "1", "9", "5", "3"]
-    assert sum(p.numel() for p in network.model.parameters()) == Backbone(PACKAGED).card().parameters
-    assert network.model.get_input_embeddings().weight.numel() == Backbone(PACKAGED).card().embedding_parameters
+    assert (
+        sum(p.numel() for p in network.model.parameters()) == Backbone(PACKAGED).card().parameters
+    )
+    assert (
+        network.model.get_input_embeddings().weight.numel()
+        == Backbone(PACKAGED).card().embedding_parameters
+    )

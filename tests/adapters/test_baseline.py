@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from adapters.baseline.hashing import Hashing
-from adapters.baseline.pooled import Pooled, backbone_last, backbone_mean, backbone_weighted_mean, prompteol
+from adapters.baseline.pooled import (
+    Pooled,
+    backbone_last,
+    backbone_mean,
+    backbone_weighted_mean,
+    prompteol,
+)
 from adapters.baseline.sentence import SentenceEncoder, all_minilm_l6_v2
 from adapters.baseline.sentence import folder_of as packaged_folder
 from bench.encoder import Encoder, StreamingEncoder, TokenEncoder, card, checked, fingerprint
@@ -37,7 +43,9 @@ def sentence_folder(bert, tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         dense = modules.Dense(32, 16)
-    model = sentence_transformers.SentenceTransformer(modules=[first, modules.Pooling(32), dense, modules.Normalize()], device="cpu")
+    model = sentence_transformers.SentenceTransformer(
+        modules=[first, modules.Pooling(32), dense, modules.Normalize()], device="cpu"
+    )
     model.save(str(folder))
     return folder
 
@@ -56,7 +64,9 @@ def test_hashing_tells_texts_apart_and_ignores_instructions():
     assert near > far
 
 
-@pytest.mark.parametrize("wrong", [{"dim": 0}, {"dim": -3}, {"shortest": 0}, {"shortest": 5}, {"longest": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"dim": 0}, {"dim": -3}, {"shortest": 0}, {"shortest": 5}, {"longest": 1}]
+)
 def test_hashing_refuses_what_makes_no_vectors(wrong):
     with pytest.raises(UsageError, match="at least 1"):
         Hashing(**wrong)
@@ -65,10 +75,14 @@ def test_hashing_refuses_what_makes_no_vectors(wrong):
 @pytest.mark.parametrize("pooling", ["mean", "weighted-mean", "last", "first"])
 @pytest.mark.parametrize("attention", ["native", "bidirectional"])
 def test_pooled_vectors_do_not_depend_on_company_or_order(llama, pooling, attention):
-    encoder = Pooled(llama, pooling=pooling, attention=attention, dtype="float32", device="cpu", max_length=64)
+    encoder = Pooled(
+        llama, pooling=pooling, attention=attention, dtype="float32", device="cpu", max_length=64
+    )
     together = checked(encoder.encode(TEXTS), TEXTS)
     for text, vector in zip(TEXTS, together, strict=True):
-        np.testing.assert_allclose(encoder.encode([text])[0], vector, atol=1e-5)  # float32 sums in another order
+        np.testing.assert_allclose(
+            encoder.encode([text])[0], vector, atol=1e-5
+        )  # float32 sums in another order
     np.testing.assert_allclose(encoder.encode(TEXTS[::-1])[::-1], together, atol=1e-5)
 
 
@@ -80,7 +94,9 @@ def test_pooled_mean_is_the_mean_of_the_token_states(llama):
 
 
 def test_token_states_carry_the_spans_of_the_bare_text(llama):
-    encoder = Pooled(llama, template='This sentence : "{text}" means', dtype="float32", device="cpu")
+    encoder = Pooled(
+        llama, template='This sentence : "{text}" means', dtype="float32", device="cpu"
+    )
     for text, tokens in zip(SENTENCES, encoder.encode_tokens(SENTENCES), strict=True):
         pieces = [text[start:end] for start, end in tokens.spans]
         assert "".join(pieces[:3]) == text[: len("".join(pieces[:3]))]
@@ -90,7 +106,12 @@ def test_token_states_carry_the_spans_of_the_bare_text(llama):
 
 def test_a_long_text_is_cut_inside_the_template(llama):
     encoder = Pooled(
-        llama, pooling="last", template='This sentence : "{text}" means in one word:"', max_length=60, dtype="float32", device="cpu"
+        llama,
+        pooling="last",
+        template='This sentence : "{text}" means in one word:"',
+        max_length=60,
+        dtype="float32",
+        device="cpu",
     )
     network = encoder._backbone().load()
     from bench.encoder import Item
@@ -114,7 +135,16 @@ def test_unknown_settings_are_refused(llama):
 
 
 def test_the_named_baselines_differ_and_are_encoders():
-    made = [make() for make in (backbone_mean, backbone_weighted_mean, backbone_last, prompteol, all_minilm_l6_v2)]
+    made = [
+        make()
+        for make in (
+            backbone_mean,
+            backbone_weighted_mean,
+            backbone_last,
+            prompteol,
+            all_minilm_l6_v2,
+        )
+    ]
     assert all(isinstance(encoder, Encoder | StreamingEncoder | TokenEncoder) for encoder in made)
     assert len({fingerprint(encoder) for encoder in made}) == len(made)
     assert all(card(encoder).licence == "Apache-2.0" for encoder in made)
@@ -123,16 +153,27 @@ def test_the_named_baselines_differ_and_are_encoders():
 def test_sentence_vectors_equal_those_of_sentence_transformers(sentence_folder):
     theirs = sentence_transformers.SentenceTransformer(str(sentence_folder), device="cpu")
     texts = [text for text in TEXTS if "\ud800" not in text]
-    np.testing.assert_allclose(on_cpu(sentence_folder).encode(texts), theirs.encode(texts), atol=1e-5)
+    np.testing.assert_allclose(
+        on_cpu(sentence_folder).encode(texts), theirs.encode(texts), atol=1e-5
+    )
 
 
 def test_a_default_prompt_goes_in_front_of_every_text(sentence_folder, tmp_path):
     folder = shutil.copytree(sentence_folder, tmp_path / "prompted")
     path = folder / "config_sentence_transformers.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"prompts": {"query": "the cat: "}, "default_prompt_name": "query"}))
+    path.write_text(
+        json.dumps(
+            json.loads(path.read_text())
+            | {"prompts": {"query": "the cat: "}, "default_prompt_name": "query"}
+        )
+    )
     theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
-    np.testing.assert_allclose(on_cpu(folder).encode(SENTENCES), theirs.encode(list(SENTENCES)), atol=1e-5)
-    assert not np.allclose(on_cpu(folder).encode(SENTENCES), on_cpu(sentence_folder).encode(SENTENCES), atol=1e-3)
+    np.testing.assert_allclose(
+        on_cpu(folder).encode(SENTENCES), theirs.encode(list(SENTENCES)), atol=1e-5
+    )
+    assert not np.allclose(
+        on_cpu(folder).encode(SENTENCES), on_cpu(sentence_folder).encode(SENTENCES), atol=1e-3
+    )
 
 
 def test_sentence_token_states_keep_special_tokens_as_empty_spans(sentence_folder):
@@ -184,5 +225,8 @@ def test_packaged_minilm_equals_sentence_transformers_and_its_pinned_card():
     # bfloat16 keeps 8 bits: a cosine moves by less than a thousandth
     half = SentenceEncoder(dtype="bfloat16", device="cpu").encode(texts)
     assert (half * theirs).sum(1).min() > 0.999
-    assert (encoder.card().weights, encoder.card().parameters) == (content_digest(folder), parameters_of(folder))
+    assert (encoder.card().weights, encoder.card().parameters) == (
+        content_digest(folder),
+        parameters_of(folder),
+    )
     assert encoder.card().embedding_parameters == looked_up_parameters_of(folder)

@@ -17,12 +17,16 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    return Backbone(str(tiny_folder("bert", tmp_path_factory.mktemp("bert"))), dtype="float32", device="cpu").load()
+    return Backbone(
+        str(tiny_folder("bert", tmp_path_factory.mktemp("bert"))), dtype="float32", device="cpu"
+    ).load()
 
 
 def prepare(items):
     """One token per character; the id says which."""
-    return [Prompt([1 + ord(c) % 50 for c in item.text] or [0], len(item.text) > 30) for item in items]
+    return [
+        Prompt([1 + ord(c) % 50 for c in item.text] or [0], len(item.text) > 30) for item in items
+    ]
 
 
 def summed(ids, mask):
@@ -51,14 +55,22 @@ def test_a_batch_stays_within_the_budget_and_says_what_went_through_the_network(
 
 
 def test_the_longest_text_goes_first(network):
-    first = next(iter(_batching.stream([Item("a"), Item("a" * 30), Item("aa")], prepare, summed, network, budget=30)))
+    first = next(
+        iter(
+            _batching.stream(
+                [Item("a"), Item("a" * 30), Item("aa")], prepare, summed, network, budget=30
+            )
+        )
+    )
     assert first.positions.tolist() == [1]
 
 
 def test_padding_is_at_most_three_percent_on_texts_of_realistic_lengths(network):
     lengths = np.random.default_rng(0).lognormal(3.2, 0.5, 3000).astype(int) + 3
     batches = list(_batching.stream([Item("a" * n) for n in lengths], prepare, summed, network))
-    assert sum(batch.padded for batch in batches) <= 1.03 * sum(int(batch.tokens.sum()) for batch in batches)
+    assert sum(batch.padded for batch in batches) <= 1.03 * sum(
+        int(batch.tokens.sum()) for batch in batches
+    )
 
 
 def test_more_texts_than_one_window_keep_their_places(network, monkeypatch):
@@ -68,7 +80,13 @@ def test_more_texts_than_one_window_keep_their_places(network, monkeypatch):
     assert vectors[:, 1].tolist() == [max(n % 13, 1) for n in range(100)]
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: not enough memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory"),
+    ],
+)
 def test_the_budget_is_halved_until_batches_fit_into_memory(network, caplog, error):
     def forward(ids, mask):
         if ids.numel() > 60:

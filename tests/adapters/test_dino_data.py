@@ -24,7 +24,9 @@ def test_training_pairs_keep_the_rules_of_the_original(pairs, seed):
         made, counts = cleaned(pairs, Cleaning(), seed=seed)
     except DataError:  # some first text has no other's second text to take
         kept, _ = cleaned(pairs, Cleaning(random_pairs=0), seed=seed)
-        assert any(all(text in pair[:2] for pair in kept) for text in {pair.text_a for pair in kept})
+        assert any(
+            all(text in pair[:2] for pair in kept) for text in {pair.text_a for pair in kept}
+        )
         return
     assert cleaned(pairs, Cleaning(), seed=seed) == (made, counts)
     assert {pair.label for pair in made} <= {0.9, 0.5, 0.1, 0.0}
@@ -32,7 +34,11 @@ def test_training_pairs_keep_the_rules_of_the_original(pairs, seed):
     assert max(Counter((pair.text_a, pair.label) for pair in made).values()) <= 2
     zeros = Counter(pair.text_a for pair in made if pair.label == 0)
     assert zeros == dict.fromkeys({pair.text_a for pair in made}, 2)
-    assert counts["generated"] - sum(list(counts.values())[1:-2]) + counts["random pairs"] == counts["training pairs"] == len(made)
+    assert (
+        counts["generated"] - sum(list(counts.values())[1:-2]) + counts["random pairs"]
+        == counts["training pairs"]
+        == len(made)
+    )
 
 
 def test_random_pairs_take_the_second_texts_of_others():
@@ -50,7 +56,9 @@ def test_a_first_text_that_is_in_every_pair_is_an_error_and_no_endless_search():
 
 def test_smoothing_and_random_pairs_can_be_switched_off():
     pairs = [Pair("a", "b", 1.0), Pair("a", "c", 0.0)]
-    assert sorted(pair.label for pair in cleaned(pairs, Cleaning(smoothing=0, random_pairs=0), seed=0)[0]) == [0, 1]
+    assert sorted(
+        pair.label for pair in cleaned(pairs, Cleaning(smoothing=0, random_pairs=0), seed=0)[0]
+    ) == [0, 1]
 
 
 def test_pairs_whose_words_belie_their_label_are_dropped_where_asked_for_and_counted():
@@ -62,8 +70,13 @@ def test_pairs_whose_words_belie_their_label_are_dropped_where_asked_for_and_cou
         Pair("the cat sat", "a dog ran", 0.0),
         Pair("prices fell", "stocks fell", 0.5),
     ]
-    made, counts = cleaned(pairs, Cleaning(random_pairs=0, least_shared=0.2, most_shared=0.6, agreeing=True), seed=0)
-    assert {pair[:2] for pair in made} == {("the cat sat", "the cat sat down"), ("prices fell", "stocks fell")}
+    made, counts = cleaned(
+        pairs, Cleaning(random_pairs=0, least_shared=0.2, most_shared=0.6, agreeing=True), seed=0
+    )
+    assert {pair[:2] for pair in made} == {
+        ("the cat sat", "the cat sat down"),
+        ("prices fell", "stocks fell"),
+    }
     assert counts["written for several labels"] == 2
     assert counts["same meaning, yet other words"] == counts["lower label, yet the same words"] == 1
     assert "| generated | 6 |" in page(made, counts)
@@ -76,15 +89,31 @@ def test_shared_words_are_a_share_of_all():
 
 def test_a_text_per_line_an_object_per_line_and_sts_b_are_read(tmp_path):
     (tmp_path / "a.txt").write_text("One.\n\nTwo.\nOne.\n")
-    (tmp_path / "a.jsonl").write_text('{"text_a": "One."}\n{"text_a": "Two.", "label": "1", "note": "a\u2028b"}\n', encoding="utf-8")
-    (tmp_path / "a.tsv").write_text('g\tf\t2012\t1\t5.0\tOne.\tTwo.\ng\tf\t2012\t2\t1.0\tOne.\tThree "quoted".\textra\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"text_a": "One."}\n{"text_a": "Two.", "label": "1", "note": "a\u2028b"}\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "a.tsv").write_text(
+        'g\tf\t2012\t1\t5.0\tOne.\tTwo.\ng\tf\t2012\t2\t1.0\tOne.\tThree "quoted".\textra\n'
+    )
     (tmp_path / "a.md").write_text("One of\nthese days. And another! Is it so?")
-    assert from_file(str(tmp_path / "a.txt")) == from_file(str(tmp_path / "a.jsonl")) == ["One.", "Two."]
+    assert (
+        from_file(str(tmp_path / "a.txt"))
+        == from_file(str(tmp_path / "a.jsonl"))
+        == ["One.", "Two."]
+    )
     assert from_file(str(tmp_path / "a.tsv")) == ["One.", "Two.", 'Three "quoted".']
-    assert from_file(f"sentences:{tmp_path / 'a.md'}") == ["One of", "these days.", "And another!", "Is it so?"]
+    assert from_file(f"sentences:{tmp_path / 'a.md'}") == [
+        "One of",
+        "these days.",
+        "And another!",
+        "Is it so?",
+    ]
 
 
-@pytest.mark.parametrize(("name", "line"), [("x.jsonl", '{"text": "a"}'), ("x.jsonl", "{"), ("x.tsv", "a\tb")])
+@pytest.mark.parametrize(
+    ("name", "line"), [("x.jsonl", '{"text": "a"}'), ("x.jsonl", "{"), ("x.tsv", "a\tb")]
+)
 def test_a_line_of_another_form_is_an_error_that_names_it(tmp_path, name, line):
     (tmp_path / name).write_text(line + "\n")
     with pytest.raises(DataError, match=f"{name}:1"):
@@ -119,23 +148,38 @@ def test_data_sets_give_their_shares_and_the_seed_decides():
         if config == "reddit":
             raise Unavailable("no reddit")
         return Rows(
-            {c: [f"Number {(config or id)[:3]} {i} is a sentence about nothing." for i in range(500)] for c in ("context", "question")}
+            {
+                c: [
+                    f"Number {(config or id)[:3]} {i} is a sentence about nothing."
+                    for i in range(500)
+                ]
+                for c in ("context", "question")
+            }
         )
 
     texts, material = from_sets(OPEN, load, count=80, words=(6, 18), seed=3)
     assert texts == from_sets(OPEN, load, count=80, words=(6, 18), seed=3)[0]
     assert texts != from_sets(OPEN, load, count=80, words=(6, 18), seed=4)[0]
-    assert len(set(texts)) == len(texts) == sum(m.rows for m in material) == pytest.approx(80, abs=2)
+    assert (
+        len(set(texts)) == len(texts) == sum(m.rows for m in material) == pytest.approx(80, abs=2)
+    )
     with pytest.raises(Unavailable, match="--set x1="):
         from_sets([s for s in OPEN if s.config == "reddit"], load, count=8, words=(6, 18), seed=3)
 
 
 def test_a_data_set_is_named_with_its_column():
     assert (column_of("a/b:text").split, column_of("a/b:text").column) == ("train", "text")
-    assert (column_of("a/b:c:test:text").config, column_of("a/b:c:test:text").split) == ("c", "test")
+    assert (column_of("a/b:c:test:text").config, column_of("a/b:c:test:text").split) == (
+        "c",
+        "test",
+    )
     with pytest.raises(UsageError):
         column_of("a/b")
 
 
 def test_the_sample_s_rows_are_plain_json():
-    assert json.loads(json.dumps(Pair("a", "b", 0.9)._asdict())) == {"text_a": "a", "text_b": "b", "label": 0.9}
+    assert json.loads(json.dumps(Pair("a", "b", 0.9)._asdict())) == {
+        "text_a": "a",
+        "text_b": "b",
+        "label": 0.9,
+    }

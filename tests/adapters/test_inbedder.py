@@ -26,12 +26,17 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums in another order
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("inbedder")
-    return {kind: tiny_folder(kind, place / kind, head=True) for kind in ("llama", "opt", "roberta", "bert")}
+    return {
+        kind: tiny_folder(kind, place / kind, head=True)
+        for kind in ("llama", "opt", "roberta", "bert")
+    }
 
 
 @pytest.fixture
 def encoder(folders):
-    return lambda kind, **changes: InBedder(str(folders[kind]), dtype="float32", device="cpu", **changes)
+    return lambda kind, **changes: InBedder(
+        str(folders[kind]), dtype="float32", device="cpu", **changes
+    )
 
 
 def prompt_of(text, question=QUESTION):
@@ -43,8 +48,12 @@ def raw(folder, prompt, layer=-1, masked=False, length=None):
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, truncation_side="left")
-    ids = tokenizer(prompt, return_tensors="pt", truncation=length is not None, max_length=length)["input_ids"]
-    model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(folder).eval()
+    ids = tokenizer(prompt, return_tensors="pt", truncation=length is not None, max_length=length)[
+        "input_ids"
+    ]
+    model = (
+        (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(folder).eval()
+    )
     with torch.no_grad():
         return ids[0], model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
 
@@ -56,8 +65,15 @@ def generated(folder, prompt, new_tokens, layer=-1):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    wanted = {"max_new_tokens": new_tokens, "do_sample": False, "output_hidden_states": True, "return_dict_in_generate": True}
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=tokenizer.pad_token_id, **wanted)
+    wanted = {
+        "max_new_tokens": new_tokens,
+        "do_sample": False,
+        "output_hidden_states": True,
+        "return_dict_in_generate": True,
+    }
+    out = model.generate(
+        ids, attention_mask=torch.ones_like(ids), pad_token_id=tokenizer.pad_token_id, **wanted
+    )
     states = [step[layer][0, -1] for step in out.hidden_states[1:]]
     kept = []
     for token, state in zip(out.sequences[0, ids.shape[1] :].tolist(), states, strict=False):
@@ -86,9 +102,13 @@ def test_a_decoder_is_read_at_the_last_token_of_its_prompt(encoder, folders, kin
     expected = [raw(folders[kind], prompt_of(text), layer)[1][-1].numpy() for text in TEXTS]
     found = encoder(kind, layer=layer)
     if layer:  # the last prompt token is always the same, and so are its input embeddings
-        assert len(np.unique(np.round(found.encode(TEXTS, instruction=QUESTION), 4), axis=0)) == len(TEXTS)
+        assert len(
+            np.unique(np.round(found.encode(TEXTS, instruction=QUESTION), 4), axis=0)
+        ) == len(TEXTS)
     np.testing.assert_allclose(found.encode(TEXTS, instruction=QUESTION), expected, **CLOSE)
-    np.testing.assert_allclose(found.encode(TEXTS[2:3], instruction=QUESTION)[0], expected[2], **CLOSE)
+    np.testing.assert_allclose(
+        found.encode(TEXTS[2:3], instruction=QUESTION)[0], expected[2], **CLOSE
+    )
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert"])
@@ -103,22 +123,32 @@ def test_a_masked_model_is_the_mean_of_the_masks_after_the_prompt(encoder, folde
         ids, states = raw(folders[kind], prompt_of(text) + token * masks, masked=True)
         assert ids[-1 - masks : -1].unique().numel() == 1
         expected.append(states[-1 - masks : -1].mean(0).numpy())
-    np.testing.assert_allclose(encoder(kind, masks=masks).encode(texts, instruction=QUESTION), expected, **CLOSE)
+    np.testing.assert_allclose(
+        encoder(kind, masks=masks).encode(texts, instruction=QUESTION), expected, **CLOSE
+    )
 
 
 def test_the_prompt_average_leaves_out_its_last_token(encoder, folders):
     expected = [raw(folders["llama"], prompt_of(text))[1][:-1].mean(0).numpy() for text in TEXTS]
-    np.testing.assert_allclose(encoder("llama", readout="avg-ppt").encode(TEXTS, instruction=QUESTION), expected, **CLOSE)
+    np.testing.assert_allclose(
+        encoder("llama", readout="avg-ppt").encode(TEXTS, instruction=QUESTION), expected, **CLOSE
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 @pytest.mark.parametrize("readout", ["last-gen", "avg-gen", "avg-all"])
 @pytest.mark.parametrize("new_tokens", [1, 5])
-def test_generated_read_outs_follow_transformers_own_greedy_generation(encoder, folders, kind, readout, new_tokens):
+def test_generated_read_outs_follow_transformers_own_greedy_generation(
+    encoder, folders, kind, readout, new_tokens
+):
     expected = []
     for text in TEXTS:
         prompt, states = generated(folders[kind], prompt_of(text), new_tokens)
-        chosen = {"last-gen": [prompt[-1], *states][-1:], "avg-gen": [prompt[-1], *states], "avg-all": [*prompt, *states]}
+        chosen = {
+            "last-gen": [prompt[-1], *states][-1:],
+            "avg-gen": [prompt[-1], *states],
+            "avg-all": [*prompt, *states],
+        }
         expected.append(torch.stack(chosen[readout]).mean(0).numpy())
     found = encoder(kind, readout=readout, new_tokens=new_tokens)
     np.testing.assert_allclose(found.encode(TEXTS, instruction=QUESTION), expected, **CLOSE)
@@ -133,8 +163,12 @@ def test_nothing_is_read_from_a_special_token_on(encoder, folders, monkeypatch):
         made = generate(network, ids, torch.ones_like(ids), 6)
     kept = made.states[0][made.alive[0, : made.states.shape[1]].bool()]
     np.testing.assert_allclose(kept.numpy(), torch.stack(states).numpy(), **CLOSE)
-    monkeypatch.setattr(type(network.tokenizer), "all_special_ids", list(range(network.model.config.vocab_size)))
-    np.testing.assert_allclose(inbedder.encode(["rain"], instruction=QUESTION)[0], prompt[-1].numpy(), **CLOSE)
+    monkeypatch.setattr(
+        type(network.tokenizer), "all_special_ids", list(range(network.model.config.vocab_size))
+    )
+    np.testing.assert_allclose(
+        inbedder.encode(["rain"], instruction=QUESTION)[0], prompt[-1].numpy(), **CLOSE
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "roberta"])
@@ -144,7 +178,9 @@ def test_a_long_text_is_cut_on_its_left_so_that_question_and_slot_stay(encoder, 
     _, states = raw(folders[kind], prompt, masked=masked, length=90)
     expected = states[-4:-1].mean(0) if masked else states[-1]
     found = encoder(kind, max_length=90)
-    np.testing.assert_allclose(found.encode([text], instruction=QUESTION)[0], expected.numpy(), **CLOSE)
+    np.testing.assert_allclose(
+        found.encode([text], instruction=QUESTION)[0], expected.numpy(), **CLOSE
+    )
     (batch,) = found.stream([Item(text, QUESTION)])
     assert batch.truncated.all()
 
@@ -152,7 +188,9 @@ def test_a_long_text_is_cut_on_its_left_so_that_question_and_slot_stay(encoder, 
 @pytest.mark.parametrize("kind", ["llama", "roberta"])
 def test_no_instruction_asks_the_neutral_question(encoder, kind):
     found = encoder(kind)
-    np.testing.assert_array_equal(found.encode(TEXTS), found.encode(TEXTS, instruction=NEUTRAL_QUESTION))
+    np.testing.assert_array_equal(
+        found.encode(TEXTS), found.encode(TEXTS, instruction=NEUTRAL_QUESTION)
+    )
     np.testing.assert_array_equal(found.encode(TEXTS), found.encode(TEXTS, instruction=""))
     assert not np.allclose(found.encode(TEXTS), found.encode(TEXTS, instruction=QUESTION))
 
@@ -161,49 +199,78 @@ def test_no_instruction_asks_the_neutral_question(encoder, kind):
 def test_token_states_are_those_of_the_text_inside_its_prompt(encoder, folders, kind):
     masked = kind == "roberta"
     for text, found in zip(TEXTS, encoder(kind).encode_tokens(TEXTS, layer=2), strict=True):
-        _, states = raw(folders[kind], prompt_of(text, NEUTRAL_QUESTION) + ("<mask>" * 3 if masked else ""), layer=2, masked=masked)
+        _, states = raw(
+            folders[kind],
+            prompt_of(text, NEUTRAL_QUESTION) + ("<mask>" * 3 if masked else ""),
+            layer=2,
+            masked=masked,
+        )
         own = found.spans[:, 1] > found.spans[:, 0]
         assert (~own).sum() == (2 if masked else 0)
-        assert {i for a, b in found.spans.tolist() for i in range(a, b)} >= {i for i, c in enumerate(text) if c != " "}
+        assert {i for a, b in found.spans.tolist() for i in range(a, b)} >= {
+            i for i, c in enumerate(text) if c != " "
+        }
         rows = [np.abs(states.numpy() - state).max(1).argmin() for state in found.states]
         np.testing.assert_allclose(found.states, states.numpy()[rows], **CLOSE)
         assert rows == sorted(rows)
 
 
 def test_auto_is_the_published_read_out_of_each_kind():
-    assert (resolved("auto", decoder=True), resolved("auto", decoder=False)) == ("1st-gen", "avg-gen")
+    assert (resolved("auto", decoder=True), resolved("auto", decoder=False)) == (
+        "1st-gen",
+        "avg-gen",
+    )
 
 
-@pytest.mark.parametrize(("kind", "readout"), [("roberta", "1st-gen"), ("roberta", "last-gen"), ("llama", "cls")])
+@pytest.mark.parametrize(
+    ("kind", "readout"), [("roberta", "1st-gen"), ("roberta", "last-gen"), ("llama", "cls")]
+)
 def test_a_read_out_that_the_backbone_does_not_have_is_a_usage_error(encoder, kind, readout):
     with pytest.raises(UsageError):
         encoder(kind, readout=readout).encode(TEXTS)
 
 
 def test_published_names_stand_for_their_hub_ids_and_count_as_trained(encoder):
-    assert InBedder("roberta-large-InBedder")._backbone().source == "BrandonZYW/roberta-large-InBedder"
+    assert (
+        InBedder("roberta-large-InBedder")._backbone().source == "BrandonZYW/roberta-large-InBedder"
+    )
     assert encoder("llama").card().trained
     assert not InBedder(PACKAGED).card().trained
 
 
-@pytest.mark.parametrize(("kind", "readout"), [("llama", "auto"), ("opt", "avg-gen"), ("roberta", "auto")])
+@pytest.mark.parametrize(
+    ("kind", "readout"), [("llama", "auto"), ("opt", "avg-gen"), ("roberta", "auto")]
+)
 def test_order_batching_and_odd_texts_do_not_matter(encoder, kind, readout):
     found = replace(encoder(kind, readout=readout), budget=512)
     texts = [*TEXTS, "", "🙂🙃", "word " * 20_000]
     together = found.encode(texts, instruction=QUESTION)
     assert np.isfinite(together).all()
-    np.testing.assert_allclose(found.encode(texts[::-1], instruction=QUESTION)[::-1], together, **CLOSE)
-    np.testing.assert_allclose(np.vstack([found.encode([text], instruction=QUESTION) for text in texts]), together, **CLOSE)
+    np.testing.assert_allclose(
+        found.encode(texts[::-1], instruction=QUESTION)[::-1], together, **CLOSE
+    )
+    np.testing.assert_allclose(
+        np.vstack([found.encode([text], instruction=QUESTION) for text in texts]), together, **CLOSE
+    )
 
 
-@pytest.mark.parametrize(("kind", "readout"), [("llama", "auto"), ("opt", "auto"), ("opt", "avg-all"), ("roberta", "auto")])
-def test_the_padding_side_of_the_checkpoint_does_not_matter(encoder, folders, tmp_path, kind, readout):
+@pytest.mark.parametrize(
+    ("kind", "readout"),
+    [("llama", "auto"), ("opt", "auto"), ("opt", "avg-all"), ("roberta", "auto")],
+)
+def test_the_padding_side_of_the_checkpoint_does_not_matter(
+    encoder, folders, tmp_path, kind, readout
+):
     expected = encoder(kind, readout=readout).encode(TEXTS, instruction=QUESTION)
     for side in ("left", "right"):
         folder = shutil.copytree(folders[kind], tmp_path / side)
         config = json.loads((folder / "tokenizer_config.json").read_text())
-        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": side, "truncation_side": side}))
-        found = InBedder(str(folder), readout=readout, dtype="float32", device="cpu").encode(TEXTS, instruction=QUESTION)
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({**config, "padding_side": side, "truncation_side": side})
+        )
+        found = InBedder(str(folder), readout=readout, dtype="float32", device="cpu").encode(
+            TEXTS, instruction=QUESTION
+        )
         np.testing.assert_allclose(found, expected, **CLOSE)
 
 
@@ -216,6 +283,12 @@ def test_it_equals_a_left_padded_batch_read_at_its_last_column(encoder, folders,
     positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
         model = AutoModelForCausalLM.from_pretrained(folders[kind]).eval()
-        asked = {"attention_mask": batch["attention_mask"], "position_ids": positions, "output_hidden_states": True}
+        asked = {
+            "attention_mask": batch["attention_mask"],
+            "position_ids": positions,
+            "output_hidden_states": True,
+        }
         states = model(batch["input_ids"], **asked).hidden_states[-1]
-    np.testing.assert_allclose(encoder(kind).encode(TEXTS, instruction=QUESTION), states[:, -1].numpy(), **CLOSE)
+    np.testing.assert_allclose(
+        encoder(kind).encode(TEXTS, instruction=QUESTION), states[:, -1].numpy(), **CLOSE
+    )

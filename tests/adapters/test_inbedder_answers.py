@@ -17,12 +17,17 @@ QUESTION = "Is it good?"
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("answers")
-    return {kind: tiny_folder(kind, place / kind, head=True, seed=3) for kind in ("llama", "opt", "roberta")}
+    return {
+        kind: tiny_folder(kind, place / kind, head=True, seed=3)
+        for kind in ("llama", "opt", "roberta")
+    }
 
 
 @pytest.fixture
 def encoder(folders):
-    return lambda kind, **changes: InBedder(str(folders[kind]), dtype="float32", device="cpu", **changes)
+    return lambda kind, **changes: InBedder(
+        str(folders[kind]), dtype="float32", device="cpu", **changes
+    )
 
 
 def prompt_of(text):
@@ -45,7 +50,11 @@ def continued(folder, text):
     ids = tokenizer(prompt_of(text), return_tensors="pt")["input_ids"]
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     out = model.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=ANSWER_TOKENS,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
     )
     return first_line(tokenizer, out[0, ids.shape[1] :].tolist())
 
@@ -68,7 +77,9 @@ def test_a_masked_language_model_answers_with_what_stands_behind_its_masks(encod
         ids = tokenizer(prompt_of(text) + "<mask>" * 3, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             found = model(ids).logits[0].argmax(-1)[ids[0] == tokenizer.mask_token_id]
-        expected.append(tokenizer.decode(found, skip_special_tokens=True).strip().partition("\n")[0].strip())
+        expected.append(
+            tokenizer.decode(found, skip_special_tokens=True).strip().partition("\n")[0].strip()
+        )
     assert encoder("roberta").answer(TEXTS, instruction=QUESTION) == expected
 
 
@@ -80,31 +91,54 @@ def test_a_decoders_words_are_those_with_the_highest_scores_for_the_difference(e
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folders["llama"])
-    weights = AutoModelForCausalLM.from_pretrained(folders["llama"]).get_output_embeddings().weight.detach().numpy()
+    weights = (
+        AutoModelForCausalLM.from_pretrained(folders["llama"])
+        .get_output_embeddings()
+        .weight.detach()
+        .numpy()
+    )
     vectors = encoder("llama").encode(TEXTS, instruction=QUESTION)
     origin = vectors.mean(axis=0)
     scores = (vectors - origin) @ weights.T
     every = {i: tokenizer.decode([i]) for i in range(len(weights))}
-    words = {i: word[1:] for i, word in every.items() if word[:1] == " " and word[1:].isalpha() and len(word) > 3}
+    words = {
+        i: word[1:]
+        for i, word in every.items()
+        if word[:1] == " " and word[1:].isalpha() and len(word) > 3
+    }
     for found, row in zip(encoder("llama").read_words(vectors, origin, 5), scores, strict=True):
         best = dict.fromkeys(words[i].lower() for i in sorted(words, key=lambda i: -row[i]))
         assert [word.lower() for word in found] == list(best)[:5]
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("opt", {"layer": 1}), ("roberta", {}), ("roberta", {"readout": "pair"})])
-def test_words_are_whole_different_and_the_opposite_ones_in_the_opposite_direction(encoder, kind, settings):
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("opt", {"layer": 1}), ("roberta", {}), ("roberta", {"readout": "pair"})]
+)
+def test_words_are_whole_different_and_the_opposite_ones_in_the_opposite_direction(
+    encoder, kind, settings
+):
     found = encoder(kind, **settings)
     vectors = found.encode(TEXTS[:2], instruction=QUESTION)
-    known = set(whole_words(found._network()).values()) if settings.get("readout") == "pair" else None
-    there, back = found.read_words(vectors[:1], vectors[1], 4)[0], found.read_words(vectors[1:], vectors[0], 4)[0]
+    known = (
+        set(whole_words(found._network()).values()) if settings.get("readout") == "pair" else None
+    )
+    there, back = (
+        found.read_words(vectors[:1], vectors[1], 4)[0],
+        found.read_words(vectors[1:], vectors[0], 4)[0],
+    )
     assert len({word.lower() for word in there}) == len(there) == 4
     assert not set(there) & set(back)
     assert known is None or set(there) <= known
 
 
 def test_vectors_of_another_encoder_are_no_words(encoder):
-    assert encoder("llama", readout="re-enc").read_words(np.ones((2, 384), np.float32), np.zeros(384, np.float32), 3) == [[], []]
-    assert encoder("llama").read_words(np.ones((2, 7), np.float32), np.zeros(7, np.float32), 3) == [[], []]
+    assert encoder("llama", readout="re-enc").read_words(
+        np.ones((2, 384), np.float32), np.zeros(384, np.float32), 3
+    ) == [[], []]
+    assert encoder("llama").read_words(np.ones((2, 7), np.float32), np.zeros(7, np.float32), 3) == [
+        [],
+        [],
+    ]
 
 
 def test_it_says_that_it_can():

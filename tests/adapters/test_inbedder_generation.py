@@ -26,13 +26,21 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums in another order
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     place = tmp_path_factory.mktemp("generation")
-    return {kind: tiny_folder(kind, place / kind, head=kind != "bert") for kind in ("llama", "opt", "roberta", "bert")}
+    return {
+        kind: tiny_folder(kind, place / kind, head=kind != "bert")
+        for kind in ("llama", "opt", "roberta", "bert")
+    }
 
 
 @pytest.fixture
 def encoder(folders):
     def made(kind, **changes):
-        wanted = {"readout": "re-enc", "new_tokens": 6, "reencoder": f"backbone-mean:{folders['bert']}", **changes}
+        wanted = {
+            "readout": "re-enc",
+            "new_tokens": 6,
+            "reencoder": f"backbone-mean:{folders['bert']}",
+            **changes,
+        }
         return InBedder(str(folders[kind]), dtype="float32", device="cpu", **wanted)
 
     return made
@@ -52,12 +60,22 @@ def expected_answer(folder, text, *, masked, new_tokens=6):
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(prompt_of(text) + "<mask>" * 3 * masked, return_tensors="pt")["input_ids"]
-    model = (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(folder).eval()
+    model = (
+        (AutoModelForMaskedLM if masked else AutoModelForCausalLM).from_pretrained(folder).eval()
+    )
     with torch.no_grad():
         if masked:
-            return tokenizer.decode(model(ids).logits[0, -4:-1].argmax(-1), skip_special_tokens=True).strip()
+            return tokenizer.decode(
+                model(ids).logits[0, -4:-1].argmax(-1), skip_special_tokens=True
+            ).strip()
         pad = tokenizer.pad_token_id
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=pad, max_new_tokens=new_tokens, do_sample=False)
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            pad_token_id=pad,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+        )
     return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
 
 
@@ -66,22 +84,35 @@ def test_the_answer_in_words_is_embedded_by_the_other_encoder(encoder, folders, 
     answers = [expected_answer(folders[kind], text, masked=kind == "roberta") for text in TEXTS]
     assert len(set(answers)) > 1
     found = encoder(kind)
-    np.testing.assert_allclose(found.encode(TEXTS, instruction=QUESTION), other.encode(answers), **CLOSE)
-    np.testing.assert_allclose(found.encode(TEXTS[1:2], instruction=QUESTION), other.encode(answers[1:2]), **CLOSE)
+    np.testing.assert_allclose(
+        found.encode(TEXTS, instruction=QUESTION), other.encode(answers), **CLOSE
+    )
+    np.testing.assert_allclose(
+        found.encode(TEXTS[1:2], instruction=QUESTION), other.encode(answers[1:2]), **CLOSE
+    )
 
 
 @pytest.mark.parametrize(("kind", "samples"), [("llama", 0), ("opt", 4), ("roberta", 0)])
 def test_re_encoding_keeps_the_contract(encoder, kind, samples):
     outcomes = run_checks(encoder(kind, samples=samples))
     # Two texts may well have one answer, and so one vector.
-    assert [(o.name, o.reason) for o in outcomes if o.status == "failed" and o.name != "distinct"] == []
+    assert [
+        (o.name, o.reason) for o in outcomes if o.status == "failed" and o.name != "distinct"
+    ] == []
 
 
 def test_samples_are_the_mean_of_their_re_encodings_and_do_not_depend_on_company(encoder, other):
     found = encoder("llama", samples=3, temperature=2.0)
     network = found._network()
     words = {}
-    for batch in answered([Item(t, QUESTION) for t in TEXTS], found._prepare(network), network, 6, samples=3, temperature=2.0):
+    for batch in answered(
+        [Item(t, QUESTION) for t in TEXTS],
+        found._prepare(network),
+        network,
+        6,
+        samples=3,
+        temperature=2.0,
+    ):
         for row, answers in zip(batch.rows, batch.answers, strict=True):
             words[row.positions[0]] = answers
     assert all(len(words[i]) == 3 for i in range(4))
@@ -94,10 +125,16 @@ def test_samples_are_the_mean_of_their_re_encodings_and_do_not_depend_on_company
 
 def test_cold_samples_are_the_likeliest_answer(encoder):
     greedy, cold = encoder("opt"), encoder("opt", samples=2, temperature=1e-4)
-    np.testing.assert_allclose(cold.encode(TEXTS, instruction=QUESTION), greedy.encode(TEXTS, instruction=QUESTION), **CLOSE)
+    np.testing.assert_allclose(
+        cold.encode(TEXTS, instruction=QUESTION),
+        greedy.encode(TEXTS, instruction=QUESTION),
+        **CLOSE,
+    )
 
 
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=9), st.floats(0, 1, exclude_max=True, width=32))
+@given(
+    st.lists(st.floats(-5, 5), min_size=1, max_size=9), st.floats(0, 1, exclude_max=True, width=32)
+)
 def test_a_token_is_drawn_as_often_as_it_is_likely(scores, chance):
     likely = torch.tensor(scores).softmax(0)
     token = drawn(torch.tensor([scores]), torch.tensor([chance]))[0]
@@ -109,7 +146,9 @@ def test_a_token_is_drawn_as_often_as_it_is_likely(scores, chance):
 def test_generation_ends_when_every_row_has_ended(encoder, monkeypatch):
     network = encoder("llama")._network()
     ids = torch.tensor([network.tokenizer(prompt_of("rain"))["input_ids"]])
-    monkeypatch.setattr(type(network.tokenizer), "all_special_ids", list(range(network.model.config.vocab_size)))
+    monkeypatch.setattr(
+        type(network.tokenizer), "all_special_ids", list(range(network.model.config.vocab_size))
+    )
     with torch.inference_mode():
         made = generate(network, ids, torch.ones_like(ids), 6)
     assert made.tokens.shape == made.alive.shape == (1, 1)
@@ -120,7 +159,9 @@ def test_positions_of_generated_tokens_are_counted(encoder):
     found = encoder("llama", samples=2)
     prompt = len(found._network().tokenizer(prompt_of("rain"))["input_ids"])
     (batch,) = found.stream([Item("rain", QUESTION)])
-    assert batch.tokens.tolist() == [batch.padded] == [prompt + 2 * 5]  # the last of six tokens goes through nothing
+    assert (
+        batch.tokens.tolist() == [batch.padded] == [prompt + 2 * 5]
+    )  # the last of six tokens goes through nothing
     assert gather([batch], 1).shape == (1, 32)
 
 

@@ -18,7 +18,14 @@ TEXTS = ["The cat sat on the mat.", "Find the scorer", "rain", "São Paulo — 9
 QUESTION = "Identify the topic"
 K = 4
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums in another order
-TARGETS = ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.gate_proj", "mlp.down_proj")
+TARGETS = (
+    "self_attn.q_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.up_proj",
+    "mlp.gate_proj",
+    "mlp.down_proj",
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +50,12 @@ def lora(model, seed, rank=3):
     for name, module in model.named_modules():
         if name.endswith(TARGETS):
             wide, high = module.weight.shape[1], module.weight.shape[0]
-            out[f"base_model.model.model.{name}.lora_A.weight"] = 0.3 * torch.randn(rank, wide, generator=draw)
-            out[f"base_model.model.model.{name}.lora_B.weight"] = 0.3 * torch.randn(high, rank, generator=draw)
+            out[f"base_model.model.model.{name}.lora_A.weight"] = 0.3 * torch.randn(
+                rank, wide, generator=draw
+            )
+            out[f"base_model.model.model.{name}.lora_B.weight"] = 0.3 * torch.randn(
+                high, rank, generator=draw
+            )
     return out
 
 
@@ -67,8 +78,15 @@ def checkpoint(place, base, *, stages=2, said=None):
         (place / f"stage{n + 1}" / "adapter_config.json").write_text(json.dumps(config))
     save_file({"memory": memory_rows()}, place / MEMORY)
     rows = model.get_input_embeddings().weight.shape[0]
-    config = {"base": str(base), "k": K, "attention": "bidirectional", "stages": [f"stage{n + 1}" for n in range(stages)]}
-    (place / CONFIG).write_text(json.dumps(config | {"memory_ids": list(range(rows, rows + K))} | (said or {})))
+    config = {
+        "base": str(base),
+        "k": K,
+        "attention": "bidirectional",
+        "stages": [f"stage{n + 1}" for n in range(stages)],
+    }
+    (place / CONFIG).write_text(
+        json.dumps(config | {"memory_ids": list(range(rows, rows + K))} | (said or {}))
+    )
     return place
 
 
@@ -86,7 +104,9 @@ def raw_states(folder, text, rows, *, model=None, causal=False, layer=-1):
     t = inputs.shape[1]
     mask = torch.zeros(1, 1, t, t) if not causal else torch.full((t, t), -1e9).triu(1)[None, None]
     with torch.no_grad():
-        return model(inputs_embeds=inputs, attention_mask=mask, output_hidden_states=True).hidden_states[layer][0]
+        return model(
+            inputs_embeds=inputs, attention_mask=mask, output_hidden_states=True
+        ).hidden_states[layer][0]
 
 
 def pooled(states):
@@ -126,14 +146,22 @@ def test_the_instruction_stands_in_front_with_one_colon_and_a_newline_behind(unt
     prompt = f"{QUESTION}:{TEXTS[0]}\n"
     expected = pooled(raw_states(base, prompt, untrained_rows(base)))
     for instruction in (QUESTION, f"{QUESTION}:"):
-        np.testing.assert_allclose(untrained.encode(TEXTS[:1], instruction=instruction)[0], expected, **CLOSE)
+        np.testing.assert_allclose(
+            untrained.encode(TEXTS[:1], instruction=instruction)[0], expected, **CLOSE
+        )
     assert framed("x", "") == ("x", "", "")
 
 
 def test_token_states_are_the_text_s_own_without_the_memory(untrained, base):
     for text, found in zip(TEXTS, untrained.encode_tokens(TEXTS, layer=2), strict=True):
-        np.testing.assert_allclose(found.states, raw_states(base, text, untrained_rows(base), layer=2)[:-K].numpy(), **CLOSE)
-        assert sorted({i for a, b in found.spans.tolist() for i in range(a, b)}) == list(range(len(text)))
+        np.testing.assert_allclose(
+            found.states,
+            raw_states(base, text, untrained_rows(base), layer=2)[:-K].numpy(),
+            **CLOSE,
+        )
+        assert sorted({i for a, b in found.spans.tolist() for i in range(a, b)}) == list(
+            range(len(text))
+        )
 
 
 def test_a_long_text_keeps_its_memory(untrained, base):
@@ -146,7 +174,9 @@ def test_a_long_text_keeps_its_memory(untrained, base):
     (batch,) = encoder.stream([Item(text)])
     assert batch.truncated.all()
     assert batch.tokens.tolist() == [40]
-    np.testing.assert_allclose(batch.vectors[0], pooled(raw_states(base, cut, untrained_rows(base))), **CLOSE)
+    np.testing.assert_allclose(
+        batch.vectors[0], pooled(raw_states(base, cut, untrained_rows(base))), **CLOSE
+    )
 
 
 def test_untrained_memory_is_the_same_every_time_and_has_the_table_s_size(base):
@@ -157,11 +187,15 @@ def test_untrained_memory_is_the_same_every_time_and_has_the_table_s_size(base):
     assert rows.std().item() == pytest.approx(table.std().item(), rel=0.05)  # 16,384 draws
 
 
-def test_other_encoders_on_the_same_backbone_see_neither_memory_nor_merges(untrained, base, tmp_path):
+def test_other_encoders_on_the_same_backbone_see_neither_memory_nor_merges(
+    untrained, base, tmp_path
+):
     plain = untrained._backbone(None).load()
     before = {name: tensor.clone() for name, tensor in plain.model.state_dict().items()}
     untrained.encode(TEXTS)
-    LLM2Comp(str(checkpoint(tmp_path / "c", base)), k=K, dtype="float32", device="cpu").encode(TEXTS)
+    LLM2Comp(str(checkpoint(tmp_path / "c", base)), k=K, dtype="float32", device="cpu").encode(
+        TEXTS
+    )
     after = untrained._backbone(None).load().model.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -173,28 +207,39 @@ def test_a_checkpoint_s_stages_are_added_in_order_and_its_memory_rows_used(base,
     for stage in (lora(model, 0), lora(model, 1)):
         for name, module in model.named_modules():
             if name.endswith(TARGETS):
-                low, high = (stage[f"base_model.model.model.{name}.lora_{side}.weight"] for side in "AB")
+                low, high = (
+                    stage[f"base_model.model.model.{name}.lora_{side}.weight"] for side in "AB"
+                )
                 module.weight.data += 2.0 * high @ low
     expected = [pooled(raw_states(base, text, memory_rows(), model=model)) for text in TEXTS]
-    np.testing.assert_allclose(encoder.encode(TEXTS), expected, atol=1e-4, rtol=1e-4)  # the merged weights are some tens large
+    np.testing.assert_allclose(
+        encoder.encode(TEXTS), expected, atol=1e-4, rtol=1e-4
+    )  # the merged weights are some tens large
     assert encoder.card().trained
 
 
 def test_a_checkpoint_in_the_home_directory_is_found_by_its_short_name(base, tmp_path, monkeypatch):
     place = checkpoint(tmp_path / "c", base)
     monkeypatch.setenv("HOME", str(tmp_path))
-    short, long = (LLM2Comp(name, k=K, dtype="float32", device="cpu") for name in ("~/c", str(place)))
+    short, long = (
+        LLM2Comp(name, k=K, dtype="float32", device="cpu") for name in ("~/c", str(place))
+    )
     assert fingerprint(short) == fingerprint(long)
     np.testing.assert_array_equal(short.encode(TEXTS), long.encode(TEXTS))
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft asks transformers by an old name
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing`:FutureWarning"
+)  # peft asks transformers by an old name
 def test_peft_reads_the_same_folder_to_the_same_vectors(base, tmp_path):
     peft = pytest.importorskip("peft")
     from transformers import AutoModelForCausalLM
 
     place = checkpoint(tmp_path / "c", base, stages=1)
-    whole = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager"), str(place / "stage1"))
+    whole = peft.PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager"),
+        str(place / "stage1"),
+    )
     model = whole.merge_and_unload().model.eval()
     expected = [pooled(raw_states(base, text, memory_rows(), model=model)) for text in TEXTS]
     found = LLM2Comp(str(place), k=K, dtype="float32", device="cpu").encode(TEXTS)
@@ -224,7 +269,13 @@ def test_a_checkpoint_written_anew_in_its_place_is_read_anew(base, tmp_path):
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_refused(base, tmp_path, said, words):
-    encoder = LLM2Comp(str(checkpoint(tmp_path / "c", base, said=said)), k=K, attention="bidirectional", dtype="float32", device="cpu")
+    encoder = LLM2Comp(
+        str(checkpoint(tmp_path / "c", base, said=said)),
+        k=K,
+        attention="bidirectional",
+        dtype="float32",
+        device="cpu",
+    )
     with pytest.raises(CheckpointError, match=words):
         encoder.encode(TEXTS)
 
@@ -244,7 +295,10 @@ def test_low_rank_weights_that_do_not_fit_are_refused(base, tmp_path, fault):
     from safetensors.torch import load_file, save_file
 
     place = checkpoint(tmp_path / "c", base)
-    weights, config = place / "stage1" / "adapter_model.safetensors", place / "stage1" / "adapter_config.json"
+    weights, config = (
+        place / "stage1" / "adapter_model.safetensors",
+        place / "stage1" / "adapter_config.json",
+    )
     state = load_file(weights)
     key = next(name for name in state if name.endswith("lora_B.weight"))
     if fault == "dora":
@@ -290,14 +344,25 @@ def test_a_length_that_leaves_no_text_beside_the_memory_is_refused(untrained):
 def test_memory_states_are_one_by_one_and_their_mean_is_the_embedding(untrained, base):
     expected = [raw_states(base, text, untrained_rows(base))[-K:].numpy() for text in TEXTS]
     np.testing.assert_allclose(untrained.encode_memory(TEXTS), expected, **CLOSE)
-    np.testing.assert_allclose(untrained.encode_memory(TEXTS).mean(1), replace(untrained, normalise=False).encode(TEXTS), **CLOSE)
+    np.testing.assert_allclose(
+        untrained.encode_memory(TEXTS).mean(1),
+        replace(untrained, normalise=False).encode(TEXTS),
+        **CLOSE,
+    )
 
 
 def test_number_of_memory_tokens_and_attention_are_the_checkpoint_s_unless_given(base, tmp_path):
     place = str(checkpoint(tmp_path / "c", base))
-    told, given = (LLM2Comp(place, dtype="float32", device="cpu", **more) for more in ({}, {"k": K, "attention": "bidirectional"}))
+    told, given = (
+        LLM2Comp(place, dtype="float32", device="cpu", **more)
+        for more in ({}, {"k": K, "attention": "bidirectional"})
+    )
     np.testing.assert_array_equal(told.encode(TEXTS), given.encode(TEXTS))
-    causal = LLM2Comp(str(checkpoint(tmp_path / "d", base, said={"attention": "native"})), dtype="float32", device="cpu")
+    causal = LLM2Comp(
+        str(checkpoint(tmp_path / "d", base, said={"attention": "native"})),
+        dtype="float32",
+        device="cpu",
+    )
     assert causal.card().weights != told.card().weights
     assert not np.allclose(causal.encode(TEXTS), told.encode(TEXTS), atol=1e-3)
 
@@ -309,9 +374,13 @@ def test_a_bare_backbone_counts_as_untrained(untrained):
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 def test_order_batching_and_odd_texts_do_not_matter(kind, tmp_path):
-    encoder = LLM2Comp(str(tiny_folder(kind, tmp_path / "m")), k=K, dtype="float32", device="cpu", budget=256)
+    encoder = LLM2Comp(
+        str(tiny_folder(kind, tmp_path / "m")), k=K, dtype="float32", device="cpu", budget=256
+    )
     texts = [*TEXTS, "", "🙂🙃", "word " * 20_000]
     together = encoder.encode(texts)
     assert np.isfinite(together).all()
     np.testing.assert_allclose(encoder.encode(texts[::-1])[::-1], together, **CLOSE)
-    np.testing.assert_allclose(np.vstack([encoder.encode([text]) for text in texts]), together, **CLOSE)
+    np.testing.assert_allclose(
+        np.vstack([encoder.encode([text]) for text in texts]), together, **CLOSE
+    )

@@ -72,8 +72,13 @@ def stirred(made):
 
 @pytest.fixture(scope="module")
 def rows(base):
-    ids = [base.tokenizer(f"{a} {b}", add_special_tokens=False)["input_ids"] for a, b in itertools.pairwise(SENTENCES)]
-    return [Split(i, row[: 8 + i], row[: 8 + i], row[8 + i : 20 + 2 * i]) for i, row in enumerate(ids)]
+    ids = [
+        base.tokenizer(f"{a} {b}", add_special_tokens=False)["input_ids"]
+        for a, b in itertools.pairwise(SENTENCES)
+    ]
+    return [
+        Split(i, row[: 8 + i], row[: 8 + i], row[8 + i : 20 + 2 * i]) for i, row in enumerate(ids)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +112,9 @@ def mask_of(t, *, causal):
 
 def states_of(model, inputs, *, causal=False):
     """Return the last states of one text's input embeddings (t, dim)."""
-    return model.model(inputs_embeds=inputs[None], attention_mask=mask_of(len(inputs), causal=causal)).last_hidden_state[0]
+    return model.model(
+        inputs_embeds=inputs[None], attention_mask=mask_of(len(inputs), causal=causal)
+    ).last_hidden_state[0]
 
 
 def embedded(model, ids):
@@ -121,7 +128,11 @@ def test_states_are_those_of_its_attention_and_the_memory_follows_the_text(folde
         states, mask = trainee.states(texts_)
         slots, means = trainee.slots(texts_), trainee.embeddings(texts_)
         for i, ids in enumerate(texts_):
-            expected = states_of(model, torch.cat([embedded(model, ids), trainee.memory]), causal=trainee.network.causal)
+            expected = states_of(
+                model,
+                torch.cat([embedded(model, ids), trainee.memory]),
+                causal=trainee.network.causal,
+            )
             assert int(mask[i].sum()) == len(ids) + K
             torch.testing.assert_close(states[i, : len(expected)], expected, **CLOSE)
             torch.testing.assert_close(slots[i], expected[-K:], **CLOSE)
@@ -136,7 +147,11 @@ def test_padding_on_the_left_would_give_the_same_embedding(folder, trainee, rows
     mask[..., :pads] = torch.finfo(torch.float32).min
     places = (torch.arange(inputs.shape[1]) - pads).clamp(min=0)[None]
     with torch.no_grad():
-        left = model.model(inputs_embeds=inputs, attention_mask=mask, position_ids=places).last_hidden_state[0, -K:].mean(0)
+        left = (
+            model.model(inputs_embeds=inputs, attention_mask=mask, position_ids=places)
+            .last_hidden_state[0, -K:]
+            .mean(0)
+        )
         right = trainee.embeddings([row.read for row in rows])[1]
     torch.testing.assert_close(right, left, **CLOSE)
 
@@ -145,22 +160,36 @@ def reference(folder, made, row, objective):
     """Return the loss of one example, in float64, with every pass made alone and every position computed."""
     from transformers import AutoModelForCausalLM
 
-    frozen = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval().double()
+    frozen = (
+        AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval().double()
+    )
     encoder = merged_model(folder, made).double()
     bos = [made.network.tokenizer.bos_token_id]
-    memory = states_of(encoder, torch.cat([embedded(encoder, row.read), made.memory.double()]), causal=made.network.causal)[-K:]
+    memory = states_of(
+        encoder,
+        torch.cat([embedded(encoder, row.read), made.memory.double()]),
+        causal=made.network.causal,
+    )[-K:]
     target = row.context if objective == "rc" else row.continuation
     inputs = torch.cat([embedded(frozen, bos), memory, embedded(frozen, target)])
-    student = frozen(inputs_embeds=inputs[None]).logits[0].log_softmax(-1)[K:]  # from the last memory vector on
+    student = (
+        frozen(inputs_embeds=inputs[None]).logits[0].log_softmax(-1)[K:]
+    )  # from the last memory vector on
     if objective != "kl":
         return -student[torch.arange(len(target)), torch.tensor(target)].sum(), len(target)
-    teacher = frozen(torch.tensor([[*bos, *row.context, *row.continuation]])).logits[0].log_softmax(-1)[len(row.context) :]
+    teacher = (
+        frozen(torch.tensor([[*bos, *row.context, *row.continuation]]))
+        .logits[0]
+        .log_softmax(-1)[len(row.context) :]
+    )
     assert len(teacher) == len(student) == len(target) + 1
     return (teacher.exp() * (teacher - student)).sum() / (len(target) + 1), 1
 
 
 @pytest.mark.parametrize("objective", ["kl", "nll", "rc"])
-def test_the_loss_is_that_of_each_example_alone_however_a_batch_is_cut(folder, base, trainee, rows, objective):
+def test_the_loss_is_that_of_each_example_alone_however_a_batch_is_cut(
+    folder, base, trainee, rows, objective
+):
     with torch.no_grad():
         found = [reference(folder, trainee, row, objective) for row in rows]
     expected = float(sum(loss for loss, _ in found)) / sum(weight for _, weight in found)
@@ -181,15 +210,24 @@ def test_the_gradient_is_that_of_the_whole_computation(folder, base, trainee, ro
     expected = torch.autograd.grad(loss, trainee.memory)[0]
     made = Compression(trainee, base, rows, "kl", 1000)
     (part,) = made.parts([2])
-    torch.testing.assert_close(torch.autograd.grad(made.loss(part)[0], trainee.memory)[0], expected.float(), atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(
+        torch.autograd.grad(made.loss(part)[0], trainee.memory)[0],
+        expected.float(),
+        atol=1e-6,
+        rtol=1e-3,
+    )
 
 
-def test_the_context_s_own_embeddings_in_place_of_the_memory_leave_no_divergence(base, trainee, rows):
+def test_the_context_s_own_embeddings_in_place_of_the_memory_leave_no_divergence(
+    base, trainee, rows
+):
     made = Compression(trainee, base, rows, "kl", 1000)
     table, head = base.model.get_input_embeddings().weight, base.model.get_output_embeddings()
     for row in rows:
         with torch.no_grad():
-            student = head(made.after(table[torch.tensor([row.context])], [row.continuation])).log_softmax(-1)
+            student = head(
+                made.after(table[torch.tensor([row.context])], [row.continuation])
+            ).log_softmax(-1)
             teacher = head(made.after(None, [row.continuation], [row.context])).log_softmax(-1)
         assert student.shape[0] == len(row.continuation) + 1
         assert float((teacher.exp() * (teacher - student)).sum(-1).abs().max()) < 1e-5
@@ -201,7 +239,10 @@ def test_scores_of_the_vocabulary_are_float32_where_the_network_computes_in_bflo
 
 
 def test_only_the_encoder_s_positions_count_as_trained(base, trainee, rows):
-    contexts, targets = sum(len(row.context) for row in rows), sum(len(row.continuation) for row in rows)
+    contexts, targets = (
+        sum(len(row.context) for row in rows),
+        sum(len(row.continuation) for row in rows),
+    )
     for objective, inference in (
         ("kl", (1 + K) * len(rows) + targets + len(rows) + contexts + targets),
         ("nll", (1 + K) * len(rows) + targets),
@@ -218,15 +259,23 @@ def test_gradients_reach_low_rank_weights_and_memory_and_nothing_else(base, trai
     made.loss(part)[0].backward()
     weights = trainee.weights()
     assert all(float(weight.grad.abs().max()) > 0 for weight in weights.values())
-    reached = {name for name, weight in trainee.network.model.named_parameters() if weight.grad is not None}
+    reached = {
+        name for name, weight in trainee.network.model.named_parameters() if weight.grad is not None
+    }
     assert reached == weights.keys() - {"memory"}
     assert all(".lora_" in name for name in reached)
-    assert {name.split(".lora_")[0].rpartition(".")[2] for name in reached} == set(TARGETS)  # not on k
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in reached} == set(
+        TARGETS
+    )  # not on k
     assert all(weight.grad is None for weight in base.model.parameters())
 
 
 def test_the_frozen_backbone_and_the_encoder_share_their_weights(base, trainee):
-    ours = {weight.data_ptr() for name, weight in trainee.network.model.named_parameters() if ".lora_" not in name}
+    ours = {
+        weight.data_ptr()
+        for name, weight in trainee.network.model.named_parameters()
+        if ".lora_" not in name
+    }
     assert ours == {weight.data_ptr() for weight in base.model.parameters()}
     assert base.causal
 
@@ -238,7 +287,10 @@ def test_portions_of_a_loss_add_up_to_its_value_and_gradient():
     for size in (1, 4, 100):
         value = in_portions(lambda part, where: (part**3).sum(), 2 * states, size)
         assert float(value.detach()) == pytest.approx(float(whole.detach()), rel=1e-5)
-        torch.testing.assert_close(torch.autograd.grad(value, states)[0], torch.autograd.grad(whole, states, retain_graph=True)[0])
+        torch.testing.assert_close(
+            torch.autograd.grad(value, states)[0],
+            torch.autograd.grad(whole, states, retain_graph=True)[0],
+        )
 
 
 def test_passages_are_split_uniformly_between_the_margins_and_the_seed_decides():
@@ -250,10 +302,16 @@ def test_passages_are_split_uniformly_between_the_margins_and_the_seed_decides()
     counts = np.bincount(points)[MARGIN:]
     assert counts.max() < 1.6 * counts.min()  # some 80 draws a point
     assert all(split.read == [1, *split.context] for split in made)
-    assert all(split.context + split.continuation == list(range(len(split.context) + 7)) for split in made)
+    assert all(
+        split.context + split.continuation == list(range(len(split.context) + 7)) for split in made
+    )
     assert 0 < sum(len(split.read) + K for split in made) - 20_000 < 30 + K + 1
     assert sorted(split.passage for split in made[:50]) == list(range(50))
-    assert made == splits(long, ([1], []), **options, seed=3) != splits(long, ([1], []), **options, seed=4)
+    assert (
+        made
+        == splits(long, ([1], []), **options, seed=3)
+        != splits(long, ([1], []), **options, seed=4)
+    )
 
 
 @pytest.mark.parametrize("positions", [10_000, 40])
@@ -305,18 +363,24 @@ def test_a_batch_computed_in_portions_gives_the_gradient_of_the_whole(base, trai
         with seeded(part.seed, "cpu"):
             vectors = vectors.index_put((torch.tensor(part.order),), trainee.embeddings(part.rows))
     whole = contrast(vectors.view(2, 5, -1), 0.05)
-    assert sum(float(loss.detach()) for loss, _ in found) == pytest.approx(float(whole.detach()), rel=1e-4)
+    assert sum(float(loss.detach()) for loss, _ in found) == pytest.approx(
+        float(whole.detach()), rel=1e-4
+    )
     for one, other in zip(ours, torch.autograd.grad(whole, weights), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
     if not dropout:
         (alone,) = (direct := replace(made, positions=10_000)).parts(range(5))
-        for one, other in zip(ours, torch.autograd.grad(direct.loss(alone)[0], weights), strict=True):
+        for one, other in zip(
+            ours, torch.autograd.grad(direct.loss(alone)[0], weights), strict=True
+        ):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 def test_dropout_makes_two_views_of_a_text_differ_and_none_makes_them_equal(kind, tmp_path):
-    network = Backbone(str(tiny_folder(kind, tmp_path / kind, head=True)), head="lm", dtype="float32", device="cpu").load()
+    network = Backbone(
+        str(tiny_folder(kind, tmp_path / kind, head=True)), head="lm", dtype="float32", device="cpu"
+    ).load()
     made = prepared(network, K, "native", rank=2, seed=5)
     (ids, again), *_ = twice(SENTENCES[:1], network.tokenizer, 40)
     for dropout in (0.0, 0.2):
@@ -327,7 +391,9 @@ def test_dropout_makes_two_views_of_a_text_differ_and_none_makes_them_equal(kind
         assert torch.allclose(one, other, atol=1e-5) == (dropout == 0)
 
 
-def test_what_is_saved_and_merged_gives_the_vectors_of_what_was_trained(folder, base, trainee, tmp_path):
+def test_what_is_saved_and_merged_gives_the_vectors_of_what_was_trained(
+    folder, base, trainee, tmp_path
+):
     place, attention = tmp_path / "out", attention_of(trainee)
     plan = Recipe(str(folder), k=K, attention=attention, rank=2)
     written(trainee, plan_of(plan, base, place), place, str(folder))
@@ -340,7 +406,9 @@ def test_what_is_saved_and_merged_gives_the_vectors_of_what_was_trained(folder, 
     memory = encoder.encode_memory(SENTENCES)
     assert memory.shape == (len(SENTENCES), K, 32)
     np.testing.assert_allclose(memory.mean(1), expected.numpy(), atol=1e-5)
-    assert json.loads((place / CONFIG).read_text())["memory_ids"] == list(range(len(base.tokenizer), len(base.tokenizer) + K))
+    assert json.loads((place / CONFIG).read_text())["memory_ids"] == list(
+        range(len(base.tokenizer), len(base.tokenizer) + K)
+    )
 
 
 def test_memory_begins_as_words_over_and_over_or_as_random_rows(base):
@@ -350,7 +418,9 @@ def test_memory_begins_as_words_over_and_over_or_as_random_rows(base):
     torch.testing.assert_close(made.memory.data, table[[*ids, *ids[:2]]].float())
     first, second = (prepared(base, 3, "native", rank=2, seed=seed).memory for seed in (0, 1))
     assert torch.equal(first, second)
-    torch.testing.assert_close(first.data, random_memory(table, 3))  # the rows of an encoder that was never trained
+    torch.testing.assert_close(
+        first.data, random_memory(table, 3)
+    )  # the rows of an encoder that was never trained
 
 
 def written(made, stages, place, source):
@@ -363,12 +433,28 @@ def plan_of(recipe, base, out, *, new_lora=False):
     from adapters.llm2comp.stages import Stages
 
     training = Training("llm2comp", {"backbone": recipe.backbone}, 1, 0)
-    return Stages(out, training, [], base, recipe.k, recipe.attention, recipe.words, recipe.rank, new_lora, keep=False, progress=print)
+    return Stages(
+        out,
+        training,
+        [],
+        base,
+        recipe.k,
+        recipe.attention,
+        recipe.words,
+        recipe.rank,
+        new_lora,
+        keep=False,
+        progress=print,
+    )
 
 
-def test_a_stage_with_new_low_rank_weights_begins_with_the_vectors_of_the_one_before(folder, base, trainee, tmp_path):
+def test_a_stage_with_new_low_rank_weights_begins_with_the_vectors_of_the_one_before(
+    folder, base, trainee, tmp_path
+):
     attention = attention_of(trainee)
-    stages = plan_of(Recipe(str(folder), k=K, attention=attention, rank=2), base, tmp_path, new_lora=True)
+    stages = plan_of(
+        Recipe(str(folder), k=K, attention=attention, rank=2), base, tmp_path, new_lora=True
+    )
     written(trainee, stages, tmp_path / "first", str(folder))
     before = prepared(base, K, attention, rank=2, seed=0)
     restore(before, tmp_path / "first", low_rank=True)
@@ -377,8 +463,14 @@ def test_a_stage_with_new_low_rank_weights_begins_with_the_vectors_of_the_one_be
     with torch.no_grad():
         expected = before.embeddings(ids)
         torch.testing.assert_close(begun.embeddings(ids), expected, atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(prepared(base, K, attention, rank=2, seed=0).embeddings(ids), expected, atol=1e-3)
-    assert all(float(weight.detach().abs().max()) == 0 for name, weight in begun.weights().items() if "lora_B" in name)
+        assert not torch.allclose(
+            prepared(base, K, attention, rank=2, seed=0).embeddings(ids), expected, atol=1e-3
+        )
+    assert all(
+        float(weight.detach().abs().max()) == 0
+        for name, weight in begun.weights().items()
+        if "lora_B" in name
+    )
 
 
 def test_wikitext_is_written_as_people_write_and_unknown_words_are_left_out(tmp_path):
@@ -392,7 +484,12 @@ def test_wikitext_is_written_as_people_write_and_unknown_words_are_left_out(tmp_
 
 def test_sentences_end_where_a_new_one_begins_and_keep_their_quotes():
     text = 'He said "Go." Then (in 1984) it rained, e.g. here. 7 came!\nno end'
-    assert sentences(text) == ['He said "Go."', "Then (in 1984) it rained, e.g. here.", "7 came!", "no end"]
+    assert sentences(text) == [
+        'He said "Go."',
+        "Then (in 1984) it rained, e.g. here.",
+        "7 came!",
+        "no end",
+    ]
 
 
 def test_passages_are_whole_sentences_and_fit(base):
@@ -408,7 +505,11 @@ def test_passages_are_whole_sentences_and_fit(base):
 
 def test_special_tokens_around_a_text_are_those_of_the_tokenizer(base, tmp_path):
     assert around(base.tokenizer) == ([], [])
-    roberta = Backbone(str(tiny_folder("roberta", tmp_path / "r")), dtype="float32", device="cpu").load().tokenizer
+    roberta = (
+        Backbone(str(tiny_folder("roberta", tmp_path / "r")), dtype="float32", device="cpu")
+        .load()
+        .tokenizer
+    )
     assert around(roberta) == ([roberta.bos_token_id], [roberta.eos_token_id])
 
 
@@ -429,18 +530,39 @@ def test_texts_come_from_files_of_one_s_own(tmp_path, caplog):
 
 def test_triples_put_the_instruction_before_the_query_only(base, tmp_path):
     path = tmp_path / "t.jsonl"
-    path.write_text(json.dumps({"query": "who?", "positive": "she", "negative": "rain", "instruction": "Find the answer:"}) + "\n")
+    path.write_text(
+        json.dumps(
+            {
+                "query": "who?",
+                "positive": "she",
+                "negative": "rain",
+                "instruction": "Find the answer:",
+            }
+        )
+        + "\n"
+    )
     (triple,), _ = triples_of([str(path)], load)
-    assert [base.tokenizer.decode(ids) for ids in tokenised([triple], base.tokenizer, 60)[0]] == ["Find the answer:who?\n", "she", "rain"]
+    assert [base.tokenizer.decode(ids) for ids in tokenised([triple], base.tokenizer, 60)[0]] == [
+        "Find the answer:who?\n",
+        "she",
+        "rain",
+    ]
 
 
-ENTAILED, SIMILAR = "Given a premise, retrieve a hypothesis that is entailed by the premise", "Retrieve semantically similar text"
+ENTAILED, SIMILAR = (
+    "Given a premise, retrieve a hypothesis that is entailed by the premise",
+    "Retrieve semantically similar text",
+)
 
 
 @pytest.mark.parametrize(
     ("name", "corrected", "asked"),
     [
-        ("trivia_qa.jsonl", False, ["Retrieve Wikipedia passages that answer the question:who?\n"] * 3),
+        (
+            "trivia_qa.jsonl",
+            False,
+            ["Retrieve Wikipedia passages that answer the question:who?\n"] * 3,
+        ),
         ("mine.jsonl", False, ["who?"] * 3),
         ("allnli.jsonl", False, [f"{ENTAILED} {SIMILAR}:who?\n"] * 3),
         ("allnli.jsonl", True, [f"{told}:who?\n" for told in (ENTAILED, SIMILAR, ENTAILED)]),
@@ -475,12 +597,16 @@ def test_instructions_of_stage_3_are_the_published_ones():
         "Given a question, retrieve questions that are semantically equivalent to the given question",
         "Find questions that have the same meaning as the input question",
     )
-    assert {name: (told,) for name, told in PAPER.items()} | {"quora_duplicates": asked} == dict(INSTRUCTIONS)
+    assert {name: (told,) for name, told in PAPER.items()} | {"quora_duplicates": asked} == dict(
+        INSTRUCTIONS
+    )
 
 
 def test_a_triple_without_one_of_its_texts_is_refused_with_its_line(tmp_path):
     path = tmp_path / "t.jsonl"
-    rows = [{"query": "who?", "positive": "she", "negative": negative} for negative in ("rain", None)]
+    rows = [
+        {"query": "who?", "positive": "she", "negative": negative} for negative in ("rain", None)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match=r"t\.jsonl line 2"):
         triples_of([str(path)], load)
@@ -491,7 +617,13 @@ class KilledError(Exception):
 
 
 def tiny_recipe(folder, corpus, **more):
-    options = {"attention": "bidirectional", "sources": str(corpus), "k": K, "length": 40, "batch_size": 4}
+    options = {
+        "attention": "bidirectional",
+        "sources": str(corpus),
+        "k": K,
+        "length": 40,
+        "batch_size": 4,
+    }
     options |= {"contrastive": 0.3, "contrastive_batch": 6}
     return Recipe(str(folder), rank=2, device="cpu", dtype="float32", **(options | more))
 
@@ -503,7 +635,10 @@ def quiet(*_):
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     path = tmp_path_factory.mktemp("answers") / "triples.jsonl"
-    rows = [{"query": a, "positive": b, "negative": SENTENCES[0]} for a, b in itertools.pairwise(SENTENCES)]
+    rows = [
+        {"query": a, "positive": b, "negative": SENTENCES[0]}
+        for a, b in itertools.pairwise(SENTENCES)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -511,9 +646,18 @@ def answers(tmp_path_factory):
 @pytest.fixture(scope="module")
 def staged(folder, corpus, answers, tmp_path_factory):
     """Return recipes of four stages and what they give when nothing comes between, with new low-rank weights or without."""
-    shares = {"healing": 0.2, "contrastive": 0.2, "supervised": 0.2, "triples": str(answers), "document": 100}
+    shares = {
+        "healing": 0.2,
+        "contrastive": 0.2,
+        "supervised": 0.2,
+        "triples": str(answers),
+        "document": 100,
+    }
     recipes = {new: tiny_recipe(folder, corpus, new_lora=new, **shares) for new in (False, True)}
-    return {new: (recipe, trained(recipe, tmp_path_factory.mktemp("staged") / "out", quiet)) for new, recipe in recipes.items()}
+    return {
+        new: (recipe, trained(recipe, tmp_path_factory.mktemp("staged") / "out", quiet))
+        for new, recipe in recipes.items()
+    }
 
 
 def trained(recipe, out, progress):
@@ -522,9 +666,17 @@ def trained(recipe, out, progress):
 
 @pytest.mark.parametrize(
     ("stage", "new_lora"),
-    [("healing", False), ("compression", False), ("contrastive", False), ("supervised", False), ("contrastive", True)],
+    [
+        ("healing", False),
+        ("compression", False),
+        ("contrastive", False),
+        ("supervised", False),
+        ("contrastive", True),
+    ],
 )
-def test_a_training_killed_at_any_stage_goes_on_to_the_same_weights(staged, tmp_path, stage, new_lora):
+def test_a_training_killed_at_any_stage_goes_on_to_the_same_weights(
+    staged, tmp_path, stage, new_lora
+):
     recipe, whole = staged[new_lora]
     broken = tmp_path / "broken"
 
@@ -553,7 +705,9 @@ def test_a_state_that_a_kill_left_behind_goes_and_kept_stages_stay(folder, corpu
 
     with pytest.raises(KilledError):
         recipe.train(out, budget=1000, seed=1, load=load, progress=killing)
-    (out / "compression.pt").write_bytes(b"what a kill between the stage's card and its removal leaves")
+    (out / "compression.pt").write_bytes(
+        b"what a kill between the stage's card and its removal leaves"
+    )
     replace(recipe, keep=True).train(out, budget=1000, seed=1, load=load, progress=quiet)
     assert {path.name for path in out.iterdir() if path.is_dir()} == {"compression", "contrastive"}
     assert not list(out.glob("*.pt"))
@@ -564,7 +718,10 @@ def test_a_state_that_a_kill_left_behind_goes_and_kept_stages_stay(folder, corpu
 def test_two_processes_take_turns_and_return_when_the_checkpoint_is_whole(folder, corpus, tmp_path):
     recipe = tiny_recipe(folder, corpus)
     trained_by_two(recipe, tmp_path / "both", 4000)
-    alone, both = (json.loads((out / "card.json").read_text()) for out in (trained(recipe, tmp_path / "alone", quiet), tmp_path / "both"))
+    alone, both = (
+        json.loads((out / "card.json").read_text())
+        for out in (trained(recipe, tmp_path / "alone", quiet), tmp_path / "both")
+    )
     for ours, theirs in zip(alone["stages"], both["stages"], strict=True):
         assert theirs["trained_tokens"] == ours["trained_tokens"]
     first = [card["stages"][0]["loss"][0][1] for card in (alone, both)]
@@ -573,35 +730,56 @@ def test_two_processes_take_turns_and_return_when_the_checkpoint_is_whole(folder
 
 @pytest.mark.parametrize(
     ("objective", "named", "expected"),
-    [("kl", "auto", "native"), ("mntp", "auto", "bidirectional"), ("mntp", "native", "native"), ("kl", "bidirectional", "bidirectional")],
+    [
+        ("kl", "auto", "native"),
+        ("mntp", "auto", "bidirectional"),
+        ("mntp", "native", "native"),
+        ("kl", "bidirectional", "bidirectional"),
+    ],
 )
-def test_attention_is_that_of_the_objective_unless_named(folder, corpus, tmp_path, objective, named, expected):
+def test_attention_is_that_of_the_objective_unless_named(
+    folder, corpus, tmp_path, objective, named, expected
+):
     recipe = tiny_recipe(folder, corpus, objective=objective, attention=named, contrastive=0.0)
     out = recipe.train(tmp_path / "out", budget=300, seed=1, load=load, progress=quiet)
     assert json.loads((out / CONFIG).read_text())["attention"] == expected
-    replace(recipe, attention=expected).train(out, budget=300, seed=1, load=load, progress=quiet)  # the same training
+    replace(recipe, attention=expected).train(
+        out, budget=300, seed=1, load=load, progress=quiet
+    )  # the same training
 
 
 @pytest.mark.parametrize("kind", [*LLAMA_LIKE, "opt"])
 def test_other_decoders_see_both_ways_and_are_trained(kind, corpus, tmp_path):
     source = tiny_folder(kind, tmp_path / "base", head=True)
-    out = tiny_recipe(source, corpus, lr=5e-3).train(tmp_path / "out", budget=1500, seed=1, load=load, progress=quiet)
+    out = tiny_recipe(source, corpus, lr=5e-3).train(
+        tmp_path / "out", budget=1500, seed=1, load=load, progress=quiet
+    )
     first, second = ("The cat sat on the mat and watched", "The cat sat on the mat and rain")
-    for encoder, moved in ((LLM2Comp(str(out), device="cpu"), True), (LLM2Comp(str(source), attention="native", device="cpu"), False)):
+    for encoder, moved in (
+        (LLM2Comp(str(out), device="cpu"), True),
+        (LLM2Comp(str(source), attention="native", device="cpu"), False),
+    ):
         one, other = replace(encoder, dtype="float32").encode_tokens([first, second])
         assert (np.abs(one.states[:6] - other.states[:6]).max(1) > 1e-4).all() == moved
-    assert all(stage["steps"] > 1 and np.isfinite(stage["loss"]).all() for stage in json.loads((out / "card.json").read_text())["stages"])
+    assert all(
+        stage["steps"] > 1 and np.isfinite(stage["loss"]).all()
+        for stage in json.loads((out / "card.json").read_text())["stages"]
+    )
 
 
 @pytest.mark.parametrize("objective", ["kl", "nll", "rc", "mntp"])
-def test_each_objective_is_learnt_and_its_checkpoint_keeps_the_contract(folder, corpus, tmp_path, objective):
+def test_each_objective_is_learnt_and_its_checkpoint_keeps_the_contract(
+    folder, corpus, tmp_path, objective
+):
     recipe = tiny_recipe(folder, corpus, objective=objective, lr=5e-3, contrastive=0.2, keep=True)
     out = recipe.train(tmp_path / "out", budget=12_000, seed=1, load=load, progress=quiet)
     card = json.loads((out / "card.json").read_text())
     first, second = card["stages"]
     losses = np.asarray(first["loss"])[:, 1]
     quarter = len(losses) // 4
-    assert losses[-quarter:].mean() < losses[:quarter].mean()  # single steps of four texts say little
+    assert (
+        losses[-quarter:].mean() < losses[:quarter].mean()
+    )  # single steps of four texts say little
     assert 11_500 < card["trained_tokens"] <= 12_000
     assert card["trained_tokens"] == first["trained_tokens"] + second["trained_tokens"]
     assert card["inference_tokens"] == first["inference_tokens"]
@@ -609,40 +787,61 @@ def test_each_objective_is_learnt_and_its_checkpoint_keeps_the_contract(folder, 
     encoder = LLM2Comp(str(out), device="cpu", dtype="float32")
     assert encoder.card().trained
     assert encoder.card().training_tokens == card["trained_tokens"]
-    assert encoder.runs().touch([*SENTENCES[:2], "an unseen text with more than eight words in it"]).tolist() == [True, True, False]
+    assert encoder.runs().touch(
+        [*SENTENCES[:2], "an unseen text with more than eight words in it"]
+    ).tolist() == [True, True, False]
     assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
-    earlier = LLM2Comp(str(out / ("mntp" if objective == "mntp" else "compression")), device="cpu", dtype="float32")
+    earlier = LLM2Comp(
+        str(out / ("mntp" if objective == "mntp" else "compression")), device="cpu", dtype="float32"
+    )
     assert earlier.card().training_tokens == first["trained_tokens"]
     assert not np.allclose(earlier.encode(SENTENCES), encoder.encode(SENTENCES), atol=1e-3)
 
 
 @pytest.mark.parametrize("new_lora", [False, True])
-def test_what_memory_holds_is_the_kl_with_its_own_text_and_with_the_one_before(folder, base, corpus, tmp_path, new_lora):
+def test_what_memory_holds_is_the_kl_with_its_own_text_and_with_the_one_before(
+    folder, base, corpus, tmp_path, new_lora
+):
     recipe = tiny_recipe(folder, corpus, lr=2e-2, new_lora=new_lora)
     out = recipe.train(tmp_path / "out", budget=3000, seed=1, load=load, progress=quiet)
     plain, _ = gathered([Plain(str(corpus))], load)
     found = held(out, plain, limit=3, length=40, continuation=12, dtype="float32", device="cpu")
     long = [passage for passage in passages(plain, base.tokenizer, 40) if len(passage.ids) >= 20]
-    rows = splits(long, around(base.tokenizer), positions=3 * (40 + K + 2), k=K, continuation=12, seed=0)[:3]
-    encoder, table = LLM2Comp(str(out), device="cpu", dtype="float32"), base.model.get_input_embeddings()
+    rows = splits(
+        long, around(base.tokenizer), positions=3 * (40 + K + 2), k=K, continuation=12, seed=0
+    )[:3]
+    encoder, table = (
+        LLM2Comp(str(out), device="cpu", dtype="float32"),
+        base.model.get_input_embeddings(),
+    )
     start = [base.tokenizer.bos_token_id]
 
     def following(inputs, row):
         with torch.no_grad():
-            return base.model(inputs_embeds=inputs).logits[0, -len(row.continuation) - 1 :].log_softmax(-1)
+            return (
+                base.model(inputs_embeds=inputs)
+                .logits[0, -len(row.continuation) - 1 :]
+                .log_softmax(-1)
+            )
 
     for i, row in enumerate(rows):
         teacher = following(table(torch.tensor([[*start, *row.context, *row.continuation]])), row)
         for column, source in enumerate((row, rows[i - 1])):
-            memory = torch.from_numpy(encoder.encode_memory([base.tokenizer.decode(source.context)]))
-            inputs = torch.cat([table(torch.tensor([start])), memory, table(torch.tensor([row.continuation]))], 1)
+            memory = torch.from_numpy(
+                encoder.encode_memory([base.tokenizer.decode(source.context)])
+            )
+            inputs = torch.cat(
+                [table(torch.tensor([start])), memory, table(torch.tensor([row.continuation]))], 1
+            )
             expected = (teacher.exp() * (teacher - following(inputs, row))).sum(-1).mean()
             assert found[i, column] == pytest.approx(float(expected), rel=1e-4)
     assert (np.abs(found[:, 0] - found[:, 1]) > 1e-3 * found[:, 0]).all()  # ten times the tolerance
 
 
 def test_what_memory_holds_needs_two_texts_and_a_memory(folder, corpus, tmp_path):
-    out = tiny_recipe(folder, corpus, contrastive=0.0).train(tmp_path / "out", budget=300, seed=1, load=load, progress=quiet)
+    out = tiny_recipe(folder, corpus, contrastive=0.0).train(
+        tmp_path / "out", budget=300, seed=1, load=load, progress=quiet
+    )
     plain, _ = gathered([Plain(str(corpus))], load)
     with pytest.raises(UsageError, match=r"at least 2, .* got 1"):
         held(out, plain, limit=1, length=40)
@@ -657,7 +856,9 @@ def test_what_memory_holds_needs_two_texts_and_a_memory(folder, corpus, tmp_path
 
 
 def test_new_low_rank_weights_are_added_to_those_of_the_stage_before(folder, corpus, tmp_path):
-    out = tiny_recipe(folder, corpus, new_lora=True).train(tmp_path / "out", budget=3000, seed=1, load=load, progress=quiet)
+    out = tiny_recipe(folder, corpus, new_lora=True).train(
+        tmp_path / "out", budget=3000, seed=1, load=load, progress=quiet
+    )
     assert json.loads((out / CONFIG).read_text())["stages"] == ["compression", "contrastive"]
     encoder = LLM2Comp(str(out), device="cpu", dtype="float32")
     assert np.isfinite(encoder.encode(SENTENCES)).all()
@@ -666,12 +867,23 @@ def test_new_low_rank_weights_are_added_to_those_of_the_stage_before(folder, cor
 
 
 def test_without_new_low_rank_weights_the_folder_holds_one_set(folder, corpus, tmp_path):
-    out = tiny_recipe(folder, corpus).train(tmp_path / "out", budget=3000, seed=1, load=load, progress=quiet)
+    out = tiny_recipe(folder, corpus).train(
+        tmp_path / "out", budget=3000, seed=1, load=load, progress=quiet
+    )
     kept = {path.relative_to(out).as_posix() for path in out.rglob("*")}
-    assert kept == {"adapter_config.json", "adapter_model.safetensors", "card.json", CONFIG, MEMORY, "runs.u64"}
+    assert kept == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "card.json",
+        CONFIG,
+        MEMORY,
+        "runs.u64",
+    }
 
 
-def test_each_stage_has_its_own_rate_dropout_and_temperature(folder, corpus, answers, tmp_path, monkeypatch):
+def test_each_stage_has_its_own_rate_dropout_and_temperature(
+    folder, corpus, answers, tmp_path, monkeypatch
+):
     from adapters.llm2comp import stages
 
     seen, fit = {}, stages.fit
@@ -680,11 +892,15 @@ def test_each_stage_has_its_own_rate_dropout_and_temperature(folder, corpus, ans
         layers = [layer for layer in network.model.modules() if hasattr(layer, "attention_dropout")]
         dropped = {float(layer.attention_dropout) for layer in layers if layer.training}
         seen[training.method] = optimisation.lr, dropped, getattr(objective, "temperature", None)
-        return fit(weights, plan, objective, optimisation, network=network, training=training, **how)
+        return fit(
+            weights, plan, objective, optimisation, network=network, training=training, **how
+        )
 
     monkeypatch.setattr(stages, "fit", noting)
     shares = {"contrastive": 0.3, "supervised": 0.3, "triples": str(answers), "document": 100}
-    recipe = tiny_recipe(folder, corpus, lr=2e-3, contrastive_lr=3e-4, temperature=0.1, dropout=0.25, **shares)
+    recipe = tiny_recipe(
+        folder, corpus, lr=2e-3, contrastive_lr=3e-4, temperature=0.1, dropout=0.25, **shares
+    )
     recipe.train(tmp_path / "out", budget=1500, seed=1, load=load, progress=quiet)
     assert seen == {
         "llm2comp compression": (2e-3, {0.0}, None),
@@ -695,7 +911,13 @@ def test_each_stage_has_its_own_rate_dropout_and_temperature(folder, corpus, ans
 
 def test_rank_memory_dropout_and_temperature_are_those_of_the_paper():
     made = Recipe()
-    assert (made.objective, made.k, made.rank, made.dropout, made.temperature) == ("kl", 8, 16, 0.2, 0.05)
+    assert (made.objective, made.k, made.rank, made.dropout, made.temperature) == (
+        "kl",
+        8,
+        16,
+        0.2,
+        0.05,
+    )
 
 
 def test_a_finished_training_is_not_repeated_and_another_one_is_refused(folder, corpus, tmp_path):
@@ -718,12 +940,21 @@ def test_a_finished_training_is_not_repeated_and_another_one_is_refused(folder, 
 )  # fmt: skip
 def test_settings_that_are_off_are_refused(folder, corpus, tmp_path, setting):
     with pytest.raises(UsageError):
-        tiny_recipe(folder, corpus, **setting).train(tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet)
+        tiny_recipe(folder, corpus, **setting).train(
+            tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet
+        )
 
 
-@pytest.mark.parametrize("setting", [{"length": 126}, {"sentence": 126}, {"k": 100}, {"document": 126, "supervised": 0.1}])
-def test_lengths_beyond_the_backbone_s_positions_are_refused(folder, corpus, answers, tmp_path, setting):
-    recipe = tiny_recipe(folder, corpus, triples=str(answers) if "supervised" in setting else "", **setting)
+@pytest.mark.parametrize(
+    "setting",
+    [{"length": 126}, {"sentence": 126}, {"k": 100}, {"document": 126, "supervised": 0.1}],
+)
+def test_lengths_beyond_the_backbone_s_positions_are_refused(
+    folder, corpus, answers, tmp_path, setting
+):
+    recipe = tiny_recipe(
+        folder, corpus, triples=str(answers) if "supervised" in setting else "", **setting
+    )
     with pytest.raises(UsageError, match="128 positions"):
         recipe.train(tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet)
 
@@ -731,15 +962,46 @@ def test_lengths_beyond_the_backbone_s_positions_are_refused(folder, corpus, ans
 def test_texts_too_short_to_be_split_are_an_error_that_says_so(folder, tmp_path):
     (tmp_path / "short.txt").write_text("no\n\nyes\n")
     with pytest.raises(DataError, match="longer texts"):
-        tiny_recipe(folder, tmp_path / "short.txt").train(tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet)
+        tiny_recipe(folder, tmp_path / "short.txt").train(
+            tmp_path / "out", budget=1000, seed=1, load=load, progress=quiet
+        )
 
 
-def test_a_training_killed_on_the_command_line_goes_on_and_its_encoder_keeps_the_contract(folder, corpus, tmp_path):
-    settings = [f"backbone={folder}", f"sources={corpus}", "length=40", "batch_size=2", "contrastive_batch=4", "contrastive=0.3", "rank=2"]
-    command = [sys.executable, "-m", "bench", "train", "llm2comp", "--device", "cpu", "--dtype", "float32", "--json", "--budget", "20000"]
-    command += ["--out", str(tmp_path / "out"), *(part for text in settings for part in ("--set", text))]
+def test_a_training_killed_on_the_command_line_goes_on_and_its_encoder_keeps_the_contract(
+    folder, corpus, tmp_path
+):
+    settings = [
+        f"backbone={folder}",
+        f"sources={corpus}",
+        "length=40",
+        "batch_size=2",
+        "contrastive_batch=4",
+        "contrastive=0.3",
+        "rank=2",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "train",
+        "llm2comp",
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+        "--json",
+        "--budget",
+        "20000",
+    ]
+    command += [
+        "--out",
+        str(tmp_path / "out"),
+        *(part for text in settings for part in ("--set", text)),
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as broken:
-        while not (tmp_path / "out" / "compression.pt").exists():  # there after the first of many steps
+        while not (
+            tmp_path / "out" / "compression.pt"
+        ).exists():  # there after the first of many steps
             assert broken.poll() is None
             time.sleep(0.01)
         broken.kill()
@@ -751,7 +1013,9 @@ def test_a_training_killed_on_the_command_line_goes_on_and_its_encoder_keeps_the
     assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
 
 
-def test_the_packaged_backbone_goes_through_all_stages_with_twenty_thousand_tokens_in_three_minutes_of_two_cores(tmp_path):
+def test_the_packaged_backbone_goes_through_all_stages_with_twenty_thousand_tokens_in_three_minutes_of_two_cores(
+    tmp_path,
+):
     names, towns = ("Anna", "Ben", "Cleo", "Dora"), ("Rome", "Oslo", "Lima")
     told = [
         f"{names[i % 4]} of house {i} lives in {towns[i % 3]} since {1900 + i % 99} and plays the violin number {i} every day."
@@ -759,12 +1023,30 @@ def test_the_packaged_backbone_goes_through_all_stages_with_twenty_thousand_toke
     ]
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n\n".join(" ".join(told[i : i + 4]) for i in range(0, len(told), 4)))
-    command = [sys.executable, "-m", "bench", "train", "llm2comp", "--budget", "20000", "--device", "cpu", "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "train",
+        "llm2comp",
+        "--budget",
+        "20000",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     with children_seconds(2 * 180):
-        made = subprocess.run([*command, "--set", f"sources={corpus}"], capture_output=True, text=True, timeout=900)  # a busy machine
+        made = subprocess.run(
+            [*command, "--set", f"sources={corpus}"], capture_output=True, text=True, timeout=900
+        )  # a busy machine
     assert made.returncode == 0, made.stderr
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["trained_tokens"] > 19_000
     assert [stage["stage"] for stage in card["stages"]] == ["compression", "contrastive"]
     assert sum(file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")) < 12e6
-    assert [outcome for outcome in run_checks(LLM2Comp(str(tmp_path / "out"))) if outcome.status == "failed"] == []
+    assert [
+        outcome
+        for outcome in run_checks(LLM2Comp(str(tmp_path / "out")))
+        if outcome.status == "failed"
+    ] == []

@@ -40,14 +40,21 @@ def quip(folder, heads):
 
 def head_state(seed, dim=32):
     draw = torch.Generator().manual_seed(seed)
-    shapes = {"dense.weight": (dim, dim), "dense.bias": (dim,), "out_proj.weight": (dim, dim), "out_proj.bias": (dim,)}
+    shapes = {
+        "dense.weight": (dim, dim),
+        "dense.bias": (dim,),
+        "out_proj.weight": (dim, dim),
+        "out_proj.bias": (dim,),
+    }
     return {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
 
 
 def raw_states(folder, text, layer=-1, length=None):
     from transformers import AutoModel, AutoTokenizer
 
-    ids = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt", truncation=length is not None, max_length=length)
+    ids = AutoTokenizer.from_pretrained(folder)(
+        text, return_tensors="pt", truncation=length is not None, max_length=length
+    )
     model = AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
         return model(input_ids=ids["input_ids"], output_hidden_states=True).hidden_states[layer][0]
@@ -55,7 +62,10 @@ def raw_states(folder, text, layer=-1, length=None):
 
 def through_head(state, seed):
     made = head_state(seed)
-    return torch.tanh(state @ made["dense.weight"].T + made["dense.bias"]) @ made["out_proj.weight"].T + made["out_proj.bias"]
+    return (
+        torch.tanh(state @ made["dense.weight"].T + made["dense.bias"]) @ made["out_proj.weight"].T
+        + made["out_proj.bias"]
+    )
 
 
 def test_a_text_is_the_mean_of_its_states_five_sixths_up_the_layers(quip, folder):
@@ -67,7 +77,9 @@ def test_a_text_is_the_mean_of_its_states_five_sixths_up_the_layers(quip, folder
 def test_a_decoder_s_text_is_the_mean_of_its_last_states(tmp_path):
     folder = tiny_folder("llama", tmp_path / "m")
     expected = [raw_states(folder, text).mean(0).numpy() for text in TEXTS]
-    np.testing.assert_allclose(QuIP(str(folder), dtype="float32", device="cpu").encode(TEXTS), expected, **CLOSE)
+    np.testing.assert_allclose(
+        QuIP(str(folder), dtype="float32", device="cpu").encode(TEXTS), expected, **CLOSE
+    )
 
 
 def test_another_layer_can_be_asked_for(quip, folder):
@@ -79,13 +91,17 @@ def test_token_states_are_the_bare_last_layer_alone_and_in_a_batch(quip, folder)
     for text, found in zip(TEXTS, quip.encode_tokens(TEXTS), strict=True):
         np.testing.assert_allclose(found.states, raw_states(folder, text).numpy(), **CLOSE)
         assert found.spans[0].tolist() == found.spans[-1].tolist() == [0, 0]
-        assert {i for a, b in found.spans.tolist() for i in range(a, b)} >= {i for i, character in enumerate(text) if character != " "}
+        assert {i for a, b in found.spans.tolist() for i in range(a, b)} >= {
+            i for i, character in enumerate(text) if character != " "
+        }
 
 
 def test_questions_go_through_the_two_heads_at_their_first_token(quip, folder):
     found = quip.encode_questions(TEXTS)
     first = torch.stack([raw_states(folder, text)[0] for text in TEXTS])
-    np.testing.assert_allclose(found.start, through_head(first, 0).numpy(), atol=1e-4, rtol=1e-5)  # sums of numbers near 30
+    np.testing.assert_allclose(
+        found.start, through_head(first, 0).numpy(), atol=1e-4, rtol=1e-5
+    )  # sums of numbers near 30
     np.testing.assert_allclose(found.end, through_head(first, 1).numpy(), atol=1e-4, rtol=1e-5)
 
 
@@ -94,12 +110,22 @@ def test_scores_are_those_of_the_formulae_on_raw_states(quip, folder):
     raw = {text: raw_states(folder, text).double() for text in texts}
     asked = [raw_states(folder, question)[0] for question in ("Why is it good?", "Why is it bad?")]
     ends = [[through_head(state, seed).double() for state in asked] for seed in (0, 1)]
-    scores = np.array([[sum(float((raw[t] @ each[y]).max()) for each in ends) for y in (0, 1)] for t in texts])
+    scores = np.array(
+        [[sum(float((raw[t] @ each[y]).max()) for each in ends) for y in (0, 1)] for t in texts]
+    )
     vectors = quip.encode_questions(["Why is it good?", "Why is it bad?"])
-    np.testing.assert_allclose(best_answers(quip, texts, vectors.start, vectors.end), scores, atol=1e-5 * np.abs(scores).max())
+    np.testing.assert_allclose(
+        best_answers(quip, texts, vectors.start, vectors.end),
+        scores,
+        atol=1e-5 * np.abs(scores).max(),
+    )
 
     def best(a, b):
-        return float((torch.nn.functional.normalize(a, dim=-1) @ torch.nn.functional.normalize(b, dim=-1).T).amax(1).mean())
+        return float(
+            (torch.nn.functional.normalize(a, dim=-1) @ torch.nn.functional.normalize(b, dim=-1).T)
+            .amax(1)
+            .mean()
+        )
 
     for layer in (2, -1):
         states = [raw_states(folder, text, layer).double() for text in TEXTS]
@@ -122,19 +148,27 @@ def test_a_decoder_reads_a_question_at_its_last_token(tmp_path):
 
 def test_the_question_readout_puts_start_and_end_of_the_text_side_by_side(quip):
     both = quip.encode_questions(TEXTS)
-    np.testing.assert_allclose(replace(quip, readout="question").encode(TEXTS), np.hstack([both.start, both.end]), **CLOSE)
+    np.testing.assert_allclose(
+        replace(quip, readout="question").encode(TEXTS), np.hstack([both.start, both.end]), **CLOSE
+    )
 
 
 def test_without_heads_a_question_is_its_bare_state_and_the_card_says_untrained(quip, folder):
     bare = replace(quip, heads="")
     assert not bare.card().trained
     assert quip.card().trained
-    np.testing.assert_allclose(bare.encode_questions(TEXTS[:1]).end[0], raw_states(folder, TEXTS[0])[0].numpy(), **CLOSE)
+    np.testing.assert_allclose(
+        bare.encode_questions(TEXTS[:1]).end[0], raw_states(folder, TEXTS[0])[0].numpy(), **CLOSE
+    )
 
 
-def test_a_checkpoint_in_the_home_directory_is_found_by_its_short_name(quip, folder, heads, monkeypatch):
+def test_a_checkpoint_in_the_home_directory_is_found_by_its_short_name(
+    quip, folder, heads, monkeypatch
+):
     monkeypatch.setenv("HOME", str(folder.parent))
-    short = replace(quip, checkpoint=f"~/{folder.name}", heads=f"~/{os.path.relpath(heads, folder.parent)}")
+    short = replace(
+        quip, checkpoint=f"~/{folder.name}", heads=f"~/{os.path.relpath(heads, folder.parent)}"
+    )
     assert fingerprint(short) == fingerprint(quip)
 
 
@@ -213,5 +247,7 @@ def test_order_batching_and_odd_texts_do_not_matter(quip, readout):
     assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(5))
     assert np.isfinite(together).all()
     np.testing.assert_allclose(encoder.encode(texts[::-1])[::-1], together, atol=1e-4)
-    np.testing.assert_allclose(np.vstack([encoder.encode([text]) for text in texts]), together, atol=1e-4)
+    np.testing.assert_allclose(
+        np.vstack([encoder.encode([text]) for text in texts]), together, atol=1e-4
+    )
     assert encoder.encode([]).shape[0] == 0

@@ -23,7 +23,10 @@ def with_heads(kind, place):
     folder = tiny_folder(kind, place)
     for seed, name in enumerate(HEAD_FILES):
         draw = torch.Generator().manual_seed(seed)
-        state = {key: torch.randn(tensor.shape, generator=draw) for key, tensor in head(32).state_dict().items()}
+        state = {
+            key: torch.randn(tensor.shape, generator=draw)
+            for key, tensor in head(32).state_dict().items()
+        }
         save_file(state, folder / f"{name}.safetensors")
     return QuIP(str(folder), dtype="float32", device="cpu")
 
@@ -38,7 +41,9 @@ def encoder(request, tmp_path_factory):
 def test_windows_hold_every_position_once_each_as_far_from_their_ends_as_can_be(t, size, data):
     stride = data.draw(st.integers(1, size))
     before, after = data.draw(st.integers(0, 1)), data.draw(st.integers(0, 1))
-    spans = np.array([[0, 0]] * before + [[i, i + 1] for i in range(t)] + [[0, 0]] * after, np.int32)
+    spans = np.array(
+        [[0, 0]] * before + [[i, i + 1] for i in range(t)] + [[0, 0]] * after, np.int32
+    )
     ids = list(range(len(spans)))
     kept = []
     for piece in windows(Prompt(ids, spans=spans), size, stride):
@@ -54,7 +59,10 @@ def test_windows_hold_every_position_once_each_as_far_from_their_ends_as_can_be(
 def test_an_answer_is_the_best_span_under_the_softmax_of_products(encoder):
     passage, question = SENTENCES[1], "What jumps?"
     tokens, vectors = encoder.encode_tokens([passage])[0], encoder.encode_questions([question])
-    sides = [np.exp(tokens.states.astype(np.float64) @ v[0] - np.max(tokens.states @ v[0])) for v in (vectors.start, vectors.end)]
+    sides = [
+        np.exp(tokens.states.astype(np.float64) @ v[0] - np.max(tokens.states @ v[0]))
+        for v in (vectors.start, vectors.end)
+    ]
     start, end = (side / side.sum() for side in sides)
     spans = [(a, b) for a in range(len(start)) for b in range(a, min(a + 17, len(start)))]
     a, b = max(spans, key=lambda ab: start[ab[0]] * end[ab[1]])
@@ -69,13 +77,19 @@ def test_a_rationale_has_at_most_five_tokens(encoder):
     texts = SENTENCES[:6]  # in which no token is a part of a character
     found = rationales(encoder, texts, "Why is it good?")
     for text, answer, tokens in zip(texts, found, encoder.encode_tokens(texts), strict=True):
-        inside = (tokens.spans[:, 0] < answer.end) & (tokens.spans[:, 1] > answer.start) & (tokens.spans[:, 1] > tokens.spans[:, 0])
+        inside = (
+            (tokens.spans[:, 0] < answer.end)
+            & (tokens.spans[:, 1] > answer.start)
+            & (tokens.spans[:, 1] > tokens.spans[:, 0])
+        )
         assert inside.sum() <= 5
         assert text[answer.start : answer.end] == answer.text
 
 
 def test_the_states_of_a_short_text_are_those_without_windows(encoder):
-    for long, short in zip(encoder.encode_long(SENTENCES), encoder.encode_tokens(SENTENCES), strict=True):
+    for long, short in zip(
+        encoder.encode_long(SENTENCES), encoder.encode_tokens(SENTENCES), strict=True
+    ):
         np.testing.assert_allclose(long.states, short.states, **CLOSE)
         np.testing.assert_array_equal(long.spans, short.spans)
 
@@ -91,7 +105,10 @@ def test_the_states_of_a_long_text_are_those_of_its_windows(encoder):
     for begin in range(0, len(content), 12):
         ids = torch.tensor([[*before, *content[begin : begin + 20], *after]])
         states = network.hidden_states(ids, torch.ones_like(ids))[0].numpy()
-        low, high = (0 if begin == 0 else 4), (16 if begin + 20 < len(content) else len(content) - begin)
+        low, high = (
+            (0 if begin == 0 else 4),
+            (16 if begin + 20 < len(content) else len(content) - begin),
+        )
         np.testing.assert_allclose(found.states[len(before) + begin + low : len(before) + begin + high],
                                    states[len(before) + low : len(before) + high], **CLOSE)  # fmt: skip
         if begin + 20 >= len(content):

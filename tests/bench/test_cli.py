@@ -21,7 +21,20 @@ from bench.cli.options import names
 from bench.store import Store
 from bench.tasks import SUITES
 
-WORDS = ["red", "green", "blue", "cat", "dog", "house", "tree", "river", "stone", "cloud", "bread", "salt"]
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "cat",
+    "dog",
+    "house",
+    "tree",
+    "river",
+    "stone",
+    "cloud",
+    "bread",
+    "salt",
+]
 
 
 @pytest.fixture
@@ -33,7 +46,12 @@ def data(tmp_path, monkeypatch):
         for i in range(40):
             left = rng.choice(WORDS, 6)
             right = np.where(rng.random(6) < i / 40, left, rng.choice(WORDS, 6))
-            file.write(json.dumps({"sentence1": " ".join(left), "sentence2": " ".join(right), "score": i / 8}) + "\n")
+            file.write(
+                json.dumps(
+                    {"sentence1": " ".join(left), "sentence2": " ".join(right), "score": i / 8}
+                )
+                + "\n"
+            )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
@@ -55,7 +73,19 @@ def test_a_run_prints_one_json_object_a_cell_and_the_next_run_finds_it(data):
     (row,) = rows(first)
     assert row["status"] == "done"
     assert row["score"] > 0.5  # pairs share more words the higher their score
-    assert set(row) >= {"encoder", "task", "family", "metric", "score", "spread", "repeats", "seed", "seconds", "status", "reason"}
+    assert set(row) >= {
+        "encoder",
+        "task",
+        "family",
+        "metric",
+        "score",
+        "spread",
+        "repeats",
+        "seed",
+        "seconds",
+        "status",
+        "reason",
+    }
     (again,) = rows(call("run", "-m", "hashing", "-t", "stsb", "--json"))
     assert (again["status"], again["score"]) == ("cached", row["score"])
 
@@ -81,7 +111,10 @@ def test_settings_are_part_of_the_cell(data):
 
 
 def test_every_seed_is_a_cell(data):
-    assert [row["seed"] for row in rows(call("run", "-m", "hashing", "-t", "stsb", "--seed", "1,2", "--json"))] == [1, 2]
+    assert [
+        row["seed"]
+        for row in rows(call("run", "-m", "hashing", "-t", "stsb", "--seed", "1,2", "--json"))
+    ] == [1, 2]
 
 
 def test_names_are_given_with_commas_and_repeated_and_count_once(data, monkeypatch):
@@ -94,8 +127,25 @@ def test_names_are_given_with_commas_and_repeated_and_count_once(data, monkeypat
         ["-s", "both,one"],
         ["-s", "both", "-s", "one"],
     ):
-        found = rows(call("run", "-m", "hashing", "-m", " hashing", *chosen, "--seed", "1,2, 1", "--seed", "2", "--dry-run", "--json"))
-        assert [(row["task"], row["seed"]) for row in found] == [(t, s) for t in ("stsb", "stsb-paraphrase") for s in (1, 2)]
+        found = rows(
+            call(
+                "run",
+                "-m",
+                "hashing",
+                "-m",
+                " hashing",
+                *chosen,
+                "--seed",
+                "1,2, 1",
+                "--seed",
+                "2",
+                "--dry-run",
+                "--json",
+            )
+        )
+        assert [(row["task"], row["seed"]) for row in found] == [
+            (t, s) for t in ("stsb", "stsb-paraphrase") for s in (1, 2)
+        ]
 
 
 class Clock:
@@ -114,18 +164,24 @@ def test_time_left_is_shown_though_labels_change_and_steps_are_slow(monkeypatch)
         for step in range(4):
             clock.now = 100.0 * step
             show(f"generating ({step} texts/s)", step, 10)
-    assert re.search(r"generating \(3 texts/s\).* left 0:11:40", shown.getvalue())  # seven steps of 100 s
+    assert re.search(
+        r"generating \(3 texts/s\).* left 0:11:40", shown.getvalue()
+    )  # seven steps of 100 s
     with console.progress() as show:
         for done in (5, 6, 7, 1):
             clock.now += 100.0
             show("again", done, 10)
-    assert shown.getvalue().rpartition("again")[2].partition("left ")[2].startswith("-:--:--")  # of another stage nothing is known
+    assert (
+        shown.getvalue().rpartition("again")[2].partition("left ")[2].startswith("-:--:--")
+    )  # of another stage nothing is known
 
 
 def test_off_a_terminal_a_line_a_minute_tells_how_far_it_is(monkeypatch, caplog):
     clock = Clock()
     monkeypatch.setattr(console.time, "monotonic", clock)
-    monkeypatch.setattr(console, "_stderr", lambda: Console(file=io.StringIO(), force_terminal=False))
+    monkeypatch.setattr(
+        console, "_stderr", lambda: Console(file=io.StringIO(), force_terminal=False)
+    )
     with caplog.at_level(logging.INFO, "bench"), console.progress() as show:
         for step in range(5):
             clock.now = 35.0 * step
@@ -215,7 +271,9 @@ def test_a_failure_that_ends_the_run_says_how_much_was_left(data):
 
 
 def test_a_dry_run_that_meets_broken_data_exits_with_1(data):
-    (data / "mteb" / "stsbenchmark-sts" / "test.jsonl.gz").write_bytes(gzip.compress(b'{"sentence1": "a", "score": 1.0}\n'))
+    (data / "mteb" / "stsbenchmark-sts" / "test.jsonl.gz").write_bytes(
+        gzip.compress(b'{"sentence1": "a", "score": 1.0}\n')
+    )
     result = call("run", "-m", "hashing", "-t", "stsb", "--dry-run", "--json")
     assert (result.exit_code, rows(result)[0]["status"]) == (1, "failed")
 
@@ -252,13 +310,22 @@ def test_a_report_is_made_from_the_results_and_printed_in_other_formats(data):
 
 
 @pytest.mark.parametrize(
-    ("form", "sign"), [("md", "hashing |"), ("csv", ",hashing"), ("tex", r"\toprule"), ("json", '"hashing"'), ("html", "<html")]
+    ("form", "sign"),
+    [
+        ("md", "hashing |"),
+        ("csv", ",hashing"),
+        ("tex", r"\toprule"),
+        ("json", '"hashing"'),
+        ("html", "<html"),
+    ],
 )
 def test_tables_are_printed_in_every_format_and_written_a_file_each(data, tmp_path, form, sign):
     call("run", "-m", "hashing", "-t", "stsb")
     assert sign in call("report", "--format", form, "--model", "hashing", "--task", "stsb").stdout
     written = call("report", "--format", form, "--out", str(tmp_path / "out")).stdout.splitlines()
-    assert (tmp_path / "out" / ("index.html" if form == "html" else f"by-task.{form}")).as_posix() in written
+    assert (
+        tmp_path / "out" / ("index.html" if form == "html" else f"by-task.{form}")
+    ).as_posix() in written
     assert all(Path(line).exists() for line in written)
 
 
@@ -334,7 +401,10 @@ def test_an_encoder_that_lacks_a_library_fails_and_says_what_to_install(data):
 
 @pytest.mark.parametrize(
     ("code", "told"),
-    [("def broken(:\n", "SyntaxError: invalid syntax"), ("\nimport no_such_library\n", "No module named 'no_such_library'")],
+    [
+        ("def broken(:\n", "SyntaxError: invalid syntax"),
+        ("\nimport no_such_library\n", "No module named 'no_such_library'"),
+    ],
 )
 def test_an_adapter_that_cannot_be_imported_is_told_in_a_line_with_its_place(data, code, told):
     Path("faulty").mkdir()
@@ -345,7 +415,10 @@ def test_an_adapter_that_cannot_be_imported_is_told_in_a_line_with_its_place(dat
     assert told in result.stderr
     assert f"adapter.py:{code.count(chr(10))}" in result.stderr
     assert result.stderr.count("\n") == 1
-    assert "Traceback" in subprocess.run([*command, "-v"], capture_output=True, text=True, timeout=60).stderr
+    assert (
+        "Traceback"
+        in subprocess.run([*command, "-v"], capture_output=True, text=True, timeout=60).stderr
+    )
 
 
 def test_a_module_that_is_not_there_is_told_with_the_folder_looked_in(data):
@@ -384,11 +457,16 @@ NUMBER = 3
 def test_a_task_of_ones_own_is_named_by_its_module(data, tmp_path):
     (tmp_path / "own_task.py").write_text(TASK)
     assert [
-        (row["task"], row["score"], row["limit"]) for row in rows(call("run", "-m", "hashing", "-t", "own_task:LENGTHS", "--json"))
+        (row["task"], row["score"], row["limit"])
+        for row in rows(call("run", "-m", "hashing", "-t", "own_task:LENGTHS", "--json"))
     ] == [("lengths", 0.25, 5)]
     found = rows(call("run", "-m", "hashing", "-t", "own_task:Lengths", "--limit", "3", "--json"))
     assert [(row["status"], row["limit"]) for row in found] == [("done", 3)]
-    for wrong, told in (("own_task:NUMBER", "cannot be made"), ("own_task:Score", "arguments"), ("own_task:Missing", "Missing")):
+    for wrong, told in (
+        ("own_task:NUMBER", "cannot be made"),
+        ("own_task:Score", "arguments"),
+        ("own_task:Missing", "Missing"),
+    ):
         result = call("run", "-m", "hashing", "-t", wrong)
         assert (result.exit_code, told in result.stderr) == (2, True)
 
@@ -402,15 +480,22 @@ def test_a_new_adapter_passes_the_contract_as_written(data, tmp_path):
     assert "bench.encoders.default" in made.stdout
     assert 'my-method = "adapters.my_method:MyMethod"' in (tmp_path / "pyproject.toml").read_text()
     assert call("new", "my_method").exit_code == 2
-    (tmp_path / "adapters" / "my_method.py").rename(tmp_path / "my_method.py")  # `adapters` is already imported from elsewhere
+    (tmp_path / "adapters" / "my_method.py").rename(
+        tmp_path / "my_method.py"
+    )  # `adapters` is already imported from elsewhere
     checked = subprocess.run(
-        [sys.executable, "-m", "bench", "check", "-m", "my_method:MyMethod"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "bench", "check", "-m", "my_method:MyMethod"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "FAIL" not in checked.stdout
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["list"], ["report"], ["check"], ["data"], ["data", "fetch"], ["new"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["list"], ["report"], ["check"], ["data"], ["data", "fetch"], ["new"]]
+)
 def test_every_command_explains_itself_with_an_example(command):
     result = call(*command, "--help")
     assert result.exit_code == 0
@@ -428,8 +513,19 @@ def test_every_command_explains_itself_with_an_example(command):
     ],
 )
 def test_names_are_completed(typed, whole):
-    env = {**os.environ, "_BENCH_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
-    done = subprocess.run([str(Path(sys.executable).parent / "bench")], env=env, capture_output=True, text=True, timeout=30)
+    env = {
+        **os.environ,
+        "_BENCH_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
+    }
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "bench")],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert whole in done.stdout.splitlines()
 
 
@@ -438,7 +534,9 @@ def test_listing_prints_encoders_suites_and_tasks():
     assert kinds == {"encoder", "suite", "task"}
     text = call("list").stdout
     assert all(name in text for name in ("quip", "dino", "inbedder", "llm2comp", "quick", "stsb"))
-    starts = {found.end() - found.start() for found in re.finditer(r"^  [* ] \S+ +", text, re.MULTILINE)}
+    starts = {
+        found.end() - found.start() for found in re.finditer(r"^  [* ] \S+ +", text, re.MULTILINE)
+    }
     assert len(starts) == 1  # one column, however long a name is
 
 
@@ -455,8 +553,17 @@ def test_one_encoder_suite_or_task_is_told_more_about():
     (benchmark,) = rows(call("list", "MTEB(eng, v2)", "--json"))
     assert {"STSBenchmark", "ArguAna"} < benchmark["tasks"].keys()
     (task,) = rows(call("list", "wnut17-question", "--json"))
-    assert (task["family"], task["metric"], task["readout"], task["needs"]) == ("ner", "f1", "question", "QuestionEncoder")
-    for name, told in (("hashing", "dim = 1024"), ("quick", "movie-reviews-probe"), ("mrpc-bertscore@20", "bertscore@20")):
+    assert (task["family"], task["metric"], task["readout"], task["needs"]) == (
+        "ner",
+        "f1",
+        "question",
+        "QuestionEncoder",
+    )
+    for name, told in (
+        ("hashing", "dim = 1024"),
+        ("quick", "movie-reviews-probe"),
+        ("mrpc-bertscore@20", "bertscore@20"),
+    ):
         assert told in call("list", name).stdout
 
 
@@ -467,7 +574,11 @@ METHODS = ("quip", "dino", "inbedder", "llm2comp", "hashing", "backbone-mean", "
 def test_every_score_of_a_run_can_be_read_on_a_screen_of_any_width(width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
-    tasks = {"STSBenchmark": "sts", "stsb-paraphrase-bertscore": "paraphrase", "stsb-spectrum": "diagnostics"}
+    tasks = {
+        "STSBenchmark": "sts",
+        "stsb-paraphrase-bertscore": "paraphrase",
+        "stsb-spectrum": "diagnostics",
+    }
     found = [
         {
             "encoder": encoder,
@@ -486,11 +597,21 @@ def test_every_score_of_a_run_can_be_read_on_a_screen_of_any_width(width, monkey
     assert "…" not in shown
     assert all(len(line.rstrip()) <= width for line in shown.splitlines())
     numbers = re.findall(r"(?<![\w.-])\d+\.\d(?!\d)", shown)
-    assert sorted(map(float, numbers)) == sorted([17.5 + i for i in range(7)] + [float(3 * i + j) for i in range(7) for j in range(2)])
+    assert sorted(map(float, numbers)) == sorted(
+        [17.5 + i for i in range(7)] + [float(3 * i + j) for i in range(7) for j in range(2)]
+    )
 
 
 def test_a_diagnostic_is_told_on_its_own_scale(capsys):
-    row = {"encoder": "quip", "task": "t", "score": 0.5, "spread": None, "status": "done", "reason": "", "seconds": 1.0}
+    row = {
+        "encoder": "quip",
+        "task": "t",
+        "score": 0.5,
+        "spread": None,
+        "status": "done",
+        "reason": "",
+        "seconds": 1.0,
+    }
     for family in ("sts", "diagnostics"):
         console.note_cell({**row, "family": family})
     assert [line.split()[3] for line in capsys.readouterr().err.splitlines()] == ["50.00", "0.50"]

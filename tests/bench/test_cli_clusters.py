@@ -11,7 +11,10 @@ from bench.cli import app
 
 FILES = ("clusters.md", "clusters.json", "clusters.png", "clusters.svg", "texts.csv")
 TEXTS = [
-    f"{thing} number {i}, {place} | the <b>house</b>" for thing in ("bread", "milk", "stone") for place in ("in", "near") for i in range(5)
+    f"{thing} number {i}, {place} | the <b>house</b>"
+    for thing in ("bread", "milk", "stone")
+    for place in ("in", "near")
+    for i in range(5)
 ]
 
 
@@ -35,8 +38,12 @@ def hashed(*arguments):
 def test_a_file_of_lines_becomes_a_table_and_files():
     result = hashed("--k", "3")
     assert result.exit_code == 0, result.stderr
-    assert all(word in result.stdout for word in ("bread", "milk", "stone", "nearest to the centre"))
-    assert result.stdout.splitlines()[-5:] == [str(Path("clusters", "shop", name)) for name in FILES]
+    assert all(
+        word in result.stdout for word in ("bread", "milk", "stone", "nearest to the centre")
+    )
+    assert result.stdout.splitlines()[-5:] == [
+        str(Path("clusters", "shop", name)) for name in FILES
+    ]
     assert "30 texts of shop.txt (1 blank one left out); hashing" in result.stderr
     with Path("clusters/shop/texts.csv").open(newline="") as file:
         assert [row["text"] for row in csv.DictReader(file)] == TEXTS
@@ -64,7 +71,9 @@ def test_the_page_shows_texts_as_they_are():
 def test_the_same_call_writes_the_same_bytes():
     hashed("--out", "one", "--seed", "3")
     hashed("--out", "two", "--seed", "3", "--no-cache")
-    assert all((Path("one") / name).read_bytes() == (Path("two") / name).read_bytes() for name in FILES)
+    assert all(
+        (Path("one") / name).read_bytes() == (Path("two") / name).read_bytes() for name in FILES
+    )
 
 
 def test_two_instructions_are_two_groupings_and_one_picture():
@@ -82,11 +91,18 @@ def test_groups_of_another_file_are_not_overwritten_and_those_of_the_same_are_wi
     Path("shop.csv").write_text("text\n" + "\n".join(f"{i} other" for i in range(6)))
     assert "replacing" not in hashed("--k", "2").stderr
     other = call("-m", "hashing", "--texts", "shop.csv", "--k", "2")
-    assert "clusters/shop-2/texts.csv" in [Path(line).as_posix() for line in other.stdout.splitlines()]
-    assert json.loads(Path("clusters/shop/clusters.json").read_text())["texts"]["source"] == "shop.txt"
+    assert "clusters/shop-2/texts.csv" in [
+        Path(line).as_posix() for line in other.stdout.splitlines()
+    ]
+    assert (
+        json.loads(Path("clusters/shop/clusters.json").read_text())["texts"]["source"] == "shop.txt"
+    )
     again = hashed("--k", "3")
     assert f"replacing what is in {Path('clusters', 'shop')}" in again.stderr
-    assert len(json.loads(Path("clusters/shop/clusters.json").read_text())["groupings"][0]["clusters"]) == 3
+    assert (
+        len(json.loads(Path("clusters/shop/clusters.json").read_text())["groupings"][0]["clusters"])
+        == 3
+    )
 
 
 def test_a_limit_is_told(folder):
@@ -103,7 +119,10 @@ def test_a_limit_is_told(folder):
         (["--texts", "table.csv", "--column", "c"], "a, b"),
         (["--texts", "table.csv"], "--column"),
         (["--texts", "one.txt"], "at least 2 different texts"),
-        (["--texts", "shop.txt", "--k", "31"], "at least 31 different texts for 31 clusters, got 30"),
+        (
+            ["--texts", "shop.txt", "--k", "31"],
+            "at least 31 different texts for 31 clusters, got 30",
+        ),
         (["--texts", "shop.txt", "--k", "1"], "--k takes auto or"),
         (["--texts", "shop.txt", "--k", "many"], "--k takes auto or"),
         (["--texts", "empty.txt"], "only blanks"),

@@ -29,7 +29,9 @@ class Copying:
     def train(self, out, *, budget, seed, load, progress):
         progress("copying", 1, 1)
         out.mkdir(parents=True, exist_ok=True)
-        (out / "asked.json").write_text(json.dumps([self.text, self.rate, self.device, budget, seed]))
+        (out / "asked.json").write_text(
+            json.dumps([self.text, self.rate, self.device, budget, seed])
+        )
         return out
 
 
@@ -47,7 +49,21 @@ def bench(tmp_path, monkeypatch):
 
 
 def test_a_recipe_gets_what_the_command_line_says(bench):
-    done = bench(COPYING, "--budget", "20_000", "--seed", "7", "--device", "cpu", "--set", "text=b", "--set", "rate=2", "--out", "made")
+    done = bench(
+        COPYING,
+        "--budget",
+        "20_000",
+        "--seed",
+        "7",
+        "--device",
+        "cpu",
+        "--set",
+        "text=b",
+        "--set",
+        "rate=2",
+        "--out",
+        "made",
+    )
     assert done.exit_code == 0, done.output
     assert done.stdout.strip() == "made"
     assert json.loads(Path("made/asked.json").read_text()) == ["b", 2, "cpu", 20_000, 7]
@@ -64,22 +80,39 @@ def test_of_several_processes_only_the_first_one_speaks(bench, monkeypatch):
 
 
 def test_variants_differ_in_one_setting_and_lie_beside_the_one_they_start_from(bench):
-    done = bench(COPYING, "--set", "text=b", "--vary", "rate=0.5,1", "--vary", "text=c", "--out", "made", "--json")
+    done = bench(
+        COPYING,
+        "--set",
+        "text=b",
+        "--vary",
+        "rate=0.5,1",
+        "--vary",
+        "text=c",
+        "--out",
+        "made",
+        "--json",
+    )
     assert done.exit_code == 0, done.output
-    made = {Path(plan["out"]).name: plan["recipe"] for plan in map(json.loads, done.stdout.splitlines())}
+    made = {
+        Path(plan["out"]).name: plan["recipe"] for plan in map(json.loads, done.stdout.splitlines())
+    }
     assert {name: (recipe["text"], recipe["rate"]) for name, recipe in made.items()} == {
         "base": ("b", 0.5),
         "rate=1": ("b", 1),
         "text=c": ("c", 0.5),
     }
-    assert {name: json.loads(Path("made", name, "asked.json").read_text())[:2] for name in made} == {
+    assert {
+        name: json.loads(Path("made", name, "asked.json").read_text())[:2] for name in made
+    } == {
         "base": ["b", 0.5],
         "rate=1": ["b", 1],
         "text=c": ["c", 0.5],
     }
 
 
-@pytest.mark.parametrize(("budget", "tokens"), [("S", 1_000_000), ("l", 50_000_000), ("1,234", 1234)])
+@pytest.mark.parametrize(
+    ("budget", "tokens"), [("S", 1_000_000), ("l", 50_000_000), ("1,234", 1234)]
+)
 def test_budgets_have_names(bench, budget, tokens):
     plan = json.loads(bench(COPYING, "--budget", budget, "--dry-run", "--json").stdout)
     assert plan["budget"] == tokens
@@ -101,7 +134,11 @@ def test_a_dry_run_says_what_the_folder_holds(bench):
 
 def test_settings_that_a_recipe_refuses_are_told_before_anything_is_trained(bench):
     assert bench(COPYING, "--dry-run").exit_code == 0
-    for options in (["--set", "text=z", "--dry-run"], ["--set", "text=z"], ["--vary", "text=b,z", "--out", "made"]):
+    for options in (
+        ["--set", "text=z", "--dry-run"],
+        ["--set", "text=z"],
+        ["--vary", "text=b,z", "--out", "made"],
+    ):
         done = bench(COPYING, *options)
         assert (done.exit_code, done.stderr) == (2, "error: text is not z, got 'z'\n")
     assert not list(Path.cwd().iterdir())
@@ -111,7 +148,13 @@ def test_trainings_with_other_settings_or_seeds_lie_in_other_folders(bench):
     def folder(*options):
         return json.loads(bench(COPYING, *options, "--dry-run", "--json").stdout)["out"]
 
-    given = [(), ("--set", "text=b"), ("--set", "text=a/b"), ("--set", "text=b", "--seed", "7"), ("--budget", "20000")]
+    given = [
+        (),
+        ("--set", "text=b"),
+        ("--set", "text=a/b"),
+        ("--set", "text=b", "--seed", "7"),
+        ("--budget", "20000"),
+    ]
     assert len({folder(*options) for options in given}) == len(given)
     assert all(Path(folder(*options)).parent == Path("checkpoints") for options in given)
 

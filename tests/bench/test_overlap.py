@@ -12,12 +12,19 @@ TRAINED = "the quick brown fox jumps over the lazy dog near the river bank"
 
 
 def test_a_text_that_repeats_eight_words_is_touched_whatever_its_case_and_punctuation():
-    found = Runs.of([TRAINED]).touch(["So: The QUICK brown fox jumps, over the lazy cat!", "the quick brown fox jumps over a lazy dog"])
+    found = Runs.of([TRAINED]).touch(
+        [
+            "So: The QUICK brown fox jumps, over the lazy cat!",
+            "the quick brown fox jumps over a lazy dog",
+        ]
+    )
     assert found.tolist() == [True, False]
 
 
 def test_a_text_of_fewer_words_is_touched_only_by_the_whole_of_itself():
-    assert Runs.of(["what is that", TRAINED]).touch(["What is that?", "what is", "the quick brown"]).tolist() == [True, False, False]
+    assert Runs.of(["what is that", TRAINED]).touch(
+        ["What is that?", "what is", "the quick brown"]
+    ).tolist() == [True, False, False]
 
 
 def test_an_empty_text_is_never_touched():
@@ -48,7 +55,9 @@ def test_runs_survive_a_file(tmp_path):
     assert (tmp_path / "runs.u64").stat().st_size == 8 * len(made.hashes)
 
 
-@pytest.mark.parametrize("data", [b"abc", np.array([3, 2], "<u8").tobytes(), np.array([2, 2], "<u8").tobytes()])
+@pytest.mark.parametrize(
+    "data", [b"abc", np.array([3, 2], "<u8").tobytes(), np.array([2, 2], "<u8").tobytes()]
+)
 def test_a_file_of_something_else_is_refused(tmp_path, data):
     (tmp_path / "runs.u64").write_bytes(data)
     with pytest.raises(CheckpointError):

@@ -10,7 +10,15 @@ from bench.registry import describe, encoder_names, expand, field_names, load_en
 
 
 def test_all_stands_for_the_four_methods_and_the_default_baselines():
-    assert set(expand(["all"])) == {"quip", "dino", "inbedder", "llm2comp", "hashing", "backbone-mean", "all-MiniLM-L6-v2"}
+    assert set(expand(["all"])) == {
+        "quip",
+        "dino",
+        "inbedder",
+        "llm2comp",
+        "hashing",
+        "backbone-mean",
+        "all-MiniLM-L6-v2",
+    }
     assert expand(["dino", "all", "dino"])[0] == "dino"
     assert len(expand(["all", "dino"])) == 7
 
@@ -23,11 +31,19 @@ def test_every_registered_encoder_is_made_without_loading_and_described_in_a_lin
 
 def test_another_checkpoint_and_other_settings_are_named():
     encoder = load_encoder("inbedder:some/folder", {"layer": "7", "readout": "last-gen"})
-    assert dataclasses.asdict(encoder) | {"checkpoint": "some/folder", "layer": 7, "readout": "last-gen"} == dataclasses.asdict(encoder)
+    assert dataclasses.asdict(encoder) | {
+        "checkpoint": "some/folder",
+        "layer": 7,
+        "readout": "last-gen",
+    } == dataclasses.asdict(encoder)
 
 
 def test_an_encoder_of_ones_own_is_named_by_module_and_class():
-    assert field_names(load_encoder("adapters.baseline.hashing:Hashing")) == ("dim", "shortest", "longest")
+    assert field_names(load_encoder("adapters.baseline.hashing:Hashing")) == (
+        "dim",
+        "shortest",
+        "longest",
+    )
 
 
 @pytest.mark.parametrize(
@@ -50,4 +66,6 @@ def test_a_name_or_setting_that_does_not_exist_is_an_error_with_what_does(name, 
 
 def test_only_names_that_look_alike_are_suggested():
     assert "did you mean 'dino'" in str(unknown("encoder", "dinno", encoder_names()))
-    assert str(unknown("encoder", "nope", encoder_names())).endswith(f"known: {', '.join(encoder_names())}")
+    assert str(unknown("encoder", "nope", encoder_names())).endswith(
+        f"known: {', '.join(encoder_names())}"
+    )

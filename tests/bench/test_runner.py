@@ -62,7 +62,12 @@ class Norms:
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
         vectors = encoder.encode(self.texts)
-        return {"norm": Score((1 / float(np.linalg.norm(vectors)), 1 / (seed + 1)), np.linalg.norm(vectors, axis=1))}
+        return {
+            "norm": Score(
+                (1 / float(np.linalg.norm(vectors)), 1 / (seed + 1)),
+                np.linalg.norm(vectors, axis=1),
+            )
+        }
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,15 @@ class Failing(Norms):
 
 
 def _run(tasks, folder, *, encoder=None, **options) -> list[Cell]:
-    return list(run({"letters": encoder or Letters()}, tasks, Store(folder), options.pop("vectors", None) or Vectors(None), **options))
+    return list(
+        run(
+            {"letters": encoder or Letters()},
+            tasks,
+            Store(folder),
+            options.pop("vectors", None) or Vectors(None),
+            **options,
+        )
+    )
 
 
 def test_a_cell_is_run_once_and_then_read(tmp_path):
@@ -92,16 +105,25 @@ class Explaining(Norms):
     name: str = "explaining"
 
     def explain(self, encoder: Encoder, *, seed: int) -> Sequence[Mapping[str, str]]:
-        return [{"text": text, "norm": f"{np.linalg.norm(encoder.encode([text])):.1f}"} for text in self.texts[:2]]
+        return [
+            {"text": text, "norm": f"{np.linalg.norm(encoder.encode([text])):.1f}"}
+            for text in self.texts[:2]
+        ]
 
 
 def test_examples_in_words_are_kept_with_the_result(tmp_path):
     (cell,) = _run([Explaining()], tmp_path)
     (again,) = _run([Explaining()], tmp_path)
-    assert cell.result.samples == again.result.samples == [{"text": "a", "norm": "1.4"}, {"text": "bb", "norm": "2.2"}]
+    assert (
+        cell.result.samples
+        == again.result.samples
+        == [{"text": "a", "norm": "1.4"}, {"text": "bb", "norm": "2.2"}]
+    )
     (plain,) = _run([Norms()], tmp_path)
     assert "samples" not in plain.result.to_json()
-    assert cell.result.texts == plain.result.texts  # what is only shown is no part of the score's cost
+    assert (
+        cell.result.texts == plain.result.texts
+    )  # what is only shown is no part of the score's cost
 
 
 def test_texts_of_all_tasks_are_encoded_in_one_pass(tmp_path):
@@ -112,7 +134,9 @@ def test_texts_of_all_tasks_are_encoded_in_one_pass(tmp_path):
 
 def test_another_seed_limit_or_task_version_is_another_cell(tmp_path):
     _run([Norms()], tmp_path)
-    assert [c.status for c in _run([Norms(), Norms(version=2), Norms(limit=3)], tmp_path, seeds=(42, 1))] == ["cached"] + ["done"] * 5
+    assert [
+        c.status for c in _run([Norms(), Norms(version=2), Norms(limit=3)], tmp_path, seeds=(42, 1))
+    ] == ["cached"] + ["done"] * 5
     assert len(Store(tmp_path)) == 6
 
 
@@ -121,7 +145,10 @@ def test_force_runs_a_cell_again(tmp_path):
     assert _run([Norms()], tmp_path, force=True)[0].status == "done"
 
 
-@pytest.mark.parametrize(("error", "status"), [(EncodingError, "failed"), (ZeroDivisionError, "failed"), (Unavailable, "skipped")])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(EncodingError, "failed"), (ZeroDivisionError, "failed"), (Unavailable, "skipped")],
+)
 def test_a_cell_that_cannot_be_done_says_why_and_leaves_only_its_reason(tmp_path, error, status):
     (cell,) = _run([Failing(error=error)], tmp_path)
     assert cell.status == status
@@ -143,7 +170,12 @@ def test_a_text_that_breaks_an_encoder_fails_only_the_tasks_that_need_it(tmp_pat
             rows[[text == "poison" for text in texts]] = np.nan
             return rows
 
-    cells = _run([Norms(), Norms(name="poisoned", texts=("ok", "poison"))], tmp_path, encoder=Picky(), keep_going=True)
+    cells = _run(
+        [Norms(), Norms(name="poisoned", texts=("ok", "poison"))],
+        tmp_path,
+        encoder=Picky(),
+        keep_going=True,
+    )
     assert [(c.status, "poison" in c.reason) for c in cells] == [("done", False), ("failed", True)]
 
 
@@ -161,7 +193,13 @@ def test_an_encoder_that_breaks_down_fails_its_cells_and_the_next_one_goes_on(tm
     ]
 
 
-@pytest.mark.parametrize("fault", [ValueError("no such configuration"), AttributeError("'NoneType' object has no attribute 'encode'")])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ValueError("no such configuration"),
+        AttributeError("'NoneType' object has no attribute 'encode'"),
+    ],
+)
 def test_a_task_that_cannot_plan_fails_its_own_cells_alone(tmp_path, fault):
     class Broken(Norms):
         def items(self, *, seed):
@@ -175,10 +213,15 @@ def test_a_task_that_cannot_plan_fails_its_own_cells_alone(tmp_path, fault):
 def test_a_row_without_a_text_fails_the_cells_of_its_task_alone(tmp_path):
     cells = _run([Norms(name="holes", texts=("a", None, "b")), Norms()], tmp_path, keep_going=True)
     assert [c.status for c in cells] == ["failed", "done"]
-    assert cells[0].reason == "expected texts in the data of holes, got None in 1 places: mend or drop these rows"
+    assert (
+        cells[0].reason
+        == "expected texts in the data of holes, got None in 1 places: mend or drop these rows"
+    )
 
 
-def test_a_result_whose_data_has_changed_since_is_kept_and_that_is_said(tmp_path, monkeypatch, caplog):
+def test_a_result_whose_data_has_changed_since_is_kept_and_that_is_said(
+    tmp_path, monkeypatch, caplog
+):
     class Local(Norms):
         def items(self, *, seed):
             return [Item(text) for text in load("org/set", "test")["text"]]
@@ -191,7 +234,11 @@ def test_a_result_whose_data_has_changed_since_is_kept_and_that_is_said(tmp_path
     path.parent.mkdir(parents=True)
     path.write_text('{"text": "one"}\n{"text": "two"}\n')
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
-    for content, status, said in ((None, "done", False), (None, "cached", False), ('{"text": "three"}\n', "cached", True)):
+    for content, status, said in (
+        (None, "done", False),
+        (None, "cached", False),
+        ('{"text": "three"}\n', "cached", True),
+    ):
         if content:
             path.write_text(content)
         caplog.clear()
@@ -205,12 +252,20 @@ def test_an_encoder_without_the_needed_protocol_is_skipped_and_what_is_needed_is
 
     (cell,) = _run([NeedsTokens()], tmp_path)
     assert cell.status == "skipped"
-    assert cell.reason == "norms needs an encoder that also gives the states of single tokens, which letters is not"
+    assert (
+        cell.reason
+        == "norms needs an encoder that also gives the states of single tokens, which letters is not"
+    )
 
 
 def test_a_result_carries_counts_cost_and_provenance(tmp_path):
     result: Result = _run([Norms()], tmp_path)[0].result
-    assert result.texts == {"asked": 4, "distinct": 3, "repeated_share": 0.25, "truncated_share": 0.0}
+    assert result.texts == {
+        "asked": 4,
+        "distinct": 3,
+        "repeated_share": 0.25,
+        "truncated_share": 0.0,
+    }
     assert result.cost["forward_texts"] == 3
     assert result.provenance["versions"]["python"]
     kept = Store(tmp_path)[result.spec]
@@ -220,7 +275,10 @@ def test_a_result_carries_counts_cost_and_provenance(tmp_path):
 
 def test_the_same_content_under_another_name_has_the_same_key(tmp_path):
     store = Store(tmp_path)
-    specs = [survey(name, Letters(dim=dim), [Norms()], store, seeds=[42])[0].spec for name, dim in (("a", 8), ("b", 8), ("a", 9))]
+    specs = [
+        survey(name, Letters(dim=dim), [Norms()], store, seeds=[42])[0].spec
+        for name, dim in (("a", 8), ("b", 8), ("a", 9))
+    ]
     assert specs[0].key == specs[1].key != specs[2].key
 
 
@@ -262,7 +320,10 @@ for cell in run({"letters": Letters()}, [Slow(name=f"t{i}") for i in range(50)],
 def test_a_killed_run_keeps_its_finished_cells_whole(tmp_path, how):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
-        [sys.executable, "-c", _SLOW, str(tmp_path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", _SLOW, str(tmp_path)],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as process:
         for _ in range(3):
             assert process.stdout.readline() == b"done\n"

@@ -17,7 +17,10 @@ def test_the_best_span_is_the_best_of_all_spans(seed, t, longest):
     assert product == max(every.values()) == every[i, j]
 
 
-@pytest.mark.parametrize(("first", "last", "said"), [(1, 2, "abc def"), (2, 2, "def"), (0, 2, ""), (1, 3, ""), (0, 3, "")])
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [(1, 2, "abc def"), (2, 2, "def"), (0, 2, ""), (1, 3, ""), (0, 3, "")],
+)
 def test_a_span_that_begins_or_ends_at_a_special_token_holds_no_words(first, last, said):
     spans = np.array([[0, 0], [0, 3], [3, 7], [0, 0]], np.int32)  # <s> abc def </s>
     both = np.zeros((2, 4), np.float32)
@@ -31,6 +34,11 @@ def test_answers_are_measured_as_in_squad():
     assert words("The Cat, sat!") == ["cat", "sat"]
     assert overlap("the cat sat", "a cat") == pytest.approx(2 / 3)
     assert overlap("the", "an") == 1.0
-    asked = [("Rome", ["rome.", "Italy"]), ("the violin", ["a big violin"]), ("x", ["y"]), ("x", [])]
+    asked = [
+        ("Rome", ["rome.", "Italy"]),
+        ("the violin", ["a big violin"]),
+        ("x", ["y"]),
+        ("x", []),
+    ]
     assert [exact(*pair) for pair in asked] == [1.0, 0.0, 0.0, 0.0]
     assert [f1(*pair) for pair in asked] == pytest.approx([1, 2 / 3, 0, 0])

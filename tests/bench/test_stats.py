@@ -17,18 +17,31 @@ NOMINAL = pytest.approx(0.95, abs=0.046)
 @pytest.mark.parametrize("metric", MEASURED)
 def test_the_interval_is_that_of_measuring_every_resample_again(metric):
     x, y = data(metric)
-    again = bootstrap((x, y), MEASURED[metric], paired=True, vectorized=False, n_resamples=1000, method="percentile", rng=0)
+    again = bootstrap(
+        (x, y),
+        MEASURED[metric],
+        paired=True,
+        vectorized=False,
+        n_resamples=1000,
+        method="percentile",
+        rng=0,
+    )
     values = contributions(metric, x, y)[:, None]
     ours = stats.intervals(stats.sampled(values.mean(axis=0), values))
     ends = again.confidence_interval
     # Two draws of 1,000 resamples leave some 5 % of the half width to chance at either end.
-    assert [ours.low[0], ours.high[0]] == pytest.approx([ends.low, ends.high], abs=0.15 * (ends.high - ends.low) / 2)
+    assert [ours.low[0], ours.high[0]] == pytest.approx(
+        [ends.low, ends.high], abs=0.15 * (ends.high - ends.low) / 2
+    )
 
 
 def test_intervals_of_paired_differences_over_examples_cover_the_truth_at_their_nominal_rate():
     def covered(rng):
         easy = rng.random(200)  # both encoders find the same examples hard
-        one, other = easy + 0.1 * rng.normal(size=200) < 0.7, easy + 0.1 * rng.normal(size=200) < 0.6
+        one, other = (
+            easy + 0.1 * rng.normal(size=200) < 0.7,
+            easy + 0.1 * rng.normal(size=200) < 0.6,
+        )
         return covers(np.stack([one, other], axis=1).astype(float), truth=TRUTH)
 
     rng = np.random.default_rng(1)
@@ -41,7 +54,13 @@ def test_intervals_of_paired_differences_over_examples_cover_the_truth_at_their_
 def test_intervals_of_paired_differences_over_few_repeats_cover_the_truth_at_their_nominal_rate(n):
     def covered(rng):
         shared = rng.normal(0, 0.05, n)  # a seed that is good for one is good for the other
-        return covers(np.stack([0.6 + shared + rng.normal(0, 0.01, n), 0.5 + shared + rng.normal(0, 0.02, n)], axis=1), truth=0.1)
+        return covers(
+            np.stack(
+                [0.6 + shared + rng.normal(0, 0.01, n), 0.5 + shared + rng.normal(0, 0.02, n)],
+                axis=1,
+            ),
+            truth=0.1,
+        )
 
     assert np.mean([covered(np.random.default_rng([3, n, i])) for i in range(200)]) == NOMINAL
 
@@ -49,7 +68,12 @@ def test_intervals_of_paired_differences_over_few_repeats_cover_the_truth_at_the
 def test_intervals_over_examples_and_repeats_at_once_cover_the_truth_at_their_nominal_rate():
     def covered(rng):
         ease, luck = rng.normal(0, 0.3, (2, 200)), rng.normal(0, 0.02, (2, 5))
-        values = np.array([[0.6], [0.5]])[:, :, None] + ease[:, :, None] + luck[:, None, :] + rng.normal(0, 0.1, (2, 200, 5))
+        values = (
+            np.array([[0.6], [0.5]])[:, :, None]
+            + ease[:, :, None]
+            + luck[:, None, :]
+            + rng.normal(0, 0.1, (2, 200, 5))
+        )
         return covers(values.mean(axis=2).T, values.mean(axis=1).T, truth=0.1)
 
     assert np.mean([covered(np.random.default_rng([4, i])) for i in range(200)]) == NOMINAL
@@ -62,19 +86,25 @@ def test_intervals_of_spearman_cover_the_truth_at_their_nominal_rate():
         found = stats.intervals(stats.sampled(values.mean(axis=0), values))
         return found.low[0] <= truth <= found.high[0]
 
-    truth = 6 / np.pi * np.arcsin(np.sqrt(0.5) / 2)  # of the normal distribution with this correlation
+    truth = (
+        6 / np.pi * np.arcsin(np.sqrt(0.5) / 2)
+    )  # of the normal distribution with this correlation
     assert np.mean([covered(np.random.default_rng([5, i])) for i in range(200)]) == NOMINAL
 
 
 def covers(*sources, truth):
-    found = stats.differences(stats.sampled(sources[0].mean(axis=0), *sources), np.array([0]), np.array([1]))
+    found = stats.differences(
+        stats.sampled(sources[0].mean(axis=0), *sources), np.array([0]), np.array([1])
+    )
     return found.low[0] <= truth <= found.high[0]
 
 
 def test_equal_encoders_differ_by_nothing_and_unpaired_ones_are_not_compared():
     values = np.random.default_rng(0).random((50, 2))
     sources = np.column_stack([values[:, 0], values[:, 0], values[:, 1], np.full(50, np.nan)])
-    found = stats.differences(stats.sampled(sources.mean(axis=0), sources), np.array([0, 0, 0]), np.array([1, 2, 3]))
+    found = stats.differences(
+        stats.sampled(sources.mean(axis=0), sources), np.array([0, 0, 0]), np.array([1, 2, 3])
+    )
     assert (found.low[0], found.value[0], found.high[0], found.p[0]) == (0, 0, 0, 1)
     assert np.isfinite([found.low[1], found.p[1]]).all()
     assert np.isnan([found.value[2], found.low[2], found.high[2], found.p[2]]).all()
@@ -82,14 +112,18 @@ def test_equal_encoders_differ_by_nothing_and_unpaired_ones_are_not_compared():
 
 def test_the_same_seed_draws_the_same_and_another_seed_something_else():
     values = np.random.default_rng(0).random((50, 3))
-    first, again, other = (stats.sampled(values.mean(axis=0), values, seed=seed).draws for seed in (1, 1, 2))
+    first, again, other = (
+        stats.sampled(values.mean(axis=0), values, seed=seed).draws for seed in (1, 1, 2)
+    )
     assert (first == again).all()
     assert (first != other).any()
 
 
 def test_a_mean_of_independent_scores_is_known_better_than_each():
     rng = np.random.default_rng(0)
-    each = [stats.sampled(v.mean(axis=0), v, seed=i) for i, v in enumerate(rng.normal(size=(4, 300, 2)))]
+    each = [
+        stats.sampled(v.mean(axis=0), v, seed=i) for i, v in enumerate(rng.normal(size=(4, 300, 2)))
+    ]
     one, mean = stats.intervals(each[0]), stats.intervals(stats.mean_of(each))
     # A mean of four has half the width; 1,000 draws leave 5 % of a width to chance.
     assert (mean.high - mean.low)[0] == pytest.approx((one.high - one.low)[0] / 2, rel=0.2)
@@ -105,7 +139,9 @@ def test_a_mean_is_known_only_where_each_score_is():
 
 def test_a_difference_that_never_varies_is_not_taken_for_certain():
     values = np.array([[0.1, 0.7, 0.2], [0.1, 0.7, 0.3], [0.1, 0.7, 0.5]])
-    found = stats.differences(stats.sampled(values.mean(axis=0), values), np.array([0, 0]), np.array([1, 2]))
+    found = stats.differences(
+        stats.sampled(values.mean(axis=0), values), np.array([0, 0]), np.array([1, 2])
+    )
     assert np.isnan([found.low[0], found.high[0], found.p[0]]).all()
     assert found.low[1] < found.value[1] < found.high[1]
 
@@ -116,7 +152,9 @@ def test_what_was_measured_once_has_no_interval():
 
 
 def test_holm_multiplies_the_smallest_most_and_never_turns_the_order():
-    assert stats.holm(np.array([0.01, 0.04, 0.03, np.nan, 0.9])) == pytest.approx([0.04, 0.09, 0.09, np.nan, 0.9], nan_ok=True)
+    assert stats.holm(np.array([0.01, 0.04, 0.03, np.nan, 0.9])) == pytest.approx(
+        [0.04, 0.09, 0.09, np.nan, 0.9], nan_ok=True
+    )
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
@@ -130,7 +168,9 @@ def test_corrected_p_values_keep_their_order_and_are_between_themselves_and_one(
 def test_ranks_and_critical_difference_are_the_textbooks():
     scores = np.array([[0.9, 0.5, 0.5], [0.8, 0.9, 0.1]])
     assert stats.mean_ranks(scores).tolist() == [1.5, 1.75, 2.75]
-    assert stats.critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)  # Demšar 2006, section 3.2.2
+    assert stats.critical_difference(4, 14) == pytest.approx(
+        1.25, abs=0.005
+    )  # Demšar 2006, section 3.2.2
 
 
 def test_friedman_needs_three_encoders_and_something_to_tell_apart():

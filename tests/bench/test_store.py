@@ -20,7 +20,16 @@ from bench.store import Store, read
 from bench.task import Score, sample
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "result.json"
-SPEC = RunSpec("quip", "0123456789abcdef", {"layer": -1, "checkpoint": "folder"}, "stsb", 1, "embedding", 42, None)
+SPEC = RunSpec(
+    "quip",
+    "0123456789abcdef",
+    {"layer": -1, "checkpoint": "folder"},
+    "stsb",
+    1,
+    "embedding",
+    42,
+    None,
+)
 RESULT = Result(
     SPEC,
     "sts",
@@ -29,7 +38,10 @@ RESULT = Result(
     card={"weights": "ab", "trained": False},
     texts={"asked": 4, "distinct": 3, "repeated_share": 0.25, "truncated_share": 0.0},
     cost={"seconds": 1.5},
-    provenance={"time": "2030-01-02T03:04:05+00:00", "data": [{"id": "mteb/stsbenchmark-sts", "source": "local"}]},
+    provenance={
+        "time": "2030-01-02T03:04:05+00:00",
+        "data": [{"id": "mteb/stsbenchmark-sts", "source": "local"}],
+    },
 )
 
 
@@ -44,7 +56,11 @@ def test_the_key_does_not_depend_on_the_hash_seed():
     keys = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": seed,
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+            },
             capture_output=True,
             text=True,
             check=True,
@@ -55,7 +71,15 @@ def test_the_key_does_not_depend_on_the_hash_seed():
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"limit": 5}, {"task": "sts12"}, {"task_version": 2}, {"readout": "tokens"}, {"fingerprint": "f" * 16}]
+    "change",
+    [
+        {"seed": 1},
+        {"limit": 5},
+        {"task": "sts12"},
+        {"task_version": 2},
+        {"readout": "tokens"},
+        {"fingerprint": "f" * 16},
+    ],
 )
 def test_whatever_decides_the_scores_changes_the_key(change):
     assert replace(SPEC, **change).key != SPEC.key
@@ -66,11 +90,17 @@ def test_names_and_places_do_not_change_the_key():
 
 
 @given(
-    st.dictionaries(st.text(min_size=1), st.lists(st.floats(-1e6, 1e6), min_size=1).map(tuple), min_size=1),
+    st.dictionaries(
+        st.text(min_size=1), st.lists(st.floats(-1e6, 1e6), min_size=1).map(tuple), min_size=1
+    ),
     st.text(),
 )
 def test_any_result_comes_back_from_its_file_format(scores, words):
-    made = replace(RESULT, scores={name: Score(repeats) for name, repeats in scores.items()}, provenance={"command": words})
+    made = replace(
+        RESULT,
+        scores={name: Score(repeats) for name, repeats in scores.items()},
+        provenance={"command": words},
+    )
     assert Result.from_json(json.loads(json.dumps(made.to_json()))) == made
 
 
@@ -84,7 +114,9 @@ def test_any_encoder_name_is_a_safe_file_name(name):
 
 def test_what_is_stored_comes_back_with_its_examples(tmp_path):
     store = Store(tmp_path)
-    made = replace(RESULT, scores={"cosine_spearman": Score((0.5,), np.array([0.25, 1], np.float32))})
+    made = replace(
+        RESULT, scores={"cosine_spearman": Score((0.5,), np.array([0.25, 1], np.float32))}
+    )
     store[SPEC] = made
     assert SPEC in store
     assert list(store) == [SPEC]
@@ -95,11 +127,22 @@ def test_what_is_stored_comes_back_with_its_examples(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "harm", [lambda _: b"", lambda _: b"no archive", lambda data: data[: len(data) // 2], lambda data: data[:70] + b"?" * 20 + data[90:]]
+    "harm",
+    [
+        lambda _: b"",
+        lambda _: b"no archive",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:70] + b"?" * 20 + data[90:],
+    ],
 )
-def test_examples_that_cannot_be_read_are_an_error_of_one_line_that_says_what_to_delete(tmp_path, harm):
+def test_examples_that_cannot_be_read_are_an_error_of_one_line_that_says_what_to_delete(
+    tmp_path, harm
+):
     store = Store(tmp_path)
-    made = replace(RESULT, scores={"cosine_spearman": Score((0.5,), np.random.default_rng(0).random(50, np.float32))})
+    made = replace(
+        RESULT,
+        scores={"cosine_spearman": Score((0.5,), np.random.default_rng(0).random(50, np.float32))},
+    )
     store[SPEC] = made
     path = store.path(SPEC).with_suffix(".npz")
     path.write_bytes(harm(path.read_bytes()))
@@ -117,7 +160,9 @@ def test_what_examples_are_compared_with_comes_back_beside_them(tmp_path):
     assert store.examples(store[SPEC]).main.gold.tolist() == [3, 5]
 
 
-ABSENCE = Absence(SPEC.encoder, "sts", SPEC.task, SPEC.readout, SPEC.seed, SPEC.limit, "skipped", "no data")
+ABSENCE = Absence(
+    SPEC.encoder, "sts", SPEC.task, SPEC.readout, SPEC.seed, SPEC.limit, "skipped", "no data"
+)
 
 
 def test_why_a_cell_has_no_result_is_kept_until_a_result_takes_its_place(tmp_path):
@@ -135,7 +180,15 @@ def test_why_a_cell_has_no_result_is_kept_until_a_result_takes_its_place(tmp_pat
 def test_the_file_format_of_reasons_is_this_one(tmp_path):
     Store(tmp_path).leave_out(ABSENCE)
     (path,) = tmp_path.glob("*/*.absent")
-    words = {"family": "sts", "task": "stsb", "readout": "embedding", "seed": 42, "limit": None, "status": "skipped", "reason": "no data"}
+    words = {
+        "family": "sts",
+        "task": "stsb",
+        "readout": "embedding",
+        "seed": 42,
+        "limit": None,
+        "status": "skipped",
+        "reason": "no data",
+    }
     assert json.loads(path.read_text()) == {"schema": 1, "encoder": "quip", **words}
     path.write_text('{"schema": 1, "encoder": "quip"}')
     with pytest.raises(ResultError, match="lacks a part"):
@@ -180,10 +233,18 @@ except Exception as error:
 
 def test_a_full_disk_is_an_error_that_leaves_what_was_there(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", _FULL_DISK, str(tmp_path)], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL_DISK, str(tmp_path)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stdout.startswith("ResultError cannot write"), done.stderr
     assert Store(tmp_path)[SPEC] == RESULT
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [Store(tmp_path).path(SPEC).name]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [
+        Store(tmp_path).path(SPEC).name
+    ]
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,19 @@ class Sound:
         order = sorted(range(len(items)), key=lambda i: -len(items[i].text))
         for i in range(0, len(order), 4):
             chosen = order[i : i + 4]
-            states = [self._states(f"{items[j].instruction} {items[j].text}".strip()).states for j in chosen]
+            states = [
+                self._states(f"{items[j].instruction} {items[j].text}".strip()).states
+                for j in chosen
+            ]
             sizes = np.array([len(s) for s in states], np.int32)
             vectors = np.stack([s.mean(axis=0) for s in states])
-            yield Batch(np.array(chosen), vectors, sizes, np.zeros(len(chosen), bool), int(sizes.max()) * len(chosen))
+            yield Batch(
+                np.array(chosen),
+                vectors,
+                sizes,
+                np.zeros(len(chosen), bool),
+                int(sizes.max()) * len(chosen),
+            )
 
     def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
         return [self._states(text) for text in texts]
@@ -57,13 +66,18 @@ class Sound:
         return [[("cat", "dog", "rain")[i] for i in (-row).argsort()][:n] for row in scores]
 
     def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> np.ndarray:
-        products = self.encode([text + prompt for text in texts]) @ np.stack([_word(word) for word in words]).T
+        products = (
+            self.encode([text + prompt for text in texts])
+            @ np.stack([_word(word) for word in words]).T
+        )
         return (products - np.logaddexp.reduce(products, axis=1, keepdims=True)).astype(np.float32)
 
     def _states(self, text: str) -> TokenStates:
         matches = list(re.finditer(r"\S+", text))[: self.words]
         spans = np.array([(0, 0), *(match.span() for match in matches)], np.int32)
-        return TokenStates(np.stack([_word("<s>"), *(_word(match.group()) for match in matches)]), spans)
+        return TokenStates(
+            np.stack([_word("<s>"), *(_word(match.group()) for match in matches)]), spans
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,12 @@ class OnlyEncodes(Sound):
 
     def encode(self, texts, *, instruction=""):
         return (
-            np.stack([self._states(f"{instruction} {text}".strip()).states.mean(axis=0) for text in texts])
+            np.stack(
+                [
+                    self._states(f"{instruction} {text}".strip()).states.mean(axis=0)
+                    for text in texts
+                ]
+            )
             if len(texts)
             else np.empty((0, DIM), np.float32)
         )
@@ -138,7 +157,9 @@ class UnmaskedPadding(OnlyEncodes):
     def encode(self, texts, *, instruction=""):
         longest = max((len(text.split()) for text in texts), default=0)
         rows = super().encode(texts, instruction=instruction)
-        return rows + 0.01 * np.array([[longest - len(text.split())] for text in texts], np.float32).reshape(-1, 1)
+        return rows + 0.01 * np.array(
+            [[longest - len(text.split())] for text in texts], np.float32
+        ).reshape(-1, 1)
 
 
 class SortNotUndone(OnlyEncodes):
@@ -148,7 +169,9 @@ class SortNotUndone(OnlyEncodes):
 
 class LeakingTemplate(OnlyEncodes):
     def encode(self, texts, *, instruction=None):
-        return super().encode(texts, instruction="" if instruction is None else f"Instruct: {instruction}")
+        return super().encode(
+            texts, instruction="" if instruction is None else f"Instruct: {instruction}"
+        )
 
 
 class SaysItFollows(OnlyEncodes):
@@ -212,7 +235,9 @@ class StreamsAside(Sound):
 
     def stream(self, items):
         return (
-            dataclasses.replace(batch, **{name: f(getattr(batch, name)) for name, f in self.change.items()})
+            dataclasses.replace(
+                batch, **{name: f(getattr(batch, name)) for name, f in self.change.items()}
+            )
             for batch in super().stream(items)
         )
 
@@ -252,13 +277,18 @@ class LayersInAnotherOrder(Sound):
         return [self.encode_tokens(texts, layer=layer) for layer in layers][:1] * len(layers)
 
     def encode_tokens(self, texts, *, layer=-1):
-        return [TokenStates(t.states + np.float32(layer), t.spans) for t in super().encode_tokens(texts)]
+        return [
+            TokenStates(t.states + np.float32(layer), t.spans) for t in super().encode_tokens(texts)
+        ]
 
 
 class SpansOffByOne(Sound):
     def _states(self, text):
         states = super()._states(text)
-        return TokenStates(states.states, np.where(states.spans > 0, states.spans - 1, states.spans).astype(np.int32))
+        return TokenStates(
+            states.states,
+            np.where(states.spans > 0, states.spans - 1, states.spans).astype(np.int32),
+        )
 
 
 class PadsLeftIn(Sound):
@@ -266,7 +296,10 @@ class PadsLeftIn(Sound):
         found = super().encode_tokens(texts)
         longest = max(len(tokens.states) for tokens in found)
         return [
-            TokenStates(np.resize(t.states, (longest, DIM)), np.concatenate([t.spans, np.zeros((longest - len(t.spans), 2), np.int32)]))
+            TokenStates(
+                np.resize(t.states, (longest, DIM)),
+                np.concatenate([t.spans, np.zeros((longest - len(t.spans), 2), np.int32)]),
+            )
             for t in found
         ]
 
@@ -360,12 +393,16 @@ def test_rules_about_what_an_encoder_does_not_offer_are_skipped():
     check_encoder(Plain())
 
 
-@pytest.mark.parametrize(("faulty", "rule"), FAULTS.items(), ids=lambda x: x if isinstance(x, str) else x.__name__)
+@pytest.mark.parametrize(
+    ("faulty", "rule"), FAULTS.items(), ids=lambda x: x if isinstance(x, str) else x.__name__
+)
 def test_each_planted_fault_is_caught_by_the_rule_named_for_it(faulty, rule):
     broken = {o.name: o.reason for o in run_checks(faulty()) if o.status == "failed"}
     assert rule in broken
     assert broken[rule]
-    assert not broken[rule].startswith("raised") or faulty is RefusesLongTexts  # told as a fault, not met as a crash
+    assert (
+        not broken[rule].startswith("raised") or faulty is RefusesLongTexts
+    )  # told as a fault, not met as a crash
     with pytest.raises(ContractError, match=rule):
         check_encoder(faulty())
 
@@ -382,5 +419,7 @@ def test_a_setting_that_only_changes_speed_is_not_part_of_the_identity():
 def test_a_crash_is_told_with_its_place_and_logged_with_its_traceback(caplog):
     with caplog.at_level(logging.DEBUG, logger="bench"):
         broken = {o.name: o.reason for o in run_checks(RefusesLongTexts()) if o.status == "failed"}
-    assert re.search(r"IndexError: index out of range in self \(at .*test_testing\.py:\d+\)", broken["long text"])
+    assert re.search(
+        r"IndexError: index out of range in self \(at .*test_testing\.py:\d+\)", broken["long text"]
+    )
     assert any(record.exc_info for record in caplog.records)

@@ -22,7 +22,9 @@ class Words:
     follows_instructions: ClassVar[bool] = False
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        return np.stack([np.random.default_rng(list(text.encode())).standard_normal(8) for text in texts]).astype(np.float32)
+        return np.stack(
+            [np.random.default_rng(list(text.encode())).standard_normal(8) for text in texts]
+        ).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,16 @@ class FirstNumber:
     needs: ClassVar[type] = Encoder
 
     def items(self, *, seed: int) -> list[Item]:
-        return [Item(str(n)) for n in np.random.default_rng(seed).integers(0, 1000, 20)][: self.limit]
+        return [Item(str(n)) for n in np.random.default_rng(seed).integers(0, 1000, 20)][
+            : self.limit
+        ]
 
     def evaluate(self, encoder, *, seed: int) -> Mapping[str, Score]:
-        return {"share": Score((float((encoder.encode([i.text for i in self.items(seed=seed)])[:, 0] > 0).mean()),))}
+        return {
+            "share": Score(
+                (float((encoder.encode([i.text for i in self.items(seed=seed)])[:, 0] > 0).mean()),)
+            )
+        }
 
 
 class NoMainScore(FirstNumber):
@@ -86,7 +94,20 @@ class PlansTooMuch(FirstNumber):
         return [*super().items(seed=seed), Item("never asked")]
 
     def evaluate(self, encoder, *, seed):
-        return {"share": Score((float((encoder.encode([i.text for i in FirstNumber.items(self, seed=seed)])[:, 0] > 0).mean()),))}
+        return {
+            "share": Score(
+                (
+                    float(
+                        (
+                            encoder.encode([i.text for i in FirstNumber.items(self, seed=seed)])[
+                                :, 0
+                            ]
+                            > 0
+                        ).mean()
+                    ),
+                )
+            )
+        }
 
 
 class SwallowsErrors(FirstNumber):
@@ -154,7 +175,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("faulty", "told"), FAULTS.items(), ids=lambda x: x if isinstance(x, str) else x.__name__)
+@pytest.mark.parametrize(
+    ("faulty", "told"), FAULTS.items(), ids=lambda x: x if isinstance(x, str) else x.__name__
+)
 def test_each_fault_planted_in_a_task_is_caught_and_named(faulty, told):
     with pytest.raises(ContractError, match=told) as error:
         check_task(faulty(), Words())

@@ -6,7 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench.report.cells import Cells, Column, named
-from bench.report.figures.drawing import COLORS, MARKERS, SURFACE, Drawing, number, shortened, side_by_side, styled, told
+from bench.report.figures.drawing import (
+    COLORS,
+    MARKERS,
+    SURFACE,
+    Drawing,
+    number,
+    shortened,
+    side_by_side,
+    styled,
+    told,
+)
 from bench.report.pairs import Pairs
 from bench.task import PICKING
 
@@ -26,17 +36,32 @@ def layers(pairs: Pairs) -> Drawing:
     tasks = {task: by for task, by in _by_layer(pairs.cells).items() if len(by) > 1}
     picking = {c: found for c in pairs.cells.columns if (found := _picking(pairs.cells, c))}
     if not tasks and not picking:
-        return Drawing(name, title, why="no task was read at more than one layer (a read-out such as bertscore@12, or mrpc-picked)")
+        return Drawing(
+            name,
+            title,
+            why="no task was read at more than one layer (a read-out such as bertscore@12, or mrpc-picked)",
+        )
     read = [column for by in tasks.values() for column in by.values()]
-    encoders = [label for label in pairs.cells.encoders if any((label, c) in pairs.cells.results for c in [*read, *picking])]
+    encoders = [
+        label
+        for label in pairs.cells.encoders
+        if any((label, c) in pairs.cells.results for c in [*read, *picking])
+    ]
     titles = [task.task + (f" (limit {task.limit})" if task.limit else "") for task in tasks]
     figure, axes = side_by_side([*titles, *(f"{column.task}: other pairs" for column in picking)])
     for panel, (column, curves) in zip(axes[len(tasks) :], picking.items(), strict=True):
         for i, label in enumerate(encoders[:_MOST]):
             points = curves.get(label, {})
-            panel.plot(list(points), [100 * value for value in points.values()], linewidth=1.2, **_line(i))
+            panel.plot(
+                list(points), [100 * value for value in points.values()], linewidth=1.2, **_line(i)
+            )
             for layer, value in points.items():
-                _mark(panel, (layer, 100 * value), i, f"{named(pairs.cells, label)}, layer {layer} on other pairs: {100 * value:.1f}")
+                _mark(
+                    panel,
+                    (layer, 100 * value),
+                    i,
+                    f"{named(pairs.cells, label)}, layer {layer} on other pairs: {100 * value:.1f}",
+                )
         panel.set(xlabel="layer, counted from the last (-1)", ylabel=f"{column.metric} x 100")
     for panel, by in zip(axes, tasks.values(), strict=False):
         numbers = sorted(layer for layer in by if layer is not None)
@@ -44,7 +69,9 @@ def layers(pairs: Pairs) -> Drawing:
         if None in by:
             places[None] = numbers[-1] + max(1, (numbers[-1] - numbers[0]) / 8)
         for i, label in enumerate(encoders[:_MOST]):
-            _draw_curve(panel, pairs, label, {places[layer]: (_said(layer), by[layer]) for layer in by}, i)
+            _draw_curve(
+                panel, pairs, label, {places[layer]: (_said(layer), by[layer]) for layer in by}, i
+            )
         panel.set_xticks([*_thinned(numbers), *([places[None]] if None in by else [])])
         panel.set_xticklabels([*map(str, _thinned(numbers)), *(["last"] if None in by else [])])
         panel.set(xlabel="layer", ylabel=f"{next(iter(by.values())).metric} x 100")
@@ -63,7 +90,10 @@ def _picking(cells: Cells, column: Column) -> dict[str, dict[int, float]]:
     for label in cells.encoders:
         scores = [r.scores for r in cells.results.get((label, column), ())][:1]
         by_layer = {
-            int(name.removeprefix(PICKING)): score.mean for one in scores for name, score in one.items() if name.startswith(PICKING)
+            int(name.removeprefix(PICKING)): score.mean
+            for one in scores
+            for name, score in one.items()
+            if name.startswith(PICKING)
         }
         if by_layer:
             found[label] = dict(sorted(by_layer.items()))
@@ -75,21 +105,39 @@ def _by_layer(cells: Cells) -> dict[Column, dict[int | None, Column]]:
     found: dict[Column, dict[int | None, Column]] = {}
     for column in cells.columns:
         layer = _LAYER.search(column.readout)
-        stem = replace(column, task=_LAYER.sub("", column.task), readout=_LAYER.sub("", column.readout))
+        stem = replace(
+            column, task=_LAYER.sub("", column.task), readout=_LAYER.sub("", column.readout)
+        )
         found.setdefault(stem, {})[int(layer[1]) if layer else None] = column
     return found
 
 
-def _draw_curve(panel: "Axes", pairs: Pairs, label: str, by: Mapping[float, tuple[str, Column]], i: int) -> None:
+def _draw_curve(
+    panel: "Axes", pairs: Pairs, label: str, by: Mapping[float, tuple[str, Column]], i: int
+) -> None:
     at = pairs.number[label]
-    points = [(x, words, pairs.by_column[column]) for x, (words, column) in sorted(by.items()) if (label, column) in pairs.cells.results]
+    points = [
+        (x, words, pairs.by_column[column])
+        for x, (words, column) in sorted(by.items())
+        if (label, column) in pairs.cells.results
+    ]
     style = _line(i)
-    panel.plot([x for x, *_ in points], [100 * found.scores[at] for *_, found in points], linewidth=1.2, **style)
+    panel.plot(
+        [x for x, *_ in points],
+        [100 * found.scores[at] for *_, found in points],
+        linewidth=1.2,
+        **style,
+    )
     for x, words, found in points:
         value, bounds = float(found.scores[at]), pairs.bounds(found)[at]
         if bounds:
             panel.plot([x, x], [100 * end for end in bounds], color=style["color"], linewidth=0.8)
-        _mark(panel, (x, 100 * value), i, f"{named(pairs.cells, label)}, {words}: {number(value, bounds)}")
+        _mark(
+            panel,
+            (x, 100 * value),
+            i,
+            f"{named(pairs.cells, label)}, {words}: {number(value, bounds)}",
+        )
 
 
 @styled
@@ -100,13 +148,31 @@ def spectrum(pairs: Pairs) -> Drawing:
     if not found:
         return Drawing(name, title, why="no diagnostics were run (stsb-spectrum)")
     shown = list(found)[:_MOST]
-    memories = {label: found[label]["memory_correlation"] for label in shown if "memory_correlation" in found[label]}
-    figure, axes = side_by_side(["variance in the first directions", *(["correlation of a text's memory vectors"] if memories else [])])
+    memories = {
+        label: found[label]["memory_correlation"]
+        for label in shown
+        if "memory_correlation" in found[label]
+    }
+    figure, axes = side_by_side(
+        [
+            "variance in the first directions",
+            *(["correlation of a text's memory vectors"] if memories else []),
+        ]
+    )
     for i, label in enumerate(shown):
-        points = sorted((int(score.removeprefix("share_")), value) for score, value in found[label].items() if score.startswith("share_"))
+        points = sorted(
+            (int(score.removeprefix("share_")), value)
+            for score, value in found[label].items()
+            if score.startswith("share_")
+        )
         axes[0].plot(*zip(*points, strict=True), linewidth=1.2, **_line(i))
         for n, value in points:
-            _mark(axes[0], (n, value), i, f"{named(cells, label)}: {100 * value:.1f} % of the variance in {n} directions")
+            _mark(
+                axes[0],
+                (n, value),
+                i,
+                f"{named(cells, label)}: {100 * value:.1f} % of the variance in {n} directions",
+            )
     axes[0].set_xscale("log", base=2)
     axes[0].xaxis.set_major_formatter("{x:g}")
     axes[0].set(xlabel="principal directions", ylabel="share of the variance", ylim=(0, 1.02))
@@ -116,7 +182,11 @@ def spectrum(pairs: Pairs) -> Drawing:
         for bar, (label, value) in zip(bars, memories.items(), strict=True):
             told(bar, f"{named(cells, label)}: mean correlation {value:.3f}")
         axes[1].bar_label(bars, fmt="{:.2f}", fontsize=8)
-        axes[1].set(ylim=(min(0.0, *memories.values()), 1.02), xlim=(-0.6, max(len(memories), 4) - 0.4), xticks=[])
+        axes[1].set(
+            ylim=(min(0.0, *memories.values()), 1.02),
+            xlim=(-0.6, max(len(memories), 4) - 0.4),
+            xticks=[],
+        )
     _name_curves(figure, [named(cells, label) for label in shown])
     about = "The sooner a curve reaches 1, the fewer directions carry the embeddings; memory vectors that correlate fully say all the same."
     return Drawing(name, title, about, figure)
@@ -131,28 +201,55 @@ def _diagnosed(cells: Cells, label: str) -> dict[str, float]:
 def learning(pairs: Pairs) -> Drawing:
     """Return the mean score over training tokens, a curve a method that was trained with several budgets."""
     name, title, cells = "learning", "Score over training", pairs.cells
-    means = {label: mean for label in cells.encoders if cells.tokens(label) and (mean := cells.overall(label)) is not None}
+    means = {
+        label: mean
+        for label in cells.encoders
+        if cells.tokens(label) and (mean := cells.overall(label)) is not None
+    }
     curves: dict[str, list[str]] = {}
     for label in means:
         training = cells.training(label)
-        curves.setdefault(f"{training.get('method') or cells.name(label)} on {cells.base(label) or 'its backbone'}", []).append(label)
-    curves = {method: found for method, found in sorted(curves.items()) if len({cells.tokens(label) for label in found}) > 1}
+        curves.setdefault(
+            f"{training.get('method') or cells.name(label)} on {cells.base(label) or 'its backbone'}",
+            [],
+        ).append(label)
+    curves = {
+        method: found
+        for method, found in sorted(curves.items())
+        if len({cells.tokens(label) for label in found}) > 1
+    }
     if not curves:
-        return Drawing(name, title, why="no method was trained with more than one budget on one backbone")
+        return Drawing(
+            name, title, why="no method was trained with more than one budget on one backbone"
+        )
     bounds = dict(zip(cells.encoders, pairs.bounds(pairs.overall), strict=True))
     figure, (axes,) = side_by_side([""])
     for i, found in enumerate(list(curves.values())[:_MOST]):
         points = sorted((cells.tokens(label) or 0, label) for label in found)
-        axes.plot([x for x, _ in points], [100 * means[label] for _, label in points], linewidth=1.2, **_line(i))
+        axes.plot(
+            [x for x, _ in points],
+            [100 * means[label] for _, label in points],
+            linewidth=1.2,
+            **_line(i),
+        )
         for x, label in points:
             if ends := bounds[label]:
-                axes.plot([x, x], [100 * end for end in ends], color=_line(i)["color"], linewidth=0.8)
-            _mark(axes, (x, 100 * means[label]), i, f"{named(cells, label)}, {x:,} training tokens: {number(means[label], ends)}")
+                axes.plot(
+                    [x, x], [100 * end for end in ends], color=_line(i)["color"], linewidth=0.8
+                )
+            _mark(
+                axes,
+                (x, 100 * means[label]),
+                i,
+                f"{named(cells, label)}, {x:,} training tokens: {number(means[label], ends)}",
+            )
     axes.set_xscale("log")
     _count_tokens(axes, "token positions through the trained network")
     axes.set_ylabel("mean of family means x 100")
     _name_curves(figure, list(curves)[:_MOST])
-    return Drawing(name, title, "Each point is a checkpoint of its own; whiskers: 95 % interval.", figure)
+    return Drawing(
+        name, title, "Each point is a checkpoint of its own; whiskers: 95 % interval.", figure
+    )
 
 
 @styled
@@ -170,19 +267,33 @@ def loss(pairs: Pairs) -> Drawing:
     figure, axes = side_by_side(list(curves))
     for panel, found in zip(axes, curves.values(), strict=True):
         for i, (label, points) in enumerate(found[:_MOST]):
-            (line,) = panel.plot(*zip(*points, strict=True), linewidth=1.2, label=shortened(label), **_line(i))
-            told(line, f"{label}: loss {points[0][1]:.3f} at {points[0][0]:,.0f} tokens, {points[-1][1]:.3f} at {points[-1][0]:,.0f}")
+            (line,) = panel.plot(
+                *zip(*points, strict=True), linewidth=1.2, label=shortened(label), **_line(i)
+            )
+            told(
+                line,
+                f"{label}: loss {points[0][1]:.3f} at {points[0][0]:,.0f} tokens, {points[-1][1]:.3f} at {points[-1][0]:,.0f}",
+            )
         if len(found) > 1 or found[0][0] != panel.get_title(loc="left").split(":")[0]:
             panel.legend(fontsize=7)
         _count_tokens(panel, "token positions trained")
         panel.set_ylabel("loss")
-    return Drawing(name, title, "Losses of different methods and stages measure different things: compare shapes, not heights.", figure)
+    return Drawing(
+        name,
+        title,
+        "Losses of different methods and stages measure different things: compare shapes, not heights.",
+        figure,
+    )
 
 
 def _losses(card: Mapping[str, Any]) -> "list[tuple[str, Sequence[Sequence[float]]]]":
     """Return the loss curves of a card by stage, or the one that it has under no stage's name."""
     stages = [stage for stage in card.get("stages") or () if isinstance(stage, Mapping)]
-    found = [(str(stage.get("stage")), points) for stage in stages if len(points := stage.get("loss") or ()) > 1]
+    found = [
+        (str(stage.get("stage")), points)
+        for stage in stages
+        if len(points := stage.get("loss") or ()) > 1
+    ]
     own = card.get("loss") or ()
     return found or ([("", own)] if len(own) > 1 else [])
 
@@ -193,7 +304,9 @@ def _line(i: int) -> dict[str, Any]:
 
 def _mark(panel: "Axes", place: tuple[float, float], i: int, tip: str) -> None:
     color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
-    (point,) = panel.plot(*place, marker, color=color, markersize=4.5, markeredgecolor=SURFACE, markeredgewidth=0.5)
+    (point,) = panel.plot(
+        *place, marker, color=color, markersize=4.5, markeredgecolor=SURFACE, markeredgewidth=0.5
+    )
     told(point, tip)
 
 
@@ -201,7 +314,15 @@ def _name_curves(figure: "Figure", names: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], marker=MARKERS[i % len(MARKERS)], markersize=4.5, label=shortened(name), **_line(i)) for i, name in enumerate(names)
+        Line2D(
+            [],
+            [],
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=4.5,
+            label=shortened(name),
+            **_line(i),
+        )
+        for i, name in enumerate(names)
     ]
     figure.legend(handles=handles, loc="outside lower left", fontsize=8, ncols=min(len(names), 3))
 

@@ -102,7 +102,9 @@ def told(artist: "Artist", words: str) -> None:
 
 def number(value: float, bounds: tuple[float, float] | None = None) -> str:
     """Return a score x 100 in words, with its 95 % interval where there is one."""
-    return f"{100 * value:z.2f}" + (f", 95 % interval {100 * bounds[0]:z.2f} to {100 * bounds[1]:z.2f}" if bounds else "")
+    return f"{100 * value:z.2f}" + (
+        f", 95 % interval {100 * bounds[0]:z.2f} to {100 * bounds[1]:z.2f}" if bounds else ""
+    )
 
 
 def shortened(text: str) -> str:
@@ -147,7 +149,9 @@ def settle(figure: "Figure") -> None:
     figure.set_layout_engine("none")
 
 
-def panels(titles: Sequence[str], names: Sequence[str], *, row: float = 0.22) -> "tuple[Figure, list[Any]]":
+def panels(
+    titles: Sequence[str], names: Sequence[str], *, row: float = 0.22
+) -> "tuple[Figure, list[Any]]":
     """Return a figure with one panel a title, side by side, whose rows are the names, from top to bottom.
 
     Args:
@@ -158,7 +162,10 @@ def panels(titles: Sequence[str], names: Sequence[str], *, row: float = 0.22) ->
     down = -(-len(titles) // (3 if len(names) <= 16 else 6))
     across = -(-len(titles) // down)
     short = [shortened(name) for name in names]
-    figure = blank(max(5.5, 0.6 + LETTER * max(map(len, short)) + 2.6 * across), 0.8 + down * (0.6 + row * len(names)))
+    figure = blank(
+        max(5.5, 0.6 + LETTER * max(map(len, short)) + 2.6 * across),
+        0.8 + down * (0.6 + row * len(names)),
+    )
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for panel, title in zip(grid.flat, titles, strict=False):
         panel.set_title(shortened(title), loc="left")
@@ -177,7 +184,9 @@ def side_by_side(titles: Sequence[str]) -> "tuple[Figure, list[Axes]]":
     """Return a figure with one panel a title, three in a row."""
     across = min(len(titles), 3)
     down = -(-len(titles) // across)
-    figure = blank(5.6 if across == 1 else 0.4 + 3.3 * across, 3.2 if across == 1 else 0.3 + 2.6 * down)
+    figure = blank(
+        5.6 if across == 1 else 0.4 + 3.3 * across, 3.2 if across == 1 else 0.3 + 2.6 * down
+    )
     grid = figure.subplots(down, across, squeeze=False)
     for panel, title in zip(grid.flat, titles, strict=False):
         panel.set_title(shortened(title), loc="left")

@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING
 
 from bench import stats
 from bench.report.cells import named
-from bench.report.figures.drawing import INK, LETTER, TRAINED, UNTRAINED, Drawing, blank, shortened, styled, told
+from bench.report.figures.drawing import (
+    INK,
+    LETTER,
+    TRAINED,
+    UNTRAINED,
+    Drawing,
+    blank,
+    shortened,
+    styled,
+    told,
+)
 from bench.report.pairs import Pairs
 
 if TYPE_CHECKING:
@@ -19,7 +29,11 @@ def critical_difference(pairs: Pairs) -> Drawing:
     labels, scores = pairs.ranked
     tasks = len(scores)
     if len(labels) < 3 or tasks < 2:
-        return Drawing(_NAME, _TITLE, why="it takes at least three encoders that have all of at least two common tasks")
+        return Drawing(
+            _NAME,
+            _TITLE,
+            why="it takes at least three encoders that have all of at least two common tasks",
+        )
     ranks = stats.mean_ranks(scores).tolist()
     order = sorted(range(len(labels)), key=lambda i: ranks[i])
     names = [shortened(named(pairs.cells, labels[i])) for i in order]
@@ -35,12 +49,23 @@ def critical_difference(pairs: Pairs) -> Drawing:
     _draw_scale(axes, len(labels), critical)
     for y, (first, last) in enumerate(groups):
         height = 0.22 + 0.16 * y
-        axes.plot([sorted_ranks[first] - 0.03, sorted_ranks[last] + 0.03], [height] * 2, color=INK, linewidth=3.5, solid_capstyle="butt")
+        axes.plot(
+            [sorted_ranks[first] - 0.03, sorted_ranks[last] + 0.03],
+            [height] * 2,
+            color=INK,
+            linewidth=3.5,
+            solid_capstyle="butt",
+        )
     for i, (rank, name) in enumerate(zip(sorted_ranks, names, strict=True)):
         left = i < half
         height = 0.4 + 0.16 * len(groups) + 0.24 * (i if left else len(names) - 1 - i)
         end = 0.7 if left else len(labels) + 0.3
-        (line,) = axes.plot([rank, rank, end], [0, height, height], color=UNTRAINED if untrained[i] else TRAINED, linewidth=1.2)
+        (line,) = axes.plot(
+            [rank, rank, end],
+            [0, height, height],
+            color=UNTRAINED if untrained[i] else TRAINED,
+            linewidth=1.2,
+        )
         told(line, f"{name}: mean rank {rank:.3f} over {tasks} tasks")
         words = f"{name}  {rank:.2f} " if left else f" {rank:.2f}  {name}"
         axes.text(end, height, words, ha="right" if left else "left", va="center", fontsize=8)
@@ -70,7 +95,9 @@ def _draw_scale(axes: "Axes", most: int, critical: float) -> None:
     axes.set_yticks([])
     axes.xaxis.tick_top()
     axes.plot([1, most], [0, 0], color=INK, linewidth=1, clip_on=False)
-    axes.set_xticks([tick for tick in MaxNLocator(10, integer=True).tick_values(1, most) if 1 <= tick <= most])
+    axes.set_xticks(
+        [tick for tick in MaxNLocator(10, integer=True).tick_values(1, most) if 1 <= tick <= most]
+    )
     axes.spines["top"].set(visible=False)
     axes.tick_params(axis="x", direction="out", pad=1)
     axes.xaxis.set_ticks_position("none")
@@ -78,5 +105,13 @@ def _draw_scale(axes: "Axes", most: int, critical: float) -> None:
         axes.plot([tick, tick], [0, -0.07], color=INK, linewidth=1)
         axes.text(tick, -0.1, f"{tick:.0f}", ha="center", va="bottom", fontsize=8)
     axes.set_xticks([])
-    axes.plot([1, 1 + critical], [-0.48, -0.48], color=INK, linewidth=1.5, marker="|", markersize=6, clip_on=False)
+    axes.plot(
+        [1, 1 + critical],
+        [-0.48, -0.48],
+        color=INK,
+        linewidth=1.5,
+        marker="|",
+        markersize=6,
+        clip_on=False,
+    )
     axes.text(1 + critical / 2, -0.53, f"CD = {critical:.2f}", ha="center", va="bottom", fontsize=8)

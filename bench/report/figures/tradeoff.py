@@ -78,7 +78,15 @@ def pareto(points: Sequence[tuple[float, float]], better: Literal["more", "less"
 
 
 def _tradeoff(
-    pairs: Pairs, xs: Mapping[str, float], *, name: str, title: str, axis: str, unit: str, better: Literal["more", "less"], apart: str = ""
+    pairs: Pairs,
+    xs: Mapping[str, float],
+    *,
+    name: str,
+    title: str,
+    axis: str,
+    unit: str,
+    better: Literal["more", "less"],
+    apart: str = "",
 ) -> Drawing:
     from matplotlib.ticker import EngFormatter, LogLocator
 
@@ -97,14 +105,37 @@ def _tradeoff(
     front = [known[i] for i in pareto([places[label] for label in known], better)]
     if len(front) > 1:
         where: Any = "pre" if better == "more" else "post"
-        axes.step(*zip(*(places[label] for label in front), strict=True), where=where, color=MUTED, linewidth=1, linestyle="--", zorder=1)
+        axes.step(
+            *zip(*(places[label] for label in front), strict=True),
+            where=where,
+            color=MUTED,
+            linewidth=1,
+            linestyle="--",
+            zorder=1,
+        )
     bounds = dict(zip(cells.encoders, pairs.bounds(pairs.overall), strict=True))
     for label, (x, y) in places.items():
         words = f"{xs[label]:,.0f} {unit}" if label in xs else apart.replace("\n", " ")
-        _point(axes, cells, label, (x, y), bounds[label], f"{named(cells, label)}: {number(means[label], bounds[label])}; {words}")
+        _point(
+            axes,
+            cells,
+            label,
+            (x, y),
+            bounds[label],
+            f"{named(cells, label)}: {number(means[label], bounds[label])}; {words}",
+        )
     if others:
         axes.axvline(left * 2.4, color=RULE, linewidth=1)
-        axes.text(left, 1.01, apart, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=7, color=MUTED)
+        axes.text(
+            left,
+            1.01,
+            apart,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color=MUTED,
+        )
     wide = max(x for x, _ in places.values()) / min(x for x, _ in places.values())
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide > 300 else (1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -114,21 +145,37 @@ def _tradeoff(
     axes.set_ylabel(_SCORE)
     axes.grid(color=RULE, linewidth=0.6)
     axes.set_axisbelow(True)
-    _name_points(axes, {named(cells, label): place for label, place in places.items()}, {named(cells, label) for label in front})
-    lost = [named(cells, label) for label in cells.encoders if label not in places]
-    about = (
-        f"The dashed line joins the encoders that no other one beats in both ({better} {unit} and a higher mean); whiskers: 95 % interval."
+    _name_points(
+        axes,
+        {named(cells, label): place for label, place in places.items()},
+        {named(cells, label) for label in front},
     )
-    return Drawing(name, title, about + (f" Not shown, since a number is missing: {', '.join(lost)}." if lost else ""), figure)
+    lost = [named(cells, label) for label in cells.encoders if label not in places]
+    about = f"The dashed line joins the encoders that no other one beats in both ({better} {unit} and a higher mean); whiskers: 95 % interval."  # noqa: E501
+    return Drawing(
+        name,
+        title,
+        about + (f" Not shown, since a number is missing: {', '.join(lost)}." if lost else ""),
+        figure,
+    )
 
 
-def _point(axes: "Axes", cells: Cells, label: str, place: tuple[float, float], bounds: tuple[float, float] | None, tip: str) -> None:
+def _point(
+    axes: "Axes",
+    cells: Cells,
+    label: str,
+    place: tuple[float, float],
+    bounds: tuple[float, float] | None,
+    tip: str,
+) -> None:
     """Draw an encoder, an untrained method as an orange triangle."""
     untrained = not cells.card(label).get("trained", True)
     color, marker = (UNTRAINED, "^") if untrained else (TRAINED, "o")
     if bounds:
         axes.plot([place[0]] * 2, [100 * end for end in bounds], color=color, linewidth=1, zorder=2)
-    (point,) = axes.plot(*place, marker, color=color, markersize=7, markeredgecolor=SURFACE, zorder=3)
+    (point,) = axes.plot(
+        *place, marker, color=color, markersize=7, markeredgecolor=SURFACE, zorder=3
+    )
     told(point, tip)
 
 
@@ -142,13 +189,26 @@ def _name_points(axes: "Axes", places: Mapping[str, tuple[float, float]], first:
     settle(figure)
     spots = {name: axes.transData.transform(place) for name, place in places.items()}
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in spots.values()]
-    for name in sorted(places, key=lambda name: (name not in first, -places[name][1]))[:_MOST_NAMES]:
+    for name in sorted(places, key=lambda name: (name not in first, -places[name][1]))[
+        :_MOST_NAMES
+    ]:
         for dx, dy, side, level in _AROUND:
             text = axes.annotate(
-                shortened(name), places[name], (dx, dy), textcoords="offset points", ha=side, va=level, fontsize=7.5, color=INK
+                shortened(name),
+                places[name],
+                (dx, dy),
+                textcoords="offset points",
+                ha=side,
+                va=level,
+                fontsize=7.5,
+                color=INK,
             )
             box = text.get_window_extent()
-            if axes.bbox.padded(4).containsx(box.x0) and axes.bbox.padded(4).containsx(box.x1) and not box.count_overlaps(taken):
+            if (
+                axes.bbox.padded(4).containsx(box.x0)
+                and axes.bbox.padded(4).containsx(box.x1)
+                and not box.count_overlaps(taken)
+            ):
                 taken.append(box)
                 break
             text.remove()

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 MOST = 30_000
 """Entries of a table beyond which the page names it instead of showing it."""
 
-_THEMED = {TRAINED: "trained", INK: "ink", MUTED: "muted", RULE: "rule", SURFACE: "ground", COLORS[-1]: "muted"}
+_THEMED = {
+    TRAINED: "trained",
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    SURFACE: "ground",
+    COLORS[-1]: "muted",
+}
 _NATURAL = re.compile(r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
 
 
@@ -34,8 +41,18 @@ def page(cells: Cells, tables: Sequence[Table], figures: Sequence[Drawing] = ())
         figures: The report's figures; one without its data is named with the reason.
     """
     names = Names.of(cells)
-    grids = [grid(table, names) if len(table.rows) * len(table.columns) <= MOST else None for table in tables]
-    keys = {entry.key for table, made in zip(tables, grids, strict=True) if made for row in table.rows for entry in row if entry.key}
+    grids = [
+        grid(table, names) if len(table.rows) * len(table.columns) <= MOST else None
+        for table in tables
+    ]
+    keys = {
+        entry.key
+        for table, made in zip(tables, grids, strict=True)
+        if made
+        for row in table.rows
+        for entry in row
+        if entry.key
+    }
     script = _file("page.js")
     return _template().render(
         summary=summary(cells, tables),
@@ -54,7 +71,9 @@ def page(cells: Cells, tables: Sequence[Table], figures: Sequence[Drawing] = ())
 def _inlined(drawing: Drawing) -> str:
     """Return a figure as the smaller of SVG, in the page's own colours and with ids of its own, and PNG."""
     svg, png = _themed(drawing), base64.b64encode(drawing.png).decode()
-    if len(svg) <= 1.5 * len(png):  # an SVG stays sharp, follows the theme and tells its numbers, which is worth some bytes
+    if len(svg) <= 1.5 * len(
+        png
+    ):  # an SVG stays sharp, follows the theme and tells its numbers, which is worth some bytes
         return svg
     width = int.from_bytes(drawing.png[16:20], "big") * 72 // 160
     return f'<img src="data:image/png;base64,{png}" alt="" style="--width:{width}pt">'
@@ -62,11 +81,15 @@ def _inlined(drawing: Drawing) -> str:
 
 def _themed(drawing: Drawing) -> str:
     svg = drawing.svg.decode()
-    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(
+        r"<!--.*?-->|<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL
+    )
     svg = re.sub(r"\n\s*", " ", svg).replace("> <", "><")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawing.name}-", svg)
     svg = re.sub("|".join(_THEMED), lambda found: f"var(--{_THEMED[found[0]]})", svg)
-    return _NATURAL.sub(r'<svg viewBox="0 0 \1 \2" style="--width:\1pt" role="group">', svg, count=1)
+    return _NATURAL.sub(
+        r'<svg viewBox="0 0 \1 \2" style="--width:\1pt" role="group">', svg, count=1
+    )
 
 
 def _file(name: str) -> str:
@@ -77,6 +100,8 @@ def _file(name: str) -> str:
 def _template() -> "Template":
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     return environment.from_string(_file("index.html"))

@@ -26,7 +26,16 @@ _TEXTS = {
     "truncated_share": "cut",
     "overlap_share": "overlap",
 }
-_CARD = ("backbone", "parameters", "trained", "training_tokens", "dtype", "device", "licence", "weights")
+_CARD = (
+    "backbone",
+    "parameters",
+    "trained",
+    "training_tokens",
+    "dtype",
+    "device",
+    "licence",
+    "weights",
+)
 
 
 def drawers(cells: Cells, keys: Collection[str]) -> dict[str, Any]:
@@ -41,7 +50,9 @@ def drawers(cells: Cells, keys: Collection[str]) -> dict[str, Any]:
         if key := next((r.spec.key for r in results if r.spec.key in keys), ""):
             found[key] = (named(cells, label), cells.title(column), _blocks(cells, label, column))
     often = Counter(block for *_, blocks in found.values() for block in blocks)
-    shared = {block: i for i, block in enumerate(block for block, count in often.items() if count > 1)}
+    shared = {
+        block: i for i, block in enumerate(block for block, count in often.items() if count > 1)
+    }
     shapes: dict[tuple[str, ...], int] = {}
 
     def flat(block: Block) -> list[int | str]:
@@ -52,7 +63,11 @@ def drawers(cells: Cells, keys: Collection[str]) -> dict[str, Any]:
     return {
         "blocks": [flat(block) for block in shared],
         "cells": {
-            key: [encoder, task, [shared[block] if block in shared else flat(block) for block in blocks]]
+            key: [
+                encoder,
+                task,
+                [shared[block] if block in shared else flat(block) for block in blocks],
+            ]
             for key, (encoder, task, blocks) in found.items()
         },
         "shapes": [list(shape) for shape in shapes],
@@ -70,16 +85,34 @@ def _blocks(cells: Cells, label: str, column: Column) -> list[Block]:
         blocks += [*_made(r), ("Encoding, up to this cell", _measured(r)), ("Texts", _texts(r))]
     first = results[0]
     card = {name: first.card.get(name) for name in _CARD} | {"fingerprint": first.spec.fingerprint}
-    settings = {name: placeless(value) if isinstance(value, str) else value for name, value in first.spec.settings.items()}
-    protocol = {"family": column.family, "read-out": column.readout, "protocol": column.version, "limit": column.limit or "none"}
-    blocks += [("Encoder", _pairs(card)), ("Settings", _pairs(settings)), ("Task", (*_pairs(protocol), ("main score", column.metric)))]
+    settings = {
+        name: placeless(value) if isinstance(value, str) else value
+        for name, value in first.spec.settings.items()
+    }
+    protocol = {
+        "family": column.family,
+        "read-out": column.readout,
+        "protocol": column.version,
+        "limit": column.limit or "none",
+    }
+    blocks += [
+        ("Encoder", _pairs(card)),
+        ("Settings", _pairs(settings)),
+        ("Task", (*_pairs(protocol), ("main score", column.metric))),
+    ]
     return [block for block in dict.fromkeys(blocks) if block[1]]
 
 
 def _scores(result: Result) -> tuple[tuple[str, str], ...]:
     rows = []
-    for name, score in sorted(result.scores.items(), key=lambda item: (item[0] != result.metric, item[0])):
-        spread = f" ± {score.spread:.4f} over {len(score.repeats)} repeats" if score.spread is not None else ""
+    for name, score in sorted(
+        result.scores.items(), key=lambda item: (item[0] != result.metric, item[0])
+    ):
+        spread = (
+            f" ± {score.spread:.4f} over {len(score.repeats)} repeats"
+            if score.spread is not None
+            else ""
+        )
         rows.append((name, f"{score.mean:.6f}{spread}"))
     if 1 < len(result.main.repeats) <= 20:
         rows.append(("repeats", ", ".join(f"{value:.4f}" for value in result.main.repeats)))
@@ -91,29 +124,53 @@ def _scores(result: Result) -> tuple[tuple[str, str], ...]:
 
 def _measured(result: Result) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (words, f"{result.cost[name]:,.{digits}f}") for name, (words, digits) in _COST.items() if result.cost.get(name) is not None
+        (words, f"{result.cost[name]:,.{digits}f}")
+        for name, (words, digits) in _COST.items()
+        if result.cost.get(name) is not None
     )
 
 
 def _texts(result: Result) -> tuple[tuple[str, str], ...]:
-    known = [(name, words, value) for name, words in _TEXTS.items() if (value := result.texts.get(name)) is not None]
-    return tuple((words, f"{100 * value:.1f} %" if name.endswith("share") else f"{value:,.0f}") for name, words, value in known)
+    known = [
+        (name, words, value)
+        for name, words in _TEXTS.items()
+        if (value := result.texts.get(name)) is not None
+    ]
+    return tuple(
+        (words, f"{100 * value:.1f} %" if name.endswith("share") else f"{value:,.0f}")
+        for name, words, value in known
+    )
 
 
 def _made(result: Result) -> list[Block]:
     """Return how the result was made, and the data it read."""
     source = result.provenance
-    command = shlex.join(placeless(part) for part in shlex.split(source["command"])) if source.get("command") else ""
+    command = (
+        shlex.join(placeless(part) for part in shlex.split(source["command"]))
+        if source.get("command")
+        else ""
+    )
     rows = (
         ("command", command),
         ("commit", str(source.get("commit") or "")),
         ("seed", str(result.spec.seed)),
         ("machine", machine(source.get("machine") or {})),
         ("device", str(result.card.get("device") or "")),
-        ("versions", ", ".join(f"{name} {version}" for name, version in (source.get("versions") or {}).items())),
+        (
+            "versions",
+            ", ".join(
+                f"{name} {version}" for name, version in (source.get("versions") or {}).items()
+            ),
+        ),
     )
-    data = tuple(("/".join(filter(None, (d["id"], d.get("config"), d.get("split")))), _origin(d)) for d in source.get("data", ()))
-    return [("How it was made", tuple((what, value) for what, value in rows if value)), ("Data", data)]
+    data = tuple(
+        ("/".join(filter(None, (d["id"], d.get("config"), d.get("split")))), _origin(d))
+        for d in source.get("data", ())
+    )
+    return [
+        ("How it was made", tuple((what, value) for what, value in rows if value)),
+        ("Data", data),
+    ]
 
 
 def _origin(data: Mapping[str, Any]) -> str:
@@ -128,6 +185,12 @@ def _pairs(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     for name, value in found.items():
         if value is None or value == "":
             continue
-        text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else f"{value:,}" if isinstance(value, int) else str(value)
+        text = (
+            {True: "yes", False: "no"}[value]
+            if isinstance(value, bool)
+            else f"{value:,}"
+            if isinstance(value, int)
+            else str(value)
+        )
         rows.append((name.replace("_", " "), text))
     return tuple(rows)

@@ -8,10 +8,17 @@ from bench.report.cells import Cells, named
 from bench.report.table import Entry, Table
 
 _ENCODERS, _TASKS = frozenset({"encoder", "first", "second"}), frozenset({"task"})
-_ASIDE = frozenset({"backbone", "family", "metric", "repeats"})  # beside scores, the first to go where there is little room
+_ASIDE = frozenset(
+    {"backbone", "family", "metric", "repeats"}
+)  # beside scores, the first to go where there is little room
 _LONG = 24  # letters; a column of longer words is given room, or its rows would be many lines high
 _MARKS: Mapping[str, str] = {"best": "b", "tie": "t", "warning": "x", "missing": "m"}
-_WORDS: Mapping[str, str] = {"best": "best", "tie": "tied with the best", "warning": "", "missing": ""}
+_WORDS: Mapping[str, str] = {
+    "best": "best",
+    "tie": "tied with the best",
+    "warning": "",
+    "missing": "",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,9 @@ class Names:
     def of(cls, cells: Cells) -> Self:
         """Collect the names of all results."""
         titles = {cells.title(column): column.family for column in cells.columns}
-        return cls(tuple(named(cells, label) for label in cells.encoders), tuple(cells.families), titles)
+        return cls(
+            tuple(named(cells, label) for label in cells.encoders), tuple(cells.families), titles
+        )
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,16 @@ def grid(table: Table, names: Names) -> Grid:
     task = next((i for i, text in enumerate(table.columns) if text in _TASKS), None)
     rows = []
     for row in table.rows:
-        found = (numbers.get(row[i].text) or numbers.get(f"{row[i].text} (untrained)", "") for i in about)
-        family = row[place].text if place is not None else names.family_of.get(row[task].text, "") if task is not None else ""
+        found = (
+            numbers.get(row[i].text) or numbers.get(f"{row[i].text} (untrained)", "") for i in about
+        )
+        family = (
+            row[place].text
+            if place is not None
+            else names.family_of.get(row[task].text, "")
+            if task is not None
+            else ""
+        )
         cells = [_cell(entry, kind) for entry, kind in zip(row, kinds, strict=True)]
         rows.append({"encoders": " ".join(filter(None, found)), "family": family, "cells": cells})
     return Grid(heads, rows)
@@ -81,12 +98,31 @@ def grid(table: Table, names: Names) -> Grid:
 
 def _kinds(table: Table) -> list[str]:
     """Return what each column is; the one a row is about stays in sight when a wide table is moved."""
-    first = next((i for name in ("task", "encoder", "first") for i, text in enumerate(table.columns) if text == name), 0)
-    kinds = ["id" if i == first and text in table.words else "w" if text in table.words else "n" for i, text in enumerate(table.columns)]
+    first = next(
+        (
+            i
+            for name in ("task", "encoder", "first")
+            for i, text in enumerate(table.columns)
+            if text == name
+        ),
+        0,
+    )
+    kinds = [
+        "id" if i == first and text in table.words else "w" if text in table.words else "n"
+        for i, text in enumerate(table.columns)
+    ]
     if kinds.count("n") > 2:
-        kinds = [f"{kind} aside" if text in _ASIDE and kind != "id" else kind for kind, text in zip(kinds, table.columns, strict=True)]
-    wide = [max((len(row[i].text) for row in table.rows), default=0) > _LONG for i in range(len(kinds))]
-    return [f"{kind} long" if kind.startswith("w") and is_wide else kind for kind, is_wide in zip(kinds, wide, strict=True)]
+        kinds = [
+            f"{kind} aside" if text in _ASIDE and kind != "id" else kind
+            for kind, text in zip(kinds, table.columns, strict=True)
+        ]
+    wide = [
+        max((len(row[i].text) for row in table.rows), default=0) > _LONG for i in range(len(kinds))
+    ]
+    return [
+        f"{kind} long" if kind.startswith("w") and is_wide else kind
+        for kind, is_wide in zip(kinds, wide, strict=True)
+    ]
 
 
 def _cell(entry: Entry, kind: str) -> Mapping[str, str]:

@@ -76,7 +76,15 @@ def summary(cells: Cells, tables: Sequence[Table]) -> Summary:
         whole=len(cells.encoders) * len(cells.columns),
         days=" to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
         machines=tuple(sorted({machine(s.get("machine") or {}) for s in sources} - {""})),
-        devices=tuple(sorted({str(cells.card(label)["device"]) for label in cells.encoders if cells.card(label).get("device")})),
+        devices=tuple(
+            sorted(
+                {
+                    str(cells.card(label)["device"])
+                    for label in cells.encoders
+                    if cells.card(label).get("device")
+                }
+            )
+        ),
         commits=tuple(sorted({s["commit"] for s in sources if s.get("commit")})),
         leaders=tuple(_leaders(next((table for table in tables if table.name == _OVERVIEW), None))),
         missing=tuple(_missing(cells)),
@@ -105,9 +113,15 @@ def _missing(cells: Cells) -> list[tuple[str, int, tuple[str, ...]]]:
                 reason = cells.absence(label, column)
                 for name, word in ((cells.name(label), "the encoder"), (column.task, "the task")):
                     reason = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", word, reason)
-                found.setdefault(reason, {}).setdefault(cells.title(column), []).append(named(cells, label))
+                found.setdefault(reason, {}).setdefault(cells.title(column), []).append(
+                    named(cells, label)
+                )
     each = [
-        (reason, sum(map(len, tasks.values())), tuple(f"{task}: {', '.join(labels)}" for task, labels in tasks.items()))
+        (
+            reason,
+            sum(map(len, tasks.values())),
+            tuple(f"{task}: {', '.join(labels)}" for task, labels in tasks.items()),
+        )
         for reason, tasks in found.items()
     ]
     return sorted(each, key=lambda part: (-part[1], part[0]))

@@ -27,7 +27,15 @@ from numpy.typing import NDArray
 from bench.encoder import Encoder, Item
 from bench.errors import EncodingError, Unavailable, unknown
 from bench.task import Score, embedding_for
-from bench.tasks.mteb.bridge import MtebEncoder, as_mteb, installed, instruction_for, loaded_mteb, undisturbed, without_bars
+from bench.tasks.mteb.bridge import (
+    MtebEncoder,
+    as_mteb,
+    installed,
+    instruction_for,
+    loaded_mteb,
+    undisturbed,
+    without_bars,
+)
 from bench.tasks.mteb.rows import FLAT, PAIRS, inputs, is_flat, load, parts
 
 if TYPE_CHECKING:
@@ -120,9 +128,13 @@ class MtebTask:
                 show_progress_bar=False,
                 prediction_folder=Path(folder) if task.metadata.type in FLAT else None,
             )
-            scores = _scores([part for split in result.task_results[0].scores.values() for part in split])
+            scores = _scores(
+                [part for split in result.task_results[0].scores.values() for part in split]
+            )
             if self.metric not in scores:
-                raise EncodingError(f"mteb's {self.metric} on {self.name} is not a number: are all vectors the same?")
+                raise EncodingError(
+                    f"mteb's {self.metric} on {self.name} is not a number: are all vectors the same?"
+                )
             for metric, (examples, gold) in _examples(task, Path(folder)).items():
                 scores[metric] = Score(scores[metric].repeats, examples, gold)
         return scores
@@ -137,9 +149,13 @@ class MtebTask:
         if self.splits:
             task = task.filter_eval_splits(list(self.splits))
         if set(task.metadata.modalities) != {"text"}:
-            raise Unavailable(f"{self.name} reads {', '.join(task.metadata.modalities)}; only tasks on text can be run")
+            raise Unavailable(
+                f"{self.name} reads {', '.join(task.metadata.modalities)}; only tasks on text can be run"
+            )
         if self.limit is not None and not is_flat(task):
-            raise Unavailable(f"{self.name}: a limit is not defined for {task.metadata.type} tasks of this kind; run it without one")
+            raise Unavailable(
+                f"{self.name}: a limit is not defined for {task.metadata.type} tasks of this kind; run it without one"
+            )
         load(task, self.limit)
         return task
 
@@ -191,7 +207,11 @@ def _fresh(name: str, source: Callable[..., Any] | None, seed: int) -> "AbsTask"
     task = make(seed=seed)
     if task.metadata.is_multilingual and not task.is_aggregate:
         subsets = task.metadata.hf_subsets_to_langscripts.items()
-        task.hf_subsets = [subset for subset, languages in subsets if all(lang.startswith("eng-") for lang in languages)] or task.hf_subsets
+        task.hf_subsets = [
+            subset
+            for subset, languages in subsets
+            if all(lang.startswith("eng-") for lang in languages)
+        ] or task.hf_subsets
     return task.filter_eval_splits(["test"]) if "test" in task.eval_splits else task
 
 
@@ -214,9 +234,21 @@ def _mean(values: Sequence[float]) -> float:
 
 def _repeats(part: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
     """Return the repeats of every metric of one split and subset; what is not a number is left out."""
-    metrics = {name: value for name, value in part.items() if isinstance(value, float | int) and name != "main_score"}
-    found = {name: [r for r in _runs(part, name, value) if r is not None] for name, value in metrics.items() if not name.endswith("_std")}
-    return {name: tuple(map(float, runs)) for name, runs in found.items() if runs and all(map(math.isfinite, runs))}
+    metrics = {
+        name: value
+        for name, value in part.items()
+        if isinstance(value, float | int) and name != "main_score"
+    }
+    found = {
+        name: [r for r in _runs(part, name, value) if r is not None]
+        for name, value in metrics.items()
+        if not name.endswith("_std")
+    }
+    return {
+        name: tuple(map(float, runs))
+        for name, runs in found.items()
+        if runs and all(map(math.isfinite, runs))
+    }
 
 
 def _runs(part: Mapping[str, Any], name: str, value: float) -> Sequence[float | None]:
@@ -228,7 +260,9 @@ def _runs(part: Mapping[str, Any], name: str, value: float) -> Sequence[float | 
     return runs or [value]
 
 
-def _examples(task: "AbsTask", folder: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+def _examples(
+    task: "AbsTask", folder: Path
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Return the cosine and the gold value of every pair, or for every text the share of classifiers that are right, by metric."""
     kind = task.metadata.type
     if not is_flat(task) or kind == "Clustering" or len(evaluated := list(parts(task))) != 1:
@@ -237,7 +271,12 @@ def _examples(task: "AbsTask", folder: Path) -> dict[str, tuple[NDArray[np.float
     predictions = json.loads((folder / task.prediction_file_name).read_bytes())[subset][split]
     if kind in PAIRS:
         gold = rows["score" if kind == "STS" else task.label_column_name]
-        return {task.metadata.main_score: (np.asarray(predictions["cosine_scores"], np.float32), np.asarray(gold, np.float32))}
+        return {
+            task.metadata.main_score: (
+                np.asarray(predictions["cosine_scores"], np.float32),
+                np.asarray(gold, np.float32),
+            )
+        }
     if task.is_cross_validation:
         return {}
     right = np.asarray(predictions) == np.asarray(rows[task.label_column_name])  # (experiments, n)

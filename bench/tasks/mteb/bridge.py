@@ -32,7 +32,12 @@ class MtebEncoder:
     instruction: str = ""
 
     def encode(
-        self, inputs: "DataLoader[Any]", *, task_metadata: "TaskMetadata", prompt_type: str | None = None, **_: object
+        self,
+        inputs: "DataLoader[Any]",
+        *,
+        task_metadata: "TaskMetadata",
+        prompt_type: str | None = None,
+        **_: object,
     ) -> Embeddings:
         """Return float32 (n, dim) for a loader of texts; how they are put into batches is the encoder's choice.
 
@@ -40,7 +45,12 @@ class MtebEncoder:
             EncodingError: As ``bench.encoder.checked``.
         """
         texts = texts_of(inputs)
-        return checked(self.encoder.encode(texts, instruction=instruction_for(task_metadata, prompt_type, self.instruction)), texts)
+        return checked(
+            self.encoder.encode(
+                texts, instruction=instruction_for(task_metadata, prompt_type, self.instruction)
+            ),
+            texts,
+        )
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - mteb's array types
         """Return cosine similarities (n1, n2)."""
@@ -60,7 +70,9 @@ class MtebEncoder:
         from mteb.models import ModelMeta
 
         name = re.sub(r"[^\w.+-]+", "_", self.name)
-        return ModelMeta.create_empty(overwrites={"name": f"bench/{name}", "revision": fingerprint(self.encoder)})
+        return ModelMeta.create_empty(
+            overwrites={"name": f"bench/{name}", "revision": fingerprint(self.encoder)}
+        )
 
 
 def as_mteb(encoder: Encoder, *, name: str = "", instruction: str = "") -> MtebEncoder:
@@ -112,7 +124,9 @@ def loaded_mteb() -> Any:  # noqa: ANN401 - an optional module
     try:
         import mteb
     except ImportError as error:
-        raise Unavailable("mteb is not installed; run `pip install 'encoder-recipes-bench[mteb,torch]'`") from error
+        raise Unavailable(
+            "mteb is not installed; run `pip install 'encoder-recipes-bench[mteb,torch]'`"
+        ) from error
     return mteb
 
 
@@ -141,7 +155,9 @@ def without_bars() -> Iterator[None]:
     try:
         import datasets
     except ImportError as error:
-        raise Unavailable("datasets is not installed; run `pip install 'encoder-recipes-bench[mteb,torch]'`") from error
+        raise Unavailable(
+            "datasets is not installed; run `pip install 'encoder-recipes-bench[mteb,torch]'`"
+        ) from error
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

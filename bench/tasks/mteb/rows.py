@@ -38,7 +38,11 @@ class Columns:
         return len(next(iter(self.columns.values())))
 
     def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - a column by name, a row by number
-        return self.columns[key] if isinstance(key, str) else {name: values[key] for name, values in self.columns.items()}
+        return (
+            self.columns[key]
+            if isinstance(key, str)
+            else {name: values[key] for name, values in self.columns.items()}
+        )
 
     def select(self, indices: Iterable[int]) -> "Columns":
         """Return the rows of these numbers, in this order."""
@@ -47,7 +51,9 @@ class Columns:
 
     def select_columns(self, names: str | Iterable[str]) -> "Columns":
         """Return some of the columns."""
-        return Columns({name: self.columns[name] for name in ([names] if isinstance(names, str) else names)})
+        return Columns(
+            {name: self.columns[name] for name in ([names] if isinstance(names, str) else names)}
+        )
 
     def rename_columns(self, names: Mapping[str, str]) -> "Columns":
         """Return the columns under other names."""
@@ -58,7 +64,11 @@ def is_flat(task: "AbsTask") -> bool:
     """Say whether the task's data is one row per example."""
     from mteb.abstasks import AbsTaskClusteringLegacy
 
-    return task.metadata.type in FLAT and not task.is_aggregate and not isinstance(task, AbsTaskClusteringLegacy)
+    return (
+        task.metadata.type in FLAT
+        and not task.is_aggregate
+        and not isinstance(task, AbsTaskClusteringLegacy)
+    )
 
 
 def _splits(task: "AbsTask") -> Sequence[str]:
@@ -95,7 +105,12 @@ def load(task: "AbsTask", limit: int | None) -> None:
         if near is None:
             where = part.metadata.dataset
             for split in part.eval_splits:
-                data.record(where["path"], split, where.get("name") or "", {"source": "hub", "revision": str(where.get("revision"))})
+                data.record(
+                    where["path"],
+                    split,
+                    where.get("name") or "",
+                    {"source": "hub", "revision": str(where.get("revision"))},
+                )
     if is_flat(task):
         _flatten(task)
         _limit(task, limit)
@@ -113,7 +128,12 @@ def _near(task: "AbsTask") -> "dict[str, DatasetDict] | DatasetDict | None":
     if not all(_is_near(where, config, split) for config in subsets for split in _splits(task)):
         return None
     loaded = {
-        config: DatasetDict({s: Dataset.from_dict(dict(data.load(where["path"], s, config=config).data)) for s in _splits(task)})
+        config: DatasetDict(
+            {
+                s: Dataset.from_dict(dict(data.load(where["path"], s, config=config).data))
+                for s in _splits(task)
+            }
+        )
         for config in subsets
     }
     return loaded if task.metadata.is_multilingual else loaded[subsets[0]]
@@ -125,23 +145,36 @@ def _is_near(where: Mapping[str, Any], config: str, split: str) -> bool:
         return False
     if data.local_file(where["path"], split, config=config):
         if known is None:
-            log.info("%s is read from the local copy, which is not known to be mteb's revision %s", where["path"], where.get("revision"))
+            log.info(
+                "%s is read from the local copy, which is not known to be mteb's revision %s",
+                where["path"],
+                where.get("revision"),
+            )
         return True
     return known is not None and bool(known.revision) and split in known.splits
 
 
 def _flatten(task: "AbsTask") -> None:
     default = not task.metadata.is_multilingual and "default" not in task.dataset
-    subsets = {"default": task.dataset} if default else {subset: task.dataset[subset] for subset in task.hf_subsets}
+    subsets = (
+        {"default": task.dataset}
+        if default
+        else {subset: task.dataset[subset] for subset in task.hf_subsets}
+    )
     task.dataset = {
-        subset: {split: _columns(rows[split], task.metadata.type) for split in _splits(task)} for subset, rows in subsets.items()
+        subset: {split: _columns(rows[split], task.metadata.type) for split in _splits(task)}
+        for subset, rows in subsets.items()
     }
 
 
 def _columns(rows: "Dataset", kind: str) -> Columns:
     columns = {name: list(rows[name][:]) for name in rows.column_names}
-    if kind == "PairClassification" and len(rows) == 1:  # the first release of some sets: everything in one row
-        columns = {name: values[0] for name, values in columns.items() if isinstance(values[0], list)}
+    if (
+        kind == "PairClassification" and len(rows) == 1
+    ):  # the first release of some sets: everything in one row
+        columns = {
+            name: values[0] for name, values in columns.items() if isinstance(values[0], list)
+        }
     return Columns(columns)
 
 
@@ -156,7 +189,10 @@ def _limit(task: "AbsTask", limit: int | None) -> None:
     embedded, share = task.max_document_to_embed, task.max_fraction_of_documents_to_embed
     if share is not None:
         embedded = int(share * max(len(rows) for _, _, rows in parts(task)))
-    task.max_fraction_of_documents_to_embed, task.max_document_to_embed = None, min(limit, embedded or limit)
+    task.max_fraction_of_documents_to_embed, task.max_document_to_embed = (
+        None,
+        min(limit, embedded or limit),
+    )
 
 
 def parts(task: "AbsTask") -> Iterator[tuple[str, str, Columns]]:
@@ -170,5 +206,9 @@ def inputs(task: "AbsTask") -> list[tuple[str, str | None]]:
     """Return the columns of texts of a flat task that compares or classifies, with their roles."""
     if task.metadata.type == "Classification":
         return [(task.input_column_name, None)]
-    first, second = task.column_names if task.metadata.type == "STS" else (task.input1_column_name, task.input2_column_name)
+    first, second = (
+        task.column_names
+        if task.metadata.type == "STS"
+        else (task.input1_column_name, task.input2_column_name)
+    )
     return [(first, task.input1_prompt_type), (second, task.input2_prompt_type)]

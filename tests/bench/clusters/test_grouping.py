@@ -31,11 +31,19 @@ class Knowing:
 
     def encode(self, texts, *, instruction=""):
         noise = np.array([[int(text.split()[2]) / 100] for text in texts], np.float32)
-        known = np.array([[word == answer for word in ANIMALS + SOUNDS] for answer in self.answer(texts, instruction=instruction)])
+        known = np.array(
+            [
+                [word == answer for word in ANIMALS + SOUNDS]
+                for answer in self.answer(texts, instruction=instruction)
+            ]
+        )
         return np.hstack([known.astype(np.float32), noise])
 
     def read_words(self, vectors, origin, n):
-        return [["the", *((ANIMALS + SOUNDS)[i] for i in (-row[:6]).argsort(kind="stable"))][:n] for row in vectors - origin]
+        return [
+            ["the", *((ANIMALS + SOUNDS)[i] for i in (-row[:6]).argsort(kind="stable"))][:n]
+            for row in vectors - origin
+        ]
 
 
 def groupings(encoder, texts=TEXTS, instructions=("",), **settings):
@@ -47,7 +55,12 @@ def test_each_instruction_gives_its_own_groups_named_by_its_answers_and_directio
     assert isinstance(Knowing(), ReadableEncoder)
     animals, sounds = groupings(Knowing(), instructions=("animal?", "sound?"))
     assert sorted(cluster.name[0] for cluster in animals.clusters) == ["cat", "cow", "dog", "owl"]
-    assert sorted(cluster.words["head"][0] for cluster in animals.clusters) == ["cat", "cow", "dog", "owl"]
+    assert sorted(cluster.words["head"][0] for cluster in animals.clusters) == [
+        "cat",
+        "cow",
+        "dog",
+        "owl",
+    ]
     assert {cluster.words["texts"][0] for cluster in animals.clusters} == set(ANIMALS)
     assert agreement(animals, sounds) < 0.7
     assert agreement(animals, animals) == pytest.approx(1)
@@ -63,10 +76,16 @@ def test_the_number_of_clusters_with_the_best_silhouette_is_taken_and_all_that_w
 
 def test_every_text_is_in_one_cluster_and_the_largest_comes_first():
     (found,) = groupings(Hashing(), k=5)
-    assert sorted(i for cluster in found.clusters for i in cluster.members) == list(range(len(TEXTS)))
+    assert sorted(i for cluster in found.clusters for i in cluster.members) == list(
+        range(len(TEXTS))
+    )
     sizes = [len(cluster.members) for cluster in found.clusters]
     assert sizes == sorted(sizes, reverse=True)
-    assert all(found.assigned[i] == number for number, cluster in enumerate(found.clusters) for i in cluster.members)
+    assert all(
+        found.assigned[i] == number
+        for number, cluster in enumerate(found.clusters)
+        for i in cluster.members
+    )
 
 
 def test_an_encoder_that_cannot_answer_has_key_words_of_the_texts():
@@ -107,7 +126,9 @@ def test_texts_that_occur_many_times_count_as_often_and_make_no_extra_cluster():
     assert np.isfinite(found.places).all()
 
 
-@pytest.mark.parametrize(("texts", "k"), [(["one"], 0), (["one"] * 5, 0), (["one", "two"], 3), (TEXTS, 49)])
+@pytest.mark.parametrize(
+    ("texts", "k"), [(["one"], 0), (["one"] * 5, 0), (["one", "two"], 3), (TEXTS, 49)]
+)
 def test_more_clusters_than_different_texts_are_an_error(texts, k):
     with pytest.raises(UsageError, match="different texts"):
         groupings(Hashing(), texts, k=k)
@@ -124,16 +145,42 @@ def test_vectors_that_coincide_make_fewer_clusters_without_a_warning():
 
 
 def test_key_words_tell_a_group_from_the_others_and_leave_out_what_says_nothing():
-    found = telling([["the user wants a bill", "a bill"], ["the user wants to fly", "don't fly away"]], 3, stop_words())
+    found = telling(
+        [["the user wants a bill", "a bill"], ["the user wants to fly", "don't fly away"]],
+        3,
+        stop_words(),
+    )
     assert [words[0] for words in found] == ["bill", "fly"]
-    assert "user" not in telling([["the user wants a bill"], ["the user flies"]], 3, stop_words("What does the user want?"))[1]
+    assert (
+        "user"
+        not in telling(
+            [["the user wants a bill"], ["the user flies"]],
+            3,
+            stop_words("What does the user want?"),
+        )[1]
+    )
     assert not {"the", "don", "to"} & {word for words in found for word in words}
 
 
 def test_a_word_that_most_groups_share_and_a_second_form_of_a_word_are_no_key_words():
-    groups = [[*["information"] * 9, "permit", "permits"], ["information", "roof"], ["information", "heating"], ["garden", "walls"]]
-    assert telling(groups, 3, stop_words()) == [("permit",), ("roof",), ("heating",), ("garden", "walls")]
-    assert telling([["yes"], ["yes"], ["yes", "garden"], ["fence"]], 3, stop_words()) == [("yes",), ("yes",), ("garden",), ("fence",)]
+    groups = [
+        [*["information"] * 9, "permit", "permits"],
+        ["information", "roof"],
+        ["information", "heating"],
+        ["garden", "walls"],
+    ]
+    assert telling(groups, 3, stop_words()) == [
+        ("permit",),
+        ("roof",),
+        ("heating",),
+        ("garden", "walls"),
+    ]
+    assert telling([["yes"], ["yes"], ["yes", "garden"], ["fence"]], 3, stop_words()) == [
+        ("yes",),
+        ("yes",),
+        ("garden",),
+        ("fence",),
+    ]
 
 
 def test_groups_without_words_have_no_key_words():

@@ -40,7 +40,9 @@ def test_a_column_is_read_and_its_empty_cells_are_blank(file, name, content):
     read = read_texts(file(name, content))
     assert (read.texts, read.blank, read.column) == (("one\ntwo",), 2, "text")
     with pytest.raises(UsageError, match="--column"):
-        read_texts(file(name, content), column="id") if "json" in name else read_texts(file("b.csv", "a,b\n1,2\n"))
+        read_texts(file(name, content), column="id") if "json" in name else read_texts(
+            file("b.csv", "a,b\n1,2\n")
+        )
 
 
 def test_the_only_column_needs_no_name(file):
@@ -62,7 +64,9 @@ def test_the_only_column_needs_no_name(file):
         ("a.jsonl", '{"text": 3}\n', "", "column 'text'"),
     ],
 )
-def test_what_cannot_be_read_is_an_error_of_one_line_that_says_why(file, name, content, column, told):
+def test_what_cannot_be_read_is_an_error_of_one_line_that_says_why(
+    file, name, content, column, told
+):
     with pytest.raises(UsageError) as error:
         read_texts(file(name, content), column=column)
     assert told in str(error.value)
@@ -96,12 +100,20 @@ def test_a_limit_draws_the_same_texts_for_a_seed_in_their_order(file):
     assert len(read_texts(path).texts) == len(read_texts(path, limit=1000).texts) == 100
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=("Cs",))), min_size=1).filter(lambda texts: any(map(str.strip, texts))))
+@given(
+    st.lists(st.text(st.characters(exclude_categories=("Cs",))), min_size=1).filter(
+        lambda texts: any(map(str.strip, texts))
+    )
+)
 def test_texts_of_json_lines_come_back_whatever_is_in_them(texts):
     import tempfile
     from pathlib import Path
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.jsonl")
-        path.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8", newline="")
+        path.write_text(
+            "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts),
+            encoding="utf-8",
+            newline="",
+        )
         assert read_texts(str(path)).texts == tuple(text.strip() for text in texts if text.strip())

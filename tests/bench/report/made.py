@@ -30,12 +30,24 @@ def result(
     """A result of one cell; the score is the mean of the examples where no repeats are given."""
     examples, gold = np.asarray(examples, np.float32), np.asarray(gold, np.float32)
     repeats = repeats or (float(examples.mean()),)
-    spec = RunSpec(encoder, print_ or f"{encoder:x<16.16}", settings or {"dim": 3}, task, version, readout, seed, limit)
+    spec = RunSpec(
+        encoder,
+        print_ or f"{encoder:x<16.16}",
+        settings or {"dim": 3},
+        task,
+        version,
+        readout,
+        seed,
+        limit,
+    )
     return Result(
         spec,
         family,
         metric,
-        {metric: Score(tuple(repeats), examples, gold), **{name: Score(tuple(values)) for name, values in (scores or {}).items()}},
+        {
+            metric: Score(tuple(repeats), examples, gold),
+            **{name: Score(tuple(values)) for name, values in (scores or {}).items()},
+        },
         card={
             "trained": trained,
             "backbone": "A backbone",
@@ -45,8 +57,21 @@ def result(
             "device": "cpu",
             **(card or {}),
         },
-        texts={"asked": 10, "distinct": 8, "repeated_share": 0.2, "truncated_share": 0.125, **(texts or {})},
-        cost={"seconds": 1.0, "encode_seconds": 2.0, "forward_texts": 8, "tokens": 100, "padded_tokens": 103, "peak_memory_mb": 512.0},
+        texts={
+            "asked": 10,
+            "distinct": 8,
+            "repeated_share": 0.2,
+            "truncated_share": 0.125,
+            **(texts or {}),
+        },
+        cost={
+            "seconds": 1.0,
+            "encode_seconds": 2.0,
+            "forward_texts": 8,
+            "tokens": 100,
+            "padded_tokens": 103,
+            "peak_memory_mb": 512.0,
+        },
         provenance={
             "time": "2030-01-02T03:04:05+00:00",
             "command": "bench run",

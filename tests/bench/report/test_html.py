@@ -51,7 +51,9 @@ def page_of(*results, absences=()):
 
 
 def data_of(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1]
+    )
 
 
 def told(drawn, key):
@@ -75,7 +77,10 @@ def usual():
 
 def test_the_page_names_nothing_outside_itself(usual):
     addresses = [
-        v for _, attrs in Read(usual).elements for name, v in attrs.items() if name in {"src", "href", "xlink:href", "action", "srcset"}
+        v
+        for _, attrs in Read(usual).elements
+        for name, v in attrs.items()
+        if name in {"src", "href", "xlink:href", "action", "srcset"}
     ]
     assert addresses
     assert all(address.startswith(("#", "data:")) for address in addresses)
@@ -87,20 +92,40 @@ def test_every_id_is_there_once_and_every_link_leads_somewhere(usual):
     elements = Read(usual).elements
     ids = [attrs["id"] for _, attrs in elements if "id" in attrs]
     assert len(ids) == len(set(ids))
-    links = {attrs[name][1:] for _, attrs in elements for name in ("href", "xlink:href") if attrs.get(name, "").startswith("#")}
+    links = {
+        attrs[name][1:]
+        for _, attrs in elements
+        for name in ("href", "xlink:href")
+        if attrs.get(name, "").startswith("#")
+    }
     assert links <= set(ids)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_text_from_results_is_text_on_the_page(name):
     made = result(
-        name, "t", 0.5, 0.6, settings={"checkpoint": name}, card={"backbone": name, "licence": name}, command="bench run", commit=name
+        name,
+        "t",
+        0.5,
+        0.6,
+        settings={"checkpoint": name},
+        card={"backbone": name, "licence": name},
+        command="bench run",
+        commit=name,
     )
-    page = page_of(made, result("b", name, 0.5, family=name), absences=[Absence("b", "f", "t", "embedding", 42, None, "failed", name)])
+    page = page_of(
+        made,
+        result("b", name, 0.5, family=name),
+        absences=[Absence("b", "f", "t", "embedding", 42, None, "failed", name)],
+    )
     read = Read(page)
     allowed = Read(page_of(result("a", "t", 0.5, 0.6), result("b", "u", 0.5, family="f")))
     assert {tag for tag, _ in read.elements} <= {tag for tag, _ in allowed.elements}
-    assert not [attrs for _, attrs in read.elements if any(attribute.startswith("on") for attribute in attrs)]
+    assert not [
+        attrs
+        for _, attrs in read.elements
+        if any(attribute.startswith("on") for attribute in attrs)
+    ]
     assert sum(tag == "script" for tag, _ in read.elements) == 2
     assert data_of(page)["drawers"]["cells"][made.spec.key][0] == name
     assert "49" not in re.findall(r"<th[^>]*>([^<]*)", page)
@@ -113,13 +138,32 @@ def test_the_same_results_give_the_same_page(usual):
 
 def test_the_summary_counts_names_the_best_and_says_why_cells_are_missing():
     cells = Cells.of(
-        [result("good", "t1", 0.8), result("poor", "t1", 0.4), result("good", "t2", 0.7, family="ner"), result("floor", "t1", 0.1)],
-        [Absence(e, "ner", "t2", "embedding", 42, None, "skipped", f"{e} is no TokenEncoder, which t2 reads") for e in ("floor", "poor")],
+        [
+            result("good", "t1", 0.8),
+            result("poor", "t1", 0.4),
+            result("good", "t2", 0.7, family="ner"),
+            result("floor", "t1", 0.1),
+        ],
+        [
+            Absence(
+                e,
+                "ner",
+                "t2",
+                "embedding",
+                42,
+                None,
+                "skipped",
+                f"{e} is no TokenEncoder, which t2 reads",
+            )
+            for e in ("floor", "poor")
+        ],
     )
     found = summary(cells, tables(cells, Pairs(cells)))
     assert (found.encoders, found.tasks, found.families, found.have, found.whole) == (3, 2, 2, 4, 6)
     assert {leader.family: leader.encoders for leader in found.leaders}["sts"] == ("good",)
-    assert found.missing == (("skipped: the encoder is no TokenEncoder, which the task reads", 2, ("t2: poor, floor",)),)
+    assert found.missing == (
+        ("skipped: the encoder is no TokenEncoder, which the task reads", 2, ("t2: poor, floor",)),
+    )
     assert found.days == "2030-01-02"
 
 
@@ -148,14 +192,24 @@ def test_a_drawer_tells_where_a_number_comes_from():
 
 def test_a_drawer_says_that_costs_add_up_to_its_cell():
     made = result("a", "t", 0.5)
-    assert told(drawers(Cells.of([made]), {made.spec.key}), made.spec.key)["Encoding, up to this cell"]["seconds"] == "2.0"
+    assert (
+        told(drawers(Cells.of([made]), {made.spec.key}), made.spec.key)[
+            "Encoding, up to this cell"
+        ]["seconds"]
+        == "2.0"
+    )
 
 
 def test_a_drawer_tells_of_every_seed():
     made = [result("a", "t", 0.4, seed=1), result("a", "t", 0.6, seed=2)]
-    (key,) = {r.spec.key for r in made} & set(drawers(Cells.of(made), {r.spec.key for r in made})["cells"])
+    (key,) = {r.spec.key for r in made} & set(
+        drawers(Cells.of(made), {r.spec.key for r in made})["cells"]
+    )
     found = told(drawers(Cells.of(made), {key}), key)
-    assert (found["Score with seed 1"]["metric"], found["Score with seed 2"]["metric"]) == ("0.400000", "0.600000")
+    assert (found["Score with seed 1"]["metric"], found["Score with seed 2"]["metric"]) == (
+        "0.400000",
+        "0.600000",
+    )
 
 
 def test_what_was_not_recorded_is_left_out_of_a_drawer():
@@ -172,10 +226,21 @@ def test_every_key_in_a_table_has_a_drawer(usual):
 
 
 def test_entries_carry_exact_numbers_intervals_marks_and_notes():
-    made = Table("t", "T", ("task", "a"), ((Entry("x"), Entry("33.3", 1 / 3, (0.25, 0.5), "warning", "overlap")),), frozenset({"task"}))
+    made = Table(
+        "t",
+        "T",
+        ("task", "a"),
+        ((Entry("x"), Entry("33.3", 1 / 3, (0.25, 0.5), "warning", "overlap")),),
+        frozenset({"task"}),
+    )
     cells = Cells.of([result("a", "x", 1 / 3)])
     (attributes,) = [attrs for tag, attrs in Read(html.page(cells, [made])).elements if tag == "td"]
-    assert attributes == {"class": "n x", "data-v": "0.3333333333", "data-i": "0.25 0.5", "data-n": "overlap"}
+    assert attributes == {
+        "class": "n x",
+        "data-v": "0.3333333333",
+        "data-i": "0.25 0.5",
+        "data-n": "overlap",
+    }
 
 
 def test_a_figure_without_data_is_a_line_with_its_reason(usual):
@@ -192,7 +257,11 @@ def test_a_table_too_large_for_a_page_is_named():
 
 def test_fifty_encoders_by_a_hundred_tasks_are_one_page_of_bearable_size():
     rng = np.random.default_rng(0)
-    grid = [(f"encoder-{e:02}", f"task-{t:02}", f"family-{t % 8}") for e in range(50) for t in range(100)]
+    grid = [
+        (f"encoder-{e:02}", f"task-{t:02}", f"family-{t % 8}")
+        for e in range(50)
+        for t in range(100)
+    ]
     cells = Cells.of([result(e, t, *rng.uniform(0.2, 0.9, 3), family=f) for e, t, f in grid])
     made = tables(cells, Pairs(cells))
     start = time.process_time()

@@ -12,8 +12,18 @@ from bench.report.cells import Cells
 from bench.result import Absence
 from tests.bench.report.made import result, right
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: apt-get install chromium")
+BROWSER = next(
+    filter(
+        None,
+        map(
+            shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+        ),
+    ),
+    None,
+)
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no Chromium on this machine: apt-get install chromium"
+)
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
@@ -29,11 +39,34 @@ def cells():
     }
     made = []
     for label, quality in encoders.items():
-        more = {"trained": label != "poor", "command": f"bench run --model {label!r}", "machine": {"processor": "A processor", "cores": 2}}
-        made += [result(label, f"sts-{i}", examples=right(int(400 * quality) + 3 * i), **more) for i in range(3)]
+        more = {
+            "trained": label != "poor",
+            "command": f"bench run --model {label!r}",
+            "machine": {"processor": "A processor", "cores": 2},
+        }
+        made += [
+            result(label, f"sts-{i}", examples=right(int(400 * quality) + 3 * i), **more)
+            for i in range(3)
+        ]
         if label != "poor":
-            made.append(result(label, "names", *(quality + rng.normal(0, 0.01, 5)), family="ner", **more))
-    return Cells.of(made, [Absence("poor", "ner", "names", "embedding", 42, None, "skipped", "poor is no TokenEncoder, which names reads")])
+            made.append(
+                result(label, "names", *(quality + rng.normal(0, 0.01, 5)), family="ner", **more)
+            )
+    return Cells.of(
+        made,
+        [
+            Absence(
+                "poor",
+                "ner",
+                "names",
+                "embedding",
+                42,
+                None,
+                "skipped",
+                "poor is no TokenEncoder, which names reads",
+            )
+        ],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +82,9 @@ def browser():
 
     # The sandbox of Chromium needs rights that root in a container does not have.
     with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        opened = play.chromium.launch(
+            executable_path=BROWSER, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
         yield opened
         opened.close()
 
@@ -76,7 +111,9 @@ def opened(browser, address):
 
 
 def unfold(page):
-    page.evaluate("document.querySelectorAll('details').forEach((d) => { if (!d.matches('.menu')) d.open = true; })")
+    page.evaluate(
+        "document.querySelectorAll('details').forEach((d) => { if (!d.matches('.menu')) d.open = true; })"
+    )
 
 
 def column(page, table, heading):
@@ -184,7 +221,9 @@ def test_the_drawer_opens_and_closes_by_keyboard_and_gives_the_focus_back(opened
 def test_a_table_is_one_stop_of_the_tab_key(opened):
     page = opened()
     unfold(page)
-    stops = page.evaluate("[...document.querySelectorAll('[role=grid]')].map((t) => t.querySelectorAll('[tabindex=\"0\"]').length)")
+    stops = page.evaluate(
+        "[...document.querySelectorAll('[role=grid]')].map((t) => t.querySelectorAll('[tabindex=\"0\"]').length)"
+    )
     assert set(stops) == {1}
     page.locator("#t-by-task tbody td").nth(8).click()
     page.keyboard.press("Escape")
@@ -209,7 +248,9 @@ def test_figures_tell_their_numbers_to_pointer_and_keyboard(opened):
     assert re.match(r"good, ner: [\d.]+, 95 % interval", page.locator("#tip").inner_text())
     mark.focus()
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") != mark.get_attribute("aria-label")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") != mark.get_attribute(
+        "aria-label"
+    )
 
 
 def test_the_switch_turns_the_colours_round_and_is_remembered(opened):
@@ -227,7 +268,12 @@ def test_the_switch_turns_the_colours_round_and_is_remembered(opened):
 
 
 def test_the_colours_follow_the_system(opened):
-    grounds = [opened(color_scheme=s).evaluate("getComputedStyle(document.documentElement).backgroundColor") for s in ("light", "dark")]
+    grounds = [
+        opened(color_scheme=s).evaluate(
+            "getComputedStyle(document.documentElement).backgroundColor"
+        )
+        for s in ("light", "dark")
+    ]
     assert grounds[0] == "rgb(255, 255, 255)" != grounds[1]
 
 
@@ -237,7 +283,10 @@ def test_on_paper_everything_is_unfolded_and_nothing_is_cut_off(opened):
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("section details:not([open])").count() == 0
     assert not page.locator(".filter").is_visible()
-    assert page.evaluate("getComputedStyle(document.querySelector('.table .scroll')).overflow") == "visible"
+    assert (
+        page.evaluate("getComputedStyle(document.querySelector('.table .scroll')).overflow")
+        == "visible"
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= 1031
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("section details:not([open])").count() > 0

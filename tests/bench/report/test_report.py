@@ -26,17 +26,33 @@ from tests.bench.report.made import result, right
 def test_the_same_results_give_the_same_bytes(usual, tmp_path):
     first = {path.name: path.read_bytes() for path in report.build(usual, tmp_path / "one")}
     assert first == {path.name: path.read_bytes() for path in report.build(usual, tmp_path / "two")}
-    assert {"index.html", "results.md", "results.csv", "results.json", "heatmap.png", "heatmap.svg"} <= first.keys()
+    assert {
+        "index.html",
+        "results.md",
+        "results.csv",
+        "results.json",
+        "heatmap.png",
+        "heatmap.svg",
+    } <= first.keys()
 
 
 def test_bytes_depend_neither_on_hash_seeds_nor_on_the_users_plot_settings(store, tmp_path):
-    made = store(*(result(e, "t", examples=right(n), family="x") for e, n in (("a", 300), ("b", 200))), result("a", "u", 0.5, 0.6))
+    made = store(
+        *(result(e, "t", examples=right(n), family="x") for e, n in (("a", 300), ("b", 200))),
+        result("a", "u", 0.5, 0.6),
+    )
     code = "import sys, pathlib; from bench import report, store; report.build(*map(lambda f, a: f(a), "
     code += "(lambda a: store.Store(pathlib.Path(a)), pathlib.Path), sys.argv[1:]))"
-    subprocess.run([sys.executable, "-c", code, made.root, tmp_path / "one"], check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    subprocess.run(
+        [sys.executable, "-c", code, made.root, tmp_path / "one"],
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red"}):
         built = report.build(made, tmp_path / "two")
-    assert [path.read_bytes() for path in built] == [(tmp_path / "one" / path.name).read_bytes() for path in built]
+    assert [path.read_bytes() for path in built] == [
+        (tmp_path / "one" / path.name).read_bytes() for path in built
+    ]
 
 
 def test_the_page_holds_every_table_and_figure(usual):
@@ -58,7 +74,12 @@ def test_only_the_encoders_and_tasks_asked_for_are_reported(usual):
 
 
 @pytest.mark.parametrize(
-    ("chosen", "told"), [({"models": ["god"]}, "good"), ({"tasks": ["t4"]}, "t1"), ({"models": ["floor"], "tasks": ["t2"]}, "bench run")]
+    ("chosen", "told"),
+    [
+        ({"models": ["god"]}, "good"),
+        ({"tasks": ["t4"]}, "t1"),
+        ({"models": ["floor"], "tasks": ["t2"]}, "bench run"),
+    ],
 )
 def test_names_without_results_are_an_error_that_says_what_there_is(usual, chosen, told):
     with pytest.raises(UsageError, match=told):
@@ -92,7 +113,9 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(usual, tmp_path):
 def test_every_table_is_among_those_that_help_and_completion_name(usual):
     from bench.cli.report import Form, Tables
 
-    assert {re.sub(r"-\d+$", "", table.name) for table in tables(report.read(usual))} <= set(report.TABLES)
+    assert {re.sub(r"-\d+$", "", table.name) for table in tables(report.read(usual))} <= set(
+        report.TABLES
+    )
     named, formed = (option.__metadata__[0] for option in (Tables, Form))
     assert all(name in named.help for name in report.TABLES)
     assert named.autocompletion("cost,fam") == ["cost,families"]
@@ -108,9 +131,20 @@ def test_tables_are_chosen_by_name(usual):
 
 
 def test_records_hold_every_cell_exactly_and_missing_ones_with_the_reason(store):
-    made = store(result("a", "t", 1 / 3, limit=500), result("a", "u", 0.5), result("b", "u", 0.4, 0.5, 0.5, 0.6))
-    rows = {(r["encoder"], r["task"]): r for r in csv.DictReader(io.StringIO(records.csv(report.read(made))))}
-    assert (float(rows["a", "t"]["score"]), rows["a", "t"]["limit"], rows["a", "t"]["parameters"]) == (1 / 3, "500", "2500000")
+    made = store(
+        result("a", "t", 1 / 3, limit=500),
+        result("a", "u", 0.5),
+        result("b", "u", 0.4, 0.5, 0.5, 0.6),
+    )
+    rows = {
+        (r["encoder"], r["task"]): r
+        for r in csv.DictReader(io.StringIO(records.csv(report.read(made))))
+    }
+    assert (
+        float(rows["a", "t"]["score"]),
+        rows["a", "t"]["limit"],
+        rows["a", "t"]["parameters"],
+    ) == (1 / 3, "500", "2500000")
     assert (rows["b", "t"]["score"], rows["b", "t"]["status"]) == ("", "not run")
     assert rows["a", "u"]["status"] == "done"
     assert float(rows["b", "u"]["stderr"]) == pytest.approx(float(rows["b", "u"]["spread"]) / 2)
@@ -118,18 +152,38 @@ def test_records_hold_every_cell_exactly_and_missing_ones_with_the_reason(store)
 
 
 def test_two_encoders_of_one_name_are_two_rows(store):
-    made = store(result("same", "t", 0.5, print_="aaaa" * 4), result("same", "t", 0.6, print_="bbbb" * 4))
+    made = store(
+        result("same", "t", 0.5, print_="aaaa" * 4), result("same", "t", 0.6, print_="bbbb" * 4)
+    )
     assert Cells.of(made.results()).encoders == ["same #bbbb", "same #aaaa"]
 
 
 def test_encoders_of_one_name_are_told_apart_by_the_settings_in_which_they_differ(store):
     made = [
-        result("hashing", "t", score, print_=print_ * 4, settings={"dim": dim, "words": words, "pooling": "mean"})
-        for score, print_, dim, words in ((0.9, "aaaa", 64, True), (0.8, "bbbb", 256, True), (0.7, "cccc", 256, False))
+        result(
+            "hashing",
+            "t",
+            score,
+            print_=print_ * 4,
+            settings={"dim": dim, "words": words, "pooling": "mean"},
+        )
+        for score, print_, dim, words in (
+            (0.9, "aaaa", 64, True),
+            (0.8, "bbbb", 256, True),
+            (0.7, "cccc", 256, False),
+        )
     ]
-    assert Cells.of(made).encoders == ["hashing dim=64 words=true", "hashing dim=256 words=true", "hashing dim=256 words=false"]
+    assert Cells.of(made).encoders == [
+        "hashing dim=64 words=true",
+        "hashing dim=256 words=true",
+        "hashing dim=256 words=false",
+    ]
     other = replace(made[1], spec=replace(made[1].spec, fingerprint="dddd" * 4))
-    assert Cells.of([made[0], made[1], other]).encoders == ["hashing dim=64", "hashing dim=256 #bbbb", "hashing dim=256 #dddd"]
+    assert Cells.of([made[0], made[1], other]).encoders == [
+        "hashing dim=64",
+        "hashing dim=256 #bbbb",
+        "hashing dim=256 #dddd",
+    ]
 
 
 def test_why_a_cell_is_missing_is_known_of_encoders_with_settings_in_their_label(store):
@@ -139,11 +193,16 @@ def test_why_a_cell_is_missing_is_known_of_encoders_with_settings_in_their_label
     )
     made.leave_out(Absence("a", "sts", "u", "embedding", 42, None, "failed", "too small"))
     shown = next(table for table in tables(report.read(made)) if table.name == "missing")
-    assert [[e.text for e in row] for row in shown.rows] == [["a dim=2", "u", "failed", "too small"]]
+    assert [[e.text for e in row] for row in shown.rows] == [
+        ["a dim=2", "u", "failed", "too small"]
+    ]
 
 
 def test_fingerprints_that_begin_alike_are_told_apart(store):
-    made = store(result("same", "t", 0.5, print_="aaaa1" + "0" * 11), result("same", "t", 0.6, print_="aaaa2" + "0" * 11))
+    made = store(
+        result("same", "t", 0.5, print_="aaaa1" + "0" * 11),
+        result("same", "t", 0.6, print_="aaaa2" + "0" * 11),
+    )
     assert Cells.of(made.results()).encoders == ["same #aaaa2", "same #aaaa1"]
 
 
@@ -154,13 +213,21 @@ def test_seeds_of_a_cell_are_put_together(store):
 
 
 def test_other_limits_and_protocols_are_other_columns_and_say_so(store):
-    made = store(result("a", "t", 0.4), result("a", "t", 0.6, limit=9), result("a", "t", 0.7, version=2))
+    made = store(
+        result("a", "t", 0.4), result("a", "t", 0.6, limit=9), result("a", "t", 0.7, version=2)
+    )
     cells = Cells.of(made.results())
-    assert sorted(cells.title(c) for c in cells.columns) == ["t (limit 9, protocol 1)", "t (protocol 1)", "t (protocol 2)"]
+    assert sorted(cells.title(c) for c in cells.columns) == [
+        "t (limit 9, protocol 1)",
+        "t (protocol 1)",
+        "t (protocol 2)",
+    ]
 
 
 def test_one_content_at_two_places_is_measured_once_and_no_place_is_named(store):
-    made = store(*(result(f"st:/home/{who}/model", "t", 0.5, print_="c" * 16) for who in ("ann", "bob")))
+    made = store(
+        *(result(f"st:/home/{who}/model", "t", 0.5, print_="c" * 16) for who in ("ann", "bob"))
+    )
     cells = Cells.of(made.results())
     assert cells.encoders == ["st:model"]
     assert len(cells.score("st:model", cells.columns[0]).repeats) == 1
@@ -198,7 +265,9 @@ def test_reasons_are_told_without_the_places_of_files(given_, shown):
 
 
 def test_scores_below_zero_are_printed(store):
-    assert "-15.0" in page.page(tables(report.read(store(result("a", "t", -0.15), result("b", "t", 0.5)))))
+    assert "-15.0" in page.page(
+        tables(report.read(store(result("a", "t", -0.15), result("b", "t", 0.5))))
+    )
 
 
 def test_importing_the_room_loads_neither_pandas_nor_matplotlib():
@@ -210,4 +279,6 @@ def test_the_json_of_all_tables_is_whole(usual):
     from bench.report import formats
 
     made = tables(report.read(usual))
-    assert [table["name"] for table in json.loads(formats.text(made, "json"))] == [table.name for table in made]
+    assert [table["name"] for table in json.loads(formats.text(made, "json"))] == [
+        table.name for table in made
+    ]

@@ -15,7 +15,10 @@ def two_sides(each: int = 20) -> Labelled:
     """``each`` texts of every place and colour: nine groups, whose places say nothing of their colours."""
     sides = [(p, c, i) for i in range(each) for p in range(3) for c in range(3)]
     texts = [f"{PLACES[p]} {COLOURS[c]} {i}" for p, c, i in sides]
-    return Labelled(texts, {"place": np.array([p for p, _, _ in sides]), "colour": np.array([c for _, c, _ in sides])})
+    return Labelled(
+        texts,
+        {"place": np.array([p for p, _, _ in sides]), "colour": np.array([c for _, c, _ in sides])},
+    )
 
 
 @dataclass(frozen=True)
@@ -38,5 +41,10 @@ class Deaf:
     follows_instructions: ClassVar[bool] = False
 
     def encode(self, texts, *, instruction=""):
-        sides = [[PLACES.index(p), 3 + COLOURS.index(c), 6 + int(i) % 5] for p, c, i in (text.split()[:3] for text in texts)]
-        return np.eye(11, dtype=np.float32)[sides].sum(axis=1) * np.linspace(1, 2, 11, dtype=np.float32)
+        sides = [
+            [PLACES.index(p), 3 + COLOURS.index(c), 6 + int(i) % 5]
+            for p, c, i in (text.split()[:3] for text in texts)
+        ]
+        return np.eye(11, dtype=np.float32)[sides].sum(axis=1) * np.linspace(
+            1, 2, 11, dtype=np.float32
+        )

@@ -10,7 +10,9 @@ from bench.tasks.labelings import Labelled
 from bench.testing import check_task
 from tests.bench.tasks.asking import COLOUR, PLACE, Deaf, Hearing, two_sides
 
-TASK = Awareness("toy", two_sides, (Labeling("place", PLACE), Labeling("colour", COLOUR)), folds=4, size=45)
+TASK = Awareness(
+    "toy", two_sides, (Labeling("place", PLACE), Labeling("colour", COLOUR)), folds=4, size=45
+)
 NAMES = ["harmonic_mean", "gap", "place", "colour", "place under colour", "colour under place"]
 
 
@@ -19,7 +21,10 @@ def test_an_encoder_that_shows_what_it_is_asked_for_is_fully_aware():
     assert list(scores) == NAMES
     for name in ("harmonic_mean", "gap", "place", "colour"):
         assert scores[name].repeats == pytest.approx([1.0] * 4), name
-    for name in ("place under colour", "colour under place"):  # the nine groups are equally large in every fold
+    for name in (
+        "place under colour",
+        "colour under place",
+    ):  # the nine groups are equally large in every fold
         assert scores[name].repeats == pytest.approx([0.0] * 4, abs=1e-9), name
 
 
@@ -43,7 +48,9 @@ def test_every_text_is_planned_under_both_instructions_and_the_limit_bounds_the_
 
 
 def test_with_a_single_fold_every_start_is_a_repeat():
-    scores = dataclasses.replace(TASK, folds=1, size=180, starts=3, algorithm="minibatch").evaluate(Hearing(), seed=0)
+    scores = dataclasses.replace(TASK, folds=1, size=180, starts=3, algorithm="minibatch").evaluate(
+        Hearing(), seed=0
+    )
     assert len(scores["harmonic_mean"].repeats) == 3
     assert max(scores["place"].repeats) == pytest.approx(1.0)
 
@@ -77,10 +84,16 @@ def test_the_packaged_test_is_part_of_the_default_suite():
     assert TASKS["faq-awareness"].family == "instruction"
 
 
-def test_sts_under_instructions_belongs_to_the_family_and_is_zero_for_an_encoder_that_ignores_them(write):
+def test_sts_under_instructions_belongs_to_the_family_and_is_zero_for_an_encoder_that_ignores_them(
+    write,
+):
     rows = [
         {"sentence1": a, "sentence2": b, "score": score, "instruction": f"Is it {score}?"}
-        for a, b in (("sea red 1", "sea red 2"), ("sea red 1", "wood blue 3"), ("town blue 0", "wood blue 0"))
+        for a, b in (
+            ("sea red 1", "sea red 2"),
+            ("sea red 1", "wood blue 3"),
+            ("town blue 0", "wood blue 0"),
+        )
         for score in (1, 0)
     ]
     write("BrandonZYW/InstructSTSB", "test", rows)

@@ -13,7 +13,10 @@ from bench.tasks.labelings import Labelled, dealt, drawn
 
 
 def _labelled(fine, coarse) -> Labelled:
-    return Labelled([f"text {i}" for i in range(len(fine))], {"fine": np.array(fine), "coarse": np.array(coarse)})
+    return Labelled(
+        [f"text {i}" for i in range(len(fine))],
+        {"fine": np.array(fine), "coarse": np.array(coarse)},
+    )
 
 
 sets = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=80).map(
@@ -52,12 +55,17 @@ def test_a_draw_keeps_the_share_of_every_class(found, size):
     assert len(few.texts) == len(set(few.texts)) == min(size, len(found.texts))
     for fine in range(10):
         for coarse in range(3):
-            whole, kept = (int(((f.labels["fine"] == fine) & (f.labels["coarse"] == coarse)).sum()) for f in (found, few))
+            whole, kept = (
+                int(((f.labels["fine"] == fine) & (f.labels["coarse"] == coarse)).sum())
+                for f in (found, few)
+            )
             assert abs(kept - whole * len(few.texts) / len(found.texts)) <= 1
 
 
 def test_a_draw_keeps_the_shares_of_the_labelings_that_are_named_where_another_one_sets_every_text_apart():
-    found = Labelled([f"text {i}" for i in range(60)], {"kind": np.arange(60) % 3, "id": np.arange(60)})
+    found = Labelled(
+        [f"text {i}" for i in range(60)], {"kind": np.arange(60) % 3, "id": np.arange(60)}
+    )
     assert np.bincount(drawn(found, 30, by=["kind"]).labels["kind"]).tolist() == [10, 10, 10]
 
 
@@ -70,7 +78,12 @@ def test_a_draw_is_the_same_every_time_and_labels_stay_with_their_texts():
 
 def test_clinc_is_read_without_what_is_out_of_scope_and_its_domains_follow_from_the_intents(write):
     names = ["oos", "translate", "balance"]
-    write("clinc/clinc_oos/plus", "test", [{"text": f"{i} {j}", "intent": i} for j in range(2) for i in range(3)], names={"intent": names})
+    write(
+        "clinc/clinc_oos/plus",
+        "test",
+        [{"text": f"{i} {j}", "intent": i} for j in range(2) for i in range(3)],
+        names={"intent": names},
+    )
     found = labelings.clinc()
     assert found.texts == ["1 0", "2 0", "1 1", "2 1"]
     assert found.labels["intent"].tolist() == found.labels["domain"].tolist() == [0, 1, 0, 1]
@@ -85,7 +98,10 @@ def test_class_numbers_without_names_are_refused(write):
 def test_comments_with_several_emotions_or_none_are_left_out(write):
     names = [*sorted(e for emotions in SENTIMENTS.values() for e in emotions.split()), "neutral"]
     joy, fear, neutral = (names.index(name) for name in ("joy", "fear", "neutral"))
-    rows = [{"text": str(i), "labels": labels} for i, labels in enumerate([[joy], [joy, fear], [neutral], [fear], []])]
+    rows = [
+        {"text": str(i), "labels": labels}
+        for i, labels in enumerate([[joy], [joy, fear], [neutral], [fear], []])
+    ]
     write("google-research-datasets/go_emotions/simplified", "test", rows)
     found = labelings.go_emotions()
     assert found.texts == ["0", "3"]
@@ -93,16 +109,31 @@ def test_comments_with_several_emotions_or_none_are_left_out(write):
 
 
 def test_two_labelings_in_two_files_are_brought_together_by_the_text(write):
-    write("BrandonZYW/NYTClustering/topic", "test", [{"text": "a", "cluster": "art"}, {"text": "b", "cluster": "tax"}])
-    write("BrandonZYW/NYTClustering/location", "test", [{"text": "b", "cluster": "Rome"}, {"text": "c", "cluster": "Oslo"}])
+    write(
+        "BrandonZYW/NYTClustering/topic",
+        "test",
+        [{"text": "a", "cluster": "art"}, {"text": "b", "cluster": "tax"}],
+    )
+    write(
+        "BrandonZYW/NYTClustering/location",
+        "test",
+        [{"text": "b", "cluster": "Rome"}, {"text": "c", "cluster": "Oslo"}],
+    )
     found = labelings.nyt()
     assert found.texts == ["a", "b", "c"]
-    assert {name: values.tolist() for name, values in found.labels.items()} == {"topic": [0, 1, -1], "location": [-1, 0, 1]}
+    assert {name: values.tolist() for name, values in found.labels.items()} == {
+        "topic": [0, 1, -1],
+        "location": [-1, 0, 1],
+    }
 
 
 def test_the_published_groups_are_complete():
     assert [len(intents.split()) for intents in DOMAINS.values()] == [15] * 10
-    assert {name: len(emotions.split()) for name, emotions in SENTIMENTS.items()} == {"positive": 12, "negative": 11, "ambiguous": 4}
+    assert {name: len(emotions.split()) for name, emotions in SENTIMENTS.items()} == {
+        "positive": 12,
+        "negative": 11,
+        "ambiguous": 4,
+    }
 
 
 SIZES = {
@@ -121,7 +152,10 @@ def test_the_real_sets_have_their_sizes(name):
         found = getattr(labelings, name)()
     except Unavailable as reason:
         pytest.skip(str(reason))
-    assert (len(found.texts), {label: len(np.unique(values)) for label, values in found.labels.items()}) == SIZES[name]
+    assert (
+        len(found.texts),
+        {label: len(np.unique(values)) for label, values in found.labels.items()},
+    ) == SIZES[name]
 
 
 def test_the_domains_are_those_of_the_local_copy():
@@ -132,4 +166,6 @@ def test_the_domains_are_those_of_the_local_copy():
         pytest.skip("this copy has no column domain")
     intents, domains = rows.names("intent"), rows.names("domain")
     pairs = {(intents[i], domains[d]) for i, d in zip(rows["intent"], rows["domain"], strict=True)}
-    assert pairs - {("oos", "oos")} == {(intent, name) for name, each in DOMAINS.items() for intent in each.split()}
+    assert pairs - {("oos", "oos")} == {
+        (intent, name) for name, each in DOMAINS.items() for intent in each.split()
+    }

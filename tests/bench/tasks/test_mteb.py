@@ -24,7 +24,9 @@ from bench.vectors import Vectors
 
 pytest.importorskip("mteb", reason="needs mteb")
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*:DeprecationWarning", "ignore:.*superseded.*", "ignore::sklearn.exceptions.UndefinedMetricWarning"
+    "ignore:.*:DeprecationWarning",
+    "ignore:.*superseded.*",
+    "ignore::sklearn.exceptions.UndefinedMetricWarning",
 )
 
 
@@ -39,7 +41,9 @@ class Random:
     def encode(self, texts, *, instruction=""):
         vectors = np.empty((len(texts), 24), np.float32)
         for i, text in enumerate(texts):
-            vectors[i] = np.random.default_rng([self.seed, zlib.crc32(f"{instruction}|{text}".encode())]).normal(size=24)
+            vectors[i] = np.random.default_rng(
+                [self.seed, zlib.crc32(f"{instruction}|{text}".encode())]
+            ).normal(size=24)
             vectors[i, zlib.crc32(text.split()[-1].encode()) % 24] += 2
         return vectors
 
@@ -59,7 +63,13 @@ class Broken(Random):
 def subject(kind, name, score, **attributes):
     """Return an mteb task class on data of its own."""
     from mteb import TaskMetadata
-    from mteb.abstasks import AbsTaskClassification, AbsTaskClustering, AbsTaskClusteringLegacy, AbsTaskPairClassification, AbsTaskRetrieval
+    from mteb.abstasks import (
+        AbsTaskClassification,
+        AbsTaskClustering,
+        AbsTaskClusteringLegacy,
+        AbsTaskPairClassification,
+        AbsTaskRetrieval,
+    )
 
     base = {
         "Classification": AbsTaskClassification,
@@ -106,7 +116,12 @@ def intents():
     from datasets import DatasetDict
 
     train, test = sentences(200), sentences(120, seed=1)
-    return DatasetDict({split: table({"text": text, "label": label}) for split, (text, label) in (("train", train), ("test", test))})
+    return DatasetDict(
+        {
+            split: table({"text": text, "label": label})
+            for split, (text, label) in (("train", train), ("test", test))
+        }
+    )
 
 
 def groups():
@@ -120,7 +135,13 @@ def group_lists():
     from datasets import DatasetDict
 
     texts, labels = sentences(120)
-    return DatasetDict({"test": table({"sentences": [texts[:60], texts[60:]], "labels": [labels[:60], labels[60:]]})})
+    return DatasetDict(
+        {
+            "test": table(
+                {"sentences": [texts[:60], texts[60:]], "labels": [labels[:60], labels[60:]]}
+            )
+        }
+    )
 
 
 def pairs():
@@ -128,7 +149,9 @@ def pairs():
 
     left, first = sentences(150)
     right, second = sentences(150, seed=1)
-    same = [int(a == b) ^ (i % 5 == 0) for i, (a, b) in enumerate(zip(first, second, strict=True))]  # some wrong, so that none is perfect
+    same = [
+        int(a == b) ^ (i % 5 == 0) for i, (a, b) in enumerate(zip(first, second, strict=True))
+    ]  # some wrong, so that none is perfect
     return DatasetDict({"test": table({"sentence1": left, "sentence2": right, "labels": same})})
 
 
@@ -136,15 +159,41 @@ def library():
     texts, labels = sentences(40)
     corpus = table({"id": [f"d{i}" for i in range(40)], "title": ["a title"] * 40, "text": texts})
     queries = table({"id": ["q0", "q1"], "text": ["on river", "on stone"]})
-    relevant = {f"q{word}": {f"d{i}": 1 for i, label in enumerate(labels) if label == word} for word in range(2)}
-    return {"default": {"test": {"corpus": corpus, "queries": queries, "relevant_docs": relevant, "top_ranked": None}}}
+    relevant = {
+        f"q{word}": {f"d{i}": 1 for i, label in enumerate(labels) if label == word}
+        for word in range(2)
+    }
+    return {
+        "default": {
+            "test": {
+                "corpus": corpus,
+                "queries": queries,
+                "relevant_docs": relevant,
+                "top_ranked": None,
+            }
+        }
+    }
 
 
 def made(kind, **attributes):
-    score = {"Classification": "accuracy", "PairClassification": "max_ap", "Retrieval": "ndcg_at_10"}.get(kind, "v_measure")
-    make = {"Classification": intents, "Clustering": groups, "Legacy": group_lists, "PairClassification": pairs, "Retrieval": library}[kind]
+    score = {
+        "Classification": "accuracy",
+        "PairClassification": "max_ap",
+        "Retrieval": "ndcg_at_10",
+    }.get(kind, "v_measure")
+    make = {
+        "Classification": intents,
+        "Clustering": groups,
+        "Legacy": group_lists,
+        "PairClassification": pairs,
+        "Retrieval": library,
+    }[kind]
     if kind == "Clustering":
-        attributes = {"max_fraction_of_documents_to_embed": 0.5, "max_documents_per_cluster": 512, **attributes}
+        attributes = {
+            "max_fraction_of_documents_to_embed": 0.5,
+            "max_documents_per_cluster": 512,
+            **attributes,
+        }
     return subject(kind, f"MadeUp{kind}", score, make=make, **attributes)
 
 
@@ -166,7 +215,9 @@ def test_every_metric_equals_that_of_mteb_alone(kind):
     made_up = made(kind)
     scores = MtebTask("made up", made_up).evaluate(Random(), seed=42)
     alone = plain(as_mteb(Random()), made_up())
-    assert scores[MtebTask("made up", made_up).metric].mean == pytest.approx(alone["main_score"], abs=1e-12)  # sums in another order
+    assert scores[MtebTask("made up", made_up).metric].mean == pytest.approx(
+        alone["main_score"], abs=1e-12
+    )  # sums in another order
     for name, score in scores.items():
         assert score.mean == pytest.approx(alone[name], abs=1e-12)
 
@@ -174,7 +225,9 @@ def test_every_metric_equals_that_of_mteb_alone(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluating_twice_gives_the_same_and_another_encoder_something_else(kind):
     task = MtebTask("made up", made(kind))
-    first, again, other = (task.evaluate(Random(seed), seed=42)[task.metric].repeats for seed in (0, 0, 1))
+    first, again, other = (
+        task.evaluate(Random(seed), seed=42)[task.metric].repeats for seed in (0, 0, 1)
+    )
     assert first == again
     assert first != other
 
@@ -185,7 +238,12 @@ def test_repeats_are_the_experiments_of_mteb_and_follow_the_seed():
     assert len(scores["accuracy"].repeats) == 10
     assert scores["accuracy"].repeats != task.evaluate(Random(), seed=1)["accuracy"].repeats
     assert scores["accuracy"].examples.mean() == pytest.approx(scores["accuracy"].mean)
-    assert len(MtebTask("made up", made("Clustering")).evaluate(Random(), seed=42)["v_measure"].repeats) == 10
+    assert (
+        len(
+            MtebTask("made up", made("Clustering")).evaluate(Random(), seed=42)["v_measure"].repeats
+        )
+        == 10
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -200,7 +258,11 @@ def test_vectors_that_are_all_the_same_have_no_score_and_say_so(write):
         def encode(self, texts, *, instruction=""):
             return np.tile(np.arange(4, dtype=np.float32), (len(texts), 1))
 
-    write("mteb/sts16-sts", "test", [{"sentence1": f"a {i}", "sentence2": "b", "score": i % 6} for i in range(40)])
+    write(
+        "mteb/sts16-sts",
+        "test",
+        [{"sentence1": f"a {i}", "sentence2": "b", "score": i % 6} for i in range(40)],
+    )
     with pytest.raises(EncodingError, match="not a number"):
         MtebTask("STS16").evaluate(Same(), seed=42)
 
@@ -216,13 +278,24 @@ def test_global_random_state_is_left_alone():
     list(task.items(seed=42))
     task.evaluate(Random(), seed=42)
     assert known_task("STS13")
-    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before  # noqa: NPY002
+    assert (
+        random.getstate(),
+        np.random.get_state()[1].tolist(),  # noqa: NPY002
+        torch.get_rng_state().tolist(),
+    ) == before
 
 
 def test_a_limit_cuts_flat_tasks_and_is_refused_elsewhere():
     for kind in ("Classification", "PairClassification"):
         task = MtebTask("made up", made(kind), limit=40)
-        assert len(task.evaluate(Random(), seed=42)["accuracy" if kind == "Classification" else "max_ap"].examples) == 40
+        assert (
+            len(
+                task.evaluate(Random(), seed=42)[
+                    "accuracy" if kind == "Classification" else "max_ap"
+                ].examples
+            )
+            == 40
+        )
         assert len(list(task.items(seed=42))) == (40 if kind == "Classification" else 80)
     seen = []
 
@@ -276,9 +349,13 @@ def test_queries_get_the_instruction_and_documents_do_not(prompt, own, queries, 
             asked.update(dict.fromkeys(texts, instruction))
             return super().encode(texts, instruction=instruction)
 
-    MtebTask("made up", made("Retrieval", prompt=prompt), instruction=own).evaluate(Noting(), seed=42)
+    MtebTask("made up", made("Retrieval", prompt=prompt), instruction=own).evaluate(
+        Noting(), seed=42
+    )
     assert asked["on river"] == queries
-    assert {instruction for text, instruction in asked.items() if text.startswith("a title")} == {documents}
+    assert {instruction for text, instruction in asked.items() if text.startswith("a title")} == {
+        documents
+    }
 
 
 def test_an_instruction_of_ones_own_is_part_of_the_identity():
@@ -294,7 +371,9 @@ def test_pairs_that_lie_in_one_row_are_read_as_rows():
     one_row = made("PairClassification")
 
     def load_data(self, **kwargs):
-        self.dataset = DatasetDict({"test": table({name: [flat[name][:]] for name in flat.column_names})})
+        self.dataset = DatasetDict(
+            {"test": table({name: [flat[name][:]] for name in flat.column_names})}
+        )
         self.data_loaded = True
 
     one_row.load_data = load_data
@@ -309,9 +388,19 @@ def test_the_whole_column_and_the_batches_hold_the_same_texts():
 
     retrieval, classification = made("Retrieval")(), made("Classification")()
     loaders = [
-        create_dataloader(library()["default"]["test"]["corpus"], task_metadata=retrieval.metadata, prompt_type="document"),
-        create_dataloader(library()["default"]["test"]["queries"], task_metadata=retrieval.metadata, prompt_type="query"),
-        create_dataloader(intents()["test"], task_metadata=classification.metadata, input_column="text"),
+        create_dataloader(
+            library()["default"]["test"]["corpus"],
+            task_metadata=retrieval.metadata,
+            prompt_type="document",
+        ),
+        create_dataloader(
+            library()["default"]["test"]["queries"],
+            task_metadata=retrieval.metadata,
+            prompt_type="query",
+        ),
+        create_dataloader(
+            intents()["test"], task_metadata=classification.metadata, input_column="text"
+        ),
     ]
     for loader in loaders:
         texts = texts_of(loader)
@@ -325,7 +414,13 @@ def test_mteb_takes_two_encoders_for_two_models(tmp_path):
     cache = mteb.ResultCache(tmp_path)
     found = []
     for encoder in (Random(0), Random(1)):
-        result = mteb.evaluate(as_mteb(encoder), made("Classification")(), cache=cache, co2_tracker=False, show_progress_bar=False)
+        result = mteb.evaluate(
+            as_mteb(encoder),
+            made("Classification")(),
+            cache=cache,
+            co2_tracker=False,
+            show_progress_bar=False,
+        )
         assert (result.model_name, result.model_revision) == ("bench/Random", fingerprint(encoder))
         found.append(result.task_results[0].get_score())
     assert found[0] != found[1]
@@ -341,7 +436,10 @@ def test_names_are_found_families_named_and_unknown_names_refused():
     assert known_task("STS13")
     assert not known_task("STS133")
     assert (MtebTask("STS13").family, MtebTask("SciFact").family) == ("sts", "retrieval")
-    assert (MtebTask("TwitterURLCorpus").family, MtebTask("SummEvalSummarization.v2").family) == ("paraphrase", "summarization")
+    assert (MtebTask("TwitterURLCorpus").family, MtebTask("SummEvalSummarization.v2").family) == (
+        "paraphrase",
+        "summarization",
+    )
     assert MtebTask("STSBenchmark") in benchmark("MTEB(eng, v2)")
     assert benchmark("no such benchmark") == ()
     with pytest.raises(UsageError, match="STS13"):
@@ -357,21 +455,29 @@ def test_only_english_subsets_of_a_multilingual_task_are_taken():
 
 
 def test_a_benchmark_s_own_subsets_and_splits_are_taken_and_named():
-    german, english = ({task.name: task for task in benchmark(name)} for name in ("MTEB(deu, v1)", "MTEB(eng, v2)"))
+    german, english = (
+        {task.name: task for task in benchmark(name)} for name in ("MTEB(deu, v1)", "MTEB(eng, v2)")
+    )
     assert german["STS22"] == MtebTask("STS22", subsets=("de",))
     assert german["MTOPIntentClassification"].readout == "embedding on de, validation, test"
     assert english["AmazonCounterfactualClassification"].subsets == ("en",)
-    assert english["STSBenchmark"].readout == MtebTask("STSBenchmark").readout == "embedding"  # its choice is ours
+    assert (
+        english["STSBenchmark"].readout == MtebTask("STSBenchmark").readout == "embedding"
+    )  # its choice is ours
 
 
 def test_the_subsets_that_are_asked_for_are_the_ones_that_are_scored(write, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     rng = np.random.default_rng(0)
     for subset, texts in (("en-en", 60), ("ko-ko", 30)):
-        rows = [{"sentence1": f"a {i}", "sentence2": f"b {i % 7}", "score": float(rng.integers(6))} for i in range(texts)]
+        rows = [
+            {"sentence1": f"a {i}", "sentence2": f"b {i % 7}", "score": float(rng.integers(6))}
+            for i in range(texts)
+        ]
         write(f"mteb/sts17-crosslingual-sts/{subset}", "test", rows)
     found = {
-        len(MtebTask("STS17", subsets=s).evaluate(Random(), seed=42)["cosine_spearman"].examples) for s in ((), ("en-en",), ("ko-ko",))
+        len(MtebTask("STS17", subsets=s).evaluate(Random(), seed=42)["cosine_spearman"].examples)
+        for s in ((), ("en-en",), ("ko-ko",))
     }
     assert found == {60, 30}
 
@@ -383,7 +489,11 @@ def test_a_set_that_is_known_at_another_revision_is_not_taken_for_it(write, monk
 
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    write("mteb/sts16-sts", "test", [{"sentence1": f"a {i}", "sentence2": f"b {i}", "score": float(i)} for i in range(9)])
+    write(
+        "mteb/sts16-sts",
+        "test",
+        [{"sentence1": f"a {i}", "sentence2": f"b {i}", "score": float(i)} for i in range(9)],
+    )
     key = ("mteb/sts16-sts", "")
     monkeypatch.setitem(CATALOG, key, changed(CATALOG[key], revision="0" * 40))
     with pytest.raises(Unavailable, match="STS16"):
@@ -401,7 +511,9 @@ def test_without_data_and_hub_a_task_is_unavailable_in_one_line(monkeypatch, tmp
 
 def test_a_local_copy_is_read_without_the_hub_and_recorded(write, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i % 7}", "score": float(i % 6)} for i in range(40)]
+    rows = [
+        {"sentence1": f"a {i}", "sentence2": f"b {i % 7}", "score": float(i % 6)} for i in range(40)
+    ]
     write("mteb/sts16-sts", "test", rows)
     task = MtebTask("STS16")
     with data.recorded() as sets:
@@ -409,7 +521,9 @@ def test_a_local_copy_is_read_without_the_hub_and_recorded(write, monkeypatch):
     assert [entry["id"] for entry in sets] == ["mteb/sts16-sts"]
     score = scores["cosine_spearman"]
     assert len(score.examples) == 40
-    assert contributions("cosine_spearman", score.examples, score.gold).mean() == pytest.approx(score.mean, abs=1e-6)
+    assert contributions("cosine_spearman", score.examples, score.gold).mean() == pytest.approx(
+        score.mean, abs=1e-6
+    )
     assert len(list(task.items(seed=42))) == 80
 
 
@@ -448,12 +562,16 @@ KNOWN = {"STSBenchmark": 0.8203, "STS13": 0.8060, "STS14": 0.7559, "STS15": 0.85
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_known_model_has_its_known_score(name, minilm):
     task = MtebTask(name)
-    assert task.evaluate(minilm, seed=42)["cosine_spearman"].mean == pytest.approx(KNOWN[name], abs=5e-5)  # four decimals are known
+    assert task.evaluate(minilm, seed=42)["cosine_spearman"].mean == pytest.approx(
+        KNOWN[name], abs=5e-5
+    )  # four decimals are known
 
 
 def test_half_precision_moves_a_score_by_less_than_a_thousandth(minilm):
     half = replace(minilm, dtype="bfloat16")
-    assert MtebTask("STS13").evaluate(half, seed=42)["cosine_spearman"].mean == pytest.approx(KNOWN["STS13"], abs=1e-3)
+    assert MtebTask("STS13").evaluate(half, seed=42)["cosine_spearman"].mean == pytest.approx(
+        KNOWN["STS13"], abs=1e-3
+    )
 
 
 def real(kind, limit):
@@ -462,43 +580,72 @@ def real(kind, limit):
     def intents():
         from datasets import DatasetDict
 
-        rows = {split: data.load("clinc/clinc_oos", split, config="plus") for split in ("train", "test")}
-        cut = {split: part.take(range(0, len(part), len(part) // limit)) for split, part in rows.items()}
-        return DatasetDict({split: table({"text": part["text"], "label": part["intent"]}) for split, part in cut.items()})
+        rows = {
+            split: data.load("clinc/clinc_oos", split, config="plus") for split in ("train", "test")
+        }
+        cut = {
+            split: part.take(range(0, len(part), len(part) // limit))
+            for split, part in rows.items()
+        }
+        return DatasetDict(
+            {
+                split: table({"text": part["text"], "label": part["intent"]})
+                for split, part in cut.items()
+            }
+        )
 
     def paraphrases():
         from datasets import DatasetDict
 
         rows = data.load("nyu-mll/glue", "validation", config="mrpc")
-        columns = {"sentence1": rows["sentence1"], "sentence2": rows["sentence2"], "labels": rows["label"]}
+        columns = {
+            "sentence1": rows["sentence1"],
+            "sentence2": rows["sentence2"],
+            "labels": rows["label"],
+        }
         return DatasetDict({"test": table(columns)})
 
     def questions():
         from datasets import DatasetDict
 
         rows = data.load("CogComp/trec", "test")
-        return DatasetDict({"test": table({"sentences": rows["text"], "labels": rows["coarse_label"]})})
+        return DatasetDict(
+            {"test": table({"sentences": rows["text"], "labels": rows["coarse_label"]})}
+        )
 
-    make = {"Classification": intents, "PairClassification": paraphrases, "Clustering": questions}[kind]
+    make = {"Classification": intents, "PairClassification": paraphrases, "Clustering": questions}[
+        kind
+    ]
     more = {"max_fraction_of_documents_to_embed": 1.0} if kind == "Clustering" else {}
     return subject(
-        kind, f"Real{kind}", {"Classification": "accuracy", "PairClassification": "max_ap"}.get(kind, "v_measure"), make=make, **more
+        kind,
+        f"Real{kind}",
+        {"Classification": "accuracy", "PairClassification": "max_ap"}.get(kind, "v_measure"),
+        make=make,
+        **more,
     )
 
 
 @pytest.mark.parametrize("name", ["STS13", "Classification", "PairClassification", "Clustering"])
-def test_on_real_data_the_score_is_that_of_sentence_transformers_in_mteb_alone(name, minilm, theirs):
+def test_on_real_data_the_score_is_that_of_sentence_transformers_in_mteb_alone(
+    name, minilm, theirs
+):
     import mteb
 
     if name in KNOWN:
         ours, alone = MtebTask(name), mteb.get_task(name)
-        alone.dataset, alone.data_loaded = {"test": table(dict(data.load("mteb/sts13-sts", "test").data))}, True
+        alone.dataset, alone.data_loaded = (
+            {"test": table(dict(data.load("mteb/sts13-sts", "test").data))},
+            True,
+        )
     else:
         made_up = real(name, 300)
         ours, alone = MtebTask(name, made_up), made_up()
     # Vectors differ in the last bits with the make-up of batches; of 300 texts in 10 runs that may move one or two across a boundary.
     tolerance = 2 / 3000 if name == "Classification" else 5e-5
-    assert ours.evaluate(minilm, seed=42)[ours.metric].mean == pytest.approx(plain(theirs, alone)["main_score"], abs=tolerance)
+    assert ours.evaluate(minilm, seed=42)[ours.metric].mean == pytest.approx(
+        plain(theirs, alone)["main_score"], abs=tolerance
+    )
 
 
 def test_the_runner_mteb_and_the_cache_give_the_same_numbers(minilm, tmp_path):
@@ -507,19 +654,35 @@ def test_the_runner_mteb_and_the_cache_give_the_same_numbers(minilm, tmp_path):
     task = MtebTask("STS13", limit=300)
     direct = task.evaluate(minilm, seed=42)["cosine_spearman"].mean
     runs = [
-        next(run({"minilm": minilm}, [task], Store(tmp_path / n), Vectors(tmp_path / "vectors" if n == "on" else None)))
+        next(
+            run(
+                {"minilm": minilm},
+                [task],
+                Store(tmp_path / n),
+                Vectors(tmp_path / "vectors" if n == "on" else None),
+            )
+        )
         for n in ("on", "off")
     ]
     alone = mteb.get_task("STS13")
     rows = data.load("mteb/sts13-sts", "test")
-    alone.dataset, alone.data_loaded = {"test": table(dict(rows.take(sample(len(rows), 300)).data))}, True
-    numbers = [direct, *(cell.result.main.mean for cell in runs), plain(as_mteb(minilm), alone)["cosine_spearman"]]
+    alone.dataset, alone.data_loaded = (
+        {"test": table(dict(rows.take(sample(len(rows), 300)).data))},
+        True,
+    )
+    numbers = [
+        direct,
+        *(cell.result.main.mean for cell in runs),
+        plain(as_mteb(minilm), alone)["cosine_spearman"],
+    ]
     assert numbers == pytest.approx([direct] * 4, abs=1e-4)  # other batches, other rounding
 
 
 def test_a_heavy_library_is_loaded_only_when_a_task_is_used():
     code = "import sys, bench.tasks.mteb as m; m.MtebTask('STS13').version; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not {"mteb", "torch", "datasets"} & set(loaded)
 
 

@@ -34,7 +34,9 @@ def test_entities_that_their_words_give_away_are_found(tagger, ner_data, encoder
     scores = NER("toy", TEST, TRAIN, tagger=tagger).evaluate(encoder, seed=0)
     assert len(scores["f1"].repeats) == 5
     assert scores["recall"].mean > 0.8
-    assert scores["f1"].mean > (0.9 if tagger == "linear" else 0.4)  # one mean state cannot stand for all the other words
+    assert scores["f1"].mean > (
+        0.9 if tagger == "linear" else 0.4
+    )  # one mean state cannot stand for all the other words
     assert set(scores) == {"f1", "precision", "recall"}
 
 
@@ -82,7 +84,9 @@ def test_files_in_conll_s_layout_are_tasks(tmp_path, encoder):
         assert task.name.startswith(f"{kind}:mine-")
         assert str(tmp_path) not in task.name
         assert 0 <= task.evaluate(encoder, seed=0)["f1"].mean <= 1
-    assert load_task(f"ner:{folder}").evaluate(encoder, seed=0)["f1"].mean > 0.7  # trained on the sentence with names
+    assert (
+        load_task(f"ner:{folder}").evaluate(encoder, seed=0)["f1"].mean > 0.7
+    )  # trained on the sentence with names
     assert load_task(f"ner:{folder}", limit=1).limit == 1
     (folder / "test.conll").write_text(CONLL + CONLL)
     assert load_task(f"ner:{folder}").name != task.name.replace("ner-tuned-standard", "ner")
@@ -96,7 +100,12 @@ def test_one_s_own_questions_are_asked(tmp_path, encoder):
             asked.append(list(questions))
             return super().encode_questions(questions)
 
-    folder = own(tmp_path / "mine", test_conll=CONLL, train_conll=CONLL, questions_json='{"person": "Who acts?"}')
+    folder = own(
+        tmp_path / "mine",
+        test_conll=CONLL,
+        train_conll=CONLL,
+        questions_json='{"person": "Who acts?"}',
+    )
     load_task(f"ner-question:{folder}").evaluate(Asked(), seed=0)
     load_task(f"ner-start-question:{folder}").evaluate(Asked(), seed=0)
     assert asked == [
@@ -119,7 +128,9 @@ def test_files_of_one_s_own_that_are_missing_or_broken_are_one_line_errors(tmp_p
 
 
 def test_words_that_were_cut_away_are_no_entities(ner_data, make_encoder):
-    scores = NER("toy", TEST, TRAIN).evaluate(make_encoder(cut=2), seed=0)  # every entity begins with the third word
+    scores = NER("toy", TEST, TRAIN).evaluate(
+        make_encoder(cut=2), seed=0
+    )  # every entity begins with the third word
     assert scores["f1"].mean == 0
     assert scores["recall"].mean == 0
 
@@ -131,13 +142,18 @@ def test_a_type_is_found_by_the_start_vector_of_its_question(ner_data, make_enco
             return QuestionVectors(found.start, -found.start)
 
     task = NERByQuestions("toy", TEST)
-    assert task.evaluate(Ended(), seed=0)["f1"].repeats == task.evaluate(make_encoder(), seed=0)["f1"].repeats
+    assert (
+        task.evaluate(Ended(), seed=0)["f1"].repeats
+        == task.evaluate(make_encoder(), seed=0)["f1"].repeats
+    )
 
 
 def test_questions_find_the_words_they_name_without_training(ner_data, encoder):
     scores = NERByQuestions("toy", TEST).evaluate(encoder, seed=0)
     assert len(scores["f1"].repeats) == 1
-    assert scores["recall"].mean > 0.2  # "location" is in its own question; "ann" and "smith" are in none
+    assert (
+        scores["recall"].mean > 0.2
+    )  # "location" is in its own question; "ann" and "smith" are in none
 
 
 def test_questions_name_the_type_with_its_article():
@@ -154,7 +170,9 @@ def test_questions_name_the_type_with_its_article():
 
 def test_a_word_is_read_at_its_first_sub_token_whatever_the_spans_look_like():
     words = ("Ein", "Haus", "am", "See")  # 0-3, 4-8, 9-11, 12-15
-    spans = np.array([(0, 0), (0, 2), (2, 3), (3, 6), (6, 8), (8, 11)], np.int32)  # a special token, spans with leading spaces, a cut
+    spans = np.array(
+        [(0, 0), (0, 2), (2, 3), (3, 6), (6, 8), (8, 11)], np.int32
+    )  # a special token, spans with leading spaces, a cut
     states = np.arange(6, dtype=np.float32)[:, None]
     found = first_states(words, TokenStates(states, spans))[:, 0]
     assert found[:3].tolist() == [1.0, 3.0, 5.0]

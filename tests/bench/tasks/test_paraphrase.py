@@ -21,7 +21,14 @@ def _pairs(n=120):
     for i in range(n):
         a = list(rng.choice(words, 6))
         b = [*a[:4], *rng.choice(words, 2)] if i % 2 else list(rng.choice(words, 6))
-        rows.append({"sentence1": " ".join(a), "sentence2": " ".join(rng.permutation(b)), "label": i % 2, "score": 4.5 if i % 2 else 1.0})
+        rows.append(
+            {
+                "sentence1": " ".join(a),
+                "sentence2": " ".join(rng.permutation(b)),
+                "label": i % 2,
+                "score": 4.5 if i % 2 else 1.0,
+            }
+        )
     return rows
 
 
@@ -45,17 +52,24 @@ def test_the_read_out_says_what_is_read_and_what_it_needs():
 
 def test_another_layer_gives_other_similarities(write, encoder):
     write("org/pairs", "test", _pairs())
-    last, first = (BertScore("toy", "org/pairs", layer=n).evaluate(encoder, seed=0)["auroc"].examples for n in (-1, 0))
+    last, first = (
+        BertScore("toy", "org/pairs", layer=n).evaluate(encoder, seed=0)["auroc"].examples
+        for n in (-1, 0)
+    )
     assert not np.allclose(last, first)
 
 
-def test_the_layer_that_does_best_on_other_pairs_is_picked_and_the_pairs_of_the_test_have_no_say(write, encoder):
+def test_the_layer_that_does_best_on_other_pairs_is_picked_and_the_pairs_of_the_test_have_no_say(
+    write, encoder
+):
     write("org/pairs", "test", _pairs())
     turned = [row | {"label": 1 - row["label"]} for row in _pairs(60)]
     for name, rows in (("likely", _pairs(60)), ("turned", turned)):
         write(f"org/{name}", "dev", rows)
     for name in ("likely", "turned"):
-        task = PickedBertScore("toy", "org/pairs", others=((f"org/{name}", "", "dev"),), layers=(-2, -1))
+        task = PickedBertScore(
+            "toy", "org/pairs", others=((f"org/{name}", "", "dev"),), layers=(-2, -1)
+        )
         scores = task.evaluate(encoder, seed=0)
         picking = {layer: scores[f"{PICKING}{layer}"].mean for layer in (-2, -1)}
         best = max(picking, key=picking.get)
@@ -79,7 +93,9 @@ def test_reading_in_small_blocks_changes_nothing(write, encoder, monkeypatch):
 def test_scores_between_the_bounds_are_left_out(write, encoder):
     rows = [*_pairs(20), {"sentence1": "a", "sentence2": "b", "label": 0, "score": 3.0}]
     write("org/pairs", "test", rows)
-    task = Paraphrase("toy", "org/pairs", columns=("sentence1", "sentence2", "score"), bounds=(2.0, 4.0))
+    task = Paraphrase(
+        "toy", "org/pairs", columns=("sentence1", "sentence2", "score"), bounds=(2.0, 4.0)
+    )
     assert len(list(task.items(seed=0))) == 40
     assert task.evaluate(encoder, seed=0)["auroc"].examples.shape == (20,)
 
@@ -95,7 +111,9 @@ def test_few_shot_trains_on_each_split_and_tells_the_classes_apart(write, encode
     write("org/pairs", "test", rows[:96])
     for k, seed in enumerate(SEEDS):
         write(f"org/few/16-{seed}", "train", rows[96 + 8 * k :][:32] if k < 4 else rows[96:128])
-    scores = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1)).evaluate(encoder, seed=0)
+    scores = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1)).evaluate(
+        encoder, seed=0
+    )
     assert len(scores["f1"].repeats) == 5
     assert scores["f1"].mean > 0.9
     assert scores["f1"].repeats[4] == scores["f1"].repeats[0]  # the same 32 pairs
@@ -110,13 +128,17 @@ def test_training_pairs_can_be_named_by_their_numbers(write, encoder):
     for seed in SEEDS:
         write(f"org/few/16-{seed}", "train", rows[60:92])
     numbered, given = (
-        FewShot("toy", "org/pairs", "", "test", source, layers=(0, -1), numbered=source == "org/ids").evaluate(encoder, seed=0)["f1"]
+        FewShot(
+            "toy", "org/pairs", "", "test", source, layers=(0, -1), numbered=source == "org/ids"
+        ).evaluate(encoder, seed=0)["f1"]
         for source in ("org/ids", "org/few")
     )
     assert numbered.repeats == given.repeats
     write("org/ids", "train", [*named, {"seed": 13, "id": 7}])
     with pytest.raises(DataError, match="the row 7"):
-        FewShot("toy", "org/pairs", "", "test", "org/ids", layers=(-1,), numbered=True).evaluate(encoder, seed=0)
+        FewShot("toy", "org/pairs", "", "test", "org/ids", layers=(-1,), numbered=True).evaluate(
+            encoder, seed=0
+        )
 
 
 def test_layers_come_from_one_pass_where_the_encoder_gives_them(write, encoder):
@@ -135,12 +157,17 @@ def test_layers_come_from_one_pass_where_the_encoder_gives_them(write, encoder):
             return [super(Layered, self).encode_tokens(texts, layer=layer) for layer in layers]
 
     task = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1))
-    assert task.evaluate(Layered(), seed=0)["f1"].repeats == task.evaluate(encoder, seed=0)["f1"].repeats
+    assert (
+        task.evaluate(Layered(), seed=0)["f1"].repeats
+        == task.evaluate(encoder, seed=0)["f1"].repeats
+    )
     assert set(asked) == {(0, -1)}
     asked.clear()  # of a network with fewer layers than a task reads those are read that there are
     dataclasses.replace(task, layers=tuple(range(-8, 0))).evaluate(Layered(), seed=0)
     write("org/others", "dev", rows)
-    picked = PickedBertScore("toy", "org/pairs", others=(("org/others", "", "dev"),)).evaluate(Layered(), seed=0)
+    picked = PickedBertScore("toy", "org/pairs", others=(("org/others", "", "dev"),)).evaluate(
+        Layered(), seed=0
+    )
     assert set(asked) == {(-4, -3, -2, -1), (int(picked["layer"].mean),)}
 
 
@@ -160,10 +187,15 @@ def test_f1_of_frozen_features_is_that_of_the_published_classifier(write, encode
     for seed in SEEDS:
         write(f"org/few/16-{seed}", "train", rows[60:92])
     sides = [[row[c] for row in rows[:92]] for c in ("sentence1", "sentence2")]
-    x = np.stack([bertscore(*(encoder.encode_tokens(side, layer=k) for side in sides)) for k in (0, -1)], axis=1)
+    x = np.stack(
+        [bertscore(*(encoder.encode_tokens(side, layer=k) for side in sides)) for k in (0, -1)],
+        axis=1,
+    )
     y = np.array([row["label"] for row in rows[:92]])
     mean, deviation = x[60:].mean(0), x[60:].std(0)
     fitted = LogisticRegression(C=1.0, solver="liblinear").fit((x[60:] - mean) / deviation, y[60:])
     expected = f1_score(y[:60], fitted.predict((x[:60] - mean) / deviation))
-    found = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1)).evaluate(encoder, seed=0)["f1"]
+    found = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1)).evaluate(
+        encoder, seed=0
+    )["f1"]
     assert found.mean == pytest.approx(expected)

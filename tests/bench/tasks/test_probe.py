@@ -10,7 +10,13 @@ TEST = LabelledTexts("org/mood")
 def _reviews(n=80, seed=0, words=("terrible", "great")):
     rng = np.random.default_rng(seed)
     filler = [f"w{i}" for i in range(40)]
-    return [{"text": " ".join(rng.permutation([*rng.choice(filler, 3), words[i % len(words)]])), "label": i % len(words)} for i in range(n)]
+    return [
+        {
+            "text": " ".join(rng.permutation([*rng.choice(filler, 3), words[i % len(words)]])),
+            "label": i % len(words),
+        }
+        for i in range(n)
+    ]
 
 
 def test_a_class_that_is_no_number_from_zero_is_one_too(write, encoder):
@@ -40,7 +46,12 @@ def test_given_training_sets_are_each_used_whole(write, encoder):
     write("org/mood", "test", _reviews())
     for seed in (13, 21):
         write(f"org/mood/16-{seed}", "train", _reviews(32, seed=seed))
-    task = Probe("toy", TEST, tuple(LabelledTexts("org/mood", "train", f"16-{seed}") for seed in (13, 21)), shots=None)
+    task = Probe(
+        "toy",
+        TEST,
+        tuple(LabelledTexts("org/mood", "train", f"16-{seed}") for seed in (13, 21)),
+        shots=None,
+    )
     assert len(list(task.items(seed=0))) == 80 + 2 * 32
     score = task.evaluate(encoder, seed=0)["accuracy"]
     assert len(score.repeats) == 2

@@ -20,7 +20,14 @@ TASK = Robustness("toy", two_sides, "colour", WORDINGS, size=90)
 
 def test_an_encoder_that_hears_the_wish_in_any_words_is_robust():
     scores = check_task(TASK, Hearing())
-    assert list(scores) == ["correct", "implicit", "incorrect", "correct_minus_incorrect", "delta_ci", "delta_ii"]
+    assert list(scores) == [
+        "correct",
+        "implicit",
+        "incorrect",
+        "correct_minus_incorrect",
+        "delta_ci",
+        "delta_ii",
+    ]
     assert scores["correct"].repeats == scores["implicit"].repeats == pytest.approx([1.0] * 10)
     assert scores["incorrect"].repeats == pytest.approx([0.0] * 10, abs=1e-9)
     for name in ("correct_minus_incorrect", "delta_ci", "delta_ii"):
@@ -30,14 +37,18 @@ def test_an_encoder_that_hears_the_wish_in_any_words_is_robust():
 def test_words_make_no_difference_to_an_encoder_that_ignores_instructions():
     scores = check_task(TASK, Deaf())
     assert scores["correct"] == scores["implicit"] == scores["incorrect"]
-    assert [scores[name].mean for name in ("correct_minus_incorrect", "delta_ci", "delta_ii")] == [0.0] * 3
+    assert [scores[name].mean for name in ("correct_minus_incorrect", "delta_ci", "delta_ii")] == [
+        0.0
+    ] * 3
 
 
 def test_the_deltas_take_the_worst_right_wording_and_the_best_wrong_one(encoder):
     scores = TASK.evaluate(encoder, seed=0)
     worst = min(scores["correct"].repeats)
     assert scores["delta_ci"].mean == worst - max(scores["incorrect"].repeats)
-    assert scores["delta_ii"].mean == min(scores["implicit"].repeats) - max(scores["incorrect"].repeats)
+    assert scores["delta_ii"].mean == min(scores["implicit"].repeats) - max(
+        scores["incorrect"].repeats
+    )
 
 
 def test_every_text_is_planned_under_every_wording():

@@ -9,7 +9,10 @@ from bench.tasks.similarity import bertscore, cosine, unit
 
 def _states(lengths, seed):
     rng = np.random.default_rng(seed)
-    return [TokenStates(rng.normal(size=(n, 5)).astype(np.float32), np.zeros((n, 2), np.int32)) for n in lengths]
+    return [
+        TokenStates(rng.normal(size=(n, 5)).astype(np.float32), np.zeros((n, 2), np.int32))
+        for n in lengths
+    ]
 
 
 def _one_by_one(a, b):
@@ -18,11 +21,19 @@ def _one_by_one(a, b):
     return 2 * p * r / (p + r) if p > 0 and r > 0 else 0.0
 
 
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=150), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=150),
+    st.integers(0, 99),
+)
 def test_bertscore_equals_the_formula_in_double_precision(lengths, seed):
-    left, right = _states([a for a, _ in lengths], seed), _states([b for _, b in lengths], seed + 100)
+    left, right = (
+        _states([a for a, _ in lengths], seed),
+        _states([b for _, b in lengths], seed + 100),
+    )
     # Scores are rounded to 6 decimals; float32 products add about as much.
-    assert bertscore(left, right) == pytest.approx([_one_by_one(a, b) for a, b in zip(left, right, strict=True)], abs=5e-6)
+    assert bertscore(left, right) == pytest.approx(
+        [_one_by_one(a, b) for a, b in zip(left, right, strict=True)], abs=5e-6
+    )
 
 
 def test_bertscore_of_a_text_with_itself_is_one_and_order_does_not_matter():
@@ -42,8 +53,13 @@ def test_bertscore_is_zero_for_opposite_and_for_absent_tokens():
 def test_a_state_of_zeros_is_like_no_other_in_bertscore():
     states = _states([2], 0)[0].states
     spans = np.zeros((2, 2), np.int32)
-    whole, half = TokenStates(states, spans), TokenStates(np.stack([states[0], 0 * states[1]]), spans)
-    assert bertscore([whole, half], [half, half]) == pytest.approx([_one_by_one(whole, half), 0.5], abs=5e-6)
+    whole, half = (
+        TokenStates(states, spans),
+        TokenStates(np.stack([states[0], 0 * states[1]]), spans),
+    )
+    assert bertscore([whole, half], [half, half]) == pytest.approx(
+        [_one_by_one(whole, half), 0.5], abs=5e-6
+    )
 
 
 def test_the_cosines_of_equal_vectors_tie_whatever_their_length():

@@ -22,7 +22,13 @@ def _pairs(n=300, seed=0):
         shared = int(rng.integers(0, 6))
         a = list(rng.choice(words, 5))
         b = a[:shared] + list(rng.choice(words, 5 - shared))
-        rows.append({"sentence1": " ".join(a), "sentence2": " ".join(b), "score": shared + float(rng.normal(0, 0.3))})
+        rows.append(
+            {
+                "sentence1": " ".join(a),
+                "sentence2": " ".join(b),
+                "score": shared + float(rng.normal(0, 0.3)),
+            }
+        )
     return rows
 
 
@@ -30,8 +36,12 @@ def test_it_gives_the_cosine_spearman_of_mteb_to_four_decimals(write, encoder):
     rows = _pairs()
     write("org/sts", "test", rows)
     left, right = (encoder.encode([row[c] for row in rows]) for c in ("sentence1", "sentence2"))
-    expected = spearmanr([row["score"] for row in rows], 1 - paired_cosine_distances(left, right)).statistic
-    assert TASK.evaluate(encoder, seed=0)["cosine_spearman"].mean == pytest.approx(expected, abs=5e-5)
+    expected = spearmanr(
+        [row["score"] for row in rows], 1 - paired_cosine_distances(left, right)
+    ).statistic
+    assert TASK.evaluate(encoder, seed=0)["cosine_spearman"].mean == pytest.approx(
+        expected, abs=5e-5
+    )
 
 
 def test_the_best_of_four_is_never_below_the_cosine(write, encoder):
@@ -51,11 +61,15 @@ def test_every_pair_has_its_cosine_among_the_examples(write, encoder):
 def test_the_examples_make_up_the_score(write, encoder):
     write("org/sts", "test", _pairs(20))
     score = TASK.evaluate(encoder, seed=0)["cosine_spearman"]
-    assert contributions("cosine_spearman", score.examples, score.gold).mean() == pytest.approx(score.mean, abs=1e-6)
+    assert contributions("cosine_spearman", score.examples, score.gold).mean() == pytest.approx(
+        score.mean, abs=1e-6
+    )
 
 
 def test_a_planned_task_names_both_sides_under_their_instructions(write):
-    write("org/sts", "test", [{"sentence1": "a", "sentence2": "", "score": 1, "instruction": "why?"}])
+    write(
+        "org/sts", "test", [{"sentence1": "a", "sentence2": "", "score": 1, "instruction": "why?"}]
+    )
     task = STS("toy", "org/sts", instructions="instruction")
     assert isinstance(task, PlannedTask)
     assert list(task.items(seed=0)) == [("a", "why?"), ("", "why?")]
@@ -63,11 +77,22 @@ def test_a_planned_task_names_both_sides_under_their_instructions(write):
 
 def test_instructions_that_are_not_followed_give_exactly_zero(write, encoder, make_encoder):
     rows = [
-        {"sentence1": p["sentence1"], "sentence2": p["sentence2"], "score": s, "instruction": f"q{s}"} for p in _pairs(30) for s in (1, 0)
+        {
+            "sentence1": p["sentence1"],
+            "sentence2": p["sentence2"],
+            "score": s,
+            "instruction": f"q{s}",
+        }
+        for p in _pairs(30)
+        for s in (1, 0)
     ]
     write("org/sts", "test", rows)
     deaf = STS("toy", "org/sts").evaluate(encoder, seed=0)["cosine_spearman"].mean
-    hearing = STS("toy", "org/sts", instructions="instruction").evaluate(encoder, seed=0)["cosine_spearman"].mean
+    hearing = (
+        STS("toy", "org/sts", instructions="instruction")
+        .evaluate(encoder, seed=0)["cosine_spearman"]
+        .mean
+    )
     assert deaf == pytest.approx(0, abs=1e-12)  # both copies of a pair share one rank
     assert abs(hearing) > 0.01
 
@@ -88,7 +113,9 @@ def test_an_absent_set_is_unavailable_and_an_absent_column_an_error(write, encod
         TASK.evaluate(encoder, seed=0)
 
 
-@pytest.mark.parametrize(("name", "pairs"), [("stsb", 1379), ("sts13", 1500), ("sts14", 3750), ("sts15", 3000)])
+@pytest.mark.parametrize(
+    ("name", "pairs"), [("stsb", 1379), ("sts13", 1500), ("sts14", 3750), ("sts15", 3000)]
+)
 def test_the_real_sets_have_their_published_sizes_and_reward_shared_words(name, pairs, encoder):
     if not os.environ.get("BENCH_DATA"):
         pytest.skip("needs BENCH_DATA, a folder with the data sets")

@@ -6,11 +6,22 @@ import pytest
 from bench.encoder import Encoder
 from bench.errors import Unavailable, UsageError
 from bench.task import APART, Task
-from bench.tasks import SUITES, TASKS, describe_suite, describe_task, load_suite, load_task, task_names
+from bench.tasks import (
+    SUITES,
+    TASKS,
+    describe_suite,
+    describe_task,
+    load_suite,
+    load_task,
+    task_names,
+)
 from bench.testing import check_task
 
 FAMILIES = {"sts", "paraphrase", "sentiment", "ner", "clustering", "instruction"}
-OTHER_FAMILIES = {"robustness", "classification"}  # thirty times the texts: too long for the default suite; no packaged data
+OTHER_FAMILIES = {
+    "robustness",
+    "classification",
+}  # thirty times the texts: too long for the default suite; no packaged data
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -32,7 +43,10 @@ def test_every_suite_can_be_loaded_without_its_data(name):
 
 def test_llm2comp_s_suite_has_the_fourteen_tasks_with_llm2vec_s_instructions():
     pytest.importorskip("mteb")
-    similar, claim = "Retrieve semantically similar text:", "Given a scientific claim, retrieve documents that support or refute the claim:"
+    similar, claim = (
+        "Retrieve semantically similar text:",
+        "Given a scientific claim, retrieve documents that support or refute the claim:",
+    )
     assert {task.name: task.instruction for task in load_suite("llm2comp-paper")} == {
         "BiorxivClusteringS2S": "Identify the main category of Biorxiv papers based on the titles:",
         "MedrxivClusteringS2S": "Identify the main category of Medrxiv papers based on the titles:",
@@ -85,8 +99,20 @@ def test_unknown_names_are_refused_with_near_ones():
 
 def test_listing_the_tasks_loads_nothing_heavy():
     code = "import sys, bench.tasks; print(*{m.partition('.')[0] for m in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "mteb", "sklearn", "scipy", "pandas", "matplotlib", "datasets", "transformers", "seqeval"} & set(loaded)
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {
+        "torch",
+        "mteb",
+        "sklearn",
+        "scipy",
+        "pandas",
+        "matplotlib",
+        "datasets",
+        "transformers",
+        "seqeval",
+    } & set(loaded)
 
 
 def test_names_are_unique_and_in_the_house_style():

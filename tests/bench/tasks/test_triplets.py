@@ -22,7 +22,11 @@ def mirrored(write):
             rows.append(tuple(map(" ".join, (a, b, c))))
     columns = "anchor", "positive", "negative"
     write("org/triplets/place", "test", [dict(zip(columns, row, strict=True)) for row in rows])
-    write("org/triplets/colour", "test", [dict(zip(columns, (a, c, b), strict=True)) for a, b, c in rows])
+    write(
+        "org/triplets/colour",
+        "test",
+        [dict(zip(columns, (a, c, b), strict=True)) for a, b, c in rows],
+    )
     return rows
 
 
@@ -30,7 +34,14 @@ def mirrored(write):
 def test_an_encoder_that_shows_what_it_is_asked_for_is_right_every_time():
     scores = check_task(TASK, Hearing())
     means = {name: score.mean for name, score in scores.items()}
-    expected = {"harmonic_mean": 1, "gap": 1, "place": 1, "colour": 1, "place under colour": 0, "colour under place": 0}
+    expected = {
+        "harmonic_mean": 1,
+        "gap": 1,
+        "place": 1,
+        "colour": 1,
+        "place under colour": 0,
+        "colour under place": 0,
+    }
     assert means == pytest.approx(expected)
 
 
@@ -43,7 +54,9 @@ def test_rates_add_to_one_for_an_encoder_that_ignores_instructions():
 
 
 @pytest.mark.usefixtures("mirrored")
-def test_what_the_triplets_contribute_averages_to_the_score_and_agrees_with_leaving_one_out(encoder):
+def test_what_the_triplets_contribute_averages_to_the_score_and_agrees_with_leaving_one_out(
+    encoder,
+):
     scores = TASK.evaluate(encoder, seed=0)
     for name, score in scores.items():
         each = contributions(name, score.examples, score.gold)
@@ -51,9 +64,13 @@ def test_what_the_triplets_contribute_averages_to_the_score_and_agrees_with_leav
         assert each.mean() == pytest.approx(score.mean, abs=1e-6), name
     a, b = (scores[name].examples.astype(float) for name in ("place", "colour"))
     assert 0 < a.mean() < 1
-    without = np.array([2 / (1 / np.delete(a, i).mean() + 1 / np.delete(b, i).mean()) for i in range(150)])
+    without = np.array(
+        [2 / (1 / np.delete(a, i).mean() + 1 / np.delete(b, i).mean()) for i in range(150)]
+    )
     jackknife = scores["harmonic_mean"].mean + 149 * (scores["harmonic_mean"].mean - without)
-    np.testing.assert_allclose(scores["harmonic_mean"].examples, jackknife, atol=0.02)  # equal to first order in 1 / n
+    np.testing.assert_allclose(
+        scores["harmonic_mean"].examples, jackknife, atol=0.02
+    )  # equal to first order in 1 / n
 
 
 @pytest.mark.usefixtures("mirrored")

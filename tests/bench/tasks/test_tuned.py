@@ -5,7 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from bench.encoder import QuestionEncoder, QuestionVectors, TokenEncoder, TunableEncoder, TunableQuestionEncoder
+from bench.encoder import (
+    QuestionEncoder,
+    QuestionVectors,
+    TokenEncoder,
+    TunableEncoder,
+    TunableQuestionEncoder,
+)
 from bench.errors import UsageError
 from bench.tasks import load_task
 from bench.tasks.linear import predicted_from
@@ -27,7 +33,9 @@ def sentences(n=40, seed=0):
         words = [str(word) for word in rng.choice([f"w{k}" for k in range(20)], 4)]
         at = int(rng.integers(5))
         words.insert(at, str(rng.choice(NAMES[kind])))
-        rows.append({"tokens": words, "ner_tags": [f"B-{kind}" if k == at else "O" for k in range(5)]})
+        rows.append(
+            {"tokens": words, "ner_tags": [f"B-{kind}" if k == at else "O" for k in range(5)]}
+        )
     return rows
 
 
@@ -53,7 +61,9 @@ def few_pairs(write):
 
 @pytest.mark.parametrize("initial", ["question", "standard"])
 @pytest.mark.parametrize("epochs", [0, 3])
-def test_names_are_found_frozen_and_trained_from_questions_and_from_nothing(initial, epochs, written, encoder):
+def test_names_are_found_frozen_and_trained_from_questions_and_from_nothing(
+    initial, epochs, written, encoder
+):
     scores = task(initial=initial, epochs=epochs).evaluate(encoder, seed=0)
     assert len(scores["f1"].repeats) == 2
     assert scores["f1"].mean > 0.8
@@ -71,19 +81,33 @@ def test_a_tagger_that_starts_from_questions_asks_one_for_each_tag(written, make
 
         def tune_classes(self, marked, *, classes, start, epochs, seed):
             started.append((classes, start, epochs, seed, marked[0]))
-            return super().tune_classes(marked, classes=classes, start=start, epochs=epochs, seed=seed)
+            return super().tune_classes(
+                marked, classes=classes, start=start, epochs=epochs, seed=seed
+            )
 
     task(epochs=200).evaluate(Asked(), seed=0)
-    assert asked == ["What is a location ?", "Who is a person ?", "What is a generic object ?"]  # of B-location, B-person and O
-    assert [(classes, epochs, seed) for classes, _, epochs, seed, _ in started] == [(3, 200, 0), (3, 200, 1)]
+    assert asked == [
+        "What is a location ?",
+        "Who is a person ?",
+        "What is a generic object ?",
+    ]  # of B-location, B-person and O
+    assert [(classes, epochs, seed) for classes, _, epochs, seed, _ in started] == [
+        (3, 200, 0),
+        (3, 200, 1),
+    ]
     starts = make_encoder().encode_questions(asked).start
-    np.testing.assert_allclose(started[0][1], starts / np.linalg.norm(starts, axis=1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(
+        started[0][1], starts / np.linalg.norm(starts, axis=1, keepdims=True), rtol=1e-5
+    )
     marked = started[0][4]
     assert [marked.text[a:b] for a, b in marked.spans] == marked.text.split()
 
 
 def test_needs_and_read_out_say_what_is_trained_and_what_it_starts_from():
-    found = {(t.readout, t.needs) for t in (task(initial=i, epochs=e) for i in ("question", "standard") for e in (0, 9))}
+    found = {
+        (t.readout, t.needs)
+        for t in (task(initial=i, epochs=e) for i in ("question", "standard") for e in (0, 9))
+    }
     assert found == {
         ("tokens", TokenEncoder),
         ("tokens from questions", QuestionEncoder),
@@ -98,8 +122,12 @@ def test_pairs_are_scored_by_a_network_trained_on_each_split(few_pairs, encoder)
     assert scores["f1"].mean > 0.9
 
 
-@pytest.mark.parametrize(("leaking", "earlier"), [(False, [0, 0, 0, 0, 0]), (True, [0, 1, 2, 3, 4])])
-def test_splits_begin_anew_or_go_on_from_split_to_split_as_the_released_code_does(few_pairs, encoder, leaking, earlier):
+@pytest.mark.parametrize(
+    ("leaking", "earlier"), [(False, [0, 0, 0, 0, 0]), (True, [0, 1, 2, 3, 4])]
+)
+def test_splits_begin_anew_or_go_on_from_split_to_split_as_the_released_code_does(
+    few_pairs, encoder, leaking, earlier
+):
     seen = []
 
     class Noting(type(encoder)):
@@ -107,7 +135,9 @@ def test_splits_begin_anew_or_go_on_from_split_to_split_as_the_released_code_doe
             seen.append([list(some) for some, _ in sets])
             return super().tune_pairs(sets, **how)
 
-    TunedFewShot("toy", "org/pairs", "", "test", "org/few", leaking=leaking).evaluate(Noting(), seed=0)
+    TunedFewShot("toy", "org/pairs", "", "test", "org/few", leaking=leaking).evaluate(
+        Noting(), seed=0
+    )
     own = [sets[-1] for sets in seen]
     assert own[0] != own[1]
     assert [sets[:-1] for sets in seen] == [own[:count] for count in earlier]
@@ -119,8 +149,12 @@ def test_weights_drawn_to_nothing_are_an_ordinary_logistic_regression():
     rng = np.random.default_rng(0)
     x, test = (rng.normal(size=(n, 6)).astype(np.float32) for n in (60, 200))
     y = (x[:, 0] + x[:, 1] > 0).astype(np.int64) + (x[:, 2] > 0.5)
-    seen, asked = (20 * v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x - x.mean(0), test - x.mean(0)))
-    expected = LogisticRegression(C=1.0, fit_intercept=False, max_iter=5000).fit(seen, y).predict(asked)
+    seen, asked = (
+        20 * v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x - x.mean(0), test - x.mean(0))
+    )
+    expected = (
+        LogisticRegression(C=1.0, fit_intercept=False, max_iter=5000).fit(seen, y).predict(asked)
+    )
     found = predicted_from(x, y, test, np.zeros((3, 6), np.float32))
     assert (found == expected).mean() > 0.99  # two optimisers, which may part on a tie
 
