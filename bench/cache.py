@@ -30,6 +30,8 @@ from bench.encoder import (
     PromptedEncoder,
     QuestionEncoder,
     QuestionVectors,
+    Side,
+    SidedEncoder,
     TokenEncoder,
     TokenStates,
     TrainedEncoder,
@@ -329,6 +331,18 @@ class _Prompted(CachedEncoder):
         return found
 
 
+class _Sided(CachedEncoder):
+    """Hands out the encoders of both sides as well, behind the same store; what they do counts here."""
+
+    _inner: Any
+
+    def for_side(self, side: Side) -> CachedEncoder:
+        """Return the encoder of one side behind the store."""
+        made = cached(self._inner.for_side(side), self._vectors, self._progress)
+        made.tally, made.cost = self.tally, self.cost
+        return made
+
+
 class _Tunable(CachedEncoder):
     """Trains copies of the network on a few examples as well."""
 
@@ -375,6 +389,7 @@ _ABLE = (
     (TokenEncoder, _Tokens),
     (QuestionEncoder, _Questions),
     (PromptedEncoder, _Prompted),
+    (SidedEncoder, _Sided),
     (TunableEncoder, _Tunable),
 )
 

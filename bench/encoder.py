@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,9 @@ class Marked(NamedTuple):
     spans: Sequence[tuple[int, int]]
     classes: Sequence[int] = ()
 
+
+Side = Literal["query", "document"]
+"""The side of a text in retrieval or reranking."""
 
 Pair = tuple[str, str]
 Labelled = tuple[Sequence[Pair], Sequence[int]]
@@ -265,6 +268,15 @@ class TunableQuestionEncoder(TunableEncoder, QuestionEncoder, Protocol):
 
 
 @runtime_checkable
+class SidedEncoder(Encoder, Protocol):
+    """An encoder that reads queries and documents in different ways."""
+
+    def for_side(self, side: Side) -> Encoder:
+        """Return the encoder of one side; it has another fingerprint wherever its vectors differ."""
+        ...
+
+
+@runtime_checkable
 class CardedEncoder(Encoder, Protocol):
     """An encoder that can tell what stands behind it; one without a card has no weights and no backbone."""
 
@@ -335,6 +347,11 @@ def unwrapped(encoder: Encoder) -> Encoder:
     while isinstance(encoder, WrappedEncoder):
         encoder = encoder.inner
     return encoder
+
+
+def one_side(encoder: Encoder, side: Side | None) -> Encoder:
+    """Return the encoder of one side of a retrieval; the encoder itself where it has no sides, or the text is on none."""
+    return encoder.for_side(side) if side and isinstance(encoder, SidedEncoder) else encoder
 
 
 def card(encoder: Encoder) -> Card:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cache import cached
-from bench.encoder import Embeddings, Item, Marked, TokenStates
+from bench.encoder import Embeddings, Item, Marked, TokenStates, one_side
 from bench.errors import EncodingError
 from bench.overlap import Runs
 from bench.vectors import Vectors
@@ -51,6 +51,20 @@ class Deaf(Counting):
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         return super().encode(texts)
+
+
+@dataclass(frozen=True)
+class TwoSided(Counting):
+    """Reads queries and documents in different ways."""
+
+    side: str = ""
+
+    def for_side(self, side: str) -> "TwoSided":
+        return replace(self, side=side)
+
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+        self.asked.extend((self.side, text) for text in texts)
+        return np.stack([_row(self.side + "\0" + text, self.dim) for text in texts])
 
 
 @dataclass(frozen=True)
@@ -110,6 +124,20 @@ def test_encoders_with_other_settings_never_share_a_vector():
     other = Counting(dim=9)
     assert cached(other, vectors).encode(["a", "b"]).shape == (2, 9)
     assert len(other.asked) == 2
+
+
+def test_queries_and_documents_never_share_a_vector_and_count_for_one_task():
+    encoder = TwoSided()
+    wrapped = cached(encoder, Vectors(None))
+    query, document, text = (
+        one_side(wrapped, side).encode(["a"]) for side in ("query", "document", None)
+    )
+    one_side(wrapped, "query").encode(["a"])
+    assert not (query == document).any()
+    assert not (query == text).any()
+    assert encoder.asked == [("query", "a"), ("document", "a"), ("", "a")]
+    assert (wrapped.tally.asked, wrapped.cost.forward_texts) == (4, 3)
+    assert one_side(cached(Counting(), Vectors(None)), "query").encode(["a"]).shape == (1, 8)
 
 
 def test_the_plan_is_encoded_in_one_call_and_then_read():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.encoder import Embeddings, Encoder, checked, fingerprint, unwrapped
+from bench.encoder import Embeddings, Encoder, Side, checked, fingerprint, one_side, unwrapped
 from bench.errors import Unavailable
 from bench.tasks.mteb.rows import Columns
 
@@ -36,7 +36,7 @@ class MtebEncoder:
         inputs: "DataLoader[Any]",
         *,
         task_metadata: "TaskMetadata",
-        prompt_type: str | None = None,
+        prompt_type: Side | None = None,
         **_: object,
     ) -> Embeddings:
         """Return float32 (n, dim) for a loader of texts; how they are put into batches is the encoder's choice.
@@ -46,7 +46,7 @@ class MtebEncoder:
         """
         texts = texts_of(inputs)
         return checked(
-            self.encoder.encode(
+            one_side(self.encoder, prompt_type).encode(
                 texts, instruction=instruction_for(task_metadata, prompt_type, self.instruction)
             ),
             texts,
