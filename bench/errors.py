@@ -11,9 +11,12 @@
 Every message is one line that says what was expected, what was got and what to do.
 """
 
+import re
 import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_DISTRIBUTION = "encoder-recipes-bench"
 
 
 class BenchError(Exception):
@@ -64,8 +67,28 @@ def unknown(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> Us
     return UsageError(f"no {kind} named {name!r}; {advice}{' ' + hint if hint else ''}")
 
 
+def lacking(error: Exception) -> str:
+    """Return which library an import has not found and how to install it; "" where the error is another, or no extra has it."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    from importlib.metadata import PackageNotFoundError, requires  # noqa: PLC0415 - for this alone
+
+    package = error.name.partition(".")[0].replace("_", "-")
+    try:
+        listed = requires(_DISTRIBUTION) or []
+    except PackageNotFoundError:  # run from a folder of the source, not installed
+        return ""
+    found = (re.fullmatch(rf"{package}\b.*extra == \"(\w+)\"", line) for line in listed)
+    extra = next((match[1] for match in found if match), "")
+    return f"{package} is not installed: pip install '{_DISTRIBUTION}[{extra}]'" if extra else ""
+
+
 def told(error: Exception) -> str:
-    """Return an exception that nobody foresaw, such as one from somebody's adapter, on one line: kind, words, file and line."""
+    """Return an exception on one line: ours, or one that nobody foresaw, such as of somebody's adapter: kind, words, file and line."""
+    if isinstance(error, BenchError):
+        return str(error)
+    if lack := lacking(error):
+        return lack
     words, frames = str(error), traceback.extract_tb(error.__traceback__)
     places = [
         f"{frame.filename}:{frame.lineno}" for frame in frames if not frame.filename.startswith("<")

@@ -1,28 +1,117 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and hold whatever a text holds."""
 
+import codecs
 import contextlib
 import os
+import struct
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where a file that is open cannot be removed anyway
+    fcntl = None  # type: ignore[assignment]
 
-def write_whole(path: Path, data: bytes) -> None:
+ESCAPED = "bench.escaped"
+"""Name of the handler of errors that writes what an encoding lacks, such as half a surrogate pair, as JSON escapes it: ``\\ud800``."""
+
+_PART = ".part"
+_FRESH = 1.0  # seconds after which a file that is being written is locked
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    data = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    units = struct.unpack(f">{len(data) // 2}H", data)
+    return "".join(f"\\u{unit:04x}" for unit in units), error.end
+
+
+codecs.register_error(ESCAPED, _escape)
+
+
+def escaped(text: str) -> str:
+    """Return the text with every half of a surrogate pair as an escape, so that any library can write and draw it."""
+    return text.encode("utf-8", ESCAPED).decode()
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
     """Write a file so that it is there whole or not at all, also when the disk fills up or the process is killed.
+
+    Args:
+        path: The file; its folder is made.
+        data: Its content; text is written in UTF-8.
 
     Raises:
         OSError: It could not be written; what was there before is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
+    content = data.encode("utf-8", ESCAPED) if isinstance(data, str) else data
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o644)
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+        part = Path(name)
+        try:
+            with _lock(part):
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.chmod(0o644)
+                part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        error.filename = str(
+            path
+        )  # that of the unfinished file says nothing, and a full disk names none
         raise
+
+
+def ready(path: Path) -> None:
+    """Make sure that a file can be written, before the work that it is to hold.
+
+    Raises:
+        OSError: It cannot: the folder or the name will not do, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+        try:
+            os.write(handle, b"\0")
+        finally:
+            os.close(handle)
+            Path(name).unlink()
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left of the files that they were writing, in a folder and those in it.
+
+    A file that is being written is locked, and stays; so does one whose lock cannot be asked for.
+    """
+    for part in folder.rglob(f".*{_PART}"):
+        with contextlib.suppress(OSError):
+            old = time.time() - part.stat().st_mtime > _FRESH
+            with _lock(part) as free:
+                if old and free:
+                    part.unlink()
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Lock a file inside, and say whether no other process holds it."""
+    if fcntl is None:
+        yield True
+        return
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:  # it is held, or this file system has no locks
+            free = False
+        yield free

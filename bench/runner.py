@@ -13,7 +13,8 @@ import psutil
 from bench import data
 from bench.cache import CachedEncoder, Progress, cached, silent
 from bench.encoder import Encoder, Item, card, fingerprint
-from bench.errors import BenchError, DataError, ResultError, Unavailable, told
+from bench.errors import BenchError, DataError, ResultError, Unavailable, lacking, told
+from bench.process import heed
 from bench.provenance import provenance
 from bench.result import Absence, Result, RunSpec
 from bench.store import Store
@@ -93,11 +94,10 @@ def survey(
     cells = [Cell(name, task, seed, "planned") for task in tasks for seed in seeds]
     try:
         fingerprint(encoder)
-    except (BenchError, ImportError) as error:  # without its weights no cell can even be named
-        hint = (
-            "; pip install 'encoder-recipes-bench[all]'" if isinstance(error, ImportError) else ""
-        )
-        return [replace(cell, status="failed", reason=f"{error}{hint}") for cell in cells]
+    except Exception as error:  # without its weights no cell can even be named
+        log.debug("%s cannot be identified", name, exc_info=error)
+        status: Status = "skipped" if lacking(error) else "failed"
+        return [replace(cell, status=status, reason=told(error)) for cell in cells]
     return [_surveyed(cell, encoder, store, force=force) for cell in cells]
 
 
@@ -270,7 +270,8 @@ def _wanted(needs: type[Encoder]) -> str:
 
 
 def _ended(cell: Cell, error: Exception) -> Cell:
-    """Return the cell as skipped or failed, with the reason in one line."""
+    """Return the cell as skipped or failed, with the reason in one line; what a signal brought about is no fault of the cell."""
+    heed()
     if isinstance(error, BenchError):
         return replace(
             cell,
@@ -278,6 +279,8 @@ def _ended(cell: Cell, error: Exception) -> Cell:
             reason=str(error),
             items=(),
         )
+    if lack := lacking(error):
+        return replace(cell, status="skipped", reason=lack, items=())
     log.debug("%s on %s failed", cell.encoder, cell.task.name, exc_info=error)
     return replace(cell, status="failed", reason=told(error), items=())
 

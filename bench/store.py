@@ -74,7 +74,7 @@ class Store:
             text = (
                 json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             )
-            write_whole(path, text.encode())
+            write_whole(path, text)
             self._absent_path(spec).unlink(missing_ok=True)
         except OSError as error:
             raise ResultError(
@@ -131,10 +131,8 @@ class Store:
         try:
             write_whole(
                 path,
-                (
-                    json.dumps({"schema": SCHEMA, **asdict(absence)}, indent=1, ensure_ascii=False)
-                    + "\n"
-                ).encode(),
+                json.dumps({"schema": SCHEMA, **asdict(absence)}, indent=1, ensure_ascii=False)
+                + "\n",
             )
         except OSError as error:
             raise ResultError(

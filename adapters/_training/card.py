@@ -88,7 +88,7 @@ def write_card(
         **(more or {}),
         "loss": fitted.thinned(),
     }
-    write_whole(folder / CARD, (json.dumps(card, indent=1, ensure_ascii=False) + "\n").encode())
+    write_whole(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
 
 
 def listed(took: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -99,7 +99,7 @@ class Lora:
             "lora_dropout": self.dropout, "target_modules": targets(network.model), "bias": "none", "inference_mode": True,
         }  # fmt: skip
         write_whole(folder / WEIGHTS, save(prefixed, metadata={"format": "pt"}))
-        write_whole(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+        write_whole(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
 
 def attached(network: Network, *, lora: bool, seed: int) -> Network:

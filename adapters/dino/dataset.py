@@ -18,7 +18,7 @@ from adapters.dino.postprocess import Pair
 from adapters.dino.specification import Specification
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
-from bench.files import write_whole
+from bench.files import ESCAPED, write_whole
 
 Report = Callable[[str, int, int], None]
 
@@ -202,7 +202,7 @@ def generated(order: Order, backbone: Backbone, folder: Path, report: Report) ->
             made = written(backbone.load(), order.task, batch, order.writing)
             lines = "".join(
                 json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(order, batch, made)
-            ).encode()
+            ).encode("utf-8", ESCAPED)
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
@@ -214,7 +214,7 @@ def generated(order: Order, backbone: Backbone, folder: Path, report: Report) ->
 def _note(args: Path, settings: Mapping[str, Any], backbone: Backbone, done: Dataset) -> None:
     """Write with which settings a file of texts is generated, the generator's name, which decides nothing, and how far it is."""
     noted = {**settings, "generator": backbone.card().backbone, "done": _plain(done)}
-    write_whole(args, (json.dumps(noted, indent=1, ensure_ascii=False) + "\n").encode())
+    write_whole(args, json.dumps(noted, indent=1, ensure_ascii=False) + "\n")
 
 
 def _rows(order: Order, batch: Sequence[Wish], made: Generated) -> Iterator[dict[str, Any]]:

@@ -229,7 +229,7 @@ class Recipe:
         adopt(order, folder, sorted(folder.parent.parent.glob(f"*/{folder.name}")))
         second = generated(order, backbone, folder, progress)
         pairs, counts = cleaned(second.pairs(), self._cleaning(), seed=seed)
-        write_whole(folder / "samples.md", page(pairs, counts).encode())
+        write_whole(folder / "samples.md", page(pairs, counts))
         stages = {
             f"generating {data.path.stem}": data.summary() for data in (first, second) if data
         }
@@ -301,7 +301,7 @@ class Made(NamedTuple):
         rows = (
             json.dumps(self.pairs[i]._asdict(), ensure_ascii=False) + "\n" for i in sorted(chosen)
         )
-        write_whole(out / SAMPLE, "".join(rows).encode())
+        write_whole(out / SAMPLE, "".join(rows))
 
 
 def parted(pairs: Sequence[Pair], *, seed: int) -> tuple[list[Pair], list[Pair]]:

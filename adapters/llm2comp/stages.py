@@ -184,13 +184,13 @@ class Stages:
             "base": anywhere(self.training.recipe["backbone"]), "k": k, "attention": self.attention,
             "stages": [Path(os.path.relpath(each, folder)).as_posix() for each in weights], "memory_ids": list(range(rows, rows + k)),
         }  # fmt: skip
-        write_whole(folder / CONFIG, (json.dumps(said, indent=1) + "\n").encode())
+        write_whole(folder / CONFIG, json.dumps(said, indent=1) + "\n")
 
     def _finish(self, done: Sequence[Path], texts: Sequence[str]) -> None:
         """Make the folder itself a checkpoint, the last stage's; the card, which says that all is done, comes last."""
         last, needed = done[-1], done if self.new_lora else []
         said = read_json(last / CONFIG) | {"stages": [folder.name for folder in needed] or ["."]}
-        write_whole(self.out / CONFIG, (json.dumps(said, indent=1) + "\n").encode())
+        write_whole(self.out / CONFIG, json.dumps(said, indent=1) + "\n")
         for name in (MEMORY, *(() if needed else (_checkpoint.CONFIG, _checkpoint.WEIGHTS))):
             write_whole(self.out / name, (last / name).read_bytes())
         Runs.of(texts).write(self.out / RUNS)

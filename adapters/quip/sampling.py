@@ -18,6 +18,7 @@ from adapters.quip.passages import Question
 from adapters.quip.stages import Note, Packed, collated
 from bench.encoder import digest
 from bench.errors import DataError
+from bench.files import ESCAPED
 from bench.recipe import Progress
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def written(
                     "seconds": round(time.perf_counter() - start, 3),
                 }
             )
-            file.write(json.dumps(lines[-1], ensure_ascii=False).encode() + b"\n")
+            file.write(json.dumps(lines[-1], ensure_ascii=False).encode("utf-8", ESCAPED) + b"\n")
             file.flush()
             os.fsync(file.fileno())
     found: list[list[Question]] = [[] for _ in passages]

@@ -217,4 +217,4 @@ class Note:
 
     def write(self, **took: Any) -> None:  # noqa: ANN401 - plain JSON values
         """Write the note."""
-        write_whole(self.path, (json.dumps({"of": self.mark, **took}, indent=1) + "\n").encode())
+        write_whole(self.path, json.dumps({"of": self.mark, **took}, indent=1) + "\n")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from bench.process import heed
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -112,6 +114,7 @@ def progress(*, shown: bool = True) -> "Iterator[Progress]":
 
         def show(label: str, done: int, total: int) -> None:
             nonlocal last, logged
+            heed()
             if (
                 total != last[1] or done < last[0]
             ):  # another stage: labels tell nothing, as they may hold numbers that change

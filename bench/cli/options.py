@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from bench.cli import console
-from bench.errors import BenchError, UsageError
+from bench.errors import UsageError
+from bench.process import ended, heed
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """What ``--dtype`` takes."""
@@ -120,21 +121,14 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Turn our errors into one line on stderr and an exit code: 2 when the call is off, 1 otherwise."""
+    """Turn an error into one line on stderr and an exit code, as ``bench.process.ended`` has it."""
     try:
         yield
-    except UsageError as error:
-        console.note(f"error: {error}")
-        raise typer.Exit(2) from error
-    except BenchError as error:
-        console.note(f"error: {error}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as stop:
-        console.note("stopped; finished cells are kept, and the same command goes on from here")
-        raise typer.Exit(130) from stop
-    except BrokenPipeError as error:  # the reader, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(0) from error
+    except typer.Exit:
+        raise
+    except Exception as error:
+        heed()
+        raise typer.Exit(ended(error)) from error
 
 
 def start(data: Path | None, *, verbose: bool, shown: bool = True) -> None:

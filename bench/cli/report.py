@@ -136,7 +136,7 @@ def _print_tables(wanted: Wanted, store: "Store", form: str) -> None:
         if wanted.out is None:
             print(page, end="")
         else:
-            _tell(report.write(wanted.out, {"index.html": page.encode()}))
+            _tell(report.write(wanted.out, {"index.html": page}))
         return
     from bench.report.tables import tables
 
@@ -152,7 +152,7 @@ def _give(tables: "Sequence[Table]", form: str, out: Path | None) -> None:
         _tell(
             report.write(
                 out,
-                {f"{table.name}.{form}": report.text([table], form).encode() for table in tables},
+                {f"{table.name}.{form}": report.text([table], form) for table in tables},
             )
         )
 

@@ -75,13 +75,13 @@ def write(
     """
     drawing = picture(groupings)
     files = {
-        "clusters.md": page(groupings, texts, made_from).encode(),
+        "clusters.md": page(groupings, texts, made_from),
         "clusters.json": (
             json.dumps(record(groupings, texts, made_from), ensure_ascii=False, indent=1) + "\n"
-        ).encode(),
+        ),
         "clusters.png": drawing.png,
         "clusters.svg": drawing.svg,
-        "texts.csv": table(groupings, texts).encode(),
+        "texts.csv": table(groupings, texts),
     }
     for name, data in files.items():
         write_whole(folder / name, data)

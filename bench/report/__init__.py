@@ -50,10 +50,10 @@ def build(
         for kind in figures.KINDS
     }
     files = {
-        "index.html": html.page(cells, made, drawings).encode(),
-        "results.md": page.page(made, [name for name in drawn if name.endswith(".png")]).encode(),
-        "results.csv": records.csv(cells).encode(),
-        "results.json": formats.text(made, "json").encode(),
+        "index.html": html.page(cells, made, drawings),
+        "results.md": page.page(made, [name for name in drawn if name.endswith(".png")]),
+        "results.csv": records.csv(cells),
+        "results.json": formats.text(made, "json"),
         **drawn,
     }
     return write(out, files)
@@ -69,7 +69,7 @@ def shown(cells: "Cells") -> "tuple[tuple[Table, ...], tuple[Drawing, ...]]":
     return tables(cells, pairs), figures.drawn(pairs)
 
 
-def write(out: Path, files: Mapping[str, bytes]) -> list[Path]:
+def write(out: Path, files: Mapping[str, bytes | str]) -> list[Path]:
     """Write files into a folder and return their paths.
 
     Raises:

@@ -388,7 +388,7 @@ def test_an_archive_that_cannot_be_fetched_is_a_failure_when_it_was_named(data, 
     assert call("data", "fetch", "no-such-archive").exit_code == 2
 
 
-def test_an_encoder_that_lacks_a_library_fails_and_says_what_to_install(data):
+def test_an_encoder_that_lacks_a_library_fails_and_says_which(data):
     Path("bare.py").write_text(
         "from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Bare:\n    version = 1\n    follows_instructions = False\n"
         "    def encode(self, texts, *, instruction=''):\n        ...\n    def card(self):\n        import no_such_library\n"
@@ -396,7 +396,6 @@ def test_an_encoder_that_lacks_a_library_fails_and_says_what_to_install(data):
     result = call("run", "-m", "bare:Bare", "-t", "stsb", "--json")
     assert (result.exit_code, rows(result)[0]["status"]) == (1, "failed")
     assert "no_such_library" in rows(result)[0]["reason"]
-    assert "pip install" in rows(result)[0]["reason"]
 
 
 @pytest.mark.parametrize(

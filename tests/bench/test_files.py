@@ -1,0 +1,48 @@
+"""Files that are there whole or not at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from bench.files import escaped, ready, sweep, write_whole
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import bench.files
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIG{name})
+bench.files.write_whole(Path(sys.argv[1]) / "made" / "file", "whole")
+"""
+
+
+def test_half_a_surrogate_pair_is_written_as_json_escapes_it(tmp_path):
+    words = "é 😀 \ud800"
+    write_whole(tmp_path / "file", json.dumps(words, ensure_ascii=False))
+    assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == words
+    assert escaped(words) == "é 😀 \\ud800"
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(tmp_path):
+    for name in ("KILL", "STOP"):
+        process = subprocess.Popen([sys.executable, "-c", KILLED.format(name=name), tmp_path])
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+        (part,) = tmp_path.glob("made/.file.*.part")
+        os.utime(part, (0, 0))
+        sweep(tmp_path)
+        assert part.exists() == (name == "STOP")
+        process.send_signal(signal.SIGCONT)
+        assert process.wait() == (0 if name == "STOP" else -signal.SIGKILL)
+    assert [path.name for path in tmp_path.glob("made/*")] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/b"])
+def test_what_cannot_be_written_is_known_before_and_names_the_file(tmp_path, name):
+    (tmp_path / "a").touch()
+    with pytest.raises(OSError, match=name):
+        ready(tmp_path / name)
+    ready(tmp_path / "new" / "file")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a"]

@@ -1,0 +1,135 @@
+"""How a command ends: by a signal, at a full or closed stdout, without a library."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+BENCH = (sys.executable, "-m", "bench")
+WITHOUT = "import sys; sys.modules[{!r}] = None; from bench.__main__ import main; main()"
+STOPPED = "stopped; finished cells are kept, and the same command goes on from here"
+
+SLOW = """
+import time
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from bench.encoder import Encoder
+from bench.task import Score
+
+@dataclass(frozen=True)
+class Slow:
+    version = 1
+    follows_instructions = False
+    def encode(self, texts, *, instruction=""):
+        try:
+            Path("begun").touch()
+            time.sleep(60)
+        except BaseException:
+            if SWALLOWED:
+                raise ValueError("some library's own") from None
+            raise
+        return np.eye(len(texts), 4, dtype=np.float32)
+
+@dataclass(frozen=True)
+class Task:
+    limit: int | None = None
+    name, family, metric, version, readout, needs = "t", "f", "m", 1, "embedding", Encoder
+    def evaluate(self, encoder, *, seed):
+        encoder.encode(["a"])
+        return {"m": Score((0.5,))}
+"""
+
+
+def run(*command, env=(), **options):
+    env = {**os.environ, **dict(env)}
+    return subprocess.run(
+        command, env=env, text=True, stderr=subprocess.PIPE, timeout=120, **options
+    )
+
+
+@pytest.mark.parametrize("module", ["typer", "bench.cli.console", "bench.tasks"])
+def test_a_signal_during_imports_ends_in_one_line(module):
+    command = [sys.executable, "-X", "importtime", "-m", "bench", "list"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        while not re.search(rf"\| +{re.escape(module)}$", process.stderr.readline()):
+            pass
+        process.send_signal(signal.SIGINT)
+        rest = [line for line in process.stderr if not line.startswith("import time:")]
+    assert (process.returncode, rest) == (130, [f"{STOPPED}\n"])
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_also_where_a_library_swallows_it(tmp_path, number, swallowed):
+    (tmp_path / "slow.py").write_text(SLOW.replace("SWALLOWED", str(swallowed)))
+    command = [*BENCH, "run", "-m", "slow:Slow", "-t", "slow:Task", "--no-cache", "--keep-going"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert process.returncode == 128 + number
+    assert err.splitlines()[-1] == STOPPED
+    assert "Traceback" not in err
+    assert out == ""
+    assert not list(tmp_path.glob("results/*/*"))
+
+
+def test_stdout_on_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - no file
+        for command in ("list", "--help"):
+            done = run(*BENCH, command, stdout=full)
+            assert done.returncode == 1
+            assert done.stderr.startswith("error: cannot write to stdout: ")
+            assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    done = run("bash", "-c", f"{' '.join(BENCH)} list | head -1; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_closed_streams_and_a_stderr_on_a_full_disk_change_no_exit_code():
+    for closed in (">&-", "2>&- >&-", "2>/dev/full <&-"):
+        for name, code in (("quick", 0), ("nothing-of-this-name", 2)):
+            done = run("bash", "-c", f"{' '.join(BENCH)} list {name} {closed}")
+            assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+
+
+def test_what_the_encoding_of_stdout_lacks_is_written_as_json_escapes_it():
+    words = "é → 😀 \ud800"
+    code = "import json; from bench.process import prepare; prepare(); "
+    code += f"print(json.dumps({words!r}, ensure_ascii=False))"
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        done = run(
+            sys.executable,
+            "-c",
+            code,
+            env={"PYTHONIOENCODING": encoding},
+            stdout=subprocess.PIPE,
+            encoding=encoding,
+        )
+        assert json.loads(done.stdout) == words
+
+
+def test_a_missing_library_is_one_line_with_the_command_that_installs_it(tmp_path):
+    (tmp_path / "texts.txt").write_text("red\ngreen\nblue\n")
+    commands = {
+        "torch": ["train", "inbedder", "--budget", "1000", "--out", str(tmp_path / "out")],
+        "accelerate": ["train", "dino", "--budget", "1000", "--out", str(tmp_path / "out")],
+    }
+    clusters = ["clusters", "--texts", str(tmp_path / "texts.txt"), "-m", "inbedder", "--k", "2"]
+    for library, command in [*commands.items(), ("torch", clusters)]:
+        done = run(sys.executable, "-c", WITHOUT.format(library), *command, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "pip install 'encoder-recipes-bench[" in done.stderr.splitlines()[-1], done.stderr
+        assert "Traceback" not in done.stderr
