@@ -19,6 +19,8 @@ from typing import Any
 from bench import hub
 from bench.assets import ARCHIVES
 from bench.catalog import CATALOG, DataSet
+from bench.columns import Kind, check_column
+from bench.conll import read_conll
 from bench.errors import DataError, Unavailable, UsageError, unknown
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,15 @@ class Rows:
         """Return the class names of an integer column; None where there are none."""
         return self.classes.get(column)
 
+    def check(self, column: str, kind: Kind) -> None:
+        """Check that every row of a column holds what it must.
+
+        Raises:
+            DataError: There is no such column, or a row holds something else.
+        """
+        where, names = f"{self.source}, column {column!r}", self.names(column)
+        check_column(self[column], kind, where, names)
+
     def take(self, indices: Iterable[int]) -> "Rows":
         """Return the rows of these numbers, in this order."""
         kept = [int(i) for i in indices]
@@ -83,20 +94,25 @@ class Rows:
         )
 
 
-def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) -> Rows:  # noqa: A002 - the hub's word
+def load(
+    id: str,  # noqa: A002 - the hub's word
+    split: str,
+    *,
+    config: str = "",
+    columns: Sequence[str] | Mapping[str, Kind] = (),
+) -> Rows:
     """Return a split of a data set, from ``$BENCH_DATA``, a pinned archive or the hub, in this order.
 
     Args:
         id: On the hub, such as "mteb/sts12-sts"; it need not be in the catalogue. Or a file of one's own, ``.jsonl``, ``.jsonl.gz``
-            or ``.conll`` (a word a line with its tag in the last column, an empty line after each sentence), which has no splits and
-            configurations.
+            or ``.conll`` (words and entity tags, ``bench.conll``), which has no splits and configurations.
         split: Its split.
         config: Its configuration; "" where there is only one.
-        columns: Columns it must have.
+        columns: Columns it must have, with what each must hold where that is known.
 
     Raises:
         Unavailable: It is in none of the three places.
-        DataError: It is there but broken, or a column is missing.
+        DataError: It is there but broken, or a column is missing or holds something else.
         UsageError: The id, configuration or split is no plain name.
     """
     rows = (
@@ -106,6 +122,8 @@ def load(id: str, split: str, *, config: str = "", columns: Sequence[str] = ()) 
     )
     for column in columns:
         rows[column]  # raises where it is missing
+    for column, kind in columns.items() if isinstance(columns, Mapping) else ():
+        rows.check(column, kind)
     record(id, split, config, rows.pin)
     return rows
 
@@ -206,7 +224,8 @@ def _from_file(path: Path, root: Path) -> Rows:
 def _parsed(path: Path, root: Path, size: int, changed: int) -> Rows:  # noqa: ARG001 - size and time make a changed file a new key
     packed = path.read_bytes()
     if path.suffix == ".conll":
-        columns, classes = _sentences(path, packed), {}
+        words, tags = read_conll(packed, str(path))
+        columns, classes = {"tokens": words, "ner_tags": tags}, {}
     else:
         columns, classes = (
             _objects(path, gzip.decompress(packed) if path.suffix == ".gz" else packed),
@@ -237,29 +256,6 @@ def _objects(path: Path, content: bytes) -> dict[str, list[Any]]:
     if not rows:
         raise DataError(f"{path} has no rows; copy it again")
     return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def _sentences(path: Path, content: bytes) -> dict[str, list[Any]]:
-    """Return words and tags of the sentences of a file in CoNLL's layout; lines that begin a document say nothing."""
-    sentences: list[list[tuple[str, str]]] = []
-    inside = False
-    for number, line in enumerate(content.decode("utf-8", "replace").split("\n"), 1):
-        columns = line.split()
-        before, inside = inside, bool(columns) and columns[0] != "-DOCSTART-"
-        if inside and len(columns) < 2:
-            raise DataError(
-                f"{path} line {number}: expected a word and its tag, got {line.strip()[:40]!r}"
-            )
-        if inside and not before:
-            sentences.append([])
-        if inside:
-            sentences[-1].append((columns[0], columns[-1]))
-    if not sentences:
-        raise DataError(f"{path} has no sentences; copy it again")
-    return {
-        "tokens": [[word for word, _ in s] for s in sentences],
-        "ner_tags": [[tag for _, tag in s] for s in sentences],
-    }
 
 
 def _classes(folder: Path, root: Path) -> dict[str, list[str]]:

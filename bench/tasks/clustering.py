@@ -15,8 +15,10 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.columns import CLASS, TEXT
 from bench.data import Rows, load
 from bench.encoder import Embeddings, Encoder, Item, gather, stream
+from bench.errors import DataError
 from bench.task import Score, embedding_for, sample
 from bench.tasks.groups import DOMAINS
 from bench.tasks.labelings import class_names
@@ -96,12 +98,16 @@ class Clustering:
 
     def _sets(self) -> list[tuple[list[str], NDArray[np.int64]]]:
         rows = load(self.data, self.split, config=self.config, columns=(self.text, self.label))
+        nested = isinstance(next(iter(rows[self.text]), ""), list | tuple)
+        for column, kind in ((self.text, TEXT), (self.label, CLASS)):
+            rows.check(column, kind.lists() if nested else kind)
         texts, labels = rows[self.text], self._classes(rows)
-        sets = (
-            zip(texts, labels, strict=True)
-            if len(texts) and isinstance(texts[0], list)
-            else [(texts, labels)]
-        )
+        sets = list(zip(texts, labels, strict=True)) if nested else [(texts, labels)]
+        for i, (found, classes) in enumerate(sets, 1):
+            if len(found) != len(classes):
+                raise DataError(
+                    f"{rows.source} row {i}: expected one label a text, got {len(found)} texts and {len(classes)} labels"
+                )
         return [_drawn(found, classes, self.limit) for found, classes in sets]
 
     def _classes(self, rows: Rows) -> list[Any]:
@@ -129,11 +135,19 @@ def v_measures(
         starts: Number of seeds, counting up from ``seed``.
         seed: The first seed.
         algorithm: How to cluster.
+
+    Raises:
+        DataError: All texts are of one class, or each of its own: every clustering into so many groups is then right.
     """
     from sklearn.metrics import v_measure_score
 
     vectors, labels = vectors[labels >= 0], labels[labels >= 0]
     k = len(np.unique(labels))
+    if not 1 < k < len(labels):
+        raise DataError(
+            f"expected texts of at least two classes, some of them of the same, got {k} classes of {len(labels)} texts; "
+            "raise the limit, or look at the labels"
+        )
     return [
         float(v_measure_score(labels, clusters(vectors, k, seed=seed + i, algorithm=algorithm)))
         for i in range(starts)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.columns import TEXT
 from bench.data import load
 from bench.encoder import Embeddings, Encoder, Item, MemoryEncoder, gather, stream, unwrapped
 from bench.errors import DataError
@@ -73,7 +74,7 @@ class Spectrum:
         return {name: Score((value,)) for name, value in found.items()}
 
     def _items(self) -> list[Item]:
-        rows = load(self.data, self.split, columns=self.columns)
+        rows = load(self.data, self.split, columns=dict.fromkeys(self.columns, TEXT))
         texts = list(dict.fromkeys(text for column in self.columns for text in rows[column]))
         if len(texts) < 2:
             raise DataError(

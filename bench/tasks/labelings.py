@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.columns import CLASS, TEXT
 from bench.data import Rows, load
 from bench.errors import DataError
 from bench.tasks.groups import DOMAINS, SENTIMENTS
@@ -45,12 +46,12 @@ def class_names(rows: Rows, column: str) -> list[str]:
         raise DataError(
             f"{rows.source}: expected class names of the column {column}; a local copy has them in features.json"
         )
-    return [names[i] for i in rows[column]]
+    return [names[int(i)] for i in rows[column]]
 
 
 def clinc() -> Labelled:
     """Return the requests of CLINC150 that are in scope: ``intent`` (150 classes) and ``domain`` (10)."""
-    rows = load("clinc/clinc_oos", "test", config="plus", columns=("text", "intent"))
+    rows = load("clinc/clinc_oos", "test", config="plus", columns={"text": TEXT, "intent": CLASS})
     domain = {intent: name for name, intents in DOMAINS.items() for intent in intents.split()}
     intents = class_names(rows, "intent")
     return _labelled(
@@ -69,7 +70,11 @@ def clinc_fifth() -> Labelled:
 def trec() -> Labelled:
     """Return the questions of TREC, both splits since nothing is trained on them: ``coarse`` (6 classes) and ``fine`` (50)."""
     parts = [
-        load("CogComp/trec", split, columns=("text", "coarse_label", "fine_label"))
+        load(
+            "CogComp/trec",
+            split,
+            columns={"text": TEXT, "coarse_label": CLASS, "fine_label": CLASS},
+        )
         for split in ("test", "train")
     ]
     return _labelled(
@@ -87,7 +92,7 @@ def go_emotions() -> Labelled:
         "google-research-datasets/go_emotions",
         "test",
         config="simplified",
-        columns=("text", "labels"),
+        columns={"text": TEXT, "labels": CLASS.lists()},
     )
     group = {emotion: name for name, emotions in SENTIMENTS.items() for emotion in emotions.split()}
     names = rows.names("labels") or [
@@ -108,7 +113,7 @@ def go_emotions() -> Labelled:
 
 def ag_news() -> Labelled:
     """Return the news items of AG News: ``topic`` (4 classes)."""
-    rows = load("fancyzhx/ag_news", "test", columns=("text", "label"))
+    rows = load("fancyzhx/ag_news", "test", columns={"text": TEXT, "label": CLASS})
     return _labelled(
         (text, {"topic": label}) for text, label in zip(rows["text"], rows["label"], strict=True)
     )
@@ -116,7 +121,7 @@ def ag_news() -> Labelled:
 
 def faq() -> Labelled:
     """Return questions about building, each in two languages: ``category`` (those of 15 or more questions), ``language``, ``id``."""
-    columns = ("question", "category", "language", "id")
+    columns = {"question": TEXT, "category": CLASS, "language": CLASS, "id": CLASS}
     rows = load("pypi/zaragoza-construction-faq", "train", config="bilingual", columns=columns)
     count = Counter(rows["category"])
     quads = zip(*(rows[column] for column in columns), strict=True)
@@ -130,7 +135,12 @@ def faq() -> Labelled:
 def nyt() -> Labelled:
     """Return the articles of the New York Times: ``topic`` (9 classes) and ``location`` (10)."""
     parts = {
-        name: load("BrandonZYW/NYTClustering", "test", config=name, columns=("text", "cluster"))
+        name: load(
+            "BrandonZYW/NYTClustering",
+            "test",
+            config=name,
+            columns={"text": TEXT, "cluster": CLASS},
+        )
         for name in ("topic", "location")
     }
     found: dict[str, dict[str, object]] = {}

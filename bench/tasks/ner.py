@@ -12,15 +12,19 @@ come from fine-tuning.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.columns import CLASS, TEXT
+from bench.conll import iob2
 from bench.data import load
 from bench.encoder import Encoder, Item, QuestionEncoder, TokenEncoder, TokenStates
 from bench.errors import DataError
@@ -92,17 +96,25 @@ class Tagged:
         """Return the sentences, at most ``limit``, a fixed draw.
 
         Raises:
-            DataError: A sentence has another number of tags than of words.
+            DataError: A sentence has another number of tags than of words, or its tags follow no scheme.
         """
-        rows = load(self.data, self.split, config=self.config, columns=("tokens", "ner_tags"))
+        columns = {"tokens": TEXT.lists()}
+        rows = load(self.data, self.split, config=self.config, columns=columns)
         names = rows.names("ner_tags")
-        found = []
-        for words, tags in zip(rows["tokens"], rows["ner_tags"], strict=True):
+        rows.check("ner_tags", CLASS.lists() if names else TEXT.lists())
+        tagged = [
+            [tag if isinstance(tag, str) or not names else names[int(tag)] for tag in tags]
+            for tags in rows["ner_tags"]
+        ]
+        for i, (words, tags) in enumerate(zip(rows["tokens"], tagged, strict=True), 1):
             if len(words) != len(tags):
                 raise DataError(
-                    f"{rows.source}: expected one tag a word, got {len(words)} words and {len(tags)} tags in {words[:5]}"
+                    f"{rows.source} row {i}: expected one tag a word, got {len(words)} words and {len(tags)} tags in {words[:5]}"
                 )
-            found.append(Sentence(tuple(words), tuple(names[t] if names else t for t in tags)))
+        if any(not re.match("O$|[BI]-", tag) for tags in tagged for tag in tags):
+            tagged = iob2(tagged, lambda i, j: f"{rows.source} row {i + 1}, word {j + 1}")
+        pairs = zip(rows["tokens"], tagged, strict=True)
+        found = [Sentence(tuple(words), tuple(tags)) for words, tags in pairs]
         found = [found[i] for i in members([s.text for s in found], self.half)]
         return [found[i] for i in sample(len(found), limit)]
 
@@ -135,7 +147,7 @@ class NER:
     about: str = field(default="", compare=False)
     family: ClassVar[str] = "ner"
     metric: ClassVar[str] = "f1"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[type[Encoder]] = TokenEncoder  # type: ignore[type-abstract]
 
     @property
@@ -145,13 +157,12 @@ class NER:
 
     def items(self, *, seed: int) -> Iterable[Item]:
         """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
-        self.test.load(self.limit)
-        self.draws(seed)
+        self.sentences(seed)
         return ()
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
         """Return ``f1``, ``precision`` and ``recall`` of entities, with a repeat for each training set."""
-        test, draws = self.test.load(self.limit), self.draws(seed)
+        test, draws = self.sentences(seed)
         states = word_states(
             cast("TokenEncoder", encoder),
             [s for part in (test, *draws) for s in part],
@@ -163,12 +174,29 @@ class NER:
             gold, [tagged(test, states, partial(tag, *training(draw, states))) for draw in draws]
         )
 
-    def draws(self, seed: int) -> list[list[Sentence]]:
-        """Return the training sets, one a repeat."""
+    def sentences(self, seed: int) -> tuple[list[Sentence], list[list[Sentence]]]:
+        """Return the test sentences and the training sets, one a repeat.
+
+        Raises:
+            DataError: The test sentences have no entity, or none of a type that the training sets have.
+        """
+        test, draws = self.test.load(self.limit), self._draws(seed)
+        wanted, known = (
+            entity_types(part, source)
+            for part, source in ((test, self.test), (chain(*draws), self.train[0]))
+        )
+        if not set(wanted) & set(known):
+            raise DataError(
+                f"{self.name}: expected types of entities that are in both sets, got {', '.join(wanted)} in {self.test.data} "
+                f"and {', '.join(known)} in {self.train[0].data}"
+            )
+        return test, draws
+
+    def _draws(self, seed: int) -> list[list[Sentence]]:
         if self.shots is None:
             return [source.load() for source in self.train]
         pool, rng = self.train[0].load(), np.random.default_rng(seed)
-        types = sorted({tag[2:] for s in pool for tag in s.tags if tag != "O"})
+        types = entity_types(pool, self.train[0])
         having = [
             np.array([i for i, s in enumerate(pool) if any(tag[2:] == kind for tag in s.tags)])
             for kind in types
@@ -200,22 +228,38 @@ class NERByQuestions:
     family: ClassVar[str] = "ner"
     metric: ClassVar[str] = "f1"
     readout: ClassVar[str] = "question"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the sentences do not depend on it
         """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
-        self.test.load(self.limit)
+        entity_types(self.test.load(self.limit), self.test)
         return ()
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
         """Return ``f1``, ``precision`` and ``recall`` of entities; neighbouring words of one type are one entity."""
         asked, test = cast("QuestionEncoder", encoder), self.test.load(self.limit)
+        entity_types(test, self.test)
         states = word_states(asked, test)
-        types = ["O", *sorted({tag[2:] for s in self.test.load() for tag in s.tags if tag != "O"})]
+        types = ["O", *entity_types(self.test.load(), self.test)]
         vectors = unit(asked.encode_questions(questions(types, self.questions)).start)
         kinds = tagged(test, states, lambda x: np.array(types)[(x @ vectors.T).argmax(axis=1)])
         return entity_scores([s.tags for s in test], [_in_sequence(kinds)])
+
+
+def entity_types(sentences: Iterable[Sentence], source: Tagged) -> list[str]:
+    """Return the types of the entities, sorted.
+
+    Raises:
+        DataError: There is no entity, so F1 is not defined.
+    """
+    types = sorted({tag[2:] for sentence in sentences for tag in sentence.tags if tag != "O"})
+    if not types:
+        raise DataError(
+            f"{source.data} {source.split}: expected entities, got tags O alone, for which F1 is not defined; "
+            "raise the limit, or look at the tags"
+        )
+    return types
 
 
 def questions(kinds: Sequence[str], file: str = "") -> list[str]:
@@ -298,14 +342,18 @@ def prototype(
 def entity_scores(
     gold: Sequence[Sequence[str]], repeats: Sequence[Sequence[Sequence[str]]]
 ) -> dict[str, Score]:
-    """Return ``f1``, ``precision`` and ``recall`` of seqeval's entities, one repeat for each set of predicted tags."""
+    """Return ``f1``, ``precision`` and ``recall`` of seqeval's entities, one repeat for each set of predicted tags.
+
+    Precision has no repeat where no entity is found, since it is not defined there, and is left out where none is found in any.
+    """
     wanted = _entities(gold)
     counts = [_counts(_entities(found), wanted) for found in repeats]
-    return {
+    scores = {
         "f1": f1_score(counts),
         "precision": ratio_score([(right, found) for right, found, _ in counts]),
         "recall": ratio_score([(right, asked) for right, _, asked in counts]),
     }
+    return {name: score for name, score in scores.items() if score is not None}
 
 
 def _counts(

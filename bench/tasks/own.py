@@ -1,4 +1,4 @@
-"""One's own data as a task: a folder of files in CoNLL's layout.
+"""One's own data as a task: a folder of files with a word and its tag a line, in the layouts that ``bench.conll`` reads.
 
 A folder holds ``test.conll``, ``train.conll`` for what is trained, and maybe ``questions.json`` with a question for each type.
 Run: ``bench run --model quip --task ner:FOLDER,ner-question:FOLDER,ner-start-question:FOLDER``.

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.columns import BINARY, CLASS, NUMBER, TEXT, Kind, check_classes
 from bench.data import Rows, load
 from bench.encoder import Encoder, Item, LayeredEncoder, TokenEncoder, TokenStates, gather, stream
 from bench.errors import DataError, UsageError
@@ -78,10 +79,6 @@ class Paraphrase:
 
         rows = self._rows()
         labels = np.asarray(rows[self.columns[2]], np.float64) >= self.bounds[1]
-        if labels.all() or not labels.any():
-            raise DataError(
-                f"{self.name} needs pairs of both classes, got {len(labels)} of one; raise the limit"
-            )
         alike = self._similarities(encoder, rows[self.columns[0]], rows[self.columns[1]])
         return {
             "auroc": Score(
@@ -99,10 +96,15 @@ class Paraphrase:
         return cosine(vectors[: len(left)], vectors[len(left) :])
 
     def _rows(self) -> Rows:
-        rows = load(self.data, self.split, config=self.config, columns=self.columns)
+        kind = BINARY if self.bounds == (0.0, 1.0) else NUMBER
+        rows = load(
+            self.data, self.split, config=self.config, columns=pair_columns(self.columns, kind)
+        )
         scores = np.asarray(rows[self.columns[2]], np.float64)
         clear = np.flatnonzero((scores <= self.bounds[0]) | (scores >= self.bounds[1]))
-        return rows.take(clear[sample(len(clear), self.limit)])
+        rows = rows.take(clear[sample(len(clear), self.limit)])
+        check_classes([score >= self.bounds[1] for score in rows[self.columns[2]]], rows.source)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -195,10 +197,11 @@ class PickedBertScore(BertScore):
     def _pairs(self) -> tuple[list[Any], ...]:
         """Return first texts, second texts and labels of the other pairs."""
         sets = [
-            load(name, split, config=config, columns=self.columns)
+            load(name, split, config=config, columns=pair_columns(self.columns, BINARY))
             for name, config, split in self.others
         ]
         parts = [rows.take(sample(len(rows), self.pairs)) for rows in sets]
+        check_classes([y for rows in parts for y in rows[self.columns[2]]], self.others[0][0])
         return tuple([value for rows in parts for value in rows[column]] for column in self.columns)
 
 
@@ -258,19 +261,22 @@ class FewShot:
 
     def splits(self) -> list[Rows]:
         """Return the test pairs, then the training pairs of each split."""
-        test = load(self.data, self.split, config=self.config, columns=self.columns)
-        if self.numbered:
-            train = self._numbered()
-        else:
-            train = [
-                load(self.train, "train", config=f"16-{seed}", columns=self.columns)
-                for seed in SEEDS
-            ]
-        return [test.take(sample(len(test), self.limit)), *train]
+        columns = pair_columns(self.columns, BINARY)
+        test = load(self.data, self.split, config=self.config, columns=columns)
+        train = self._numbered() if self.numbered else self._given()
+        parts = [test.take(sample(len(test), self.limit)), *train]
+        for rows in parts:
+            check_classes(rows[self.columns[2]], rows.source)
+        return parts
+
+    def _given(self) -> list[Rows]:
+        columns = pair_columns(self.columns, BINARY)
+        return [load(self.train, "train", config=f"16-{seed}", columns=columns) for seed in SEEDS]
 
     def _numbered(self) -> list[Rows]:
         named = load(self.train, "train", columns=("seed", "id"))
-        whole = load(self.data, "train", config=self.config, columns=("id", *self.columns))
+        columns = {"id": CLASS, **pair_columns(self.columns, BINARY)}
+        whole = load(self.data, "train", config=self.config, columns=columns)
         place = {number: i for i, number in enumerate(whole["id"])}
         if missing := [number for number in named["id"] if number not in place]:
             raise DataError(
@@ -283,13 +289,20 @@ class FewShot:
         ]
 
 
+def pair_columns(columns: tuple[str, str, str], label: Kind) -> dict[str, Kind]:
+    """Return what the columns of pairs must hold."""
+    first, second, third = columns
+    return {first: TEXT, second: TEXT, third: label}
+
+
 def f1_scores(gold: NDArray[Any], answers: Sequence[NDArray[Any]]) -> dict[str, Score]:
     """Return ``f1`` of the positive class and ``accuracy``, one repeat for each set of answers (n,), 1 for a paraphrase."""
     wanted, found = (gold > 0).astype(int), [(positive > 0).astype(int) for positive in answers]
-    return {
+    scores = {
         "f1": f1_score([(one * wanted, one, wanted) for one in found]),
         "accuracy": ratio_score([(one == wanted, np.ones(len(wanted))) for one in found]),
     }
+    return {name: score for name, score in scores.items() if score is not None}
 
 
 def _positive(
@@ -300,8 +313,6 @@ def _positive(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if len(np.unique(y)) < 2:
-        raise DataError(f"a split needs pairs of both classes to train on, got {len(y)} of one")
     fitted = make_pipeline(
         StandardScaler(), LogisticRegression(C=1.0, solver="liblinear", random_state=0)
     ).fit(x, y)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.columns import CLASS_NUMBER, TEXT, Kind, check_classes
 from bench.data import Rows, load
 from bench.encoder import Encoder, Item, gather, stream
 from bench.errors import DataError
@@ -41,11 +42,16 @@ class LabelledTexts:
     label: str = "label"
     half: Half = ""
 
-    def load(self, limit: int | None = None) -> tuple[list[str], NDArray[np.int64]]:
-        """Return the texts and their labels (n,); at most ``limit``, a fixed draw."""
-        rows: Rows = load(
-            self.data, self.split, config=self.config, columns=(self.text, self.label)
-        )
+    def load(
+        self, limit: int | None = None, *, kind: Kind = CLASS_NUMBER
+    ) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the texts and their labels (n,), which are of a kind; at most ``limit``, a fixed draw.
+
+        Raises:
+            DataError: A row has another label, or no text.
+        """
+        columns = {self.text: TEXT, self.label: kind}
+        rows: Rows = load(self.data, self.split, config=self.config, columns=columns)
         rows = rows.take(members(rows[self.text], self.half))
         rows = rows.take(sample(len(rows), limit))
         return list(rows[self.text]), np.asarray(rows[self.label], np.int64)
@@ -110,9 +116,12 @@ class Probe:
         }
 
     def _draws(self, seed: int) -> list[tuple[list[str], NDArray[np.int64]]]:
+        sets = [source.load() for source in self.train]
+        for source, (_, labels) in zip(self.train, sets, strict=True):
+            check_classes(labels.tolist(), f"{source.data} {source.split}")
         if self.shots is None:
-            return [source.load() for source in self.train]
-        texts, labels = self.train[0].load()
+            return sets
+        texts, labels = sets[0]
         rng = np.random.default_rng(seed)
         classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         fewest = min(map(len, classes), default=0)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from bench.columns import ANSWERS, TEXT
 from bench.data import Rows, load
 from bench.encoder import Encoder, Item, LongTokenEncoder, QuestionEncoder, TokenStates
 from bench.spans import ANSWER_TOKENS, answer, exact, f1
@@ -78,9 +79,8 @@ class ExtractiveQA:
         }
 
     def _rows(self) -> Rows:
-        rows = load(
-            self.data, self.split, config=self.config, columns=("context", "question", "answers")
-        )
+        columns = {"context": TEXT, "question": TEXT, "answers": ANSWERS}
+        rows = load(self.data, self.split, config=self.config, columns=columns)
         return rows.take(sample(len(rows), self.limit))
 
 

@@ -11,22 +11,29 @@ from bench.task import Score
 Counts = NDArray[np.number]
 
 
-def f1_score(repeats: Sequence[tuple[Counts, Counts, Counts]]) -> Score:
-    """Return micro-averaged F1, 0 where nothing is found or asked for.
+def f1_score(repeats: Sequence[tuple[Counts, Counts, Counts]]) -> Score | None:
+    """Return micro-averaged F1.
 
     Args:
         repeats: For each repeat, what each test example adds: how many are right, how many are found, and how many should be.
+
+    Returns:
+        None where nothing is found or asked for in any repeat; such repeats are left out.
     """
     return ratio_score([(2 * right, found + wanted) for right, found, wanted in repeats])
 
 
-def ratio_score(repeats: Sequence[tuple[Counts, Counts]]) -> Score:
-    """Return the ratio of two sums, 0 where the one below the line is.
+def ratio_score(repeats: Sequence[tuple[Counts, Counts]]) -> Score | None:
+    """Return the ratio of two sums.
 
     Args:
         repeats: For each repeat, what each test example (n,) adds above and below the line.
+
+    Returns:
+        None where the sum below the line is 0 in every repeat; repeats where it is are left out, since the ratio is not defined.
     """
-    each = [of_ratio(above, below) for above, below in repeats]
-    return Score(
-        tuple(float(parts.mean()) for parts in each), np.mean(each, axis=0, dtype=np.float32)
-    )
+    each = [of_ratio(above, below) for above, below in repeats if np.any(below)]
+    if not each:
+        return None
+    repeated = tuple(float(parts.mean()) for parts in each)
+    return Score(repeated, np.mean(each, axis=0, dtype=np.float32))

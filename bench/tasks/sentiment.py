@@ -15,6 +15,7 @@ from typing import ClassVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.columns import BINARY
 from bench.encoder import (
     Embeddings,
     Encoder,
@@ -80,17 +81,20 @@ class ZeroShot:
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
         """Return the test texts, the label texts and the words without content."""
-        return self._items(self.test.load(self.limit)[0])
+        return self._items(self._labelled()[0])
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
         """Return ``accuracy``, with 1 for each right answer as examples, and ``accuracy_uncalibrated``."""
-        texts, labels = self.test.load(self.limit)
+        texts, labels = self._labelled()
         items = self._items(texts)
         vectors = unit(gather(stream(encoder, items), len(items)).astype(np.float64))
         n, k = len(texts), len(CONTENT_FREE)
         classes = unit(vectors[n + k :].reshape(2, -1, vectors.shape[1]).mean(axis=1))
         calibrated, plain = _accuracies(vectors[: n + k] @ classes.T, labels)
         return {"accuracy": calibrated, "accuracy_uncalibrated": plain}
+
+    def _labelled(self) -> tuple[list[str], NDArray[np.int64]]:
+        return self.test.load(self.limit, kind=BINARY)
 
     def _items(self, texts: Sequence[str]) -> list[Item]:
         labels = [text.format(noun=self.noun) for label in LABEL_TEXTS for text in label]
@@ -103,7 +107,7 @@ class _Unplanned(ZeroShot):
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
         """Return nothing, since no vector of a text is asked for; a set that cannot be had is known now all the same."""
-        self.test.load(self.limit)
+        self._labelled()
         return ()
 
 
@@ -120,7 +124,7 @@ class ZeroShotByQuestions(_Unplanned):
         The last is of the pair that does best on these very texts: no estimate of what one would get on others.
         """
         asked = cast("QuestionEncoder", encoder)
-        texts, labels = self.test.load(self.limit)
+        texts, labels = self._labelled()
         questions = asked.encode_questions(
             [q.format(noun=self.noun) for pair in QUESTIONS for q in pair]
         )
@@ -137,7 +141,7 @@ class ZeroShotByQuestions(_Unplanned):
     def explain(self, encoder: Encoder, *, seed: int) -> Sequence[Mapping[str, str]]:  # noqa: ARG002 - nothing is random
         """Return a few texts of each class with the words of at most five tokens that answer the question of their own class best."""
         asked = cast("QuestionEncoder", encoder)
-        texts, labels = self.test.load(self.limit)
+        texts, labels = self._labelled()
         pair = [q.format(noun=self.noun) for q in QUESTIONS[4]]
         vectors = asked.encode_questions(pair)
         rows = sorted(
@@ -170,7 +174,7 @@ class ZeroShotByPrompt(_Unplanned):
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
         """Return ``accuracy``, which is DINO's, with 1 for each right answer as examples, and ``accuracy_calibrated``."""
-        texts, labels = self.test.load(self.limit)
+        texts, labels = self._labelled()
         prompt = PROMPT.format(noun=self.noun)
         scores = cast("PromptedEncoder", encoder).score_words(
             [*texts, *CONTENT_FREE], prompt=prompt, words=WORDS

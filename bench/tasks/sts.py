@@ -14,8 +14,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.columns import NUMBER, TEXT
 from bench.data import Rows, load
 from bench.encoder import Embeddings, Encoder, Item, gather, stream
+from bench.errors import DataError, EncodingError
 from bench.task import Score, sample
 from bench.tasks.similarity import DECIMALS, cosine
 
@@ -59,7 +61,13 @@ class STS:
         gold = np.asarray(rows[self.columns[2]], np.float64)
         vectors = gather(stream(encoder, self._items(rows)), 2 * len(rows))
         alike = similarities(vectors[: len(rows)], vectors[len(rows) :])
-        found = {name: spearman(gold, values) for name, values in alike.items()}
+        found = {
+            name: spearman(gold, values) for name, values in alike.items() if np.ptp(values) > 0
+        }
+        if "cosine" not in found:
+            raise EncodingError(
+                f"{self.name}: all {len(rows)} pairs have the cosine {alike['cosine'][0]:g}, which ranks nothing: are all vectors the same?"
+            )
         return {
             "cosine_spearman": Score(
                 (found["cosine"],), alike["cosine"].astype(np.float32), gold.astype(np.float32)
@@ -68,9 +76,17 @@ class STS:
         }
 
     def _rows(self) -> Rows:
-        columns = (*self.columns, *filter(None, [self.instructions]))
+        first, second, gold = self.columns
+        texts = filter(None, (first, second, self.instructions))
+        columns = {**dict.fromkeys(texts, TEXT), gold: NUMBER}
         rows = load(self.data, self.split, config=self.config, columns=columns)
-        return rows.take(sample(len(rows), self.limit))
+        rows = rows.take(sample(len(rows), self.limit))
+        if len(set(rows[gold])) < 2:
+            raise DataError(
+                f"{self.name} needs scores that differ, since it ranks pairs by them, got one score in {len(rows)} pairs of "
+                f"{rows.source}, column {gold!r}; raise the limit, or look at the data"
+            )
+        return rows
 
     def _items(self, rows: Rows) -> list[Item]:
         instructions = rows[self.instructions] if self.instructions else [""] * len(rows)
@@ -98,11 +114,9 @@ def similarities(left: Embeddings, right: Embeddings) -> dict[str, NDArray[np.fl
 
 
 def spearman(gold: NDArray[np.float64], values: NDArray[np.float64]) -> float:
-    """Return Spearman's rank correlation; 0 where one side is constant, which then ranks nothing."""
+    """Return Spearman's rank correlation of two arrays (n,), neither of them constant."""
     from scipy.stats import spearmanr
 
-    if np.ptp(gold) == 0 or np.ptp(values) == 0:
-        return 0.0
     return float(spearmanr(gold, values).statistic)
 
 

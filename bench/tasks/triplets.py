@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.columns import TEXT
 from bench.data import load
 from bench.encoder import Embeddings, Encoder, Item, gather, stream
 from bench.task import Score, sample
@@ -75,7 +76,9 @@ class Triplets:
         """Return for each labeling its anchors, then its positives, then its negatives."""
         found = []
         for labeling in self.labelings:
-            rows = load(self.data, self.split, config=labeling.name, columns=_SIDES)
+            rows = load(
+                self.data, self.split, config=labeling.name, columns=dict.fromkeys(_SIDES, TEXT)
+            )
             rows = rows.take(sample(len(rows), self.limit))
             found.append([text for side in _SIDES for text in rows[side]])
         return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import data
 from bench.catalog import CATALOG
+from bench.columns import CLASS, NUMBER, TEXT, check_classes, check_column
 from bench.errors import Unavailable
 from bench.task import sample
 
@@ -114,6 +115,28 @@ def load(task: "AbsTask", limit: int | None) -> None:
     if is_flat(task):
         _flatten(task)
         _limit(task, limit)
+        _check(task)
+
+
+def _check(task: "AbsTask") -> None:
+    """Check the gold values and the texts of a flat task, for which mteb gives scores whatever they are.
+
+    Raises:
+        DataError: A row holds something else than it must, or the values are all the same.
+    """
+    kind = task.metadata.type
+    if kind == "Clustering":
+        return
+    gold = "score" if kind == "STS" else task.label_column_name
+    splits = [split for split in _splits(task) if kind != "Classification"] or [task.train_split]
+    for subset, split, rows in parts(task):
+        where = f"{task.metadata.name} {subset} {split}, column "
+        for column, _ in inputs(task):
+            check_column(rows[column], TEXT, f"{where}{column!r}")
+        check_column(rows[gold], NUMBER if kind in PAIRS else CLASS, f"{where}{gold!r}")
+    for subset, rows_by_split in task.dataset.items():
+        for split in splits:
+            check_classes(rows_by_split[split][gold], f"{task.metadata.name} {subset} {split}")
 
 
 def _near(task: "AbsTask") -> "dict[str, DatasetDict] | DatasetDict | None":

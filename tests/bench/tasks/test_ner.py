@@ -127,12 +127,65 @@ def test_files_of_one_s_own_that_are_missing_or_broken_are_one_line_errors(tmp_p
         Tagged(str(broken / "train.conll")).load()
 
 
+def test_every_layout_of_one_s_own_files_has_the_score_of_iob2(tmp_path, encoder):
+    rows = [(w, t) for s in _sentences(30) for w, t in [*zip(*s.values(), strict=True), ("", "")]]
+    last = {1: "U", 3: "U"}  # of the three kinds of sentences, "person smith" has two words
+
+    def bilou(i, tag):
+        more = i + 1 < len(rows) and rows[i + 1][1] == 2
+        return (
+            NAMES[tag].replace("I-", "L-") if tag == 2 or more else f"{last[tag]}{NAMES[tag][1:]}"
+        )
+
+    layouts = {
+        "iob2": [f"{w} {NAMES[t]}" if w else "" for w, t in rows],
+        "types": [f"{w} {NAMES[t][2:] or 'O'}" if w else "" for w, t in rows],
+        "bilou": [
+            f"{bilou(i, t) if t else 'O'}\t{w}" if w else "" for i, (w, t) in enumerate(rows)
+        ],
+    }
+    scores = []
+    for name, lines in layouts.items():
+        text = "\n".join(lines)
+        folder = own(tmp_path / name, test_conll=text, train_conll=text)
+        tasks = [load_task(f"{kind}:{folder}") for kind in KINDS]
+        scores.append([task.evaluate(encoder, seed=0)["f1"].repeats for task in tasks])
+    assert scores[0] == scores[1] == scores[2]
+    assert scores[0][0][0] > 0.8
+
+
+def test_tags_of_a_data_set_in_another_scheme_are_read_as_iob2(write):
+    row = {"tokens": ["Ann", "Lee", "in", "Rome"], "ner_tags": ["B-PER", "L-PER", "O", "U-LOC"]}
+    write("org/ner", "test", [row])
+    assert Tagged("org/ner").load()[0].tags == ("B-PER", "I-PER", "O", "B-LOC")
+    write("org/ner", "test", [row, {"tokens": ["Rome"], "ner_tags": ["L-LOC"]}])
+    with pytest.raises(DataError, match="row 2, word 1"):
+        Tagged("org/ner").load()
+
+
+def test_sets_without_entities_or_without_a_common_type_have_no_f1(tmp_path, encoder):
+    no, other = "a O\nb O\n", CONLL.replace("-person", "-PER").replace("-location", "-LOC")
+    for name, test, train, told in (
+        ("none", no, CONLL, r"test\.conll.* entities"),
+        ("untrained", CONLL, no, r"train\.conll.* entities"),
+        ("other", CONLL, other, "location, person .*LOC, PER"),
+    ):
+        folder = own(tmp_path / name, test_conll=test, train_conll=train)
+        kinds = [kind for kind in KINDS if name == "none" or kind != "ner-question"]
+        for kind in kinds:
+            with pytest.raises(DataError, match=told):
+                load_task(f"{kind}:{folder}").evaluate(encoder, seed=0)
+            with pytest.raises(DataError, match=told):
+                load_task(f"{kind}:{folder}").items(seed=0)
+
+
 def test_words_that_were_cut_away_are_no_entities(ner_data, make_encoder):
     scores = NER("toy", TEST, TRAIN).evaluate(
         make_encoder(cut=2), seed=0
     )  # every entity begins with the third word
     assert scores["f1"].mean == 0
     assert scores["recall"].mean == 0
+    assert "precision" not in scores  # of no answers
 
 
 def test_a_type_is_found_by_the_start_vector_of_its_question(ner_data, make_encoder):

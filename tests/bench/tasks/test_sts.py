@@ -67,12 +67,15 @@ def test_the_examples_make_up_the_score(write, encoder):
 
 
 def test_a_planned_task_names_both_sides_under_their_instructions(write):
-    write(
-        "org/sts", "test", [{"sentence1": "a", "sentence2": "", "score": 1, "instruction": "why?"}]
-    )
+    rows = [
+        {"sentence1": a, "sentence2": "", "score": i, "instruction": "why?"}
+        for i, a in enumerate("ab")
+    ]
+    write("org/sts", "test", rows)
     task = STS("toy", "org/sts", instructions="instruction")
     assert isinstance(task, PlannedTask)
-    assert list(task.items(seed=0)) == [("a", "why?"), ("", "why?")]
+    texts = ["a", "b", "", ""]
+    assert list(task.items(seed=0)) == [(text, "why?") for text in texts]
 
 
 def test_instructions_that_are_not_followed_give_exactly_zero(write, encoder, make_encoder):

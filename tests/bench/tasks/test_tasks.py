@@ -123,7 +123,8 @@ def test_names_are_unique_and_in_the_house_style():
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_of_ours_keeps_the_contract(name, encoder):
     try:
-        scores = check_task(load_task(name, limit=60), encoder)
+        limit = 150 if name == "faq-awareness" else 60  # its folds need texts that share a class
+        scores = check_task(load_task(name, limit=limit), encoder)
     except Unavailable as reason:
         pytest.skip(str(reason))
     assert TASKS[name].family in APART or -1 <= scores[TASKS[name].metric].mean <= 1

@@ -1,0 +1,98 @@
+"""What the columns of a data set must hold: a row that holds something else is named, for all tasks alike."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from numbers import Integral, Real
+from typing import Any
+
+from bench.errors import DataError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What each value of a column must be.
+
+    Attributes:
+        words: The same in words.
+        holds: Says whether a value is one.
+        listed: Whether each row holds a list of such values.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+    listed: bool = False
+
+    def lists(self) -> "Kind":
+        """Return the kind of columns whose rows hold lists of such values."""
+        return replace(self, listed=True)
+
+
+def _is_number(value: Any) -> bool:  # noqa: ANN401 - whatever a row holds
+    return isinstance(value, Real) and isfinite(value)
+
+
+def _is_class_number(value: Any) -> bool:  # noqa: ANN401 - -1 is how the hub writes a hidden label
+    return _is_number(value) and value >= 0 and value == int(value)
+
+
+def _has_answers(value: Any) -> bool:  # noqa: ANN401
+    texts = value.get("text") if isinstance(value, Mapping) else None
+    return bool(texts) and all(isinstance(text, str) for text in texts)
+
+
+TEXT = Kind("a text", lambda value: isinstance(value, str))
+NUMBER = Kind("a finite number", _is_number)
+CLASS_NUMBER = Kind("the number of a class, from 0", _is_class_number)
+CLASS = Kind(
+    "a class, texts or else whole numbers from 0",
+    lambda value: isinstance(value, str) or _is_class_number(value),
+)
+BINARY = Kind("0 or 1", lambda value: isinstance(value, Integral | float) and value in {0, 1})
+ANSWERS = Kind("an object with at least one text in its list text", _has_answers)
+
+
+def check_column(
+    values: Sequence[Any], kind: Kind, where: str, classes: Sequence[str] | None = None
+) -> None:
+    """Check that every row of a column holds what it must.
+
+    Args:
+        values: The rows.
+        kind: What each must hold; texts beside numbers are not of one kind.
+        where: Source and column, for messages.
+        classes: Names of the classes where numbers stand for them.
+
+    Raises:
+        DataError: A row holds something else.
+    """
+    wanted = f"a list, each of it {kind.words}" if kind.listed else kind.words
+    most = len(classes or ())
+    first = None
+    for i, value in enumerate(values, 1):
+        if kind.listed and not isinstance(value, list | tuple):
+            raise _wrong(where, i, wanted, value)
+        for one in value if kind.listed else [value]:
+            first = one if first is None else first
+            if not kind.holds(one) or isinstance(one, str) != isinstance(first, str):
+                raise _wrong(where, i, wanted, one)
+            if not isinstance(one, str) and classes is not None and one >= most:
+                raise _wrong(where, i, f"the number of one of {most} classes", one)
+
+
+def _wrong(where: str, row: int, wanted: str, got: object) -> DataError:
+    return DataError(
+        f"{where}, row {row}: expected {wanted}, got {str(got)[:40]!r}; mend or drop the row"
+    )
+
+
+def check_classes(labels: Iterable[object], source: str) -> None:
+    """Check that there are two classes at least, since no score is defined for one.
+
+    Raises:
+        DataError: There is one, or none.
+    """
+    if len(found := set(labels)) < 2:
+        raise DataError(
+            f"{source}: expected texts of at least two classes, got {len(found)}; raise the limit, or look at the labels"
+        )

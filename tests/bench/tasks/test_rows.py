@@ -1,0 +1,178 @@
+"""Gold values, labels and texts that are no such thing, and those for which no score is defined: told, never scored."""
+
+import numpy as np
+import pytest
+
+from bench.errors import DataError, EncodingError
+from bench.runner import run
+from bench.store import Store
+from bench.tasks.clustering import Clustering
+from bench.tasks.ner import NERByQuestions, Tagged
+from bench.tasks.paraphrase import SEEDS, BertScore, FewShot, Paraphrase, PickedBertScore
+from bench.tasks.probe import LabelledTexts, Probe
+from bench.tasks.qa import ExtractiveQA
+from bench.tasks.sentiment import ZeroShot, ZeroShotByPrompt, ZeroShotByQuestions
+from bench.tasks.sts import STS
+from bench.vectors import Vectors
+
+NAN = float("nan")
+TEXTS = LabelledTexts("org/set")
+PAIRS = tuple(("org/set", "", "test") for _ in range(1))
+TASKS = {
+    "sts": STS("toy", "org/set"),
+    "paraphrase": Paraphrase("toy", "org/set"),
+    "stsb-paraphrase": Paraphrase(
+        "toy", "org/set", columns=("sentence1", "sentence2", "score"), bounds=(1.0, 2.0)
+    ),
+    "bertscore": BertScore("toy", "org/set"),
+    "picked": PickedBertScore("toy", "org/set", others=PAIRS),
+    "fewshot": FewShot("toy", "org/set", "", "test", "org/set"),
+    "zeroshot": ZeroShot("toy", TEXTS),
+    "question": ZeroShotByQuestions("toy", TEXTS),
+    "prompt": ZeroShotByPrompt("toy", TEXTS),
+    "probe": Probe("toy", TEXTS, (TEXTS,), shots=4),
+    "probe-sets": Probe("toy", TEXTS, (TEXTS,), shots=None),
+    "clustering": Clustering("toy", "org/set", repeats=2),
+}
+
+
+def rows(**changes):
+    """Rows that every task takes; those named are changed in the sixth one, or in all where a list is given."""
+    made = [
+        {
+            "text": f"{'sea' if i % 2 else 'oak'} w{i}",
+            "sentence1": f"s{i}",
+            "sentence2": f"s{i if i % 2 else 0} t",
+            "score": float(i % 4),
+            "label": i % 2,
+        }
+        for i in range(20)
+    ]
+    for column, value in changes.items():
+        for i in range(20) if isinstance(value, tuple) else [5]:
+            made[i][column] = value[i % len(value)] if isinstance(value, tuple) else value
+    return made
+
+
+@pytest.fixture
+def run_on(write, encoder):
+    def _run(task, found):
+        write("org/set", "test", found)
+        for seed in SEEDS:
+            write(f"org/set/16-{seed}", "train", found)
+        return task.evaluate(encoder, seed=0)
+
+    return _run
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_rows_that_are_right_have_a_score(name, run_on):
+    assert np.isfinite(run_on(TASKS[name], rows())[TASKS[name].metric].mean)
+
+
+@pytest.mark.parametrize("value", [None, NAN, float("inf"), "2.5", [1]])
+@pytest.mark.parametrize("name", ["sts", "stsb-paraphrase"])
+def test_gold_scores_are_numbers(name, value, run_on):
+    with pytest.raises(DataError, match=r"row 6.*number") as error:
+        run_on(TASKS[name], rows(score=value))
+    assert "'score'" in str(error.value)
+
+
+@pytest.mark.parametrize("value", [None, NAN, [1], {}, -1, 0.5])
+@pytest.mark.parametrize("name", [name for name in TASKS if "sts" not in name])
+def test_labels_are_classes(name, value, run_on):
+    with pytest.raises(DataError, match="row 6") as error:
+        run_on(TASKS[name], rows(label=value))
+    assert "'label'" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["paraphrase", "bertscore", "fewshot", "zeroshot", "question"])
+@pytest.mark.parametrize("value", [2, "1"])
+def test_labels_of_two_classes_are_0_and_1(name, value, run_on):
+    with pytest.raises(DataError, match=r"row 6.*0 or 1"):
+        run_on(TASKS[name], rows(label=value))
+
+
+def test_classes_are_texts_or_numbers_but_not_both(run_on):
+    assert run_on(TASKS["clustering"], rows(label=("oak", "sea")))["v_measure"].mean > 0
+    with pytest.raises(DataError, match="row 6"):
+        run_on(TASKS["clustering"], rows(label="1"))
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"]])
+@pytest.mark.parametrize("name", TASKS)
+def test_texts_are_texts(name, value, run_on):
+    column = "text" if "text" in str(TASKS[name]) and "sentence1" not in str(TASKS[name]) else ""
+    with pytest.raises(DataError, match=r"row 6.*a text") as error:
+        run_on(TASKS[name], rows(**{column or "sentence2": value}))
+    assert (column or "sentence2") in str(error.value)
+
+
+@pytest.mark.parametrize("name", [n for n in TASKS if n not in {"sts", "stsb-paraphrase"}])
+def test_a_single_class_has_no_score(name, run_on):
+    if TASKS[name].family == "sentiment":  # nothing is trained: every text is right or wrong
+        assert run_on(TASKS[name], rows(label=(1,)))["accuracy"].mean <= 1
+        return
+    with pytest.raises(DataError, match="at least two classes"):
+        run_on(TASKS[name], rows(label=(1,)))
+
+
+def test_one_gold_score_for_all_pairs_ranks_nothing(run_on):
+    with pytest.raises(DataError, match="scores that differ"):
+        run_on(TASKS["sts"], rows(score=(2.0,)))
+    with pytest.raises(DataError, match="at least two classes"):
+        run_on(TASKS["stsb-paraphrase"], rows(score=(2.0,)))
+
+
+def test_one_cosine_for_all_pairs_ranks_nothing(write, make_encoder):
+    class Constant(make_encoder):
+        def encode(self, texts, *, instruction=""):
+            return np.tile(np.arange(4, dtype=np.float32), (len(texts), 1))
+
+    write("org/set", "test", rows())
+    with pytest.raises(EncodingError, match="cosine 1"):
+        TASKS["sts"].evaluate(Constant(), seed=0)
+
+
+def test_texts_that_are_each_a_class_of_their_own_have_no_clustering(run_on):
+    with pytest.raises(DataError, match="20 classes of 20 texts"):
+        run_on(TASKS["clustering"], rows(label=tuple(range(20))))
+
+
+def test_lists_of_texts_have_as_many_labels(run_on):
+    task = Clustering("toy", "org/set", repeats=2)
+    with pytest.raises(DataError, match=r"row 2.*2 texts and 3 labels"):
+        run_on(
+            task,
+            [{"text": ["a", "b"], "label": [0, 0]}, {"text": ["a", "b"], "label": [0, 1, 2]}],
+        )
+    with pytest.raises(DataError, match=r"row 2.*a list"):
+        run_on(task, [{"text": ["a", "b"], "label": [0, 0]}, {"text": "ab", "label": [0, 1]}])
+    with pytest.raises(DataError, match=r"row 1.*None"):
+        run_on(task, [{"text": ["a", "b"], "label": [0, None]}])
+
+
+def test_numbers_of_classes_have_a_name(write, encoder):
+    names = {"ner_tags": ["O", "B-PER"]}
+    for tag, told in ((2, "one of 2 classes"), (-100, "row 2"), (None, "row 2")):
+        found = [{"tokens": ["a", "b"], "ner_tags": [0, t]} for t in (1, tag)]
+        write("org/ner", "test", found, names=names)
+        with pytest.raises(DataError, match=told):
+            NERByQuestions("toy", Tagged("org/ner")).evaluate(encoder, seed=0)
+
+
+@pytest.mark.parametrize("answers", [{"text": []}, None, {"text": [None]}])
+def test_questions_without_an_answer_have_no_f1(answers, write, encoder):
+    right = {"context": "a b", "question": "a?", "answers": {"text": ["a"]}}
+    write("org/qa", "validation", [right, {**right, "answers": answers}])
+    with pytest.raises(DataError, match=r"row 2.*text"):
+        ExtractiveQA("toy", "org/qa").evaluate(encoder, seed=0)
+
+
+def test_a_run_tells_the_reason_and_keeps_no_score(write, encoder, tmp_path):
+    write("org/set", "test", rows(score=None))
+    store = Store(tmp_path / "results")
+    cells = list(run({"words": encoder}, [TASKS["sts"]], store, Vectors(None)))
+    assert [(cell.status, cell.result) for cell in cells] == [("failed", None)]
+    assert "row 6" in cells[0].reason
+    assert not len(store)
