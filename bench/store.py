@@ -21,8 +21,18 @@ from bench.task import Score
 _GOLD = ".gold"  # behind a score's name, the array its examples are compared with
 
 
+_LONGEST = 80  # bytes of a name in a path component, which may have 255
+
+
 def slug(name: str) -> str:
-    """Return the name as one safe path component."""
+    """Return the name as one safe path component; one that had to be changed gets digits of its own, so that no two share it."""
+    safe = _safe(name)
+    return (
+        safe if safe == name and len(name) <= _LONGEST else f"{safe[:_LONGEST]}-{digest(name)[:8]}"
+    )
+
+
+def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", "_", name).strip("._") or "_"
 
 
@@ -39,8 +49,16 @@ class Store:
     root: Path
 
     def path(self, spec: RunSpec) -> Path:
-        """Return where the cell's file is or would be."""
-        return self.root / slug(spec.encoder) / f"{slug(spec.task)}.{spec.key}.json"
+        """Return where the cell's file is or would be.
+
+        Raises:
+            ResultError: A file that may be the cell's is unreadable, or of a newer format.
+        """
+        path = self.root / slug(spec.encoder) / f"{slug(spec.task)}.{spec.key}.json"
+        old = self.root / _safe(spec.encoder)[:200] / f"{_safe(spec.task)[:200]}.{spec.key}.json"
+        # Earlier versions gave two names one file; it is the cell's where it has the encoder's name.
+        mine = not path.exists() and old.exists() and read(old).spec.encoder == spec.encoder
+        return old if mine else path
 
     def __contains__(self, spec: RunSpec) -> bool:
         return self.path(spec).exists()

@@ -45,9 +45,31 @@ def completed(incomplete: str, names: Iterable[str]) -> list[str]:
 
 
 def names(lists: Sequence[str]) -> tuple[str, ...]:
-    """Return the names in comma-separated lists, each once; a comma in brackets belongs to its name, as in "MTEB(eng, v2)"."""
-    found = (name.strip() for each in lists for name in re.split(r",(?![^()]*\))", each))
+    """Return the names in comma-separated lists, each once.
+
+    A comma belongs to its name in brackets, as in "MTEB(eng, v2)", and in the path of a file or folder that is there.
+    """
+    found = (name.strip() for each in lists for name in _split(each))
     return tuple(dict.fromkeys(name for name in found if name))
+
+
+def _split(text: str) -> list[str]:
+    parts, found = re.split(r",(?![^()]*\))", text), []
+    while parts:
+        longest = (n for n in range(len(parts), 1, -1) if _is_path(",".join(parts[:n])))
+        n = next(longest, 1)
+        found.append(",".join(parts[:n]))
+        parts = parts[n:]
+    return found
+
+
+def _is_path(name: str) -> bool:
+    """Return whether a name such as ``ner:FOLDER`` has a comma in its path, and there is such a file or folder."""
+    head, _, path = name.strip().partition(":")
+    try:
+        return "," not in head and "," in path and Path(path).expanduser().exists()
+    except (OSError, RuntimeError):  # too long for a path, or no such user
+        return False
 
 
 def computing(device: str, dtype: str) -> dict[str, str]:

@@ -193,6 +193,17 @@ def test_a_comma_in_brackets_belongs_to_a_name():
     assert names(["MTEB(eng, v2), quick", "quick,"]) == ("MTEB(eng, v2)", "quick")
 
 
+def test_a_comma_in_the_path_of_a_folder_that_is_there_belongs_to_it(tmp_path):
+    (tmp_path / "a,b" / "c, d").mkdir(parents=True)
+    folder, deeper = f"st:{tmp_path}/a,b", f"ner:{tmp_path}/a,b/c, d"
+    assert names([f"quip,{folder},dino", f"{deeper}, {folder}"]) == (
+        *("quip", folder, "dino"),
+        deeper,
+    )
+    assert names([f"st:{tmp_path}/a,c"]) == (f"st:{tmp_path}/a", "c")
+    assert names([f"quip,{'x' * 300},st:{'y' * 5000}"])[0] == "quip"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

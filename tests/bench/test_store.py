@@ -112,6 +112,47 @@ def test_any_encoder_name_is_a_safe_file_name(name):
     assert ".." not in path.parts
 
 
+def test_names_of_any_length_and_script_have_cells_of_their_own(tmp_path):
+    store = Store(tmp_path)
+    names = [
+        "日本",
+        "中国",
+        "é",
+        "st:a/b",
+        "st:a_b",
+        "st_a_b",
+        "x" * 300,
+        "x" * 301,
+        "st:/my,texts",
+    ]
+    cells = [replace(SPEC, encoder=name, task=task) for name in names for task in ("日", "t" * 400)]
+    for spec in cells:
+        assert spec not in store
+        store[spec] = replace(RESULT, spec=spec)
+        store.leave_out(replace(ABSENCE, encoder=spec.encoder, task=spec.task))
+    assert sorted(spec.encoder for spec in store) == sorted(2 * names)
+    assert len(store.absences()) == len(cells)
+    assert all(store[spec].spec == spec for spec in cells)
+
+
+def test_results_under_the_shorter_names_of_earlier_versions_are_found_with_their_examples(
+    tmp_path,
+):
+    mine, other = (replace(SPEC, encoder=name) for name in ("st:a/b", "st:a_b"))
+    score = Score((0.5,), np.array([0.25, 1], np.float32))
+    store = Store(tmp_path)
+    store[mine] = replace(RESULT, spec=mine, scores={"cosine_spearman": score})
+    (tmp_path / "st_a_b").mkdir()
+    for path in list(tmp_path.glob("st_a_b-*/*")):
+        path.rename(tmp_path / "st_a_b" / path.name)
+    assert mine in store
+    assert other not in store
+    assert store.examples(store[mine]).main.examples.tolist() == [0.25, 1]
+    store[mine] = replace(RESULT, spec=mine)
+    store[other] = replace(RESULT, spec=other)
+    assert sorted(spec.encoder for spec in store) == ["st:a/b", "st:a_b"]
+
+
 def test_what_is_stored_comes_back_with_its_examples(tmp_path):
     store = Store(tmp_path)
     made = replace(
