@@ -1,17 +1,16 @@
 """The texts to group: lines or a column of a file of the user's own, or a column of a data set."""
 
-import csv
 import gzip
-import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.clusters.table import read_table
 from bench.data import load
 from bench.errors import UsageError, unknown
 
@@ -44,7 +43,8 @@ def read_texts(source: str, *, column: str = "", limit: int = 0, seed: int = 42)
     Args:
         source: A file: .jsonl, .csv and .tsv have columns, any other has a text a line; .gz is unpacked. Or a data set as
             ``org/name:split`` or ``org/name/config:split``.
-        column: The column of the texts; "" takes the only one, or one that is called as is usual, such as "text".
+        column: The column of the texts; "" takes one that is called as is usual, such as "text", or the only one of
+            objects and data sets.
         limit: At most this many texts, drawn at random; 0 for all.
         seed: Of the draw.
 
@@ -54,8 +54,9 @@ def read_texts(source: str, *, column: str = "", limit: int = 0, seed: int = 42)
         DataError: It is there but broken.
     """
     path = Path(source).expanduser()
-    columns = _columns(path) if path.exists() or ":" not in source else _data_set(source)
-    name = _chosen(column, columns, source)
+    is_file = path.exists() or ":" not in source
+    columns = _columns(path) if is_file else _data_set(source)
+    name = _chosen(column, columns, source, table=is_file and _kind(path) in {"csv", "tsv"})
     values = columns[name]
     wrong = next((value for value in values if not isinstance(value, str)), None)
     if wrong is not None:
@@ -71,7 +72,8 @@ def read_texts(source: str, *, column: str = "", limit: int = 0, seed: int = 42)
     return Texts(tuple(texts[i] for i in kept), source, name, len(values) - len(texts), len(texts))
 
 
-def _chosen(column: str, columns: dict[str, list[Any]], source: str) -> str:
+def _chosen(column: str, columns: dict[str, list[Any]], source: str, *, table: bool) -> str:
+    """Return the column to read; the only one of a table must be named, since its first line may be a text."""
     if column:
         if column not in columns:
             plain = list(columns) == [""]
@@ -81,7 +83,14 @@ def _chosen(column: str, columns: dict[str, list[Any]], source: str) -> str:
                 else unknown(f"column of {source}", column, columns)
             )
         return column
-    found = [*columns] if len(columns) == 1 else [name for name in _USUAL if name in columns]
+    found = [name for name in _USUAL if name in columns]
+    if len(columns) == 1 and (found or not table):
+        return next(iter(columns))
+    if not found and len(columns) == 1:
+        raise UsageError(
+            f"{source} begins with {next(iter(columns))[:40]!r}: if that names the column, give it as --column; "
+            "if it is a text, add a line with a name before it"
+        )
     if not found:
         raise UsageError(
             f"{source} has the columns {', '.join(columns)}: say with --column which one holds the texts"
@@ -96,24 +105,21 @@ def _data_set(source: str) -> dict[str, list[Any]]:
     return dict(load(f"{org}/{name}", split, config=config).data)
 
 
+def _kind(path: Path) -> str:
+    """Return what a file holds, told by its name: "jsonl", "csv", "tsv", or "lines"."""
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    return _KINDS.get(suffixes[-1], "lines") if suffixes else "lines"
+
+
 def _columns(path: Path) -> dict[str, list[Any]]:
     """Return the columns of a file by name; lines are one column without a name."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    packed = suffixes[-1:] == [".gz"]
-    content = _content(path, packed=packed)
-    kind = _KINDS.get(
-        (suffixes[:-1] if packed else suffixes)[-1:][0]
-        if suffixes[: len(suffixes) - packed]
-        else "",
-        "lines",
-    )
+    content, kind = _content(path, packed=path.suffix.lower() == ".gz"), _kind(path)
     if kind == "lines":
         return {"": content.removesuffix("\n").split("\n")}
-    rows = list(
-        _objects(content, path)
-        if kind == "jsonl"
-        else _records(content, path, "\t" if kind == "tsv" else ",")
-    )
+    if kind == "jsonl":
+        rows: list[dict[str, Any]] = list(_objects(content, path))
+    else:
+        rows = read_table(content, path, "\t" if kind == "tsv" else ",")
     if not rows:
         raise UsageError(f"expected rows in {path}, got none")
     names = dict.fromkeys(name for row in rows for name in row)
@@ -152,18 +158,3 @@ def _objects(content: str, path: Path) -> Iterator[dict[str, Any]]:
                 f"{path} line {number}: expected a JSON object a line, got {line[:40]!r}"
             )
         yield row
-
-
-def _records(content: str, path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
-    try:
-        header, *records = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
-    except (csv.Error, ValueError) as error:
-        raise UsageError(
-            f"expected a header and rows in {path}, got none that can be read ({error})"
-        ) from error
-    for record in records:
-        yield dict(zip(header, _padded(record, len(header)), strict=False))
-
-
-def _padded(record: Sequence[str], width: int) -> list[str]:
-    return [*record, *[""] * (width - len(record))]

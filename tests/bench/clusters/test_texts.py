@@ -1,6 +1,8 @@
 """What is read of the user's files."""
 
+import csv
 import gzip
+import io
 import json
 
 import pytest
@@ -32,8 +34,8 @@ def test_every_line_that_is_not_blank_is_a_text(file, name):
     [
         ("a.jsonl", '{"id": 1, "text": "one\\ntwo"}\n\n{"id": 2, "text": null}\n{"id": 3}\n'),
         ("a.jsonl.gz", '{"id": 1, "text": "one\\ntwo"}\n{"id": 2, "text": ""}\n{"id": 3}\n'),
-        ("a.csv", 'id,text\n1,"one\ntwo"\n2,\n3\n'),
-        ("a.TSV", 'id\ttext\n1\t"one\ntwo"\n2\t\n3\n'),
+        ("a.csv", 'id,text\n1,"one\ntwo"\n2,\n3,\n'),
+        ("a.TSV", 'id\ttext\n1\t"one\ntwo"\n2\t\n3\t\n'),
     ],
 )
 def test_a_column_is_read_and_its_empty_cells_are_blank(file, name, content):
@@ -45,8 +47,39 @@ def test_a_column_is_read_and_its_empty_cells_are_blank(file, name, content):
         )
 
 
-def test_the_only_column_needs_no_name(file):
-    assert read_texts(file("a.csv", "remark\ngood\nbad\n")).texts == ("good", "bad")
+def test_the_only_column_needs_no_name_where_it_is_no_text(file):
+    assert read_texts(file("a.csv", "text\ngood\n\nbad\n")).texts == ("good", "bad")
+    assert read_texts(file("a.jsonl", '{"remark": "good"}\n')).texts == ("good",)
+    for name in ("a.csv", "a.tsv.gz"):
+        path = file(name, "remark\ngood\nbad\n")
+        with pytest.raises(UsageError, match=r"'remark'.*--column"):
+            read_texts(path)
+        assert read_texts(path, column="remark").texts == ("good", "bad")
+
+
+TABLE = [["id", "text", ""], *([str(i), f'a,b;c|d "e" {i}\nf', "x"] for i in range(3))]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("told", [False, True])
+def test_tables_are_read_whichever_delimiter_they_have(file, name, delimiter, end, told):
+    out = io.StringIO(newline="")
+    csv.writer(out, delimiter=delimiter, lineterminator=end).writerows(TABLE)
+    hint = f"sep={delimiter}{end}" * told
+    path = file(name, f"\ufeff{hint}{out.getvalue()}")
+    assert read_texts(path).texts == tuple(row[1] for row in TABLE[1:])
+
+
+@pytest.mark.parametrize("long", [131_073, 1_000_000])
+def test_long_fields_are_read_whole(file, long):
+    assert read_texts(file("a.csv", f"id,text\n1,{'x' * long}\n")).texts == ("x" * long,)
+
+
+def test_tabs_part_fields_with_quotes_that_quote_nothing(file):
+    content = 'text\tlabel\n"Yes, he said\t1\n5" wide\t0\n'
+    assert read_texts(file("a.tsv", content)).texts == ('"Yes, he said', '5" wide')
 
 
 @pytest.mark.parametrize(
@@ -56,6 +89,23 @@ def test_the_only_column_needs_no_name(file):
         ("a.csv", "a,b\nx,y\n", "", "a, b"),
         ("a.csv", "", "", "header"),
         ("a.csv", "text\n", "", "rows"),
+        (
+            "a.csv",
+            "text\nGreat, fast, good\nslow\n",
+            "",
+            "line 2: expected 1 fields as in the header, got 3",
+        ),
+        ("a.csv", "id,text\n1,a\n2,b,c\n", "", "line 3: expected 2"),
+        ("a.csv", "id,text\n1,one\ntwo\n", "", "line 3: expected 2"),
+        ("a.csv", 'id,text\n1,"a\nb"\n2,"c\n', "", "line 4: cannot be read"),
+        ("a.csv", 'id,text\n1,"Yes" he said\n', "", "line 2: cannot be read"),
+        ("a.tsv", "id\ttext\n1\ta\tb\n", "", "line 2: expected 2"),
+        ("a.csv", "sep=;\nid;text\n1;a;b\n", "", "line 3: expected 2"),
+        ("a.csv", "id;text\n1;a;b\n", "", "'id;text'"),
+        ("a.csv", "text,text\na,b\n", "", "two columns called 'text'"),
+        ("a.csv", "text;a,b\nx;y,z\n", "", "two readings"),
+        ("a.tsv", 'text\ta\n"x\t1\ny"\t2\n', "", "two readings"),
+        ("a.csv", "Good service\nSlow\n", "", "'Good service'"),
         ("a.txt", "x\n", "text", "lines"),
         ("a.txt", " \n\n", "", "blanks"),
         ("a.txt", b"\xff\xfe\x00", "", "UTF-8"),

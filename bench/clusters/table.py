@@ -1,0 +1,81 @@
+"""Rows of CSV and TSV files, whichever of the usual delimiters they have; a record that does not fit its header is an error, never cut."""
+
+import csv
+import io
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.errors import UsageError
+
+_DELIMITERS = ",;\t|"
+
+
+class _Reading(NamedTuple):
+    """The records of a file under one delimiter, header first, and what is wrong with the first one that is not whole."""
+
+    delimiter: str
+    records: list[list[str]]
+    fault: str
+
+
+def read_table(content: str, path: Path, delimiter: str) -> list[dict[str, str]]:
+    """Return the rows of a file by the names of its columns; columns without a name are left out.
+
+    Args:
+        content: The text of the file; a first line such as ``sep=;`` names its delimiter.
+        path: Where it is, for messages.
+        delimiter: The usual one of such files. Others are tried where the header has them.
+
+    Raises:
+        UsageError: A record has more or fewer fields than the header, two columns have one name, or there are two readings.
+    """
+    named = re.match(r"sep=(.)\r?\n", content)
+    header = content.partition("\n")[0]
+    others = [other for other in _DELIMITERS if other in header and other != delimiter]
+    readings = []
+    for each in [named[1]] if named else [delimiter, *others]:
+        readings.append(_read(content, each, csv.QUOTE_MINIMAL, skip=bool(named)))
+        if each == "\t":  # written without quoting by many tools
+            readings.append(_read(content, each, csv.QUOTE_NONE, skip=bool(named)))
+    whole = [reading for reading in readings if not reading.fault]
+    wide = [reading for reading in whole if len(reading.records[0]) > 1]
+    if len({(reading.delimiter, len(reading.records)) for reading in wide}) > 1:
+        raise UsageError(
+            f"{path} has two readings, by its delimiters or quotes: put quotes round every field, or save it as .jsonl"
+        )
+    _, records, fault = next(iter([*wide, *whole, *readings]))
+    if fault:
+        raise UsageError(
+            f"{path} {fault}; put quotes round fields with a delimiter, a quote or a line break"
+        )
+    names = records[0]
+    if twice := [name for name, n in Counter(names).items() if name and n > 1]:
+        raise UsageError(f"{path} has two columns called {twice[0]!r}: rename one of them")
+    rows = [dict(zip(names, record, strict=True)) for record in records[1:]]
+    return [{name: value for name, value in row.items() if name} for row in rows]
+
+
+def _read(content: str, delimiter: str, quoting: int, *, skip: bool) -> _Reading:
+    csv.field_size_limit(2**31 - 1)  # the default cuts off at 131,072 characters
+    file = io.StringIO(content, newline="")
+    before = 1 if skip and file.readline() else 0
+    records: list[list[str]] = []
+    reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+    begins = before + 1
+    try:
+        for fields in reader:
+            width = len(records[0]) if records else len(fields)
+            found = fields or [""] * (width == 1)  # an empty line is an empty field of one column
+            if found and len(found) != width:
+                return _Reading(
+                    delimiter,
+                    records,
+                    f"line {begins}: expected {width} fields as in the header, got {len(found)}",
+                )
+            records += [found] if found else []
+            begins = before + reader.line_num + 1
+    except csv.Error as error:
+        return _Reading(delimiter, records, f"line {begins}: cannot be read ({error})")
+    return _Reading(delimiter, records, "" if records else "has no header")
