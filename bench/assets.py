@@ -250,6 +250,7 @@ def _download(archive: Archive, folder: Path) -> None:
         ]
         call = [
             sys.executable,
+            "-P",  # nothing of the folder that the command was called in is imported
             "-m",
             "pip",
             "download",
@@ -259,7 +260,9 @@ def _download(archive: Archive, folder: Path) -> None:
             f"{archive.name}=={archive.version}",
         ]
         env = {**os.environ, "TMPDIR": str(folder), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        done = subprocess.run(call, capture_output=True, text=True, env=env, check=False)  # noqa: S603 - a fixed command, pinned names
+        done = subprocess.run(  # noqa: S603 - a fixed command, pinned names
+            call, capture_output=True, text=True, env=env, check=False, cwd=folder
+        )
         if (folder / archive.filename).is_file():
             return
         reason = _reason(done.stderr) or f"pip brought no file named {archive.filename}"
@@ -301,4 +304,4 @@ def _workshop(parent: Path) -> Iterator[Path]:
     """Yield a private folder beside the target, so that the finished file is moved there in one step; removed afterwards."""
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".part-") as folder:
-        yield Path(folder)
+        yield Path(folder).resolve()

@@ -3,8 +3,8 @@
 import codecs
 import contextlib
 import os
+import secrets
 import struct
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +42,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
 
     Args:
         path: The file; its folder is made.
-        data: Its content; text is written in UTF-8.
+        data: Its content; text is written in UTF-8. Who may read it follows the umask.
 
     Raises:
         OSError: It could not be written; what was there before is untouched.
@@ -50,15 +50,13 @@ def write_whole(path: Path, data: bytes | str) -> None:
     content = data.encode("utf-8", ESCAPED) if isinstance(data, str) else data
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
-        part = Path(name)
+        part = _new_part(path)
         try:
             with _lock(part):
-                with os.fdopen(handle, "wb") as file:
+                with part.open("wb") as file:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                part.chmod(0o644)
                 part.replace(path)
         except BaseException:
             part.unlink(missing_ok=True)
@@ -70,6 +68,13 @@ def write_whole(path: Path, data: bytes | str) -> None:
         raise
 
 
+def _new_part(path: Path) -> Path:
+    """Return a new empty file beside one, for what it is to hold."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
+    part.touch(exist_ok=False)
+    return part
+
+
 def ready(path: Path) -> None:
     """Make sure that a file can be written, before the work that it is to hold.
 
@@ -78,12 +83,11 @@ def ready(path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+        part = _new_part(path)
         try:
-            os.write(handle, b"\0")
+            part.write_bytes(b"\0")
         finally:
-            os.close(handle)
-            Path(name).unlink()
+            part.unlink()
     except OSError as error:
         error.filename = str(path)
         raise

@@ -2,7 +2,9 @@
 
 import importlib
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,26 @@ from bench.errors import UsageError, told
 log = logging.getLogger(__name__)
 
 
-def imported(name: str) -> Any:  # noqa: ANN401 - it may name anything
+class _WorkingFolder:
+    """Finds modules in the working folder, where nothing else has them.
+
+    It stands last among the finders, and says nothing of distributions, so that none there announces an entry point.
+    """
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, _target: object = None
+    ) -> ModuleSpec | None:
+        """Return where a module is; None where it is not there, or belongs to a package found elsewhere."""
+        return PathFinder.find_spec(name, [""]) if path is None else None
+
+
+def imported(name: str, *, here: bool = True) -> Any:  # noqa: ANN401 - it may name anything
     """Return what ``package.module:Name`` names; None where the name is of another form, or no module of it is found.
+
+    Args:
+        name: The name.
+        here: Whether its module may lie in the working folder, which is looked into last, and then for what it imports too.
 
     Raises:
         UsageError: The module cannot be imported, told with file and line, or has no such name.
@@ -21,6 +41,8 @@ def imported(name: str) -> Any:  # noqa: ANN401 - it may name anything
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
         return None
+    if here and _WorkingFolder not in sys.meta_path:
+        sys.meta_path.append(_WorkingFolder)
     try:
         found = importlib.import_module(module)
     except Exception as error:

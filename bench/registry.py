@@ -73,7 +73,8 @@ def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encod
     """
     head, _, rest = name.partition(":")
     points = _points()
-    target = imported(points[head].value if head in points else name)
+    known = head in points
+    target = imported(points[head].value if known else name, here=not known)
     if target is None:
         raise unknown(
             "encoder",
@@ -108,7 +109,7 @@ def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe
         UsageError: No such recipe or field, a value of the wrong kind, or a module that cannot be imported.
     """
     points = {point.name: point.value for point in entry_points(group=RECIPES)}
-    target = imported(points.get(name, name))
+    target = imported(points.get(name, name), here=name not in points)
     if target is None:
         raise unknown(
             "recipe", name, points, hint=otherwise(name, "(or give package.module:Class)")

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adapters._backbone import Backbone, Network, resolve
@@ -189,4 +190,11 @@ def _module(folder: Path, kind: str, path: str) -> "nn.Module":
         raise CheckpointError(
             f"expected modules of sentence-transformers in {folder}, got {kind}: code of a checkpoint is never run"
         )
-    return import_from_string(kind).load(str(folder), subfolder=path, local_files_only=True)  # type: ignore[no-any-return]
+    load = import_from_string(kind).load
+    try:
+        return load(str(folder), subfolder=path, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"expected nothing but tensors in {folder / path}/pytorch_model.bin, got something else: "
+            "save the weights as safetensors; nothing else is unpickled"
+        ) from error

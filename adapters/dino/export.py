@@ -35,14 +35,18 @@ def export(encoder: DINO, folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as place, quiet():
         save_whole(network, Path(place))
         transformer = Transformer(
-            place, max_seq_length=limit, model_kwargs={"dtype": network.dtype}
+            place,
+            max_seq_length=limit,
+            model_kwargs={"dtype": network.dtype},
+            trust_remote_code=False,
         )
         parts = [
             transformer,
             Pooling(network.dim, "mean"),
             *([Normalize()] if layout.normalise else []),
         ]
-        SentenceTransformer(modules=parts, device="cpu").save(str(folder), create_model_card=False)
+        model = SentenceTransformer(modules=parts, device="cpu", trust_remote_code=False)
+        model.save(str(folder), create_model_card=False)
     return folder
 
 

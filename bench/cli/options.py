@@ -154,11 +154,7 @@ def errors() -> Iterator[None]:
 
 
 def start(data: Path | None, *, verbose: bool, shown: bool = True) -> None:
-    """Set up logging, the import path and the folder of data that the options name; where nothing is shown, only errors are logged."""
-    if (
-        str(Path.cwd()) not in sys.path
-    ):  # so that package.module:Class is found in the folder one works in
-        sys.path.append(str(Path.cwd()))
+    """Set up logging and the folder of data that the options name; where nothing is shown, only errors are logged."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console.Notes()])
     for package in ("bench", "adapters"):
         logging.getLogger(package).setLevel(
