@@ -5,10 +5,10 @@ text, never a name.
 """
 
 import hashlib
-import struct
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -41,10 +41,9 @@ from bench.encoder import (
     stream,
 )
 from bench.errors import EncodingError
-from bench.vectors import Vectors
+from bench.vectors import KEY, Records, Vectors
 
-_HEAD = struct.Struct("<i?")  # tokens, truncated; the vector's float32 numbers follow
-_FLUSH_VECTORS, _FLUSH_SECONDS = 1024, 10.0  # a killed run loses at most this much encoding
+_FLUSH_VECTORS, _FLUSH_SECONDS = 4096, 30.0  # a killed run loses at most this much encoding
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -92,11 +91,22 @@ class CachedEncoder:
         inner: The encoder that is asked for what the store lacks.
         vectors: The store.
         progress: Told about characters encoded, while encoding.
+        exact: Have every text encoded in a batch of its own. The last bits of a vector depend on its batch, and which texts
+            share one depends on what the store held before; alone, a text has the same bits every time. Such vectors are
+            kept apart from others.
     """
 
-    def __init__(self, inner: Encoder, vectors: Vectors, progress: Progress = silent) -> None:
-        self._inner, self._vectors, self._progress = inner, vectors, progress
-        self._prefix = bytes.fromhex(fingerprint(inner))
+    def __init__(
+        self,
+        inner: Encoder,
+        vectors: Vectors,
+        progress: Progress = silent,
+        *,
+        exact: bool = False,
+    ) -> None:
+        self._inner, self._vectors, self._progress, self._exact = inner, vectors, progress, exact
+        name = fingerprint(inner, exact=exact)
+        self._prefix, self._records = name.encode(), vectors.of(name)
         self.tally, self.cost = Tally(), Cost()
 
     def begin(self) -> None:
@@ -133,26 +143,33 @@ class CachedEncoder:
         return self._inner.follows_instructions
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return float32 (n, dim), row i for text i, read from the store after what was missing has been added.
+        """Return float32 (n, dim), row i for text i: from the store, and what is not there, or damaged, encoded now.
 
         Raises:
             EncodingError: A vector is not finite or constant, or different texts all have the same vector.
         """
-        items = [Item(text, instruction) for text in texts]
-        keys = self._keys(items)
-        self.add(self._lacking(dict(zip(keys, items, strict=True))))
-        records = [record for record in self._vectors.get(keys) if record is not None]
-        self._count(
-            keys, texts, (key for key, record in zip(keys, records, strict=True) if record[4])
-        )
-        if not records:
+        keys = self._keys(Item(text, instruction) for text in texts)
+        known, vectors, truncated = self._records.read(keys)
+        places: dict[bytes, list[int]] = {}
+        for i in np.flatnonzero(~known).tolist():
+            places.setdefault(keys[i], []).append(i)
+        todo = {key: Item(texts[at[0]], instruction) for key, at in places.items()}
+        for new, batch in self._compute(todo):
+            if vectors is None:
+                vectors = np.empty((len(keys), batch.vectors.shape[1]), np.float32)
+            if batch.vectors.shape[1] != vectors.shape[1]:
+                raise EncodingError(
+                    f"expected vectors of {vectors.shape[1]} numbers, as the cache holds of this encoder, "
+                    f"got {batch.vectors.shape[1]}: raise its version"
+                )
+            for key, vector, cut in zip(new, batch.vectors, batch.truncated, strict=True):
+                vectors[places[key]], truncated[places[key]] = vector, cut
+        self._count(keys, texts, itertools.compress(keys, truncated.tolist()))
+        if vectors is None:
             return np.empty((0, 0), np.float32)
-        vectors = np.stack(
-            [np.frombuffer(record, np.float32, offset=_HEAD.size) for record in records]
-        )
         self.cost.dimension = vectors.shape[1]
-        if len(set(texts)) > 1 and (vectors == vectors[0]).all():
-            other = next(text for text in texts if text != texts[0])
+        other = next((text for text in texts if text != texts[0]), None)
+        if other is not None and all(np.array_equal(row, vectors[0]) for row in vectors):
             examples = f"{shortened(texts[0])} and {shortened(other)}"
             raise EncodingError(
                 f"{len(set(texts))} different texts have one and the same embedding, {examples} for example"
@@ -161,14 +178,9 @@ class CachedEncoder:
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
         """Return the distinct items the store lacks."""
-        return self._lacking(dict(zip(self._keys(items := list(items)), items, strict=True)))
-
-    def _lacking(self, distinct: Mapping[bytes, Item]) -> list[Item]:
-        return [
-            item
-            for item, record in zip(distinct.values(), self._vectors.get(distinct), strict=True)
-            if record is None
-        ]
+        distinct = dict(zip(self._keys(items := list(items)), items, strict=True))
+        known = self._records.has(list(distinct))
+        return [item for item, has in zip(distinct.values(), known, strict=True) if not has]
 
     def add(self, todo: Sequence[Item]) -> None:
         """Encode items, each of them once, in one pass, and keep their vectors.
@@ -179,25 +191,35 @@ class CachedEncoder:
         Raises:
             EncodingError: A vector is not finite or constant; the finished ones are kept.
         """
+        for _ in self._compute(dict(zip(self._keys(todo), todo, strict=True))):
+            pass
+
+    def _compute(self, todo: Mapping[bytes, Item]) -> Iterator[tuple[list[bytes], Batch]]:
+        """Yield batches of new vectors with their keys; they are kept a few thousand at a time."""
         if not todo:
             return
-        start, done, total = time.perf_counter(), 0, sum(len(item.text) + 1 for item in todo)
-        pending: dict[bytes, bytes] = {}
-        flushed = start
+        keys, items = list(todo), list(todo.values())
+        start, done, total = time.perf_counter(), 0, sum(len(item.text) + 1 for item in items)
+        pending = _Pending(self._records)
         try:
-            for batch in stream(self._inner, todo):
-                members = [todo[i] for i in batch.positions]
-                pending.update(zip(self._keys(members), _records(batch), strict=True))
+            for batch in self._stream(items):
+                members = [keys[i] for i in batch.positions]
+                pending.add(members, batch)
                 self._add_cost(batch)
-                done += sum(len(item.text) + 1 for item in members)
+                done += sum(len(items[i].text) + 1 for i in batch.positions)
                 self._progress("encoding", done, total)
-                if len(pending) >= _FLUSH_VECTORS or time.perf_counter() - flushed > _FLUSH_SECONDS:
-                    self._vectors.put(pending)
-                    pending, flushed = {}, time.perf_counter()
+                yield members, batch
         finally:
             self.cost.encode_seconds += time.perf_counter() - start
-            if pending:
-                self._vectors.put(pending)
+            pending.flush()
+
+    def _stream(self, items: Sequence[Item]) -> Iterator[Batch]:
+        if not self._exact:
+            yield from stream(self._inner, items)
+            return
+        for i, item in enumerate(items):
+            for batch in stream(self._inner, [item]):
+                yield replace(batch, positions=batch.positions + i)
 
     def _add_cost(self, batch: Batch) -> None:
         self.cost.forward_texts += len(batch.positions)
@@ -207,7 +229,7 @@ class CachedEncoder:
     def _keys(self, items: Iterable[Item]) -> list[bytes]:
         follows = self.follows_instructions
         return [
-            self._prefix + _digest(item.instruction if follows else "", item.text) for item in items
+            _digest(self._prefix, item.instruction if follows else "", item.text) for item in items
         ]
 
     def _read(self, texts: Sequence[str]) -> None:
@@ -338,7 +360,8 @@ class _Sided(CachedEncoder):
 
     def for_side(self, side: Side) -> CachedEncoder:
         """Return the encoder of one side behind the store."""
-        made = cached(self._inner.for_side(side), self._vectors, self._progress)
+        inner = self._inner.for_side(side)
+        made = cached(inner, self._vectors, self._progress, exact=self._exact)
         made.tally, made.cost = self.tally, self.cost
         return made
 
@@ -394,11 +417,12 @@ _ABLE = (
 )
 
 
-def cached(encoder: Encoder, vectors: Vectors, progress: Progress = silent) -> CachedEncoder:
-    """Return the encoder behind the store, with the same capabilities."""
-    return _kind(tuple(able for protocol, able in _ABLE if isinstance(encoder, protocol)))(
-        encoder, vectors, progress
-    )
+def cached(
+    encoder: Encoder, vectors: Vectors, progress: Progress = silent, *, exact: bool = False
+) -> CachedEncoder:
+    """Return the encoder behind the store, with the same capabilities; the arguments are those of ``CachedEncoder``."""
+    able = tuple(able for protocol, able in _ABLE if isinstance(encoder, protocol))
+    return _kind(able)(encoder, vectors, progress, exact=exact)
 
 
 @lru_cache
@@ -406,15 +430,35 @@ def _kind(able: tuple[type[CachedEncoder], ...]) -> type[CachedEncoder]:
     return type("CachedEncoder", (*able, CachedEncoder), {})
 
 
-def _records(batch: Batch) -> Iterator[bytes]:
-    for vector, tokens, truncated in zip(batch.vectors, batch.tokens, batch.truncated, strict=True):
-        yield _HEAD.pack(int(tokens), bool(truncated)) + vector.tobytes()
+class _Pending:
+    """Vectors on their way to the store; copies, since an encoder may use its memory again."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._keys: list[bytes] = []
+        self._batches: list[Batch] = []
+        self._flushed = time.perf_counter()
+
+    def add(self, keys: Sequence[bytes], batch: Batch) -> None:
+        self._keys += keys
+        self._batches.append(replace(batch, vectors=batch.vectors.copy()))
+        waited = time.perf_counter() - self._flushed
+        if len(self._keys) >= _FLUSH_VECTORS or waited > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._keys:
+            vectors = np.concatenate([batch.vectors for batch in self._batches])
+            truncated = np.concatenate([batch.truncated for batch in self._batches])
+            self._records.put(self._keys, vectors, truncated)
+        self._keys, self._batches, self._flushed = [], [], time.perf_counter()
 
 
-def _digest(instruction: str, text: str) -> bytes:
+def _digest(encoder: bytes, instruction: str, text: str) -> bytes:
     # The instruction's length in front keeps ("ab", "c") and ("a", "bc") apart; lone surrogates are legal in a str.
     data = instruction.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(
         len(data).to_bytes(8, "little") + data + text.encode("utf-8", "surrogatepass"),
-        digest_size=16,
+        digest_size=KEY,
+        key=encoder,
     ).digest()

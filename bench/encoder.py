@@ -386,11 +386,11 @@ def location(default: str) -> Any:  # noqa: ANN401 - dataclasses.field itself is
     return dataclasses.field(default=default, metadata={"location": True})
 
 
-def fingerprint(encoder: Encoder) -> str:
+def fingerprint(encoder: Encoder, *, exact: bool = False) -> str:
     """Return 16 hex digits that are equal exactly when class, version, settings and weights are equal.
 
     Names and places do not count: two folders with the same weights give the same digits, two models under one name
-    give different ones.
+    give different ones. With ``exact`` they stand for the encoder given each text in a batch of its own.
     """
     encoder = unwrapped(encoder)
     own, behind = settings(encoder), card(encoder)
@@ -406,6 +406,7 @@ def fingerprint(encoder: Encoder) -> str:
             "settings": own,
             "weights": behind.weights,
             "dtype": behind.dtype,
+            **({"exact": True} if exact else {}),
         }
     )[:16]
 

@@ -37,12 +37,12 @@ class RunSpec:
     limit: int | None
 
     @classmethod
-    def of(cls, name: str, encoder: Encoder, task: Task, seed: int) -> Self:
-        """Describe the cell of an encoder, under its name, and a task."""
+    def of(cls, name: str, encoder: Encoder, task: Task, seed: int, *, exact: bool = False) -> Self:
+        """Describe the cell of an encoder, under its name, and a task; ``exact``: every text in a batch of its own."""
         return cls(
             name,
-            fingerprint(encoder),
-            settings(encoder),
+            fingerprint(encoder, exact=exact),
+            settings(encoder) | ({"exact": True} if exact else {}),
             task.name,
             task.version,
             task.readout,

@@ -80,6 +80,7 @@ def survey(
     *,
     seeds: Sequence[int],
     force: bool = False,
+    exact: bool = False,
 ) -> list[Cell]:
     """Return how every cell of an encoder stands before a run: cached, skipped, failed, or planned with its items.
 
@@ -90,6 +91,7 @@ def survey(
         store: Where results are.
         seeds: One cell per seed.
         force: Plan cells that exist already too.
+        exact: Plan for every text in a batch of its own.
     """
     cells = [Cell(name, task, seed, "planned") for task in tasks for seed in seeds]
     try:
@@ -98,10 +100,10 @@ def survey(
         log.debug("%s cannot be identified", name, exc_info=error)
         status: Status = "skipped" if lacking(error) else "failed"
         return [replace(cell, status=status, reason=told(error)) for cell in cells]
-    return [_surveyed(cell, encoder, store, force=force) for cell in cells]
+    return [_surveyed(cell, encoder, store, force=force, exact=exact) for cell in cells]
 
 
-def run(
+def run(  # noqa: PLR0913 - one parameter an option
     encoders: Mapping[str, Encoder],
     tasks: Sequence[Task],
     store: Store,
@@ -110,6 +112,7 @@ def run(
     seeds: Sequence[int] = (42,),
     keep_going: bool = False,
     force: bool = False,
+    exact: bool = False,
     progress: Progress = silent,
 ) -> Iterator[Cell]:
     """Yield every cell of the grid as it ends.
@@ -122,16 +125,18 @@ def run(
         seeds: Seeds given to the tasks.
         keep_going: Go on after a cell has failed; otherwise the failed cell is the last one.
         force: Run cells that exist already.
+        exact: Encode every text in a batch of its own, for the same bits every time; see ``CachedEncoder``.
         progress: Told what is being done.
     """
     for name, encoder in encoders.items():
         for cell in _run_encoder(
             name,
             encoder,
-            survey(name, encoder, tasks, store, seeds=seeds, force=force),
+            survey(name, encoder, tasks, store, seeds=seeds, force=force, exact=exact),
             store,
             vectors,
             progress,
+            exact=exact,
         ):
             if cell.status in {"skipped", "failed"}:
                 _keep_reason(cell, store)
@@ -166,13 +171,18 @@ def _run_encoder(
     store: Store,
     vectors: Vectors,
     progress: Progress,
+    *,
+    exact: bool,
 ) -> Iterator[Cell]:
     planned = [cell for cell in cells if cell.status == "planned"]
     yield from (cell for cell in cells if cell.status != "planned")
     if not planned:
         return
     wrapped = cached(
-        encoder, vectors, lambda label, done, total: progress(f"{name}: {label}", done, total)
+        encoder,
+        vectors,
+        lambda label, done, total: progress(f"{name}: {label}", done, total),
+        exact=exact,
     )
     items = wrapped.missing(item for cell in planned for item in cell.items)
     log.info(
@@ -228,7 +238,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
     )
 
 
-def _surveyed(cell: Cell, encoder: Encoder, store: Store, *, force: bool) -> Cell:
+def _surveyed(cell: Cell, encoder: Encoder, store: Store, *, force: bool, exact: bool) -> Cell:
     task = cell.task
     try:
         if not isinstance(encoder, task.needs):
@@ -237,7 +247,7 @@ def _surveyed(cell: Cell, encoder: Encoder, store: Store, *, force: bool) -> Cel
                 status="skipped",
                 reason=f"{task.name} needs {_wanted(task.needs)}, which {cell.encoder} is not",
             )
-        spec = RunSpec.of(cell.encoder, encoder, task, cell.seed)
+        spec = RunSpec.of(cell.encoder, encoder, task, cell.seed, exact=exact)
         if spec in store and not force:
             kept = store[spec]
             if changed := data.changed(kept.provenance.get("data", ())):

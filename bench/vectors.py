@@ -1,128 +1,320 @@
-"""The store of vectors: LMDB, one file, safe for many processes, readable while another writes."""
+"""The store of embeddings: files that are written whole, never changed, and checked when they are read.
+
+Each encoder has a folder, named by its fingerprint, and each ``put`` writes a new file into it. Nothing is locked, mapped
+into memory or changed in place. So any number of processes, with whatever limits, on whatever machines that share the
+folder (a network file system will do), read and write at once. A process that is killed leaves no half record; one that
+makes room takes from a reader only what the reader then encodes again.
+
+A file holds ``_HEAD`` (a mark, dim, n), n keys of 16 bytes, n flags of one byte (truncated), n checksums (uint32,
+little-endian: CRC-32 of the record's key, flag and vector) and the vectors (float32, little-endian, (n, dim)).
+"""
 
 import contextlib
+import io
 import logging
+import os
+import secrets
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.encoder import Embeddings
+from bench.files import write_whole
 
 log = logging.getLogger(__name__)
 
+_HEAD, _MARK = struct.Struct("<8sII"), b"vectors1"
+KEY = 16
+"""Bytes of a key."""
+
+_BESIDE = KEY + 1 + 4  # bytes of a record beside its vector
+_ROWS = 4096  # records of a file at most
+_SUFFIX = ".vectors"
+_STALE = 3600.0  # seconds after which an unfinished file belongs to a process that was killed
+
+
+class Found(NamedTuple):
+    """What is stored of n keys.
+
+    Attributes:
+        known: bool (n,), whether there is an undamaged record.
+        vectors: float32 (n, dim), undefined where nothing is known; None where no record is known.
+        truncated: bool (n,), whether a part of the text was cut away.
+    """
+
+    known: NDArray[np.bool_]
+    vectors: Embeddings | None
+    truncated: NDArray[np.bool_]
+
 
 class Vectors:
-    """Encoded records by key: on disk in a folder, in memory where there is no folder or it cannot be written.
+    """Embeddings by encoder: on disk in a folder, in memory where there is no folder or it cannot be written.
 
     Args:
         root: Folder of the store, made when needed; None keeps everything in memory.
-        limit: Bytes on disk above which the encoders unused for longest are dropped.
+        limit: Bytes that its files take at most; the encoders unused for longest make room. Files that are being written
+            are not counted: one a process, of at most 4,096 embeddings.
     """
 
     def __init__(self, root: Path | None, *, limit: int = 8 << 30) -> None:
-        self.limit = limit
-        self._memory: dict[bytes, bytes] = {}
-        self._stamped: set[bytes] = set()
-        self._disk = _opened(root, limit) if root is not None else None
+        self.root, self.limit = root, limit
+        self._encoders: dict[str, Records] = {}
+        self._warned = False
 
-    def get(self, keys: Iterable[bytes]) -> Iterator[bytes | None]:
-        """Yield the record of each key, or None."""
-        if self._disk is None:
-            yield from map(self._memory.get, keys)
-            return
-        asked = list(keys)
-        self._stamp(asked)
-        with self._disk.begin() as read:
-            for key in asked:
-                yield self._memory.get(key) or read.get(key)
+    def of(self, encoder: str) -> "Records":
+        """Return the records of the encoder with this fingerprint."""
+        if encoder not in self._encoders:
+            self._encoders[encoder] = Records(self, encoder)
+        return self._encoders[encoder]
 
-    def put(self, records: dict[bytes, bytes]) -> None:
-        """Keep the records, all of one encoder; when the disk refuses, in memory until the process ends."""
-        if self._disk is not None:
-            try:
-                self._make_room(sum(map(len, records.values())), keep=next(iter(records))[:8])
-                with self._disk.begin(write=True) as write:
-                    write.cursor().putmulti(records.items())
-                    write.put(b"used" + next(iter(records))[:8], struct.pack(">d", time.time()))
-            except lmdb.Error as error:
+    def save(self, encoder: str, data: bytes) -> Path | bytes:
+        """Write a file of records of an encoder.
+
+        Returns:
+            Its path, or the data itself where it cannot be written: it is then kept in memory until the process ends.
+        """
+        if self.root is None:
+            return data
+        path = self.root / encoder / f"{time.time_ns():020d}-{secrets.token_hex(4)}{_SUFFIX}"
+        try:
+            self._make_room(len(data), keep=encoder)
+            write_whole(path, data)
+        except OSError as error:
+            if not self._warned:
                 log.warning(
                     "embeddings are kept in memory only, the cache cannot be written: %s", error
                 )
-            else:
+            self._warned = True
+            return data
+        return path
+
+    def _make_room(self, size: int, *, keep: str) -> None:
+        """Delete the files of the encoders unused for longest until ``size`` bytes fit under the limit.
+
+        Raises:
+            OSError: They do not fit beside those of the encoder to keep, or files cannot be deleted.
+        """
+        assert self.root is not None  # noqa: S101 - for the type checker; save asks first
+        folders = [path for path in self.root.glob("*") if path.is_dir()]
+        files = {folder: dict(_sized(folder)) for folder in folders}
+        total = sum(sum(sizes.values()) for sizes in files.values())
+        if sum(files.get(self.root / keep, {}).values()) + size > self.limit:
+            raise OSError(f"one encoder alone needs more than the limit of {self.limit} bytes")
+        for folder in sorted(folders, key=_used):
+            if total + size <= self.limit:
                 return
-        self._memory.update(records)
-
-    def _stamp(self, keys: Sequence[bytes]) -> None:
-        """Note, once a process, that the encoders of these keys are in use."""
-        new = {key[:8] for key in keys} - self._stamped
-        self._stamped |= new
-        if self._disk is not None and new:
-            with (
-                contextlib.suppress(lmdb.Error),
-                self._disk.begin(write=True) as write,
-            ):  # a cache that is read only has no ages
-                write.cursor().putmulti(
-                    [(b"used" + name, struct.pack(">d", time.time())) for name in new]
-                )
-
-    def close(self) -> None:
-        """Close the file; the records on disk stay."""
-        if self._disk is not None:
-            self._disk.close()
-
-    def _make_room(self, size: int, *, keep: bytes) -> None:
-        disk = self._disk
-        assert disk is not None  # noqa: S101 - for the type checker; put asks first
-        while _used(disk) + size > self.limit:
-            with disk.begin(write=True) as write:
-                cursor = write.cursor()
-                ages = sorted(
-                    (when, name[4:])
-                    for name, when in _prefixed(cursor, b"used")
-                    if name[4:] != keep
-                )  # big-endian: bytes sort as times
-                if not ages:
-                    raise lmdb.MapFullError(
-                        f"one encoder alone needs more than the limit of {self.limit} bytes"
-                    )
-                oldest = ages[0][1]
-                for key in [k for k, _ in _prefixed(cursor, oldest)]:
-                    write.delete(key)
-                write.delete(b"used" + oldest)
-            log.info(
-                "dropped the embeddings of encoder %s from the cache to make room", oldest.hex()
-            )
+            if folder.name == keep or not files[folder]:
+                continue
+            for path, bytes_ in files[folder].items():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    total -= bytes_
+            log.info("dropped the embeddings of encoder %s to make room", folder.name)
+        if total + size > self.limit:
+            raise OSError("older embeddings cannot be deleted to make room")
 
 
-def _opened(root: Path, limit: int) -> lmdb.Environment | None:
-    for readonly in (False, True):
-        try:
-            if not readonly:
-                root.mkdir(parents=True, exist_ok=True)
-            # Twice the limit: deleting needs free pages too. The file is sparse, so the map costs nothing until used.
-            return lmdb.open(
-                str(root),
-                map_size=2 * limit + (64 << 20),
-                readonly=readonly,
-                metasync=False,
-                lock=not readonly,
-                max_readers=512,
-            )
-        except (lmdb.Error, OSError) as error:
+@dataclass(frozen=True)
+class _Block:
+    """The records of one file, or of the same bytes in memory.
+
+    Attributes:
+        source: Where they are.
+        first: Number of its first record among all of the encoder.
+        dim: Numbers in a vector.
+        flags: uint8 (n,), 1 where a part of the text was cut away.
+        checksums: uint32 (n,).
+    """
+
+    source: Path | bytes
+    first: int
+    dim: int
+    flags: NDArray[np.uint8]
+    checksums: NDArray[np.uint32]
+
+    def read(self, row: int, file: BinaryIO, key: bytes, out: Embeddings) -> bool:
+        """Fill ``out``, float32 (dim,), with the vector of a record and return whether it is undamaged."""
+        if len(out) != self.dim:
+            return False
+        file.seek(_HEAD.size + len(self.flags) * _BESIDE + row * out.nbytes)
+        file.readinto(out)  # type: ignore[attr-defined] - in files and in BytesIO
+        return _checksum(key, int(self.flags[row]), out) == int(self.checksums[row])
+
+
+class Records:
+    """The embeddings of one encoder by key, 16 bytes that stand for a text and its instruction; made by ``Vectors.of``."""
+
+    def __init__(self, store: Vectors, encoder: str) -> None:
+        self._store, self._encoder = store, encoder
+        self._folder = store.root / encoder if store.root is not None else None
+        self._numbers: dict[bytes, int] = {}
+        self._blocks: list[_Block] = []
+        self._seen: set[str] = set()
+        if self._folder is not None:
+            with contextlib.suppress(OSError):  # a cache that is not there yet, or read only
+                os.utime(self._folder, ns=(time.time_ns(), time.time_ns()))  # in use
+
+    def has(self, keys: Sequence[bytes]) -> list[bool]:
+        """Say for each key whether there is a record; whether it is damaged is seen when it is read."""
+        self._look_for(keys)
+        return [key in self._numbers for key in keys]
+
+    def read(self, keys: Sequence[bytes]) -> Found:
+        """Return what is stored of the keys. A damaged record, or one deleted by another process, is not known."""
+        self._look_for(keys)
+        n = len(keys)
+        known, truncated = np.zeros(n, bool), np.zeros(n, bool)
+        if not self._blocks:
+            return Found(known, None, truncated)
+        # The dimension last written: records of another one are of an encoder that has changed since.
+        found = Found(known, np.empty((n, self._blocks[-1].dim), np.float32), truncated)
+        numbers = np.fromiter((self._numbers.get(key, -1) for key in keys), np.int64, n)
+        order = np.argsort(numbers, kind="stable")
+        order = order[numbers[order] >= 0]
+        at = np.searchsorted([b.first for b in self._blocks], numbers[order], side="right") - 1
+        damaged = 0
+        for places in np.split(order, np.flatnonzero(np.diff(at)) + 1):
+            damaged += self._read_block(places.tolist(), keys, numbers, found)
+        if damaged:
             log.warning(
-                "the cache at %s cannot be %s: %s", root, "read" if readonly else "written", error
+                "%d embeddings in %s do not match their checksum or dimension: encoded again",
+                damaged,
+                self._folder,
             )
-    return None
+        return found if known.any() else found._replace(vectors=None)
+
+    def put(self, keys: Sequence[bytes], vectors: Embeddings, truncated: NDArray[np.bool_]) -> None:
+        """Keep records.
+
+        Args:
+            keys: n keys.
+            vectors: float32 (n, dim).
+            truncated: bool (n,).
+        """
+        for start in range(0, len(keys), _ROWS):
+            part = slice(start, start + _ROWS)
+            self._add(
+                self._store.save(self._encoder, _packed(keys[part], vectors[part], truncated[part]))
+            )
+
+    def _read_block(
+        self, places: list[int], keys: Sequence[bytes], numbers: NDArray[np.int64], found: Found
+    ) -> int:
+        """Fill in the records at these places, all of one block, and return how many are damaged."""
+        if not places:
+            return 0
+        starts = [block.first for block in self._blocks]
+        block = self._blocks[bisect_right(starts, numbers[places[0]]) - 1]
+        rows = (numbers[places] - block.first).tolist()
+        read = 0
+        try:
+            with _opened(block.source) as file:
+                for place, row in zip(places, rows, strict=True):
+                    found.known[place] = block.read(row, file, keys[place], found.vectors[place])
+                    read += 1
+        except OSError as error:  # another process has made room, or the disk fails
+            log.info("embeddings are encoded again, since the cache cannot be read: %s", error)
+        found.truncated[places] = block.flags[rows] > 0
+        lost = [keys[place] for place in places if not found.known[place]]
+        for key in lost:
+            self._numbers.pop(key, None)
+        return len(lost) - (len(places) - read)
+
+    def _look_for(self, keys: Sequence[bytes]) -> None:
+        """Take in what other processes have written since, where a key is not known."""
+        if self._folder is None or all(key in self._numbers for key in keys):
+            return
+        with contextlib.suppress(OSError):
+            names = {path.name for path in self._folder.glob(f"*{_SUFFIX}")} - self._seen
+            for name in sorted(names):  # the later ones count, if a record was written again
+                self._add(self._folder / name)
+
+    def _add(self, source: Path | bytes) -> None:
+        first = self._blocks[-1].first + len(self._blocks[-1].flags) if self._blocks else 0
+        if isinstance(source, Path):
+            self._seen.add(source.name)
+        try:
+            keys, block = _parsed(source, first)
+        except OSError as error:
+            log.info("a file of the cache is passed over, since it cannot be read: %s", error)
+        except ValueError:
+            _set_aside(source)
+        else:
+            self._numbers.update(zip(keys, range(first, first + len(keys)), strict=True))
+            self._blocks.append(block)
 
 
-def _used(disk: lmdb.Environment) -> int:
-    stat = disk.stat()
-    return int(stat["psize"] * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]))
+def _packed(keys: Sequence[bytes], vectors: Embeddings, truncated: NDArray[np.bool_]) -> bytes:
+    rows = np.ascontiguousarray(vectors, "<f4")
+    flags = truncated.astype(np.uint8)
+    checksums = [_checksum(*one) for one in zip(keys, flags.tolist(), rows, strict=True)]
+    return b"".join(
+        (
+            _HEAD.pack(_MARK, rows.shape[1], len(rows)),
+            *keys,
+            flags.tobytes(),
+            np.array(checksums, "<u4").tobytes(),
+            rows.tobytes(),
+        )
+    )
 
 
-def _prefixed(cursor: lmdb.Cursor, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-    found = cursor.set_range(prefix)
-    while found and bytes(cursor.key()).startswith(prefix):
-        yield bytes(cursor.key()), bytes(cursor.value())
-        found = cursor.next()
+def _parsed(source: Path | bytes, first: int) -> tuple[list[bytes], _Block]:
+    """Return the keys of a file and where its vectors are.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is damaged.
+    """
+    with _opened(source) as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        head = file.read(_HEAD.size)
+        mark, dim, n = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0, 0)
+        if mark != _MARK or size != _HEAD.size + n * (_BESIDE + 4 * dim):
+            raise ValueError
+        keys, rest = file.read(n * KEY), file.read(n * (_BESIDE - KEY))
+    flags = np.frombuffer(rest, np.uint8, n)
+    checksums = np.frombuffer(rest, "<u4", n, offset=n)
+    each = [keys[i : i + KEY] for i in range(0, n * KEY, KEY)]
+    return each, _Block(source, first, dim, flags, checksums)
+
+
+def _opened(source: Path | bytes) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0)
+
+
+def _checksum(key: bytes, flag: int, vector: Embeddings) -> int:
+    return zlib.crc32(vector, zlib.crc32(key + bytes((flag,))))
+
+
+def _set_aside(path: Path) -> None:
+    """Give a damaged file a name under which it is not read, and say so."""
+    aside = path.with_suffix(time.strftime(".damaged-%Y-%m-%d"))
+    with contextlib.suppress(OSError):  # the cache may be read only
+        path.rename(aside)
+    log.warning("%s is damaged: now %s, its embeddings are encoded again", path, aside.name)
+
+
+def _sized(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Yield the finished files of a folder and their bytes; what a killed process left unfinished is deleted."""
+    for entry in os.scandir(folder):
+        with contextlib.suppress(OSError):  # another process deletes too
+            found = entry.stat()
+            if not entry.name.endswith(".part"):
+                yield Path(entry), found.st_size
+            elif time.time() - found.st_mtime > _STALE:
+                Path(entry).unlink()
+
+
+def _used(folder: Path) -> float:
+    """Return when a folder was last written to or marked as in use."""
+    return folder.stat().st_mtime

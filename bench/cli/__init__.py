@@ -16,6 +16,7 @@ from bench.cli.options import (
     Data,
     Device,
     Dtype,
+    Exact,
     Json,
     Models,
     Results,
@@ -78,6 +79,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     force: Annotated[
         bool, typer.Option("--force", help="Run cells again that exist already.")
     ] = False,
+    exact: Exact = False,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for later runs.")
     ] = True,
@@ -88,13 +90,16 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     with errors():
         start(data, verbose=verbose)
         seeds = [_seed(s) for s in names(seed)]
-        encoders = load_encoders(names(model), computing(device, dtype), set_)
+        computed = computing(device, dtype, exact=exact)
+        encoders = load_encoders(names(model), computed, set_)
         tasks = _load_tasks(names(suite), names(task), limit)
         from bench.store import Store
 
         store = Store(results)
         if dry_run:
-            cells = _dry_run(encoders, tasks, store, seeds=seeds, force=force, as_json=as_json)
+            cells = _dry_run(
+                encoders, tasks, store, seeds=seeds, force=force, exact=exact, as_json=as_json
+            )
         else:
             cells = _run(
                 encoders,
@@ -103,6 +108,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
                 seeds=seeds,
                 keep_going=keep_going,
                 force=force,
+                exact=exact,
                 cache=cache,
                 as_json=as_json,
             )
@@ -255,6 +261,7 @@ def _dry_run(
     tasks: "list[Task]",
     store: Any,  # noqa: ANN401
     *,
+    exact: bool,
     as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> "list[Cell]":
@@ -262,9 +269,9 @@ def _dry_run(
 
     found = []
     for name, encoder in encoders.items():
-        cells = survey(name, encoder, tasks, store, **options)
-        with vector_store(disk=True) as vectors:
-            console.print_plan(name, encoder, cells, vectors, as_json=as_json)
+        cells = survey(name, encoder, tasks, store, exact=exact, **options)
+        vectors = vector_store(disk=True)
+        console.print_plan(name, encoder, cells, vectors, exact=exact, as_json=as_json)
         found += cells
     return found
 
@@ -281,7 +288,8 @@ def _run(
     from bench.runner import run as run_cells
 
     cells = []
-    with vector_store(disk=cache) as vectors, console.progress() as bars:
+    vectors = vector_store(disk=cache)
+    with console.progress() as bars:
         for cell in run_cells(encoders, tasks, store, vectors, progress=bars, **options):
             cells.append(cell)
             if as_json:

@@ -124,10 +124,10 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
         name, encoder = _encoder(model, computing(device, dtype), set_)
         made_from = about(name, encoder, read, seed=seed)
         _note(made_from, read, ignored=bool(instruction) and not encoder.follows_instructions)
-        with vector_store(disk=cache) as vectors, console.progress() as bars:
+        with console.progress() as bars:
             asked = list(dict.fromkeys(instruction)) or [""]
             groupings = grouped(
-                cached(encoder, vectors, bars),
+                cached(encoder, vector_store(disk=cache), bars),
                 read.texts,
                 asked,
                 k=number,

@@ -196,7 +196,13 @@ def _scale(row: Mapping[str, Any]) -> int:
 
 
 def print_plan(
-    name: str, encoder: "Encoder", cells: "Sequence[Cell]", vectors: "Vectors", *, as_json: bool
+    name: str,
+    encoder: "Encoder",
+    cells: "Sequence[Cell]",
+    vectors: "Vectors",
+    *,
+    exact: bool,
+    as_json: bool,
 ) -> None:
     """Print what a run would do for an encoder: every cell, and the texts it would have to encode."""
     from bench.cache import cached
@@ -215,7 +221,7 @@ def print_plan(
             print(f"{_MARKS[cell.status]}  {name:<20} {cell.task.name:<28} {about}")
     if not as_json and any(cell.status == "planned" for cell in cells):
         items = {item for cell in cells for item in cell.items}
-        missing = len(cached(encoder, vectors).missing(items))
+        missing = len(cached(encoder, vectors, exact=exact).missing(items))
         print(
             f"      {name}: {counted(len(items), 'distinct item')} planned, {missing:,} of them not in the cache yet"
         )

@@ -1,8 +1,8 @@
 """What commands that encode load: encoders by name with their settings, and the store of vectors."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.errors import UsageError, unknown
@@ -53,17 +53,19 @@ def load_encoders(
     return {name: load_encoder(name, changes[name]) for name in encoders}
 
 
-@contextmanager
-def vector_store(*, disk: bool) -> "Iterator[Vectors]":
-    """Yield the store of vectors, of the size that BENCH_CACHE_GB allows; in memory where it is not to be on disk."""
+def vector_store(*, disk: bool) -> "Vectors":
+    """Return the store of vectors, of the size that BENCH_CACHE_GB allows; in memory where it is not to be on disk.
+
+    Raises:
+        UsageError: BENCH_CACHE_GB is no size of a disk.
+    """
     from bench.assets import cache_dir
+    from bench.encoder import shortened
     from bench.vectors import Vectors
 
-    size = os.environ.get("BENCH_CACHE_GB", "8")
-    if not size.replace(".", "", 1).isdecimal():
-        raise UsageError(f"BENCH_CACHE_GB takes a number of gigabytes, got {size!r}")
-    vectors = Vectors(cache_dir() / "vectors" if disk else None, limit=int(float(size) * 2**30))
-    try:
-        yield vectors
-    finally:
-        vectors.close()
+    size = os.environ.get("BENCH_CACHE_GB") or "8"
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,9})?", size):
+        raise UsageError(
+            f"BENCH_CACHE_GB takes a number of gigabytes from 0 to 999999, such as 20 or 0.5, got {shortened(size)}"
+        )
+    return Vectors(cache_dir() / "embeddings" if disk else None, limit=int(float(size) * 2**30))

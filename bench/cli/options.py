@@ -71,17 +71,19 @@ def _is_path(name: str) -> bool:
         return False
 
 
-def computing(device: str, dtype: str) -> dict[str, str]:
+def computing(device: str, dtype: str, *, exact: bool = False) -> dict[str, str]:
     """Return where and in which number type encoders compute, by the names of their settings.
 
     Raises:
-        UsageError: There is no such device or number type on any machine.
+        UsageError: There is no such device or number type on any machine, or it is not exact.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         raise UsageError(f"--device takes auto, cpu, cuda, cuda:NUMBER, mps, got {device!r}")
     if dtype not in DTYPES:
         raise UsageError(f"--dtype takes {', '.join(DTYPES)}, got {dtype!r}")
-    return {"device": device, "dtype": dtype}
+    if exact and dtype not in {"auto", "float32"}:
+        raise UsageError(f"--exact computes in float32, got --dtype {dtype}: leave out one of them")
+    return {"device": device, "dtype": "float32" if exact else dtype}
 
 
 Models = Annotated[
@@ -137,6 +139,13 @@ Results = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16.")]
+Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="The same bits every time, whatever the cache holds: float32, one text a batch. Slower.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, to stderr.")]
 
 

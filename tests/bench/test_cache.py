@@ -1,9 +1,10 @@
 """The store of vectors and the encoder that looks into it first."""
 
-import multiprocessing
+import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,7 +94,6 @@ def test_equal_texts_are_encoded_once_and_a_second_process_encodes_nothing(tmp_p
     first = Counting()
     vectors = Vectors(tmp_path)
     expected = cached(first, vectors).encode(["a", "b", "a"], instruction="i")
-    vectors.close()
     assert sorted(first.asked) == [("i", "a"), ("i", "b")]
     second = Counting()
     assert np.array_equal(
@@ -252,11 +252,10 @@ def test_a_broken_token_state_is_an_error_that_names_the_text():
 
 def test_the_encoder_unused_for_longest_makes_room(tmp_path):
     texts = [str(i) for i in range(1500)]
-    for dim in (100, 101, 100, 102):  # each about 1 MB, of which the limit holds two
-        vectors = Vectors(tmp_path, limit=5 << 19)  # as a new process
+    for dim in (100, 101, 100, 102):  # each 632 kB, of which the limit holds two
+        vectors = Vectors(tmp_path, limit=3 << 19)  # as a new process
         cached(Counting(dim=dim), vectors).encode(texts)
-        vectors.close()
-    vectors = Vectors(tmp_path, limit=5 << 19)
+    vectors = Vectors(tmp_path, limit=3 << 19)
     kept, gone = Counting(dim=100), Counting(dim=101)
     cached(kept, vectors).encode(texts)
     cached(gone, vectors).encode(texts)
@@ -281,32 +280,177 @@ def test_a_cache_that_cannot_be_written_warns_and_the_vectors_are_right(tmp_path
     assert "cannot be written" in caplog.text
 
 
-def _write(folder: Path, start: int) -> None:
-    vectors = Vectors(folder)
-    for i in range(start, start + 400, 20):
-        cached(Counting(), vectors).encode([str(j) for j in range(i, i + 20)])
+def _python(code: str, *arguments: object) -> subprocess.Popen:
+    """Start another process; it never imports torch."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = f"from {__name__} import Counting, Path, Vectors, cached\nimport sys\n{code}"
+    call = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(call, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.*") if suffix in path.name)
+
+
+_WRITER = """
+folder, limit, dims, first, count = Path(sys.argv[1]), *map(int, sys.argv[2].split(","))
+texts = [str(i) for i in range(first, first + count)]
+for i in range(0, count, 20):
+    for dim in range(dims, dims + 3):
+        found = cached(Counting(dim), Vectors(folder, limit=limit)).encode(texts[: i + 20])
+        assert (found == Counting(dim).encode(texts[: i + 20])).all()
+"""
 
 
 def test_two_processes_may_write_at_once(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_write, args=(tmp_path, start)) for start in (0, 200)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    both = [_python(_WRITER, tmp_path, f"{1 << 30},8,{first},200") for first in (0, 200)]
+    for process in both:
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
     wrapped = cached(Counting(), Vectors(tmp_path))
     texts = [str(i) for i in range(600)]
-    assert wrapped.missing([Item(text) for text in texts]) == []
+    assert len(wrapped.missing([Item(text) for text in texts])) == 200
     assert np.array_equal(wrapped.encode(texts), Counting().encode(texts))
 
 
+def test_processes_with_different_limits_share_a_cache_and_the_smaller_limit_holds(tmp_path):
+    limits = (
+        60_000,
+        30_000,
+    )  # three encoders need 77 kB, so that each process drops what the other reads
+    both = [_python(_WRITER, tmp_path, f"{limit},40,0,140") for limit in limits]
+    for process in both:
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
+    cached(Counting(), Vectors(tmp_path, limit=30_000)).encode(["one", "more"])
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) <= 30_000
+
+
+def test_what_is_dropped_between_planning_and_reading_is_encoded_again(tmp_path):
+    texts = [str(i) for i in range(50)]
+    encoder = Counting(dim=100)
+    wrapped = cached(encoder, Vectors(tmp_path))
+    wrapped.add(wrapped.missing([Item(text) for text in texts]))
+    cached(Counting(dim=99), Vectors(tmp_path, limit=25_000)).encode(texts)
+    assert np.array_equal(wrapped.encode(texts), Counting(dim=100).encode(texts))
+    assert len(encoder.asked) == 2 * len(texts)
+    assert np.array_equal(wrapped.encode(texts), Counting(dim=100).encode(texts))
+    assert len(encoder.asked) == 2 * len(texts)
+
+
+def test_the_limit_holds_after_every_write(tmp_path):
+    vectors = Vectors(tmp_path, limit=200_000)
+    for i in range(40):
+        cached(Counting(dim=100 + i % 7), vectors).encode([f"{i} {j}" for j in range(100)])
+        assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) <= 200_000
+
+
+def test_a_process_killed_while_it_writes_leaves_whole_records_only(tmp_path):
+    for seconds in (0.0, 0.02, 0.05):
+        process = _python(_WRITER, tmp_path, f"{1 << 30},8,0,100000")
+        known = len(_files(tmp_path, ".vectors"))
+        while len(_files(tmp_path, ".vectors")) < known + 3:
+            assert process.poll() is None, process.stderr.read()
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()
+        texts = [str(i) for i in range(100)]
+        encoder = Counting()
+        assert np.array_equal(
+            cached(encoder, Vectors(tmp_path)).encode(texts), Counting().encode(texts)
+        )
+        assert len(encoder.asked) < len(texts)
+
+
+TEXTS = ["a", "b", "c", "d", "e"]
+
+
+@pytest.fixture
+def damage(tmp_path):
+    """Return what writes a store with the file of five texts as changed, and reads it."""
+    cached(Counting(dim=4), Vectors(tmp_path)).encode(TEXTS)
+    (path,) = _files(tmp_path, ".vectors")
+    whole = path.read_bytes()
+
+    def read(change) -> Counting:
+        for other in _files(tmp_path, ""):
+            other.unlink()
+        path.write_bytes(change(whole))
+        encoder = Counting(dim=4)
+        expected = Counting(dim=4).encode(TEXTS)
+        assert np.array_equal(cached(encoder, Vectors(tmp_path)).encode(TEXTS), expected)
+        again = Counting(dim=4)
+        assert np.array_equal(cached(again, Vectors(tmp_path)).encode(TEXTS), expected)
+        assert again.asked == []
+        return encoder
+
+    read.size = len(whole)
+    return read
+
+
+def test_a_flipped_bit_anywhere_is_noticed_and_costs_at_most_its_file(damage):
+    def flip(data: bytes, place: int) -> bytes:
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        return bytes(changed)
+
+    for place in range(damage.size):
+        encoder = damage(lambda whole, place=place: flip(whole, place))
+        assert len(encoder.asked) == (1 if place >= 16 else len(TEXTS))
+
+
+def test_a_cut_or_longer_file_is_set_aside_with_one_line(damage, tmp_path, caplog):
+    for size in range(0, damage.size, 5):
+        caplog.clear()
+        assert len(damage(lambda whole, size=size: whole[:size]).asked) == len(TEXTS)
+        assert len(_files(tmp_path, ".damaged-")) == len(caplog.records) == 1
+    assert len(damage(lambda whole: whole + b"more").asked) == len(TEXTS)
+
+
+def test_damaged_records_are_logged_in_one_line_and_once(damage, caplog):
+    damage(lambda whole: whole[:-40] + b"x" * 40)
+    assert len(caplog.records) == 1
+    assert caplog.text.count("3 embeddings") == 1
+
+
+def test_an_encoder_that_gives_another_dimension_than_the_cache_holds_is_an_error(tmp_path):
+    @dataclass(frozen=True)
+    class Changed(Counting):
+        dim: int = field(default=8, compare=False)
+
+    cached(Changed(8), Vectors(tmp_path)).encode(["a", "b"])
+    with pytest.raises(EncodingError, match="raise its version"):
+        cached(Changed(9), Vectors(tmp_path)).encode(["a", "c"])
+    assert cached(Changed(9), Vectors(tmp_path)).encode(["a", "c"]).shape == (2, 9)
+
+
+def test_exact_vectors_do_not_depend_on_what_the_store_held_before(tmp_path):
+    class Rounding(Counting):
+        def encode(self, texts, *, instruction=""):
+            return super().encode(texts) + np.float32(1e-4 * len(texts))
+
+    texts = ["a", "b", "c"]
+    vectors = Vectors(tmp_path)
+    expected = cached(Rounding(), Vectors(None), exact=True).encode(texts)
+    for exact in (True, False):
+        wrapped = cached(Rounding(), vectors, exact=exact)
+        wrapped.encode(["c", "x"])
+        assert np.array_equal(wrapped.encode(texts), expected) is exact
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_and_disk_stay_near_the_size_of_the_vectors():
+    script = Path(__file__).parents[2] / "benchmarks" / "embedding_store.py"
+    call = [sys.executable, script, "--texts", "40000", "--json"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=True)
+    for step in map(json.loads, done.stdout.splitlines()):
+        assert step["disk_mb"] <= 1.3 * step["vectors_mb"]
+        beside = 40  # MB: copies of the file that is written, keys
+        assert step["memory_mb"] <= 2 * step["vectors_mb"] + step["texts_mb"] + beside
+
+
 _FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from bench.cache import cached
-from bench.vectors import Vectors
-from tests.bench.test_cache import Counting
+import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17))  # every write past 128 kB fails, as on a full disk
 texts = [str(i) for i in range(500)]
 assert cached(Counting(dim=200), Vectors(Path(sys.argv[1]))).encode(texts).shape == (500, 200)
@@ -314,13 +458,7 @@ assert cached(Counting(dim=200), Vectors(Path(sys.argv[1]))).encode(texts).shape
 
 
 def test_a_full_disk_warns_and_the_vectors_are_right(tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
-        [sys.executable, "-c", _FULL_DISK, str(tmp_path)],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "in memory only" in done.stderr
+    process = _python(_FULL_DISK, tmp_path)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0, told
+    assert told.count("in memory only") == 1

@@ -237,10 +237,22 @@ def test_a_call_that_is_off_exits_with_2_and_says_what_is_right(data, arguments,
     assert "Traceback" not in result.stderr
 
 
-def test_a_cache_limit_that_is_no_number_is_an_error(data, monkeypatch):
-    monkeypatch.setenv("BENCH_CACHE_GB", "lots")
+@pytest.mark.parametrize("size", ["lots", ".", "-1", "1e999", "9" * 400, "٣", "nan"])
+def test_a_cache_limit_beyond_reason_is_an_error_of_one_line(data, monkeypatch, size):
+    monkeypatch.setenv("BENCH_CACHE_GB", size)
     result = call("run", "-m", "hashing", "-t", "stsb")
     assert (result.exit_code, "gigabytes" in result.stderr) == (2, True)
+    assert len(result.stderr) < 200
+
+
+def test_an_exact_run_is_a_cell_of_its_own_and_in_float32_only(data):
+    for options in ([], ["--exact"], ["--exact"]):
+        (row,) = rows(call("run", "-m", "hashing", "-t", "stsb", "--json", *options))
+        assert row["status"] in {"done", "cached"}
+    (plain, exact) = sorted(Store(Path("results")).results(), key=lambda r: len(r.spec.settings))
+    assert exact.spec.settings == plain.spec.settings | {"exact": True}
+    assert exact.spec.key != plain.spec.key
+    assert call("run", "-m", "hashing", "--exact", "--dtype", "bfloat16").exit_code == 2
 
 
 def test_missing_data_is_skipped_with_the_places_looked_in(data, monkeypatch):
