@@ -17,7 +17,8 @@ import numpy as np
 
 from bench import report
 from bench.influence import contributions
-from bench.report import formats, page, records
+from bench.report import formats
+from bench.report.frame import flat
 from bench.report.tables import tables
 from bench.result import Result, RunSpec
 from bench.store import Store
@@ -114,14 +115,14 @@ def main() -> None:
             store[result.spec] = result
         print(f"{len(store):,} results of {chosen.encoders} encoders on {chosen.tasks} tasks")
         start = time.perf_counter()
-        cells = report.read(store)
+        comparison = report.read(store)
         print(f"reading          {time.perf_counter() - start:6.2f} s")
         middle = time.perf_counter()
-        whole = tables(cells)
+        whole = tables(comparison)
         print(f"all tables       {time.perf_counter() - middle:6.2f} s")
         middle = time.perf_counter()
-        page.page(whole)
-        records.csv(cells)
+        formats.results_md(whole)
+        flat(comparison).to_csv()
         formats.text(whole, "csv")
         print(f"printing         {time.perf_counter() - middle:6.2f} s")
         print(f"without figures  {time.perf_counter() - start:6.2f} s")

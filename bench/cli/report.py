@@ -110,7 +110,7 @@ def show(wanted: Wanted) -> None:
 
         _give([listing(wanted.tasks)], form, wanted.out)
     elif wanted.compare is not None:
-        from bench.report.compare import changes
+        from bench.report.differences import changes
 
         before, now = (
             report.read(s, models=wanted.models, tasks=wanted.tasks)
@@ -128,11 +128,11 @@ def show(wanted: Wanted) -> None:
 
 
 def _print_tables(wanted: Wanted, store: "Store", form: str) -> None:
-    cells = report.read(store, models=wanted.models, tasks=wanted.tasks)
+    comparison = report.read(store, models=wanted.models, tasks=wanted.tasks)
     if form == "html":
         from bench.report import html
 
-        page = html.page(cells, *report.shown(cells))
+        page = html.page(comparison, *report.contents(comparison))
         if wanted.out is None:
             print(page, end="")
         else:
@@ -140,8 +140,8 @@ def _print_tables(wanted: Wanted, store: "Store", form: str) -> None:
         return
     from bench.report.tables import tables
 
-    usual = ("by-task",) if wanted.out is None and cells.compared else ("all",)
-    _give(report.chosen(tables(cells), wanted.tables or usual), form, wanted.out)
+    usual = ("by-task",) if wanted.out is None and comparison.tasks.compared.any() else ("all",)
+    _give(report.chosen(tables(comparison), wanted.tables or usual), form, wanted.out)
 
 
 def _give(tables: "Sequence[Table]", form: str, out: Path | None) -> None:

@@ -8,20 +8,20 @@ from bench.errors import ResultError, UsageError, unknown
 from bench.files import write_whole
 
 if TYPE_CHECKING:
-    from bench.report.cells import Cells
+    from bench.report.comparison import Comparison
     from bench.report.figures import Drawing
     from bench.report.table import Table
-    from bench.result import Absence, RunSpec
     from bench.store import Store
 
 FORMATS = ("md", "csv", "tex", "json", "html")
-"""What tables can be printed in."""
+"""Formats in which tables can be printed."""
 
 TABLES = (
-    "families", "by-task", "equal-budget", "other-checkpoints", "variants", "ranks", "win-tie-loss", "differences", "cost", "published",
-    "instruction", "robustness", "diagnostics", "samples", "training", "overlap", "data", "missing", "made",
+    "families", "by-task", "equal-budget", "other-checkpoints", "variants", "ranks", "win-tie-loss",
+    "differences", "cost", "published", "instruction", "robustness", "diagnostics", "samples",
+    "training", "overlap", "data", "missing", "made",
 )  # fmt: skip
-"""Names of the tables that a report can have; several of equal budgets or of variants are numbered, as in "variants-2"."""
+"""Names of the tables of a report; several of equal budgets or of variants are numbered, as in "variants-2"."""
 
 
 def build(
@@ -39,34 +39,29 @@ def build(
         UsageError: There is no such result.
         ResultError: A results file cannot be read, or the folder cannot be written.
     """
-    from bench.report import figures, formats, html, page, records
+    from bench.report import figures, formats, html
+    from bench.report.frame import flat
 
-    cells = read(store, models=models, tasks=tasks)
-    made, drawings = shown(cells)
-    drawn = {
-        f"{d.name}.{kind}": d.rendered(kind)
-        for d in drawings
-        if d.figure is not None
-        for kind in figures.KINDS
-    }
-    files = {
-        "index.html": html.page(cells, made, drawings),
-        "results.md": page.page(made, [name for name in drawn if name.endswith(".png")]),
-        "results.csv": records.csv(cells),
+    comparison = read(store, models=models, tasks=tasks)
+    made, drawings = contents(comparison)
+    drawn = [drawing for drawing in drawings if drawing.figure is not None]
+    files: dict[str, bytes | str] = {
+        "index.html": html.page(comparison, made, drawings),
+        "results.md": formats.results_md(made, [f"{drawing.name}.png" for drawing in drawn]),
+        "results.csv": flat(comparison).to_csv(index=False, lineterminator="\n"),
         "results.json": formats.text(made, "json"),
-        **drawn,
     }
+    for drawing in drawn:
+        files |= {f"{drawing.name}.{kind}": drawing.rendered(kind) for kind in figures.KINDS}
     return write(out, files)
 
 
-def shown(cells: "Cells") -> "tuple[tuple[Table, ...], tuple[Drawing, ...]]":
+def contents(comparison: "Comparison") -> "tuple[tuple[Table, ...], tuple[Drawing, ...]]":
     """Return every table and every figure of the results."""
-    from bench.report import figures
-    from bench.report.pairs import Pairs
+    from bench.report.figures import draw
     from bench.report.tables import tables
 
-    pairs = Pairs(cells)
-    return tables(cells, pairs), figures.drawn(pairs)
+    return tables(comparison), draw(comparison)
 
 
 def write(out: Path, files: Mapping[str, bytes | str]) -> list[Path]:
@@ -85,43 +80,37 @@ def write(out: Path, files: Mapping[str, bytes | str]) -> list[Path]:
     return [out / name for name in files]
 
 
-def read(store: "Store", *, models: Collection[str] = (), tasks: Collection[str] = ()) -> "Cells":
+def read(
+    store: "Store", *, models: Collection[str] = (), tasks: Collection[str] = ()
+) -> "Comparison":
     """Return the results of some encoders and tasks, with their per-example values, and why others have none.
 
     Raises:
         UsageError: There is neither, or not under one of the names.
         ResultError: A results file cannot be read.
     """
-    from bench.report.cells import Cells, placeless
+    from bench.report.comparison import Comparison, select, strip_folders
 
     found, absences = list(store.results()), store.absences()
-    tried: list[RunSpec | Absence] = [*(r.spec for r in found), *absences]
-    if not tried:
+    encoders = {
+        strip_folders(name)
+        for name in (*(r.spec.encoder for r in found), *(a.encoder for a in absences))
+    }
+    if not encoders:
         raise UsageError(
             f"no results in {store.root}; make some with `bench run`, or name another folder with --results"
         )
-    for kind, wanted, known in (
-        ("encoder in these results", models, {placeless(cell.encoder) for cell in tried}),
-        ("task in these results", tasks, {cell.task for cell in tried}),
-    ):
+    on = {*(r.spec.task for r in found), *(a.task for a in absences)}
+    for kind, wanted, known in (("encoder", models, encoders), ("task", tasks, on)):
         for name in wanted:
             if name not in known:
-                raise unknown(kind, name, known)
-
-    def asked(cell: "RunSpec | Absence") -> bool:
-        return (not models or placeless(cell.encoder) in models) and (
-            not tasks or cell.task in tasks
-        )
-
-    kept, reasons = (
-        [store.examples(r) for r in found if asked(r.spec)],
-        [a for a in absences if asked(a)],
-    )
+                raise unknown(f"{kind} in these results", name, known)
+    kept, reasons = select(found, absences, models, tasks)
     if not kept and not reasons:
         raise UsageError(
             f"none of these encoders has a result on these tasks in {store.root}; run them with `bench run`"
         )
-    return Cells.of(kept, reasons)
+    return Comparison.of([store.examples(r) for r in kept], reasons)
 
 
 def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]":
@@ -134,12 +123,8 @@ def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]"
     for name in names:
         if name not in {*by_name, "all"}:
             raise unknown("table in this report", name, [*by_name, "all"])
-    return [
-        by_name[name]
-        for name in dict.fromkeys(
-            name for asked in names for name in (by_name if asked == "all" else [asked])
-        )
-    ]
+    wanted = [each for name in names for each in (by_name if name == "all" else [name])]
+    return [by_name[name] for name in dict.fromkeys(wanted)]
 
 
 def text(tables: "Collection[Table]", form: str) -> str:

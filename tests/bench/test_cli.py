@@ -354,7 +354,7 @@ def test_tables_are_printed_in_every_format_and_written_a_file_each(data, tmp_pa
 
 def test_a_report_is_cut_to_the_tables_encoders_and_tasks_named(data):
     call("run", "-m", "hashing", "-t", "stsb")
-    assert "Cost beside quality" in call("report", "--table", "cost").stdout
+    assert "Cost and quality" in call("report", "--table", "cost").stdout
     for option, name in (("--table", "costs"), ("--model", "hasing"), ("--task", "stbs")):
         assert call("report", "--format", "md", option, name).exit_code == 2
 

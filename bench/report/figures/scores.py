@@ -1,10 +1,14 @@
-"""The scores themselves: every cell as a colour, every family as bars."""
+"""The scores themselves: every cell as a colour, every family as bars, and mean ranks."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 
-from bench.report.cells import Cells, grouped, named
+from bench import stats
+from bench.report.comparison import Comparison
 from bench.report.figures.drawing import (
     INK,
     LETTER,
@@ -12,43 +16,37 @@ from bench.report.figures.drawing import (
     SURFACE,
     TRAINED,
     UNTRAINED,
+    Bounds,
     Drawing,
+    add_tip,
     blank,
+    caption,
     number,
     panels,
     shortened,
     styled,
-    told,
 )
-from bench.report.pairs import Pairs
 from bench.report.table import MISSING
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _MOST_NUMBERS = 14  # encoders; beyond that numbers would be too small to read
 _MOST_TIPS = 1500  # cells; beyond that the file would be mostly tips
+_NO_SCORE = "no task whose score says how good an encoder is"
 
 
 @styled
-def heatmap(pairs: Pairs) -> Drawing:
-    """Return the scores of every cell as colours, task by encoder; a missing cell is left white with a dash."""
-    cells = pairs.cells
-    if not cells.compared:
-        return Drawing(
-            "heatmap", "Every task", why="no task whose score says how good an encoder is"
-        )
-    columns, encoders = cells.compared, cells.encoders
-    scores = np.array([pairs.by_column[column].scores for column in columns]) * 100
-    titles, names = (
-        [shortened(cells.title(c)) for c in columns],
-        [shortened(named(cells, label)) for label in encoders],
-    )
-    numbers = len(encoders) <= _MOST_NUMBERS
-    height = 0.26 * max(len(columns), 4)
+def heatmap(c: Comparison) -> Drawing:
+    """Return the scores of every cell as colours, task by encoder; a missing cell is white with a dash."""
+    tasks = c.tasks[c.tasks.compared]
+    if tasks.empty:
+        return Drawing("heatmap", "Every task", why=_NO_SCORE)
+    scores = 100 * c.scores.loc[tasks.index].to_numpy()
+    titles = [shortened(title) for title in tasks.index]
+    names = [shortened(title) for title in c.encoders.title]
+    numbers = len(names) <= _MOST_NUMBERS
+    height = 0.26 * max(len(titles), 4)
+    width = max(len(names), 4) * (0.62 if numbers else 0.2)
     figure = blank(
-        2.2 + LETTER * max(map(len, titles)) + max(len(encoders), 4) * (0.62 if numbers else 0.2),
+        2.2 + LETTER * max(map(len, titles)) + width,
         0.9 + (0.65 if numbers else 1) * LETTER * max(map(len, names)) + height,
     )
     axes = figure.add_subplot()
@@ -58,138 +56,152 @@ def heatmap(pairs: Pairs) -> Drawing:
     )
     _write_numbers(axes, scores, low, numbers=numbers)
     slant: Any = {"rotation": 40} if numbers else {"rotation": 90, "va": "center"}
-    axes.set_xticks(range(len(encoders)), names, ha="right", rotation_mode="anchor", **slant)
-    axes.set_yticks(range(len(columns)), titles)
+    axes.set_xticks(range(len(names)), names, ha="right", rotation_mode="anchor", **slant)
+    axes.set_yticks(range(len(titles)), titles)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    _bracket_families(axes, cells)
+    _separate_families(axes, tasks.family.value_counts(sort=False).to_dict(), len(names))
     if scores.size <= _MOST_TIPS:
-        _tell(axes, pairs)
-    bar = figure.colorbar(
-        image,
-        ax=axes,
-        pad=0.02,
-        anchor=(0, 1),
-        shrink=min(1.0, 4 / height),
-        aspect=min(4.0, height) / 0.15,
-    )
+        _add_tips(axes, c, list(tasks.index))
+    shrink, aspect = min(1.0, 4 / height), min(4.0, height) / 0.15
+    bar = figure.colorbar(image, ax=axes, pad=0.02, anchor=(0, 1), shrink=shrink, aspect=aspect)
     bar.outline.set_visible(False)
     axes.set_title("Main score of every task x 100", loc="left")
-    return Drawing(
-        "heatmap",
-        "Every task",
-        "Main score x 100 by colour; a cell without a result has a dash.",
-        figure,
-    )
+    about = "Main score x 100 by colour; a cell without a result has a dash."
+    return Drawing("heatmap", "Every task", about, figure)
 
 
-def _write_numbers(
-    axes: "Axes", scores: np.ndarray[Any, Any], low: float, *, numbers: bool
-) -> None:
+def _write_numbers(axes: Axes, scores: Any, low: float, *, numbers: bool) -> None:  # noqa: ANN401 - an array
     for y, x in np.ndindex(*scores.shape):
-        if np.isnan(scores[y, x]):
+        value = scores[y, x]
+        if np.isnan(value):
             axes.text(x, y, MISSING, ha="center", va="center", color=MUTED)
         elif numbers:
-            color = "#fafafa" if scores[y, x] < (low + 100) / 2 else "#111111"
-            axes.text(
-                x, y, f"{scores[y, x]:z.1f}", ha="center", va="center", fontsize=7.5, color=color
-            )
+            color = "#fafafa" if value < (low + 100) / 2 else "#111111"
+            axes.text(x, y, f"{value:z.1f}", ha="center", va="center", fontsize=7.5, color=color)
 
 
-def _bracket_families(axes: "Axes", cells: Cells) -> None:
-    """Set the families apart by lines of the ground's colour, and name each to the right of its rows."""
+def _separate_families(axes: Axes, counts: dict[str, int], width: int) -> None:
+    """Set the families apart by white lines, and name each to the right of its rows."""
     top = 0
-    for family, count in grouped(cells.compared):
+    for family, count in counts.items():
         if top:
             axes.axhline(top - 0.5, color=SURFACE, linewidth=3)
-        axes.text(
-            len(cells.encoders) - 0.4,
-            top + (count - 1) / 2,
-            shortened(family),
-            va="center",
-            fontsize=8,
-        )
+        middle = top + (count - 1) / 2
+        axes.text(width - 0.4, middle, shortened(family), va="center", fontsize=8)
         top += count
 
 
-def _tell(axes: "Axes", pairs: Pairs) -> None:
+def _add_tips(axes: Axes, c: Comparison, titles: list[str]) -> None:
     """Lay an invisible tile over every cell that tells its number, or why there is none."""
-    from matplotlib.patches import Rectangle
-
-    cells = pairs.cells
-    for y, column in enumerate(cells.compared):
-        found = pairs.by_column[column]
-        for x, (label, value, bounds) in enumerate(
-            zip(cells.encoders, found.scores.tolist(), pairs.bounds(found), strict=True)
-        ):
+    for y, title in enumerate(titles):
+        found = c.by_task[title]
+        for x, (label, bounds) in enumerate(zip(c.labels, c.bounds(found), strict=True)):
+            value = found.scores[x]
+            words = c.absence(label, title) if np.isnan(value) else number(value, bounds)
             tile = Rectangle((x - 0.5, y - 0.5), 1, 1, color=SURFACE, alpha=0, linewidth=0)
-            words = cells.absence(label, column) if np.isnan(value) else number(value, bounds)
-            told(tile, f"{named(cells, label)}, {cells.title(column)}: {words}")
+            add_tip(tile, f"{c.encoders.at[label, 'title']}, {title}: {words}")
             axes.add_patch(tile)
 
 
 @styled
-def families(pairs: Pairs) -> Drawing:
-    """Return the family means as bars with their intervals, a panel a family."""
-    cells = pairs.cells
-    if not pairs.by_family:
-        return Drawing(
-            "families", "Family means", why="no task whose score says how good an encoder is"
-        )
-    untrained = [not cells.card(label).get("trained", True) for label in cells.encoders]
-    figure, axes = panels(list(pairs.by_family), [named(cells, label) for label in cells.encoders])
-    for panel, (family, found) in zip(axes, pairs.by_family.items(), strict=True):
-        for y, (value, bounds) in enumerate(
-            zip(found.scores.tolist(), pairs.bounds(found), strict=True)
-        ):
-            label = cells.encoders[y]
+def families(c: Comparison) -> Drawing:
+    """Return the family means as bars with their intervals, one panel per family."""
+    if not c.by_family:
+        return Drawing("families", "Family means", why=_NO_SCORE)
+    figure, axes = panels(list(c.by_family), list(c.encoders.title))
+    for panel, (family, found) in zip(axes, c.by_family.items(), strict=True):
+        for y, (label, bounds) in enumerate(zip(c.labels, c.bounds(found), strict=True)):
+            value, encoder = float(found.scores[y]), c.encoders.loc[label]
             if np.isnan(value):
-                panel.text(
-                    1,
-                    y,
-                    "{} of {} tasks".format(*cells.have(label, family)),
-                    va="center",
-                    fontsize=7,
-                    color=MUTED,
-                )
+                have = c.have(label, family)
+                panel.text(1, y, have, va="center", fontsize=7, color=MUTED)
             else:
-                tip = f"{named(cells, label)}, {family}: {number(value, bounds)}"
-                _bar(panel, y, value, bounds, color=UNTRAINED if untrained[y] else TRAINED, tip=tip)
+                color = TRAINED if encoder.trained else UNTRAINED
+                bar = _draw_bar(panel, y, value, bounds, color)
+                add_tip(bar, f"{encoder.title}, {family}: {number(value, bounds)}")
     axes[0].set_xlim(min(0.0, *(panel.get_xlim()[0] for panel in axes), 0.0), 114)
-    figure.suptitle(
-        "Mean of main scores x 100; whiskers: 95 % interval", fontsize=9, x=0.01, ha="left"
-    )
-    if any(untrained):
-        _tell_colors(figure)
-    about = "Mean of each family's main scores x 100, with its 95 % interval where tasks were measured so that one is known."
+    caption(figure, "Mean of main scores x 100; whiskers: 95 % interval")
+    if not c.encoders.trained.all():
+        kinds = {"trained, or nothing to train": TRAINED, "method, untrained": UNTRAINED}
+        handles = [Patch(color=color, label=words) for words, color in kinds.items()]
+        figure.legend(handles=handles, loc="outside lower right", fontsize=8, ncols=2)
+    about = "Mean of each family's main scores x 100, with its 95 % interval where it is known."
     return Drawing("families", "Family means", about, figure)
 
 
-def _tell_colors(figure: "Figure") -> None:
-    from matplotlib.patches import Patch
-
-    handles = [
-        Patch(color=TRAINED, label="trained, or nothing to train"),
-        Patch(color=UNTRAINED, label="method, untrained"),
-    ]
-    figure.legend(handles=handles, loc="outside lower right", fontsize=8, ncols=2)
-
-
-def _bar(
-    panel: "Axes", y: int, value: float, bounds: tuple[float, float] | None, *, color: str, tip: str
-) -> None:
-    """Draw a mean with its interval and its number."""
+def _draw_bar(panel: Axes, y: int, value: float, bounds: Bounds, color: str) -> Any:  # noqa: ANN401 - a patch
     low, high = (100 * end for end in bounds or (value, value))
     (bar,) = panel.barh(y, 100 * value, color=color, height=0.7)
-    told(bar, tip)
     if bounds:
-        panel.errorbar(
-            (low + high) / 2,
-            y,
-            xerr=(high - low) / 2,
-            fmt="none",
-            ecolor=INK,
-            elinewidth=1,
-            capsize=2,
-        )
+        middle, half = (low + high) / 2, (high - low) / 2
+        panel.errorbar(middle, y, xerr=half, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
     panel.text(max(high, 0) + 1.5, y, f"{100 * value:z.1f}", va="center", fontsize=7)
+    return bar
+
+
+@styled
+def critical_difference(c: Comparison) -> Drawing:
+    """Return the critical-difference diagram of Demšar (2006): bars join mean ranks that are not significantly different."""
+    name, title = "critical-difference", "Critical difference of mean ranks"
+    tasks, m = c.ranked.shape
+    if m < 3 or tasks < 2:
+        why = "it takes at least three encoders that have all of at least two common tasks"
+        return Drawing(name, title, why=why)
+    means = stats.mean_ranks(c.ranked.to_numpy())
+    order = np.argsort(means, kind="stable")
+    ranks = means[order].tolist()
+    encoders = c.encoders.loc[c.ranked.columns[order]]
+    names = [shortened(encoder) for encoder in encoders.title]
+    colors = [TRAINED if trained else UNTRAINED for trained in encoders.trained]
+    critical = stats.critical_difference(m, tasks)
+    joined = cliques(ranks, critical)
+    half, bars = (m + 1) // 2, 0.16 * len(joined)
+    down = 0.5 + bars + 0.24 * half  # inches from the axis to the lowest name
+    figure = blank(2 * LETTER * (max(map(len, names)) + 6) + 3.6, 1.0 + down)
+    axes = figure.add_subplot()
+    _draw_scale(axes, m, critical)
+    for y, (first, last) in enumerate(joined):
+        ends, height = [ranks[first] - 0.03, ranks[last] + 0.03], 0.22 + 0.16 * y
+        axes.plot(ends, [height] * 2, color=INK, linewidth=3.5, solid_capstyle="butt")
+    for i, (rank, encoder) in enumerate(zip(ranks, names, strict=True)):
+        left = i < half
+        height = 0.4 + bars + 0.24 * (i if left else m - 1 - i)
+        end = 0.7 if left else m + 0.3
+        (line,) = axes.plot([rank, rank, end], [0, height, height], color=colors[i], linewidth=1.2)
+        add_tip(line, f"{encoder}: mean rank {rank:.3f} over {tasks} tasks")
+        words = f"{encoder}  {rank:.2f} " if left else f" {rank:.2f}  {encoder}"
+        axes.text(end, height, words, ha="right" if left else "left", va="center", fontsize=8)
+    axes.set(ylim=(down, -0.75), xlim=(0.7, m + 0.3))
+    about = (
+        f"Mean rank over {tasks} tasks, 1 is best, among the {m} encoders that have all of them. Bars join "
+        f"ranks that differ by less than the critical difference {critical:.2f} (Nemenyi, level 0.05): they "
+        "are not significantly different."
+    )
+    return Drawing(name, title, about, figure)
+
+
+def cliques(ranks: list[float], critical: float) -> list[tuple[int, int]]:
+    """Return first and last index of every maximal run of sorted ranks within the critical difference."""
+    found: list[tuple[int, int]] = []
+    for first, rank in enumerate(ranks):
+        within = [i for i, other in enumerate(ranks) if other - rank < critical or i == first]
+        last = max(within)
+        if last > first and (not found or last > found[-1][1]):
+            found.append((first, last))
+    return found
+
+
+def _draw_scale(axes: Axes, most: int, critical: float) -> None:
+    """Draw the axis of ranks on top, and the length of the critical difference above it."""
+    axes.spines[["left", "bottom", "top"]].set_visible(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.plot([1, most], [0, 0], color=INK, linewidth=1, clip_on=False)
+    for tick in MaxNLocator(10, integer=True).tick_values(1, most):
+        if 1 <= tick <= most:
+            axes.plot([tick, tick], [0, -0.07], color=INK, linewidth=1)
+            axes.text(tick, -0.1, f"{tick:.0f}", ha="center", va="bottom", fontsize=8)
+    ends = [1, 1 + critical]
+    axes.plot(ends, [-0.48] * 2, color=INK, linewidth=1.5, marker="|", markersize=6, clip_on=False)
+    axes.text(1 + critical / 2, -0.53, f"CD = {critical:.2f}", ha="center", va="bottom", fontsize=8)

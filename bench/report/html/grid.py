@@ -1,47 +1,17 @@
-"""A table as the page shows it: every heading and row knows which encoders and family it is about, so that it can be filtered."""
+"""A table as the page shows it: every heading and row says which encoders and family it is about, for the filter."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
-from bench.report.cells import Cells, named
+from bench.report.comparison import Comparison
 from bench.report.table import Entry, Table
 
-_ENCODERS, _TASKS = frozenset({"encoder", "first", "second"}), frozenset({"task"})
-_ASIDE = frozenset(
-    {"backbone", "family", "metric", "repeats"}
-)  # beside scores, the first to go where there is little room
-_LONG = 24  # letters; a column of longer words is given room, or its rows would be many lines high
-_MARKS: Mapping[str, str] = {"best": "b", "tie": "t", "warning": "x", "missing": "m"}
-_WORDS: Mapping[str, str] = {
-    "best": "best",
-    "tie": "tied with the best",
-    "warning": "",
-    "missing": "",
-}
-
-
-@dataclass(frozen=True)
-class Names:
-    """What can be filtered by.
-
-    Attributes:
-        encoders: The encoders as tables name them, best first.
-        families: The families.
-        family_of: The family of each task, by its title.
-    """
-
-    encoders: tuple[str, ...]
-    families: tuple[str, ...]
-    family_of: Mapping[str, str]
-
-    @classmethod
-    def of(cls, cells: Cells) -> Self:
-        """Collect the names of all results."""
-        titles = {cells.title(column): column.family for column in cells.columns}
-        return cls(
-            tuple(named(cells, label) for label in cells.encoders), tuple(cells.families), titles
-        )
+_ENCODERS = ("encoder", "first", "second")
+_ASIDE = frozenset({"backbone", "family", "metric", "repeats"})  # the first to go on a small screen
+_LONG = 24  # letters; a column of longer words gets more width
+_MARKS = {"best": "b", "tie": "t", "warning": "x", "missing": "m"}
+_SPOKEN = {"best": "best", "tie": "tied with the best"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +19,10 @@ class Grid:
     """A table ready for the template.
 
     Attributes:
-        heads: What each column is: its ``text``, ``kind`` and the ``encoder`` or ``family`` it is about. A kind is "w" for words, "n"
-            for numbers or "id" for what a row is about, with "long" for long words and "aside" for what a small screen leaves out.
-        rows: What each row is: the ``encoders`` and ``family`` it is about, and its ``cells``.
+        heads: The ``text`` and ``kind`` of each column, and the ``encoder`` or ``family`` it is about. A kind is "w"
+            for words, "n" for numbers or "id" for what a row is about, with "long" for long words and "aside" for
+            what a small screen leaves out.
+        rows: The ``encoders`` and ``family`` each row is about, and its ``cells``.
     """
 
     heads: Sequence[Mapping[str, str]]
@@ -63,75 +34,56 @@ class Grid:
         return [head["text"] for head in self.heads if "aside" in head["kind"]]
 
 
-def grid(table: Table, names: Names) -> Grid:
+def grid(table: Table, c: Comparison) -> Grid:
     """Return a table with what the page needs to know of every place."""
-    numbers = {name: str(i) for i, name in enumerate(names.encoders)}
+    numbers = {title: str(i) for i, title in enumerate(c.encoders.title)}
+    numbers |= {label: numbers[c.encoders.at[label, "title"]] for label in c.labels}
+    family_of = {family: family for family in c.tasks.family} | dict(c.tasks.family)
     kinds = _kinds(table)
     heads = [
         {
             "text": text,
             "kind": kind,
             "encoder": numbers.get(text, ""),
-            "family": names.family_of.get(text, text if text in names.families else ""),
+            "family": family_of.get(text, ""),
         }
         for text, kind in zip(table.columns, kinds, strict=True)
     ]
-    about = [i for i, text in enumerate(table.columns) if text in _ENCODERS]
-    place = next((i for i, text in enumerate(table.columns) if text == "family"), None)
-    task = next((i for i, text in enumerate(table.columns) if text in _TASKS), None)
     rows = []
     for row in table.rows:
-        found = (
-            numbers.get(row[i].text) or numbers.get(f"{row[i].text} (untrained)", "") for i in about
-        )
-        family = (
-            row[place].text
-            if place is not None
-            else names.family_of.get(row[task].text, "")
-            if task is not None
-            else ""
-        )
+        place = {
+            heading: entry.text
+            for heading, entry in reversed([*zip(table.columns, row, strict=True)])
+        }
+        about = [numbers.get(place[name], "") for name in _ENCODERS if name in place]
+        family = place.get("family") or family_of.get(place.get("task", ""), "")
         cells = [_cell(entry, kind) for entry, kind in zip(row, kinds, strict=True)]
-        rows.append({"encoders": " ".join(filter(None, found)), "family": family, "cells": cells})
+        rows.append({"encoders": " ".join(filter(None, about)), "family": family, "cells": cells})
     return Grid(heads, rows)
 
 
 def _kinds(table: Table) -> list[str]:
-    """Return what each column is; the one a row is about stays in sight when a wide table is moved."""
-    first = next(
-        (
-            i
-            for name in ("task", "encoder", "first")
-            for i, text in enumerate(table.columns)
-            if text == name
-        ),
-        0,
-    )
-    kinds = [
-        "id" if i == first and text in table.words else "w" if text in table.words else "n"
-        for i, text in enumerate(table.columns)
-    ]
-    if kinds.count("n") > 2:
-        kinds = [
-            f"{kind} aside" if text in _ASIDE and kind != "id" else kind
-            for kind, text in zip(kinds, table.columns, strict=True)
-        ]
-    wide = [
-        max((len(row[i].text) for row in table.rows), default=0) > _LONG for i in range(len(kinds))
-    ]
-    return [
-        f"{kind} long" if kind.startswith("w") and is_wide else kind
-        for kind, is_wide in zip(kinds, wide, strict=True)
-    ]
+    """Return what each column is; the one a row is about stays in sight when a wide table is scrolled."""
+    names = [name for name in ("task", "encoder", "first") if name in table.columns]
+    first = table.columns.index(names[0]) if names else 0
+    numbers = sum(heading not in table.words for heading in table.columns)
+    kinds = []
+    for i, heading in enumerate(table.columns):
+        kind = "n" if heading not in table.words else "id" if i == first else "w"
+        if numbers > 2 and heading in _ASIDE and kind != "id":
+            kind += " aside"
+        longest = max((len(row[i].text) for row in table.rows), default=0)
+        kinds.append(f"{kind} long" if kind.startswith("w") and longest > _LONG else kind)
+    return kinds
 
 
 def _cell(entry: Entry, kind: str) -> Mapping[str, str]:
-    said = [_WORDS.get(entry.mark, ""), entry.note]
+    low_high = "" if entry.interval is None else "{:.6g} {:.6g}".format(*entry.interval)
     return {
         "text": entry.text,
         "kind": f"{kind} {_MARKS.get(entry.mark, '')}".strip(),
         "value": "" if entry.value is None else f"{entry.value:.10g}",
-        "interval": "" if entry.interval is None else "{:.6g} {:.6g}".format(*entry.interval),
-        "note": "; ".join(filter(None, said)),
+        "interval": low_high,
+        "note": "; ".join(filter(None, (_SPOKEN.get(entry.mark, ""), entry.note))),
         "key": entry.key,
     }

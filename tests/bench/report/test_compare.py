@@ -3,7 +3,7 @@
 import pytest
 
 from bench.report import read
-from bench.report.compare import changes
+from bench.report.differences import changes
 from bench.store import Store
 from tests.bench.report.made import result, right
 

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from bench import stats
 from bench.errors import UsageError
 from bench.report import figures
-from bench.report.cells import Cells
-from bench.report.cost import throughput
-from bench.report.figures.ranks import cliques
+from bench.report.comparison import Comparison
+from bench.report.context import throughput
+from bench.report.figures import scores, tradeoff, variants
+from bench.report.figures.scores import cliques
 from bench.report.figures.tradeoff import pareto
-from bench.report.pairs import Pairs
 from tests.bench.report.made import result, right
 
 RNG = np.random.default_rng(0)
 
 
 def pairs_of(*results):
-    return Pairs(Cells.of(results))
+    return Comparison.of(results)
 
 
 def texts(drawing):
@@ -98,7 +98,7 @@ def usual():
 
 @pytest.fixture(scope="module")
 def drawn(usual):
-    return {drawing.name: drawing for drawing in figures.drawn(usual)}
+    return {drawing.name: drawing for drawing in figures.draw(usual)}
 
 
 def test_every_figure_is_drawn_where_its_data_is_there(drawn):
@@ -113,7 +113,7 @@ def test_every_figure_is_drawn_where_its_data_is_there(drawn):
 
 
 def test_a_figure_without_its_data_is_not_drawn_and_says_why():
-    found = {drawing.name: drawing for drawing in figures.drawn(pairs_of(result("a", "t", 0.5)))}
+    found = {drawing.name: drawing for drawing in figures.draw(pairs_of(result("a", "t", 0.5)))}
     absent = {name for name, drawing in found.items() if drawing.figure is None}
     assert absent == {
         "critical-difference",
@@ -135,14 +135,14 @@ def test_a_figure_without_its_data_is_not_drawn_and_says_why():
 def test_results_of_which_none_says_how_good_an_encoder_is_draw_no_figure():
     assert not [
         d.name
-        for d in figures.drawn(pairs_of(result("a", "t", 0.5, family="diagnostics")))
+        for d in figures.draw(pairs_of(result("a", "t", 0.5, family="diagnostics")))
         if d.figure is not None
     ]
 
 
 def test_the_same_results_give_the_same_bytes_whatever_the_user_has_set(usual, drawn):
     with mpl.rc_context({"font.size": 30, "svg.fonttype": "none", "axes.facecolor": "red"}):
-        again = {drawing.name: drawing for drawing in figures.drawn(usual)}
+        again = {drawing.name: drawing for drawing in figures.draw(usual)}
         assert all(
             again[name].svg == drawing.svg
             for name, drawing in drawn.items()
@@ -158,7 +158,7 @@ def test_letters_are_shapes_and_nothing_tells_a_date_or_a_version(drawn):
 
 
 def test_heat_map_names_every_encoder_and_task_and_holds_every_score():
-    drawing = figures.heatmap(
+    drawing = scores.heatmap(
         pairs_of(
             result("a", "t1", 0.8), result("b", "t1", 0.4, trained=False), result("a", "t2", -0.15)
         )
@@ -217,14 +217,14 @@ def test_scores_go_over_the_values_of_a_setting_in_their_order():
         swept("g", "t", 10, k=8, stage="first"),
         swept("h", "t", 10, rate=1),
     )  # "c" is the nearest to all: "e" has its settings, "f" and "g" change two, and of the rate there are only two values
-    (drawing,) = figures.sweeps(pairs)
+    (drawing,) = variants.sweeps(pairs)
     (panel,) = drawing.figure.axes
     assert drawing.name == "sweep-k"
     assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "4", "16"]
     curve = next(line for line in panel.lines if len(line.get_xdata()) == 3)
     assert np.allclose(curve.get_xydata(), [(0, 50), (1, 75), (2, 85)])
     gap = stats.differences(
-        pairs.by_column[pairs.cells.columns[0]],
+        pairs.by_task[pairs.tasks.index[0]],
         np.array([pairs.number["d"]]),
         np.array([pairs.number["c"]]),
     )
@@ -250,8 +250,8 @@ def test_of_more_than_six_tasks_the_means_of_families_go_over_a_setting():
     others = [
         result(f"other{i}", "u", 0.5) for i in range(4)
     ]  # so that no task of the variants is common to most encoders
-    (six,) = figures.sweeps(pairs_of(*(one for one in made if one.spec.task != "t6")))
-    (seven,) = figures.sweeps(pairs_of(*made, *others))
+    (six,) = variants.sweeps(pairs_of(*(one for one in made if one.spec.task != "t6")))
+    (seven,) = variants.sweeps(pairs_of(*made, *others))
     assert len(six.figure.axes) == 6
     panels = {axes.get_title(loc="left"): axes for axes in seven.figure.axes if axes.get_visible()}
     assert set(panels) == {"ner (2 tasks)", "sts (5 tasks)"}
@@ -261,7 +261,7 @@ def test_of_more_than_six_tasks_the_means_of_families_go_over_a_setting():
 
 def test_a_setting_that_is_no_number_has_no_curve():
     def none(**values):
-        (drawing,) = figures.sweeps(
+        (drawing,) = variants.sweeps(
             pairs_of(
                 *(swept(f"e{i}", "t", 100 + i, **each) for i, each in enumerate(_cross(values)))
             )
@@ -282,7 +282,7 @@ def _cross(values):
 
 def test_figures_of_one_setting_are_numbered_and_their_names_are_those_of_files():
     odd = "../New <b>Rate</b> $5"
-    drawings = figures.sweeps(
+    drawings = variants.sweeps(
         pairs_of(
             *(
                 swept(f"e{k} {budget}", "t", 100 + k, budget=budget, **{odd: k})
@@ -305,7 +305,7 @@ def test_scores_whose_chance_is_not_known_go_over_a_setting_without_whiskers():
         replace(swept(f"k{k}", "t", 1, k=k), scores=result("a", "t", k / 10).scores)
         for k in (1, 2, 4)
     ]
-    (drawing,) = figures.sweeps(pairs_of(*made))
+    (drawing,) = variants.sweeps(pairs_of(*made))
     assert not [
         line for line in drawing.figure.axes[0].lines if list(np.diff(line.get_xdata())) == [0]
     ]
@@ -313,7 +313,7 @@ def test_scores_whose_chance_is_not_known_go_over_a_setting_without_whiskers():
 
 
 def test_a_family_without_all_its_tasks_says_how_many_there_are():
-    drawing = figures.families(
+    drawing = scores.families(
         pairs_of(
             result("a", "t1", 0.8),
             result("a", "t2", 0.6),
@@ -327,7 +327,7 @@ def test_a_family_without_all_its_tasks_says_how_many_there_are():
 
 def test_bars_below_zero_are_inside_the_picture():
     assert (
-        figures.families(pairs_of(result("a", "t", -0.15), result("b", "t", 0.5)))
+        scores.families(pairs_of(result("a", "t", -0.15), result("b", "t", 0.5)))
         .figure.axes[0]
         .get_xlim()[0]
         < -15
@@ -350,11 +350,13 @@ def test_the_front_is_what_nothing_beats_in_both(points, better):
 
 
 def test_throughput_is_that_of_the_largest_run_and_not_there_where_nothing_was_counted():
-    cells = Cells.of([result("a", "t", 0.5)])
+    cells = Comparison.of([result("a", "t", 0.5)])
     assert throughput(cells, "a") == 50.0
     assert (
         throughput(
-            Cells.of([replace(result("a", "t", 0.5), cost={"tokens": 0, "encode_seconds": 1.0})]),
+            Comparison.of(
+                [replace(result("a", "t", 0.5), cost={"tokens": 0, "encode_seconds": 1.0})]
+            ),
             "a",
         )
         is None
@@ -369,7 +371,7 @@ def test_encoders_that_a_trade_off_cannot_show_are_named(drawn):
         result("c", "t", 0.4),
         result("b", "u", 0.3, family="ner"),
     )
-    assert "a number is missing: c." in figures.throughput(pairs).about
+    assert "a number is missing: c." in tradeoff.throughput(pairs).about
     assert "Not shown" not in drawn["throughput"].about
 
 
@@ -379,7 +381,7 @@ def test_points_tell_their_numbers_and_untrained_ones_stand_apart_from_training_
         result("good", "t", examples=right(320), card=card),
         result("poor", "t", examples=right(160), trained=False),
     )
-    told = tips(figures.training_tokens(pairs))
+    told = tips(tradeoff.training_tokens(pairs))
     assert any(
         t.startswith("good: ") and "1,000,000 training tokens" in t and "95 % interval" in t
         for t in told
@@ -453,7 +455,7 @@ def test_robustness_shows_every_wording(drawn):
     "name", ["a" * 200, "<script>alert(1)</script>", '"quoted" & $5 {x}', "x\ny\tz", "--><!--"]
 )
 def test_any_name_is_drawn_and_the_file_is_whole(name):
-    for drawing in figures.drawn(pairs_of(result(name, "t", 0.5), result("b", name, 0.5))):
+    for drawing in figures.draw(pairs_of(result(name, "t", 0.5), result("b", name, 0.5))):
         if drawing.figure is not None:
             ET.fromstring(drawing.svg)  # noqa: S314 - our own file
             pixels = mpl.image.imread(io.BytesIO(drawing.png))
@@ -463,7 +465,7 @@ def test_any_name_is_drawn_and_the_file_is_whole(name):
 
 
 def test_many_encoders_are_drawn_without_a_tip_for_each_of_thousands_of_cells():
-    drawing = figures.heatmap(
+    drawing = scores.heatmap(
         pairs_of(*(result(f"e{e:02}", f"t{t:02}", 0.5) for e in range(40) for t in range(40)))
     )
     assert "<title>" not in drawing.svg.decode()

@@ -56,7 +56,11 @@ def test_markdown_marks_the_best_ties_and_warnings_and_says_what_they_are():
     assert text.startswith("## Scores\n\nOf 100 % of texts.\n")
     assert all(
         f"- {note}" in text
-        for note in ("Something is mixed.", "†: tied with the best", "‡ 90.0: seen in training")
+        for note in (
+            "Something is mixed.",
+            "†: not significantly different",
+            "‡ 90.0: seen in training",
+        )
     )
 
 

@@ -9,11 +9,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from bench.report import html, shown
-from bench.report.cells import Cells
-from bench.report.html.drawer import drawers
+from bench.report import contents, html
+from bench.report.comparison import Comparison
+from bench.report.html.origin import origins
 from bench.report.html.summary import summary
-from bench.report.pairs import Pairs
 from bench.report.table import Entry, Table
 from bench.report.tables import tables
 from bench.result import Absence
@@ -46,8 +45,8 @@ class Read(HTMLParser):
 
 
 def page_of(*results, absences=()):
-    cells = Cells.of(results, absences)
-    return html.page(cells, *shown(cells))
+    cells = Comparison.of(results, absences)
+    return html.page(cells, *contents(cells))
 
 
 def data_of(page):
@@ -137,7 +136,7 @@ def test_the_same_results_give_the_same_page(usual):
 
 
 def test_the_summary_counts_names_the_best_and_says_why_cells_are_missing():
-    cells = Cells.of(
+    cells = Comparison.of(
         [
             result("good", "t1", 0.8),
             result("poor", "t1", 0.4),
@@ -158,13 +157,14 @@ def test_the_summary_counts_names_the_best_and_says_why_cells_are_missing():
             for e in ("floor", "poor")
         ],
     )
-    found = summary(cells, tables(cells, Pairs(cells)))
-    assert (found.encoders, found.tasks, found.families, found.have, found.whole) == (3, 2, 2, 4, 6)
-    assert {leader.family: leader.encoders for leader in found.leaders}["sts"] == ("good",)
-    assert found.missing == (
-        ("skipped: the encoder is no TokenEncoder, which the task reads", 2, ("t2: poor, floor",)),
-    )
-    assert found.days == "2030-01-02"
+    found = summary(cells, tables(cells))
+    counts = [found[name] for name in ("encoders", "tasks", "families", "have", "whole")]
+    assert counts == [3, 2, 2, 4, 6]
+    assert {leader.family: leader.encoders for leader in found["leaders"]}["sts"] == ("good",)
+    assert found["missing"] == [
+        ("skipped: the encoder is no TokenEncoder, which the task reads", 2, ["t2: poor, floor"]),
+    ]
+    assert found["days"] == "2030-01-02"
 
 
 def test_a_drawer_tells_where_a_number_comes_from():
@@ -173,7 +173,7 @@ def test_a_drawer_tells_where_a_number_comes_from():
         versions={"numpy": "2.0"}, settings={"checkpoint": "/srv/secret/model", "normalise": True},
         data=[{"id": "org/set", "config": "", "split": "test", "source": "hub", "revision": "abc123"}],
     )  # fmt: skip
-    found = told(drawers(Cells.of([made]), {made.spec.key}), made.spec.key)
+    found = told(origins(Comparison.of([made]), {made.spec.key}), made.spec.key)
     assert found["Score"]["metric"] == "0.600000 ± 0.1414 over 2 repeats"
     assert found["Score"]["seconds of this cell"] == "1.0"
     assert found["Score"]["finished"] == "2030-01-02T03:04:05+00:00"
@@ -193,7 +193,7 @@ def test_a_drawer_tells_where_a_number_comes_from():
 def test_a_drawer_says_that_costs_add_up_to_its_cell():
     made = result("a", "t", 0.5)
     assert (
-        told(drawers(Cells.of([made]), {made.spec.key}), made.spec.key)[
+        told(origins(Comparison.of([made]), {made.spec.key}), made.spec.key)[
             "Encoding, up to this cell"
         ]["seconds"]
         == "2.0"
@@ -203,9 +203,9 @@ def test_a_drawer_says_that_costs_add_up_to_its_cell():
 def test_a_drawer_tells_of_every_seed():
     made = [result("a", "t", 0.4, seed=1), result("a", "t", 0.6, seed=2)]
     (key,) = {r.spec.key for r in made} & set(
-        drawers(Cells.of(made), {r.spec.key for r in made})["cells"]
+        origins(Comparison.of(made), {r.spec.key for r in made})["cells"]
     )
-    found = told(drawers(Cells.of(made), {key}), key)
+    found = told(origins(Comparison.of(made), {key}), key)
     assert (found["Score with seed 1"]["metric"], found["Score with seed 2"]["metric"]) == (
         "0.400000",
         "0.600000",
@@ -214,7 +214,7 @@ def test_a_drawer_tells_of_every_seed():
 
 def test_what_was_not_recorded_is_left_out_of_a_drawer():
     made = replace(result("a", "t", 0.5), cost={}, texts={}, card={}, provenance={})
-    found = told(drawers(Cells.of([made]), {made.spec.key}), made.spec.key)
+    found = told(origins(Comparison.of([made]), {made.spec.key}), made.spec.key)
     assert found["Score"] == {"metric": "0.500000", "key": made.spec.key}
     assert found["How it was made"] == {"seed": "42"}
 
@@ -233,7 +233,7 @@ def test_entries_carry_exact_numbers_intervals_marks_and_notes():
         ((Entry("x"), Entry("33.3", 1 / 3, (0.25, 0.5), "warning", "overlap")),),
         frozenset({"task"}),
     )
-    cells = Cells.of([result("a", "x", 1 / 3)])
+    cells = Comparison.of([result("a", "x", 1 / 3)])
     (attributes,) = [attrs for tag, attrs in Read(html.page(cells, [made])).elements if tag == "td"]
     assert attributes == {
         "class": "n x",
@@ -249,7 +249,7 @@ def test_a_figure_without_data_is_a_line_with_its_reason(usual):
 
 def test_a_table_too_large_for_a_page_is_named():
     big = Table("big", "Big", tuple("abcdef"), (tuple(Entry("1", 1.0) for _ in range(6)),) * 6000)
-    page = html.page(Cells.of([result("a", "t", 0.5)]), [big])
+    page = html.page(Comparison.of([result("a", "t", 0.5)]), [big])
     assert "6,000 rows by 6 columns" in page
     assert "bench report --table big --format csv" in page
     assert len(page) < 100_000
@@ -262,8 +262,8 @@ def test_fifty_encoders_by_a_hundred_tasks_are_one_page_of_bearable_size():
         for e in range(50)
         for t in range(100)
     ]
-    cells = Cells.of([result(e, t, *rng.uniform(0.2, 0.9, 3), family=f) for e, t, f in grid])
-    made = tables(cells, Pairs(cells))
+    cells = Comparison.of([result(e, t, *rng.uniform(0.2, 0.9, 3), family=f) for e, t, f in grid])
+    made = tables(cells)
     start = time.process_time()
     page = html.page(cells, made)
     assert time.process_time() - start < 5

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from bench.report import html, shown
-from bench.report.cells import Cells
+from bench.report import contents, html
+from bench.report.comparison import Comparison
 from bench.result import Absence
 from tests.bench.report.made import result, right
 
@@ -52,7 +52,7 @@ def cells():
             made.append(
                 result(label, "names", *(quality + rng.normal(0, 0.01, 5)), family="ner", **more)
             )
-    return Cells.of(
+    return Comparison.of(
         made,
         [
             Absence(
@@ -72,7 +72,7 @@ def cells():
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "index.html"
-    path.write_text(html.page(cells(), *shown(cells())), encoding="utf-8")
+    path.write_text(html.page(cells(), *contents(cells())), encoding="utf-8")
     return path.as_uri()
 
 
@@ -117,14 +117,14 @@ def unfold(page):
 
 
 def column(page, table, heading):
-    """The shown texts of a table's column."""
+    """The contents texts of a table's column."""
     return page.evaluate(
         """([id, heading]) => {
             const heads = [...document.querySelectorAll(`#${id} thead th`)];
             const at = heads.findIndex((head) => head.textContent.trim() === heading);
-            const shown = (element) => element.getClientRects().length > 0;
-            const rows = [...document.querySelectorAll(`#${id} tbody tr`)].filter(shown);
-            return rows.map((row) => row.cells[at]).filter(shown).map((cell) => cell.textContent.trim());
+            const contents = (element) => element.getClientRects().length > 0;
+            const rows = [...document.querySelectorAll(`#${id} tbody tr`)].filter(contents);
+            return rows.map((row) => row.cells[at]).filter(contents).map((cell) => cell.textContent.trim());
         }""",
         [table, heading],
     )

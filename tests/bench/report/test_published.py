@@ -125,12 +125,12 @@ def test_what_is_matched_are_tasks_of_ours_and_printed_numbers():
     assert {match["task"] for match in matches["tasks"]} <= {
         name for suite in SUITES.values() for name in suite
     }
-    known = {(number.task, number.metric) for number in printed()}
+    known = {(number.task, number.metric) for number in printed().itertuples()}
     assert {(match["published"], match["metric"]) for match in matches["tasks"]} <= known
 
 
 def test_numbers_from_memory_match_nothing():
-    unsure = [n for n in printed() if n.provenance in UNTRUSTED]
+    unsure = [n for n in printed().itertuples() if n.provenance in UNTRUSTED]
     assert unsure
     assert all(n.method == "dino" for n in unsure)
     r = result(
@@ -149,12 +149,12 @@ def test_every_published_number_is_read_on_a_scale_where_one_is_best():
         len(
             {
                 (n.method, n.model, n.variant, n.task, n.metric, n.rounding > 0.0004)
-                for n in printed()
+                for n in printed().itertuples()
             }
         )
         > 2400
     )
-    assert all(-1 <= n.value <= 1 for n in printed())
+    assert all(-1 <= n.value <= 1 for n in printed().itertuples())
 
 
 def test_published_numbers_can_be_looked_up_by_task():

@@ -15,8 +15,9 @@ import pytest
 from bench import report
 from bench.cli.report import Wanted, show
 from bench.errors import ResultError, UsageError
-from bench.report import page, records
-from bench.report.cells import Cells, Column, placeless, without_places
+from bench.report import formats
+from bench.report.comparison import Comparison, strip_folders, strip_paths
+from bench.report.frame import flat
 from bench.report.tables import tables
 from bench.result import Absence
 from bench.store import Store
@@ -57,20 +58,20 @@ def test_bytes_depend_neither_on_hash_seeds_nor_on_the_users_plot_settings(store
 
 def test_the_page_holds_every_table_and_figure(usual):
     made = tables(report.read(usual))
-    text = page.page(made, ["heatmap.png"])
+    text = formats.results_md(made, ["heatmap.png"])
     assert all(f"## {table.title}\n" in text for table in made)
     assert "![heatmap](heatmap.png)" in text
 
 
 def test_a_table_that_no_page_can_hold_is_named_with_the_command_that_prints_it(store):
     made = store(*(result(f"e{i:02}", "t", i / 20) for i in range(16)))  # 120 pairs
-    text = page.page(tables(report.read(made)))
+    text = formats.results_md(tables(report.read(made)))
     assert "120 rows by 3 columns: `bench report --table differences --format csv`" in text
 
 
 def test_only_the_encoders_and_tasks_asked_for_are_reported(usual):
     cells = report.read(usual, models=["good", "floor"], tasks=["t1"])
-    assert (set(cells.encoders), [c.task for c in cells.columns]) == ({"good", "floor"}, ["t1"])
+    assert (set(cells.labels), list(cells.tasks.index)) == ({"good", "floor"}, ["t1"])
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_records_hold_every_cell_exactly_and_missing_ones_with_the_reason(store)
     )
     rows = {
         (r["encoder"], r["task"]): r
-        for r in csv.DictReader(io.StringIO(records.csv(report.read(made))))
+        for r in csv.DictReader(io.StringIO(flat(report.read(made)).to_csv()))
     }
     assert (
         float(rows["a", "t"]["score"]),
@@ -147,15 +148,15 @@ def test_records_hold_every_cell_exactly_and_missing_ones_with_the_reason(store)
     ) == (1 / 3, "500", "2500000")
     assert (rows["b", "t"]["score"], rows["b", "t"]["status"]) == ("", "not run")
     assert rows["a", "u"]["status"] == "done"
-    assert float(rows["b", "u"]["stderr"]) == pytest.approx(float(rows["b", "u"]["spread"]) / 2)
-    assert (rows["a", "u"]["spread"], rows["a", "u"]["stderr"]) == ("", "")
+    assert float(rows["b", "u"]["stderr"]) == pytest.approx(float(rows["b", "u"]["std"]) / 2)
+    assert (rows["a", "u"]["std"], rows["a", "u"]["stderr"]) == ("", "")
 
 
 def test_two_encoders_of_one_name_are_two_rows(store):
     made = store(
         result("same", "t", 0.5, print_="aaaa" * 4), result("same", "t", 0.6, print_="bbbb" * 4)
     )
-    assert Cells.of(made.results()).encoders == ["same #bbbb", "same #aaaa"]
+    assert Comparison.of(made.results()).labels == ["same #bbbb", "same #aaaa"]
 
 
 def test_encoders_of_one_name_are_told_apart_by_the_settings_in_which_they_differ(store):
@@ -173,13 +174,13 @@ def test_encoders_of_one_name_are_told_apart_by_the_settings_in_which_they_diffe
             (0.7, "cccc", 256, False),
         )
     ]
-    assert Cells.of(made).encoders == [
+    assert Comparison.of(made).labels == [
         "hashing dim=64 words=true",
         "hashing dim=256 words=true",
         "hashing dim=256 words=false",
     ]
     other = replace(made[1], spec=replace(made[1].spec, fingerprint="dddd" * 4))
-    assert Cells.of([made[0], made[1], other]).encoders == [
+    assert Comparison.of([made[0], made[1], other]).labels == [
         "hashing dim=64",
         "hashing dim=256 #bbbb",
         "hashing dim=256 #dddd",
@@ -203,21 +204,21 @@ def test_fingerprints_that_begin_alike_are_told_apart(store):
         result("same", "t", 0.5, print_="aaaa1" + "0" * 11),
         result("same", "t", 0.6, print_="aaaa2" + "0" * 11),
     )
-    assert Cells.of(made.results()).encoders == ["same #aaaa2", "same #aaaa1"]
+    assert Comparison.of(made.results()).labels == ["same #aaaa2", "same #aaaa1"]
 
 
 def test_seeds_of_a_cell_are_put_together(store):
     made = store(result("a", "t", 0.4, seed=1), result("a", "t", 0.6, seed=2))
-    score = Cells.of(made.results()).score("a", Column("sts", "t", "embedding", 0, 1, "metric"))
-    assert (score.mean, len(score.repeats)) == (0.5, 2)
+    cell = Comparison.of(made.results()).measured.loc["a", "t"]
+    assert (cell.score, cell.repeats) == (0.5, 2)
 
 
 def test_other_limits_and_protocols_are_other_columns_and_say_so(store):
     made = store(
         result("a", "t", 0.4), result("a", "t", 0.6, limit=9), result("a", "t", 0.7, version=2)
     )
-    cells = Cells.of(made.results())
-    assert sorted(cells.title(c) for c in cells.columns) == [
+    cells = Comparison.of(made.results())
+    assert sorted(cells.tasks.index) == [
         "t (limit 9, protocol 1)",
         "t (protocol 1)",
         "t (protocol 2)",
@@ -228,10 +229,10 @@ def test_one_content_at_two_places_is_measured_once_and_no_place_is_named(store)
     made = store(
         *(result(f"st:/home/{who}/model", "t", 0.5, print_="c" * 16) for who in ("ann", "bob"))
     )
-    cells = Cells.of(made.results())
-    assert cells.encoders == ["st:model"]
-    assert len(cells.score("st:model", cells.columns[0]).repeats) == 1
-    assert "/home" not in page.page(tables(cells))
+    cells = Comparison.of(made.results())
+    assert cells.labels == ["st:model"]
+    assert cells.measured.loc["st:model", "t"].repeats == 1
+    assert "/home" not in formats.results_md(tables(cells))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_one_content_at_two_places_is_measured_once_and_no_place_is_named(store)
     ],
 )
 def test_absolute_paths_are_cut_to_their_last_part(given_, shown):
-    assert placeless(given_) == shown
+    assert strip_folders(given_) == shown
 
 
 @pytest.mark.parametrize(
@@ -261,11 +262,11 @@ def test_absolute_paths_are_cut_to_their_last_part(given_, shown):
     ],
 )
 def test_reasons_are_told_without_the_places_of_files(given_, shown):
-    assert without_places(given_) == shown
+    assert strip_paths(given_) == shown
 
 
 def test_scores_below_zero_are_printed(store):
-    assert "-15.0" in page.page(
+    assert "-15.0" in formats.results_md(
         tables(report.read(store(result("a", "t", -0.15), result("b", "t", 0.5))))
     )
 

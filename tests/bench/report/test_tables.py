@@ -7,13 +7,13 @@ import pytest
 
 from bench.influence import contributions
 from bench.report import read, tables
-from bench.report.cells import Cells
+from bench.report.comparison import Comparison
 from bench.result import Absence
 from tests.bench.report.made import result, right
 
 
 def table(source, name):
-    cells = source if isinstance(source, Cells) else read(source)
+    cells = source if isinstance(source, Comparison) else read(source)
     return next(t for t in tables.tables(cells) if t.name == name)
 
 
@@ -44,7 +44,7 @@ def known():
             result("theirs", task, examples=theirs, family="x"),
         ]
 
-    return Cells.of([
+    return Comparison.of([
         *accuracy("a-better", right(320), right(240)),
         *accuracy("b-equal", right(200), right(200, first=100)),  # as many right, of other examples
         *accuracy("c-near", right(204), right(200, first=100)),
@@ -136,9 +136,9 @@ def test_a_task_that_few_encoders_can_do_stays_out_of_means_and_is_named(store):
         result("a", "rare", 0.9, readout="question"),
     )
     cells = read(made)
-    assert cells.family("a", "sts")[0] == pytest.approx(0.5)
+    assert cells.family_means.at["sts", "a"] == pytest.approx(0.5)
     assert any(
-        "Left out of means" in note and "rare" in note for note in table(cells, "families").notes
+        "Excluded from means" in note and "rare" in note for note in table(cells, "families").notes
     )
     alone = next(row for row in table(cells, "by-task").rows if row[1].text == "rare")
     assert not any(e.mark == "best" for e in alone)  # the best of one says nothing
@@ -234,7 +234,7 @@ def test_encoders_that_never_gave_a_result_are_named_with_the_reason(store):
             "machines are mixed: 2 cores; 4 cores",
         ),
         ({"seed": 1}, {"seed": 2}, "seed sets are mixed: 1; 2"),
-        ({"card": {"dtype": "float32"}}, {"card": {"dtype": "bfloat16"}}, "number types"),
+        ({"card": {"dtype": "float32"}}, {"card": {"dtype": "bfloat16"}}, "dtypes"),
         (
             {"data": [{"id": "org/set", "revision": "r1"}]},
             {"data": [{"id": "org/set", "revision": "r2"}]},
@@ -347,7 +347,7 @@ def test_variants_of_one_recipe_stand_beside_the_one_that_they_start_from(store)
     ]
     cells = read(store(*made, trained("other", 1000, 0.9, backbone="B")))
     found = table(cells, "variants")
-    assert found.title == "Variants of m at 1,000 token positions"
+    assert found.title == "Variants of m at 1,000 training tokens"
     assert [(row[0].text, row[1].text) for row in found.rows] == [
         ("none", "decay 0"),
         ("rough", "smooth 0"),
@@ -361,7 +361,7 @@ def test_variants_of_one_recipe_stand_beside_the_one_that_they_start_from(store)
         "other",
         "base",
     }  # two methods at one budget
-    assert "variants" not in {t.name for t in tables.tables(Cells.of(made[:1]))}
+    assert "variants" not in {t.name for t in tables.tables(Comparison.of(made[:1]))}
 
 
 def test_checkpoints_of_one_trainings_stages_differ_in_their_stage():
@@ -376,7 +376,7 @@ def test_checkpoints_of_one_trainings_stages_differ_in_their_stage():
         variant("unknown", 1, stages={"written by": "something else"}),
         variant("unnamed", 1, stages=["compression"]),
     ]
-    changes = {row[0].text: row[1].text for row in table(Cells.of(made), "variants").rows}
+    changes = {row[0].text: row[1].text for row in table(Comparison.of(made), "variants").rows}
     alike = ("same", "unknown", "unnamed")
     assert changes == {
         "early": "stage compression",
@@ -386,18 +386,18 @@ def test_checkpoints_of_one_trainings_stages_differ_in_their_stage():
 
 
 def test_variants_are_in_the_order_of_their_numbers():
-    cells = Cells.of([variant(f"k{k}", 1, k=k) for k in (16, 8, 2, 1)])
+    cells = Comparison.of([variant(f"k{k}", 1, k=k) for k in (16, 8, 2, 1)])
     assert [row[0].text for row in table(cells, "variants").rows] == ["k2", "k8", "k16"]
 
 
 def test_variants_of_one_method_are_no_comparison_of_methods():
-    cells = Cells.of([variant("none", 1, decay=0), variant("base", 1)])
+    cells = Comparison.of([variant("none", 1, decay=0), variant("base", 1)])
     assert "equal-budget" not in {t.name for t in tables.tables(cells)}
 
 
 def test_examples_of_tasks_are_shown_in_words():
     shown = replace(result("a", "t", 0.5), samples=({"text": "A fine film.", "answer": "fine"},))
-    found = table(Cells.of([shown, result("b", "t", 0.4)]), "samples")
+    found = table(Comparison.of([shown, result("b", "t", 0.4)]), "samples")
     assert found.columns == ("encoder", "task", "text", "answer")
     assert [[entry.text for entry in row] for row in found.rows] == [
         ["a", "t", "A fine film.", "fine"]
@@ -502,7 +502,7 @@ def test_diagnostics_are_shown_with_all_their_scores_and_count_in_no_mean(store)
         ("metric", "0.123", ""),
         ("rank", "7.500", ""),
     ]
-    assert cells.overall("a") == 0.5
+    assert cells.encoders.at["a", "mean"] == 0.5
     assert "slots" not in {row[1].text for row in table(cells, "by-task").rows}
 
 
@@ -583,7 +583,7 @@ def test_a_single_result_of_any_family_has_its_tables(store, family):
 def test_too_many_differences_for_a_table_are_those_of_family_means_and_it_says_how_to_see_the_others(
     store, monkeypatch
 ):
-    monkeypatch.setattr("bench.report.comparisons.MOST", 5)
+    monkeypatch.setattr("bench.report.differences.MOST", 5)
     made = store(
         *(
             result(e, t, examples=right(n))
