@@ -111,6 +111,7 @@ class Card:
         training: How the weights were trained, the content of the checkpoint's card.json; empty when not known.
         embedding_parameters: Those of the parameters that are looked up, not multiplied with; None when not known.
         passes: Forward passes of the network that a text takes; None when not known, or when there is no network.
+        instructed_sides: As the function of this name; filled in by ``bench.encoder.card``.
     """
 
     weights: str = ""
@@ -124,6 +125,7 @@ class Card:
     training: Mapping[str, Any] = field(default_factory=dict)
     embedding_parameters: int | None = None
     passes: int | None = None
+    instructed_sides: tuple[Side, ...] = ()
 
 
 @runtime_checkable
@@ -131,6 +133,7 @@ class Encoder(Protocol):
     """Turns texts into vectors.
 
     Two class attributes say what no call can tell: ``version: ClassVar[int]`` and ``follows_instructions: ClassVar[bool]``.
+    A third may: ``instructed_sides: ClassVar[tuple[Side, ...]]``, see the function of this name.
     """
 
     @property
@@ -354,10 +357,24 @@ def one_side(encoder: Encoder, side: Side | None) -> Encoder:
     return encoder.for_side(side) if side and isinstance(encoder, SidedEncoder) else encoder
 
 
-def card(encoder: Encoder) -> Card:
-    """Return the encoder's card, or the empty one."""
+def instructed_sides(encoder: Encoder) -> tuple[Side, ...]:
+    """Return the sides of a retrieval or reranking whose texts get the task's instruction.
+
+    A method says so in its class attribute ``instructed_sides``, and raises its version when that changes; the query alone
+    is the default. An encoder that follows no instructions has none. A text that is on no side always gets the instruction.
+    """
     encoder = unwrapped(encoder)
-    return encoder.card() if isinstance(encoder, CardedEncoder) else Card()
+    if not encoder.follows_instructions:
+        return ()
+    sides: tuple[Side, ...] = getattr(encoder, "instructed_sides", ("query",))
+    return sides
+
+
+def card(encoder: Encoder) -> Card:
+    """Return the encoder's card, or the empty one, with the sides that get an instruction."""
+    encoder = unwrapped(encoder)
+    made = encoder.card() if isinstance(encoder, CardedEncoder) else Card()
+    return dataclasses.replace(made, instructed_sides=instructed_sides(encoder))
 
 
 def settings(encoder: Encoder) -> dict[str, Any]:

@@ -18,7 +18,17 @@ from adapters.inbedder.answers import ANSWER_TOKENS, answers, words_of
 from adapters.inbedder.generation import answered, mean_but_last, state_readout
 from adapters.inbedder.masked import answer_masks, mask_positions, pair, pair_readout
 from adapters.inbedder.reencoding import reencoded, registered
-from bench.encoder import Batch, Card, Embeddings, Encoder, Item, digest, fingerprint, location
+from bench.encoder import (
+    Batch,
+    Card,
+    Embeddings,
+    Encoder,
+    Item,
+    Side,
+    digest,
+    fingerprint,
+    location,
+)
 from bench.errors import UsageError
 from bench.overlap import Runs
 
@@ -90,8 +100,9 @@ class InBedder(NetworkEncoder):
     reencoder: str = location("all-MiniLM-L6-v2")
     max_length: int = 512
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     follows_instructions: ClassVar[bool] = True
+    instructed_sides: ClassVar[tuple[Side, ...]] = ("query", "document")
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first; in "1st-gen" the instructions asked of a text share its computation.

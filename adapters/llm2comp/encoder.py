@@ -17,7 +17,7 @@ from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, read_json, stamp, tensors
 from adapters._text import Framed, prompts
-from bench.encoder import Batch, Card, Embeddings, Item, digest, gather, location
+from bench.encoder import Batch, Card, Embeddings, Item, Side, digest, gather, location
 from bench.errors import CheckpointError, UsageError, unknown
 from bench.overlap import Runs
 
@@ -81,6 +81,7 @@ class LLM2Comp(NetworkEncoder):
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = True
+    instructed_sides: ClassVar[tuple[Side, ...]] = ("query",)
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first.

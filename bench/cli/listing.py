@@ -125,6 +125,7 @@ def _abilities(made: Any) -> Row:  # noqa: ANN401 - any encoder
     )
     return {
         "follows_instructions": made.follows_instructions,
+        "instructed_sides": list(encoder.instructed_sides(made)),
         "offers": [name for name, protocol in protocols if isinstance(made, protocol)],
         "settings": {
             n: {"default": getattr(made, n), "about": " ".join(said.get(n, "").split())}

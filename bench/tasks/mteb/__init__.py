@@ -5,7 +5,8 @@ Run: ``bench run --model all --task STS13`` or ``--suite "MTEB(eng, v2)"``.
 Protocol: mteb's, with three choices of ours. The split is ``test`` where there is one, else every evaluation split; of a task
 in many languages the purely English subsets are taken, or all where there is none; a benchmark's own choice of splits and subsets
 goes before both, and the read-out names it; the instruction is the task's own prompt
-where mteb has one (mteb's generic prompts are not used), put to queries and to tasks with one side, not to documents.
+where mteb has one (mteb's generic prompts are not used). Texts without a side all get it; of queries and documents those that the
+encoder names (``bench.encoder.instructed_sides``): queries alone by default, both for InBedder.
 The number of the protocol holds mteb's own version: 1002026 is our protocol 1 on mteb 2.26.
 Labels are handed to mteb as plain lists: its lazy columns are decoded row by row, which takes minutes on a set like IMDb.
 """
@@ -99,11 +100,13 @@ class MtebTask:
             return []
         with undisturbed():
             task = self._loaded(seed)
-        columns = inputs(task)
+        # the instruction of a text on a side is the encoder's choice
+        columns = [column for column, side in inputs(task) if side is None]
+        asked = instruction_for(task.metadata, None, self.instruction)
         return [
-            Item(text, instruction_for(task.metadata, role, self.instruction))
+            Item(text, asked)
             for _, _, rows in parts(task)
-            for column, role in columns
+            for column in columns
             for text in rows[column]
         ]
 

@@ -6,14 +6,23 @@ import random
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.encoder import Embeddings, Encoder, Side, checked, fingerprint, one_side, unwrapped
+from bench.encoder import (
+    Embeddings,
+    Encoder,
+    Side,
+    checked,
+    fingerprint,
+    instructed_sides,
+    one_side,
+    unwrapped,
+)
 from bench.errors import Unavailable
 from bench.tasks.mteb.rows import Columns
 
@@ -45,12 +54,10 @@ class MtebEncoder:
             EncodingError: As ``bench.encoder.checked``.
         """
         texts = texts_of(inputs)
-        return checked(
-            one_side(self.encoder, prompt_type).encode(
-                texts, instruction=instruction_for(task_metadata, prompt_type, self.instruction)
-            ),
-            texts,
+        asked = instruction_for(
+            task_metadata, prompt_type, self.instruction, instructed_sides(self.encoder)
         )
+        return checked(one_side(self.encoder, prompt_type).encode(texts, instruction=asked), texts)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - mteb's array types
         """Return cosine similarities (n1, n2)."""
@@ -86,18 +93,22 @@ def as_mteb(encoder: Encoder, *, name: str = "", instruction: str = "") -> MtebE
     return MtebEncoder(encoder, name or type(unwrapped(encoder)).__name__, instruction)
 
 
-def instruction_for(metadata: "TaskMetadata", role: str | None, instruction: str = "") -> str:
-    """Return the instruction for a text of an mteb task.
+def instruction_for(
+    metadata: "TaskMetadata", side: str | None, instruction: str = "", sides: Collection[str] = ()
+) -> str:
+    """Return the instruction for a text of an mteb task; "" where it gets none.
 
     Args:
-        metadata: The task's.
-        role: "query", "document" or None where the task has only one kind of text.
+        metadata: The task's. A prompt that it has for documents alone is theirs, whatever ``sides`` says.
+        side: "query", "document" or None where the task has only one kind of text.
         instruction: Replaces the task's own prompt.
+        sides: Those that get the instruction, by the encoder.
     """
     prompt = instruction or metadata.prompt or ""
-    if isinstance(prompt, Mapping):
-        return str(prompt.get(role or "query", ""))
-    return "" if role == "document" else prompt
+    prompts = prompt if isinstance(prompt, Mapping) else {"query": prompt}
+    if side == "document" and prompts.get(side):
+        return str(prompts[side])
+    return str(prompts.get("query", "")) if side is None or side in sides else ""
 
 
 def texts_of(loader: "DataLoader[Any]") -> list[str]:

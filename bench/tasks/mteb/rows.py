@@ -226,7 +226,7 @@ def parts(task: "AbsTask") -> Iterator[tuple[str, str, Columns]]:
 
 
 def inputs(task: "AbsTask") -> list[tuple[str, str | None]]:
-    """Return the columns of texts of a flat task that compares or classifies, with their roles."""
+    """Return the columns of texts of a flat task that compares or classifies, with their sides."""
     if task.metadata.type == "Classification":
         return [(task.input_column_name, None)]
     first, second = (

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from bench import data
-from bench.encoder import Item, fingerprint
+from bench.encoder import Item, card, fingerprint, instructed_sides
 from bench.errors import EncodingError, Unavailable, UsageError
 from bench.influence import contributions
+from bench.registry import load_encoder
 from bench.runner import run
 from bench.store import Store
 from bench.task import PlannedTask, sample
@@ -332,19 +333,25 @@ def test_items_are_among_what_is_encoded(kind):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "own", "queries", "documents"),
+    ("sides", "prompt", "own", "queries", "documents"),
     [
-        (None, "", "", ""),
-        ("Find it", "", "Find it", ""),
-        ({"query": "Find it", "document": "Keep it"}, "", "Find it", "Keep it"),
-        ("Find it", "Mine", "Mine", ""),
+        (("query",), None, "", "", ""),
+        (("query",), "Find it", "", "Find it", ""),
+        (("query",), {"query": "Find it", "document": "Keep it"}, "", "Find it", "Keep it"),
+        (("query",), "Find it", "Mine", "Mine", ""),
+        (("query", "document"), "Find it", "", "Find it", "Find it"),
+        (("query", "document"), {"query": "Find it"}, "", "Find it", "Find it"),
+        (("query", "document"), {"query": "Find it", "document": "Keep it"}, "", "Find it", "Keep it"),
+        (("query", "document"), "Find it", "Mine", "Mine", "Mine"),
     ],
-)
-def test_queries_get_the_instruction_and_documents_do_not(prompt, own, queries, documents):
+)  # fmt: skip
+def test_the_sides_that_a_method_names_get_the_instruction(sides, prompt, own, queries, documents):
     asked = {}
 
     @dataclass(frozen=True)
     class Noting(Random):
+        instructed_sides: ClassVar[tuple[str, ...]] = sides
+
         def encode(self, texts, *, instruction=""):
             asked.update(dict.fromkeys(texts, instruction))
             return super().encode(texts, instruction=instruction)
@@ -356,6 +363,14 @@ def test_queries_get_the_instruction_and_documents_do_not(prompt, own, queries, 
     assert {instruction for text, instruction in asked.items() if text.startswith("a title")} == {
         documents
     }
+    assert card(Noting()).instructed_sides == sides
+
+
+def test_queries_alone_get_the_instruction_of_a_method_that_names_no_side():
+    assert instructed_sides(Random()) == ("query",)
+    assert instructed_sides(load_encoder("llm2comp")) == ("query",)
+    assert instructed_sides(load_encoder("inbedder")) == ("query", "document")
+    assert instructed_sides(load_encoder("hashing")) == ()
 
 
 def test_an_instruction_of_ones_own_is_part_of_the_identity():
