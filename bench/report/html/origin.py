@@ -82,6 +82,7 @@ def _blocks(c: Comparison, label: str, title: str) -> list[Block]:
         ]
     first, task = results[0], c.tasks.loc[title]
     card = {name: first.card.get(name) for name in _CARD}
+    sides = " and ".join(first.card.get("instructed_sides", ()))
     settings = {
         name: strip_folders(value) if isinstance(value, str) else value
         for name, value in first.spec.settings.items()
@@ -94,7 +95,10 @@ def _blocks(c: Comparison, label: str, title: str) -> list[Block]:
         "main score": task.metric,
     }
     blocks += [
-        ("Encoder", _words({**card, "fingerprint": first.spec.fingerprint})),
+        (
+            "Encoder",
+            _words({**card, "instructed sides": sides, "fingerprint": first.spec.fingerprint}),
+        ),
         ("Settings", _words(settings)),
         ("Task", _words(protocol)),
     ]
