@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from adapters import _gguf
 from adapters._checkpoint import adapted_card, base_of, card_of
-from adapters._files import read_json, stamp
+from adapters._files import read_json
 from adapters._source import (
     content_digest,
     downloaded,
@@ -121,7 +121,7 @@ class Backbone:
             CheckpointError: The checkpoint lacks a tensor, its config or its tokenizer.
         """
         if self.adapted is not None:
-            return _changed(self.base(), self.adapted, stamp(self.adapted.glob("adapter_*")))
+            return _changed(self.base(), self.adapted, self.card().weights)
         return _loaded(
             self, _gguf.DIGEST if self.source == PACKAGED else content_digest(self.folder())
         )
@@ -241,10 +241,13 @@ def _native_bfloat16(kind: str) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _changed(base: Backbone, folder: Path, _stamp: object) -> Network:
+def _changed(base: Backbone, folder: Path, _digest: str) -> Network:
     from adapters._lora import merged
 
-    return merged(base.load(), [folder])
+    network = merged(base.load(), [folder])
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        return network
+    return replace(network, **_reading(network.model, _tokenizer(folder)))
 
 
 @lru_cache(maxsize=2)
@@ -262,16 +265,27 @@ def _loaded(backbone: Backbone, _digest: str) -> Network:
         look_both_ways(model)
     return Network(
         model=model.to(device),  # type: ignore[arg-type]  # its stub loses the self argument
-        tokenizer=tokenizer,
         device=device,
         dtype=dtype,
         decoder=decoder,
         causal=decoder and not bidirectional,
-        max_length=min(_positions(model), tokenizer.model_max_length),
         layers=int(model.config.num_hidden_layers),
         dim=int(sizes.get("word_embed_proj_dim") or model.config.hidden_size),
-        pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+        **_reading(model, tokenizer),
     )
+
+
+_TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
+"""Files of which a folder has at least one where it brings a tokenizer of its own."""
+
+
+def _reading(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> dict[str, Any]:
+    """Return the fields of a network that depend on its tokenizer."""
+    return {
+        "tokenizer": tokenizer,
+        "max_length": min(_positions(model), tokenizer.model_max_length),
+        "pad_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+    }
 
 
 def _model(folder: Path, head: Head, dtype: "torch.dtype") -> "PreTrainedModel":

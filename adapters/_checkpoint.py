@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adapters._files import files_digest, read_json
+from adapters._files import read_json
+from adapters._source import content_digest
 from bench.encoder import Card, digest
 from bench.errors import CheckpointError
 from bench.overlap import Runs
@@ -51,15 +52,12 @@ def adapted_card(folder: Path, base: Card) -> Card:
     Raises:
         CheckpointError: A file is missing or broken.
     """
-    weights = folder / WEIGHTS
-    if not weights.is_file():
+    if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"expected {WEIGHTS} in {folder}, got none: copy the whole folder")
-    config = _config(folder)
-    scale = {name: config.get(name) for name in ("r", "lora_alpha", "use_rslora")}
     training = card_of(folder)
     return replace(
         base,
-        weights=digest({"base": base.weights, "change": files_digest([weights]), "scale": scale}),
+        weights=digest({"base": base.weights, "adapter": content_digest(folder)}),
         trained=True,
         training_tokens=training.get("trained_tokens"),
         training=training,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,25 @@ def files_digest(files: Iterable[Path]) -> str:
     """Return the sha256, in hex, of the content of files in the order given; their names do not count."""
     total = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(bytes.fromhex(sha256_of(path)))
     return total.hexdigest()
 
 
-def stamp(files: Iterable[Path]) -> tuple[tuple[int, int], ...]:
-    """Return size and time of each file: a cheap key that changes when one is written anew."""
-    return tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+def sha256_of(path: Path) -> str:
+    """Return the sha256, in hex, of a file's content, which is read again only when its size or a time has changed."""
+    return _sha256(path, stamp([path]))
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, _stamp: object) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(files: Iterable[Path]) -> tuple[tuple[int, int, int], ...]:
+    """Return size and times of each file: a cheap key that changes when one is written anew or replaced."""
+    stats = [path.stat() for path in files]
+    return tuple((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)
 
 
 def tensors(path: Path) -> "dict[str, Tensor]":

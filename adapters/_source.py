@@ -1,49 +1,77 @@
 """Where checkpoints come from, and what they are made of, without loading them."""
 
+import json
+import logging
 import math
 import re
 import tempfile
 from collections.abc import Callable
-from functools import lru_cache
+from fnmatch import fnmatch
 from pathlib import Path
 
-from adapters._files import files_digest, stamp
+from adapters._files import read_json, sha256_of
 from bench.assets import cache_dir
+from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
 
+log = logging.getLogger(__name__)
+
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(@[\w./-]+)?")
-_READ = (
-    "config.json", "adapter_config.json", "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json",
-    "tokenizer*.json", "tokenizer*.model", "vocab.*", "merges.txt", "spiece.model", "sentencepiece*.model", "special_tokens_map.json",
-    "added_tokens.json",
+UNREAD = (
+    ".*", "README*", "LICENSE*", "NOTICE*", "*.md", "*.jsonl", "*.png", "*.log", "runs.u64",
+    "*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.pth",
+    "training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state*.pth",
 )  # fmt: skip
-_MODULES = "[0-9]*_*/"  # folders of a sentence-transformers model's further modules
+"""Files of a checkpoint that no loader opens; all others shape a vector, or may."""
+
+_MADE = ".sha256.json"
+"""File in a folder made by ``made_once``: the sha256 of each of its files."""
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
     """Return a folder of this name in the cache, made on first use: there whole or not at all, also for two processes at once.
 
+    Its files are checked by content, each once for its size and times; a folder that is damaged is made again.
+
     Args:
-        name: Of the folder; it names its content, since an existing folder is taken as it is.
+        name: Of the folder; it names its content.
         make: Makes the folder at the path it is given; may put other files next to it.
 
     Raises:
         Unavailable: The cache cannot be written.
     """
     target = cache_dir() / "backbones" / name
-    if target.is_dir():
+    if _is_whole(target):
         return target
+    if (target / _MADE).is_file():
+        log.warning("%s is damaged and is made again", target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as work:
             make(made := Path(work, "made"))
+            (made / _MADE).write_text(json.dumps(_contents(made)), encoding="utf-8")
+            if target.is_dir():
+                target.replace(Path(work, "damaged"))
             made.replace(target)
     except OSError as error:
-        if not target.is_dir():  # else another process was faster, with the same content
+        if not _is_whole(target):  # else another process was faster
             raise Unavailable(
                 f"{name} cannot be unpacked to {target.parent} ({error}): set BENCH_CACHE to another folder"
             ) from error
     return target
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each file of a folder that ``made_once`` made, by its path inside."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MADE)
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / _MADE).read_bytes()) == _contents(folder))
+    except (OSError, ValueError):
+        return False
 
 
 def downloaded(source: str) -> Path:
@@ -85,35 +113,55 @@ def downloaded(source: str) -> Path:
 
 
 def content_files(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint that shape a vector, in a fixed order: weights, configs, tokenizer.
+    """Return the files of a checkpoint that may shape a vector, in a fixed order: all but those of ``UNREAD``.
+
+    These are the files of the folder itself, and all those in the folders of a sentence-transformers model's modules.
 
     Raises:
-        CheckpointError: There are none.
+        CheckpointError: There are none, or ``modules.json`` is broken.
     """
-    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    files = [*weights, *sorted(path for pattern in _READ for path in folder.glob(pattern))]
-    files += [
+    inner = [folder / path for _, path in modules_of(folder) if path]
+    found = {*folder.glob("*"), *(path for top in inner for path in top.rglob("*"))}
+    files = sorted(
         path
-        for inner in sorted(folder.glob(_MODULES))
-        for path in sorted(inner.glob("*"))
-        if path.suffix in {".json", ".safetensors", ".txt"}
-    ]
-    if not weights and not any(path.suffix == ".safetensors" for path in files):
+        for path in found
+        if path.is_file() and not any(fnmatch(path.name, pattern) for pattern in UNREAD)
+    )
+    if not files:
         raise CheckpointError(
-            f"expected safetensors weights in {folder}, got none: give the folder of a saved model"
+            f"expected a saved model in {folder}, got no file of one: copy it again"
         )
     return files
 
 
+def modules_of(folder: Path) -> list[tuple[str, str]]:
+    """Return class and folder, "" for its own, of each module of a sentence-transformers model; none of any other checkpoint.
+
+    Raises:
+        CheckpointError: ``modules.json`` is broken, or leads out of the folder.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    try:
+        modules = [(str(module["type"]), str(module["path"])) for module in read_json(path)]
+    except (TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"expected a list of modules with type and path in {path}, got another layout: save the model again"
+        ) from error
+    if out := [inner for _, inner in modules if Path(inner).is_absolute() or ".." in inner]:
+        raise CheckpointError(f"expected folders inside {folder} in {path}, got {out[0]!r}")
+    return modules
+
+
 def content_digest(folder: Path) -> str:
-    """Return the sha256, in hex, of everything in the folder that shapes a vector; its place and its README do not count."""
-    files = content_files(folder)
-    return _digest(tuple(files), stamp(files))
+    """Return the sha256, in hex, of names and content of everything in the folder that shapes a vector; its place does not count.
 
-
-@lru_cache(maxsize=64)
-def _digest(files: tuple[Path, ...], _stamp: object) -> str:
-    return files_digest(files)
+    Raises:
+        CheckpointError: As ``content_files``.
+    """
+    files = {path.relative_to(folder).as_posix(): sha256_of(path) for path in content_files(folder)}
+    return digest(files)
 
 
 _TABLES = re.compile(

