@@ -74,7 +74,7 @@ def shipped(name: str, _base: Path, folder: Path) -> Path:
 
 
 LAYOUTS = {
-    "transformers": (Pooled, lambda base, folder: shutil.copytree(base, folder)),
+    "transformers": (Pooled, shutil.copytree),
     "adapter": (Pooled, tuned),
     "sentence-transformers": (SentenceEncoder, sentence_folder),
     "dino": (DINO, lambda base, folder: shipped("dino", base, folder)),
