@@ -1,1 +1,183 @@
-"""A benchmark harness that compares recipes for turning a language model into a text encoder."""
+"""Compare recipes that turn a language model into a text encoder.
+
+The Python front door; the command line offers the same. Each function imports what it needs when it is called, so
+that ``import bench`` is quick.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.encoder import Encoder
+    from bench.task import Task
+
+__all__ = ["load_encoder", "load_task", "report", "results", "run"]
+
+
+def load_encoder(name: str, **settings: object) -> "Encoder":
+    """Return the encoder called by a name; its weights load on the first call of ``encode``.
+
+    Args:
+        name: A registered name (``bench list``); ``name:PATH_OR_ID`` for another checkpoint; or ``package.module:Class``.
+        settings: Settings to change, by field name.
+
+    Raises:
+        UsageError: There is no such encoder or setting.
+
+    >>> encoder = load_encoder("hashing", dim=64)
+    >>> encoder.encode(["How do I reset my PIN?", "My card was declined."]).shape
+    (2, 64)
+    """
+    import json
+
+    from bench.registry import load_encoder as load
+
+    return load(name, {field: json.dumps(value) for field, value in settings.items()})
+
+
+def load_task(name: str, *, limit: int | None = None) -> "Task":
+    """Return the task called by a name.
+
+    Args:
+        name: One of our own (``bench list``), one of mteb's, ``ner:FOLDER`` and the like for own files, or
+            ``package.module:TASK``.
+        limit: At most this many test examples.
+
+    Raises:
+        UsageError: There is no such task.
+
+    >>> task = load_task("STSBenchmark", limit=100)
+    >>> task.family, task.metric
+    ('sts', 'cosine_spearman')
+    """
+    from bench.tasks import load_task as load
+
+    return load(name, limit=limit)
+
+
+def run(  # noqa: PLR0913 - one parameter per option
+    models: "str | Iterable[str] | Mapping[str, Encoder]" = "all",
+    tasks: "str | Task | Iterable[str | Task]" = (),
+    *,
+    suites: Iterable[str] = (),
+    limit: int | None = None,
+    seeds: Sequence[int] = (42,),
+    results: str | Path = "results",
+    data: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    force: bool = False,
+) -> "pd.DataFrame":
+    """Run tasks on encoders and return one row per cell: encoder, task, metric, score, status, reason.
+
+    A cell that failed or was skipped has a row with the reason. What the results folder holds is not run again.
+
+    Args:
+        models: Names of encoders, or encoders by name.
+        tasks: Names of tasks, or tasks.
+        suites: Names of suites; the suite "quick" where neither tasks nor suites are given.
+        limit: At most this many test examples per named task.
+        seeds: One cell per seed.
+        results: Folder of results.
+        data: Folder with data sets; see ``bench data mirror``.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        dtype: "auto", "float32", "bfloat16" or "float16".
+        force: Run cells again that exist already.
+
+    Raises:
+        UsageError: A name is unknown.
+
+    >>> cells = run("hashing", "stsb-paraphrase", results=folder)
+    >>> cells[["encoder", "task", "status"]].values.tolist()
+    [['hashing', 'stsb-paraphrase', 'done']]
+    """
+    import os
+
+    import pandas as pd
+
+    from bench.cli.loading import load_encoders, vector_store
+    from bench.runner import run as run_cells
+    from bench.store import Store
+    from bench.task import Task
+    from bench.tasks import load_suite
+
+    if data is not None:
+        os.environ["BENCH_DATA"] = str(data)
+    names = [models] if isinstance(models, str) else list(models)
+    computing = {"device": device, "dtype": dtype}
+    encoders = models if isinstance(models, Mapping) else load_encoders(names, computing, ())
+    each = [tasks] if isinstance(tasks, str | Task) else list(tasks)
+    loaded = [load_task(task, limit=limit) if isinstance(task, str) else task for task in each]
+    for suite in suites or (() if each else ("quick",)):
+        loaded += load_suite(suite, limit=limit)
+    cells = run_cells(
+        encoders,
+        list(dict.fromkeys(loaded)),
+        Store(Path(results)),
+        vector_store(disk=True),
+        seeds=seeds,
+        force=force,
+        keep_going=True,
+    )
+    return pd.DataFrame([cell.row() for cell in cells])
+
+
+def results(
+    folder: str | Path = "results", *, models: Sequence[str] = (), tasks: Sequence[str] = ()
+) -> "pd.DataFrame":
+    """Return all results as a DataFrame: one row per encoder, task, seed and metric.
+
+    Its columns are the score with its 95 % interval (``low``, ``high``), standard deviation and error over repeats,
+    what the encoder is (``backbone``, ``parameters``, ``training_tokens``, ...), what encoding took (``tokens``,
+    ``encode_seconds``, ...), and ``main``, which marks the main metric of a task. Missing cells have one row with
+    ``status`` and ``reason``.
+
+    Args:
+        folder: Folder of results.
+        models: Names of encoders; all by default.
+        tasks: Names of tasks; all by default.
+
+    Raises:
+        UsageError: There are no such results.
+
+    >>> frame = results(folder)
+    >>> main = frame[frame.main]
+    >>> list(main.pivot(index="encoder", columns="task", values="score").columns)
+    ['stsb-paraphrase']
+    """
+    from bench.reporting import read
+    from bench.reporting.frame import flat
+    from bench.store import Store
+
+    return flat(read(Store(Path(folder)), models=models, tasks=tasks))
+
+
+def report(
+    folder: str | Path = "results",
+    out: str | Path = "reports",
+    *,
+    models: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+) -> list[Path]:
+    """Write tables, figures and a page from results, and return the paths of the files.
+
+    Args:
+        folder: Folder of results.
+        out: Folder to write into.
+        models: Names of encoders; all by default.
+        tasks: Names of tasks; all by default.
+
+    Raises:
+        UsageError: There are no such results.
+        ResultError: The folder cannot be written.
+
+    >>> [path.name for path in report(folder, out=folder + "/report")][:2]
+    ['index.html', 'results.md']
+    """
+    from bench.reporting import build
+    from bench.store import Store
+
+    return build(Store(Path(folder)), Path(out), models=models, tasks=tasks)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import report
+from bench import reporting as report
 from bench.influence import contributions
-from bench.report import formats
-from bench.report.frame import flat
-from bench.report.tables import tables
+from bench.reporting import formats
+from bench.reporting.frame import flat
+from bench.reporting.tables import tables
 from bench.result import Result, RunSpec
 from bench.store import Store
 from bench.task import Score

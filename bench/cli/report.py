@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import report
+from bench import reporting as report
 from bench.cli.options import completed, task_completion
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.report.table import Table
+    from bench.reporting.table import Table
     from bench.store import Store
 
 
@@ -106,11 +106,11 @@ def show(wanted: Wanted) -> None:
     if form not in report.FORMATS:
         raise UsageError(f"--format takes {', '.join(report.FORMATS)}, got {form!r}")
     if wanted.published:
-        from bench.report.published import listing
+        from bench.reporting.published import listing
 
         _give([listing(wanted.tasks)], form, wanted.out)
     elif wanted.compare is not None:
-        from bench.report.differences import changes
+        from bench.reporting.differences import changes
 
         before, now = (
             report.read(s, models=wanted.models, tasks=wanted.tasks)
@@ -130,7 +130,7 @@ def show(wanted: Wanted) -> None:
 def _print_tables(wanted: Wanted, store: "Store", form: str) -> None:
     comparison = report.read(store, models=wanted.models, tasks=wanted.tasks)
     if form == "html":
-        from bench.report import html
+        from bench.reporting import html
 
         page = html.page(comparison, *report.contents(comparison))
         if wanted.out is None:
@@ -138,7 +138,7 @@ def _print_tables(wanted: Wanted, store: "Store", form: str) -> None:
         else:
             _tell(report.write(wanted.out, {"index.html": page}))
         return
-    from bench.report.tables import tables
+    from bench.reporting.tables import tables
 
     usual = ("by-task",) if wanted.out is None and comparison.tasks.compared.any() else ("all",)
     _give(report.chosen(tables(comparison), wanted.tables or usual), form, wanted.out)

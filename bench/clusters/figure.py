@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.clusters.grouping import Cluster, Grouping
-from bench.report.figures.drawing import (
+from bench.reporting.figures.drawing import (
     COLORS,
     INK,
     MARKERS,

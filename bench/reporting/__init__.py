@@ -1,0 +1,140 @@
+"""Tables, figures and a page: a pure function of the results, so the same results give the same bytes."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import ResultError, UsageError, unknown
+from bench.files import write_whole
+
+if TYPE_CHECKING:
+    from bench.reporting.comparison import Comparison
+    from bench.reporting.figures import Drawing
+    from bench.reporting.table import Table
+    from bench.store import Store
+
+FORMATS = ("md", "csv", "tex", "json", "html")
+"""Formats in which tables can be printed."""
+
+TABLES = (
+    "families", "by-task", "equal-budget", "other-checkpoints", "variants", "ranks", "win-tie-loss",
+    "differences", "cost", "published", "instruction", "robustness", "diagnostics", "samples",
+    "training", "overlap", "data", "missing", "made",
+)  # fmt: skip
+"""Names of the tables of a report; several of equal budgets or of variants are numbered, as in "variants-2"."""
+
+
+def build(
+    store: "Store", out: Path, *, models: Collection[str] = (), tasks: Collection[str] = ()
+) -> list[Path]:
+    """Write the whole report, and return the paths.
+
+    Args:
+        store: The results.
+        out: Folder for ``index.html``, ``results.md``, ``results.csv``, ``results.json`` and the figures (png and svg).
+        models: Names of the encoders to report on; all by default.
+        tasks: Names of the tasks; all by default.
+
+    Raises:
+        UsageError: There is no such result.
+        ResultError: A results file cannot be read, or the folder cannot be written.
+    """
+    from bench.reporting import figures, formats, html
+    from bench.reporting.frame import flat
+
+    comparison = read(store, models=models, tasks=tasks)
+    made, drawings = contents(comparison)
+    drawn = [drawing for drawing in drawings if drawing.figure is not None]
+    files: dict[str, bytes | str] = {
+        "index.html": html.page(comparison, made, drawings),
+        "results.md": formats.results_md(made, [f"{drawing.name}.png" for drawing in drawn]),
+        "results.csv": flat(comparison).to_csv(index=False, lineterminator="\n"),
+        "results.json": formats.text(made, "json"),
+    }
+    for drawing in drawn:
+        files |= {f"{drawing.name}.{kind}": drawing.rendered(kind) for kind in figures.KINDS}
+    return write(out, files)
+
+
+def contents(comparison: "Comparison") -> "tuple[tuple[Table, ...], tuple[Drawing, ...]]":
+    """Return every table and every figure of the results."""
+    from bench.reporting.figures import draw
+    from bench.reporting.tables import tables
+
+    return tables(comparison), draw(comparison)
+
+
+def write(out: Path, files: Mapping[str, bytes | str]) -> list[Path]:
+    """Write files into a folder and return their paths.
+
+    Raises:
+        ResultError: The folder cannot be written.
+    """
+    try:
+        for name, data in files.items():
+            write_whole(out / name, data)
+    except OSError as error:
+        raise ResultError(
+            f"cannot write into {out}: {error.strerror}; free space or choose another --out"
+        ) from error
+    return [out / name for name in files]
+
+
+def read(
+    store: "Store", *, models: Collection[str] = (), tasks: Collection[str] = ()
+) -> "Comparison":
+    """Return the results of some encoders and tasks, with their per-example values, and why others have none.
+
+    Raises:
+        UsageError: There is neither, or not under one of the names.
+        ResultError: A results file cannot be read.
+    """
+    from bench.reporting.comparison import Comparison, select, strip_folders
+
+    found, absences = list(store.results()), store.absences()
+    encoders = {
+        strip_folders(name)
+        for name in (*(r.spec.encoder for r in found), *(a.encoder for a in absences))
+    }
+    if not encoders:
+        raise UsageError(
+            f"no results in {store.root}; make some with `bench run`, or name another folder with --results"
+        )
+    on = {*(r.spec.task for r in found), *(a.task for a in absences)}
+    for kind, wanted, known in (("encoder", models, encoders), ("task", tasks, on)):
+        for name in wanted:
+            if name not in known:
+                raise unknown(f"{kind} in these results", name, known)
+    kept, reasons = select(found, absences, models, tasks)
+    if not kept and not reasons:
+        raise UsageError(
+            f"none of these encoders has a result on these tasks in {store.root}; run them with `bench run`"
+        )
+    return Comparison.of([store.examples(r) for r in kept], reasons)
+
+
+def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]":
+    """Return the tables of these names, in this order; "all" is every one.
+
+    Raises:
+        UsageError: There is no such table.
+    """
+    by_name = {table.name: table for table in tables}
+    for name in names:
+        if name not in {*by_name, "all"}:
+            raise unknown("table in this report", name, [*by_name, "all"])
+    wanted = [each for name in names for each in (by_name if name == "all" else [name])]
+    return [by_name[name] for name in dict.fromkeys(wanted)]
+
+
+def text(tables: "Collection[Table]", form: str) -> str:
+    """Return tables as text in a format other than html.
+
+    Raises:
+        UsageError: There is no such format.
+    """
+    from bench.reporting import formats
+
+    if form not in FORMATS or form == "html":
+        raise UsageError(f"--format takes {', '.join(FORMATS)}, got {form!r}")
+    return formats.text(list(tables), form)

@@ -1,0 +1,84 @@
+"""All results as one flat DataFrame, for pandas users and results.csv."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench import stats
+from bench.reporting.comparison import TASK, Comparison
+from bench.result import Result
+
+_CARD = ("trained", "backbone", "parameters", "dtype", "device")
+_TEXTS = ("asked", "distinct", "repeated_share", "truncated_share", "overlap_share")
+_COST = ("seconds", "encode_seconds", "tokens", "padded_tokens")
+_COUNTS = ("parameters", "training_tokens", "limit", "seed", "asked", "distinct", *_COST[2:])
+
+
+def flat(c: Comparison) -> pd.DataFrame:
+    """Return one row per encoder, task, seed and metric, with intervals, card and cost; scores are not x 100.
+
+    A cell without a result has one row, of its main metric, whose ``status`` and ``reason`` say why. ``main`` marks
+    the main metric of a task. ``low`` and ``high`` are the 95 % interval of the encoder's score over all seeds.
+    """
+    encoders = {label: _encoder(c, label) for label in c.labels}
+    rows = [encoders[label] | row for title in c.tasks.index for label, row in _task(c, str(title))]
+    frame = pd.DataFrame(rows)
+    counts = [name for name in _COUNTS if name in frame]
+    frame[counts] = frame[counts].astype("Int64")  # which, unlike int, may be missing
+    if frame.empty:
+        return frame
+    order = np.argsort(frame.encoder.map(c.number), kind="stable")
+    return frame.iloc[order].reset_index(drop=True)
+
+
+def _encoder(c: Comparison, label: str) -> dict[str, Any]:
+    encoder = c.encoders.loc[label]
+    return {
+        "encoder": label,
+        "fingerprint": c.of_encoder(label)[0].spec.fingerprint,
+        **{name: encoder.card.get(name) for name in _CARD},
+        "training_tokens": encoder.tokens,
+    }
+
+
+def _task(c: Comparison, title: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a task, each with the encoder's label."""
+    task = c.tasks.loc[title].to_dict()
+    head = {name: task[name] for name in TASK} | {"limit": task["limit"] or None, "main": True}
+    intervals: dict[str, stats.Estimates] = {}
+    for i, label in enumerate(c.labels):
+        results = c.cells.get((label, title), [])
+        if not results:
+            status, _, reason = c.absence(label, title).partition(": ")
+            yield label, {**head, "repeats": 0, "status": status, "reason": reason}
+        for result in results:
+            for name in result.scores:
+                if name not in intervals:
+                    main = name == task["metric"]
+                    found = c.by_task[title] if main else c.sampled(title, name)
+                    intervals[name] = stats.intervals(found)
+                bounds = {"low": intervals[name].low[i], "high": intervals[name].high[i]}
+                yield label, head | _score(result, name) | bounds
+
+
+def _score(r: Result, name: str) -> dict[str, Any]:
+    score = r.scores[name]
+    return {
+        "metric": name,
+        "main": name == r.metric,
+        "seed": r.spec.seed,
+        "score": score.mean,
+        "low": None,
+        "high": None,
+        "std": score.spread,
+        "stderr": score.stderr,
+        "repeats": len(score.repeats),
+        **{column: r.texts.get(column) for column in _TEXTS},
+        **{column: r.cost.get(column) for column in _COST},
+        "commit": r.provenance.get("commit"),
+        "key": r.spec.key,
+        "status": "done",
+        "reason": "",
+    }

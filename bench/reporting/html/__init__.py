@@ -1,0 +1,87 @@
+"""index.html: one file that opens from disk and loads nothing, with tables, figures and the origin of each number."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from bench.reporting.comparison import Comparison
+from bench.reporting.figures.drawing import COLORS, INK, MUTED, RULE, SURFACE, TRAINED, Drawing
+from bench.reporting.html.grid import grid
+from bench.reporting.html.origin import origins
+from bench.reporting.html.summary import summary
+from bench.reporting.table import Table
+
+MOST = 30_000
+"""Entries of a table beyond which the page names it instead of showing it."""
+
+_THEMED = {
+    TRAINED: "trained",
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    SURFACE: "ground",
+    COLORS[-1]: "muted",
+}
+_SIZE = re.compile(r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
+
+
+def page(c: Comparison, tables: Sequence[Table], figures: Sequence[Drawing] = ()) -> str:
+    """Return the page.
+
+    Args:
+        c: The results, for the summary and for where numbers come from.
+        tables: The report's tables, in the order of the page.
+        figures: The report's figures; one without its data is named with the reason.
+    """
+    shown = [table for table in tables if len(table.rows) * len(table.columns) <= MOST]
+    keys = {entry.key for table in shown for row in table.rows for entry in row if entry.key}
+    script = _read("page.js")
+    return _template().render(
+        summary=summary(c, tables),
+        tables=[(table, grid(table, c) if table in shown else None) for table in tables],
+        figures=[(figure, _inline(figure)) for figure in figures if figure.figure is not None],
+        absent=[figure for figure in figures if figure.figure is None],
+        encoders=list(c.encoders.title),
+        families=sorted(set(c.tasks.family)),
+        data={"drawers": origins(c, keys)},
+        style=_read("page.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _inline(drawing: Drawing) -> str:
+    """Return a figure as SVG in the page's own colours, or as PNG where that is much smaller."""
+    svg, png = _themed(drawing), base64.b64encode(drawing.png).decode()
+    if len(svg) <= 1.5 * len(png):  # SVG stays sharp, follows the theme and shows its numbers
+        return svg
+    width = int.from_bytes(drawing.png[16:20], "big") * 72 // 160
+    return f'<img src="data:image/png;base64,{png}" alt="" style="--width:{width}pt">'
+
+
+def _themed(drawing: Drawing) -> str:
+    svg = drawing.svg.decode()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\n\s*", " ", svg).replace("> <", "><")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{drawing.name}-", svg)
+    svg = re.sub("|".join(_THEMED), lambda found: f"var(--{_THEMED[found[0]]})", svg)
+    return _SIZE.sub(r'<svg viewBox="0 0 \1 \2" style="--width:\1pt" role="group">', svg, count=1)
+
+
+def _read(name: str) -> str:
+    return (files(__name__) / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return environment.from_string(_read("index.html"))

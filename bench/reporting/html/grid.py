@@ -1,0 +1,89 @@
+"""A table as the page shows it: every heading and row says which encoders and family it is about, for the filter."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.reporting.comparison import Comparison
+from bench.reporting.table import Entry, Table
+
+_ENCODERS = ("encoder", "first", "second")
+_ASIDE = frozenset({"backbone", "family", "metric", "repeats"})  # the first to go on a small screen
+_LONG = 24  # letters; a column of longer words gets more width
+_MARKS = {"best": "b", "tie": "t", "warning": "x", "missing": "m"}
+_SPOKEN = {"best": "best", "tie": "tied with the best"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table ready for the template.
+
+    Attributes:
+        heads: The ``text`` and ``kind`` of each column, and the ``encoder`` or ``family`` it is about. A kind is "w"
+            for words, "n" for numbers or "id" for what a row is about, with "long" for long words and "aside" for
+            what a small screen leaves out.
+        rows: The ``encoders`` and ``family`` each row is about, and its ``cells``.
+    """
+
+    heads: Sequence[Mapping[str, str]]
+    rows: Sequence[Mapping[str, Any]]
+
+    @property
+    def aside(self) -> list[str]:
+        """The headings of the columns that a small screen leaves out."""
+        return [head["text"] for head in self.heads if "aside" in head["kind"]]
+
+
+def grid(table: Table, c: Comparison) -> Grid:
+    """Return a table with what the page needs to know of every place."""
+    numbers = {title: str(i) for i, title in enumerate(c.encoders.title)}
+    numbers |= {label: numbers[c.encoders.at[label, "title"]] for label in c.labels}
+    family_of = {family: family for family in c.tasks.family} | dict(c.tasks.family)
+    kinds = _kinds(table)
+    heads = [
+        {
+            "text": text,
+            "kind": kind,
+            "encoder": numbers.get(text, ""),
+            "family": family_of.get(text, ""),
+        }
+        for text, kind in zip(table.columns, kinds, strict=True)
+    ]
+    rows = []
+    for row in table.rows:
+        place = {
+            heading: entry.text
+            for heading, entry in reversed([*zip(table.columns, row, strict=True)])
+        }
+        about = [numbers.get(place[name], "") for name in _ENCODERS if name in place]
+        family = place.get("family") or family_of.get(place.get("task", ""), "")
+        cells = [_cell(entry, kind) for entry, kind in zip(row, kinds, strict=True)]
+        rows.append({"encoders": " ".join(filter(None, about)), "family": family, "cells": cells})
+    return Grid(heads, rows)
+
+
+def _kinds(table: Table) -> list[str]:
+    """Return what each column is; the one a row is about stays in sight when a wide table is scrolled."""
+    names = [name for name in ("task", "encoder", "first") if name in table.columns]
+    first = table.columns.index(names[0]) if names else 0
+    numbers = sum(heading not in table.words for heading in table.columns)
+    kinds = []
+    for i, heading in enumerate(table.columns):
+        kind = "n" if heading not in table.words else "id" if i == first else "w"
+        if numbers > 2 and heading in _ASIDE and kind != "id":
+            kind += " aside"
+        longest = max((len(row[i].text) for row in table.rows), default=0)
+        kinds.append(f"{kind} long" if kind.startswith("w") and longest > _LONG else kind)
+    return kinds
+
+
+def _cell(entry: Entry, kind: str) -> Mapping[str, str]:
+    low_high = "" if entry.interval is None else "{:.6g} {:.6g}".format(*entry.interval)
+    return {
+        "text": entry.text,
+        "kind": f"{kind} {_MARKS.get(entry.mark, '')}".strip(),
+        "value": "" if entry.value is None else f"{entry.value:.10g}",
+        "interval": low_high,
+        "note": "; ".join(filter(None, (_SPOKEN.get(entry.mark, ""), entry.note))),
+        "key": entry.key,
+    }

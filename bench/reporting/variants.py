@@ -1,0 +1,157 @@
+"""Variants of one recipe: encoders trained by one method at one budget, and what each changed setting does."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from bench import stats
+from bench.reporting.comparison import METHOD, Comparison, judgement
+from bench.reporting.differences import difference_columns
+from bench.reporting.table import Table, word
+
+Settings = Mapping[str, Any]
+"""What a training was: its recipe's settings, its seed, and its last stage where the card names one."""
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Encoders trained by one method at one budget.
+
+    Attributes:
+        method: Of all of them.
+        budget: Training tokens, of all of them.
+        settings: Of each, by its label. The first is the reference: the one closest to all others.
+    """
+
+    method: str
+    budget: int
+    settings: Mapping[str, Settings]
+
+    @property
+    def labels(self) -> list[str]:
+        """The encoders, the reference first."""
+        return list(self.settings)
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """How the settings of each differ from the reference, such as "decay 0, stage compression"."""
+        words = {}
+        for label in self.labels[1:]:
+            changed = [f"{name} {self.settings[label].get(name)}" for name in self._changed(label)]
+            words[label] = ", ".join(changed) or "the same settings"
+        return {self.labels[0]: "", **words}
+
+    @property
+    def sweeps(self) -> dict[str, dict[float, str]]:
+        """For each numeric setting with at least three values, where nothing else changed: the label of each value.
+
+        The seed is no such setting. Of several encoders with one value the first counts.
+        """
+        reference, *rest = self.labels
+        found: dict[str, dict[float, str]] = {}
+        for label in rest:
+            changed = self._changed(label)
+            if len(changed) != 1 or changed == ["seed"]:
+                continue
+            here, there = (self.settings[each].get(changed[0]) for each in (reference, label))
+            if _is_number(here) and _is_number(there):
+                found.setdefault(changed[0], {here: reference}).setdefault(there, label)
+        return {name: dict(sorted(by.items())) for name, by in found.items() if len(by) > 2}
+
+    def _changed(self, label: str) -> list[str]:
+        """Return the settings that differ from the reference; a stage must be named by both cards."""
+        reference, own = self.settings[self.labels[0]], self.settings[label]
+        changed = _differing(reference, own)
+        both = reference["stage"] and own["stage"]
+        return [name for name in changed if name != "stage" or both]
+
+
+def groups(c: Comparison) -> list[Variants]:
+    """Return the groups of at least two encoders that one method trained at one budget."""
+    found: dict[tuple[str, int], dict[str, Settings]] = {}
+    for label, training in c.encoders.training.items():
+        recipe, method, budget = (training.get(name) for name in ("recipe", "method", "budget"))
+        if method and budget and isinstance(recipe, Mapping):
+            settings = {**recipe, "seed": training.get("seed"), "stage": _last_stage(training)}
+            found.setdefault((str(method), int(budget)), {})[str(label)] = settings
+    return [
+        Variants(method, budget, _ordered(members))
+        for (method, budget), members in sorted(found.items())
+        if len(members) > 1
+    ]
+
+
+def _last_stage(training: Mapping[str, Any]) -> str | None:
+    """Return the last stage that a card names; checkpoints of one training's stages differ in nothing else."""
+    stages = training.get("stages")
+    if not isinstance(stages, list | tuple):
+        return None
+    names = [stage.get("stage") for stage in stages if isinstance(stage, Mapping)]
+    return next((str(name) for name in reversed(names) if name), None)
+
+
+def _ordered(settings: Mapping[str, Settings]) -> dict[str, Settings]:
+    """Return the settings by label, the one closest to all others first, then in natural order."""
+
+    def distance(label: str) -> tuple[int, list[Any]]:
+        gaps = [len(_differing(settings[label], other)) for other in settings.values()]
+        return sum(gaps), _natural(label)
+
+    reference = min(settings, key=distance)
+    rest = sorted(settings.keys() - {reference}, key=_natural)
+    return {label: settings[label] for label in (reference, *rest)}
+
+
+def _natural(label: str) -> list[Any]:
+    """Return a sort key by which m2 comes before m16."""
+    parts = re.split(r"(\d+)", label)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def _differing(one: Settings, other: Settings) -> list[str]:
+    return [name for name in dict.fromkeys((*other, *one)) if one.get(name) != other.get(name)]
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def tables(c: Comparison) -> list[Table]:
+    """Return one table per group: how each variant's scores differ from those of the reference."""
+    found = groups(c)
+    several = len(found) > 1
+    return [
+        _table(c, group, f"variants-{i}" if several else "variants")
+        for i, group in enumerate(found, 1)
+    ]
+
+
+def _table(c: Comparison, group: Variants, name: str) -> Table:
+    reference, *rest = group.labels
+    scores = c.scores.loc[c.tasks.compared, group.labels].dropna()
+    found = {str(title): c.by_task[str(title)] for title in scores.index}
+    estimates = {title: gaps(c, each, group.labels) for title, each in found.items()}
+    columns = [
+        ("encoder", [word(label) for label in rest]),
+        ("what is changed", [word(group.changes[label]) for label in rest]),
+        *difference_columns(estimates),
+    ]
+    base = ", ".join(f"{title} {100 * value:.1f}" for title, value in scores[reference].items())
+    return Table.of_columns(
+        name,
+        f"Variants of {group.method} at {group.budget:,} training tokens",
+        columns if found else [],
+        words={"encoder", "what is changed"},
+        about=f"Each minus {reference} ({base}), x 100, with the 95 % interval; *: significant. "
+        f"{METHOD}; {judgement('all of this table')}.",
+    )
+
+
+def gaps(c: Comparison, found: stats.Sampled, labels: Sequence[str]) -> stats.Estimates:
+    """Return the scores of all encoders but the first, minus the first one's."""
+    numbers = np.array([c.number[label] for label in labels])
+    return stats.differences(found, numbers[1:], np.full(len(numbers) - 1, numbers[0]))

@@ -1,0 +1,172 @@
+"""Every format prints the same table."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.reporting import formats, read
+from bench.reporting.table import Entry, Table
+from bench.reporting.tables import tables
+from tests.bench.reporting.made import result, right
+
+TABLE = Table(
+    "scores",
+    "Scores",
+    ("task", "one", "two", "three"),
+    (
+        (
+            Entry("a"),
+            Entry("80.0", 0.8, (0.75, 0.85), "best"),
+            Entry("78.0 ± 1.0", 0.78, (0.7, 0.8), "tie"),
+            Entry("—", mark="missing"),
+        ),
+        (
+            Entry("b & c"),
+            Entry("30.0", 0.3),
+            Entry("20.0", 0.2),
+            Entry("90.0", 0.9, None, "warning", "seen in training"),
+        ),
+    ),
+    words=frozenset({"task"}),
+    about="Of 100 % of texts.",
+    notes=("Something is mixed.",),
+)
+
+
+def cells_of(markdown):
+    return [
+        [c.strip() for c in line.strip("|").split("|")]
+        for line in markdown.splitlines()
+        if line.startswith("|") and "--" not in line
+    ]
+
+
+def test_markdown_marks_the_best_ties_and_warnings_and_says_what_they_are():
+    text = formats.markdown(TABLE)
+    assert cells_of(text) == [
+        ["task", "one", "two", "three"],
+        ["a", "**80.0**", "78.0 ± 1.0†", "—"],
+        ["b & c", "30.0", "20.0", "90.0‡"],
+    ]
+    assert text.startswith("## Scores\n\nOf 100 % of texts.\n")
+    assert all(
+        f"- {note}" in text
+        for note in (
+            "Something is mixed.",
+            "†: not significantly different",
+            "‡ 90.0: seen in training",
+        )
+    )
+
+
+def test_csv_holds_exact_numbers_with_intervals_and_marks():
+    one, two = csv.DictReader(io.StringIO(formats.csv(TABLE)))
+    assert (one["one"], one["one low"], one["one high"], one["one mark"]) == (
+        "0.8",
+        "0.75",
+        "0.85",
+        "best",
+    )
+    assert (one["three"], two["three"], two["three mark"]) == ("", "0.9", "warning")
+    assert "three low" not in one
+
+
+def test_latex_is_booktabs_with_everything_escaped_and_the_notes_in_the_caption():
+    text = formats.latex(TABLE)
+    assert all(
+        rule in text
+        for rule in (
+            r"\toprule",
+            r"\midrule",
+            r"\bottomrule",
+            r"\begin{tabular}{lrrr}",
+            r"\label{tab:scores}",
+        )
+    )
+    assert r"a & \textbf{80.0} & 78.0 $\pm$ 1.0$^\dagger$ & --- \\" in text
+    assert r"b \& c & 30.0 & 20.0 & 90.0$^\ddagger$ \\" in text
+    assert r"Of 100 \% of texts. Something is mixed." in text
+
+
+def test_json_gives_every_entry_back():
+    (back,) = json.loads(formats.text([TABLE], "json"))
+    rows = [
+        [Entry(**{**e, "interval": tuple(e["interval"]) if "interval" in e else None}) for e in row]
+        for row in back.pop("rows")
+    ]
+    words = frozenset(back.pop("words"))
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in back.items()
+    }
+    assert Table(**fields, rows=tuple(map(tuple, rows)), words=words) == TABLE
+
+
+def test_the_same_table_is_in_all_formats(store):
+    made = store(
+        *(
+            result(e, "better", examples=right(n), family="f")
+            for e, n in (("one", 320), ("two", 240))
+        ),
+        *(
+            result(e, "near", examples=right(n, first=first), family="f")
+            for e, n, first in (("one", 204, 0), ("two", 200, 100))
+        ),
+    )
+    by_task = next(t for t in tables(read(made)) if t.name == "by-task")
+    shown = [[e.text for e in row[4:]] for row in by_task.rows]
+    marks = [[e.mark for e in row[4:]] for row in by_task.rows]
+    assert (shown, marks) == ([["80.0", "60.0"], ["51.0", "50.0"]], [["best", ""], ["best", "tie"]])
+    assert [row[4:] for row in cells_of(formats.markdown(by_task))[1:]] == [
+        ["**80.0**", "60.0"],
+        ["**51.0**", "50.0†"],
+    ]
+    table = list(csv.DictReader(io.StringIO(formats.csv(by_task))))
+    assert [[f"{100 * float(row[e]):.1f}" for e in ("one", "two")] for row in table] == shown
+    assert [[row[f"{e} mark"] for e in ("one", "two")] for row in table] == marks
+    body = re.findall(r"^f & .*", formats.latex(by_task), re.MULTILINE)
+    assert [line.split(" & ")[4:] for line in body] == [
+        [r"\textbf{80.0}", r"60.0 \\"],
+        [r"\textbf{51.0}", r"50.0$^\dagger$ \\"],
+    ]
+    (plain,) = json.loads(formats.text([by_task], "json"))
+    assert [[e["text"] for e in row[4:]] for row in plain["rows"]] == shown
+    assert [[e.get("mark", "") for e in row[4:]] for row in plain["rows"]] == marks
+
+
+def test_a_bar_in_a_name_does_not_break_the_table():
+    text = formats.markdown(Table("t", "T", ("a|b",), ((Entry("c|d"),),)))
+    assert "a\\|b" in text
+    assert "c\\|d" in text
+
+
+def test_a_table_without_rows_is_its_notes():
+    empty = Table("t", "T", ("a",), (), notes=("Nothing matches.",))
+    assert formats.markdown(empty) == "## T\n\n- Nothing matches.\n"
+    assert all(formats.text([empty], form) for form in ("csv", "tex", "json"))
+
+
+@given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
+def test_any_word_survives_csv_and_json(text):
+    made = Table(
+        "t", "T", ("word", "n"), ((Entry(text), Entry("1", 1.0)),), words=frozenset({"word"})
+    )
+    assert next(csv.DictReader(io.StringIO(formats.csv(made))))["word"] == text
+    assert json.loads(formats.text([made], "json"))[0]["rows"][0][0]["text"] == text
+
+
+@pytest.mark.parametrize("odd", ["a\\b", "50 %", "a_b", "#1", "{x}", "x^2", "~", "$5", "<a>"])
+def test_latex_escapes_what_it_would_read_as_a_command(odd):
+    line = next(
+        line
+        for line in formats.latex(Table("t", "T", ("a",), ((Entry(odd),),))).splitlines()
+        if line.endswith(r" \\") and "a \\" not in line
+    )
+    assert (
+        re.search(r"(?<!\\)[%#_]|(?<!\\)\$5|[<>~]", line.replace("{}", "").replace(r"\^", ""))
+        is None
+    )

@@ -1,0 +1,285 @@
+"""The report as a whole: what is read, what is written, and that the same results give the same bytes."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import matplotlib as mpl
+import pytest
+
+from bench import reporting as report
+from bench.cli.report import Wanted, show
+from bench.errors import ResultError, UsageError
+from bench.reporting import formats
+from bench.reporting.comparison import Comparison, strip_folders, strip_paths
+from bench.reporting.frame import flat
+from bench.reporting.tables import tables
+from bench.result import Absence
+from bench.store import Store
+from tests.bench.reporting.made import result, right
+
+
+def test_the_same_results_give_the_same_bytes(usual, tmp_path):
+    first = {path.name: path.read_bytes() for path in report.build(usual, tmp_path / "one")}
+    assert first == {path.name: path.read_bytes() for path in report.build(usual, tmp_path / "two")}
+    assert {
+        "index.html",
+        "results.md",
+        "results.csv",
+        "results.json",
+        "heatmap.png",
+        "heatmap.svg",
+    } <= first.keys()
+
+
+def test_bytes_depend_neither_on_hash_seeds_nor_on_the_users_plot_settings(store, tmp_path):
+    made = store(
+        *(result(e, "t", examples=right(n), family="x") for e, n in (("a", 300), ("b", 200))),
+        result("a", "u", 0.5, 0.6),
+    )
+    code = "import sys, pathlib; from bench import reporting, store; reporting.build(*map(lambda f, a: f(a), "
+    code += "(lambda a: store.Store(pathlib.Path(a)), pathlib.Path), sys.argv[1:]))"
+    subprocess.run(
+        [sys.executable, "-c", code, made.root, tmp_path / "one"],
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+    )
+    with mpl.rc_context({"font.size": 20, "axes.facecolor": "red"}):
+        built = report.build(made, tmp_path / "two")
+    assert [path.read_bytes() for path in built] == [
+        (tmp_path / "one" / path.name).read_bytes() for path in built
+    ]
+
+
+def test_the_page_holds_every_table_and_figure(usual):
+    made = tables(report.read(usual))
+    text = formats.results_md(made, ["heatmap.png"])
+    assert all(f"## {table.title}\n" in text for table in made)
+    assert "![heatmap](heatmap.png)" in text
+
+
+def test_a_table_that_no_page_can_hold_is_named_with_the_command_that_prints_it(store):
+    made = store(*(result(f"e{i:02}", "t", i / 20) for i in range(16)))  # 120 pairs
+    text = formats.results_md(tables(report.read(made)))
+    assert "120 rows by 3 columns: `bench report --table differences --format csv`" in text
+
+
+def test_only_the_encoders_and_tasks_asked_for_are_reported(usual):
+    cells = report.read(usual, models=["good", "floor"], tasks=["t1"])
+    assert (set(cells.labels), list(cells.tasks.index)) == ({"good", "floor"}, ["t1"])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({"models": ["god"]}, "good"),
+        ({"tasks": ["t4"]}, "t1"),
+        ({"models": ["floor"], "tasks": ["t2"]}, "bench run"),
+    ],
+)
+def test_names_without_results_are_an_error_that_says_what_there_is(usual, chosen, told):
+    with pytest.raises(UsageError, match=told):
+        report.read(usual, **chosen)
+
+
+def test_a_folder_of_failures_only_is_reported_with_their_reasons(store, tmp_path):
+    made = store()
+    made.leave_out(Absence("a", "sts", "t", "embedding", 42, 9, "failed", "no weights"))
+    assert [table.name for table in tables(report.read(made))] == ["missing"]
+    built = {path.name: path.read_text() for path in report.build(made, tmp_path / "out")}
+    assert all("no weights" in built[name] for name in ("index.html", "results.md", "results.json"))
+    show(Wanted(made.root, form="csv", out=tmp_path / "csv"))
+    assert "a,t (limit 9),failed,no weights" in (tmp_path / "csv" / "missing.csv").read_text()
+    with pytest.raises(UsageError, match="known: a"):
+        report.read(made, models=["b"])
+
+
+def test_no_results_is_an_error_that_says_what_to_do(tmp_path):
+    with pytest.raises(UsageError, match="bench run"):
+        report.build(Store(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(usual, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ResultError, match="--out"):
+        report.build(usual, tmp_path / "file")
+
+
+def test_every_table_is_among_those_that_help_and_completion_name(usual):
+    from bench.cli.report import Form, Tables
+
+    assert {re.sub(r"-\d+$", "", table.name) for table in tables(report.read(usual))} <= set(
+        report.TABLES
+    )
+    named, formed = (option.__metadata__[0] for option in (Tables, Form))
+    assert all(name in named.help for name in report.TABLES)
+    assert named.autocompletion("cost,fam") == ["cost,families"]
+    assert formed.autocompletion("c") == ["csv"]
+
+
+def test_tables_are_chosen_by_name(usual):
+    made = tables(report.read(usual))
+    assert [t.name for t in report.chosen(made, ["cost", "by-task"])] == ["cost", "by-task"]
+    assert report.chosen(made, ["all"]) == list(made)
+    with pytest.raises(UsageError, match="by-task"):
+        report.chosen(made, ["bytask"])
+
+
+def test_records_hold_every_cell_exactly_and_missing_ones_with_the_reason(store):
+    made = store(
+        result("a", "t", 1 / 3, limit=500),
+        result("a", "u", 0.5),
+        result("b", "u", 0.4, 0.5, 0.5, 0.6),
+    )
+    rows = {
+        (r["encoder"], r["task"]): r
+        for r in csv.DictReader(io.StringIO(flat(report.read(made)).to_csv()))
+    }
+    assert (
+        float(rows["a", "t"]["score"]),
+        rows["a", "t"]["limit"],
+        rows["a", "t"]["parameters"],
+    ) == (1 / 3, "500", "2500000")
+    assert (rows["b", "t"]["score"], rows["b", "t"]["status"]) == ("", "not run")
+    assert rows["a", "u"]["status"] == "done"
+    assert float(rows["b", "u"]["stderr"]) == pytest.approx(float(rows["b", "u"]["std"]) / 2)
+    assert (rows["a", "u"]["std"], rows["a", "u"]["stderr"]) == ("", "")
+
+
+def test_two_encoders_of_one_name_are_two_rows(store):
+    made = store(
+        result("same", "t", 0.5, print_="aaaa" * 4), result("same", "t", 0.6, print_="bbbb" * 4)
+    )
+    assert Comparison.of(made.results()).labels == ["same #bbbb", "same #aaaa"]
+
+
+def test_encoders_of_one_name_are_told_apart_by_the_settings_in_which_they_differ(store):
+    made = [
+        result(
+            "hashing",
+            "t",
+            score,
+            print_=print_ * 4,
+            settings={"dim": dim, "words": words, "pooling": "mean"},
+        )
+        for score, print_, dim, words in (
+            (0.9, "aaaa", 64, True),
+            (0.8, "bbbb", 256, True),
+            (0.7, "cccc", 256, False),
+        )
+    ]
+    assert Comparison.of(made).labels == [
+        "hashing dim=64 words=true",
+        "hashing dim=256 words=true",
+        "hashing dim=256 words=false",
+    ]
+    other = replace(made[1], spec=replace(made[1].spec, fingerprint="dddd" * 4))
+    assert Comparison.of([made[0], made[1], other]).labels == [
+        "hashing dim=64",
+        "hashing dim=256 #bbbb",
+        "hashing dim=256 #dddd",
+    ]
+
+
+def test_why_a_cell_is_missing_is_known_of_encoders_with_settings_in_their_label(store):
+    made = store(
+        *(result("a", "t", 0.5, print_=str(dim) * 16, settings={"dim": dim}) for dim in (1, 2)),
+        result("a", "u", 0.5, print_="1" * 16, settings={"dim": 1}),
+    )
+    made.leave_out(Absence("a", "sts", "u", "embedding", 42, None, "failed", "too small"))
+    shown = next(table for table in tables(report.read(made)) if table.name == "missing")
+    assert [[e.text for e in row] for row in shown.rows] == [
+        ["a dim=2", "u", "failed", "too small"]
+    ]
+
+
+def test_fingerprints_that_begin_alike_are_told_apart(store):
+    made = store(
+        result("same", "t", 0.5, print_="aaaa1" + "0" * 11),
+        result("same", "t", 0.6, print_="aaaa2" + "0" * 11),
+    )
+    assert Comparison.of(made.results()).labels == ["same #aaaa2", "same #aaaa1"]
+
+
+def test_seeds_of_a_cell_are_put_together(store):
+    made = store(result("a", "t", 0.4, seed=1), result("a", "t", 0.6, seed=2))
+    cell = Comparison.of(made.results()).measured.loc["a", "t"]
+    assert (cell.score, cell.repeats) == (0.5, 2)
+
+
+def test_other_limits_and_protocols_are_other_columns_and_say_so(store):
+    made = store(
+        result("a", "t", 0.4), result("a", "t", 0.6, limit=9), result("a", "t", 0.7, version=2)
+    )
+    cells = Comparison.of(made.results())
+    assert sorted(cells.tasks.index) == [
+        "t (limit 9, protocol 1)",
+        "t (protocol 1)",
+        "t (protocol 2)",
+    ]
+
+
+def test_one_content_at_two_places_is_measured_once_and_no_place_is_named(store):
+    made = store(
+        *(result(f"st:/home/{who}/model", "t", 0.5, print_="c" * 16) for who in ("ann", "bob"))
+    )
+    cells = Comparison.of(made.results())
+    assert cells.labels == ["st:model"]
+    assert cells.measured.loc["st:model", "t"].repeats == 1
+    assert "/home" not in formats.results_md(tables(cells))
+
+
+@pytest.mark.parametrize(
+    ("given_", "shown"),
+    [
+        ("--data=/srv/a b/data", "--data=data"),
+        ("quip,st:/srv/one/,st:/srv/two", "quip,st:one,st:two"),
+        ("C:\\models\\mine", "mine"),
+        ("~/mine", "mine"),
+        ("../shared/data", "../shared/data"),
+        ("st:org/model", "st:org/model"),
+        ("/", "/"),
+    ],
+)
+def test_absolute_paths_are_cut_to_their_last_part(given_, shown):
+    assert strip_folders(given_) == shown
+
+
+@pytest.mark.parametrize(
+    ("given_", "shown"),
+    [
+        ("not in /home/ann/data/t.gz, get it", "not in t.gz, get it"),
+        ("neither '/srv/x/y' nor org/set on the hub", "neither 'y' nor org/set on the hub"),
+        ("see https://example.org/a/b", "see https://example.org/a/b"),
+        ("C:\\data\\set is no folder", "set is no folder"),
+        ("yes/no", "yes/no"),
+    ],
+)
+def test_reasons_are_told_without_the_places_of_files(given_, shown):
+    assert strip_paths(given_) == shown
+
+
+def test_scores_below_zero_are_printed(store):
+    assert "-15.0" in formats.results_md(
+        tables(report.read(store(result("a", "t", -0.15), result("b", "t", 0.5))))
+    )
+
+
+def test_importing_the_room_loads_neither_pandas_nor_matplotlib():
+    code = "import sys, bench.reporting; sys.exit(bool({'pandas', 'matplotlib', 'tabulate', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_json_of_all_tables_is_whole(usual):
+    from bench.reporting import formats
+
+    made = tables(report.read(usual))
+    assert [table["name"] for table in json.loads(formats.text(made, "json"))] == [
+        table.name for table in made
+    ]
