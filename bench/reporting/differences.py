@@ -1,7 +1,7 @@
 """Tables of encoders against each other: ranks, wins and losses, paired differences, and what changed between runs."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from bench.result import Result
 
 MOST = 30_000
 """Differences that a table shows at most."""
+
+BATCHES = 3e-4
+"""About how far a score moves in bfloat16 or float16 with which texts share a batch."""
 
 
 def ranks(c: Comparison) -> Table:
@@ -91,8 +94,24 @@ def differences(c: Comparison) -> Table:
         words={"first", "second"},
         about="First minus second, x 100, with the 95 % interval; *: significant. "
         f"{METHOD}; {judgement(*over)}.",
-        notes=(*(() if whole else (less,)), *notes.of(c, c.labels)),
+        notes=(
+            *(() if whole else (less,)),
+            *_narrow(c, estimates.values()),
+            *notes.of(c, c.labels),
+        ),
     )
+
+
+def _narrow(c: Comparison, estimates: Iterable[stats.Estimates]) -> tuple[str, ...]:
+    """Return a note where batches can move a difference by more than its interval says."""
+    half = np.array([card.get("dtype") in {"bfloat16", "float16"} for card in c.encoders.card])
+    either = half[c.partners[0]] | half[c.partners[1]]
+    count = sum(int((either & ((e.high - e.low) / 2 < BATCHES)).sum()) for e in estimates)
+    told = (
+        f"{count} intervals in bfloat16 or float16 are narrower than ± {100 * BATCHES:.2f}, about as far as a score moves with which "
+        "texts share a batch, and so with what the cache held before; `bench run --exact` gives the same bits every time."
+    )
+    return (told,) if count else ()
 
 
 def difference_columns(estimates: Mapping[str, stats.Estimates]) -> list[tuple[str, list[Entry]]]:

@@ -543,6 +543,18 @@ def test_another_seed_makes_no_more_repeats_of_a_task_that_has_several(store):
     assert two.interval == one.interval != None  # noqa: E711 - both, and known
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("noise", [1e-5, 1e-1])
+def test_an_interval_narrower_than_the_effect_of_batches_is_noted(store, dtype, noise):
+    rows = np.random.default_rng(0).random(100)
+    made = store(
+        result("a", "t", examples=rows, card={"dtype": dtype}),
+        result("b", "t", examples=rows + noise * np.sin(np.arange(100)) + 0.1),
+    )
+    told = any("--exact" in note for note in table(made, "differences").notes)
+    assert told is (dtype == "bfloat16" and noise < 1e-4)
+
+
 def test_seeds_of_one_repeat_each_are_the_repeats(store):
     made = store(
         *(result("a", "t", value, seed=seed) for seed, value in enumerate((0.5, 0.6, 0.55)))
