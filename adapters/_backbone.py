@@ -160,6 +160,11 @@ class Network:
         """Whether an encoder reads and a decoder writes; of such a model only generating is supported."""
         return bool(self.model.config.is_encoder_decoder)
 
+    @property
+    def positions(self) -> int:
+        """Most positions that the model itself can number, whatever its tokenizer cuts at."""
+        return _positions(self.model)
+
     def hidden_states(
         self, ids: "Tensor", mask: "Tensor", layer: int = -1, *, positions: "Tensor | None" = None
     ) -> "Tensor":

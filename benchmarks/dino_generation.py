@@ -19,7 +19,8 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from adapters._backbone import PACKAGED, Backbone, Network
-from adapters.dino.debiasing import Sampling, debiased, drawn
+from adapters._drawing import draw_tokens
+from adapters.dino.debiasing import Sampling, debiased
 from adapters.dino.generation import QUOTE, Wish, Writing, written
 from adapters.dino.specification import Specification, read
 from bench import data
@@ -39,8 +40,12 @@ class Debiasing(LogitsProcessor):
         scores[:, self.never] = -torch.inf
         own, *others = scores.log_softmax(-1).unflatten(0, (SAMPLES, self.rows)).unbind(1)
         chance = torch.from_numpy(self.rng.random(SAMPLES, np.float32)).to(scores.device)
-        token = drawn(
-            debiased(own, others, self.sampling.decay, self.sampling.floor), chance, self.sampling
+        limits = self.sampling
+        token = draw_tokens(
+            debiased(own, others, limits.decay, limits.floor),
+            chance,
+            top_k=limits.top_k,
+            top_p=limits.top_p,
         )
         return torch.full_like(scores, -torch.inf).scatter_(
             1, token.repeat_interleave(self.rows)[:, None], 0.0

@@ -52,28 +52,3 @@ def debiased(own: "Tensor", others: "Sequence[Tensor]", decay: float, floor: flo
     highest = others[0] if len(others) == 1 else torch.stack(list(others)).amax(0)
     gap = (highest.exp() - own.exp()).clamp_(min=0)
     return own + gap.mul_(-decay).clamp_(min=math.log(floor) if floor else -math.inf)
-
-
-def drawn(scores: "Tensor", chance: "Tensor", sampling: Sampling) -> "Tensor":
-    """Return one token (b,) a row.
-
-    Args:
-        scores: Log-probabilities, up to a constant of each row (b, v).
-        chance: Numbers in [0, 1), one a row (b,).
-        sampling: Which tokens are drawn from.
-    """
-    import torch
-
-    size = scores.shape[-1]
-    top = scores.topk(min(sampling.top_k or size, size), dim=-1)
-    p = top.values.softmax(-1)
-    above = p.cumsum(-1) - p
-    p = p * (above < sampling.top_p)
-    heights = p.cumsum(-1)
-    place = torch.searchsorted(
-        heights, (chance[:, None] * heights[:, -1:]).to(heights.dtype), right=True
-    )
-    place = place.clamp(
-        max=(p > 0).sum(-1, keepdim=True) - 1
-    )  # a chance of nearly 1 may round up to the whole height
-    return top.indices.gather(-1, place)[:, 0]

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters._backbone import Network
+from adapters._drawing import draw_tokens
 from adapters._head import head_of
-from adapters.dino.debiasing import Sampling, debiased, drawn
+from adapters.dino.debiasing import Sampling, debiased
 from adapters.dino.specification import Specification
 from bench.encoder import digest, shortened
 from bench.errors import DataError, UsageError
@@ -133,7 +134,8 @@ def written(
     chances = torch.from_numpy(_chances(wishes, writing)).to(network.device)
 
     def draw(scores: "Tensor", units: "Tensor", step: int) -> "Tensor":
-        return drawn(scores, chances[units, step], writing.sampling)
+        limits = writing.sampling
+        return draw_tokens(scores, chances[units, step], top_k=limits.top_k, top_p=limits.top_p)
 
     with torch.inference_mode():
         tokens, logp, positions = continued(

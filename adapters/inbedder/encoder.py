@@ -15,7 +15,7 @@ from adapters._checkpoint import located, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._text import Framed, prompts
 from adapters.inbedder.answers import ANSWER_TOKENS, answers, words_of
-from adapters.inbedder.generation import answered, mean_but_last, state_readout
+from adapters.inbedder.generation import Draws, answered, mean_but_last, state_readout
 from adapters.inbedder.masked import answer_masks, mask_positions, pair, pair_readout
 from adapters.inbedder.reencoding import reencoded, registered
 from bench.encoder import (
@@ -71,20 +71,23 @@ class InBedder(NetworkEncoder):
         checkpoint: "default" for the weights that come with this package, a name in PUBLISHED, a folder that the recipe wrote
             (taken as trained), or a hub id or the packaged backbone, taken as untrained.
         readout: "auto" is "1st-gen" for decoders and "avg-gen" for masked language models. With P the states of the prompt
-            and G those of the generated tokens: "1st-gen" last of P; "last-gen" last of G; "avg-gen" mean of the last of P
-            and G; "avg-ppt" mean of P without its last; "avg-all" mean of P and G; "re-enc" the answer in words, embedded by
-            another encoder. A masked language model has "avg-gen", the mean of its masks; "re-enc"; and "pair": text and
-            instruction as a pair without template, masks through the head's dense layer, mean, standardised.
+            and G those of the generated tokens that predict another one, special tokens not counted: "1st-gen" last of P;
+            "last-gen" last of G; "avg-gen" mean of the last of P and G; "avg-ppt" mean of P without its last; "avg-all" mean of P
+            and G; "re-enc" the answer in words, embedded by another encoder. A masked language model has "avg-gen", the mean of its
+            masks; "re-enc"; and "pair": text and instruction as a pair without template, masks through the head's dense layer, mean,
+            standardised.
         layer: Hidden layer that is read, -1 the last after its norm (the published one), 0 the input embeddings.
         masks: Mask tokens after the prompt of a masked language model; 3 in the published evaluation.
         new_tokens: Most tokens generated for the read-outs that need it; 3 in the published runs with llama, 20 with OPT. What is
             generated here is the likeliest token each time; the published runs with llama draw it (temperature 0.6, top-p 0.9).
         samples: Answers re-encoded for each text: 0 is the likeliest one, 10 the published "10 samples", their mean.
         temperature: Of the samples.
+        top_k: Number of the likeliest tokens that samples are drawn from; 0 for all.
+        top_p: Least probability that these hold together.
         reencoder: Name of the registered encoder that embeds answers, such as "st:FOLDER"; it computes in the same dtype. The
             published re-encoders are intfloat/e5-large-v2 (llama, flan-t5) and komninos word vectors (OPT, RoBERTa, Alpaca).
-        max_length: Longest prompt in tokens, masks included; what is too long is cut from the left, so that instruction and
-            answer slot stay.
+        max_length: Longest prompt in tokens, masks included and generated tokens not; what is too long is cut from the left, so
+            that instruction and answer slot stay.
 
     Source:
         Template, read-outs and lengths: zhang-yu-wei/InBedder at 3d95d4fa; "pair": card of KomeijiForce/inbedder-roberta-large.
@@ -97,6 +100,8 @@ class InBedder(NetworkEncoder):
     new_tokens: int = 3
     samples: int = 0
     temperature: float = 0.8
+    top_k: int = 50
+    top_p: float = 0.9
     reencoder: str = location("all-MiniLM-L6-v2")
     max_length: int = 512
 
@@ -186,7 +191,7 @@ class InBedder(NetworkEncoder):
         answer = (
             self.new_tokens if self.readout in GENERATED | {"re-enc"} and network.decoder else 0
         )
-        limit = min(self.max_length, network.max_length - answer)
+        limit = min(self.max_length, network.max_length, network.positions - answer)
 
         def frame(item: Item) -> Framed:
             if self.readout == "pair":
@@ -219,15 +224,8 @@ class InBedder(NetworkEncoder):
                 f"samples of inbedder are drawn by decoders only, got samples={self.samples} on a masked language model: use 0"
             )
         tokens = self.new_tokens if network.decoder else self.masks
-        answers = answered(
-            items,
-            prepare,
-            network,
-            tokens,
-            samples=self.samples,
-            temperature=self.temperature,
-            budget=self.budget,
-        )
+        draws = Draws(self.samples, self.temperature, self.top_k, self.top_p)
+        answers = answered(items, prepare, network, tokens, draws=draws, budget=self.budget)
         return reencoded(answers, self._reencoder())
 
 

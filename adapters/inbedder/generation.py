@@ -8,12 +8,32 @@ import numpy as np
 
 from adapters import _batching, _pooling
 from adapters._backbone import Network
+from adapters._drawing import draw_tokens
 from adapters._head import head_of
 from adapters.inbedder.masked import filled
 from bench.encoder import Item
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class Draws(NamedTuple):
+    """How the answers to a prompt are sampled.
+
+    Attributes:
+        samples: Answers of each prompt; 0 takes the likeliest token each time, and what follows does not matter.
+        temperature: What scores are divided by.
+        top_k: Number of the likeliest tokens that are drawn from; 0 for all.
+        top_p: Least probability that these hold together.
+    """
+
+    samples: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+GREEDY = Draws()
 
 
 class Generated(NamedTuple):
@@ -23,7 +43,7 @@ class Generated(NamedTuple):
         prompt: States of the prompts (b, t, dim).
         states: States of the generated tokens (b, n - 1, dim); the last token has none, since nothing is predicted from it.
         tokens: The tokens (b, n).
-        alive: 1 before the first special token of each row, 0 from it on (b, n).
+        alive: 1 before the end of each row's text, 0 from it on (b, n).
     """
 
     prompt: "Tensor"
@@ -39,10 +59,9 @@ def generate(
     new_tokens: int,
     *,
     layer: int = -1,
-    samples: int = 0,
-    temperature: float = 1.0,
+    draws: Draws = GREEDY,
 ) -> Generated:
-    """Continue prompts until every row has ended, or to ``new_tokens``.
+    """Continue prompts until every row has ended, or to ``new_tokens``; the first token has a state in any case, if it is not the last.
 
     Args:
         network: A decoder with its language-model head.
@@ -50,9 +69,8 @@ def generate(
         mask: 1 for real positions, (b, t).
         new_tokens: Most tokens per prompt, at least one.
         layer: Hidden layer of the states.
-        samples: 0 takes the likeliest token each time; else so many samples of each prompt, which is computed once, so that
-            all but ``prompt`` have b * samples rows. They depend on the prompt alone, not on its company.
-        temperature: What scores are divided by before sampling.
+        draws: How tokens are chosen. A prompt is computed once for all its samples, so that all but ``prompt`` have b * samples
+            rows; they depend on the prompt alone, not on its company.
     """
     import torch
 
@@ -60,7 +78,8 @@ def generate(
     trunk = partial(
         network.model.base_model, use_cache=True, output_hidden_states=layer != -1
     )  # all layers are much to keep
-    special = torch.tensor(network.tokenizer.all_special_ids, device=ids.device)
+    samples = draws.samples
+    ends = torch.tensor(end_ids(network), device=ids.device)
     lengths, chance = mask.sum(1), uniform(ids, mask, samples, new_tokens)
     out = trunk(input_ids=ids, attention_mask=mask)
     prompt, last = (
@@ -77,10 +96,16 @@ def generate(
     )
     for step in range(new_tokens):
         scores = head(last)
-        token = drawn(scores / temperature, chance[:, step]) if samples else scores.argmax(-1)
+        token = (
+            draw_tokens(
+                scores / draws.temperature, chance[:, step], top_k=draws.top_k, top_p=draws.top_p
+            )
+            if samples
+            else scores.argmax(-1)
+        )
         tokens.append(token[:, None])
-        alive.append(alive[-1] * ~torch.isin(tokens[-1], special))
-        if step == new_tokens - 1 or not alive[-1].any():
+        alive.append(alive[-1] * ~torch.isin(tokens[-1], ends))
+        if step == new_tokens - 1 or (step and not alive[-1].any()):
             break
         mask = torch.cat([mask, torch.ones_like(tokens[-1])], dim=1)
         places = (lengths + step)[:, None]
@@ -101,6 +126,13 @@ def _read(out: Any, layer: int) -> "Tensor":  # noqa: ANN401 - what transformers
     return out.last_hidden_state if layer == -1 else out.hidden_states[layer]  # type: ignore[no-any-return]
 
 
+def end_ids(network: Network) -> list[int]:
+    """Return the ids at which the model's own generation ends; those of its tokenizer where the model names none."""
+    named = network.model.generation_config.eos_token_id  # type: ignore[union-attr]
+    ends = network.tokenizer.eos_token_id if named is None else named
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+
+
 def uniform(ids: "Tensor", mask: "Tensor", samples: int, new_tokens: int) -> "Tensor":
     """Return numbers in [0, 1), float32 (b * samples, new_tokens), seeded by each prompt's ids and the number of the sample."""
     import torch
@@ -118,16 +150,6 @@ def uniform(ids: "Tensor", mask: "Tensor", samples: int, new_tokens: int) -> "Te
     return torch.from_numpy(np.asarray(made, np.float32)).to(ids.device)
 
 
-def drawn(scores: "Tensor", chance: "Tensor") -> "Tensor":
-    """Return the token (b,) at which the cumulated probability passes the chance; scores (b, v), chance (b,)."""
-    import torch
-
-    passed = torch.searchsorted(
-        scores.float().softmax(-1).cumsum(-1), chance[:, None].contiguous(), right=True
-    )[:, 0]
-    return passed.clamp(max=scores.shape[-1] - 1)
-
-
 def state_readout(
     network: Network, ids: "Tensor", mask: "Tensor", readout: str, layer: int, new_tokens: int
 ) -> "Tensor":
@@ -139,14 +161,18 @@ def state_readout(
         mask: 1 for real positions, (b, t).
         readout: "last-gen", "avg-gen" or "avg-all".
         layer: Hidden layer that is read.
-        new_tokens: Most tokens generated per prompt. Where the first one already ends the text there is no G, and the last
-            state of the prompt stands in for it.
+        new_tokens: Most tokens generated per prompt. Of a single one there is no G, and the last state of the prompt stands in.
+
+    Source:
+        A state counts unless the token that it predicts is special; where none is left, the first one counts: as in the released code.
     """
     import torch
 
     made = generate(network, ids, mask, new_tokens, layer=layer)
-    alive = made.alive[:, : made.states.shape[1]]
-    chosen = torch.cat([mask if readout == "avg-all" else last_position(mask), alive], dim=1)
+    special = torch.tensor(network.tokenizer.all_special_ids, device=ids.device)
+    kept = made.alive[:, 1:] * ~torch.isin(made.tokens[:, 1:], special)
+    kept[:, :1] += (kept.sum(1, keepdim=True) == 0).to(kept.dtype)
+    chosen = torch.cat([mask if readout == "avg-all" else last_position(mask), kept], dim=1)
     if readout == "last-gen":
         chosen = chosen * (chosen.cumsum(1) == chosen.sum(1, keepdim=True))
     return _pooling.mean(torch.cat([made.prompt, made.states], dim=1), chosen)
@@ -186,8 +212,7 @@ def answered(
     network: Network,
     new_tokens: int,
     *,
-    samples: int = 0,
-    temperature: float = 1.0,
+    draws: Draws = GREEDY,
     budget: int | None = None,
 ) -> Iterator[Answered]:
     """Yield the answers of all items in words, longest prompts first, surrounding white space removed.
@@ -197,8 +222,7 @@ def answered(
         prepare: Gives one prompt per item.
         network: With its language-model head; a masked one fills the last ``new_tokens`` masks of each prompt.
         new_tokens: Most tokens of an answer.
-        samples: 0 takes the likeliest answer; else so many samples, of decoders only.
-        temperature: Of the samples.
+        draws: How they are sampled, of decoders only.
         budget: Token positions per batch, padding included; None for the device's default.
     """
     import torch
@@ -206,10 +230,10 @@ def answered(
     def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
         if not network.decoder:
             return filled(network, ids, mask, new_tokens)
-        made = generate(network, ids, mask, new_tokens, samples=samples, temperature=temperature)
+        made = generate(network, ids, mask, new_tokens, draws=draws)
         return torch.where(made.alive > 0, made.tokens, -1)
 
-    each = max(samples, 1)
+    each = max(draws.samples, 1)
     for done in _batching.computed(items, prepare, forward, network, budget=budget):
         tokens = [[i for i in row if i >= 0] for row in done.output.tolist()]
         words = [

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from adapters._backbone import Backbone
+from adapters._drawing import draw_tokens
 from adapters._head import head_of
-from adapters.dino.debiasing import Sampling, debiased, drawn
+from adapters.dino.debiasing import Sampling, debiased
 from adapters.dino.generation import Wish, Writing, continued, framed, planned, written
 from adapters.dino.prompting import log_probabilities
 from adapters.dino.specification import built_in, parsed, read
@@ -267,9 +268,7 @@ def test_the_end_of_the_text_is_never_drawn(networks):
 )
 def test_only_the_likeliest_tokens_that_both_limits_leave_are_drawn(scores, top_k, top_p, chance):
     token = int(
-        drawn(torch.from_numpy(scores), torch.tensor([chance]), Sampling(top_k=top_k, top_p=top_p))[
-            0
-        ]
+        draw_tokens(torch.from_numpy(scores), torch.tensor([chance]), top_k=top_k, top_p=top_p)[0]
     )
     order = np.argsort(-scores[0], kind="stable")[: top_k or 9]
     p = np.exp(scores[0][order]) / np.exp(scores[0][order]).sum()
@@ -283,15 +282,15 @@ def test_more_likeliest_tokens_than_there_are_leave_all():
         torch.linspace(0, 0.9, 5),
     )
     assert (
-        drawn(scores, chance, Sampling(top_k=10)).tolist()
-        == drawn(scores, chance, Sampling(top_k=0)).tolist()
+        draw_tokens(scores, chance, top_k=10).tolist()
+        == draw_tokens(scores, chance, top_k=0).tolist()
     )
 
 
 def test_tokens_are_drawn_as_often_as_their_probability_says():
     scores = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log().expand(10_000, -1)
     chance = (torch.arange(10_000) + 0.5) / 10_000
-    counts = drawn(scores, chance, Sampling(top_k=3, top_p=0.9)).bincount(minlength=4)
+    counts = draw_tokens(scores, chance, top_k=3, top_p=0.9).bincount(minlength=4)
     np.testing.assert_allclose(counts / 10_000, [0.5 / 0.9, 0.25 / 0.9, 0.15 / 0.9, 0], atol=1e-3)
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from adapters._backbone import PACKAGED
 from adapters.inbedder.encoder import NEUTRAL_QUESTION, TEMPLATE, InBedder, framed, resolved
-from adapters.inbedder.generation import generate
 from bench.encoder import Item
 from bench.errors import UsageError
 from tests.tiny import tiny_folder
@@ -58,29 +57,33 @@ def raw(folder, prompt, layer=-1, masked=False, length=None):
         return ids[0], model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
 
 
-def generated(folder, prompt, new_tokens, layer=-1):
-    """Return the states of the prompt and of the generated tokens up to the first special one, by transformers' generate."""
+def generated(folder, prompt, new_tokens, layer=-1, ends=None, special=None):
+    """Return the states of the prompt and the tokens, and those of generated ones that count, from one plain pass a token."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    special = tokenizer.all_special_ids if special is None else special
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    wanted = {
-        "max_new_tokens": new_tokens,
-        "do_sample": False,
-        "output_hidden_states": True,
-        "return_dict_in_generate": True,
-    }
-    out = model.generate(
-        ids, attention_mask=torch.ones_like(ids), pad_token_id=tokenizer.pad_token_id, **wanted
-    )
-    states = [step[layer][0, -1] for step in out.hidden_states[1:]]
-    kept = []
-    for token, state in zip(out.sequences[0, ids.shape[1] :].tolist(), states, strict=False):
-        if token in tokenizer.all_special_ids:
-            break
-        kept.append(state)
-    return out.hidden_states[0][layer][0], kept
+    ends = [model.generation_config.eos_token_id] if ends is None else ends
+    tokens, states = [], []
+    for _ in range(new_tokens):
+        with torch.no_grad():
+            out = model(ids, output_hidden_states=True)
+        states.append(out.hidden_states[layer][0])
+        tokens.append(int(out.logits[0, -1].argmax()))
+        ids = torch.cat([ids, torch.tensor([tokens[-1:]])], dim=1)
+    end = next((i for i, token in enumerate(tokens) if token in ends), new_tokens)
+    kept = [states[k][-1] for k in range(1, new_tokens) if k < end and tokens[k] not in special]
+    return states[0], tokens, kept or [state[-1] for state in states[1:2]]
+
+
+def chosen(readout, prompt, kept):
+    return {
+        "last-gen": [prompt[-1], *kept][-1:],
+        "avg-gen": [prompt[-1], *kept],
+        "avg-all": [*prompt, *kept],
+    }[readout]
 
 
 @given(text=st.text(), question=st.text(min_size=1))
@@ -138,37 +141,55 @@ def test_the_prompt_average_leaves_out_its_last_token(encoder, folders):
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 @pytest.mark.parametrize("readout", ["last-gen", "avg-gen", "avg-all"])
 @pytest.mark.parametrize("new_tokens", [1, 5])
-def test_generated_read_outs_follow_transformers_own_greedy_generation(
+def test_generated_read_outs_follow_plain_greedy_generation(
     encoder, folders, kind, readout, new_tokens
 ):
     expected = []
     for text in TEXTS:
-        prompt, states = generated(folders[kind], prompt_of(text), new_tokens)
-        chosen = {
-            "last-gen": [prompt[-1], *states][-1:],
-            "avg-gen": [prompt[-1], *states],
-            "avg-all": [*prompt, *states],
-        }
-        expected.append(torch.stack(chosen[readout]).mean(0).numpy())
+        prompt, _, kept = generated(folders[kind], prompt_of(text), new_tokens)
+        expected.append(torch.stack(chosen(readout, prompt, kept)).mean(0).numpy())
     found = encoder(kind, readout=readout, new_tokens=new_tokens)
     np.testing.assert_allclose(found.encode(TEXTS, instruction=QUESTION), expected, **CLOSE)
 
 
-def test_nothing_is_read_from_a_special_token_on(encoder, folders, monkeypatch):
-    inbedder = encoder("llama", readout="avg-gen", new_tokens=6)
-    network = inbedder._backbone().load()
-    ids = torch.tensor([network.tokenizer(prompt_of("rain"))["input_ids"]])
-    prompt, states = generated(folders["llama"], prompt_of("rain"), 6)
-    with torch.inference_mode():
-        made = generate(network, ids, torch.ones_like(ids), 6)
-    kept = made.states[0][made.alive[0, : made.states.shape[1]].bool()]
-    np.testing.assert_allclose(kept.numpy(), torch.stack(states).numpy(), **CLOSE)
-    monkeypatch.setattr(
-        type(network.tokenizer), "all_special_ids", list(range(network.model.config.vocab_size))
-    )
-    np.testing.assert_allclose(
-        inbedder.encode(["rain"], instruction=QUESTION)[0], prompt[-1].numpy(), **CLOSE
-    )
+@pytest.mark.parametrize("readout", ["last-gen", "avg-gen", "avg-all"])
+@pytest.mark.parametrize(("ending", "place"), [(True, 0), (True, 1), (True, 3), (False, 2)])
+def test_a_state_counts_unless_the_token_that_it_predicts_is_special(
+    encoder, folders, monkeypatch, readout, ending, place
+):
+    text = TEXTS[0]
+    _, tokens, plain = generated(folders["llama"], prompt_of(text), 6, ends=[], special=[])
+    rare = [token for token in tokens if tokens.count(token) == 1]
+    assert tokens[place] in rare
+    ends = [tokens[place]] if ending else []
+    found = encoder("llama", readout=readout, new_tokens=6)
+    network = found._backbone().load()
+    special = [*network.tokenizer.all_special_ids, tokens[place]]
+    monkeypatch.setattr(type(network.tokenizer), "all_special_ids", special)
+    monkeypatch.setattr(network.model.generation_config, "eos_token_id", ends)
+    prompt, _, kept = generated(folders["llama"], prompt_of(text), 6, ends=ends, special=special)
+    assert len(kept) == ({0: 1, 1: 1, 3: 2}[place] if ending else len(plain) - 1)
+    expected = torch.stack(chosen(readout, prompt, kept)).mean(0).numpy()
+    together = found.encode([text, *TEXTS[1:]], instruction=QUESTION)
+    np.testing.assert_allclose(together[0], expected, **CLOSE)
+    np.testing.assert_allclose(found.encode([text], instruction=QUESTION)[0], expected, **CLOSE)
+
+
+def test_generated_tokens_come_beyond_the_longest_prompt(encoder, folders, tmp_path):
+    folder = shutil.copytree(folders["llama"], tmp_path / "short")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 60}))
+    text = "word " * 100
+    prompt = "### Input:\n" + text + f"\n\n### Instruction:\n{QUESTION}\n\n### Response:"
+    ids, _ = raw(folder, prompt, length=60)
+    assert len(ids) == 60
+    network = InBedder(str(folder), dtype="float32", device="cpu")._backbone().load()
+    found = InBedder(str(folder), readout="last-gen", new_tokens=5, dtype="float32", device="cpu")
+    (batch,) = found.stream([Item(text, QUESTION)])
+    assert (batch.tokens.tolist(), network.positions) == ([60], 128)
+    longest = replace(found, max_length=512, checkpoint=str(folders["llama"]))
+    (batch,) = longest.stream([Item(text * 2, QUESTION)])
+    assert batch.tokens.tolist() == [128 - 5]  # what the model has no positions for is cut
 
 
 @pytest.mark.parametrize("kind", ["llama", "roberta"])

@@ -5,11 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from adapters.inbedder.encoder import InBedder
-from adapters.inbedder.generation import answered, drawn, generate
+from adapters.inbedder.generation import Draws, answered, generate
 from bench.encoder import Item, card, fingerprint, gather
 from bench.errors import UsageError
 from bench.registry import load_encoder
@@ -110,8 +108,7 @@ def test_samples_are_the_mean_of_their_re_encodings_and_do_not_depend_on_company
         found._prepare(network),
         network,
         6,
-        samples=3,
-        temperature=2.0,
+        draws=Draws(3, 2.0, 50, 0.9),
     ):
         for row, answers in zip(batch.rows, batch.answers, strict=True):
             words[row.positions[0]] = answers
@@ -132,27 +129,33 @@ def test_cold_samples_are_the_likeliest_answer(encoder):
     )
 
 
-@given(
-    st.lists(st.floats(-5, 5), min_size=1, max_size=9), st.floats(0, 1, exclude_max=True, width=32)
-)
-def test_a_token_is_drawn_as_often_as_it_is_likely(scores, chance):
-    likely = torch.tensor(scores).softmax(0)
-    token = drawn(torch.tensor([scores]), torch.tensor([chance]))[0]
-    edges = likely.cumsum(0)
-    assert (edges[token - 1] if token else 0.0) <= chance
-    assert chance < edges[token] + 1e-6  # the last edge can fall short of 1 by rounding
+def test_samples_are_drawn_from_the_published_limits(encoder):
+    network = encoder("llama")._network()
+    assert (InBedder().temperature, InBedder().top_p, InBedder().top_k) == (0.8, 0.9, 50)
+    ids = network.tokenizer(prompt_of("rain"), return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        made = generate(network, ids, torch.ones_like(ids), 1, draws=Draws(200, 0.8, 50, 0.9))
+        scores = network.model(ids).logits[0, -1] / 0.8
+    likely, order = scores.sort(descending=True)
+    p = likely[:50].softmax(0)
+    nucleus = order[: int((p.cumsum(0) < 0.9).sum()) + 1].tolist()
+    drawn = made.tokens[:, 0].unique().tolist()
+    assert len(drawn) > 5
+    assert set(drawn) <= set(nucleus)
+    assert len(nucleus) < 50
 
 
-def test_generation_ends_when_every_row_has_ended(encoder, monkeypatch):
+def test_generation_ends_when_every_row_has_ended_and_the_first_token_has_a_state(
+    encoder, monkeypatch
+):
     network = encoder("llama")._network()
     ids = torch.tensor([network.tokenizer(prompt_of("rain"))["input_ids"]])
-    monkeypatch.setattr(
-        type(network.tokenizer), "all_special_ids", list(range(network.model.config.vocab_size))
-    )
+    everything = list(range(network.model.config.vocab_size))
+    monkeypatch.setattr(network.model.generation_config, "eos_token_id", everything)
     with torch.inference_mode():
         made = generate(network, ids, torch.ones_like(ids), 6)
-    assert made.tokens.shape == made.alive.shape == (1, 1)
-    assert made.alive.sum() == made.states.shape[1] == 0
+    assert made.tokens.shape == made.alive.shape == (1, 2)
+    assert (made.alive.sum(), made.states.shape[1]) == (0, 1)
 
 
 def test_positions_of_generated_tokens_are_counted(encoder):
