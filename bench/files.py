@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import os
+import re
 import secrets
 import struct
 import time
@@ -18,6 +19,12 @@ ESCAPED = "bench.escaped"
 """Name of the handler of errors that writes what an encoding lacks, such as half a surrogate pair, as JSON escapes it: ``\\ud800``."""
 
 _PART = ".part"
+_LINES = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
+_MARKUP = re.compile(
+    r"[\\`*~\[\]|]|(?<!\w)_|_(?!\w)|^#|<(?=[A-Za-z/!?])|&(?=#?\w+;)"  # what means nothing stays readable
+)
+_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _FRESH = 1.0  # seconds after which a file that is being written is locked
 
 
@@ -35,6 +42,22 @@ codecs.register_error(ESCAPED, _escape)
 def escaped(text: str) -> str:
     """Return the text with every half of a surrogate pair as an escape, so that any library can write and draw it."""
     return text.encode("utf-8", ESCAPED).decode()
+
+
+def as_markdown(text: str) -> str:
+    """Return a text as a line of Markdown that shows it, with nothing that Markdown or HTML would take as theirs."""
+    return _MARKUP.sub(r"\\\g<0>", _LINES.sub(" ", text))
+
+
+def as_cell(value: object) -> object:
+    """Return a value for a CSV file: a text that a spreadsheet would compute has a ``'`` before it; a number stays one.
+
+    Source:
+        OWASP, CSV Injection.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 def write_whole(path: Path, data: bytes | str) -> None:

@@ -12,7 +12,7 @@ from bench.clusters.figure import picture
 from bench.clusters.grouping import Cluster, Grouping, agreement
 from bench.clusters.texts import Texts
 from bench.encoder import Encoder, card, fingerprint, settings
-from bench.files import write_whole
+from bench.files import as_cell, as_markdown, write_whole
 
 EXAMPLES = 3
 """Texts nearest to the centre that are shown of a cluster."""
@@ -137,7 +137,7 @@ def page(groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, An
     lines = [
         "# Clusters",
         "",
-        f"{counted(texts)}, grouped by {called(encoder)}.",
+        as_markdown(f"{counted(texts)}, grouped by {called(encoder)}."),
         "",
         "![map of the texts](clusters.png)",
         "",
@@ -210,10 +210,7 @@ def _table(grouping: Grouping, texts: Texts) -> Iterator[str]:
 def _plain(text: str) -> str:
     """Return a text for a cell of a table: on one line, cut, with nothing that Markdown or HTML would take as theirs."""
     line = " ".join(text.split())
-    line = line if len(line) <= 120 else line[:119] + "…"
-    for mark in "\\`*_|[]#":
-        line = line.replace(mark, "\\" + mark)
-    return line.replace("&", "&amp;").replace("<", "&lt;")
+    return as_markdown(line if len(line) <= 120 else line[:119] + "…")
 
 
 def table(groupings: Sequence[Grouping], texts: Texts) -> str:
@@ -221,20 +218,11 @@ def table(groupings: Sequence[Grouping], texts: Texts) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     answered = [(n, grouping) for n, grouping in enumerate(groupings, 1) if grouping.answers]
-    writer.writerow(
-        [
-            "text",
-            *(f"cluster {n}" for n in range(1, len(groupings) + 1)),
-            *(f"answer {n}" for n, _ in answered),
-        ]
-    )
+    numbers = [f"cluster {n}" for n in range(1, len(groupings) + 1)]
+    writer.writerow(["text", *numbers, *(f"answer {n}" for n, _ in answered)])
     assigned = [grouping.assigned + 1 for grouping in groupings]
     for i, text in enumerate(texts.texts):
-        writer.writerow(
-            [
-                text,
-                *(int(found[i]) for found in assigned),
-                *(grouping.answers[i] for _, grouping in answered),
-            ]
-        )
+        places = [int(found[i]) for found in assigned]
+        answers = [grouping.answers[i] for _, grouping in answered]
+        writer.writerow(map(as_cell, [text, *places, *answers]))
     return out.getvalue()

@@ -48,7 +48,7 @@ def build(
     files: dict[str, bytes | str] = {
         "index.html": html.page(comparison, made, drawings),
         "results.md": formats.results_md(made, [f"{drawing.name}.png" for drawing in drawn]),
-        "results.csv": flat(comparison).to_csv(index=False, lineterminator="\n"),
+        "results.csv": formats.csv_of(flat(comparison)),
         "results.json": formats.text(made, "json"),
     }
     for drawing in drawn:

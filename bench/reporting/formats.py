@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.files import as_cell, as_markdown
 from bench.reporting.table import Entry, Table
 
 _WIDEST, _LONGEST = 60, 100  # columns and rows that still make sense on a page of text
@@ -39,15 +40,15 @@ def _named(table: Table) -> str:
 
 def markdown(table: Table) -> str:
     """Return a section: headline, what is shown, the table, notes and every warning in words."""
-    frame = _frame(table, lambda entry: _marked(entry, "**{}**"))
+    frame = _frame(table, lambda entry: _marked(entry, "**{}**", as_markdown))
     sides = ["left" if column in table.words else "right" for column in table.columns]
-    safe = frame.rename(columns=_escape_bars).map(_escape_bars)
+    safe = frame.rename(columns=as_markdown)
     grid = (
         safe.to_markdown(index=False, disable_numparse=True, colalign=sides) if table.rows else ""
     )
-    notes = "".join(f"- {note}\n" for note in (*table.notes, *_warnings(table)))
-    about = f"{table.about}\n" if table.about else ""
-    parts = (f"## {table.title}\n", about, f"{grid}\n" if grid else "", notes)
+    notes = "".join(f"- {as_markdown(note)}\n" for note in (*table.notes, *_warnings(table)))
+    about = f"{as_markdown(table.about)}\n" if table.about else ""
+    parts = (f"## {as_markdown(table.title)}\n", about, f"{grid}\n" if grid else "", notes)
     return "\n".join(part for part in parts if part)
 
 
@@ -63,7 +64,15 @@ def csv(table: Table) -> str:
             columns[f"{heading} high"] = [high for _, high in intervals]
         if any(entry.mark not in {"", "missing"} for entry in entries):
             columns[f"{heading} mark"] = [entry.mark for entry in entries]
-    return str(pd.DataFrame(columns, dtype=object).to_csv(index=False, lineterminator="\n"))
+    return csv_of(pd.DataFrame(columns, dtype=object))
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV in which no text is a formula."""
+    numeric = pd.api.types.is_numeric_dtype
+    safe = frame.apply(lambda column: column if numeric(column) else column.map(as_cell))
+    safe = safe.rename(columns=as_cell)
+    return str(safe.to_csv(index=False, lineterminator="\n"))
 
 
 def latex(table: Table) -> str:
@@ -129,10 +138,6 @@ def _plain(entry: Entry) -> float | str | None:
 
 def _filled(entry: Entry) -> dict[str, Any]:
     return {name: value for name, value in vars(entry).items() if value not in ("", None)}
-
-
-def _escape_bars(text: str) -> str:
-    return text.replace("|", "\\|")  # a bar would begin another cell
 
 
 def _tex(text: str) -> str:

@@ -29,7 +29,7 @@ make faults
 
 figures: dict[str, Counter[str]] = {}
 
-BASE = ("bench.cli", "bench.runner", "bench.report.figures", "bench.report.html", "bench.testing")
+BASE = ("bench.cli", "bench.runner", "bench.reporting.figures", "bench.reporting.html", "bench.testing")
 HEAVY = (
     *BASE,
     "sklearn.linear_model",
@@ -56,7 +56,8 @@ class Forks:
         )
 
     def together(self, folder: Path, commands: list[list[str]], **how: Any) -> list["Ended"]:
-        """Run commands side by side in a folder; ``die_at``, ``seconds`` and ``most`` end them before their time."""
+        """Run commands side by side in a folder; ``seconds`` and ``most`` end them before their time,
+        and ``die_at`` the first of them."""
         jobs = [
             {
                 "command": command,
@@ -64,7 +65,7 @@ class Forks:
                 "log": str(folder.with_name(f"{folder.name}.{i}.log")),
                 "env": {"BENCH_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
                 | how.get("env", {}),
-                "die_at": how.get("die_at", 0),
+                "die_at": how.get("die_at", 0) if i == 0 else 0,
                 "seconds": how.get("seconds", 0),
                 "most": how.get("most", 0),
             }

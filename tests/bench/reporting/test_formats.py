@@ -8,7 +8,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt  # which rich brings
 
+from bench.files import as_cell
 from bench.reporting import formats, read
 from bench.reporting.table import Entry, Table
 from bench.reporting.tables import tables
@@ -144,6 +146,29 @@ def test_a_bar_in_a_name_does_not_break_the_table():
     assert "c\\|d" in text
 
 
+HOSTILE = ("=1+1", "@SUM(1)", "-2+3", "+x", "\t=1", "-0.5", "<img src=x onerror=alert(1)>")
+
+
+def test_no_name_is_a_formula_in_csv_or_markup_in_markdown_and_numbers_stay_numbers():
+    names = ("![x](http://a.b/c)", *HOSTILE)
+    table = Table(
+        names[0],
+        names[0],
+        names,
+        (tuple(map(Entry, names)), (Entry("-50.0", -0.5),) * 8),
+        notes=names,
+    )
+    for row in csv.reader(io.StringIO(formats.csv(table))):
+        assert not [cell for cell in row if cell[0] in "=+-@\t" and cell != "-0.5"]
+        assert "-0.5" in row
+    told = (
+        MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(formats.markdown(table))
+    )
+    inline = {token.type for block in told for token in block.children or ()}
+    assert inline == {"text"}
+    assert "html_block" not in {block.type for block in told}
+
+
 def test_a_table_without_rows_is_its_notes():
     empty = Table("t", "T", ("a",), (), notes=("Nothing matches.",))
     assert formats.markdown(empty) == "## T\n\n- Nothing matches.\n"
@@ -155,7 +180,7 @@ def test_any_word_survives_csv_and_json(text):
     made = Table(
         "t", "T", ("word", "n"), ((Entry(text), Entry("1", 1.0)),), words=frozenset({"word"})
     )
-    assert next(csv.DictReader(io.StringIO(formats.csv(made))))["word"] == text
+    assert next(csv.DictReader(io.StringIO(formats.csv(made))))["word"] == as_cell(text)
     assert json.loads(formats.text([made], "json"))[0]["rows"][0][0]["text"] == text
 
 
