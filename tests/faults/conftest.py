@@ -29,7 +29,13 @@ make faults
 
 figures: dict[str, Counter[str]] = {}
 
-BASE = ("bench.cli", "bench.runner", "bench.reporting.figures", "bench.reporting.html", "bench.testing")
+BASE = (
+    "bench.cli",
+    "bench.runner",
+    "bench.reporting.figures",
+    "bench.reporting.html",
+    "bench.testing",
+)
 HEAVY = (
     *BASE,
     "sklearn.linear_model",
