@@ -98,19 +98,17 @@ def best_span(
 
 
 def spanned(text: str, spans: NDArray[np.int32], both: NDArray[np.float32], longest: int) -> Answer:
-    """Return the best words of a text.
+    """Return the best words of a text; a special token at an end of the best span adds none.
 
     Args:
         text: The text.
-        spans: Characters of each token (t, 2).
+        spans: Characters of each token (t, 2), empty for special tokens.
         both: Start and end probabilities (2, t).
         longest: Most tokens.
     """
     i, j, probability = best_span(both[0], both[1], longest)
-    special = spans[[i, j], 0] == spans[[i, j], 1]
-    a, b = (
-        (0, 0) if special.any() else (int(spans[i, 0]), int(spans[j, 1]))
-    )  # from or to a special token: no words
+    real = [span for span in spans[i : j + 1].tolist() if span[0] < span[1]]
+    a, b = (real[0][0], real[-1][1]) if real else (0, 0)
     part = text[a:b]
     return Answer(
         part.strip(), a + len(part) - len(part.lstrip()), a + len(part.rstrip()), probability

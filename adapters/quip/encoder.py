@@ -48,10 +48,10 @@ class QuIP(NetworkEncoder):
             encoder; the last one of a decoder, whose first state has seen nothing of the question.
         attention: "native" or, for decoders, "bidirectional"; "auto" is what the checkpoint was trained with.
         max_length: Longest text in tokens, special tokens not counted (section 3 of the paper).
-        max_question: Longest question, counted likewise.
+        max_question: Longest question, counted likewise; as many as of a text in the released evaluation, 50 in training.
 
     Source:
-        Sections 2 and 3 of the paper; heads and token choice as in the released code.
+        Sections 2 and 3 of the paper; heads, token choice and longest question as in the released code.
     """
 
     checkpoint: str = location("default")
@@ -61,9 +61,9 @@ class QuIP(NetworkEncoder):
     question_token: str = "auto"  # noqa: S105 - a token of text
     attention: str = "auto"
     max_length: int = 456
-    max_question: int = 50
+    max_question: int = 456
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     follows_instructions: ClassVar[bool] = False
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
@@ -104,14 +104,14 @@ class QuIP(NetworkEncoder):
 
         Args:
             texts: What is read.
-            window: Most tokens read at once, special ones not counted.
+            window: Most tokens read at once, special ones counted.
             stride: Tokens from one window's begin to the next; overlaps are parted in their middle.
 
         Raises:
             UsageError: The stride is not between 1 and the window.
 
         Source:
-            Windows and stride as in the released code; special tokens stay at the outer ends alone.
+            Windows and stride as in the released code.
         """
         if not 1 <= stride <= window:
             raise UsageError(

@@ -27,36 +27,27 @@ class Window(NamedTuple):
 
 
 def windows(whole: Prompt, size: int, stride: int) -> Iterator[Window]:
-    """Yield the windows of a passage; every position of it is kept in exactly one.
+    """Yield slices of a passage's one encoding; every position of it is kept in exactly one.
 
-    Special tokens stand around each window, and are kept at the passage's own ends.
+    Special tokens stand at the passage's own ends alone, so that an inner window has none.
 
     Args:
         whole: The passage with spans, however long.
-        size: Tokens in a window, special ones not counted.
+        size: Tokens in a window, special ones counted.
         stride: Tokens from one window's begin to the next; overlaps are parted in their middle.
+
+    Source:
+        facebookresearch/quip at 934c724.
     """
-    spans = np.zeros((0, 2), np.int32) if whole.spans is None else whole.spans
-    content = np.flatnonzero(spans[:, 0] < spans[:, 1])
-    if len(content) <= size:
-        yield Window(whole, 0, len(whole.ids))
-        return
-    before, after = np.arange(content[0]), np.arange(content[-1] + 1, len(whole.ids))
-    content = np.arange(content[0], content[-1] + 1)
-    first = 0
-    for start in range(0, len(content) - size + stride, stride):
-        last = start + size >= len(content)
-        end = len(content) if last else start + stride + (size - stride) // 2
-        chosen = np.concatenate([before, content[start : start + size], after])
-        lead = len(before) - start
-        yield Window(
-            Prompt([whole.ids[i] for i in chosen], spans=spans[chosen]),
-            0 if start == 0 else first + lead,
-            len(chosen) if last else end + lead,
-        )
-        if last:
+    n, kept = len(whole.ids), 0
+    for start in range(0, max(n - size, 0) + stride, stride):
+        end = n if start + size >= n else start + (size + stride) // 2
+        spans = None if whole.spans is None else whole.spans[start : start + size]
+        piece = Prompt(whole.ids[start : start + size], spans=spans)
+        yield Window(piece, kept - start, end - start)
+        if end == n:
             return
-        first = end
+        kept = end
 
 
 def long_states(
@@ -67,11 +58,11 @@ def long_states(
     Args:
         network: The encoder.
         texts: What is read.
-        size: Tokens in a window, special ones not counted; less where the network takes less.
+        size: Tokens in a window, special ones counted; less where the network takes less.
         stride: As for ``windows``, made smaller with the window.
         budget: Token positions per batch, padding included; None for the device's default.
     """
-    room = min(size, network.max_length - network.tokenizer.num_special_tokens_to_add())
+    room = min(size, network.max_length)
     step = max(stride * room // size, 1)
     pieces = [
         list(windows(whole, room, step))

@@ -46,7 +46,7 @@ class ExtractiveQA:
     family: ClassVar[str] = "diagnostics"
     metric: ClassVar[str] = "f1"
     readout: ClassVar[str] = "question"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
 
     def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the questions do not depend on it

@@ -19,9 +19,12 @@ def test_the_best_span_is_the_best_of_all_spans(seed, t, longest):
 
 @pytest.mark.parametrize(
     ("first", "last", "said"),
-    [(1, 2, "abc def"), (2, 2, "def"), (0, 2, ""), (1, 3, ""), (0, 3, "")],
-)
-def test_a_span_that_begins_or_ends_at_a_special_token_holds_no_words(first, last, said):
+    [
+        (1, 2, "abc def"), (2, 2, "def"), (0, 1, "abc"), (0, 2, "abc def"),
+        (2, 3, "def"), (0, 3, "abc def"), (0, 0, ""), (3, 3, ""),
+    ],
+)  # fmt: skip
+def test_special_tokens_in_a_span_add_no_words(first, last, said):
     spans = np.array([[0, 0], [0, 3], [3, 7], [0, 0]], np.int32)  # <s> abc def </s>
     both = np.zeros((2, 4), np.float32)
     both[0, first], both[1, last] = 0.5, 0.5

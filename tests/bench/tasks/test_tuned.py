@@ -87,9 +87,9 @@ def test_a_tagger_that_starts_from_questions_asks_one_for_each_tag(written, make
 
     task(epochs=200).evaluate(Asked(), seed=0)
     assert asked == [
-        "What is a location ?",
-        "Who is a person ?",
-        "What is a generic object ?",
+        " What is a location ?",
+        " Who is a person ?",
+        " What is a generic object ?",
     ]  # of B-location, B-person and O
     assert [(classes, epochs, seed) for classes, _, epochs, seed, _ in started] == [
         (3, 200, 0),
@@ -101,6 +101,10 @@ def test_a_tagger_that_starts_from_questions_asks_one_for_each_tag(written, make
     )
     marked = started[0][4]
     assert [marked.text[a:b] for a, b in marked.spans] == marked.text.split()
+    assert marked.text == " " + " ".join(marked.text.split())
+    asked.clear()
+    task(epochs=0).evaluate(Asked(), seed=0)
+    assert asked[0] == "What is a location ?"
 
 
 def test_needs_and_read_out_say_what_is_trained_and_what_it_starts_from():
