@@ -38,7 +38,11 @@ def _is_class_number(value: Any) -> bool:  # noqa: ANN401 - -1 is how the hub wr
 
 def _has_answers(value: Any) -> bool:  # noqa: ANN401
     texts = value.get("text") if isinstance(value, Mapping) else None
-    return bool(texts) and all(isinstance(text, str) for text in texts)
+    return (
+        isinstance(texts, Sequence)
+        and len(texts) > 0
+        and all(isinstance(text, str) for text in texts)
+    )
 
 
 TEXT = Kind("a text", lambda value: isinstance(value, str))

@@ -326,7 +326,8 @@ def _from_types(tags: Sequence[str]) -> list[str]:
 
 def _from_ends(tags: Sequence[str], where: Callable[[int], str]) -> list[str]:
     """Return the tags of a scheme in which the last word of an entity is told."""
-    found, begun = [], None
+    found: list[str] = []
+    begun = None
     for j, tag in enumerate([*tags, "O"]):
         letter, kind = _SAME.get(tag[0], tag[0]), tag[1:]
         inside = letter in {"I", "E"}

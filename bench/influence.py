@@ -5,6 +5,7 @@ example's influence on it, which is the infinitesimal jackknife (Efron 1982, sec
 et al. 1988.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -13,6 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+_SIGNED = re.compile(
+    "spearman|pearson|kendall|correlation|gap|delta|minus|mcc|nauc|p-mrr|_ari|_ami|silhouette"
+)
+_ROUNDING = 1e-6
 
 
 def contributions(metric: str, values: NDArray[np.floating], gold: NDArray[np.floating]) -> Array:
@@ -31,6 +37,20 @@ def contributions(metric: str, values: NDArray[np.floating], gold: NDArray[np.fl
         return x
     influence = _INFLUENCE.get(metric.rpartition("_")[2])
     return influence(x, np.asarray(gold, np.float64)) if influence else np.full(len(x), np.nan)
+
+
+def bounds(metric: str, values: NDArray[np.floating]) -> tuple[float, float]:
+    """Return the least and the greatest value that a score can have: 0 and 1, or -1 and 1 for correlations and differences.
+
+    Args:
+        metric: Name of the metric.
+        values: Values that were measured, NaN where none was; one beyond 1 says that the metric has a scale of its own.
+    """
+    seen = values[np.isfinite(values)]
+    if (np.abs(seen) > 1 + _ROUNDING).any():
+        return -np.inf, np.inf
+    signed = bool(_SIGNED.search(metric.lower())) or bool((seen < -_ROUNDING).any())
+    return (-1.0 if signed else 0.0), 1.0
 
 
 def of_ratio(above: NDArray[np.number], below: NDArray[np.number]) -> Array:

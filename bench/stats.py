@@ -5,7 +5,8 @@ together, by one matrix product; measuring a rank correlation again for every dr
 
 Two things can vary, test examples and repeats (seeds, draws, folds); where both are known their deviations are drawn apart and
 added. Intervals are percentiles of the draws, widened for small samples as t is wider than the normal distribution (after
-Hesterberg 2015, The American Statistician 69(4)). p-values are those of a t test on the same contributions, since no share of
+Hesterberg 2015, The American Statistician 69(4)); one that would leave the range of its metric is Wilson's (1927), with the variance of
+the score in place of a proportion's. p-values are those of a t test on the same contributions, since no share of
 1,000 draws is small enough to survive a correction for many comparisons.
 """
 
@@ -28,6 +29,7 @@ SEED = 0
 LEVEL = 0.95
 """Coverage of every interval."""
 
+_ROUNDING = 1e-6  # of draws in single precision
 _BLOCK = 8_000_000  # resampled examples counted at once: 64 MB
 
 
@@ -52,11 +54,13 @@ class Sampled:
         scores: (m,), NaN for an encoder without one.
         draws: Deviations from the scores, (m, draws), the same resample for all encoders.
         parts: The sources of chance; none where nothing was measured more than once.
+        bounds: The least and the greatest value that a score can have.
     """
 
     scores: Array
     draws: NDArray[np.floating]
     parts: tuple[Part, ...]
+    bounds: tuple[float, float] = (-np.inf, np.inf)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,11 @@ class Estimates:
 
 
 def sampled(
-    scores: Array, *sources: NDArray[np.floating], draws: int = DRAWS, seed: int = SEED
+    scores: Array,
+    *sources: NDArray[np.floating],
+    draws: int = DRAWS,
+    seed: int = SEED,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Sampled:
     """Return the scores with their bootstrap draws.
 
@@ -87,6 +95,7 @@ def sampled(
             columns are encoders that cannot be paired.
         draws: Number of resamples.
         seed: Seed of the resamples; equal n and seed give equal ones.
+        bounds: The least and the greatest value that a score can have.
     """
     total = np.zeros((len(scores), draws), np.float32)
     parts = []
@@ -97,7 +106,7 @@ def sampled(
         )  # rounding is no variance
         parts.append(Part(centred.T @ centred / (n * (n - 1)), n - 1))
         total += np.sqrt(n / (n - 1)) * resampled_means(centred.astype(np.float32), draws, seed + i)
-    return Sampled(np.asarray(scores, np.float64), total, tuple(parts))
+    return Sampled(np.asarray(scores, np.float64), total, tuple(parts), bounds)
 
 
 def resampled_means(values: NDArray[np.float32], draws: int, seed: int) -> NDArray[np.float32]:
@@ -141,6 +150,7 @@ def mean_of(each: Sequence[Sampled]) -> Sampled:
         np.mean([one.scores for one in each], axis=0),
         np.mean([one.draws for one in each], axis=0),
         parts,
+        (sum(one.bounds[0] for one in each) / k, sum(one.bounds[1] for one in each) / k),
     )
 
 
@@ -150,14 +160,19 @@ def intervals(found: Sampled) -> Estimates:
         found.scores,
         found.draws,
         [(part.covariance.diagonal(), part.freedom) for part in found.parts],
+        found.bounds,
     )
 
 
 def differences(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Estimates:
     """Return the score of each encoder in ``rows`` minus that of its partner in ``columns``, with interval and p-value."""
     gaps = found.scores[rows] - found.scores[columns]
+    widest = found.bounds[1] - found.bounds[0]
     return _estimates(
-        gaps, found.draws[rows] - found.draws[columns], _variances(found, rows, columns)
+        gaps,
+        found.draws[rows] - found.draws[columns],
+        _variances(found, rows, columns),
+        (-widest, widest),
     )
 
 
@@ -198,9 +213,12 @@ def _test(values: Array, variances: Sequence[tuple[Array, int]]) -> tuple[Array 
 
 
 def _estimates(
-    values: Array, deviations: NDArray[np.floating], variances: Sequence[tuple[Array, int]]
+    values: Array,
+    deviations: NDArray[np.floating],
+    variances: Sequence[tuple[Array, int]],
+    bounds: tuple[float, float],
 ) -> Estimates:
-    """Return percentile intervals, widened for the degrees of freedom."""
+    """Return percentile intervals, widened for the degrees of freedom; Wilson's where these leave the bounds."""
     from scipy.special import ndtri, stdtrit
 
     freedom, p = _test(values, variances)
@@ -209,8 +227,36 @@ def _estimates(
     ordered = np.sort(deviations, axis=1)
     place = int(tail * deviations.shape[1])
     low, high = values + wider * ordered[:, place], values + wider * ordered[:, -1 - place]
+    outside = (low < bounds[0] - _ROUNDING) | (high > bounds[1] + _ROUNDING)
+    if outside.any():
+        wilson = _wilson(values, stdtrit(freedom, tail) ** 2 * sum(v for v, _ in variances), bounds)
+        low, high = (np.where(outside, *ends) for ends in zip(wilson, (low, high), strict=True))
+    low, high = np.clip(low, *bounds), np.clip(high, *bounds)
     return Estimates(
         values, np.where(np.isnan(p), np.nan, low), np.where(np.isnan(p), np.nan, high), p
+    )
+
+
+def _wilson(values: Array, squares: Array, bounds: tuple[float, float]) -> tuple[Array, Array]:
+    """Return the ends of Wilson's score intervals, which lie within the bounds.
+
+    Args:
+        values: The estimates (m,).
+        squares: The squared half width that each would have around its estimate (m,).
+        bounds: The least and the greatest value there can be.
+    """
+    lowest, width = bounds[0], bounds[1] - bounds[0]
+    share = np.clip((values - lowest) / width, 0.0, 1.0)
+    square, variance = squares / width**2, share * (1 - share)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # z^2 / n, where n makes the variance of a proportion the one that was measured
+        ratio = square / variance
+        centre, half = share + ratio / 2, np.sqrt(square + ratio**2 / 4)
+        low, high = (centre - half) / (1 + ratio), (centre + half) / (1 + ratio)
+    inner = variance > 0  # at a bound itself the interval is the whole range
+    return (
+        lowest + width * np.where(inner, low, 0.0),
+        lowest + width * np.where(inner, high, 1.0),
     )
 
 

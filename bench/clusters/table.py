@@ -5,11 +5,13 @@ import io
 import re
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bench.errors import UsageError
 
 _DELIMITERS = ",;\t|"
+
+_Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 
 
 class _Reading(NamedTuple):
@@ -57,7 +59,7 @@ def read_table(content: str, path: Path, delimiter: str) -> list[dict[str, str]]
     return [{name: value for name, value in row.items() if name} for row in rows]
 
 
-def _read(content: str, delimiter: str, quoting: int, *, skip: bool) -> _Reading:
+def _read(content: str, delimiter: str, quoting: _Quoting, *, skip: bool) -> _Reading:
     csv.field_size_limit(2**31 - 1)  # the default cuts off at 131,072 characters
     file = io.StringIO(content, newline="")
     before = 1 if skip and file.readline() else 0

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench import stats
-from bench.influence import contributions
+from bench.influence import bounds, contributions
 from bench.result import Absence, Result
 from bench.task import APART
 
@@ -29,7 +29,8 @@ TASK = ["family", "task", "readout", "limit", "protocol", "metric"]
 
 METHOD = (
     f"95 % intervals: paired bootstrap ({stats.DRAWS:,} resamples, seed {stats.SEED}) over test "
-    "examples, over repeats (seeds, draws, folds), or over both, whichever the task has"
+    "examples, over repeats (seeds, draws, folds), or over both, whichever the task has; "
+    "Wilson's where these would leave the range of the metric"
 )
 """How intervals are computed, for captions."""
 
@@ -320,14 +321,15 @@ def sampled(results: Sequence[Sequence[Result]], name: str, seed: int) -> stats.
         name: Name of the score.
         seed: Seed of the draws.
     """
-    scores = [
+    means = [
         np.mean([value for r in found for value in r.scores[name].repeats]) if found else np.nan
         for found in results
     ]
+    scores = np.array(means)
     examples = _paired([_examples(found, name) for found in results])
     repeats = _paired([_repeats(found, name) for found in results])
     sources = [s for s in (examples, repeats) if len(s) > 1 and (np.ptp(s, axis=0) > 0).any()]
-    return stats.sampled(np.array(scores), *sources, seed=seed)
+    return stats.sampled(scores, *sources, seed=seed, bounds=bounds(name, scores))
 
 
 def seed_of(task: Mapping[str, Any], name: str) -> int:

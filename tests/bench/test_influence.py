@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bench.influence import contributions, of_ratio
+from bench.influence import bounds, contributions, of_ratio
 
 MEASURED = {
     "cosine_spearman": lambda x, y: spearmanr(x, y).statistic,
@@ -61,3 +61,18 @@ def test_contributions_to_a_ratio_average_to_it_and_are_what_leaving_an_example_
     without = [np.delete(above, i).sum() / np.delete(below, i).sum() for i in range(400)]
     pseudo = 400 * above.sum() / below.sum() - 399 * np.array(without)
     assert np.abs(found - pseudo).max() < 0.02 * found.std()  # they part by one n-th
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "expected"),
+    [
+        ("f1", [0.5, np.nan], (0, 1)),
+        ("cosine_spearman", [0.5], (-1, 1)),
+        ("gap", [0.5], (-1, 1)),
+        ("main_score", [-0.2, 0.1], (-1, 1)),
+        ("effective_dimension", [0.5, 37.0], (-np.inf, np.inf)),
+        ("harmonic_mean", [], (0, 1)),
+    ],
+)
+def test_a_metric_has_the_range_that_its_name_and_its_values_tell(metric, values, expected):
+    assert bounds(metric, np.array(values)) == expected

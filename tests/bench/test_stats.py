@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 from bench import stats
-from bench.influence import contributions
+from bench.influence import bounds, contributions, of_ratio
 from tests.bench.test_influence import MEASURED, data
 
 # The number of 200 intervals at 95 % that cover has a standard deviation of 1.5 %: three of them to either side.
@@ -149,6 +149,59 @@ def test_a_difference_that_never_varies_is_not_taken_for_certain():
 def test_what_was_measured_once_has_no_interval():
     found = stats.intervals(stats.sampled(np.array([0.5])))
     assert np.isnan([found.low[0], found.high[0], found.p[0]]).all()
+
+
+RIGHT = st.lists(
+    st.lists(st.booleans(), min_size=2, max_size=2), min_size=3, max_size=40
+)  # whether each of two encoders is right on each example
+
+
+@given(RIGHT, st.sampled_from([(0.0, 1.0), (-1.0, 1.0)]))
+def test_an_interval_lies_in_the_range_of_its_metric_and_is_the_bootstrap_s_where_that_does(
+    right, bounds
+):
+    values = np.array(right, float) * (bounds[1] - bounds[0]) + bounds[0]
+    free, bound = (
+        stats.sampled(values.mean(axis=0), values, bounds=b) for b in ((-np.inf, np.inf), bounds)
+    )
+    one, other = np.array([0]), np.array([1])
+    for width, plain, found in (
+        (bounds, stats.intervals(free), stats.intervals(bound)),
+        (
+            (bounds[0] - bounds[1], bounds[1] - bounds[0]),
+            *(stats.differences(each, one, other) for each in (free, bound)),
+        ),
+        (bounds, *(stats.intervals(stats.mean_of([each, each])) for each in (free, bound))),
+    ):
+        known = np.isfinite(plain.low)
+        assert (np.isfinite(found.low) == known).all()
+        assert (found.p[known] == plain.p[known]).all()
+        low, value, high = found.low[known], found.value[known], found.high[known]
+        assert ((width[0] <= low) & (low <= value) & (value <= high) & (high <= width[1])).all()
+        inside = (width[0] <= plain.low[known]) & (plain.high[known] <= width[1])
+        assert (low[inside] == plain.low[known][inside]).all()
+        assert (high[inside] == plain.high[known][inside]).all()
+
+
+@given(st.integers(1, 40), st.integers(0, 40))
+def test_the_bounded_interval_of_a_proportion_is_wilson_s(n, k):
+    share = min(k, n) / n
+    z = 1.959963984540054
+    ends = stats._wilson(np.array([share]), np.array([z**2 * share * (1 - share) / n]), (0.0, 1.0))
+    expected = binomtest(min(k, n), n).proportion_ci(method="wilson")
+    if 0 < share < 1:
+        assert [ends[0][0], ends[1][0]] == pytest.approx([expected.low, expected.high])
+    else:  # nothing is known of a proportion that never varied
+        assert [ends[0][0], ends[1][0]] == [0, 1]
+
+
+def test_an_f1_near_one_has_an_interval_below_one():
+    found = of_ratio(np.array([2.0, 2, 2, 2, 2, 0]), np.array([2.0, 2, 2, 2, 2, 1]))[:, None]
+    plain = stats.intervals(stats.sampled(found.mean(axis=0), found))
+    assert plain.value[0] == pytest.approx(10 / 11)
+    assert plain.high[0] > 1.05
+    at = stats.intervals(stats.sampled(found.mean(axis=0), found, bounds=bounds("f1", plain.value)))
+    assert 0.4 < at.low[0] < 10 / 11 < at.high[0] < 1
 
 
 def test_holm_multiplies_the_smallest_most_and_never_turns_the_order():

@@ -55,6 +55,21 @@ def known():
     ])  # fmt: skip
 
 
+def test_no_interval_leaves_the_range_of_its_metric():
+    found = Comparison.of(
+        [result("near one", task, examples=[1] * 11 + [0], metric="accuracy") for task in "ab"]
+        + [result("near zero", task, examples=[0] * 11 + [1], metric="accuracy") for task in "ab"]
+    )
+    families, by_task, gaps = (
+        column(table(found, name), heading)
+        for name, heading in (("families", "sts"), ("by-task", "near one"), ("differences", "a"))
+    )
+    intervals = [entry.interval for entry in (*families, *by_task) if entry.interval]
+    assert len(intervals) == 4
+    assert all(0 <= low < high <= 1 for low, high in intervals)
+    assert all(-1 <= entry.interval[0] < entry.interval[1] <= 1 for entry in gaps)
+
+
 def test_the_known_case_has_exactly_the_expected_marks(known):
     by_task = table(known, "by-task")
     assert dict(
