@@ -16,6 +16,23 @@ def mean(states: "Tensor", mask: "Tensor") -> "Tensor":
     return _weighted(states, mask.float())
 
 
+def without_first(ids: "Tensor", mask: "Tensor", bos: int | None) -> "Tensor":
+    """Return the mask (b, t) without a beginning-of-text token at the first position, unless it is all that a row holds.
+
+    Args:
+        ids: Token ids (b, t).
+        mask: 1 at real positions, 0 at padding (b, t).
+        bos: Id of that token; None where there is none.
+
+    Source:
+        LLM2Vec at 312adcf: the mean is taken over the text's own tokens.
+    """
+    out = mask.clone()
+    if bos is not None:
+        out[:, 0] *= (ids[:, 0] != bos) | (mask.sum(1) == 1)
+    return out
+
+
 def weighted_mean(states: "Tensor", mask: "Tensor") -> "Tensor":
     """Return the mean in which position i (from 1) weighs i, float32 (b, d).
 

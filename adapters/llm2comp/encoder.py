@@ -63,8 +63,8 @@ class LLM2Comp(NetworkEncoder):
     Attributes:
         checkpoint: "default" for the weights that come with this package; a folder that the recipe wrote (see ``Checkpoint``); or a
             backbone: then the memory rows are random numbers of the embedding table's size, and the encoder is untrained.
-        k: Number of memory tokens; None for the checkpoint's, or the paper's 8; 0 reads the mean of all token states, an instruction's
-            included, as in training; LLM2Vec leaves those out.
+        k: Number of memory tokens; None for the checkpoint's, or the paper's 8; 0 reads the mean of all token states but that of
+            a beginning-of-text token, as LLM2Vec does, and those of an instruction, which LLM2Vec leaves out, as in training.
         attention: "bidirectional", "native", or "auto" for the checkpoint's, or the paper's, which is bidirectional.
         normalise: Whether vectors get length one, as in the loss of the contrastive stages; off is the released code's bare mean.
         max_length: Longest text in tokens, memory included, so more than k; the text is cut at its end, the memory stays last.
@@ -79,7 +79,7 @@ class LLM2Comp(NetworkEncoder):
     normalise: bool = True
     max_length: int = 512
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     follows_instructions: ClassVar[bool] = True
     instructed_sides: ClassVar[tuple[Side, ...]] = ("query",)
 
@@ -93,10 +93,15 @@ class LLM2Comp(NetworkEncoder):
         from torch.nn.functional import normalize
 
         network, k = self._network(), self._form()[0]
+        bos = network.tokenizer.bos_token_id
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
             states = network.hidden_states(ids, mask)
-            vectors = _pooling.slots(states, mask, k) if k else _pooling.mean(states, mask)
+            vectors = (
+                _pooling.slots(states, mask, k)
+                if k
+                else _pooling.mean(states, _pooling.without_first(ids, mask, bos))
+            )
             return normalize(vectors, dim=-1) if self.normalise else vectors
 
         return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)

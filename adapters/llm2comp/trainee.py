@@ -58,10 +58,14 @@ class Trainee:
         return memory_states(*self.states(rows), len(self.memory))
 
     def embeddings(self, rows: Sequence[Sequence[int]]) -> "Tensor":
-        """Return the mean of the memory states, or of all states where there is no memory: float32 (b, dim)."""
+        """Return the mean of the memory states, or without memory of all states but a beginning-of-text token's: float32 (b, dim)."""
         if len(self.memory):
             return self.slots(rows).float().mean(1)
-        return _pooling.mean(*self.states(rows))
+        states, mask = self.states(rows)
+        ids, _ = padded(rows, self.network)
+        return _pooling.mean(
+            states, _pooling.without_first(ids, mask.long(), self.network.tokenizer.bos_token_id)
+        )
 
 
 def prepared(

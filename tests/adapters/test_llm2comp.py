@@ -8,6 +8,7 @@ import pytest
 
 from adapters._backbone import PACKAGED
 from adapters.llm2comp.encoder import CONFIG, MEMORY, LLM2Comp, framed, random_memory
+from adapters.llm2comp.trainee import Trainee
 from bench.encoder import Item, fingerprint
 from bench.errors import CheckpointError, UsageError
 from tests.tiny import tiny_folder
@@ -323,6 +324,29 @@ def test_no_memory_at_all_is_the_mean_of_the_text_s_own_states(untrained, base):
     assert bare.encode_memory(TEXTS).shape == (len(TEXTS), 0, 32)
     with pytest.raises(UsageError):
         replace(untrained, k=-1).encode(TEXTS)
+
+
+def test_without_memory_the_mean_leaves_out_the_beginning_of_the_text(tmp_path):
+    from transformers import AutoTokenizer
+
+    folder = tiny_folder("opt", tmp_path / "opt")
+    tokenizer, model, expected = AutoTokenizer.from_pretrained(folder), model_of(folder), []
+    texts = [*TEXTS, ""]
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        assert int(ids[0, 0]) == tokenizer.bos_token_id
+        with torch.no_grad():
+            states = model(ids)[0][0]
+        expected.append((states[1:] if text else states).mean(0).numpy())
+    bare = LLM2Comp(
+        str(folder), k=0, attention="native", normalise=False, dtype="float32", device="cpu"
+    )
+    np.testing.assert_allclose(bare.encode(texts), expected, **CLOSE)
+    network = bare._network()
+    trainee = Trainee(network, torch.nn.Parameter(torch.empty(0, 32)))
+    rows = tokenizer(texts)["input_ids"]
+    with torch.no_grad():
+        np.testing.assert_allclose(trainee.embeddings(rows).numpy(), expected, **CLOSE)
 
 
 def test_an_attention_that_does_not_exist_is_refused(untrained, base, tmp_path):
