@@ -98,5 +98,5 @@ def check_classes(labels: Iterable[object], source: str) -> None:
     """
     if len(found := set(labels)) < 2:
         raise DataError(
-            f"{source}: expected texts of at least two classes, got {len(found)}; raise the limit, or look at the labels"
+            f"{source}: expected texts of at least two classes, got {len(found)}; raise the limit, or look at the gold values"
         )

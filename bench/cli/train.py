@@ -135,7 +135,11 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 def _folder(method: str, budget: str, changes: Sequence[str]) -> Path:
     """Return the folder of a checkpoint for which none is named: one for each method, budget and change."""
-    return Path("checkpoints", re.sub(r"[^\w.+=,-]+", "_", "-".join([method, budget, *changes])))
+    from bench.encoder import digest
+
+    name = re.sub(r"[^\w.+=,-]+", "_", "-".join([method, budget, *changes]))
+    long = len(name.encode()) > 200  # of the 255 bytes that a name may have
+    return Path("checkpoints", f"{name[:60]}-{digest(changes)[:8]}" if long else name)
 
 
 def _there(folder: Path) -> str:

@@ -190,3 +190,12 @@ def test_every_registered_recipe_can_be_made():
         assert isinstance(load_recipe(name), Recipe)
     with pytest.raises(UsageError, match="did you mean 'inbedder'"):
         load_recipe("inbeder")
+
+
+def test_a_checkpoint_s_folder_has_a_name_that_a_file_system_takes():
+    from bench.cli.train import _folder
+
+    names = [_folder("dino", "S", [f"x1=/{'long' * 100}/{n}"]).name for n in range(2)]
+    assert len(set(names)) == 2
+    assert all(len(name.encode()) <= 200 for name in names)
+    assert _folder("dino", "S", ["decay=0"]).name == "dino-S-decay=0"

@@ -14,7 +14,7 @@ import pytest
 
 from bench import data
 from bench.encoder import Item, card, fingerprint, instructed_sides
-from bench.errors import EncodingError, Unavailable, UsageError
+from bench.errors import DataError, EncodingError, Unavailable, UsageError
 from bench.influence import contributions
 from bench.registry import load_encoder
 from bench.runner import run
@@ -266,6 +266,34 @@ def test_vectors_that_are_all_the_same_have_no_score_and_say_so(write):
     )
     with pytest.raises(EncodingError, match="not a number"):
         MtebTask("STS16").evaluate(Same(), seed=42)
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "value", "told"),
+    [
+        ("Classification", "label", None, "'label', row 6"),
+        ("Classification", "text", None, "'text', row 6"),
+        ("PairClassification", "labels", float("nan"), "'labels', row 6"),
+        ("Clustering", "labels", None, "'labels', row 6"),
+        ("Classification", "label", [1], "at least two classes"),
+        ("PairClassification", "labels", [1], "at least two classes"),
+        ("Clustering", "labels", [1], "at least two classes"),
+    ],
+)
+def test_rows_that_have_no_score_are_told(kind, column, value, told):
+    from datasets import DatasetDict
+
+    found = {"Classification": intents, "PairClassification": pairs, "Clustering": groups}[kind]()
+    for split, rows in found.items():
+        values = list(rows[column])
+        values = (
+            value * len(values) if isinstance(value, list) else [*values[:5], value, *values[6:]]
+        )
+        others = {name: list(rows[name]) for name in rows.column_names if name != column}
+        found[split] = table({**others, column: values})
+    task = MtebTask("made up", subject(kind, "Odd", "accuracy", make=lambda: DatasetDict(found)))
+    with pytest.raises(DataError, match=told):
+        task.evaluate(Random(), seed=42)
 
 
 def test_global_random_state_is_left_alone():
