@@ -24,13 +24,15 @@ _COMMENT = re.compile(r"#(\s|#|$|[\w.:-]+\s*=|(begin|end) document)")
 _SETTING = re.compile(
     r"#\s*[\w.:-]+\s+=\s"
 )  # a comment, also where it has as many columns as a word
-_NUMBER = re.compile(r"\d+([-.]\d+)?")  # CoNLL-U numbers ranges and empty nodes too
+_NUMBER = re.compile(r"\d+([-.]\d+)?")
+_RANGE = re.compile(r"\d+[-.]\d+")  # of several words, or an empty node, in CoNLL-U
 _TAG = re.compile(r"O|[BIESLUMW](-.+)?")
 _TYPE = re.compile(r"[^\W\d_][\w &/+.-]*")
 _LIKE_PREFIX = re.compile(r"[BIESLUMW]|[BIESLUMW][-_:].+|.+[-_:][BIESLUMW]", re.IGNORECASE)
-_CHUNKS = frozenset(
-    {"NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP"}
-)
+_CHUNKS = frozenset({
+    *("NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP"),
+    *("NC", "VC", "PC"),  # of the German files of CoNLL 2003
+})  # fmt: skip
 _SCHEMES = tuple(map(frozenset, ("BI", "BIES", "BILU", "BMES", "BMEW", "BIEW")))
 _SAME = {"L": "E", "U": "S", "W": "S", "M": "I"}
 _SINGLE_TYPE = "entity"
@@ -75,11 +77,12 @@ def read_conll(content: bytes, source: str) -> tuple[list[list[str]], list[list[
         raise DataError(f"{source} has no sentences; copy it again")
     _check_widths(lines, source)
     numbered = _is_numbered(certain)
+    if numbered:  # ranges and empty nodes have no tags
+        groups = [[line for line in one if not _RANGE.fullmatch(line.fields[0])] for one in groups]
+        lines = [line for line in lines if not _RANGE.fullmatch(line.fields[0])]
     place = _find_tags(lines, source)
     seen = {place.read(line) for line in lines}
     sentences = [_words(group, seen, lines[0], place, source) for group in groups]
-    if numbered:
-        sentences = [[x for x in one if x.fields[0].isdecimal()] for one in sentences]
     sentences = [one for one in sentences if one]
     word = next(i for i in range(3) if i != place.column and not (numbered and i == 0))
     _check_words(sentences, word, source)

@@ -104,7 +104,7 @@ class StartedNER(NER):
         )
         start = None
         if self.initial == "question":
-            kinds = [tag.removeprefix("B-").removeprefix("I-") for tag in tags]
+            kinds = [tag[2:] or "O" for tag in tags]
             texts = [self._lead + text for text in questions(kinds, self.questions)]
             asked = cast("QuestionEncoder", encoder).encode_questions(texts)
             start = unit(asked.start)

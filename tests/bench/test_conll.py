@@ -142,6 +142,16 @@ def test_ranges_and_empty_nodes_of_conll_u_are_no_words():
     rows = [("1-2", "_"), ("1", "O"), ("2", "B-PER"), ("2.1", "_"), ("3", "I-PER")]
     text = "".join(f"{i}\tw{i}\t" + "_\t" * 7 + f"{'NER=' * (t != '_')}{t}\n" for i, t in rows)
     assert read_conll(text.encode(), "") == ([["w1", "w2", "w3"]], [["O", "B-PER", "I-PER"]])
+    text = "".join(f"{i}\tw{i}\t{t}\n" for i, t in rows)
+    assert read_conll(text.encode(), "") == ([["w1", "w2", "w3"]], [["O", "B-PER", "I-PER"]])
+
+
+def test_chunks_are_no_entities_whatever_their_scheme():
+    text = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\nGerman JJ I-NP I-MISC\n"
+    assert read_conll(text.encode(), "")[1] == [["B-ORG", "O", "B-MISC"]]
+    assert read_conll(text.replace("I-ORG", "O").replace("I-MISC", "O").encode(), "")[1] == [
+        ["O", "O", "O"]
+    ]
 
 
 @pytest.mark.parametrize(
