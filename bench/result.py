@@ -1,11 +1,14 @@
 """One cell of the grid: its description (RunSpec) and what came out (Result)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NotRequired, Required, Self, TypedDict
 
-from bench.encoder import Encoder, digest, fingerprint, settings
+from bench.encoder import Card, Encoder, digest, fingerprint, settings
+from bench.files import escaped
+from bench.shape import misfit
 from bench.task import Score, Task
 
 SCHEMA = 1
@@ -40,10 +43,10 @@ class RunSpec:
     def of(cls, name: str, encoder: Encoder, task: Task, seed: int, *, exact: bool = False) -> Self:
         """Describe the cell of an encoder, under its name, and a task; ``exact``: every text in a batch of its own."""
         return cls(
-            name,
+            escaped(name),
             fingerprint(encoder, exact=exact),
             settings(encoder) | ({"exact": True} if exact else {}),
-            task.name,
+            escaped(task.name),
             task.version,
             task.readout,
             seed,
@@ -103,6 +106,7 @@ class Result:
             ``dimension`` of a vector; ``peak_memory_mb``, the most memory the process has held since it began.
         provenance: Time, command, commit, versions, machine, and the revision of every data set read.
         samples: A few examples in words, by column, where the task can show some.
+        archive: SHA-256, in hex, of the file of per-example values; "" where there is none, or in older results.
     """
 
     spec: RunSpec
@@ -114,6 +118,7 @@ class Result:
     cost: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     samples: Sequence[Mapping[str, str]] = ()
+    archive: str = field(default="", compare=False)
 
     @property
     def main(self) -> Score:
@@ -136,6 +141,7 @@ class Result:
             "cost": dict(self.cost),
             "provenance": dict(self.provenance),
             **({"samples": [dict(sample) for sample in self.samples]} if self.samples else {}),
+            **({"archive": self.archive} if self.archive else {}),
         }
 
     @classmethod
@@ -143,8 +149,21 @@ class Result:
         """Read what ``to_json`` wrote.
 
         Raises:
-            KeyError, TypeError: A part is missing or of another type.
+            ValueError: A part is missing or of another kind, or the numbers do not agree; the words say which.
         """
+        wrong = misfit(data, _File) or misfit(
+            data["card"].get("training", {}), _Training, "card.training"
+        )
+        if wrong:
+            raise ValueError(f"{wrong!r} is missing or of another kind")
+        for name, score in data["scores"].items():
+            repeats = score["repeats"]
+            if not repeats or not math.isclose(
+                math.fsum(repeats) / len(repeats), score["mean"], abs_tol=1e-12
+            ):
+                raise ValueError(f"the mean of {name!r} is not that of its repeats")
+        if data["metric"] not in data["scores"]:
+            raise ValueError(f"the main score {data['metric']!r} is not among the scores")
         return cls(
             spec=RunSpec(**data["spec"]),
             family=data["family"],
@@ -155,4 +174,65 @@ class Result:
             cost=data["cost"],
             provenance=data["provenance"],
             samples=data.get("samples", ()),
+            archive=data.get("archive", ""),
         )
+
+
+class _Measured(TypedDict):
+    mean: float
+    repeats: Sequence[float]
+
+
+class _Machine(TypedDict, total=False):
+    system: str
+    processor: str
+    cores: int
+    memory_gb: float
+
+
+class _Read(TypedDict, total=False):
+    id: Required[str]
+    config: str | None
+    split: str | None
+    source: str | None
+    revision: str | None
+    sha256: str | None
+
+
+class _Provenance(TypedDict, total=False):
+    time: str
+    command: str
+    commit: str
+    versions: Mapping[str, str]
+    machine: _Machine
+    data: Sequence[_Read]
+
+
+class _Stage(TypedDict, total=False):
+    stage: str | None
+    loss: Sequence[tuple[float, float]]
+
+
+class _Training(TypedDict, total=False):
+    method: str | None
+    backbone: str | None
+    budget: int | None
+    seed: int | None
+    recipe: Mapping[str, Any] | None
+    loss: Sequence[tuple[float, float]]
+    stages: Sequence[_Stage]
+
+
+class _File(TypedDict):
+    """What a results file holds, as far as somebody reads it."""
+
+    spec: RunSpec
+    family: str
+    metric: str
+    scores: Mapping[str, _Measured]
+    card: Card
+    texts: Mapping[str, float | None]
+    cost: Mapping[str, float | None]
+    provenance: _Provenance
+    samples: NotRequired[Sequence[Mapping[str, str]]]
+    archive: NotRequired[str]

@@ -14,6 +14,7 @@ from bench import data
 from bench.cache import CachedEncoder, Progress, cached, silent
 from bench.encoder import Encoder, Item, card, fingerprint
 from bench.errors import BenchError, DataError, ResultError, Unavailable, lacking, told
+from bench.files import sweep
 from bench.process import heed
 from bench.provenance import provenance
 from bench.result import Absence, Result, RunSpec
@@ -128,6 +129,7 @@ def run(  # noqa: PLR0913 - one parameter an option
         exact: Encode every text in a batch of its own, for the same bits every time; see ``CachedEncoder``.
         progress: Told what is being done.
     """
+    sweep(store.root)
     for name, encoder in encoders.items():
         for cell in _run_encoder(
             name,
@@ -174,6 +176,7 @@ def _run_encoder(
     *,
     exact: bool,
 ) -> Iterator[Cell]:
+    cells = [_ready(cell, store) for cell in cells]
     planned = [cell for cell in cells if cell.status == "planned"]
     yield from (cell for cell in cells if cell.status != "planned")
     if not planned:
@@ -200,6 +203,16 @@ def _run_encoder(
         progress(f"{name}: {cell.task.name}", i, len(planned))
         yield _run_cell(cell, wrapped, store)
     progress(f"{name}: scored", len(planned), len(planned))
+
+
+def _ready(cell: Cell, store: Store) -> Cell:
+    """Return the cell, failed where its result could not be written: better known before it is run."""
+    try:
+        if cell.status == "planned" and cell.spec:
+            store.ready(cell.spec)
+    except ResultError as error:
+        return _ended(cell, error)
+    return cell
 
 
 def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:

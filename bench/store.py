@@ -1,23 +1,32 @@
 """results/ as a mapping from RunSpec to Result: one small JSON file a cell, written whole or not at all."""
 
+import hashlib
 import io
 import json
+import logging
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bench.encoder import digest
 from bench.errors import ResultError
-from bench.files import write_whole
+from bench.files import escaped, ready, write_whole
 from bench.result import SCHEMA, Absence, Result, RunSpec
+from bench.shape import misfit
 from bench.task import Score
 
+log = logging.getLogger(__name__)
+
+_Read = TypeVar("_Read")
+
+_OURS = re.compile(r".+\.([0-9a-f]{12})\.(?:json|absent)", re.DOTALL)  # with the cell's key
 _GOLD = ".gold"  # behind a score's name, the array its examples are compared with
 
 
@@ -61,7 +70,18 @@ class Store:
         return old if mine else path
 
     def __contains__(self, spec: RunSpec) -> bool:
-        return self.path(spec).exists()
+        """Say whether the cell has a result; one whose per-example values are another run's, as a kill may leave them, has none."""
+        path = self.path(spec)
+        if not path.exists():
+            return False
+        try:
+            result = read(path)
+        except ResultError:  # told to whoever asks for it
+            return True
+        if whole := _is_whole(path, result):
+            return whole
+        log.warning("%s and the values beside it are of two runs; the cell counts as missing", path)
+        return False
 
     def __getitem__(self, spec: RunSpec) -> Result:
         """Return a cell's result.
@@ -84,20 +104,26 @@ class Store:
         path = self.path(spec)
         examples = {name: s.examples for name, s in result.scores.items() if len(s.examples)}
         examples |= {f"{name}{_GOLD}": s.gold for name, s in result.scores.items() if len(s.gold)}
-        try:
-            if examples:
-                buffer = io.BytesIO()
-                np.savez_compressed(buffer, allow_pickle=False, **examples)
-                write_whole(path.with_suffix(".npz"), buffer.getvalue())
-            text = (
-                json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-            )
+        buffer = io.BytesIO()
+        if examples:
+            np.savez_compressed(buffer, allow_pickle=False, **examples)
+        archive = buffer.getvalue()
+        kept = replace(result, archive=hashlib.sha256(archive).hexdigest() if archive else "")
+        text = json.dumps(kept.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        with _writing(path):
+            if archive:
+                write_whole(path.with_suffix(".npz"), archive)
             write_whole(path, text)
             self._absent_path(spec).unlink(missing_ok=True)
-        except OSError as error:
-            raise ResultError(
-                f"cannot write {path}: {error.strerror}; free space or choose another --results"
-            ) from error
+
+    def ready(self, spec: RunSpec) -> None:
+        """Make sure that a cell's result can be written.
+
+        Raises:
+            ResultError: The folder cannot be written, or the names are too long for it.
+        """
+        with _writing(self.path(spec)):
+            ready(self.path(spec).with_suffix(".absent"))  # the longest of its names
 
     def __iter__(self) -> Iterator[RunSpec]:
         return (result.spec for result in self.results())
@@ -106,38 +132,16 @@ class Store:
         return sum(1 for _ in self._files())
 
     def results(self) -> Iterator[Result]:
-        """Yield every result, in the order of the file names.
-
-        Raises:
-            ResultError: A file is unreadable, or of a newer format.
-        """
-        return (read(path) for path in self._files())
+        """Yield every result with its per-example values, in the order of the file names; a file that cannot be read is told."""
+        return _readable(self._files(), lambda path: _with_examples(path, read(path)))
 
     def examples(self, result: Result) -> Result:
         """Return the result with its per-example values, where they were kept.
 
         Raises:
-            ResultError: Their file is unreadable.
+            ResultError: Their file is unreadable, or that of another run.
         """
-        path = self.path(result.spec).with_suffix(".npz")
-        if not path.exists():
-            return result
-        try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                scores = {
-                    n: Score(
-                        s.repeats, arrays[n], *([arrays[n + _GOLD]] if n + _GOLD in arrays else [])
-                    )
-                    if n in arrays
-                    else s
-                    for n, s in result.scores.items()
-                }
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-            both = f"it and {path.with_suffix('.json').name}"
-            raise ResultError(
-                f"{path} is no whole archive of per-example values; delete {both}, and run the cell again"
-            ) from error
-        return replace(result, scores=scores)
+        return _with_examples(self.path(result.spec), result)
 
     def leave_out(self, absence: Absence) -> None:
         """Keep why a cell has no result, until it has one.
@@ -146,24 +150,13 @@ class Store:
             ResultError: The folder cannot be written.
         """
         path = self._absent_path(absence)
-        try:
-            write_whole(
-                path,
-                json.dumps({"schema": SCHEMA, **asdict(absence)}, indent=1, ensure_ascii=False)
-                + "\n",
-            )
-        except OSError as error:
-            raise ResultError(
-                f"cannot write {path}: {error.strerror}; free space or choose another --results"
-            ) from error
+        text = json.dumps({"schema": SCHEMA, **asdict(absence)}, indent=1, ensure_ascii=False)
+        with _writing(path):
+            write_whole(path, text + "\n")
 
     def absences(self) -> list[Absence]:
-        """Return why cells have no result, in the order of the file names.
-
-        Raises:
-            ResultError: A file is unreadable, or of a newer format.
-        """
-        return [_absence(path) for path in sorted(self.root.glob("*/*.absent"))]
+        """Return why cells have no result, in the order of the file names; a file that cannot be read is told."""
+        return list(_readable(sorted(self.root.glob("*/*.absent")), _absence))
 
     def _absent_path(self, cell: RunSpec | Absence) -> Path:
         # Named by what was asked for: where weights are missing, no fingerprint and so no key is known.
@@ -174,50 +167,124 @@ class Store:
         return sorted(self.root.glob("*/*.json"))
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResultError(
+            f"cannot write {path}: {error.strerror}; free space or choose another --results"
+        ) from error
+
+
+def _readable(paths: Iterable[Path], reading: Callable[[Path], _Read]) -> Iterator[_Read]:
+    for path in paths:
+        try:
+            yield reading(path)
+        except ResultError as error:
+            log.warning("left out: %s", error)
+
+
+def _is_whole(path: Path, result: Result) -> bool:
+    """Say whether the per-example values beside a results file are the ones that were written with it."""
+    try:
+        data = path.with_suffix(".npz").read_bytes()
+    except OSError:
+        return not result.archive
+    return result.archive in {"", hashlib.sha256(data).hexdigest()}  # older results hold no hash
+
+
+def _with_examples(path: Path, result: Result) -> Result:
+    archive = path.with_suffix(".npz")
+    both = f"delete it and {path.name}, and run the cell again"
+    if not _is_whole(path, result):
+        raise ResultError(f"{archive} is not what was written with {path}: {both}")
+    if not archive.exists():
+        return result
+    try:
+        with np.load(io.BytesIO(archive.read_bytes()), allow_pickle=False) as arrays:
+            scores = {name: _measured(score, name, arrays) for name, score in result.scores.items()}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ResultError(f"{archive} is no whole archive of per-example values; {both}") from error
+    return replace(result, scores=scores)
+
+
+def _measured(score: Score, name: str, arrays: Any) -> Score:  # noqa: ANN401 - numpy's archive
+    """Return a score with its arrays.
+
+    Raises:
+        ValueError: They are no lists of numbers of one length.
+    """
+    if name not in arrays:
+        return score
+    found = [arrays[part] for part in (name, name + _GOLD) if part in arrays]
+    if any(each.dtype != np.float32 or each.shape != found[0].shape[:1] for each in found):
+        raise ValueError(name)
+    return Score(score.repeats, *found)
+
+
 def read(path: Path) -> Result:
     """Return the result in a file.
 
     Raises:
         ResultError: It is no whole results file, or of a newer format.
     """
-    schema, data = _parsed(path)
+    data = _parsed(path)
     try:
-        return Result.from_json(data)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ResultError(
-            f"{path} lacks a part of schema {schema} ({error}); delete it and run its cell again"
-        ) from error
+        result = Result.from_json(data)
+    except ValueError as error:
+        raise ResultError(f"{path} is damaged: {error}; {_advice(path)}") from error
+    named = _OURS.fullmatch(path.name)
+    if named and named[1] != result.spec.key:
+        raise ResultError(f"{path} describes another cell than its name; {_advice(path)}")
+    return result
 
 
 def _absence(path: Path) -> Absence:
-    schema, data = _parsed(path)
-    try:
-        return Absence(**{name: value for name, value in data.items() if name != "schema"})
-    except TypeError as error:
+    data = _parsed(path)
+    if wrong := misfit(data, Absence):
         raise ResultError(
-            f"{path} lacks a part of schema {schema} ({error}); delete it and run its cell again"
-        ) from error
+            f"{path} is damaged: {wrong!r} is missing or of another kind; {_advice(path)}"
+        )
+    return Absence(**{field.name: data[field.name] for field in fields(Absence)})
 
 
-def _parsed(path: Path) -> tuple[int, dict[str, Any]]:
-    """Return the schema number and the content of a file.
+def _parsed(path: Path) -> dict[str, Any]:
+    """Return the content of a file, with nothing in it that cannot be written again.
 
     Raises:
         ResultError: It is no whole file of ours, or of a newer format.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultError(
-            f"{path} is no whole results file ({error}); delete it and run its cell again"
-        ) from error
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""  # a pipe has no end
+        data = _clean(json.loads(text))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultError(f"{path} is no whole results file ({error}); {_advice(path)}") from error
     schema = data.get("schema") if isinstance(data, dict) else None
-    if not isinstance(schema, int):
-        raise ResultError(
-            f"{path} has no schema number, so it is no results file; move it out of the results folder"
-        )
+    if type(schema) is not int:
+        raise ResultError(f"{path} has no schema number, so it is no results file; {_advice(path)}")
     if schema > SCHEMA:
         raise ResultError(
             f"{path} has schema {schema}, this version reads up to {SCHEMA}; upgrade, or choose another --results"
         )
-    return schema, data
+    return data
+
+
+def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON value in which every half of a surrogate pair is escaped."""
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    if isinstance(value, dict):
+        return {escaped(name): _clean(each) for name, each in value.items()}
+    return value
+
+
+def _advice(path: Path) -> str:
+    """Return what to do with a file that cannot be read: only one that a run has named is ever to be deleted."""
+    if _OURS.fullmatch(path.name):
+        return "delete it and run its cell again"
+    return (
+        "no run has written it: leave it where it is, and name the folder of results with --results"
+    )

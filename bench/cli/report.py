@@ -97,7 +97,7 @@ def show(wanted: Wanted) -> None:
 
     Raises:
         UsageError: There is no such format, table or result.
-        ResultError: A results file cannot be read, or the folder cannot be written.
+        ResultError: The folder cannot be written.
     """
     from bench.store import Store
 

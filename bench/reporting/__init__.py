@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import ResultError, UsageError, unknown
-from bench.files import write_whole
+from bench.files import sweep, write_whole
 
 if TYPE_CHECKING:
     from bench.reporting.comparison import Comparison
@@ -37,7 +37,7 @@ def build(
 
     Raises:
         UsageError: There is no such result.
-        ResultError: A results file cannot be read, or the folder cannot be written.
+        ResultError: The folder cannot be written.
     """
     from bench.reporting import figures, formats, html
     from bench.reporting.frame import flat
@@ -71,6 +71,7 @@ def write(out: Path, files: Mapping[str, bytes | str]) -> list[Path]:
         ResultError: The folder cannot be written.
     """
     try:
+        sweep(out)
         for name, data in files.items():
             write_whole(out / name, data)
     except OSError as error:
@@ -87,7 +88,6 @@ def read(
 
     Raises:
         UsageError: There is neither, or not under one of the names.
-        ResultError: A results file cannot be read.
     """
     from bench.reporting.comparison import Comparison, select, strip_folders
 
@@ -110,7 +110,7 @@ def read(
         raise UsageError(
             f"none of these encoders has a result on these tasks in {store.root}; run them with `bench run`"
         )
-    return Comparison.of([store.examples(r) for r in kept], reasons)
+    return Comparison.of(kept, reasons)
 
 
 def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]":

@@ -263,7 +263,11 @@ def made(c: Comparison) -> Table:
 
 def command_of(provenance: Mapping[str, Any]) -> str:
     """Return the command that made a result, without folders; "" where it is not known."""
-    parts = shlex.split(provenance.get("command") or "")
+    command = provenance.get("command") or ""
+    try:
+        parts = shlex.split(command)
+    except ValueError:  # it is no line that a shell takes
+        parts = command.split()
     return shlex.join(strip_folders(part) for part in parts)
 
 

@@ -1,0 +1,73 @@
+"""Whether a JSON value is what a type says: files may be damaged, or somebody else's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
+
+_ABSENT = object()  # of no kind
+_PLAIN = {
+    str: lambda value: isinstance(value, str),
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: type(value) is int and abs(value) < 2**63,
+    float: lambda value: type(value) in {int, float} and abs(value) < 1e300,
+    NoneType: lambda value: value is None,
+}
+
+
+def misfit(value: Any, hint: Any, place: str = "") -> str:  # noqa: ANN401 - any JSON value, any type
+    """Return the first place in a JSON value that is missing, or not of the kind that a type says; "" where all is well.
+
+    Args:
+        value: What JSON gave.
+        hint: A type of plain values, mappings, sequences, dataclasses and typed dictionaries.
+        place: Of the value, as names between dots.
+    """
+    if hint is Any:
+        return ""
+    if get_origin(hint) is UnionType:
+        faults = [misfit(value, one, place) for one in get_args(hint)]
+        return "" if "" in faults else faults[0]
+    parts = _parts(value, hint)
+    if parts is None:
+        return place or "the whole"
+    within = (misfit(part, one, f"{place}.{name}".lstrip(".")) for name, part, one in parts)
+    return next(filter(None, within), "")
+
+
+def _parts(value: Any, hint: Any) -> list[tuple[str, Any, Any]] | None:  # noqa: ANN401 - likewise
+    """Return what a value holds, with names and types; None where the value itself is of another kind."""
+    if is_dataclass(hint) or is_typeddict(hint):
+        return _fields(value, hint)
+    kind, of = get_origin(hint), get_args(hint)
+    if kind is Mapping:
+        return [(n, v, of[1]) for n, v in value.items()] if isinstance(value, dict) else None
+    if kind is Sequence:
+        return (
+            [(str(i), v, of[0]) for i, v in enumerate(value)] if isinstance(value, list) else None
+        )
+    if kind is tuple:
+        fits = isinstance(value, list) and len(value) == len(of)
+        return (
+            [(str(i), *pair) for i, pair in enumerate(zip(value, of, strict=True))]
+            if fits
+            else None
+        )
+    return [] if _PLAIN[hint](value) else None
+
+
+def _fields(value: Any, hint: Any) -> list[tuple[str, Any, Any]] | None:  # noqa: ANN401 - likewise
+    if not isinstance(value, dict):
+        return None
+    if is_dataclass(hint):
+        needed = {
+            f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING
+        }
+    else:
+        needed = hint.__required_keys__
+    hints = get_type_hints(hint)
+    return [
+        (name, value.get(name, _ABSENT), one)
+        for name, one in hints.items()
+        if name in value or name in needed
+    ]
