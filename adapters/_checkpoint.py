@@ -36,8 +36,20 @@ def base_of(folder: Path) -> str:
     """Return the source of the backbone that the folder's low-rank weights change.
 
     Raises:
-        CheckpointError: The configuration is broken or names none.
+        CheckpointError: The configuration is broken, names none, or leads back to the folder.
     """
+    source, passed, at = _base(folder), {folder.resolve()}, Path(_base(folder)).expanduser()
+    while (at / CONFIG).is_file() and not (at / "config.json").is_file():
+        if at.resolve() in passed:
+            raise CheckpointError(
+                f"{folder / CONFIG} names {source} as its base, which leads back to low-rank weights: name the backbone there"
+            )
+        passed.add(at.resolve())
+        at = Path(_base(at)).expanduser()
+    return source
+
+
+def _base(folder: Path) -> str:
     source = _config(folder).get("base_model_name_or_path")
     if not isinstance(source, str) or not source:
         raise CheckpointError(

@@ -47,7 +47,13 @@ def ended(error: BaseException) -> int | str | None:
             return 0
         _tell(f"error: cannot write to stdout: {error.strerror}")
         return 1
-    _tell(f"error: {told(error)}")
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        _tell(
+            f"error: cannot read or write {error.filename}: {error.strerror}; "
+            "free space, or name a place that can be used"
+        )
+    else:
+        _tell(f"error: {told(error)}")
     if not isinstance(error, BenchError):
         _trace(error)
     return 1 + isinstance(error, UsageError)

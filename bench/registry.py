@@ -40,14 +40,12 @@ def encoder_names() -> tuple[str, ...]:
 def describe(name: str) -> str:
     """Return the first line of the registered encoder's docstring, read without importing it."""
     point = _points()[name]
-    spec = importlib.util.find_spec(point.module)
-    if spec is None or spec.origin is None:
-        return ""
     try:
+        spec = importlib.util.find_spec(point.module)
+        if spec is None or spec.origin is None:
+            return f"cannot be imported: there is no module {point.module}"
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"), spec.origin)
-    except (
-        SyntaxError
-    ) as error:  # of an adapter that is being written: the others are listed all the same
+    except Exception as error:  # noqa: BLE001 - of somebody's package: the others are listed all the same
         return told(error)
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:

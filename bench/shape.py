@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 _ABSENT = object()  # of no kind
 _PLAIN = {
@@ -42,18 +42,20 @@ def _parts(value: Any, hint: Any) -> list[tuple[str, Any, Any]] | None:  # noqa:
     kind, of = get_origin(hint), get_args(hint)
     if kind is Mapping:
         return [(n, v, of[1]) for n, v in value.items()] if isinstance(value, dict) else None
-    if kind is Sequence:
-        return (
-            [(str(i), v, of[0]) for i, v in enumerate(value)] if isinstance(value, list) else None
-        )
-    if kind is tuple:
-        fits = isinstance(value, list) and len(value) == len(of)
-        return (
-            [(str(i), *pair) for i, pair in enumerate(zip(value, of, strict=True))]
-            if fits
-            else None
-        )
+    if kind in {Sequence, tuple}:
+        return _elements(value, of if kind is tuple else (*of, Ellipsis))
+    if kind is Literal:
+        return [] if value in of else None
     return [] if _PLAIN[hint](value) else None
+
+
+def _elements(value: Any, of: Sequence[Any]) -> list[tuple[str, Any, Any]] | None:  # noqa: ANN401 - likewise
+    if not isinstance(value, list | tuple):
+        return None
+    types = [of[0]] * len(value) if of[-1] is Ellipsis else of
+    if len(types) != len(value):
+        return None
+    return [(str(i), each, types[i]) for i, each in enumerate(value)]
 
 
 def _fields(value: Any, hint: Any) -> list[tuple[str, Any, Any]] | None:  # noqa: ANN401 - likewise

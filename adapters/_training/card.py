@@ -1,5 +1,6 @@
 """The card of a checkpoint: how it was made, so that it can be made again."""
 
+import contextlib
 import json
 import platform
 import shlex
@@ -37,7 +38,7 @@ class Material:
 
 
 def finished(folder: Path, training: Training) -> bool:
-    """Say whether the folder holds the checkpoint that this training gives.
+    """Say whether the folder holds the checkpoint that this training gives; states that a kill left beside it are removed.
 
     Raises:
         UsageError: It holds that of another training.
@@ -50,6 +51,9 @@ def finished(folder: Path, training: Training) -> bool:
         raise UsageError(
             f"{folder} holds a checkpoint of another {' and '.join(other)}: delete it, or choose another --out"
         )
+    for state in (folder / "state.pt", *folder.glob("stages/*/state.pt")):
+        with contextlib.suppress(OSError):  # the folder may be read only by now
+            state.unlink()
     return True
 
 

@@ -4,6 +4,7 @@ import io
 import logging
 import math
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from adapters._backbone import Network
 from adapters._training.budget import Spent, portions
 from bench.encoder import digest
-from bench.errors import EncodingError, UsageError
+from bench.errors import CheckpointError, EncodingError, UsageError
 from bench.files import write_whole
 from bench.recipe import Progress
 
@@ -150,6 +151,7 @@ def fit(  # noqa: PLR0913 - all but the first four by name
         selection: Which weights are kept; the last without it.
 
     Raises:
+        CheckpointError: The state is damaged.
         UsageError: The state belongs to another training, or the number type is float16: small gradients would be 0 without scaling.
         EncodingError: The loss is not finite.
     """
@@ -305,6 +307,31 @@ def _mixed(seed: int, step: int) -> int:
     return int(digest([seed, step])[:15], 16)
 
 
+def _kept(path: Path) -> dict[str, Any]:
+    """Return what a state file holds.
+
+    Raises:
+        CheckpointError: It is damaged, or something else.
+    """
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the check sums
+            damaged = archive.testzip()
+        kept = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _damaged(path) from error
+    if not isinstance(kept, dict):
+        raise _damaged(path)
+    return kept
+
+
+def _damaged(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"expected the state of a training in {path}, got a damaged file: delete it, and the training begins anew"
+    )
+
+
 class _Done:
     """What a training has behind it."""
 
@@ -353,8 +380,8 @@ class _Done:
         done = cls()
         if not path.exists():
             return done
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-        if kept["mark"] != mark:
+        kept = _kept(path)
+        if kept.get("mark") != mark:
             raise UsageError(
                 f"{path} belongs to a training with other settings, data or versions: delete it, or choose another --out"
             )

@@ -1,5 +1,6 @@
 """Stages of a training, each a checkpoint of its own: written whole, skipped where it is there, so that a kill costs a minute."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -32,6 +33,10 @@ from bench.errors import UsageError
 from bench.files import write_whole
 from bench.overlap import Runs
 from bench.recipe import Progress
+
+_OBSOLETE = (
+    ".obsolete"  # in the folder of a stage that goes as soon as the whole checkpoint is there
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,7 @@ class Stages:
             UsageError: The folder holds a training with other settings or data.
         """
         if self._is_done(self.out):
+            self._clear(stages)
             return self.out
         done: list[Path] = []
         for stage in stages:
@@ -117,6 +123,7 @@ class Stages:
             waited()
         if main_process():
             self._finish(done, [text for stage in stages for text in stage.texts])
+            self._clear(stages)
         waited()
         return self.out
 
@@ -194,10 +201,17 @@ class Stages:
         for name in (MEMORY, *(() if needed else (_checkpoint.CONFIG, _checkpoint.WEIGHTS))):
             write_whole(self.out / name, (last / name).read_bytes())
         Runs.of(texts).write(self.out / RUNS)
+        for folder in () if self.keep or needed else done:
+            write_whole(folder / _OBSOLETE, b"")
         write_whole(self.out / CARD, (last / CARD).read_bytes())
-        for folder in done:
-            if not self.keep and folder not in needed:
-                shutil.rmtree(folder)
+
+    def _clear(self, stages: Sequence[Stage]) -> None:
+        """Remove what nobody needs beside a finished checkpoint: states, and the folders of stages that it holds itself."""
+        for folder in (self.out / stage.name for stage in stages):
+            with contextlib.suppress(OSError):  # the folder may be read only by now
+                folder.with_suffix(".pt").unlink()
+            if (folder / _OBSOLETE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def restore(trainee: Trainee, folder: Path, *, low_rank: bool) -> None:

@@ -1,7 +1,8 @@
 """``bench clusters``: texts of the user's own in groups, with words that say what each is about."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import console
-from bench.cli.loading import load_encoders, vector_store
+from bench.cli.loading import load_encoders, load_named, vector_store
 from bench.cli.options import (
     Data,
     Device,
@@ -24,6 +25,7 @@ from bench.cli.options import (
     start,
 )
 from bench.errors import UsageError
+from bench.files import escaped, ready, sweep
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -121,11 +123,14 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
         folder = out or _folder(read)
         if (folder / "clusters.json").exists():
             console.note(f"replacing what is in {folder}")
+        with _writing(folder):
+            sweep(folder)
+            ready(folder / "clusters.json")
         name, encoder = _encoder(model, computing(device, dtype), set_)
         made_from = about(name, encoder, read, seed=seed)
         _note(made_from, read, ignored=bool(instruction) and not encoder.follows_instructions)
         with console.progress() as bars:
-            asked = list(dict.fromkeys(instruction)) or [""]
+            asked = list(dict.fromkeys(map(escaped, instruction))) or [""]
             groupings = grouped(
                 cached(encoder, vector_store(disk=cache), bars),
                 read.texts,
@@ -135,7 +140,8 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
                 progress=bars,
             )
             bars("drawing the picture", 0, 1)
-            paths = _written(lambda: write(folder, groupings, read, made_from), folder)
+            with _writing(folder):
+                paths = write(folder, groupings, read, made_from)
         if as_json:
             for row in (row for grouping in groupings for row in rows(grouping, read)):
                 print(json.dumps(row, ensure_ascii=False))
@@ -171,13 +177,10 @@ def _holds_others(path: Path, texts: "Texts") -> bool:
 
 def _encoder(name: str, defaults: Mapping[str, str], sets: list[str]) -> "tuple[str, Encoder]":
     from bench.encoder import AnsweringEncoder
-    from bench.registry import expand, load_encoder
 
     if not name:
-        name = next(
-            (each for each in expand(["all"]) if isinstance(load_encoder(each), AnsweringEncoder)),
-            "",
-        )
+        every = load_named(["all"])
+        name = next((n for n, each in every.items() if isinstance(each, AnsweringEncoder)), "")
     found = load_encoders(names([name]), defaults, sets)
     if len(found) > 1:
         raise UsageError(f"--model takes one encoder here, got {', '.join(found)}")
@@ -197,9 +200,10 @@ def _note(made_from: Mapping[str, Any], texts: "Texts", *, ignored: bool) -> Non
         )
 
 
-def _written(write: Callable[[], list[Path]], folder: Path) -> list[Path]:
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
     try:
-        return write()
+        yield
     except OSError as error:
         raise UsageError(
             f"cannot write to {folder}: {error.strerror}; name another folder with --out"

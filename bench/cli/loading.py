@@ -1,15 +1,18 @@
 """What commands that encode load: encoders by name with their settings, and the store of vectors."""
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bench.errors import UsageError, unknown
+from bench.errors import BenchError, UsageError, unknown
 
 if TYPE_CHECKING:
     from bench.encoder import Encoder
     from bench.vectors import Vectors
+
+log = logging.getLogger(__name__)
 
 
 def load_encoders(
@@ -25,9 +28,9 @@ def load_encoders(
     Raises:
         UsageError: No such encoder or setting.
     """
-    from bench.registry import expand, field_names, load_encoder
+    from bench.registry import field_names, load_encoder
 
-    encoders = {name: load_encoder(name) for name in expand(names)}
+    encoders = load_named(names)
     if not encoders:
         raise UsageError("--model names no encoder; give names separated by commas, or all")
     known = {name: field_names(encoder) for name, encoder in encoders.items()}
@@ -51,6 +54,25 @@ def load_encoders(
         for name in chosen:
             changes[name][field] = value
     return {name: load_encoder(name, changes[name]) for name in encoders}
+
+
+def load_named(names: Sequence[str]) -> "dict[str, Encoder]":
+    """Return the encoders of these names; one that only ``all`` stands for is left out, and told, where it cannot be imported.
+
+    Raises:
+        UsageError: No such encoder.
+    """
+    from bench.registry import expand, load_encoder
+
+    encoders = {}
+    for name in expand(names):
+        try:
+            encoders[name] = load_encoder(name)
+        except BenchError as error:
+            if name in names:
+                raise
+            log.warning("%s is left out: %s", name, error)
+    return encoders
 
 
 def vector_store(*, disk: bool) -> "Vectors":

@@ -37,6 +37,7 @@ def _recipes(incomplete: str) -> list[str]:
 
 
 _SEED = 42
+_CARD = "card.json"
 
 Method = Annotated[str, typer.Argument(help="Method whose recipe is run.", autocompletion=_recipes)]
 Budget = Annotated[
@@ -116,6 +117,9 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
                     )
                 )
             return
+        if first:
+            for plan in plans:
+                _prepare(Path(plan["out"]))
         made = []
         for plan in plans:
             with console.progress(shown=first) as bars:
@@ -142,9 +146,22 @@ def _folder(method: str, budget: str, changes: Sequence[str]) -> Path:
     return Path("checkpoints", f"{name[:60]}-{digest(changes)[:8]}" if long else name)
 
 
+def _prepare(folder: Path) -> None:
+    """Sweep the folder of a checkpoint, and try whether it can be written, unless it is finished: better known before hours of training.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    from bench.files import ready, sweep
+
+    sweep(folder)
+    if not (folder / _CARD).is_file():
+        ready(folder / _CARD)
+
+
 def _there(folder: Path) -> str:
     """Return what the folder of a checkpoint holds, in words; the card is what a training writes last."""
-    if (folder / "card.json").is_file():
+    if (folder / _CARD).is_file():
         return "a finished checkpoint"
     return "a training to go on with" if folder.is_dir() and any(folder.iterdir()) else "nothing"
 

@@ -378,3 +378,16 @@ def test_the_packaged_backbone_knows_english_and_splits_numbers_into_digits():
         network.model.get_input_embeddings().weight.numel()
         == Backbone(PACKAGED).card().embedding_parameters
     )
+
+
+def test_low_rank_weights_that_are_their_own_base_are_refused(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, base in ((one, other), (other, one), (tmp_path, tmp_path)):
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter_config.json").write_text(
+            json.dumps({"base_model_name_or_path": str(base)})
+        )
+    for folder in (one, tmp_path):
+        with pytest.raises(CheckpointError, match="leads back") as error:
+            cpu(folder).card()
+        assert str(folder) in str(error.value)

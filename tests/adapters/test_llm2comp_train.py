@@ -23,7 +23,7 @@ from adapters.llm2comp.gradients import in_portions
 from adapters.llm2comp.held import held
 from adapters.llm2comp.instructions import INSTRUCTIONS
 from adapters.llm2comp.mntp import Masking, mask_id
-from adapters.llm2comp.stages import restore
+from adapters.llm2comp.stages import Stages, restore
 from adapters.llm2comp.texts import MARGIN, Passage, Plain, around, gathered, passages, sentences
 from adapters.llm2comp.train import Recipe
 from adapters.llm2comp.trainee import lora, prepared
@@ -430,7 +430,6 @@ def written(made, stages, place, source):
 
 def plan_of(recipe, base, out, *, new_lora=False):
     from adapters._training.loop import Training
-    from adapters.llm2comp.stages import Stages
 
     training = Training("llm2comp", {"backbone": recipe.backbone}, 1, 0)
     return Stages(
@@ -713,6 +712,23 @@ def test_a_state_that_a_kill_left_behind_goes_and_kept_stages_stay(folder, corpu
     assert not list(out.glob("*.pt"))
     recipe.train(out, budget=1000, seed=1, load=load, progress=quiet)
     assert (out / "contrastive").is_dir()  # what was asked to be kept stays
+
+
+def test_stages_that_a_kill_left_beside_a_finished_checkpoint_go(
+    folder, corpus, tmp_path, monkeypatch
+):
+    def kill(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stages, "_clear", kill)
+        with pytest.raises(KilledError):
+            tiny_recipe(folder, corpus).train(
+                tmp_path, budget=1000, seed=1, load=load, progress=quiet
+            )
+    assert (tmp_path / "contrastive").is_dir()
+    tiny_recipe(folder, corpus).train(tmp_path, budget=1000, seed=1, load=load, progress=quiet)
+    assert not [path.name for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_two_processes_take_turns_and_return_when_the_checkpoint_is_whole(folder, corpus, tmp_path):

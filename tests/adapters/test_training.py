@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from adapters._backbone import Backbone, resolve
 from adapters._training.budget import Spent, batches, portions
-from adapters._training.card import command_of
+from adapters._training.card import command_of, finished
 from adapters._training.loop import Fitted, Optimisation, Selection, Training, fit
 from adapters._training.weights import Lora, anywhere, differentiable, save_whole, trained, unfrozen
-from bench.errors import EncodingError, UsageError
+from bench.errors import CheckpointError, EncodingError, UsageError
 from tests.tiny import KINDS, tiny_folder
 
 torch = pytest.importorskip("torch")
@@ -294,6 +294,34 @@ def test_the_state_of_another_training_is_refused(descend):
     descend("state.pt")
     with pytest.raises(UsageError, match="other settings"):
         descend("state.pt", seed=2)
+
+
+def test_a_damaged_state_is_one_line_that_names_it(descend, tmp_path):
+    descend("state.pt")
+    path = tmp_path / "state.pt"
+    content = path.read_bytes()
+    weight = content.index(b"data/0") + 100  # among the numbers of a tensor
+    flipped = content[:weight] + bytes([content[weight] ^ 1]) + content[weight + 1 :]
+    for harm in (content[: len(content) // 2], b"", b"text", flipped):
+        path.write_bytes(harm)
+        with pytest.raises(CheckpointError, match=f"{path}.*delete it") as error:
+            descend("state.pt")
+        assert "\n" not in str(error.value)
+    path.write_bytes(content)
+    descend("state.pt")
+
+
+def test_what_a_kill_left_beside_a_finished_checkpoint_is_removed(tmp_path):
+    training = Training("slope", {}, 90, 1)
+    states = [tmp_path / "state.pt", tmp_path / "stages" / "teacher" / "state.pt"]
+    states[1].parent.mkdir(parents=True)
+    for state in states:
+        state.touch()
+    assert not finished(tmp_path, training)
+    assert all(state.exists() for state in states)
+    (tmp_path / "card.json").write_text(json.dumps(asdict(training)))
+    assert finished(tmp_path, training)
+    assert not any(state.exists() for state in states)
 
 
 def test_a_loss_that_is_not_finite_is_an_error(descend):

@@ -10,7 +10,16 @@ import sys
 import pytest
 
 BENCH = (sys.executable, "-m", "bench")
-WITHOUT = "import sys; sys.modules[{!r}] = None; from bench.__main__ import main; main()"
+WITHOUT = """
+import sys
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == {!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from bench.__main__ import main
+main()
+"""
 STOPPED = "stopped; finished cells are kept, and the same command goes on from here"
 
 SLOW = """
@@ -133,3 +142,70 @@ def test_a_missing_library_is_one_line_with_the_command_that_installs_it(tmp_pat
         assert done.returncode == 1
         assert "pip install 'encoder-recipes-bench[" in done.stderr.splitlines()[-1], done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_encoders_that_lack_a_library_are_skipped_and_the_others_run(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = ["run", "-m", "inbedder,hashing", "-t", "slow:Task", "--no-cache", "--json"]
+    code = WITHOUT.format("torch")
+    done = run(sys.executable, "-c", code, *command, cwd=tmp_path, stdout=subprocess.PIPE)
+    skipped, ran = map(json.loads, done.stdout.splitlines())
+    assert (skipped["status"], ran["status"]) == ("skipped", "done")
+    assert skipped["reason"] == "torch is not installed: pip install 'encoder-recipes-bench[torch]'"
+
+
+def test_an_encoder_of_a_package_that_cannot_be_imported_is_told_and_the_others_are_there(tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "__init__.py").write_text("raise RuntimeError('no such device')\n")
+    announced = {"gone": "no_such.module:A", "fails": "broken.part:B", "odd": "???"}
+    info = tmp_path / "stranger-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1\n")
+    lines = [f"{name} = {value}" for name, value in announced.items()]
+    (info / "entry_points.txt").write_text("\n".join(["[bench.encoders.default]", *lines]) + "\n")
+    env = {"PYTHONPATH": str(tmp_path)}
+    done = run(*BENCH, "list", "--json", env=env, stdout=subprocess.PIPE)
+    about = {row["name"]: row["about"] for row in map(json.loads, done.stdout.splitlines())}
+    assert (done.returncode, done.stderr) == (0, "")
+    assert about["hashing"].startswith("Hashed counts")
+    assert all(about[name] for name in announced)
+    assert "no such device" in about["fails"]
+    code = "from bench.cli.loading import load_named; print(*load_named(['all']))"
+    done = run(sys.executable, "-c", code, env=env, stdout=subprocess.PIPE)
+    assert {"quip", "hashing"} <= set(done.stdout.split())
+    assert not announced.keys() & set(done.stdout.split())
+    assert all(f"{name} is left out: " in done.stderr for name in announced)
+
+
+def test_half_a_surrogate_pair_in_a_text_loses_no_clusters(tmp_path):
+    texts = [f"{word} {i} \ud83d" for word in ("bread", "stone") for i in range(6)]
+    lines = [json.dumps({"text": text}) for text in texts]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    done = run(
+        *(*BENCH, "clusters", "-m", "hashing", "--texts", "texts.jsonl", "--k", "2", "--no-cache"),
+        *(b"-i", b"what \xff?"),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "clusters" / "texts"
+    found = json.loads((made / "clusters.json").read_text(encoding="utf-8"))
+    assert [row["text"] for row in found["groupings"][0]["texts"]] == texts
+    assert "\\ud83d" in (made / "texts.csv").read_text(encoding="utf-8")
+    assert "\\ud83d" in done.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "texts.txt").write_text("red\ngreen\nblue\n")
+    place = str(tmp_path / "file" / "folder")
+    for command in (
+        ["train", "inbedder", "--budget", "1000", "--out", place],
+        ["clusters", "-m", "hashing", "--texts", "texts.txt", "--k", "2", "--out", place],
+    ):
+        done = run(*BENCH, *command, cwd=tmp_path)
+        assert done.returncode in {1, 2}
+        assert done.stderr.startswith("error: cannot ")
+        assert place in done.stderr
+        assert done.stderr.count("\n") == 1
