@@ -1,6 +1,7 @@
 """The one loop: for every encoder, encode what its tasks need in one pass, then score task by task, one file a cell."""
 
 import contextlib
+import json
 import logging
 import sys
 import time
@@ -237,7 +238,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
             family=cell.task.family,
             metric=cell.task.metric,
             scores=scores,
-            card=asdict(card(encoder)),
+            card=json.loads(json.dumps(asdict(card(encoder)))),  # as a file gives it back: lists
             texts=texts,
             cost={"seconds": seconds, **cost, "peak_memory_mb": _peak_memory()},
             provenance={**provenance(), "data": sets},
