@@ -21,7 +21,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ KEY = 16
 _BESIDE = KEY + 1 + 4  # bytes of a record beside its vector
 _ROWS = 4096  # records of a file at most
 _SUFFIX = ".vectors"
+_Bytes = io.FileIO | io.BytesIO
 _STALE = 3600.0  # seconds after which an unfinished file belongs to a process that was killed
 
 
@@ -140,12 +141,12 @@ class _Block:
     flags: NDArray[np.uint8]
     checksums: NDArray[np.uint32]
 
-    def read(self, row: int, file: BinaryIO, key: bytes, out: Embeddings) -> bool:
+    def read(self, row: int, file: _Bytes, key: bytes, out: Embeddings) -> bool:
         """Fill ``out``, float32 (dim,), with the vector of a record and return whether it is undamaged."""
         if len(out) != self.dim:
             return False
         file.seek(_HEAD.size + len(self.flags) * _BESIDE + row * out.nbytes)
-        file.readinto(out)  # type: ignore[attr-defined] - in files and in BytesIO
+        file.readinto(out.data)
         return _checksum(key, int(self.flags[row]), out) == int(self.checksums[row])
 
 
@@ -215,6 +216,7 @@ class Records:
         block = self._blocks[bisect_right(starts, numbers[places[0]]) - 1]
         rows = (numbers[places] - block.first).tolist()
         read = 0
+        assert found.vectors is not None  # noqa: S101 - for the type checker; read made room
         try:
             with _opened(block.source) as file:
                 for place, row in zip(places, rows, strict=True):
@@ -246,7 +248,8 @@ class Records:
         except OSError as error:
             log.info("a file of the cache is passed over, since it cannot be read: %s", error)
         except ValueError:
-            _set_aside(source)
+            if isinstance(source, Path):
+                _set_aside(source)
         else:
             self._numbers.update(zip(keys, range(first, first + len(keys)), strict=True))
             self._blocks.append(block)
@@ -288,12 +291,12 @@ def _parsed(source: Path | bytes, first: int) -> tuple[list[bytes], _Block]:
     return each, _Block(source, first, dim, flags, checksums)
 
 
-def _opened(source: Path | bytes) -> BinaryIO:
+def _opened(source: Path | bytes) -> _Bytes:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0)
 
 
 def _checksum(key: bytes, flag: int, vector: Embeddings) -> int:
-    return zlib.crc32(vector, zlib.crc32(key + bytes((flag,))))
+    return zlib.crc32(vector.data, zlib.crc32(key + bytes((flag,))))
 
 
 def _set_aside(path: Path) -> None:

@@ -241,3 +241,15 @@ def test_a_network_that_looks_both_ways_shares_nothing(encoders):
             encoders["llama"].checkpoint, "bidirectional", dtype="float32", device="cpu"
         ).load()
     )
+
+
+def test_exact_embeddings_have_the_same_bits_whatever_was_asked_before(encoders, tmp_path):
+    texts = ["The cat sat.", "rain", "no", "The cat sat on a long red mat, and it rained."]
+    fresh, used = (
+        cached(encoders["llama"], Vectors(tmp_path / name), exact=True) for name in ("a", "b")
+    )
+    used.encode(texts[2:], instruction="Who?")
+    used.add([Item(texts[0], question) for question in ("Where?", "Why?")])
+    for question in ("Who?", "Where?"):
+        both = [encoder.encode(texts, instruction=question) for encoder in (fresh, used)]
+        assert both[0].tobytes() == both[1].tobytes()
