@@ -74,7 +74,7 @@ def _read(content: str, delimiter: str, quoting: _Quoting, *, skip: bool) -> _Re
                 return _Reading(
                     delimiter,
                     records,
-                    f"line {begins}: expected {width} fields as in the header, got {len(found)}",
+                    f"line {begins}: got {len(found)} fields where the header has {width}",
                 )
             records += [found] if found else []
             begins = before + reader.line_num + 1

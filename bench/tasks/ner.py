@@ -255,8 +255,9 @@ def entity_types(sentences: Iterable[Sentence], source: Tagged) -> list[str]:
     """
     types = sorted({tag[2:] for sentence in sentences for tag in sentence.tags if tag != "O"})
     if not types:
+        split = "" if Path(source.data).suffix else f" {source.split}"
         raise DataError(
-            f"{source.data} {source.split}: expected entities, got tags O alone, for which F1 is not defined; "
+            f"{source.data}{split}: expected entities, got tags O alone, for which F1 is not defined; "
             "raise the limit, or look at the tags"
         )
     return types
