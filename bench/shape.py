@@ -1,12 +1,12 @@
 """Whether a JSON value is what a type says: files may be damaged, or somebody else's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 _ABSENT = object()  # of no kind
-_PLAIN = {
+_PLAIN: dict[Any, Callable[[Any], bool]] = {
     str: lambda value: isinstance(value, str),
     bool: lambda value: isinstance(value, bool),
     int: lambda value: type(value) is int and abs(value) < 2**63,

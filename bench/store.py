@@ -109,10 +109,13 @@ class Store:
             np.savez_compressed(buffer, allow_pickle=False, **examples)
         archive = buffer.getvalue()
         kept = replace(result, archive=hashlib.sha256(archive).hexdigest() if archive else "")
-        text = json.dumps(kept.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        data = _clean(json.loads(json.dumps(kept.to_json(), allow_nan=False)))
+        text = json.dumps({**data, "digest": digest(data)}, indent=1, ensure_ascii=False) + "\n"
         with _writing(path):
             if archive:
                 write_whole(path.with_suffix(".npz"), archive)
+            else:
+                path.with_suffix(".npz").unlink(missing_ok=True)
             write_whole(path, text)
             self._absent_path(spec).unlink(missing_ok=True)
 
@@ -231,13 +234,25 @@ def read(path: Path) -> Result:
     """
     data = _parsed(path)
     try:
-        result = Result.from_json(data)
+        result = Result.from_json(_intact(data))
     except ValueError as error:
         raise ResultError(f"{path} is damaged: {error}; {_advice(path)}") from error
     named = _OURS.fullmatch(path.name)
     if named and named[1] != result.spec.key:
         raise ResultError(f"{path} describes another cell than its name; {_advice(path)}")
     return result
+
+
+def _intact(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what a results file holds beside its digest; older ones have none.
+
+    Raises:
+        ValueError: The digest is that of something else.
+    """
+    kept = {name: value for name, value in data.items() if name != "digest"}
+    if data.get("digest", "") not in ("", digest(kept)):  # a tuple: a list may stand there
+        raise ValueError("it does not hold what was written")
+    return kept
 
 
 def _absence(path: Path) -> Absence:

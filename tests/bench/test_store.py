@@ -220,7 +220,7 @@ def test_results_of_before_there_were_hashes_are_read_with_their_values(tmp_path
     store[SPEC] = replace(RESULT, scores={"cosine_spearman": score})
     path = store.path(SPEC)
     data = json.loads(path.read_text())
-    assert len(data.pop("archive")) == 64
+    assert len(data.pop("archive")) == len(data.pop("digest")) == 64
     path.write_text(json.dumps(data))
     assert SPEC in store
     assert store.examples(store[SPEC]).main.examples.tolist() == [0.25, 1]

@@ -72,10 +72,10 @@ def harms(data: Any) -> Iterator[Callable[[bytes], bytes]]:
     yield from (
         lambda _, made=made: made for made in (b"", b"[" * 100_000, b"1" * 5000, b"\xff", b"null")
     )
-    for _ in range(60):
+    for _ in range(40):
         yield partial(flipped, rng.random(), rng.randrange(8))
     for at in places(data):
-        for value in (Ellipsis, *rng.sample(OTHERS, 2)):
+        for value in (Ellipsis, *rng.sample(OTHERS, 1)):
             yield lambda content, at=at, value=value: json.dumps(
                 changed(json.loads(content), at, value)
             ).encode()
@@ -94,18 +94,32 @@ def report(folder: Path, out: Path) -> "subprocess.CompletedProcess[str]":
 def test_damaged_results_are_named_and_left_out_and_whatever_is_read_makes_a_report(tmp_path):
     store = Store(tmp_path / "results")
     changes = [*harms(result(0).to_json())]
+    whole = []
     for seed, harm in enumerate(changes, 1):
         store[result(seed).spec] = result(seed)
         path = store.path(result(seed).spec)
-        path.write_bytes(harm(path.read_bytes()))
+        data = json.loads(path.read_bytes())
+        if seed % 2:  # as before there were digests: changes that fit are not seen
+            del data["digest"]
+        path.write_bytes(harm(json.dumps(data, indent=1).encode()))
+        whole += [path] if seed % 2 == 0 and same(path.read_bytes(), data) else []
     done = report(tmp_path / "results", tmp_path / "out")
     assert done.returncode == 0, done.stderr[-2000:]
     told = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
     assert len(done.stderr.splitlines()) == len(told)
     files = sorted(tmp_path.glob("results/*/*.json"))
-    left = [path for path in files if any(str(path) in line for line in told)]
-    assert len(left) == len(told) > len(files) / 3
+    left = {path for path in files if any(str(path) in line for line in told)}
+    assert len(left) == len(told)
     assert len(left) + len(list(store.results())) == len(files) == len(changes)
+    read = [path for path in files if path not in left]
+    assert [path for path in read if b'"digest"' in path.read_bytes()] == sorted(whole)
+
+
+def same(content: bytes, data: Any) -> bool:
+    try:
+        return bool(json.loads(content) == data)
+    except (ValueError, RecursionError):
+        return False
 
 
 @pytest.mark.parametrize("name", ["results", "clusters"])
