@@ -23,7 +23,7 @@ def _command() -> None:
     app()
 
 
-def _code(work: Callable[[], None]) -> int | str | None:
+def _code(work: Callable[[], None]) -> int:
     try:
         work()
     except BaseException as error:  # noqa: BLE001 - this is the outermost place

@@ -29,7 +29,7 @@ def heed() -> None:
         raise KeyboardInterrupt
 
 
-def ended(error: BaseException) -> int | str | None:
+def ended(error: BaseException) -> int:
     """Return the exit code of a command that an exception ends, and tell why in one line on stderr.
 
     2 where the call is off, 0 where nobody reads stdout any more, 128 and the signal's number for one that was stopped, else 1.
@@ -40,7 +40,7 @@ def ended(error: BaseException) -> int | str | None:
         _tell("stopped; finished cells are kept, and the same command goes on from here")
         return 128 + (_received or [signal.SIGINT])[0]
     if isinstance(error, SystemExit):
-        return error.code
+        return error.code if isinstance(error.code, int) else int(bool(error.code))
     if isinstance(error, OSError) and error in _faults:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to come
         if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has had enough
@@ -128,7 +128,7 @@ def _prepare_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     for number, name in ((1, "stdout"), (2, "stderr")):
         old = getattr(sys, name) or os.fdopen(number, "w", encoding="utf-8")
-        how = {"encoding": old.encoding, "line_buffering": old.line_buffering}
-        stream = Stream(old.detach(), **how, errors=ESCAPED)
+        encoding, by_line = old.encoding, old.line_buffering
+        stream = Stream(old.detach(), encoding, ESCAPED, line_buffering=by_line)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

@@ -282,7 +282,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ResultError(
             f"{path} has schema {schema}, this version reads up to {SCHEMA}; upgrade, or choose another --results"
         )
-    return data
+    return dict(data)
 
 
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value

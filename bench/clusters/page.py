@@ -74,7 +74,7 @@ def write(
         OSError: A file cannot be written.
     """
     drawing = picture(groupings)
-    files = {
+    files: dict[str, bytes | str] = {
         "clusters.md": page(groupings, texts, made_from),
         "clusters.json": (
             json.dumps(record(groupings, texts, made_from), ensure_ascii=False, indent=1) + "\n"
