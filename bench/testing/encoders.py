@@ -229,8 +229,8 @@ def check_settings(encoder: Encoder) -> None:
 
 def check_card(encoder: Encoder) -> None:
     """The card is plain JSON and, like the fingerprint, the same each time it is asked for."""
-    first, second = (dataclasses.asdict(card(encoder)) for _ in range(2))
-    if json.loads(json.dumps(first)) != second:
+    first, second = (json.dumps(dataclasses.asdict(card(encoder))) for _ in range(2))
+    if first != second:
         raise ContractError(f"the card is not the same plain JSON twice: {first}")
     prints = {fingerprint(encoder) for _ in range(2)}
     if len(prints) != 1 or len(prints.pop()) != 16:

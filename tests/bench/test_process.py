@@ -53,6 +53,20 @@ class Task:
         return {"m": Score((0.5,))}
 """
 
+RECIPE = """
+from dataclasses import dataclass
+from bench.files import write_whole
+
+@dataclass(frozen=True)
+class Recipe:
+    device: str = "cpu"
+    dtype: str = "auto"
+    def check(self):
+        pass
+    def train(self, out, *, budget, seed, load, progress):
+        write_whole(out / "state.pt", bytes(1000))
+"""
+
 
 def run(*command, env=(), **options):
     env = {**os.environ, **dict(env)}
@@ -142,6 +156,18 @@ def test_a_missing_library_is_one_line_with_the_command_that_installs_it(tmp_pat
         assert done.returncode == 1
         assert "pip install 'encoder-recipes-bench[" in done.stderr.splitlines()[-1], done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_disk_that_fills_up_in_a_training_is_one_line_that_names_the_file(tmp_path):
+    (tmp_path / "recipes.py").write_text(RECIPE)
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
+    code += "from bench.__main__ import main; main()"
+    command = ["train", "recipes:Recipe", "--out", "made"]
+    done = run(sys.executable, "-c", code, *command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot read or write made/state.pt: ")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("made/*"))
 
 
 def test_encoders_that_lack_a_library_are_skipped_and_the_others_run(tmp_path):
