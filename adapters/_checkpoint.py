@@ -14,6 +14,8 @@ from bench.overlap import Runs
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """The two files of a folder of low-rank weights."""
 
+_OLD_WEIGHTS = "adapter_model.bin"
+
 CARD, RUNS = "card.json", "runs.u64"
 """Files beside the weights: the card, and the hashes of the runs of words that were trained on."""
 
@@ -39,7 +41,7 @@ def base_of(folder: Path) -> str:
         CheckpointError: The configuration is broken, names none, or leads back to the folder.
     """
     source, passed, at = _base(folder), {folder.resolve()}, Path(_base(folder)).expanduser()
-    while (at / CONFIG).is_file() and not (at / "config.json").is_file():
+    while (at / CONFIG).is_file():
         if at.resolve() in passed:
             raise CheckpointError(
                 f"{folder / CONFIG} names {source} as its base, which leads back to low-rank weights: name the backbone there"
@@ -50,12 +52,41 @@ def base_of(folder: Path) -> str:
 
 
 def _base(folder: Path) -> str:
-    source = _config(folder).get("base_model_name_or_path")
+    config = _config(folder)
+    source, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(source, str) or not source:
         raise CheckpointError(
             f"expected base_model_name_or_path in {folder / CONFIG}, got {source!r}: name the backbone there"
         )
-    return source
+    return f"{source}@{revision}" if revision and not Path(source).is_dir() else source
+
+
+def adapter_folder(folder: Path) -> Path | None:
+    """Return the folder where it holds LoRA weights, with or without a ``config.json`` of the backbone beside them; else None.
+
+    Raises:
+        CheckpointError: It also holds the weights of a whole model.
+    """
+    if not (folder / CONFIG).is_file():
+        return None
+    whole = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if whole:
+        raise CheckpointError(
+            f"expected a whole model or LoRA weights in {folder}, got {whole[0].name} and {CONFIG}: move one of them away"
+        )
+    return folder
+
+
+def adapter_weights(folder: Path) -> Path:
+    """Return the file of the folder's LoRA weights.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    for name in (WEIGHTS, _OLD_WEIGHTS):
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(f"expected {WEIGHTS} in {folder}, got none: copy the whole folder")
 
 
 def adapted_card(folder: Path, base: Card) -> Card:
@@ -64,8 +95,7 @@ def adapted_card(folder: Path, base: Card) -> Card:
     Raises:
         CheckpointError: A file is missing or broken.
     """
-    if not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"expected {WEIGHTS} in {folder}, got none: copy the whole folder")
+    adapter_weights(folder)
     training = card_of(folder)
     return replace(
         base,

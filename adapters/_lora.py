@@ -7,22 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapters._backbone import Network
-from adapters._checkpoint import CONFIG, WEIGHTS
+from adapters._checkpoint import CONFIG, adapter_weights
 from adapters._files import read_json, tensors
 from bench.errors import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-PLAIN: Mapping[str, tuple[object, ...]] = {
-    "use_dora": (None, False),
-    "fan_in_fan_out": (None, False),
-    "bias": (None, "none"),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-    "modules_to_save": (None, []),
+_UNUSED = frozenset(
+    {
+        "auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "inference_mode", "layers_pattern",
+        "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "r", "revision",
+        "runtime_config", "target_modules", "task_type", "use_rslora",
+    }
+)  # fmt: skip
+"""Fields of ``adapter_config.json`` that leave W + scale * B A as it is; ``r``, ``lora_alpha`` and ``use_rslora`` give the scale."""
+
+_PLAIN: Mapping[str, tuple[object, ...]] = {
+    "bias": ("none",),
+    "init_lora_weights": (True, "eva", "gaussian"),
+    "peft_type": ("LORA",),
 }
-"""Options of peft that change more than W + scale * B A, with the values that leave them off."""
+"""Values beside null, false and empty ones with which a field leaves plain LoRA as it is; every other initialisation may change W."""
 
 
 def sharing(network: Network) -> Network:
@@ -87,11 +93,12 @@ def changes(folder: Path) -> dict[str, Change]:
     Raises:
         CheckpointError: As ``merged``.
     """
-    config, state = read_json(folder / CONFIG), tensors(folder / WEIGHTS)
-    for option, off in PLAIN.items():
-        if config.get(option) not in off:
+    config, state = read_json(folder / CONFIG), tensors(adapter_weights(folder))
+    for option in sorted(config.keys() - _UNUSED):
+        value = config[option]
+        if value and value not in _PLAIN.get(option, ()):
             raise CheckpointError(
-                f"expected plain LoRA in {folder}, got {option}={config[option]!r}: merge it with peft and save the whole model"
+                f"expected plain LoRA in {folder}, got {option}={value!r}: merge it with peft and save the whole model"
             )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or not isinstance(alpha, int | float):

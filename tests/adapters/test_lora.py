@@ -1,0 +1,162 @@
+"""LoRA weights: what peft computes with the same folder, or one line."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from adapters._backbone import Backbone, quiet
+from bench.errors import CheckpointError
+from tests.tiny import SENTENCES, tiny_folder
+
+torch = pytest.importorskip("torch")
+peft = pytest.importorskip("peft")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # what peft says of its own options
+
+SAMPLES = {
+    "alora_invocation_tokens": [3, 4],
+    "alpha_pattern": {"q_proj": 64},
+    "arrow_config": {"top_k": 2},
+    "auto_mapping": None,
+    "base_model_name_or_path": None,
+    "bias": "all",
+    "corda_config": {"corda_method": "ipm"},
+    "ensure_weight_tying": True,
+    "eva_config": {"rho": 2.0},
+    "exclude_modules": ["v_proj"],
+    "fan_in_fan_out": True,
+    "inference_mode": True,
+    "init_lora_weights": "pissa",
+    "kasa_config": {"beta": 0.1},
+    "layer_replication": [[0, 3], [1, 3]],
+    "layers_pattern": "layers",
+    "layers_to_transform": [1],
+    "loftq_config": {"loftq_bits": 8},
+    "lora_alpha": 3,
+    "lora_bias": True,
+    "lora_dropout": 0.5,
+    "lora_ga_config": {"bsz": 2},
+    "megatron_config": {"tensor_model_parallel_size": 1},
+    "megatron_core": "megatron.core",
+    "modules_to_save": ["norm"],
+    "monteclora_config": {"num_samples": 2},
+    "peft_type": "LOHA",
+    "peft_version": "0.1",
+    "qalora_group_size": 8,
+    "r": 2,
+    "rank_pattern": {"q_proj": 2},
+    "revision": None,
+    "runtime_config": {"ephemeral_gpu_offload": True},
+    "target_modules": ["down_proj"],
+    "target_parameters": ["mlp.up_proj.weight"],
+    "task_type": "FEATURE_EXTRACTION",
+    "trainable_token_indices": [5, 6],
+    "use_bdlora": {"nblocks": 2},
+    "use_dora": True,
+    "use_qalora": True,
+    "use_rslora": True,
+    "velora_config": {"rank": 1},
+}
+"""A value of every field of peft's configuration that is not its default, where there is one that needs nothing else."""
+
+HARMLESS = {
+    "auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "inference_mode", "layers_pattern",
+    "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "r", "revision",
+    "runtime_config", "target_modules", "task_type", "use_rslora",
+}  # fmt: skip
+"""Fields that the plain merge serves."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_folder("llama", tmp_path_factory.mktemp("base"))
+
+
+def bare(base):
+    from transformers import AutoModel
+
+    with quiet():
+        return AutoModel.from_pretrained(base, dtype=torch.float32)
+
+
+def adapter(base, folder, **options):
+    """Write an adapter of peft with random weights, and return the folder."""
+    config = peft.LoraConfig(**{"target_modules": ["q_proj", "v_proj"], **options})
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = peft.get_peft_model(bare(base), config)
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(weight, std=0.2)
+    model.save_pretrained(folder)
+    return folder
+
+
+def states(model, ids):
+    with torch.inference_mode():
+        return model(ids).last_hidden_state
+
+
+def ours_and_theirs(base, folder):
+    network = Backbone(str(folder), dtype="float32", device="cpu").load()
+    ids = torch.tensor([network.tokenizer(SENTENCES[0])["input_ids"]])
+    theirs = peft.PeftModel.from_pretrained(bare(base), folder).eval()
+    return network.hidden_states(ids, torch.ones_like(ids)), states(theirs, ids)
+
+
+def test_every_field_of_peft_has_a_sample():
+    assert {field.name for field in fields(peft.LoraConfig)} == set(SAMPLES)
+
+
+@pytest.mark.parametrize("field", sorted(HARMLESS))
+def test_a_field_that_leaves_plain_lora_alone_gives_the_states_of_peft(base, tmp_path, field):
+    options = {} if SAMPLES[field] is None else {field: SAMPLES[field]}
+    if field in {"layers_pattern", "layers_to_transform"}:
+        options |= {"layers_pattern": "layers", "layers_to_transform": [1]}
+    if field in {"auto_mapping", "eva_config", "inference_mode", "peft_version", "runtime_config"}:
+        folder = adapter(base, tmp_path / "adapter")
+        _rewritten(folder, **options)
+    else:
+        folder = adapter(base, tmp_path / "adapter", **options)
+    ours, theirs = ours_and_theirs(base, folder)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert (ours - states(bare(base), _ids(base))).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("field", sorted(SAMPLES.keys() - HARMLESS))
+def test_a_field_beyond_plain_lora_is_refused_by_name(base, tmp_path, field):
+    folder = adapter(base, tmp_path / "adapter")
+    _rewritten(folder, **{field: SAMPLES[field]})
+    with pytest.raises(CheckpointError, match=field):
+        Backbone(str(folder), dtype="float32", device="cpu").load()
+
+
+def test_a_field_that_nobody_knows_yet_is_refused(base, tmp_path):
+    folder = adapter(base, tmp_path / "adapter")
+    _rewritten(folder, use_tomorrow=True)
+    with pytest.raises(CheckpointError, match="use_tomorrow"):
+        Backbone(str(folder), dtype="float32", device="cpu").load()
+
+
+@pytest.mark.parametrize(
+    "start", [False, "gaussian", "pissa", "pissa_niter_2", "olora", "orthogonal"]
+)
+def test_an_initialisation_gives_the_states_of_peft_or_is_refused(base, tmp_path, start):
+    folder = adapter(base, tmp_path / "adapter", init_lora_weights=start)
+    if start in {False, "gaussian"}:
+        ours, theirs = ours_and_theirs(base, folder)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    else:
+        with pytest.raises(CheckpointError, match="init_lora_weights"):
+            Backbone(str(folder), dtype="float32", device="cpu").load()
+
+
+def _rewritten(folder, **options):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | options))
+
+
+def _ids(base):
+    tokenizer = Backbone(str(base), dtype="float32", device="cpu").load().tokenizer
+    return torch.tensor([tokenizer(SENTENCES[0])["input_ids"]])
