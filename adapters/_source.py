@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from fnmatch import fnmatch
+from functools import lru_cache, partial
 from pathlib import Path
 
 from adapters._files import read_json, sha256_of
@@ -74,8 +75,11 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
+@lru_cache(maxsize=16)
 def downloaded(source: str) -> Path:
-    """Return the folder of a hub id's files: safetensors, JSON and tokenizer files only.
+    """Return the folder of a hub id's files: weights, JSON and tokenizer files only.
+
+    Weights are safetensors, or pytorch's ``.bin`` where a repository has no others.
 
     Args:
         source: A hub id with an optional ``@revision``.
@@ -91,16 +95,17 @@ def downloaded(source: str) -> Path:
         raise Unavailable(
             f"no folder {source!r} on this machine: give an existing folder or a hub id such as org/name@revision"
         )
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model"]
+    load = partial(
+        snapshot_download,
+        name,
+        revision=revision or None,
+        ignore_patterns=["o*/*", "checkpoint*/*"],
+    )
+    others = ["*.json", "*.txt", "*.model", "*/pytorch_model.bin", "adapter_model.bin"]
     try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=patterns,
-                ignore_patterns=["o*/*", "checkpoint*/*"],
-            )
-        )
+        folder = Path(load(allow_patterns=["*.safetensors", *others]))
+        if not any(folder.glob("*.safetensors")):
+            load(allow_patterns=["pytorch_model*.bin"])
     except LocalEntryNotFoundError as error:
         raise Unavailable(
             f"{source!r} is no folder, and the hub cannot be reached to download it: give the path of a folder"
@@ -110,6 +115,7 @@ def downloaded(source: str) -> Path:
         raise Unavailable(
             f"{source!r} is no folder, and the hub does not give it ({reason}): check the id, or give a folder"
         ) from error
+    return folder
 
 
 def content_files(folder: Path) -> list[Path]:

@@ -39,6 +39,7 @@ PUBLISHED: Mapping[str, str] = {
     "llama-2-7b-InBedder": "BrandonZYW/llama-2-7b-InBedder",
     "opt-2.7b-InBedder": "BrandonZYW/opt-2.7b-InBedder",
     "opt-1.3b-InBedder": "BrandonZYW/opt-1.3b-InBedder",
+    "opt-350m-InBedder": "BrandonZYW/opt-350m-InBedder",
     "roberta-large-InBedder": "BrandonZYW/roberta-large-InBedder",
     "inbedder-roberta-large": "KomeijiForce/inbedder-roberta-large",  # described here as of revision 51efa829
 }
