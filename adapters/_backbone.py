@@ -14,7 +14,7 @@ from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from adapters import _gguf
-from adapters._checkpoint import adapted_card, base_of, card_of
+from adapters._checkpoint import adapted_card, adapter_folder, base_of, card_of
 from adapters._files import read_json
 from adapters._source import (
     content_digest,
@@ -68,22 +68,24 @@ class Backbone:
             Unavailable: The weights cannot be had on this machine.
             CheckpointError: There is no such folder, or it has no config.
         """
-        if self.source == PACKAGED:
-            return _gguf.folder()
-        if self.adapted is not None:
-            return self.base().folder()
-        path = Path(self.source).expanduser()
-        return path if path.is_dir() else downloaded(self.source)
+        return self._own_folder() if self.adapted is None else self.base().folder()
 
     @property
     def adapted(self) -> Path | None:
-        """The source as a folder of low-rank weights; None where it is anything else."""
+        """The folder of LoRA weights that the source stands for; None where it stands for anything else.
+
+        Raises:
+            Unavailable: The source is not available on this machine.
+            CheckpointError: The folder also holds the weights of a whole model.
+        """
+        return None if self.source == PACKAGED else adapter_folder(self._own_folder())
+
+    def _own_folder(self) -> Path:
+        """Return the folder of the source itself, be it a whole model or LoRA weights."""
+        if self.source == PACKAGED:
+            return _gguf.folder()
         path = Path(self.source).expanduser()
-        return (
-            path
-            if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
-            else None
-        )
+        return path if path.is_dir() else downloaded(self.source)
 
     def base(self) -> Self:
         """Return the backbone that the low-rank weights change, or this one where there are none."""
@@ -261,21 +263,23 @@ def _loaded(backbone: Backbone, _digest: str) -> Network:
 
     device, dtype = resolve(backbone.device, backbone.dtype)
     folder = backbone.folder()
-    model = _model(folder, backbone.head, getattr(torch, dtype))
+    model = _model(folder, backbone.head, getattr(torch, dtype)).to(device)  # type: ignore[arg-type]  # its stub loses self
     tokenizer = _tokenizer(folder)
-    sizes = model.config.to_dict()
-    decoder = bool(_causal_modules(model))
-    bidirectional = backbone.attention == "bidirectional" or sizes.get("is_causal") is False
+    saved_bidirectional = getattr(model.config, "is_causal", None) is False
+    if saved_bidirectional:
+        model.config.is_causal = True
+    decoder = not model.config.is_encoder_decoder and not _sees_later(model)
+    bidirectional = saved_bidirectional or backbone.attention == "bidirectional"
     if decoder and bidirectional:
         look_both_ways(model)
     return Network(
-        model=model.to(device),  # type: ignore[arg-type]  # its stub loses the self argument
+        model=model,
         device=device,
         dtype=dtype,
         decoder=decoder,
         causal=decoder and not bidirectional,
         layers=int(model.config.num_hidden_layers),
-        dim=int(sizes.get("word_embed_proj_dim") or model.config.hidden_size),
+        dim=int(getattr(model.config, "word_embed_proj_dim", None) or model.config.hidden_size),
         **_reading(model, tokenizer),
     )
 
@@ -286,10 +290,11 @@ _TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
 
 def _reading(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> dict[str, Any]:
     """Return the fields of a network that depend on its tokenizer."""
+    pad, rows = tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
     return {
         "tokenizer": tokenizer,
         "max_length": min(_positions(model), tokenizer.model_max_length),
-        "pad_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0,
+        "pad_id": pad if pad is not None and pad < rows else 0,  # a pad token may have no embedding
     }
 
 
@@ -309,6 +314,7 @@ def _model(folder: Path, head: Head, dtype: "torch.dtype") -> "PreTrainedModel":
                 output_loading_info=True,
                 local_files_only=True,
                 trust_remote_code=False,
+                weights_only=True,
             )
     except UnpicklingError as error:
         names = ", ".join(path.name for path in sorted(folder.glob("*.bin")))
@@ -337,14 +343,22 @@ def _model(folder: Path, head: Head, dtype: "torch.dtype") -> "PreTrainedModel":
         raise CheckpointError(
             f"the checkpoint in {folder} lacks {names}: copy or download it again"
         )
+    if head == "none":  # of a model with encoder and decoder only the encoder is there
+        model.config.is_encoder_decoder = False
     return model.eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
 
 
 def _auto(config: "PretrainedConfig", head: Head) -> Any:  # noqa: ANN401 - one of transformers' factories
     import transformers
 
+    alone = type(config) in transformers.MODEL_FOR_TEXT_ENCODING_MAPPING
+    if head == "none" and config.is_encoder_decoder and not alone:
+        raise CheckpointError(
+            f"expected a model whose encoder stands alone, as T5's, got {config.model_type}: give another model"
+        )
     if head == "none":
-        return transformers.AutoModel
+        two = type(config) in transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+        return transformers.AutoModelForTextEncoding if two and alone else transformers.AutoModel
     if config.is_encoder_decoder:
         return transformers.AutoModelForSeq2SeqLM
     masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
@@ -415,39 +429,54 @@ def quiet() -> Iterator[None]:
             hf.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _causal_modules(model: "PreTrainedModel") -> list[Any]:
-    return [module for module in model.modules() if vars(module).get("is_causal") is True]
-
-
 def look_both_ways(model: "PreTrainedModel") -> None:
-    """Let every token of a causal model attend to all: both the mask (config) and the attention kernel (modules) know of it."""
-    import torch
+    """Let every token of a causal model attend to all: both the mask (config) and the attention kernel (modules) know of it.
 
+    Raises:
+        CheckpointError: Its tokens still see none after them.
+    """
     model.config.is_causal = False
-    for module in _causal_modules(model):
-        module.is_causal = False
-    with torch.inference_mode():
-        a, b = (
-            model.base_model(
-                torch.tensor([[1, i]], device=model.device), use_cache=False
-            ).last_hidden_state[0, 0]
-            for i in (1, 2)
-        )
-    if bool((a == b).all()):
+    for module in model.modules():
+        if vars(module).get("is_causal") is True:
+            module.is_causal = False  # type: ignore[assignment]  # no tensor and no module
+    try:
+        bidirectional = _sees_later(model)
+    except (AttributeError, RuntimeError, TypeError, ValueError):  # some expect a causal mask
+        bidirectional = False
+    if not bidirectional:
         raise CheckpointError(
             f"attention of {type(model).__name__} cannot be made bidirectional: use attention='native'"
         )
+
+
+def _sees_later(model: "PreTrainedModel") -> bool:
+    """Say whether a later token changes an earlier state: asked of the model itself, as no attribute tells it of all of them."""
+    import torch
+
+    with torch.inference_mode(), quiet():
+        a, b = (
+            model.base_model(torch.tensor([[3, 4, last]], device=model.device)).last_hidden_state
+            for last in (3, 4)
+        )
+    return not torch.equal(a[0, :2].nan_to_num(), b[0, :2].nan_to_num())
+
+
+_LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "n_ctx", "seq_length")  # fmt: skip
+"""Names that configurations have for the most positions; the first one that is there counts."""
+
+_POSITION_TABLES = ("position_embeddings", "embed_positions", "positions_embed", "wpe")
+"""Names of learned tables of positions."""
 
 
 def _positions(model: "PreTrainedModel") -> int:
     """Return how many positions the model takes; in tables with a padding row, those up to it are not used."""
     import torch
 
+    config = model.config.get_text_config()
+    named = [getattr(config, name, None) for name in _LIMITS]
+    limits = [size for size in named if isinstance(size, int) and size > 0][:1]
     for name, table in model.named_modules():
-        if (
-            name.endswith("position_embeddings")
-            and isinstance(table, torch.nn.Embedding)
-            and table.padding_idx is not None
-        ):
-            return table.num_embeddings - table.padding_idx - 1
-    return int(model.config.to_dict().get("max_position_embeddings") or 1 << 30)
+        if name.rpartition(".")[2] in _POSITION_TABLES and isinstance(table, torch.nn.Embedding):
+            unused = 0 if table.padding_idx is None else table.padding_idx + 1
+            limits.append(table.num_embeddings - max(unused, getattr(table, "offset", 0)))
+    return min(limits, default=1 << 30)

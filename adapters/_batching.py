@@ -312,6 +312,7 @@ def collated(rows: Sequence[Row], network: "Network") -> tuple["Tensor", "Tensor
     import torch
 
     widths = np.asarray([row.width for row in rows])
+    _check_ids(rows, network)
     real = np.arange(widths.max()) < widths[:, None]
     ids, mask = np.full(real.shape, network.pad_id, np.int64), real.astype(np.int64)
     ids[real] = np.concatenate([row.ids() for row in rows])
@@ -324,6 +325,17 @@ def collated(rows: Sequence[Row], network: "Network") -> tuple["Tensor", "Tensor
     return pair[0].to(network.device), pair[1].to(network.device)
 
 
+def _check_ids(rows: Sequence[Row], network: "Network") -> None:
+    """Refuse tokens without an embedding, such as those that were added to a tokenizer alone."""
+    known = network.model.get_input_embeddings().num_embeddings
+    largest = max(max(prompt.ids) for row in rows for prompt in row.prompts)
+    if largest >= known:
+        raise EncodingError(
+            f"expected tokens below {known}, as many as the model has embeddings, got "
+            f"{largest} ({network.tokenizer.convert_ids_to_tokens(largest)!r}): use the model's own tokenizer"
+        )
+
+
 def _attempt(forward: Forward, ids: "Tensor", mask: "Tensor") -> "Tensor | None":
     """Return the output, or None when memory ran out; the failed computation is released with this frame."""
     import torch
@@ -333,6 +345,10 @@ def _attempt(forward: Forward, ids: "Tensor", mask: "Tensor") -> "Tensor | None"
             return forward(ids, mask)
     except torch.OutOfMemoryError:
         return None
+    except IndexError as error:
+        raise EncodingError(
+            f"a text of {ids.shape[1]} tokens is longer than the model takes: lower max_length"
+        ) from error
     except RuntimeError as error:  # the CPU's allocator has no exception of its own
         if "not enough memory" in str(error) or "can't allocate memory" in str(error):
             return None

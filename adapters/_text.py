@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters._batching import Prompt
+from bench.errors import EncodingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,9 @@ def prompts(
         cut: The side on which tokens are dropped from a prompt that is too long.
         tail: Ids put after everything else, such as memory tokens.
         spans: Whether to fill in the character spans, of positions in the bare text.
+
+    Raises:
+        EncodingError: A text is empty, and the tokenizer has no special token to stand for it.
     """
     if not framed:
         return []
@@ -91,9 +95,16 @@ def _spans(
 
 
 def _blank(tokenizer: "PreTrainedTokenizerBase", *, spans: bool) -> Prompt:
-    """Return the prompt of an empty text under a tokenizer that adds nothing: one token that starts or ends a document."""
-    known = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    return Prompt(
-        [next(i for i in known if i is not None)],
-        spans=np.zeros((1, 2), np.int32) if spans else None,
-    )
+    """Return the prompt of an empty text under a tokenizer that adds nothing: one token that starts or ends a document.
+
+    Raises:
+        EncodingError: The tokenizer has no special token.
+    """
+    names = ("bos", "eos", "cls", "pad", "unk")
+    known = (getattr(tokenizer, f"{name}_token_id", None) for name in names)
+    token = next((i for i in known if i is not None), None)
+    if token is None:
+        raise EncodingError(
+            "expected a text with at least one token, got an empty one, and the tokenizer has no special token: leave it out"
+        )
+    return Prompt([token], spans=np.zeros((1, 2), np.int32) if spans else None)

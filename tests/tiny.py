@@ -1,6 +1,6 @@
 """Tiny random models in the layouts of real ones: what the tests of every torch adapter run on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,10 +8,28 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from adapters._backbone import quiet
 
-Kind = Literal["llama", "opt", "bert", "roberta", "mpnet", "modernbert", "bart", "mistral", "qwen2"]
+Kind = Literal[
+    "llama", "opt", "bert", "roberta", "mpnet", "modernbert", "bart", "mistral", "qwen2", "t5", "bloom", "falcon", "gemma", "gpt2",
+    "gpt_neo", "gpt_neox", "gptj", "mamba", "mpt", "phi",
+]  # fmt: skip
 DECODERS: tuple[Kind, ...] = ("llama", "opt")
 LLAMA_LIKE: tuple[Kind, ...] = ("mistral", "qwen2")
 """Decoders with llama's tokenizer here, whose attention is code of their own; not among ``KINDS``, for time."""
+_HUGGING = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+_OPENAI = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+MORE_DECODERS: Mapping[Kind, Mapping[str, Any]] = {
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "falcon": _HUGGING | {"alibi": True, "new_decoder_architecture": False},
+    "gemma": _HUGGING | {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 64},
+    "gpt2": _OPENAI,
+    "gpt_neo": {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+    "gpt_neox": _HUGGING | {"intermediate_size": 64, "max_position_embeddings": 64},
+    "gptj": _OPENAI | {"rotary_dim": 4},
+    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "expansion_ratio": 2},
+    "phi": _HUGGING | {"intermediate_size": 64},
+}  # fmt: skip
+"""Settings of further decoders, with llama's tokenizer here, whose configurations and attention differ; not among ``KINDS``, for time."""
 KINDS: tuple[Kind, ...] = (*DECODERS, "bert", "roberta", "mpnet", "modernbert")
 
 SENTENCES = (
@@ -40,13 +58,15 @@ _SPECIALS: dict[Kind, dict[str, str]] = {
     "bart": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
     "modernbert": {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"},
 }  # fmt: skip
-_SPECIALS |= dict.fromkeys(LLAMA_LIKE, _SPECIALS["llama"])
+_SPECIALS |= dict.fromkeys((*LLAMA_LIKE, *MORE_DECODERS), _SPECIALS["llama"])
+_SPECIALS["t5"] = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 _ADDED = {
     "opt": ("", "</s>"),
     "bert": ("[SEP]", "[CLS]"),
     "roberta": ("</s>", "<s>"),
     "mpnet": ("</s>", "<s>"),
     "bart": ("</s>", "<s>"),
+    "t5": ("</s>", ""),
     "modernbert": ("[SEP]", "[CLS]"),
 }
 
@@ -63,7 +83,8 @@ def tiny_folder(
     """Write a tiny random model with a real fast tokenizer, as ``save_pretrained`` would, and return its folder.
 
     Args:
-        kind: The architecture ("bart" writes only, with its head); hidden size 32, 3 layers, at most 128 positions.
+        kind: The architecture ("bart" writes only, with its head; "t5" has an encoder and a decoder); hidden size 32, 3 layers or 2,
+            at most 128 positions where others are not named.
         path: The folder, made when needed.
         seed: Of the weights; global random state stays as it is.
         head: Whether the checkpoint has its language modelling head (causal or masked).
@@ -146,6 +167,17 @@ def _byte_pairs(special: dict[str, str], *, digits: bool) -> Tokenizer:
 def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> Any:
     import transformers
 
+    if kind in MORE_DECODERS:
+        ends = {
+            name: getattr(tokenizer, name)
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id")
+        }
+        size = {"vocab_size": len(tokenizer), "initializer_range": 0.2}
+        made = transformers.AutoConfig.for_model(
+            kind, **(size | ends | MORE_DECODERS[kind] | config)
+        )
+        auto = transformers.AutoModelForCausalLM if head else transformers.AutoModel
+        return auto.from_config(made)
     sizes = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128,
         "pad_token_id": tokenizer.pad_token_id, "initializer_range": 0.2,
@@ -165,18 +197,19 @@ def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> An
             "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.2, "decoder_start_token_id": tokenizer.eos_token_id,
             "forced_eos_token_id": None,
         },
+        "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": tokenizer.pad_token_id},
         "modernbert": wide | ends | {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id},
     }  # fmt: skip
-    if kind in {"opt", "bart"}:
+    if kind in {"opt", "bart", "t5"}:
         del sizes["initializer_range"]
-    if kind == "bart":
+    if kind in {"bart", "t5"}:
         for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
             del sizes[name]
     made = transformers.AutoConfig.for_model(kind, **(sizes | own[kind] | config))
     if not head:
         return transformers.AutoModel.from_config(made)
     autos = {
-        "bart": transformers.AutoModelForSeq2SeqLM,
+        **dict.fromkeys(("bart", "t5"), transformers.AutoModelForSeq2SeqLM),
         **dict.fromkeys((*DECODERS, *LLAMA_LIKE), transformers.AutoModelForCausalLM),
     }
     return autos.get(kind, transformers.AutoModelForMaskedLM).from_config(made)
