@@ -69,8 +69,8 @@ def adapter_folder(folder: Path) -> Path | None:
     """
     if not (folder / CONFIG).is_file():
         return None
-    whole = [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
-    if whole:
+    names = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin")  # fmt: skip
+    if whole := [path for name in names for path in folder.glob(name)]:
         raise CheckpointError(
             f"expected a whole model or LoRA weights in {folder}, got {whole[0].name} and {CONFIG}: move one of them away"
         )
