@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from adapters._backbone import Backbone
+import adapters
+from adapters._backbone import PACKAGED, Backbone
 from adapters._source import content_digest
 from adapters.baseline.pooled import Pooled
 from adapters.inbedder.encoder import PUBLISHED, InBedder, framed
@@ -328,3 +330,10 @@ def test_an_empty_text_without_any_special_token_is_one_line(tmp_path):
     assert np.isfinite(encoder.encode([TEXT])).all()
     with pytest.raises(EncodingError, match="empty"):
         encoder.encode(["", TEXT])
+
+
+@pytest.mark.parametrize("method", ["dino", "inbedder", "llm2comp", "quip"])
+def test_default_weights_are_lora_weights_whatever_lies_beside_them(method):
+    folder = Path(adapters.__path__[0], method, "checkpoint")
+    assert Backbone(str(folder)).adapted == folder
+    assert Backbone(str(folder)).base().source == PACKAGED
