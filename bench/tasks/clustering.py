@@ -108,7 +108,10 @@ class Clustering:
                 raise DataError(
                     f"{rows.source} row {i}: expected one label a text, got {len(found)} texts and {len(classes)} labels"
                 )
-        return [_drawn(found, classes, self.limit) for found, classes in sets]
+        drawn = [_drawn(found, classes, self.limit) for found, classes in sets]
+        for _, numbers in drawn:
+            _check_groups(numbers)
+        return drawn
 
     def _classes(self, rows: Rows) -> list[Any]:
         if not self.groups:
@@ -142,16 +145,22 @@ def v_measures(
     from sklearn.metrics import v_measure_score
 
     vectors, labels = vectors[labels >= 0], labels[labels >= 0]
+    k = _check_groups(labels)
+    return [
+        float(v_measure_score(labels, clusters(vectors, k, seed=seed + i, algorithm=algorithm)))
+        for i in range(starts)
+    ]
+
+
+def _check_groups(labels: NDArray[np.int64]) -> int:
+    """Return the number of classes, of which there are more than one and fewer than texts."""
     k = len(np.unique(labels))
     if not 1 < k < len(labels):
         raise DataError(
             f"expected texts of at least two classes, some of them of the same, got {k} classes of {len(labels)} texts; "
             "raise the limit, or look at the labels"
         )
-    return [
-        float(v_measure_score(labels, clusters(vectors, k, seed=seed + i, algorithm=algorithm)))
-        for i in range(starts)
-    ]
+    return k
 
 
 def clusters(

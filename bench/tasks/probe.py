@@ -93,13 +93,12 @@ class Probe:
 
     def items(self, *, seed: int) -> Iterable[Item]:
         """Return the test texts and those of every training draw."""
-        texts = (texts for texts, _ in (self.test.load(self.limit), *self._draws(seed)))
-        return [Item(text, self.instruction) for part in texts for text in part]
+        test, *draws = self._parts(seed)
+        return [Item(text, self.instruction) for texts, _ in (test, *draws) for text in texts]
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
         """Return ``accuracy`` with a repeat for each draw; the examples are the share of draws that had it right."""
-        texts, labels = self.test.load(self.limit)
-        draws = self._draws(seed)
+        (texts, labels), *draws = self._parts(seed)
         items = [
             Item(text, self.instruction)
             for part in (texts, *(drawn for drawn, _ in draws))
@@ -114,6 +113,16 @@ class Probe:
                 tuple(float(r.mean()) for r in right), np.mean(right, axis=0, dtype=np.float32)
             )
         }
+
+    def _parts(self, seed: int) -> list[tuple[list[str], NDArray[np.int64]]]:
+        """Return texts and labels of the test set, then of each draw."""
+        (_, labels), *draws = parts = [self.test.load(self.limit), *self._draws(seed)]
+        if not any(np.isin(labels, known).any() for _, known in draws):
+            raise DataError(
+                f"{self.name}: expected classes that are in both sets, got {np.unique(labels).tolist()[:5]} in {self.test.data} "
+                f"and {np.unique(draws[0][1]).tolist()[:5]} in {self.train[0].data}; number them alike"
+            )
+        return parts
 
     def _draws(self, seed: int) -> list[tuple[list[str], NDArray[np.int64]]]:
         sets = [source.load() for source in self.train]

@@ -81,6 +81,6 @@ def test_classes_can_be_taken_together_by_their_names(write, encoder):
 
 
 def test_the_instruction_goes_into_the_plan(write):
-    write("org/topics", "test", _topics(2))
+    write("org/topics", "test", _topics(4))
     items = Clustering("toy", "org/topics", instruction="Which topic?").items(seed=0)
     assert {item.instruction for item in items} == {"Which topic?"}

@@ -137,6 +137,16 @@ def test_one_cosine_for_all_pairs_ranks_nothing(write, make_encoder):
 def test_texts_that_are_each_a_class_of_their_own_have_no_clustering(run_on):
     with pytest.raises(DataError, match="20 classes of 20 texts"):
         run_on(TASKS["clustering"], rows(label=tuple(range(20))))
+    with pytest.raises(DataError, match="20 classes of 20 texts"):  # before anything is encoded
+        TASKS["clustering"].items(seed=0)
+
+
+def test_classes_that_no_training_text_has_are_told(write, encoder):
+    write("org/set", "test", rows())
+    write("org/set", "train", rows(label=(3, 4)))
+    task = Probe("toy", TEXTS, (LabelledTexts("org/set", "train"),), shots=4)
+    with pytest.raises(DataError, match=r"\[0, 1\].*\[3, 4\]"):
+        task.evaluate(encoder, seed=0)
 
 
 def test_lists_of_texts_have_as_many_labels(run_on):
