@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import re
-import tempfile
 from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import lru_cache, partial
@@ -14,6 +13,7 @@ from adapters._files import read_json, sha256_of
 from bench.assets import cache_dir
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
+from bench.files import workshop
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     if (target / _MADE).is_file():
         log.warning("%s is damaged and is made again", target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as work:
+        with workshop(target.parent) as work:
             make(made := Path(work, "made"))
             (made / _MADE).write_text(json.dumps(_contents(made)), encoding="utf-8")
             if target.is_dir():

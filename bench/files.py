@@ -5,7 +5,9 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import struct
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ except ImportError:  # on Windows, where a file that is open cannot be removed a
 ESCAPED = "bench.escaped"
 """Name of the handler of errors that writes what an encoding lacks, such as half a surrogate pair, as JSON escapes it: ``\\ud800``."""
 
-_PART = ".part"
+_PART, _WORK = ".part", ".part-"  # at the end of a file's name, at the begin of a folder's
 _LINES = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
 _MARKUP = re.compile(
     r"[\\`*~\[\]|]|(?<!\w)_|_(?!\w)|^#|<(?=[A-Za-z/!?])|&(?=#?\w+;)"  # what means nothing stays readable
@@ -122,23 +124,47 @@ def sweep(folder: Path) -> None:
     A file that is being written is locked, and stays; so does one whose lock cannot be asked for.
     """
     for part in folder.rglob(f".*{_PART}"):
-        with contextlib.suppress(OSError):
-            old = time.time() - part.stat().st_mtime > _FRESH
-            with _lock(part) as free:
-                if old and free:
-                    part.unlink()
+        if _is_left(part):
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+@contextlib.contextmanager
+def workshop(parent: Path) -> Iterator[Path]:
+    """Yield a private folder in which something is made that is then moved beside it in one step; removed afterwards.
+
+    Those that killed processes left are removed first.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.glob(f"{_WORK}*"):
+        if _is_left(old):
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=_WORK) as name, _lock(Path(name)):
+        yield Path(name).resolve()
+
+
+def _is_left(path: Path) -> bool:
+    """Say whether nobody works on an unfinished file or folder any more."""
+    with contextlib.suppress(OSError):
+        old = time.time() - path.stat().st_mtime > _FRESH
+        with _lock(path) as free:
+            return old and free
+    return False
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[bool]:
-    """Lock a file inside, and say whether no other process holds it."""
+    """Lock a file or folder inside, and say whether no other process holds it."""
     if fcntl is None:
         yield True
         return
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except OSError:  # it is held, or this file system has no locks
-            free = False
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:  # it is held, or this file system has no locks
+        free = False
+    try:
         yield free
+    finally:
+        os.close(handle)

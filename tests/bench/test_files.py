@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bench.files import escaped, ready, sweep, write_whole
+from bench.files import escaped, ready, sweep, workshop, write_whole
 
 KILLED = """
 import os, signal, sys
@@ -46,3 +46,20 @@ def test_what_cannot_be_written_is_known_before_and_names_the_file(tmp_path, nam
         ready(tmp_path / name)
     ready(tmp_path / "new" / "file")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a"]
+
+
+def test_a_workshop_of_a_killed_process_is_removed_and_one_in_use_stays(tmp_path):
+    code = "import os, signal, sys; from pathlib import Path; from bench.files import workshop\n"
+    code += (
+        "with workshop(Path(sys.argv[1])) as work: (work / 'file').touch(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path])
+    (left,) = tmp_path.iterdir()
+    os.utime(left, (0, 0))
+    with workshop(tmp_path) as mine:
+        assert not left.exists()
+        os.utime(mine, (0, 0))
+        with workshop(tmp_path) as other:
+            assert mine.is_dir()
+            assert other != mine
+    assert not list(tmp_path.iterdir())
