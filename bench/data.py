@@ -25,8 +25,8 @@ from bench.errors import DataError, Unavailable, UsageError, unknown
 
 log = logging.getLogger(__name__)
 
-_PAUSE = 300.0
-"""Seconds for which an answer of the hub, also a failure, is taken as still true."""
+_COMMIT = 40
+"""Characters of a whole commit."""
 
 _OWN = (".jsonl", ".jsonl.gz", ".conll")
 """How the name of a file of one's own ends."""
@@ -143,14 +143,21 @@ def record(id: str, split: str, config: str, pin: Mapping[str, str]) -> None:  #
 
 
 def changed(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the files that a result was made from, as ``recorded`` has them, and that hold something else now."""
-    own = [entry for entry in entries if entry.get("source") == "local"]
-    files = [(local_file(e["id"], e["split"], config=e["config"]), e["sha256"]) for e in own]
-    return [
-        str(path)
-        for path, digest in files
-        if path is not None and _hash(path, *_state(path)) != digest
-    ]
+    """Return what a result was made from, as ``recorded`` has it, and that holds something else now; asks no network."""
+    return [name for entry in entries if (name := _changed(entry))]
+
+
+def _changed(entry: Mapping[str, Any]) -> str:
+    """Return the file, archive or data set of an entry where its content is another now; "" where it is the same or not here."""
+    source, known = entry.get("source"), CATALOG.get((entry["id"], entry["config"]))
+    if source == "local":
+        path = local_file(entry["id"], entry["split"], config=entry["config"])
+        return str(path) if path and _hash(path, *_state(path)) != entry["sha256"] else ""
+    if source == "hub":
+        pinned = known.revision if known and len(known.revision) == _COMMIT else ""
+        return entry["id"] if pinned and entry.get("revision") != pinned else ""
+    archive = ARCHIVES.get(known.packaged.archive) if known and known.packaged else None
+    return archive.name if archive and entry.get("sha256") != archive.sha256 else ""
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -176,13 +183,43 @@ def local_file(id: str, split: str, *, config: str = "") -> Path | None:  # noqa
     return next((place for place in places if place.is_file()), None)
 
 
+def local_splits(id: str) -> dict[str, list[str]]:  # noqa: A002 - the hub's word
+    """Return the splits under ``$BENCH_DATA`` of a data set by configuration; those of "default" may lie in the set's own folder.
+
+    Raises:
+        UsageError: The id is no plain name.
+    """
+    root = os.environ.get("BENCH_DATA")
+    folder = Path(root, relative_path(id, "any")).parent if root else None
+    if folder is None or not folder.is_dir():
+        return {}
+    places = {"default": folder}
+    places |= {place.name: place for place in sorted(folder.iterdir()) if place.is_dir()}
+    found = {config: _split_names(place) for config, place in places.items()}
+    return {config: splits for config, splits in found.items() if splits}
+
+
+def _split_names(folder: Path) -> list[str]:
+    files = [path.name for path in folder.iterdir() if path.name.endswith((".jsonl", ".jsonl.gz"))]
+    return sorted({name.removesuffix(".gz").removesuffix(".jsonl") for name in files})
+
+
 def _from_known(id: str, split: str, config: str) -> Rows:  # noqa: A002 - the hub's word
     path = local_file(id, split, config=config)
-    return (
-        _from_file(path, Path(os.environ["BENCH_DATA"]))
-        if path
-        else _from_elsewhere(id, split, config)
-    )
+    if path is None:
+        return _from_elsewhere(id, split, config)
+    rows, known = _from_file(path, Path(os.environ["BENCH_DATA"])), CATALOG.get((id, config))
+    expected = known.splits.get(split) if known else None
+    if expected and expected != len(rows):
+        _tell_once(
+            f"{path} has {len(rows)} rows, the set has {expected}: its scores are not comparable with those on the whole"
+        )
+    return rows
+
+
+@lru_cache(maxsize=256)
+def _tell_once(warning: str) -> None:
+    log.warning("%s", warning)
 
 
 def relative_path(id: str, split: str, config: str = "") -> str:  # noqa: A002 - the hub's word
@@ -294,7 +331,7 @@ def _from_elsewhere(id: str, split: str, config: str) -> Rows:  # noqa: A002 - t
     else:
         reasons.append("not in an archive on PyPI")
     if known.hub:
-        found = _from_hub(known, split, int(time.monotonic() / _PAUSE))
+        found = _from_hub(known, split, int(time.monotonic() / hub.PAUSE))
         if isinstance(found, Rows):
             return found
         reasons.append(f"not from the hub ({found})")

@@ -1,9 +1,24 @@
 """Data sets from the Hugging Face hub, by the ``datasets`` library (extra ``mteb``); no script of a data set is ever run."""
 
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from bench.catalog import CONVERTED, Columns
 from bench.errors import DataError, Unavailable
+
+log = logging.getLogger(__name__)
+
+PAUSE = 300.0
+"""Seconds for which an answer of the hub, also a failure, is taken as still true."""
+
+_SECONDS = 5.0
+"""How long the hub may take to answer at all."""
 
 
 def read(
@@ -32,20 +47,65 @@ def read(
         raise Unavailable(
             f"no {error.name} installed; pip install 'encoder-recipes-bench[mteb]'"
         ) from error
+    home = f"hf://datasets/{id}"  # never a folder of this name in the working directory
     try:
-        commit = _commit(id, revision)
-        if revision == CONVERTED:
-            files = f"hf://datasets/{id}@{commit}/{config or '*'}/{split}/*.parquet"
-            rows = datasets.load_dataset("parquet", data_files={split: files}, split=split)
-        else:
-            rows = datasets.load_dataset(id, config or None, split=split, revision=commit or None)
+        with within_reach():
+            commit = _commit(id, revision)
+            if revision == CONVERTED:
+                files = f"{home}@{commit}/{config or '*'}/{split}/*.parquet"
+                rows = datasets.load_dataset("parquet", data_files={split: files}, split=split)
+            else:
+                rows = datasets.load_dataset(
+                    home, config or None, split=split, revision=commit or None
+                )
     except (OSError, RuntimeError, HTTPError) as error:
         raise Unavailable(_line(error)) from error
     except (ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"{id} on the hub has no split {split!r} of configuration {config!r}, or is broken: {_line(error)}"
         ) from error
-    return rows.to_dict(), class_names(rows.features), commit
+    found = cached_commit(rows)
+    if commit and found not in {"", commit}:
+        raise Unavailable(f"the cache of the hub holds {id} at {found}, not at {commit}")
+    return rows.to_dict(), class_names(rows.features), commit or found
+
+
+@contextmanager
+def within_reach() -> Iterator[None]:
+    """Have the hub's libraries read nothing but their caches while the hub cannot be reached, instead of asking it many times."""
+    import datasets  # noqa: PLC0415 - heavy
+    from huggingface_hub import constants  # noqa: PLC0415 - heavy
+
+    offline = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if not any(offline) and not _answers(constants.ENDPOINT, int(time.monotonic() / PAUSE)):
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = offline
+
+
+@lru_cache(maxsize=1)
+def _answers(address: str, period: int) -> bool:  # noqa: ARG001 - asked again in the next period
+    from huggingface_hub import get_session  # noqa: PLC0415 - heavy
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415 - heavy
+
+    try:
+        get_session().head(address, timeout=_SECONDS)
+    except (OSError, RuntimeError, HTTPError) as error:
+        log.warning(
+            "%s cannot be reached (%s): only its cache on this machine is read",
+            address,
+            _line(error),
+        )
+        return False
+    return True
+
+
+def cached_commit(rows: Any) -> str:  # noqa: ANN401 - a type of the optional library
+    """Return the commit whose rows these are, "" if unknown: offline, ``datasets`` takes whatever it has in its cache."""
+    names = [part for file in rows.cache_files for part in Path(file["filename"]).parts]
+    return next((name for name in names if re.fullmatch("[0-9a-f]{40}", name)), "")
 
 
 def class_names(features: Any) -> dict[str, list[str]]:  # noqa: ANN401 - a type of the optional library

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import psutil
 
@@ -83,6 +83,7 @@ def survey(
     seeds: Sequence[int],
     force: bool = False,
     exact: bool = False,
+    trial: bool = False,
 ) -> list[Cell]:
     """Return how every cell of an encoder stands before a run: cached, skipped, failed, or planned with its items.
 
@@ -94,6 +95,8 @@ def survey(
         seeds: One cell per seed.
         force: Plan cells that exist already too.
         exact: Plan for every text in a batch of its own.
+        trial: Find out too whether tasks that cannot plan have their data: each is evaluated up to its first question
+            to the encoder.
     """
     cells = [Cell(name, task, seed, "planned") for task in tasks for seed in seeds]
     try:
@@ -102,7 +105,8 @@ def survey(
         log.debug("%s cannot be identified", name, exc_info=error)
         status: Status = "skipped" if lacking(error) else "failed"
         return [replace(cell, status=status, reason=told(error)) for cell in cells]
-    return [_surveyed(cell, encoder, store, force=force, exact=exact) for cell in cells]
+    found = [_surveyed(cell, encoder, store, force=force, exact=exact) for cell in cells]
+    return [_tried(cell) for cell in found] if trial else found
 
 
 def run(  # noqa: PLR0913 - one parameter an option
@@ -264,18 +268,42 @@ def _surveyed(cell: Cell, encoder: Encoder, store: Store, *, force: bool, exact:
         spec = RunSpec.of(cell.encoder, encoder, task, cell.seed, exact=exact)
         if spec in store and not force:
             kept = store[spec]
-            if changed := data.changed(kept.provenance.get("data", ())):
-                log.warning(
-                    "%s on %s is kept, but %s has changed since: --force runs it again",
-                    cell.encoder,
-                    task.name,
-                    ", ".join(changed),
-                )
-            return replace(cell, status="cached", spec=spec, result=kept)
+            if not (changed := data.changed(kept.provenance.get("data", ()))):
+                return replace(cell, status="cached", spec=spec, result=kept)
+            log.warning(
+                "%s on %s is run again: %s has changed since it was kept",
+                cell.encoder,
+                task.name,
+                ", ".join(changed),
+            )
         items = _planned(task, cell.seed)
     except Exception as error:  # noqa: BLE001 - any fault of a task or an encoder is this cell's alone
         return _ended(cell, error)
     return replace(cell, spec=spec, items=items)
+
+
+class _Reached(BaseException):
+    """A task asks something of its encoder; no task that catches exceptions catches this."""
+
+
+class _Untouchable:
+    """Stands where an encoder is expected."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever is asked for
+        raise _Reached
+
+
+def _tried(cell: Cell) -> Cell:
+    """Return a planned cell, or why it cannot be run as far as that shows before anything is encoded."""
+    if cell.status != "planned" or cell.items:
+        return cell
+    try:
+        cell.task.evaluate(cast("Encoder", _Untouchable()), seed=cell.seed)
+    except _Reached:
+        return cell
+    except Exception as error:  # noqa: BLE001 - any fault of a task is this cell's alone
+        return _ended(cell, error)
+    return cell
 
 
 def _planned(task: Task, seed: int) -> tuple[Item, ...]:

@@ -117,6 +117,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         if failed := [cell.row() for cell in cells if cell.status == "failed"]:
             console.note_failures(failed, left=len(encoders) * len(tasks) * len(seeds) - len(cells))
             raise typer.Exit(1)
+        if all(cell.status == "skipped" for cell in cells):
+            console.note_reasons("nothing could be run:", [cell.row() for cell in cells])
+            raise typer.Exit(1)
 
 
 @app.command(
@@ -269,7 +272,7 @@ def _dry_run(
 
     found = []
     for name, encoder in encoders.items():
-        cells = survey(name, encoder, tasks, store, exact=exact, **options)
+        cells = survey(name, encoder, tasks, store, exact=exact, trial=True, **options)
         vectors = vector_store(disk=True)
         console.print_plan(name, encoder, cells, vectors, exact=exact, as_json=as_json)
         found += cells

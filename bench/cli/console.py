@@ -66,15 +66,20 @@ def note_cell(row: Mapping[str, Any]) -> None:
 
 
 def note_failures(rows: Sequence[Mapping[str, Any]], *, left: int) -> None:
-    """Print what failed, and how many cells were therefore not reached, to stderr; tasks that failed for one reason share a line."""
+    """Print what failed, and how many cells were therefore not reached, to stderr."""
+    note_reasons(f"{counted(len(rows), 'cell')} failed:", rows)
+    if left:
+        note(f"{counted(left, 'cell')} not run: add --keep-going, or repeat the command")
+
+
+def note_reasons(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print why cells have no result, to stderr; tasks without one for the same reason share a line."""
     tasks: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         tasks.setdefault((row["encoder"], row["reason"]), []).append(row["task"])
-    note(f"{counted(len(rows), 'cell')} failed:")
+    note(title)
     for (encoder, reason), names in tasks.items():
         note(f"  {encoder} · {', '.join(names)}: {reason}")
-    if left:
-        note(f"{counted(left, 'cell')} not run: add --keep-going, or repeat the command")
 
 
 @contextmanager

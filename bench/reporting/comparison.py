@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bench import stats
 from bench.influence import bounds, contributions
+from bench.reporting.stale import leave_out_stale
 from bench.result import Absence, Result
 from bench.task import APART
 
@@ -55,14 +56,18 @@ class Comparison:
 
     @classmethod
     def of(cls, results: Iterable[Result], absences: Iterable[Absence] = ()) -> Self:
-        """Arrange results; encoders of one name but different content get labels that say how they differ."""
+        """Arrange results; encoders of one name but different content get labels that say how they differ.
+
+        Of results on one task from different data only those from the newest are kept.
+        """
+        results, stale = leave_out_stale(results)
         runs = pd.DataFrame([_row(result) for result in results], columns=_COLUMNS)
         order = ["asked", "fingerprint", "task", "key"]
         runs = runs.sort_values(order, kind="stable", ignore_index=True)
         runs["encoder"] = _labels(runs)
         runs = runs.drop_duplicates(["encoder", *TASK, "key"])  # a copied file is no second result
         runs = runs.merge(_titles(runs), on=TASK)
-        return cls(runs, [_without_folders(absence) for absence in absences])
+        return cls(runs, [_without_folders(absence) for absence in (*absences, *stale)])
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], list[Result]]:

@@ -262,6 +262,17 @@ def test_missing_data_is_skipped_with_the_places_looked_in(data, monkeypatch):
     assert str(data) in row["reason"]
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_call_of_which_nothing_can_be_run_fails_and_says_why(data, monkeypatch, options):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for tasks, code in (("mrpc,SciFact,sst2", 1), ("mrpc,stsb", 0)):
+        result = call("run", "-m", "hashing", "-t", tasks, "--json", *options)
+        assert result.exit_code == code
+        assert ("nothing could be run" in result.stderr) == code
+        skipped = [row["task"] for row in rows(result) if row["status"] == "skipped"]
+        assert sorted(skipped) == sorted(set(tasks.split(",")) - {"stsb"})
+
+
 @pytest.mark.parametrize("fault", ["column", "line", "gzip"])
 def test_broken_data_fails_the_cell_in_one_line_that_names_the_file(data, fault):
     path = data / "mteb" / "stsbenchmark-sts" / "test.jsonl.gz"

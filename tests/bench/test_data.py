@@ -97,6 +97,55 @@ def test_a_changed_file_is_read_anew(folder):
     assert len(load("org/films", "test")) == 1
 
 
+def test_a_local_copy_of_another_size_than_the_catalogue_s_is_told_once(folder, caplog):
+    path = put(folder / "mteb/sts16-sts/test.jsonl.gz", packed(ROWS))
+    put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    for name in ("mteb/sts16-sts", "mteb/sts16-sts", "org/films"):
+        load(name, "test")
+    (said,) = caplog.messages
+    assert str(path) in said
+    assert "3 rows" in said
+    assert "1186" in said
+
+
+def test_the_splits_of_a_local_copy_are_found_by_configuration(folder):
+    for path in (
+        "corpus/corpus.jsonl.gz",
+        "default/test.jsonl",
+        "default/train.jsonl.gz",
+        "README.md",
+    ):
+        put(folder / "org/films" / path, packed(ROWS))
+    assert data.local_splits("org/films") == {"corpus": ["corpus"], "default": ["test", "train"]}
+    assert data.local_splits("org/none") == {}
+
+
+def test_a_folder_in_the_working_directory_is_not_taken_for_the_hub(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    put(tmp_path / "org/films/test.jsonl", b'{"text": "mine"}\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(Unavailable, match="not from the hub"):
+        load("org/films", "test")
+
+
+def test_offline_the_hub_is_asked_once(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    for name in ("org/films", "org/books"):
+        with pytest.raises(Unavailable, match="not from the hub"):
+            load(name, "test")
+    assert time.monotonic() - start < 5  # the hub's libraries alone try for 20 s and more
+    (said,) = caplog.messages
+    assert "127.0.0.1" in said
+
+
 WHOLE = packed(ROWS * 50)
 
 

@@ -219,7 +219,7 @@ def test_a_row_without_a_text_fails_the_cells_of_its_task_alone(tmp_path):
     )
 
 
-def test_a_result_whose_data_has_changed_since_is_kept_and_that_is_said(
+def test_a_cell_whose_data_has_changed_since_is_run_again_and_that_is_said(
     tmp_path, monkeypatch, caplog
 ):
     class Local(Norms):
@@ -237,13 +237,14 @@ def test_a_result_whose_data_has_changed_since_is_kept_and_that_is_said(
     for content, status, said in (
         (None, "done", False),
         (None, "cached", False),
-        ('{"text": "three"}\n', "cached", True),
+        ('{"text": "three"}\n', "done", True),
+        (None, "cached", False),
     ):
         if content:
             path.write_text(content)
         caplog.clear()
         assert [cell.status for cell in _run([Local()], tmp_path / "results")] == [status]
-        assert ("--force" in caplog.text and str(path) in caplog.text) == said
+        assert (str(path) in caplog.text) == said
 
 
 def test_an_encoder_without_the_needed_protocol_is_skipped_and_what_is_needed_is_said(tmp_path):

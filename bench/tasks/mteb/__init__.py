@@ -37,6 +37,7 @@ from bench.tasks.mteb.bridge import (
     undisturbed,
     without_bars,
 )
+from bench.tasks.mteb.retrieval import OTHERS, is_standard
 from bench.tasks.mteb.rows import FLAT, PAIRS, inputs, is_flat, load, parts
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class MtebTask:
         name: mteb's name of the task; a label where ``source`` is given.
         source: A class of mteb's kind, or what makes such a task when called with ``seed=``, for tasks that mteb does not list.
         instruction: Replaces the task's own prompt.
-        limit: At most this many test examples; for clustering, at most this many embedded texts.
+        limit: At most this many test examples; for clustering, at most this many embedded texts; for retrieval and
+            reranking, at most this many queries (``bench.tasks.mteb.retrieval.draw``).
         subsets: mteb's subsets to take instead of our choice; () for ours.
         splits: Its evaluation splits, likewise.
     """
@@ -90,9 +92,17 @@ class MtebTask:
 
     @property
     def readout(self) -> str:
-        """The embedding; with an instruction that replaces the task's own, or other subsets or splits than ours, these are named."""
+        """The embedding; with an instruction that replaces the task's own, or other subsets or splits than ours, these are named.
+
+        So are the documents beside the judged ones where a limit cuts a retrieval task.
+        """
         chosen = ", ".join((*self.subsets, *self.splits))
-        return embedding_for(self.instruction) + (f" on {chosen}" if chosen else "")
+        cut = self.limit is not None and installed() and self._metadata.type == "Retrieval"
+        return (
+            embedding_for(self.instruction)
+            + f" on {chosen}" * bool(chosen)
+            + f" among {OTHERS} documents besides the judged ones" * cut
+        )
 
     def items(self, *, seed: int) -> Iterable[Item]:
         """Return the texts of pairs and of a classification's test examples; others are encoded when mteb asks for them."""
@@ -155,7 +165,7 @@ class MtebTask:
             raise Unavailable(
                 f"{self.name} reads {', '.join(task.metadata.modalities)}; only tasks on text can be run"
             )
-        if self.limit is not None and not is_flat(task):
+        if self.limit is not None and not (is_flat(task) or is_standard(task)):
             raise Unavailable(
                 f"{self.name}: a limit is not defined for {task.metadata.type} tasks of this kind; run it without one"
             )

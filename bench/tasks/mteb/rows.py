@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import data
+from bench import data, hub
 from bench.catalog import CATALOG
 from bench.columns import CLASS, NUMBER, TEXT, check_classes, check_column
 from bench.errors import Unavailable
 from bench.task import sample
+from bench.tasks.mteb.retrieval import draw, read_local
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -82,40 +84,65 @@ def load(task: "AbsTask", limit: int | None) -> None:
 
     Args:
         task: Any task; one whose type is flat gets plain columns.
-        limit: At most this many test examples; for flat tasks only.
+        limit: At most this many test examples, or queries; for tasks that are flat or ``retrieval.is_standard`` only.
 
     Raises:
         Unavailable: The data cannot be had on this machine.
+        DataError: A local copy is broken, or a row holds something else than it must.
     """
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
     for part in task.metadata.tasks if task.is_aggregate else [task]:
-        near = None if part.data_loaded else _near(part)
+        near = None if part.data_loaded else _near(part) or read_local(part)
         if near is not None:
             part.dataset = near
             part.dataset_transform()
             part.data_loaded = True
-        try:
-            part.load_data()
-        except (OSError, RuntimeError, ValueError, HTTPError, DatasetsError) as error:
-            reason = " ".join(str(error).split())
-            raise Unavailable(
-                f"{part.metadata.name}: no local copy, and not from the hub ({reason}); give the data, or a network"
-            ) from error
-        if near is None:
-            where = part.metadata.dataset
-            for split in part.eval_splits:
-                data.record(
-                    where["path"],
-                    split,
-                    where.get("name") or "",
-                    {"source": "hub", "revision": str(where.get("revision"))},
-                )
+        if not part.data_loaded:
+            _load_from_hub(part)
     if is_flat(task):
         _flatten(task)
         _limit(task, limit)
         _check(task)
+    elif limit is not None:
+        draw(task, limit)
+
+
+def _load_from_hub(task: "AbsTask") -> None:
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    name, where = task.metadata.name, task.metadata.dataset
+    revision = str(where.get("revision"))
+    if Path(where["path"]).exists():  # mteb would read it and take it for the hub's
+        raise Unavailable(
+            f"{name}: the folder {where['path']} of the working directory has the name of a set of the hub; "
+            "run in another folder, or give its files with --data"
+        )
+    try:
+        with hub.within_reach():
+            task.load_data()
+    except (OSError, RuntimeError, ValueError, HTTPError, DatasetsError) as error:
+        reason = " ".join(str(error).split())
+        raise Unavailable(
+            f"{name}: no local copy, and not from the hub ({reason}); give the data, or a network"
+        ) from error
+    if other := {hub.cached_commit(rows) for rows in _tables(task.dataset)} - {"", revision}:
+        raise Unavailable(
+            f"{name}: the cache of the hub holds {where['path']} at {min(other)}, not at {revision}; "
+            "give the data, or a network"
+        )
+    for split in task.eval_splits:
+        pin = {"source": "hub", "revision": revision}
+        data.record(where["path"], split, where.get("name") or "", pin)
+
+
+def _tables(tree: object) -> "Iterator[Dataset]":
+    """Yield the tables in nested mappings."""
+    from datasets import Dataset
+
+    if isinstance(tree, Dataset):
+        yield tree
+    for branch in tree.values() if isinstance(tree, Mapping) else ():
+        yield from _tables(branch)
 
 
 def _check(task: "AbsTask") -> None:

@@ -628,3 +628,20 @@ def test_too_many_differences_for_a_table_are_those_of_family_means_and_it_says_
         "2/0/0",
         "2/0/0",
     ]  # of single tasks all the same
+
+
+def test_results_from_data_that_has_changed_since_are_left_out_and_said_to_be():
+    def made(encoder, content, hour, source="local"):
+        place = {"id": "org/set", "config": "", "split": "test", "source": source}
+        pin = {"revision": content} if source == "hub" else {"sha256": content}
+        time = f"2030-01-02T{hour:02}:00:00+00:00"
+        return result(encoder, "task", 0.5, time=time, data=[{**place, **pin}])
+
+    old, new = made("old", "a", 1), made("new", "b", 2)
+    elsewhere = made("elsewhere", "c", 0, source="hub")
+    cells = Comparison.of([old, new, elsewhere])
+    assert set(cells.runs.name) == {"new", "elsewhere"}  # what the hub had says nothing of files
+    (row,) = table(cells, "missing").rows
+    assert row[0].mark or row[0].text == "old"
+    assert "org/set/test has changed" in row[3].text
+    assert set(Comparison.of([old, made("same", "a", 3)]).runs.name) == {"old", "same"}

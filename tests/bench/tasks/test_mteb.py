@@ -314,7 +314,7 @@ def test_global_random_state_is_left_alone():
     ) == before
 
 
-def test_a_limit_cuts_flat_tasks_and_is_refused_elsewhere():
+def test_a_limit_cuts_flat_tasks_and_is_refused_where_it_is_not_defined():
     for kind in ("Classification", "PairClassification"):
         task = MtebTask("made up", made(kind), limit=40)
         assert (
@@ -336,9 +336,113 @@ def test_a_limit_cuts_flat_tasks_and_is_refused_elsewhere():
 
     MtebTask("made up", made("Clustering"), limit=30).evaluate(Counting(), seed=42)
     assert seen == [30]
-    for kind in ("Legacy", "Retrieval"):
-        with pytest.raises(Unavailable, match="limit is not defined"):
-            MtebTask("made up", made(kind), limit=40).evaluate(Random(), seed=42)
+    with pytest.raises(Unavailable, match="limit is not defined"):
+        MtebTask("made up", made("Legacy"), limit=40).evaluate(Random(), seed=42)
+
+
+def test_a_limit_draws_queries_with_what_is_judged_and_a_thousand_other_documents():
+    def large():
+        texts, _ = sentences(1500)
+        ids = [f"d{i}" for i in range(1500)]
+        relevant = {f"q{i}": {f"d{i}": 1, f"d{1499 - i}": 1} for i in range(30)}
+        queries = {"id": list(relevant), "text": texts[:30]}
+        part = {"corpus": table({"id": ids, "title": ids, "text": texts}), "top_ranked": None}
+        return {"default": {"test": {**part, "queries": table(queries), "relevant_docs": relevant}}}
+
+    seen = []
+
+    @dataclass(frozen=True)
+    class Noting(Random):
+        def encode(self, texts, *, instruction=""):
+            seen.append(list(texts))
+            return super().encode(texts, instruction=instruction)
+
+    task = MtebTask("made up", subject("Retrieval", "Large", "ndcg_at_10", make=large), limit=5)
+    assert "1000 documents" in task.readout
+    scores = task.evaluate(Noting(), seed=42)
+    queries, documents = sorted(seen, key=len)
+    assert (len(queries), len(documents)) == (5, 1010)
+    numbers = {int(text.split()[1]) for text in queries}
+    assert numbers | {1499 - n for n in numbers} <= {int(d.split()[0][1:]) for d in documents}
+    assert task.evaluate(Random(), seed=42) == scores
+
+
+RERANKED = (
+    {"_id": "1", "text": "on river"},
+    {"_id": "2", "text": "on stone"},
+    {"_id": "3", "text": "nobody judged this"},
+)
+
+
+def library_rows():
+    """Return corpus, queries, judgements and candidates as the hub has them."""
+    texts, labels = sentences(40)
+    corpus = [{"_id": f"d{i}", "title": "a title", "text": text} for i, text in enumerate(texts)]
+    judged = [
+        {"query-id": query, "corpus-id": f"d{i}", "score": 1.0}
+        for query, word in (("1", 0), ("2", 1))
+        for i, label in enumerate(labels)
+        if label == word
+    ]
+    ids = [document["_id"] for document in corpus]
+    ranked = [{"query-id": query, "corpus-ids": ids[:20]} for query in ("1", "2")]
+    return corpus, RERANKED, judged, ranked
+
+
+@pytest.mark.parametrize("name", ["SciFact", "AskUbuntuDupQuestions"])
+def test_retrieval_and_reranking_are_read_from_a_local_copy_in_the_hub_s_layout(
+    name, write, monkeypatch, caplog
+):
+    import mteb
+
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    corpus, queries, judged, ranked = library_rows()
+    alone = mteb.get_task(name)
+    path = alone.metadata.dataset["path"]
+    write(f"{path}/corpus", "corpus", corpus)
+    write(f"{path}/queries", "queries", queries)
+    write(f"{path}/default", "test", judged)
+    candidates = None
+    if name != "SciFact":
+        write(f"{path}/top_ranked", "test", ranked)
+        candidates = {row["query-id"]: row["corpus-ids"] for row in ranked}
+    relevant = {q: {r["corpus-id"]: 1 for r in judged if r["query-id"] == q} for q in ("1", "2")}
+    part = {
+        "corpus": table({"id" if k == "_id" else k: [d[k] for d in corpus] for k in corpus[0]}),
+        "queries": table({"id": ["1", "2"], "text": ["on river", "on stone"]}),
+        "relevant_docs": relevant,
+        "top_ranked": candidates,
+    }
+    alone.dataset, alone.data_loaded = {"default": {"test": part}}, True
+    with data.recorded() as sets:
+        scores = MtebTask(name).evaluate(Random(), seed=42)
+    expected = plain(as_mteb(Random()), alone)["main_score"]
+    assert scores[MtebTask(name).metric].mean == pytest.approx(expected, abs=1e-12)
+    assert {entry["source"] for entry in sets} == {"local"}
+    assert {entry["config"] for entry in sets} >= {"corpus", "queries", "default"}
+    assert "40 documents" in caplog.text  # far from mteb's number of them
+    assert MtebTask(name, limit=1).metric in MtebTask(name, limit=1).evaluate(Random(), seed=42)
+
+
+def test_a_part_that_a_local_copy_lacks_is_named(write):
+    corpus, _, judged, _ = library_rows()
+    write("mteb/scifact/corpus", "corpus", corpus)
+    write("mteb/scifact/default", "test", judged)
+    with pytest.raises(DataError, match=r"no queries/test.jsonl.gz"):
+        MtebTask("SciFact").evaluate(Random(), seed=42)
+    write("mteb/scifact/queries", "queries", [{"_id": "1", "words": "on river"}])
+    with pytest.raises(DataError, match="'text'"):
+        MtebTask("SciFact").evaluate(Random(), seed=42)
+
+
+def test_a_folder_in_the_working_directory_is_not_taken_for_the_hub(tmp_path, monkeypatch):
+    folder = tmp_path / "mteb" / "biosses-sts"
+    folder.mkdir(parents=True)
+    (folder / "test.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 1.0}\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    with pytest.raises(Unavailable, match="the folder mteb/biosses-sts"):
+        MtebTask("BIOSSES").evaluate(Random(), seed=42)
 
 
 @pytest.mark.parametrize("kind", ["Classification", "PairClassification", "Clustering"])

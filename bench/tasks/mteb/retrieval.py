@@ -1,0 +1,152 @@
+"""The data of mteb's retrieval and reranking tasks: read from a local copy, and cut to a fixed draw of queries."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from bench import data
+from bench.errors import DataError
+from bench.task import sample
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from mteb import AbsTask
+    from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
+
+log = logging.getLogger(__name__)
+
+OTHERS = 1000
+"""Documents that nobody judged, drawn beside the judged ones where a retrieval task is cut."""
+
+_JUDGED = ("query-id", "corpus-id", "score")
+_COLUMNS = {
+    "corpus": ("text",),
+    "queries": ("text",),
+    "query": ("text",),
+    "top_ranked": ("query-id", "corpus-ids"),
+    "instruction": ("query-id", "instruction"),
+}
+
+
+def is_standard(task: "AbsTask") -> bool:
+    """Say whether a task retrieves or reranks documents of its own, without a protocol of its own on top."""
+    return task.metadata.type in {"Retrieval", "Reranking"} and not task.is_aggregate
+
+
+def read_local(task: "AbsTask") -> "dict[str, dict[str, RetrievalSplitData]] | None":
+    """Return the corpus, queries, judgements and candidates of a task from the local copy; None where there is none.
+
+    The copy has the hub's configurations as folders: ``corpus``, ``queries`` and ``default``, or ``qrels``, for the
+    judgements, and ``top_ranked`` for reranking; those of a subset begin with its name.
+
+    Raises:
+        DataError: A part of the copy is missing or broken.
+    """
+    from mteb.abstasks import AbsTaskRetrieval
+    from mteb.abstasks.text.reranking import AbsTaskReranking
+
+    where = task.metadata.dataset["path"]
+    if type(task).load_data not in {AbsTaskRetrieval.load_data, AbsTaskReranking.load_data}:
+        return None
+    if not (found := data.local_splits(where)):
+        return None
+    subsets = task.hf_subsets if task.metadata.is_multilingual else ["default"]
+    loader = _local_loader(where, found)
+    try:
+        loaded = {
+            subset: {split: loader(subset, split).load() for split in task.eval_splits}
+            for subset in subsets
+        }
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"the local copy of {where} is no set for retrieval: {reason}") from error
+    log.info(
+        "%s is read from the local copy, which is not known to be mteb's revision %s",
+        where,
+        task.metadata.dataset.get("revision"),
+    )
+    for subset, splits in loaded.items():
+        for split, part in splits.items():
+            _tell(task, subset, split, part)
+    return loaded
+
+
+def _local_loader(where: str, found: dict[str, list[str]]) -> Any:  # noqa: ANN401 - a subclass made here, as mteb is optional
+    from datasets import Dataset
+    from mteb.abstasks.retrieval_dataset_loaders import RetrievalDatasetLoader
+
+    class Loader(RetrievalDatasetLoader):
+        """mteb's own reader of the layout, with files of the local copy in the hub's place."""
+
+        def __init__(self, subset: str, split: str) -> None:
+            self.config = None if subset == "default" else subset
+            self.split = split
+            self.dataset_configs = list(found)
+
+        def _load_dataset_split(self, config: str, num_proc: int | None) -> "Dataset":  # noqa: ARG002 - mteb's signature
+            splits = found.get(config, [])
+            if self.split not in splits and len(splits) != 1:
+                wanted = f"{config}/{self.split}.jsonl.gz"
+                raise DataError(f"the local copy of {where} has no {wanted}; copy it again")
+            split = self.split if self.split in splits else splits[0]
+            part = config.removeprefix(f"{self.config}-")
+            folder = "" if data.local_file(where, split, config=config) is None else config
+            rows = data.load(where, split, config=folder, columns=_COLUMNS.get(part, _JUDGED))
+            return Dataset.from_dict(dict(rows.data))
+
+    return Loader
+
+
+def _tell(task: "AbsTask", subset: str, split: str, part: "RetrievalSplitData") -> None:
+    """Warn where a copy has not the size that mteb states, or judges what it does not hold."""
+    name = f"{task.metadata.name} {subset} {split}"
+    stated = (task.metadata.descriptive_stats or {}).get(split, {})
+    stated = stated.get("hf_subset_descriptive_stats", {}).get(subset, stated)
+    for kind, rows in (("documents", part["corpus"]), ("queries", part["queries"])):
+        expected = stated.get(f"num_{kind}")
+        if expected not in {None, len(rows)}:
+            log.warning(
+                "%s: the local copy has %d %s, mteb's set has %d: scores are not comparable",
+                name,
+                len(rows),
+                kind,
+                expected,
+            )
+    judged = {document for documents in part["relevant_docs"].values() for document in documents}
+    for kind, absent in (
+        ("documents", judged - set(part["corpus"]["id"])),
+        ("queries", set(part["relevant_docs"]) - set(part["queries"]["id"])),
+    ):
+        if absent:
+            log.warning("%s: %d judged %s are not in the local copy", name, len(absent), kind)
+
+
+def draw(task: "AbsTask", limit: int) -> None:
+    """Cut every split of a loaded task to a fixed draw of queries, with the documents that are judged or candidates for them.
+
+    Where there are no candidates, ``OTHERS`` further documents are drawn too, however many queries there are.
+
+    Args:
+        task: A task for which ``is_standard`` holds; changed.
+        limit: At most this many queries.
+    """
+    task.convert_v1_dataset_format_to_v2(num_proc=None)
+    for splits in task.dataset.values():
+        for part in splits.values():
+            _draw_part(part, limit)
+
+
+def _draw_part(part: "RetrievalSplitData", limit: int) -> None:
+    judged, candidates = part["relevant_docs"], part["top_ranked"] or {}
+    ids = list(part["queries"]["id"][:])
+    answered = [i for i, query in enumerate(ids) if judged.get(query)]
+    kept = [answered[i] for i in sample(len(answered), limit)]
+    wanted: set[str] = set()
+    for i in kept:
+        wanted.update(judged[ids[i]], candidates.get(ids[i], ()))
+    documents = list(part["corpus"]["id"][:])
+    others = [i for i, document in enumerate(documents) if document not in wanted]
+    drawn = [] if candidates else [others[i] for i in sample(len(others), OTHERS)]
+    needed = [i for i, document in enumerate(documents) if document in wanted]
+    part["queries"] = part["queries"].select(kept)
+    part["corpus"] = part["corpus"].select(sorted([*needed, *drawn]))
+    part["relevant_docs"] = {ids[i]: judged[ids[i]] for i in kept}
