@@ -83,7 +83,8 @@ class Optimisation:
         lr: Highest learning rate.
         warmup: Share of the steps in which it rises from 0, linearly.
         decay: "cosine" or "linear", to 0 at the end.
-        weight_decay: Of AdamW.
+        weight_decay: Of AdamW, on matrices alone: biases and the weights of norms are not decayed.
+        eps: Of AdamW.
         clip: Largest norm of the gradient.
     """
 
@@ -91,6 +92,7 @@ class Optimisation:
     warmup: float = 0.03
     decay: str = "cosine"
     weight_decay: float = 0.0
+    eps: float = 1e-8
     clip: float = 1.0
 
 
@@ -163,12 +165,11 @@ def fit(  # noqa: PLR0913 - all but the first four by name
             "expected a number type whose gradients need no scaling, got float16: use dtype bfloat16 or float32"
         )
     processes = launched()
-    optimizer = torch.optim.AdamW(
-        list(weights.values()), lr=optimisation.lr, weight_decay=optimisation.weight_decay
-    )
+    optimizer = _optimizer(weights, optimisation)
     warmup = math.ceil(optimisation.warmup * len(batches))
     scheduler = get_scheduler(optimisation.decay, optimizer, warmup, len(batches))
-    mark = digest([asdict(training), [list(batch) for batch in batches]])
+    decisive = [asdict(training), [list(batch) for batch in batches]]
+    mark = digest([*decisive, asdict(optimisation)] if optimisation.weight_decay else decisive)
     done = _Done.read(state, mark, weights, optimizer, scheduler)
     waited()  # before the main process writes the file anew, or removes it
     start = saved = time.perf_counter() - done.seconds
@@ -329,6 +330,21 @@ def _kept(path: Path) -> dict[str, Any]:
 def _damaged(path: Path) -> CheckpointError:
     return CheckpointError(
         f"expected the state of a training in {path}, got a damaged file: delete it, and the training begins anew"
+    )
+
+
+def _optimizer(weights: "Mapping[str, Tensor]", optimisation: Optimisation) -> Any:  # noqa: ANN401
+    """Return AdamW of the weights."""
+    import torch
+
+    matrices = [weight for weight in weights.values() if weight.ndim > 1]
+    others = [weight for weight in weights.values() if weight.ndim <= 1]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=optimisation.lr,
+        eps=optimisation.eps,
+        weight_decay=optimisation.weight_decay,
     )
 
 

@@ -1,4 +1,7 @@
-"""The file of generated texts: JSON lines in the original's format, added to batch by batch, so that a kill costs one batch."""
+"""The file of generated texts: JSON lines in the original's format, added to batch by batch, so that a kill costs one batch.
+
+A row has the original's three keys and no others, since its reader refuses more; all else is in the file beside it.
+"""
 
 import json
 import os
@@ -32,7 +35,7 @@ class Order:
         x1: First texts, all different; a task without them has one empty one.
         samples: Texts drawn for each first text and label.
         writing: How texts are written.
-        model: What stands behind the generator, such as a digest of weights and number type; it is put into each row.
+        model: What stands behind the generator, such as a digest of weights and number type.
         batch: First texts written at once. Rounding differs between batches, so it is part of the order.
     """
 
@@ -221,13 +224,7 @@ def _rows(order: Order, batch: Sequence[Wish], made: Generated) -> Iterator[dict
     for wish, text in zip(batch, made.written, strict=True):
         if not text.dropped:
             a, b = (wish.x1, text.text) if order.task.takes_input else (text.text, None)
-            own = {
-                "sample": wish.sample,
-                "seed": order.writing.seed,
-                "model": order.model[:12],
-                "logp": round(text.logp, 3),
-            }
-            yield {"text_a": a, "text_b": b, "label": wish.label, **own}
+            yield {"text_a": a, "text_b": b, "label": wish.label}
 
 
 def _more(done: Dataset, made: Generated, size: int, seconds: float) -> Dataset:

@@ -37,8 +37,9 @@ def export(encoder: DINO, folder: Path) -> Path:
         transformer = Transformer(
             place,
             max_seq_length=limit,
-            model_kwargs={"dtype": network.dtype},
-            trust_remote_code=False,
+            model_kwargs={"dtype": network.dtype, "trust_remote_code": False},
+            processor_kwargs={"trust_remote_code": False},
+            config_kwargs={"trust_remote_code": False},
         )
         parts = [
             transformer,

@@ -70,12 +70,10 @@ class Written(NamedTuple):
     Attributes:
         text: Up to the first quote; empty where it is dropped.
         dropped: Why it is: "no quote", "empty" or "line break"; empty where it is not.
-        logp: Sum of the tokens' log-probabilities under the label's own instruction, the quote's included.
     """
 
     text: str
     dropped: str
-    logp: float
 
 
 class Generated(NamedTuple):
@@ -138,18 +136,16 @@ def written(
         return draw_tokens(scores, chances[units, step], top_k=limits.top_k, top_p=limits.top_p)
 
     with torch.inference_mode():
-        tokens, logp, positions = continued(
+        tokens, positions = continued(
             network, planned(network, task, wishes, writing), draw, writing
         )
     texts = network.tokenizer.batch_decode(
         [[i for i in row if i >= 0] for row in tokens.tolist()], skip_special_tokens=False
     )
-    return Generated(
-        [_cut(text, float(p)) for text, p in zip(texts, logp.tolist(), strict=True)], positions
-    )
+    return Generated(list(map(_cut, texts)), positions)
 
 
-def _cut(text: str, logp: float) -> Written:
+def _cut(text: str) -> Written:
     text, quote, _ = text.partition(QUOTE)
     reason = (
         "line break"
@@ -160,7 +156,7 @@ def _cut(text: str, logp: float) -> Written:
         if text.strip()
         else "empty"
     )
-    return Written("" if reason else text.strip(), reason, logp)
+    return Written("" if reason else text.strip(), reason)
 
 
 def ready(
@@ -247,10 +243,8 @@ def _chances(wishes: Sequence[Wish], writing: Writing) -> NDArray[np.float32]:
     )
 
 
-def continued(
-    network: Network, plan: Plan, draw: Draw, writing: Writing
-) -> "tuple[Tensor, Tensor, int]":
-    """Return the tokens of each unit, -1 after its end (u, t), their log-probability (u,), and the positions it took.
+def continued(network: Network, plan: Plan, draw: Draw, writing: Writing) -> "tuple[Tensor, int]":
+    """Return the tokens of each unit, -1 after its end (u, t), and the positions it took.
 
     Args:
         network: A decoder with its language-model head.
@@ -268,7 +262,6 @@ def continued(
     cache, mask, last, cost = prefilled(network, plan.prompts, plan.sources, writing.new_tokens)
     members, counters = plan.members, plan.counters
     tokens = torch.full((len(members), writing.new_tokens), -1, device=network.device)
-    total = torch.zeros(len(members), device=network.device)
     units = torch.arange(len(members), device=network.device)
     for step in range(writing.new_tokens):
         logits = head(last)
@@ -276,7 +269,6 @@ def continued(
         logp = logits.log_softmax(-1)
         token = draw(_steered(logp, members, counters, sampling), units, step)
         tokens[units, step] = token
-        total[units] += logp[members[:, 0], token]
         going = ~ends[token]
         members, counters, units, token = (
             members[going],
@@ -303,7 +295,7 @@ def continued(
             use_cache=True,
         )
         last = out.last_hidden_state[:, -1]
-    return tokens, total, cost
+    return tokens, cost
 
 
 def _steered(logp: "Tensor", members: "Tensor", counters: "Tensor", sampling: Sampling) -> "Tensor":

@@ -10,6 +10,7 @@ import numpy as np
 
 from adapters._training.card import Material
 from adapters._training.sources import Source, readable
+from adapters.dino.postprocess import Pair
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
 from bench.recipe import Load
@@ -100,12 +101,7 @@ def from_file(source: str) -> list[str]:
         OSError: It cannot be read.
     """
     form, path = _form(source)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other ends of lines
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"expected UTF-8 in {path}, got byte 0x{error.object[error.start]:02x} at {error.start}: save it as UTF-8"
-        ) from None
+    lines = _lines(path)
     if form == "sentences":
         found: Iterable[str] = sentences("\n".join(lines))
     elif form == "jsonl":
@@ -120,6 +116,21 @@ def from_file(source: str) -> list[str]:
     else:
         found = lines
     return list(dict.fromkeys(text.strip() for text in found if text.strip()))
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Return the pairs of a file in the original's format: ``text_a``, ``text_b`` and ``label``, from 0 to 1, in each line.
+
+    Raises:
+        DataError: It is not in UTF-8, has no pairs, or a line is not of the form.
+        OSError: It cannot be read.
+    """
+    pairs = [
+        _read_pair(line, f"{path}:{n}") for n, line in enumerate(_lines(path), 1) if line.strip()
+    ]
+    if not pairs:
+        raise DataError(f"expected pairs in {path}, got none: name another file")
+    return pairs
 
 
 def is_file(source: str) -> bool:
@@ -208,6 +219,28 @@ def _form(source: str) -> tuple[str, Path]:
     if colon and form in FORMS:
         return form, Path(path)
     return _SUFFIXES.get(Path(source).suffix, "plain"), Path(source)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")  # JSON may hold other ends of lines
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"expected UTF-8 in {path}, got byte 0x{error.object[error.start]:02x} at {error.start}: save it as UTF-8"
+        ) from None
+
+
+def _read_pair(line: str, place: str) -> Pair:
+    try:
+        row = json.loads(line)
+        made = Pair(row["text_a"], row["text_b"], float(row["label"]))
+    except (ValueError, KeyError, TypeError):
+        made = Pair("", "", -1)
+    if not (isinstance(made.text_a, str) and isinstance(made.text_b, str) and 0 <= made.label <= 1):
+        raise DataError(
+            f"expected the strings text_a and text_b and a label from 0 to 1 at {place}, got {line[:60]!r}: mend the line"
+        )
+    return made
 
 
 def _text_a(line: str, place: str) -> str:

@@ -22,7 +22,7 @@ class Label:
 
     Attributes:
         instruction: Ends in the quote that opens the text to be written.
-        counter_labels: The labels whose texts it should not be.
+        counter_labels: The labels whose texts it should not be; a file may leave them out.
     """
 
     instruction: str
@@ -102,7 +102,8 @@ def parsed(value: object, origin: str) -> Specification:
 
 
 def _label(value: object, origin: str, known: Mapping[str, object]) -> Label:
-    table = _keyed(value, {"instruction", "counter_labels"}, origin)
+    full = {"counter_labels": []} | value if isinstance(value, dict) else value
+    table = _keyed(full, {"instruction", "counter_labels"}, origin)
     instruction, counters = table["instruction"], table["counter_labels"]
     if not isinstance(instruction, str) or not instruction.endswith('"'):
         raise DataError(

@@ -2,7 +2,8 @@
 
 Command: ``bench train dino --budget S`` (with ``--set inputs=1600`` for the weights that come with this package); how long generating
 and training took for them, and on what, says ``checkpoint/card.json``. The paper's own form: ``--set task=sts-x2 --set least_shared=0
---set most_shared=1 --set agreeing=false --set lora=false --set lr=2e-5``. Its ablations:
+--set most_shared=1 --set agreeing=false --set lora=false --set lr=2e-5``; on the released pairs: ``--set pairs=FILE``, with
+``--set clean=false`` for those that are post-processed, and the same of the rest. Its ablations:
 ``bench train dino --budget 100000 --vary decay=0,200 --vary smoothing=0 --vary random_pairs=0``; texts that a checkpoint in the folder
 beside has generated with the same settings are taken over.
 Schick, Schuetze (EMNLP 2021); the released code is timoschick/dino at 0e4a052.
@@ -34,11 +35,12 @@ from adapters._training.weights import attached, save_trained, trained
 from adapters.dino.dataset import Dataset, Order, adopt, generated, generator_of
 from adapters.dino.debiasing import Sampling
 from adapters.dino.generation import Writing
-from adapters.dino.inputs import OPEN, column_of, from_sets, is_file, of_file
+from adapters.dino.inputs import OPEN, column_of, from_sets, is_file, of_file, read_pairs
 from adapters.dino.objective import Similarity, agreement, tokenised
 from adapters.dino.postprocess import Cleaning, Pair, cleaned, page
 from adapters.dino.specification import read
-from bench.errors import UsageError
+from bench.encoder import digest
+from bench.errors import DataError, UsageError
 from bench.files import write_whole
 from bench.overlap import Runs
 from bench.recipe import Load, Progress
@@ -67,6 +69,8 @@ class Recipe:
         x1: First texts: empty for sentences of the open data sets listed in ``inputs.OPEN``; a file; ``id:column``,
             ``id:config:column`` or ``id:config:split:column`` of a data set; or "generated", written by ``x1_task``.
         x1_task: Task specification of generated first texts.
+        pairs: File of pairs to train on instead of generating any, JSON lines in the original's format.
+        clean: Whether such pairs are cleaned as generated ones are; no for a file that is post-processed, whose labels are smoothed.
         inputs: How many first texts, where there are more; 0 for as many as the budget needs.
         shortest: Fewest words of a first text from a data set.
         longest: Most words of one.
@@ -94,10 +98,10 @@ class Recipe:
         device: "auto", "cpu", "cuda", "mps".
 
     Source:
-        Defaults of generating, cleaning and training: the released code, unless said otherwise; as there, every 100 steps are scored
-        on held-out generated pairs. Two things differ: held out are the pairs of a tenth of the first texts, all labels of a text
-        together, where the original takes a tenth of the pairs, stratified by label; and of all weights within a standard error of
-        the best the last are kept, where the original keeps the best.
+        Defaults of generating, cleaning and training, those of AdamW included: the released code, unless said otherwise; as there,
+        every 100 steps are scored on held-out generated pairs. Two things differ: held out are the pairs of a tenth of the first
+        texts, all labels of a text together, where the original takes a tenth of the pairs, stratified by label; and of all weights
+        within a standard error of the best the last are kept, where the original keeps the best.
     """
 
     backbone: str = PACKAGED
@@ -105,6 +109,8 @@ class Recipe:
     task: str = "sts-x2-shots"
     x1: str = ""
     x1_task: str = "sts-x1"
+    pairs: str = ""
+    clean: bool = True
     inputs: int = 0
     shortest: int = 6
     longest: int = 18
@@ -150,6 +156,8 @@ class Recipe:
             raise UsageError(
                 f"expected labels from 0 to 1 to train similarity on, got {', '.join(task.labels)} in {self.task!r}"
             )
+        if self.pairs and not Path(self.pairs).expanduser().is_file():
+            raise UsageError(f"pairs is a file of JSON lines, got {self.pairs!r}, which is none")
         if self.x1 == "generated" and read(self.x1_task).takes_input:
             raise UsageError(
                 f"expected an x1_task without first texts to write them, got {self.x1_task!r}: use it as task"
@@ -162,7 +170,11 @@ class Recipe:
         if finished(out, training):
             return out
         with main_first():  # one process generates, the others read
-            made = self._generated(out / GENERATED, budget, seed, load, progress)
+            made = (
+                self._given(out / GENERATED, seed)
+                if self.pairs
+                else self._generated(out / GENERATED, budget, seed, load, progress)
+            )
         base = Backbone(
             self.backbone,
             attention=self.attention,  # type: ignore[arg-type]
@@ -178,7 +190,7 @@ class Recipe:
             trained(network),
             plan,
             Similarity(network, rows, self.positions, self.contrastive),
-            Optimisation(self.lr, warmup=0.1, decay="linear", weight_decay=0.01),
+            Optimisation(self.lr, warmup=0.1, decay="linear", weight_decay=0.01, eps=1e-6),
             network=network,
             state=out / "state.pt",
             training=training,
@@ -211,6 +223,27 @@ class Recipe:
         return Cleaning(
             2, self.random_pairs, self.smoothing, self.least_shared, self.most_shared, self.agreeing
         )
+
+    def _given(self, folder: Path, seed: int) -> "Made":
+        """Return the training pairs of a file.
+
+        Raises:
+            DataError: Labels of pairs that are to be cleaned are none of the task's.
+        """
+        path = Path(self.pairs).expanduser()
+        pairs = read_pairs(path)
+        known = sorted(map(float, read(self.task).labels))
+        if self.clean and (other := sorted({pair.label for pair in pairs} - set(known))):
+            raise DataError(
+                f"expected the labels {known} in {path}, got {other} too: use --set clean=false for pairs with smoothed labels"
+            )
+        x1, n = list(dict.fromkeys(pair.text_a for pair in pairs)), len(pairs)
+        pin = {"kind": "file", "sha256": digest([list(pair) for pair in pairs])}
+        counts = {"training pairs": n}
+        if self.clean:
+            pairs, counts = cleaned(pairs, self._cleaning(), seed=seed)
+        write_whole(folder / "samples.md", page(pairs, counts))
+        return Made(x1, pairs, counts, [Material(path.name, "as its owner says", n, pin)], {}, 0)
 
     def _generated(
         self, folder: Path, budget: int, seed: int, load: Load, progress: Progress

@@ -168,14 +168,9 @@ def test_every_step_s_distribution_is_that_of_the_formulae_however_texts_are_bat
 
     writing = Writing(sampling, new_tokens=12)
     with torch.inference_mode():
-        tokens, logp, _ = continued(network, planned(network, TASK, wishes, writing), draw, writing)
+        tokens, _ = continued(network, planned(network, TASK, wishes, writing), draw, writing)
     assert largest < 1e-6
     assert [[i for i in row if i >= 0] for row in tokens.tolist()] == history
-    for wish, row, found in zip(wishes, history, logp.tolist(), strict=True):
-        each = [
-            alone(network, TASK.prompt(wish.label, wish.x1), row[:k])[i] for k, i in enumerate(row)
-        ]
-        assert found == pytest.approx(np.log(each).sum(), abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "granite", "cohere", "llama"])
@@ -223,7 +218,7 @@ def test_a_text_does_not_depend_on_what_it_is_written_with(networks):
     other = written(
         networks["llama"], TASK, WISHES, Writing(writing.sampling, new_tokens=10, seed=43)
     ).written
-    assert [text.logp for text in other] != [text.logp for text in together]
+    assert other != together
 
 
 def test_what_is_kept_has_neither_quotes_nor_line_breaks(networks):
@@ -357,12 +352,20 @@ def changed(**changes):
                 "0": {"instruction": '"', "counter_labels": []},
             }
         ),
-        changed(labels={"1": {"instruction": '"'}}),
+        changed(labels={"1": {"counter_labels": []}}),
+        changed(labels={"1": {"instruction": '"', "counter_label": []}}),
     ],
 )
 def test_a_specification_that_breaks_a_rule_is_refused(value):
     with pytest.raises(DataError):
         parsed(value, "value")
+
+
+def test_counter_labels_may_be_left_out_as_in_the_original():
+    labels = {"1": {"instruction": 'Alike: "<X1>" and "'}}
+    labels["0"] = {"instruction": 'Other: "<X1>" and "', "counter_labels": ["1"]}
+    found = parsed({"task_name": "few", "labels": labels}, "value").labels
+    assert (found["1"].counter_labels, found["0"].counter_labels) == ((), ("1",))
 
 
 def test_an_unknown_specification_is_refused():

@@ -115,15 +115,14 @@ def test_what_was_generated_goes_on_where_it_was_stopped(writer, tmp_path):
     assert data.read_bytes() == whole.path.read_bytes()
     assert again.counts == whole.counts
     assert again.positions == whole.positions
-    assert set(json.loads(data.read_text().splitlines()[0])) == {
-        "text_a",
-        "text_b",
-        "label",
-        "sample",
-        "seed",
-        "model",
-        "logp",
-    }
+    for (
+        line
+    ) in data.read_text().splitlines():  # the original's reader takes these three and no others
+        text_a, text_b, label = (json.loads(line).pop(key) for key in ("text_a", "text_b", "label"))
+        assert len(json.loads(line)) == 3
+        assert text_a in X1
+        assert isinstance(text_b, str)
+        assert label in TASK.labels
     with pytest.raises(UsageError, match="other settings"):
         generated(order(samples=1), backbone(writer), tmp_path / "cut", quiet)
     data.write_bytes(data.read_bytes()[:-5])
@@ -397,6 +396,44 @@ def test_the_contrastive_loss_ranks_the_own_second_text_among_others_and_hard_ne
     expected = -np.mean([float((scores[i, i] / scores[i, seen[i]].sum()).log()) for i in range(3)])
     assert float(found) == pytest.approx(expected, rel=1e-4)
     assert len(Similarity(network, rows, 1, contrastive=1.0).parts(range(5))) == 1
+
+
+def released(path, labels):
+    rows = [
+        {"text_a": x1, "text_b": f"{x1} {label} {k}", "label": label}
+        for x1 in X1
+        for label in labels
+        for k in range(2)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_pairs_of_a_file_are_trained_on_instead_of_generated_ones(settings, tmp_path):
+    smooth = released(tmp_path / "sts-dino-x2-postprocessed.jsonl", (0.9, 0.5, 0.1, 0.0))
+    recipe = Recipe(**settings | {"pairs": str(smooth), "clean": False, "generator": "none"})
+    out = recipe.train(tmp_path / "out", budget=2_000, seed=1, load=load, progress=quiet)
+    card = json.loads((out / "card.json").read_text())
+    assert card["pairs"]["training pairs"] == 8 * len(X1)
+    assert not list((out / "generated").glob("*dataset*"))
+    sample = [json.loads(line) for line in (out / "pairs.sample.jsonl").read_text().splitlines()]
+    assert {row["label"] for row in sample} == {0.9, 0.5, 0.1, 0.0}
+    assert {row["text_a"] for row in sample} <= set(X1)
+    with pytest.raises(DataError, match="clean=false"):
+        replace(recipe, clean=True)._given(tmp_path / "g", 1)
+
+
+def test_pairs_of_a_file_as_they_were_generated_are_cleaned(settings, tmp_path):
+    raw = released(tmp_path / "sts-dino-x2.jsonl", ("1", "0.5", "0"))
+    made = Recipe(**settings | {"pairs": str(raw), "task": "sts-x2"})._given(tmp_path / "g", 1)
+    assert {pair.label for pair in made.pairs} == {0.9, 0.5, 0.1, 0.0}
+    assert made.x1 == X1
+    with pytest.raises(UsageError, match="pairs"):
+        Recipe(**settings | {"pairs": str(tmp_path / "none.jsonl")}).check()
+    for line in ('{"text_a": "a", "text_b": null, "label": "1"}', "{", '{"text_a": "a"}', "[1]"):
+        raw.write_text(line)
+        with pytest.raises(DataError, match=r"jsonl:1"):
+            Recipe(**settings | {"pairs": str(raw)})._given(tmp_path / "g", 1)
 
 
 def test_held_out_first_texts_are_not_trained_on():

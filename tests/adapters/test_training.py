@@ -243,6 +243,33 @@ def descend(tmp_path):
     return run
 
 
+def test_adamw_decays_matrices_alone_and_takes_its_eps(tmp_path):
+    network = Backbone(
+        str(tiny_folder("llama", tmp_path / "base")), dtype="float32", device="cpu"
+    ).load()
+    shapes = {"a.weight": (2, 2), "a.bias": (2,), "norm.weight": (2,)}
+    weights = {name: torch.ones(shape, requires_grad=True) for name, shape in shapes.items()}
+
+    class Small:
+        def parts(self, batch):
+            return [batch]
+
+        def loss(self, part):
+            return 1e-6 * sum(weight.sum() for weight in weights.values()), Spent(len(part), 0)
+
+    fit(
+        weights, [[0]] * 3, Small(), Optimisation(0.1, 0.0, "constant", 0.5, 1e-6), network=network,
+        state=tmp_path / "state.pt", training=Training("small", {}, 1, 0), progress=lambda *_: None,
+    )  # fmt: skip
+    for name, weight in weights.items():
+        expected, m, v = 1.0, 0.0, 0.0
+        for step in (1, 2, 3):
+            expected *= 1 - 0.1 * 0.5 * (name == "a.weight")
+            m, v = 0.9 * m + 0.1 * 1e-6, 0.999 * v + 0.001 * 1e-12
+            expected -= 0.1 * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)) ** 0.5 + 1e-6)
+        torch.testing.assert_close(weight.detach(), torch.full_like(weight, expected))
+
+
 def test_the_loop_reaches_the_minimum_and_counts_what_it_took(descend):
     weight, fitted = descend("state.pt")
     assert abs(weight - 2) < 0.2  # noise of 0.1 on 90 examples
