@@ -37,7 +37,7 @@ KEY = 16
 
 _BESIDE = KEY + 1 + 4  # bytes of a record beside its vector
 _ROWS = 4096  # records of a file at most
-_SUFFIX = ".vectors"
+_SUFFIX, _ASIDE = ".vectors", ".damaged"
 _Bytes = io.FileIO | io.BytesIO
 _STALE = 3600.0  # seconds after which an unfinished file belongs to a process that was killed
 
@@ -159,6 +159,7 @@ class Records:
         self._numbers: dict[bytes, int] = {}
         self._blocks: list[_Block] = []
         self._seen: set[str] = set()
+        self._warned = False
         if self._folder is not None:
             with contextlib.suppress(OSError):  # a cache that is not there yet, or read only
                 os.utime(self._folder, ns=(time.time_ns(), time.time_ns()))  # in use
@@ -184,11 +185,13 @@ class Records:
         damaged = 0
         for places in np.split(order, np.flatnonzero(np.diff(at)) + 1):
             damaged += self._read_block(places.tolist(), keys, numbers, found)
-        if damaged:
+        if damaged and not self._warned:
+            self._warned = True
             log.warning(
-                "%d embeddings in %s do not match their checksum or dimension: encoded again",
-                damaged,
+                "embeddings in %s do not match their checksum or dimension, %d of those just read: "
+                "all such are encoded again",
                 self._folder,
+                damaged,
             )
         return found if known.any() else found._replace(vectors=None)
 
@@ -202,9 +205,8 @@ class Records:
         """
         for start in range(0, len(keys), _ROWS):
             part = slice(start, start + _ROWS)
-            self._add(
-                self._store.save(self._encoder, _packed(keys[part], vectors[part], truncated[part]))
-            )
+            data = _packed(keys[part], vectors[part], truncated[part])
+            self._add([self._store.save(self._encoder, data)])
 
     def _read_block(
         self, places: list[int], keys: Sequence[bytes], numbers: NDArray[np.int64], found: Found
@@ -234,25 +236,39 @@ class Records:
         """Take in what other processes have written since, where a key is not known."""
         if self._folder is None or all(key in self._numbers for key in keys):
             return
-        with contextlib.suppress(OSError):
-            names = {path.name for path in self._folder.glob(f"*{_SUFFIX}")} - self._seen
-            for name in sorted(names):  # the later ones count, if a record was written again
-                self._add(self._folder / name)
+        new = [path for path in self._folder.glob(f"*{_SUFFIX}") if path.name not in self._seen]
+        self._add(sorted(new))  # the later ones count, if a record was written again
 
-    def _add(self, source: Path | bytes) -> None:
-        first = self._blocks[-1].first + len(self._blocks[-1].flags) if self._blocks else 0
-        if isinstance(source, Path):
-            self._seen.add(source.name)
-        try:
-            keys, block = _parsed(source, first)
-        except OSError as error:
-            log.info("a file of the cache is passed over, since it cannot be read: %s", error)
-        except ValueError:
+    def _add(self, sources: Sequence[Path | bytes]) -> None:
+        """Take in the records of files; a damaged one gets a name under which it is not read."""
+        damaged = 0
+        for source in sources:
+            first = self._blocks[-1].first + len(self._blocks[-1].flags) if self._blocks else 0
             if isinstance(source, Path):
-                _set_aside(source)
-        else:
-            self._numbers.update(zip(keys, range(first, first + len(keys)), strict=True))
-            self._blocks.append(block)
+                self._seen.add(source.name)
+            try:
+                keys, block = _parsed(source, first)
+            except OSError as error:  # another process has made room, or the disk fails
+                log.info("a file of the cache is passed over, since it cannot be read: %s", error)
+            except ValueError:
+                damaged += 1
+                if isinstance(source, Path):
+                    _set_aside(source)
+            else:
+                self._numbers.update(zip(keys, range(first, first + len(keys)), strict=True))
+                self._blocks.append(block)
+        if damaged:
+            log.warning(
+                "%d damaged files in %s are set aside as *%s: what was in them is encoded again",
+                damaged,
+                self._folder,
+                _ASIDE,
+            )
+
+
+def _set_aside(path: Path) -> None:
+    with contextlib.suppress(OSError):  # the cache may be read only
+        path.rename(path.with_name(path.name + _ASIDE))
 
 
 def _packed(keys: Sequence[bytes], vectors: Embeddings, truncated: NDArray[np.bool_]) -> bytes:
@@ -297,14 +313,6 @@ def _opened(source: Path | bytes) -> _Bytes:
 
 def _checksum(key: bytes, flag: int, vector: Embeddings) -> int:
     return zlib.crc32(vector.data, zlib.crc32(key + bytes((flag,))))
-
-
-def _set_aside(path: Path) -> None:
-    """Give a damaged file a name under which it is not read, and say so."""
-    aside = path.with_suffix(time.strftime(".damaged-%Y-%m-%d"))
-    with contextlib.suppress(OSError):  # the cache may be read only
-        path.rename(aside)
-    log.warning("%s is damaged: now %s, its embeddings are encoded again", path, aside.name)
 
 
 def _sized(folder: Path) -> Iterator[tuple[Path, int]]:
