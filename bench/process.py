@@ -128,7 +128,7 @@ def _prepare_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     for number, name in ((1, "stdout"), (2, "stderr")):
         old = getattr(sys, name) or os.fdopen(number, "w", encoding="utf-8")
-        encoding, by_line = old.encoding, old.line_buffering
-        stream = Stream(old.detach(), encoding, ESCAPED, line_buffering=by_line)
+        how = old.encoding, ESCAPED, None, old.line_buffering, old.write_through
+        stream = Stream(old.detach(), *how)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)

@@ -102,6 +102,7 @@ def survey(
     try:
         fingerprint(encoder)
     except Exception as error:  # without its weights no cell can even be named
+        heed()
         log.debug("%s cannot be identified", name, exc_info=error)
         status: Status = "skipped" if lacking(error) else "failed"
         return [replace(cell, status=status, reason=told(error)) for cell in cells]
