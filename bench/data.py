@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -152,12 +152,20 @@ def _changed(entry: Mapping[str, Any]) -> str:
     source, known = entry.get("source"), CATALOG.get((entry["id"], entry["config"]))
     if source == "local":
         path = local_file(entry["id"], entry["split"], config=entry["config"])
-        return str(path) if path and _hash(path, *_state(path)) != entry["sha256"] else ""
+        return str(path) if path and _is_other(path, entry) else ""
     if source == "hub":
         pinned = known.revision if known and len(known.revision) == _COMMIT else ""
         return entry["id"] if pinned and entry.get("revision") != pinned else ""
     archive = ARCHIVES.get(known.packaged.archive) if known and known.packaged else None
     return archive.name if archive and entry.get("sha256") != archive.sha256 else ""
+
+
+def _is_other(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Say whether a file holds something else than it did, or its numbers stand for other classes."""
+    if _hash(path, *_state(path)) != entry["sha256"]:
+        return True
+    root = path.parent if entry["id"].endswith(_OWN) else Path(os.environ["BENCH_DATA"])
+    return "classes" in entry and _digest(_classes(path.parent, root)) != entry["classes"]
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -249,31 +257,31 @@ def recorded() -> Iterator[list[dict[str, Any]]]:
 
 def _from_file(path: Path, root: Path) -> Rows:
     try:
-        return _parsed(path, root, *_state(path))
+        rows = _parsed(path, *_state(path))
     except (OSError, EOFError, zlib.error) as error:
         kind = "gzip" if path.suffix == ".gz" else "a file of JSON lines"
         raise DataError(
             f"{path} cannot be read ({' '.join(str(error).split())}): expected {kind}; copy it again"
         ) from error
+    classes = {} if path.suffix == ".conll" else _classes(path.parent, root)
+    pin = {**rows.pin, "classes": _digest(classes)} if classes else rows.pin
+    return replace(rows, classes=classes, pin=pin)
+
+
+def _digest(classes: Mapping[str, list[str]]) -> str:
+    return hashlib.sha256(json.dumps(classes).encode()).hexdigest()
 
 
 @lru_cache(maxsize=16)
-def _parsed(path: Path, root: Path, size: int, changed: int) -> Rows:  # noqa: ARG001 - size and time make a changed file a new key
+def _parsed(path: Path, size: int, changed: int) -> Rows:  # noqa: ARG001 - size and time make a changed file a new key
     packed = path.read_bytes()
     if path.suffix == ".conll":
         words, tags = read_conll(packed, str(path))
-        columns, classes = {"tokens": words, "ner_tags": tags}, {}
+        columns = {"tokens": words, "ner_tags": tags}
     else:
-        columns, classes = (
-            _objects(path, gzip.decompress(packed) if path.suffix == ".gz" else packed),
-            _classes(path.parent, root),
-        )
-    return Rows(
-        columns,
-        str(path),
-        classes,
-        {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()},
-    )
+        columns = _objects(path, gzip.decompress(packed) if path.suffix == ".gz" else packed)
+    pin = {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()}
+    return Rows(columns, str(path), pin=pin)
 
 
 def _objects(path: Path, content: bytes) -> dict[str, list[Any]]:

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Literal
 from bench import assets
 from bench.assets import ARCHIVES, Archive
 from bench.catalog import CATALOG, WEIGHTS, DataSet
-from bench.data import Rows, load, relative_path
+from bench.data import Rows, load, local_file, relative_path
 from bench.errors import DataError, Unavailable, UsageError, unknown
 from bench.files import write_whole
 
@@ -186,12 +185,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _origin(known: DataSet) -> str:
-    root = os.environ.get("BENCH_DATA")
-    local = [
-        split
-        for split in known.splits
-        if root and Path(root, relative_path(known.id, split, known.config)).is_file()
-    ]
+    local = [split for split in known.splits if local_file(known.id, split, config=known.config)]
     if len(local) == len(known.splits):
         return "local"
     if known.packaged:

@@ -29,14 +29,16 @@ def leave_out_stale(results: Iterable[Result]) -> tuple[list[Result], list[Absen
 
 
 def _pins(result: Result) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the task and the place that a split was read from, with the digest or commit of what was there."""
+    """Yield the task and the place that a split was read from, with a digest or the commit of what was there."""
     spec = result.spec
     task = (spec.task, spec.readout, str(spec.limit), str(spec.task_version), result.metric)
     for entry in result.provenance.get("data", ()):
-        kind = entry["source"] if entry["source"] in {"local", "hub"} else "archive"
-        pin = str(entry.get("sha256") or entry.get("revision") or _UNKNOWN)
-        if not pin.startswith(_UNKNOWN):
-            yield (*task, kind, entry["id"], entry["config"], entry["split"]), pin
+        kind = entry.get("source", _UNKNOWN)
+        kind = kind if kind in {"local", "hub", _UNKNOWN} else "archive"
+        for digest in ("sha256", "classes", "revision"):
+            pin = str(entry.get(digest, _UNKNOWN))
+            if _UNKNOWN not in {kind, pin[: len(_UNKNOWN)]}:
+                yield (*task, kind, digest, entry["id"], entry["config"], entry["split"]), pin
 
 
 def _absence(result: Result, reason: str) -> Absence:

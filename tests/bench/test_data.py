@@ -146,6 +146,21 @@ def test_offline_the_hub_is_asked_once(tmp_path, monkeypatch, caplog):
     assert "127.0.0.1" in said
 
 
+def test_data_has_changed_where_its_rows_or_the_names_of_its_classes_have(folder):
+    path = put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    names = put(folder / "org/films/features.json", b'{"label": {"names": ["bad", "good"]}}')
+    with recorded() as sets:
+        load("org/films", "test")
+    assert not data.changed(sets)
+    put(names, b'{"label": {"names": ["good", "bad"]}}')
+    assert data.changed(sets) == [str(path)]
+    assert load("org/films", "test").names("label") == ["good", "bad"]
+    archive = {"id": "mteb/stsbenchmark-sts", "config": "", "split": "test", "source": "older 0.1"}
+    hub = {"id": "mteb/sts16-sts", "config": "", "split": "test", "source": "hub"}
+    assert data.changed([{**archive, "sha256": "0"}, {**hub, "revision": "0" * 40}])
+    assert not data.changed([{**hub, "revision": CATALOG["mteb/sts16-sts", ""].revision}])
+
+
 WHOLE = packed(ROWS * 50)
 
 
