@@ -398,8 +398,8 @@ def settings(encoder: Encoder) -> dict[str, Any]:
     return dict(plain)
 
 
-def location(default: str) -> Any:  # noqa: ANN401 - dataclasses.field itself is typed Any
-    """Return a dataclass field that says where weights lie; the card's digest, not the place, is their identity."""
+def location(default: str | None) -> Any:  # noqa: ANN401 - dataclasses.field itself is typed Any
+    """Return a dataclass field whose identity is in the card's digest, such as the place of weights or the name of a prompt."""
     return dataclasses.field(default=default, metadata={"location": True})
 
 

