@@ -128,7 +128,7 @@ def _read(out: Any, layer: int) -> "Tensor":  # noqa: ANN401 - what transformers
 
 def end_ids(network: Network) -> list[int]:
     """Return the ids at which the model's own generation ends; those of its tokenizer where the model names none."""
-    named = network.model.generation_config.eos_token_id  # type: ignore[union-attr]
+    named = network.model.generation_config.eos_token_id
     ends = network.tokenizer.eos_token_id if named is None else named
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
