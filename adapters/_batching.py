@@ -327,7 +327,7 @@ def collated(rows: Sequence[Row], network: "Network") -> tuple["Tensor", "Tensor
 
 def _check_ids(rows: Sequence[Row], network: "Network") -> None:
     """Refuse tokens without an embedding, such as those that were added to a tokenizer alone."""
-    known = network.model.get_input_embeddings().num_embeddings
+    known = int(network.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     largest = max(max(prompt.ids) for row in rows for prompt in row.prompts)
     if largest >= known:
         raise EncodingError(

@@ -74,7 +74,7 @@ def _local_loader(where: str, found: dict[str, list[str]]) -> Any:  # noqa: ANN4
     from datasets import Dataset
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalDatasetLoader
 
-    class Loader(RetrievalDatasetLoader):
+    class Loader(RetrievalDatasetLoader):  # type: ignore[misc]  # mteb is not typed
         """mteb's own reader of the layout, with files of the local copy in the hub's place."""
 
         def __init__(self, subset: str, split: str) -> None:
