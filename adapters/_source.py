@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(@[\w./-]+)?")
 UNREAD = (
     ".*", "README*", "LICENSE*", "NOTICE*", "*.md", "*.jsonl", "*.png", "*.log", "runs.u64",
-    "*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "*.gguf", "*.pth",
+    "*.onnx", "*.onnx_data", "*.h5", "*.msgpack", "*.ot", "openvino_model*", "*.gguf", "*.pth",
     "training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state*.pth",
 )  # fmt: skip
 """Files of a checkpoint that no loader opens; all others shape a vector, or may."""
@@ -100,7 +100,7 @@ def downloaded(source: str) -> Path:
         revision=revision or None,
         ignore_patterns=["o*/*", "checkpoint*/*"],
     )
-    others = ["*.json", "*.txt", "*.model", "*/pytorch_model.bin", "adapter_model.bin"]
+    others = ["*.json", "*.txt", "*.model", "*.jinja", "*/pytorch_model.bin", "adapter_model.bin"]
     try:
         folder = Path(load(allow_patterns=["*.safetensors", *others]))
         if not any(folder.glob("*.safetensors")):
@@ -136,7 +136,15 @@ def content_files(folder: Path) -> list[Path]:
 
 def _is_unread(path: Path, folder: Path) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return hidden or any(fnmatch(path.name, pattern) for pattern in UNREAD)
+    return hidden or _is_second(path) or any(fnmatch(path.name, pattern) for pattern in UNREAD)
+
+
+def _is_second(path: Path) -> bool:
+    """Say whether a file holds weights that lie beside it as safetensors, which every loader takes first."""
+    if not fnmatch(path.name, "pytorch_model*.bin") and path.name != "adapter_model.bin":
+        return False
+    first = "adapter_model.safetensors" if path.name.startswith("adapter") else "model*.safetensors"
+    return any(path.parent.glob(first))
 
 
 def modules_of(folder: Path) -> list[tuple[str, str]]:

@@ -243,6 +243,17 @@ def test_every_file_changes_the_fingerprint_or_is_read_by_no_loader(layout, part
     np.testing.assert_allclose(encoder.encode(texts), expected.encode(texts), atol=1e-5)
 
 
+def test_weights_in_a_second_format_are_neither_read_nor_part_of_the_identity(parts, tmp_path):
+    encoder = on_cpu(folder := made(dense, parts, tmp_path / "model"))
+    before = fingerprint(encoder)
+    for place in (folder, folder / "2_Dense"):
+        (place / "pytorch_model.bin").write_bytes(b"not read")
+    assert fingerprint(encoder) == before
+    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    texts = list(SENTENCES)
+    np.testing.assert_allclose(encoder.encode(texts), theirs.encode(texts), atol=1e-5)
+
+
 def test_prompts_are_chosen_by_name_or_in_words_and_are_part_of_the_identity(parts, tmp_path):
     folder = made(prompted, parts, tmp_path / "model")
     theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
