@@ -65,8 +65,9 @@ def read(
             f"{id} on the hub has no split {split!r} of configuration {config!r}, or is broken: {_line(error)}"
         ) from error
     found = cached_commit(rows)
-    if commit and found not in {"", commit}:
-        raise Unavailable(f"the cache of the hub holds {id} at {found}, not at {commit}")
+    wanted = commit or revision  # offline, the first digits of a commit cannot be completed
+    if found and wanted != CONVERTED and not found.startswith(wanted):
+        raise Unavailable(f"the cache of the hub holds {id} at {found}, not at {wanted}")
     return rows.to_dict(), class_names(rows.features), commit or found
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import data
-from bench.catalog import CATALOG
+from bench.catalog import CATALOG, DataSet
 from bench.data import Rows, load, recorded
 from bench.errors import DataError, Unavailable, UsageError
 from bench.supply import catalog_rows, fetch_all, jsonl, mirror
@@ -129,6 +129,34 @@ def test_a_folder_in_the_working_directory_is_not_taken_for_the_hub(tmp_path, mo
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(Unavailable, match="not from the hub"):
         load("org/films", "test")
+
+
+def test_another_commit_in_the_hub_s_cache_is_not_taken_for_the_pinned_one(tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    from datasets.arrow_writer import ArrowWriter
+
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    short = ("mteb/made-up-too", "")
+    monkeypatch.setitem(CATALOG, short, DataSet("mteb/made-up-too", {}, "", revision="1234abcd"))
+    for name in ("sts16-sts", "made-up", "made-up-too"):
+        folder = tmp_path / f"mteb___{name}" / "default" / "0.0.0" / ("0" * 40)
+        folder.mkdir(parents=True)
+        with ArrowWriter(path=str(folder / f"{name}-test.arrow")) as writer:
+            writer.write({"text": "one"})
+            writer.finalize()
+        split = {"name": "test", "num_examples": 1, "dataset_name": name}
+        feature = {"text": {"dtype": "string", "_type": "Value"}}
+        info = {"builder_name": "json", "dataset_name": name, "config_name": "default"}
+        info |= {"features": feature, "splits": {"test": split}, "version": "0.0.0"}
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(Unavailable, match="holds mteb/sts16-sts at 0000"):
+        load("mteb/sts16-sts", "test")
+    with pytest.raises(Unavailable, match="not at 1234abcd"):
+        load("mteb/made-up-too", "test")
+    assert load("mteb/made-up", "test").pin["revision"] == "0" * 40
 
 
 def test_offline_the_hub_is_asked_once(tmp_path, monkeypatch, caplog):
