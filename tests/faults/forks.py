@@ -78,7 +78,11 @@ def commanded(command: list[str]) -> int:
 
     sys.argv = ["bench", *command]
     try:
-        main()
+        try:
+            main()
+        finally:  # as the interpreter does when it ends
+            sys.stdout.flush()
+            sys.stderr.flush()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:  # noqa: BLE001 - told as the interpreter would

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.tiny import SENTENCES, tiny_folder
+
 WORDS = ["red", "green", "blue", "cat", "dog", "house", "tree", "river", "stone", "cloud", "salt"]
 
 
@@ -28,15 +30,19 @@ def outcome(folder: Path) -> dict[str, Any]:
     """Return what a run has measured: scores and values of each example, by the names of the files; no times and no places."""
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("results/*/*")):
-        if path.suffix == ".json":
-            data = json.loads(path.read_bytes())
-            found[path.name] = data["scores"], data["spec"]
-        elif path.suffix == ".npz":
-            with np.load(path) as arrays:
-                found[path.name] = {name: arrays[name].tolist() for name in arrays}
-        elif path.suffix == ".absent":
-            found[path.name] = json.loads(path.read_bytes())
+        try:
+            found[path.name] = _measured(path)
+        except Exception as error:  # noqa: BLE001 - whatever a damaged file gives, it is not what was measured
+            found[path.name] = repr(error)
     return found
+
+
+def _measured(path: Path) -> object:
+    if path.suffix == ".npz":
+        with np.load(path) as arrays:
+            return {name: arrays[name].tolist() for name in arrays}
+    data = json.loads(path.read_bytes())
+    return (data["scores"], data["spec"]) if path.suffix == ".json" else data
 
 
 def unfinished(folder: Path) -> list[str]:
@@ -52,3 +58,27 @@ def fresh(folder: Path, *like: Path) -> Path:
     else:
         folder.mkdir(parents=True)
     return folder
+
+
+def training_of(folder: Path) -> list[str]:
+    """Write a tiny backbone and questions into a folder, and return the command that trains on them to ``out``."""
+    tiny_folder("llama", folder / "base", head=True)
+    words = [text.split() for text in SENTENCES]
+    rows = [
+        {"question": text, "answer": words[i - 1][1 % len(words[i - 1])]}
+        for i, text in enumerate(SENTENCES)
+    ]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ("backbone=base", "sources=questions.jsonl", "batch_size=2", "dtype=float32")
+    sets = [word for setting in settings for word in ("--set", setting)]
+    return ["train", "inbedder", "--budget", "600", "--device", "cpu", "--out", "out", *sets]
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    """Return all files of a checkpoint, the card without times."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    card = json.loads(found.pop("card.json", "{}"))
+    return found | {"card.json": {k: v for k, v in card.items() if k not in {"seconds", "created"}}}

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Forks, Tally, sampled
-from tests.faults.made import folder_with_data, fresh, outcome, unfinished
+from tests.faults.conftest import WHOLE, Forks, Tally, sampled
+from tests.faults.made import (
+    checkpoint,
+    folder_with_data,
+    fresh,
+    outcome,
+    training_of,
+    unfinished,
+)
 
 pytestmark = pytest.mark.faults
 
@@ -47,3 +54,99 @@ def test_a_killed_run_is_repeated_to_the_same_results(tmp_path, forks: Forks, ag
             f"operation {n}: {second.said} {unfinished(folder)}",
         )
     tally.check()
+
+
+def test_a_killed_training_is_repeated_to_the_same_checkpoint(tmp_path, torch_forks: Forks):
+    start, tally = fresh(tmp_path / "start"), Tally("`bench train` is killed at a file operation")
+    command = training_of(start)
+    first = torch_forks.run(fresh(tmp_path / "killed", start), *command)
+    assert first.code == 0, first.said
+    wanted = checkpoint(tmp_path / "killed/out")
+    assert "state.pt" not in wanted
+    for n in sampled(range(1, first.operations + 1), 5):
+        folder = fresh(tmp_path / "killed", start)
+        assert torch_forks.run(folder, *command, die_at=n).code == -9
+        aged(folder)
+        second = torch_forks.run(folder, *command)
+        left = checkpoint(folder / "out")
+        ok = second.code == 0 and left == wanted
+        said = f"operation {n}: {second.said} {sorted(left)}"
+        tally.count("crashed" if second.crashed else "equal" if ok else "differing", said)
+    tally.check()
+
+
+REPORT = ("report", "--table", "all", "--format", "json", "--out", "reports")
+
+
+@pytest.mark.parametrize("command", [("report",), REPORT], ids=["page", "tables"])
+def test_a_killed_report_is_repeated_to_the_same_files(tmp_path, forks: Forks, command):
+    start, tally = (
+        folder_with_data(tmp_path / "start"),
+        Tally("`bench report` is killed at a file operation"),
+    )
+    assert forks.run(start, *RUN).code == 0
+    first = forks.run(fresh(tmp_path / "whole", start), *command)
+    assert first.code == 0, first.said
+    wanted = checkpoint(tmp_path / "whole/reports")
+    few = 6 if command is REPORT else 2
+    for n in sampled(range(1, first.operations + 1), few):
+        folder = fresh(tmp_path / "killed", start)
+        assert forks.run(folder, *command, die_at=n).code == -9
+        aged(folder)
+        second = forks.run(folder, *command)
+        left = checkpoint(folder / "reports")
+        ok = second.code == 0 and {name: left.get(name) for name in wanted} == wanted
+        said = f"operation {n}: {second.said} {sorted(left)}"
+        tally.count("crashed" if second.crashed else "equal" if ok else "differing", said)
+    tally.check()
+
+
+SIZES = (300, 1000, 3000, 10_000, 30_000)
+
+
+@pytest.mark.parametrize("command", [RUN, REPORT, ("report",)], ids=["run", "tables", "page"])
+def test_a_full_disk_is_told_in_a_line_and_the_next_call_ends_the_same(
+    tmp_path, forks: Forks, command
+):
+    start, tally = (
+        folder_with_data(tmp_path / "start"),
+        Tally("a file cannot grow: the disk is full"),
+    )
+    if command is not RUN:
+        assert forks.run(start, *RUN).code == 0
+    assert forks.run(fresh(tmp_path / "whole", start), *command).code == 0
+    wanted = found(tmp_path / "whole")
+    for size in SIZES if WHOLE else SIZES[1:3]:
+        folder = fresh(tmp_path / "full", start)
+        first = forks.run(folder, *command, most=size)
+        second = forks.run(folder, *command)
+        ok = first.code in {0, 1} and second.code == 0 and found(folder) == wanted
+        crashed = first.crashed or second.crashed
+        tally.count(
+            "crashed" if crashed else "equal" if ok else "differing",
+            f"{size} bytes: {first.said} {second.said}",
+        )
+    tally.check()
+
+
+def test_a_training_on_a_full_disk_says_so_in_a_line_and_goes_on(tmp_path, torch_forks: Forks):
+    start, tally = fresh(tmp_path / "start"), Tally("a file cannot grow: the disk is full")
+    command = training_of(start)
+    assert torch_forks.run(fresh(tmp_path / "full", start), *command).code == 0
+    wanted = checkpoint(tmp_path / "full/out")
+    for size in (1000, 30_000, 100_000) if WHOLE else (1000,):
+        folder = fresh(tmp_path / "full", start)
+        first = torch_forks.run(folder, *command, most=size)
+        second = torch_forks.run(folder, *command)
+        ok = first.code in {0, 1} and second.code == 0 and checkpoint(folder / "out") == wanted
+        crashed = first.crashed or second.crashed
+        tally.count(
+            "crashed" if crashed else "equal" if ok else "differing",
+            f"{size} bytes: {first.said} {second.said}",
+        )
+    tally.check()
+
+
+def found(folder: Path) -> dict[str, object]:
+    """Return what a folder holds of results and reports."""
+    return outcome(folder) | checkpoint(folder / "reports")
