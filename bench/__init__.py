@@ -4,6 +4,12 @@ The Python front door; the command line offers the same. Each function imports w
 that ``import bench`` is quick.
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    # As `python -m bench`: the first place is the working folder, where a json.py would stand for that of the library.
+    del sys.path[0]
+
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,10 +1,6 @@
 """The command ``bench``, also as ``python -m bench``."""
 
 import sys
-
-if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]  # the working folder, where a json.py would stand for that of the library
-
 from collections.abc import Callable
 
 from bench.process import ended, finish, prepare

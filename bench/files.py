@@ -9,8 +9,9 @@ import shutil
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
@@ -60,6 +61,25 @@ def as_cell(value: object) -> object:
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value
+
+
+def without_home(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON value in whose texts the user's home folder is ``~``: who made a file is nobody's business."""
+    if isinstance(value, str):
+        return _home().sub("~", value)
+    if isinstance(value, Mapping):
+        return {key: without_home(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(without_home(part) for part in value)
+    return value
+
+
+def _home() -> re.Pattern[str]:
+    """Return what matches the home folder where a path begins with it; nothing where it is the root of all paths."""
+    home = Path("~").expanduser()
+    places = {str(place) for place in (home, home.resolve()) if place != Path(place.anchor)}
+    names = "|".join(map(re.escape, sorted(places))) or r"(?!)"
+    return re.compile(rf"(?<![\w./\\-])(?:{names})(?![\w.-])")
 
 
 def write_whole(path: Path, data: bytes | str) -> None:

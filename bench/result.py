@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, NotRequired, Required, Self, TypedDict
 
 from bench.encoder import Card, Encoder, digest, fingerprint, settings
-from bench.files import escaped
+from bench.files import escaped, without_home
 from bench.shape import misfit
 from bench.task import Score, Task
 
@@ -43,9 +43,9 @@ class RunSpec:
     def of(cls, name: str, encoder: Encoder, task: Task, seed: int, *, exact: bool = False) -> Self:
         """Describe the cell of an encoder, under its name, and a task; ``exact``: every text in a batch of its own."""
         return cls(
-            escaped(name),
+            without_home(escaped(name)),
             fingerprint(encoder, exact=exact),
-            settings(encoder) | ({"exact": True} if exact else {}),
+            without_home(settings(encoder) | ({"exact": True} if exact else {})),
             escaped(task.name),
             task.version,
             task.readout,

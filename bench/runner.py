@@ -15,7 +15,7 @@ from bench import data
 from bench.cache import CachedEncoder, Progress, cached, silent
 from bench.encoder import Encoder, Item, card, fingerprint
 from bench.errors import BenchError, DataError, ResultError, Unavailable, lacking, told
-from bench.files import sweep
+from bench.files import sweep, without_home
 from bench.process import heed
 from bench.provenance import provenance
 from bench.result import Absence, Result, RunSpec
@@ -160,14 +160,14 @@ def _keep_reason(cell: Cell, store: Store) -> None:
     ):  # the results folder cannot be written: that is the reason, and it is told already
         store.leave_out(
             Absence(
-                cell.encoder,
+                without_home(cell.encoder),
                 task.family,
                 task.name,
                 task.readout,
                 cell.seed,
                 task.limit,
                 cell.status,
-                cell.reason,
+                without_home(cell.reason),
             )
         )
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.encoder import digest
 from bench.errors import ResultError
-from bench.files import escaped, ready, write_whole
+from bench.files import escaped, ready, without_home, write_whole
 from bench.result import SCHEMA, Absence, Result, RunSpec
 from bench.shape import misfit
 from bench.task import Score
@@ -64,10 +64,16 @@ class Store:
             ResultError: A file that may be the cell's is unreadable, or of a newer format.
         """
         path = self.root / slug(spec.encoder) / f"{slug(spec.task)}.{spec.key}.json"
-        old = self.root / _safe(spec.encoder)[:200] / f"{_safe(spec.task)[:200]}.{spec.key}.json"
+        if path.exists():
+            return path
         # Earlier versions gave two names one file; it is the cell's where it has the encoder's name.
-        mine = not path.exists() and old.exists() and read(old).spec.encoder == spec.encoder
-        return old if mine else path
+        task = f"{_safe(spec.task)[:200]}.{spec.key}.json"
+        written = spec.encoder.replace("~", str(Path.home()), 1)  # as they wrote it
+        for encoder in (spec.encoder, written):
+            old = self.root / _safe(encoder)[:200] / task
+            if old.exists() and read(old).spec.encoder in {spec.encoder, written}:
+                return old
+        return path
 
     def __contains__(self, spec: RunSpec) -> bool:
         """Say whether the cell has a result; one whose per-example values are another run's, as a kill may leave them, has none."""
@@ -109,7 +115,7 @@ class Store:
             np.savez_compressed(buffer, allow_pickle=False, **examples)
         archive = buffer.getvalue()
         kept = replace(result, archive=hashlib.sha256(archive).hexdigest() if archive else "")
-        data = _clean(json.loads(json.dumps(kept.to_json(), allow_nan=False)))
+        data = _clean(json.loads(json.dumps(without_home(kept.to_json()), allow_nan=False)))
         text = json.dumps({**data, "digest": digest(data)}, indent=1, ensure_ascii=False) + "\n"
         with _writing(path):
             if archive:

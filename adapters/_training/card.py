@@ -17,7 +17,7 @@ from adapters._checkpoint import CARD
 from adapters._files import read_json
 from adapters._training.loop import Fitted, Training
 from bench.errors import UsageError
-from bench.files import write_whole
+from bench.files import without_home, write_whole
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def finished(folder: Path, training: Training) -> bool:
     """
     if not (folder / CARD).is_file():
         return False
-    wanted, card = json.loads(json.dumps(asdict(training))), read_json(folder / CARD)
+    wanted = without_home(json.loads(json.dumps(asdict(training))))
+    card = without_home(read_json(folder / CARD))
     other = [name for name, value in wanted.items() if card.get(name) != value]
     if other:
         raise UsageError(
@@ -92,7 +93,7 @@ def write_card(
         **(more or {}),
         "loss": fitted.thinned(),
     }
-    write_whole(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / CARD, json.dumps(without_home(card), indent=1, ensure_ascii=False) + "\n")
 
 
 def listed(took: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from bench.cli.options import (
     start,
 )
 from bench.errors import UsageError
-from bench.files import escaped, ready, sweep
+from bench.files import escaped, ready, sweep, without_home
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -168,7 +168,8 @@ def _folder(texts: "Texts") -> Path:
 def _holds_others(path: Path, texts: "Texts") -> bool:
     try:
         held = json.loads(path.read_bytes())["texts"]
-        return (held["source"], held["column"]) != (texts.source, texts.column)
+        named = [held["source"], held["column"]]
+        return bool(without_home(named) != without_home([texts.source, texts.column]))
     except OSError:
         return False
     except (ValueError, LookupError, TypeError):  # no file of ours

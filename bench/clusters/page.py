@@ -12,7 +12,7 @@ from bench.clusters.figure import picture
 from bench.clusters.grouping import Cluster, Grouping, agreement
 from bench.clusters.texts import Texts
 from bench.encoder import Encoder, card, fingerprint, settings
-from bench.files import as_cell, as_markdown, write_whole
+from bench.files import as_cell, as_markdown, without_home, write_whole
 
 EXAMPLES = 3
 """Texts nearest to the centre that are shown of a cluster."""
@@ -46,23 +46,25 @@ def examples(cluster: Cluster, grouping: Grouping, texts: Texts) -> list[tuple[s
 def about(name: str, encoder: Encoder, texts: Texts, *, seed: int) -> dict[str, Any]:
     """Return what the groupings were made from: encoder, texts, seed."""
     behind = card(encoder)
-    return {
-        "encoder": {
-            "name": name,
-            "settings": settings(encoder),
-            "fingerprint": fingerprint(encoder),
-            "backbone": behind.backbone,
-            "trained": behind.trained,
-        },
-        "texts": {
-            "source": texts.source,
-            "column": texts.column,
-            "read": len(texts.texts),
-            "of": texts.whole,
-            "blank": texts.blank,
-        },
-        "seed": seed,
-    }
+    return without_home(
+        {
+            "encoder": {
+                "name": name,
+                "settings": settings(encoder),
+                "fingerprint": fingerprint(encoder),
+                "backbone": behind.backbone,
+                "trained": behind.trained,
+            },
+            "texts": {
+                "source": texts.source,
+                "column": texts.column,
+                "read": len(texts.texts),
+                "of": texts.whole,
+                "blank": texts.blank,
+            },
+            "seed": seed,
+        }
+    )
 
 
 def write(
@@ -169,7 +171,8 @@ def counted(texts: Texts) -> str:
     blank = (
         f" ({texts.blank:,} blank one{'s' * (texts.blank != 1)} left out)" if texts.blank else ""
     )
-    return f"{part} of {texts.source}{', column ' + texts.column if texts.column else ''}{blank}"
+    source = without_home(texts.source)
+    return f"{part} of {source}{', column ' + texts.column if texts.column else ''}{blank}"
 
 
 def called(encoder: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from bench.files import escaped, ready, sweep, workshop, write_whole
+from bench.files import escaped, ready, sweep, without_home, workshop, write_whole
 
 KILLED = """
 import os, signal, sys
@@ -63,3 +63,20 @@ def test_a_workshop_of_a_killed_process_is_removed_and_one_in_use_stays(tmp_path
             assert mine.is_dir()
             assert other != mine
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("st:/home/me/models/x", "st:~/models/x"),
+        ("bench run --results=/home/me/r -m a", "bench run --results=~/r -m a"),
+        ("/home/me", "~"),
+        ("no config.json in '/home/me'", "no config.json in '~'"),
+        ("/home/meera/x /mnt/home/me/x", "/home/meera/x /mnt/home/me/x"),
+    ],
+)
+def test_the_home_folder_is_a_tilde_and_other_folders_stay(monkeypatch, text, shown):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert without_home({"a": [text, 1]}) == {"a": [shown, 1]}
+    monkeypatch.setenv("HOME", "/")
+    assert without_home(text) == text

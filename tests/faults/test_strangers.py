@@ -14,6 +14,7 @@ from bench.cli import app
 from bench.errors import CheckpointError
 from bench.files import write_whole
 from bench.registry import load_encoder
+from tests.faults.made import folder_with_data, training_of
 from tests.tiny import tiny_folder
 
 pytestmark = pytest.mark.faults
@@ -164,3 +165,43 @@ def test_who_may_read_a_file_follows_the_umask(tmp_path, mask):
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_results_cards_and_clusters_do_not_tell_the_home_folder(tmp_path, torch_forks, monkeypatch):
+    home = folder_with_data(tmp_path / "home")
+    env = {"HOME": str(home), "BENCH_DATA": str(home / "data")}
+    train = [word.replace("=base", f"={home}/base") for word in training_of(home)]
+    (home / "texts.txt").write_text("a\nb\nc\nd\n")
+    commands = [
+        train,
+        ["run", "-m", f"backbone-mean:{home}/base,backbone-last:{home}/none", "-t", "stsb"],
+        [
+            "clusters",
+            "--texts",
+            f"{home}/texts.txt",
+            "-m",
+            f"backbone-mean:{home}/base",
+            "--k",
+            "2",
+        ],
+        ["report"],
+    ]
+    for command in commands:
+        end = (
+            torch_forks.run(home, *command, "--device", "cpu", env=env)
+            if command != ["report"]
+            else torch_forks.run(home, *command, env=env)
+        )
+        assert not end.crashed, end.said
+    told = [
+        home / "out/card.json",
+        *home.glob("results/*/*"),
+        *home.glob("clusters/*/*"),
+        *home.glob("reports/*"),
+    ]
+    assert len(told) > 8
+    names = [str(path.relative_to(home)) for path in told]
+    assert not [name for name in names if "home" in name]
+    assert not [path for path in told if str(home).encode() in path.read_bytes()]
+    kept = torch_forks.run(home, *commands[1], "--device", "cpu", "--json", env=env)
+    assert '"cached"' in kept.said
