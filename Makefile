@@ -1,17 +1,21 @@
 # make run    set up, run the default suite on all four methods and the baselines, write the report
 # make test   set up, run the whole test suite
+# make faults  every kill, damaged file and crowd of the campaign, of which make test tries a few; writes reports/faults.md
 # make lint   set up, check style, types and who imports whom
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test lint clean
+.PHONY: run test faults lint clean
 run: $(INSTALLED)
 	$(BIN)/bench run --model all --keep-going $(ARGS); ran=$$?; $(BIN)/bench report && exit $$ran
 
 test: $(INSTALLED)
 	$(BIN)/pytest $(ARGS)
+
+faults: $(INSTALLED)
+	FAULTS=whole $(BIN)/pytest -m faults tests/faults $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

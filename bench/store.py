@@ -115,8 +115,7 @@ class Store:
             np.savez_compressed(buffer, allow_pickle=False, **examples)
         archive = buffer.getvalue()
         kept = replace(result, archive=hashlib.sha256(archive).hexdigest() if archive else "")
-        data = _clean(json.loads(json.dumps(without_home(kept.to_json()), allow_nan=False)))
-        text = json.dumps({**data, "digest": digest(data)}, indent=1, ensure_ascii=False) + "\n"
+        text = _text(kept.to_json())
         with _writing(path):
             if archive:
                 write_whole(path.with_suffix(".npz"), archive)
@@ -159,9 +158,8 @@ class Store:
             ResultError: The folder cannot be written.
         """
         path = self._absent_path(absence)
-        text = json.dumps({"schema": SCHEMA, **asdict(absence)}, indent=1, ensure_ascii=False)
         with _writing(path):
-            write_whole(path, text + "\n")
+            write_whole(path, _text({"schema": SCHEMA, **asdict(absence)}))
 
     def absences(self) -> list[Absence]:
         """Return why cells have no result, in the order of the file names; a file that cannot be read is told."""
@@ -249,6 +247,12 @@ def read(path: Path) -> Result:
     return result
 
 
+def _text(data: dict[str, Any]) -> str:
+    """Return what a file holds: the data with its digest."""
+    clean = _clean(json.loads(json.dumps(without_home(data), allow_nan=False)))
+    return json.dumps({**clean, "digest": digest(clean)}, indent=1, ensure_ascii=False) + "\n"
+
+
 def _intact(data: dict[str, Any]) -> dict[str, Any]:
     """Return what a results file holds beside its digest; older ones have none.
 
@@ -263,6 +267,10 @@ def _intact(data: dict[str, Any]) -> dict[str, Any]:
 
 def _absence(path: Path) -> Absence:
     data = _parsed(path)
+    try:
+        data = _intact(data)
+    except ValueError as error:
+        raise ResultError(f"{path} is damaged: {error}; {_advice(path)}") from error
     if wrong := misfit(data, Absence):
         raise ResultError(
             f"{path} is damaged: {wrong!r} is missing or of another kind; {_advice(path)}"

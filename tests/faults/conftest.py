@@ -127,6 +127,8 @@ def sampled(points: range, few: int) -> list[int]:
     """Return every point, or a few of them, evenly spread, in the short form."""
     if WHOLE or len(points) <= few:
         return list(points)
+    if few == 1:
+        return [points[len(points) // 2]]
     return [points[round(i * (len(points) - 1) / (few - 1))] for i in range(few)]
 
 

@@ -43,12 +43,12 @@ def test_a_killed_run_is_repeated_to_the_same_results(tmp_path, forks: Forks, ag
     if again:
         start, command = whole, (*RUN, "--force")
         first = forks.run(fresh(tmp_path / "counted", start), *command)
-    for n in sampled(range(1, first.operations + 1), 6):
+    for n in sampled(range(1, first.operations + 1), 4):
         folder = fresh(tmp_path / "killed", start)
         assert forks.run(folder, *command, die_at=n).code == -9
         aged(folder)
         second = forks.run(folder, *command)
-        ok = second.code == 0 and outcome(folder) == wanted
+        ok = second.code == 0 and outcome(folder) == wanted and not unfinished(folder / "results")
         tally.count(
             "crashed" if second.crashed else "equal" if ok else "differing",
             f"operation {n}: {second.said} {unfinished(folder)}",
@@ -63,7 +63,7 @@ def test_a_killed_training_is_repeated_to_the_same_checkpoint(tmp_path, torch_fo
     assert first.code == 0, first.said
     wanted = checkpoint(tmp_path / "killed/out")
     assert "state.pt" not in wanted
-    for n in sampled(range(1, first.operations + 1), 5):
+    for n in sampled(range(1, first.operations + 1), 3):
         folder = fresh(tmp_path / "killed", start)
         assert torch_forks.run(folder, *command, die_at=n).code == -9
         aged(folder)
@@ -88,7 +88,7 @@ def test_a_killed_report_is_repeated_to_the_same_files(tmp_path, forks: Forks, c
     first = forks.run(fresh(tmp_path / "whole", start), *command)
     assert first.code == 0, first.said
     wanted = checkpoint(tmp_path / "whole/reports")
-    few = 6 if command is REPORT else 2
+    few = 2 if command is REPORT else 1
     for n in sampled(range(1, first.operations + 1), few):
         folder = fresh(tmp_path / "killed", start)
         assert forks.run(folder, *command, die_at=n).code == -9
@@ -104,7 +104,7 @@ def test_a_killed_report_is_repeated_to_the_same_files(tmp_path, forks: Forks, c
 SIZES = (300, 1000, 3000, 10_000, 30_000)
 
 
-@pytest.mark.parametrize("command", [RUN, REPORT, ("report",)], ids=["run", "tables", "page"])
+@pytest.mark.parametrize("command", [RUN, REPORT], ids=["run", "report"])
 def test_a_full_disk_is_told_in_a_line_and_the_next_call_ends_the_same(
     tmp_path, forks: Forks, command
 ):
@@ -116,7 +116,7 @@ def test_a_full_disk_is_told_in_a_line_and_the_next_call_ends_the_same(
         assert forks.run(start, *RUN).code == 0
     assert forks.run(fresh(tmp_path / "whole", start), *command).code == 0
     wanted = found(tmp_path / "whole")
-    for size in SIZES if WHOLE else SIZES[1:3]:
+    for size in SIZES if WHOLE else SIZES[1:2]:
         folder = fresh(tmp_path / "full", start)
         first = forks.run(folder, *command, most=size)
         second = forks.run(folder, *command)
