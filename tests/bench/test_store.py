@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.encoder import Card, fingerprint
+from bench.encoder import Card, digest, fingerprint
 from bench.errors import ResultError
 from bench.result import SCHEMA, Absence, Result, RunSpec
 from bench.store import Store, read
@@ -270,7 +270,11 @@ def test_the_file_format_of_reasons_is_this_one(tmp_path, caplog):
         "status": "skipped",
         "reason": "no data",
     }
-    assert json.loads(path.read_text()) == {"schema": 1, "encoder": "quip", **words}
+    data = {"schema": 1, "encoder": "quip", **words}
+    assert json.loads(path.read_text()) == {**data, "digest": digest(data)}
+    path.write_text(path.read_text().replace("no data", "no date"))
+    assert Store(tmp_path).absences() == []
+    assert "digest" in caplog.text
     path.write_text('{"schema": 1, "encoder": "quip"}')
     assert Store(tmp_path).absences() == []
     assert str(path) in caplog.text

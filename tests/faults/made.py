@@ -29,7 +29,7 @@ def folder_with_data(folder: Path, texts: list[str] | None = None) -> Path:
 def outcome(folder: Path) -> dict[str, Any]:
     """Return what a run has measured: scores and values of each example, by the names of the files; no times and no places."""
     found: dict[str, Any] = {}
-    for path in sorted(folder.glob("results/*/*")):
+    for path in sorted(folder.glob("results/*/[!.]*")):
         try:
             found[path.name] = _measured(path)
         except Exception as error:  # noqa: BLE001 - whatever a damaged file gives, it is not what was measured

@@ -64,7 +64,7 @@ def test_a_process_that_is_killed_in_a_crowd_takes_nothing_from_the_others(tmp_p
         crashed = any(end.crashed for end in ends[1:])
         tally.count(
             "crashed" if crashed else "equal" if good else "differing",
-            f"operation {n}: {[end.said for end in ends]}",
+            f"operation {n}: {differences(outcome(folder), outcome(alone))} {[end.said for end in ends]}",
         )
     tally.check()
 
@@ -98,6 +98,12 @@ def test_hostile_texts_go_through_run_report_and_clusters(tmp_path, forks: Forks
         assert "\x1b]0;" not in end.said
     check_written(folder)
     tally.check()
+
+
+def differences(found: dict[str, object], wanted: dict[str, object]) -> dict[str, object]:
+    """Return what two outcomes do not share, by the names of the files."""
+    names = {*found, *wanted}
+    return {n: (found.get(n), wanted.get(n)) for n in names if found.get(n) != wanted.get(n)}
 
 
 def check_written(folder: Path) -> None:
