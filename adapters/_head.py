@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 _TOLERANCE = 0.02
 """Largest difference from the class's own logits, relative to them: rounding of bfloat16 is a fifth of it."""
 
+_PADDING = 32
+"""Positions of padding behind which a token is added, to see whether they change its state."""
+
+_UNCACHED = 0.15
+"""Largest difference between that state and the one without padding, relative to it: rounding of bfloat16 is a quarter of it."""
+
 _HEADS: "WeakKeyDictionary[Network, Callable[[Tensor], Tensor]]" = WeakKeyDictionary()
 """Of networks that are still in use: a tuned generator must not stay in memory for its head."""
 
@@ -25,7 +31,8 @@ def head_of(network: Network) -> "Callable[[Tensor], Tensor]":
         network: A decoder with its language-model head.
 
     Raises:
-        UsageError: It is no decoder, or its class does something behind the head that is not known here.
+        UsageError: It is no decoder, its class does something behind the head that is not known here, or it has no cache of which
+            padding can be masked, with which texts are continued.
 
     Source:
         transformers: ``final_logit_softcapping`` of Gemma 2, ``logits_scaling`` of Granite, ``logit_scale`` of Cohere.
@@ -62,7 +69,33 @@ def _checked(network: Network) -> "Callable[[Tensor], Tensor]":
         raise UsageError(
             f"expected logits of the head, scaled or capped, from {kind}, got others from its own class: name another model"
         )
+    if network.causal and not _continues_padded(network):
+        raise UsageError(
+            f"expected a decoder that continues padded texts from its cache, got {kind}: name another model"
+        )
     return logits
+
+
+def _continues_padded(network: Network) -> bool:
+    """Say whether a token that is added behind padding has the state that it has without: asked of the model itself."""
+    import torch
+
+    ids = torch.tensor([[3, 4, 3]], device=network.device)
+    padded = torch.nn.functional.pad(ids[:, :2], (0, _PADDING), value=network.pad_id)
+    mask = torch.ones_like(padded[:, :1]).repeat(1, _PADDING + 3)
+    mask[:, 2:-1] = 0
+    trunk = network.model.base_model
+    try:
+        with torch.inference_mode(), _evaluating(network.model):
+            alone = trunk(ids, use_cache=False).last_hidden_state[:, -1].float()
+            begun = trunk(padded, attention_mask=mask[:, :-1], use_cache=True)
+            added = trunk(
+                ids[:, 2:], attention_mask=mask, position_ids=torch.full_like(ids[:, :1], 2), past_key_values=begun.past_key_values,
+                use_cache=True,
+            ).last_hidden_state[:, -1].float()  # fmt: skip
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        return False
+    return bool((added - alone).norm() <= _UNCACHED * alone.norm())
 
 
 @contextmanager

@@ -18,8 +18,9 @@ import adapters
 from adapters._backbone import PACKAGED, Backbone
 from adapters._source import content_digest
 from adapters.baseline.pooled import Pooled
+from adapters.baseline.sentence import SentenceEncoder
 from adapters.inbedder.encoder import PUBLISHED, InBedder, framed
-from bench.errors import CheckpointError, EncodingError
+from bench.errors import CheckpointError, EncodingError, UsageError
 from tests.tiny import MORE_DECODERS, SENTENCES, tiny_folder
 
 torch = pytest.importorskip("torch")
@@ -69,6 +70,18 @@ def test_every_decoder_is_one_by_its_behaviour(tmp_path, kind):
             cpu(folder, attention="bidirectional").load()
     else:
         check_states(cpu(folder, attention="bidirectional").load(), causal=False)
+
+
+@pytest.mark.parametrize("kind", MORE_DECODERS)
+def test_generated_states_do_not_depend_on_padding_or_are_refused(tmp_path, kind):
+    folder = str(tiny_folder(kind, tmp_path, head=True))
+    encoder = InBedder(folder, readout="avg-all", dtype="float32", device="cpu")
+    if kind in {"mamba", "mpt"}:  # no cache of keys; distances that count padding
+        with pytest.raises(UsageError, match="padded"):
+            encoder.encode([TEXT])
+    else:
+        together = encoder.encode([TEXT, "no"])
+        np.testing.assert_allclose(together[1:], encoder.encode(["no"]), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["max_seq_len", "n_ctx", "seq_length", "max_sequence_length"])
@@ -337,3 +350,42 @@ def test_default_weights_are_lora_weights_whatever_lies_beside_them(method):
     folder = Path(adapters.__path__[0], method, "checkpoint")
     assert Backbone(str(folder)).adapted == folder
     assert Backbone(str(folder)).base().source == PACKAGED
+
+
+def test_t5_in_sentence_transformers_layout_with_a_slow_tokenizer_gives_its_vectors(tmp_path):
+    import sentencepiece
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import (
+        Dense,
+        Normalize,
+        Pooling,
+        Transformer,
+    )
+
+    folder, pieces = tiny_folder("t5", tmp_path / "t5", vocab_size=400), io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES * 9), model_writer=pieces, vocab_size=90, model_type="unigram", character_coverage=1.0,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    (folder / "spiece.model").write_bytes(pieces.getvalue())
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "model_max_length": 64}
+    _write(folder / "tokenizer_config.json", settings)
+    transformer = Transformer(str(folder))
+    with torch.random.fork_rng():
+        dense = Dense(32, 16, bias=False, activation_function=torch.nn.Identity())
+    theirs = SentenceTransformer(
+        modules=[transformer, Pooling(32), dense, Normalize()], device="cpu"
+    )
+    theirs.save(str(tmp_path / "gtr"))
+    for path in (tmp_path / "gtr").rglob("tokenizer*"):
+        path.unlink()
+    shutil.copy(folder / "spiece.model", tmp_path / "gtr")
+    shutil.copy(folder / "tokenizer_config.json", tmp_path / "gtr")
+    encoder = SentenceEncoder(str(tmp_path / "gtr"), dtype="float32", device="cpu")
+    np.testing.assert_allclose(
+        encoder.encode(list(SENTENCES)), theirs.encode(list(SENTENCES)), atol=1e-5
+    )
+    ids = sentencepiece.SentencePieceProcessor(model_proto=pieces.getvalue()).encode(TEXT)
+    assert cpu(folder).load().tokenizer(TEXT)["input_ids"] == [*ids, 1]
