@@ -96,21 +96,35 @@ def _local_loader(where: str, found: dict[str, list[str]]) -> Any:  # noqa: ANN4
     return Loader
 
 
-def _tell(task: "AbsTask", subset: str, split: str, part: "RetrievalSplitData") -> None:
-    """Warn where a copy has not the size that mteb states, or judges what it does not hold."""
-    name = f"{task.metadata.name} {subset} {split}"
+def tell_size(task: "AbsTask", subset: str, split: str, **sizes: int) -> None:
+    """Warn where a local copy has not the size that mteb states.
+
+    Args:
+        task: The task.
+        subset: One of its subsets.
+        split: One of its splits.
+        sizes: Number of ``samples``, ``documents`` or ``queries`` in the copy.
+    """
     stated = (task.metadata.descriptive_stats or {}).get(split, {})
     stated = stated.get("hf_subset_descriptive_stats", {}).get(subset, stated)
-    for kind, rows in (("documents", part["corpus"]), ("queries", part["queries"])):
+    for kind, size in sizes.items():
         expected = stated.get(f"num_{kind}")
-        if expected not in {None, len(rows)}:
+        if expected not in {None, size}:
             log.warning(
-                "%s: the local copy has %d %s, mteb's set has %d: scores are not comparable",
-                name,
-                len(rows),
+                "%s %s %s: the local copy has %d %s, mteb's set has %d: scores are not comparable",
+                task.metadata.name,
+                subset,
+                split,
+                size,
                 kind,
                 expected,
             )
+
+
+def _tell(task: "AbsTask", subset: str, split: str, part: "RetrievalSplitData") -> None:
+    """Warn where a copy has not the size that mteb states, or judges what it does not hold."""
+    name = f"{task.metadata.name} {subset} {split}"
+    tell_size(task, subset, split, documents=len(part["corpus"]), queries=len(part["queries"]))
     judged = {document for documents in part["relevant_docs"].values() for document in documents}
     for kind, absent in (
         ("documents", judged - set(part["corpus"]["id"])),

@@ -11,7 +11,7 @@ from bench.catalog import CATALOG
 from bench.columns import CLASS, NUMBER, TEXT, check_classes, check_column
 from bench.errors import Unavailable
 from bench.task import sample
-from bench.tasks.mteb.retrieval import draw, read_local
+from bench.tasks.mteb.retrieval import draw, read_local, tell_size
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -100,6 +100,10 @@ def load(task: "AbsTask", limit: int | None) -> None:
             _load_from_hub(part)
     if is_flat(task):
         _flatten(task)
+        known = (task.metadata.dataset["path"], "") in CATALOG  # told when it was loaded
+        if near is not None and not known:
+            for subset, split, rows in parts(task):
+                tell_size(task, subset, split, samples=len(rows))
         _limit(task, limit)
         _check(task)
     elif limit is not None:

@@ -424,6 +424,17 @@ def test_retrieval_and_reranking_are_read_from_a_local_copy_in_the_hub_s_layout(
     assert MtebTask(name, limit=1).metric in MtebTask(name, limit=1).evaluate(Random(), seed=42)
 
 
+def test_a_local_copy_of_another_size_than_mteb_states_is_told(write, monkeypatch, caplog):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "score": i % 6} for i in range(9)]
+    write("mteb/biosses-sts", "test", rows)
+    write("mteb/sts16-sts", "test", rows)
+    for name in ("BIOSSES", "STS16"):
+        list(MtebTask(name).items(seed=42))
+    assert "BIOSSES default test: the local copy has 9 samples, mteb's set has 100" in caplog.text
+    assert caplog.text.count("not comparable") == 2  # the other by its file
+
+
 def test_a_part_that_a_local_copy_lacks_is_named(write):
     corpus, _, judged, _ = library_rows()
     write("mteb/scifact/corpus", "corpus", corpus)
