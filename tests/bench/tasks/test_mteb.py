@@ -720,8 +720,6 @@ KNOWN = {
     "STS13": 0.8060,
     "STS14": 0.7559,
     "STS15": 0.8539,
-    "STS16": 0.7899,
-    "SICK-R": 0.7758,
     "Banking77Classification": 0.8004,
 }
 
