@@ -2,10 +2,11 @@
 
 import os
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from adapters._files import read_json
+from adapters._files import files_digest, read_json, stamp
 from adapters._source import content_digest
 from bench.encoder import Card, digest
 from bench.errors import CheckpointError
@@ -119,7 +120,19 @@ def card_of(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"expected a JSON object in {folder / CARD}, got {type(card).__name__}: copy the file again"
         )
+    files = card.get("files", {})  # older cards name none
+    for name, wanted in files.items() if isinstance(files, dict) else ():
+        path = folder / Path(name).name
+        if not path.is_file() or _digest(path, stamp([path])) != wanted:
+            raise CheckpointError(
+                f"expected {path} as its training wrote it, got other content: copy the folder again"
+            )
     return card
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, _stamp: object) -> str:
+    return files_digest([path])
 
 
 def runs_of(source: str | Path) -> Runs | None:

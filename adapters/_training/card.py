@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters._backbone import Network
-from adapters._checkpoint import CARD
-from adapters._files import read_json
+from adapters._checkpoint import CARD, CONFIG
+from adapters._files import files_digest, read_json
 from adapters._training.loop import Fitted, Training
 from bench.errors import UsageError
 from bench.files import without_home, write_whole
@@ -91,9 +91,15 @@ def write_card(
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
         "data": [asdict(material) for material in data],
         **(more or {}),
+        "files": {path.name: files_digest([path]) for path in _checked(folder)},
         "loss": fitted.thinned(),
     }
     write_whole(folder / CARD, json.dumps(without_home(card), indent=1, ensure_ascii=False) + "\n")
+
+
+def _checked(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint in which a flipped bit would go unseen."""
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.u64"), *folder.glob(CONFIG)])
 
 
 def listed(took: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

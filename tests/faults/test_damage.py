@@ -69,7 +69,7 @@ def numbers(said: str) -> object:
 def test_a_damaged_result_is_left_out_of_the_report_with_a_line(folder, forks: Forks, suffix):
     tally = Tally(f"a bit of a `{suffix}` of results is flipped, or its end cut; `bench report`")
     wanted = numbers(forks.run(folder, *TABLES).said)
-    for path, case in damaged(sorted(folder.glob(f"results/*/*{suffix}")), 30 if WHOLE else 2):
+    for path, case in damaged(sorted(folder.glob(f"results/*/*{suffix}")), 20 if WHOLE else 2):
         end = forks.run(folder, *TABLES)
         judged(tally, end, path, numbers(end.said) == wanted, case)
     tally.check()
@@ -79,7 +79,7 @@ def test_a_damaged_result_is_left_out_of_the_report_with_a_line(folder, forks: F
 def test_a_damaged_result_is_run_again_or_told(folder, tmp_path, forks: Forks, suffix):
     tally = Tally(f"a bit of a `{suffix}` of results is flipped, or its end cut; `bench run`")
     wanted = outcome(folder)
-    for path, case in damaged(sorted(folder.glob(f"results/*/*{suffix}")), 20 if WHOLE else 1):
+    for path, case in damaged(sorted(folder.glob(f"results/*/*{suffix}")), 10 if WHOLE else 1):
         copy = fresh(tmp_path / "copy", folder)
         end = forks.run(copy, *RUN)
         judged(tally, end, path, outcome(copy) == wanted, case)
@@ -91,7 +91,7 @@ def test_a_damaged_store_of_embeddings_changes_no_score(folder, tmp_path, forks:
     wanted = outcome(folder)
     kept = [path for path in sorted((folder / "cache").rglob("*")) if path.is_file()]
     assert kept
-    for path, case in damaged(kept, 40 if WHOLE else 2):
+    for path, case in damaged(kept, 15 if WHOLE else 2):
         copy = fresh(tmp_path / "copy", folder)
         end = forks.run(copy, *RUN, "--force")
         judged(tally, end, path, outcome(copy) == wanted, case)
@@ -127,7 +127,7 @@ def test_a_damaged_checkpoint_is_refused_or_gives_the_same_scores(trained, torch
     names = ("adapter_model.safetensors", "adapter_config.json", "card.json", "runs.u64")
     wanted = scored(torch_forks.run(folder, *command))
     assert wanted
-    for path, case in damaged([folder / "out" / name for name in names], 12 if WHOLE else 1):
+    for path, case in damaged([folder / "out" / name for name in names], 8 if WHOLE else 1):
         end = torch_forks.run(folder, *command)
         judged(tally, end, path, scored(end) == wanted, case)
     tally.check()
@@ -153,7 +153,7 @@ def test_a_damaged_state_is_refused_or_trained_from_to_the_same_weights(
         torch_forks.run(start, *command, die_at=die_at)
         if (start / "out/state.pt").exists() and not (start / "out/card.json").exists():
             break
-    for path, case in damaged([start / "out/state.pt"], 25 if WHOLE else 2):
+    for path, case in damaged([start / "out/state.pt"], 15 if WHOLE else 2):
         copy = fresh(folder.with_name("copy"), start)
         end = torch_forks.run(copy, *command)
         made = checkpoint(copy / "out")
