@@ -46,7 +46,7 @@ def examples(cluster: Cluster, grouping: Grouping, texts: Texts) -> list[tuple[s
 def about(name: str, encoder: Encoder, texts: Texts, *, seed: int) -> dict[str, Any]:
     """Return what the groupings were made from: encoder, texts, seed."""
     behind = card(encoder)
-    return without_home(
+    made: dict[str, Any] = without_home(
         {
             "encoder": {
                 "name": name,
@@ -65,6 +65,7 @@ def about(name: str, encoder: Encoder, texts: Texts, *, seed: int) -> dict[str, 
             "seed": seed,
         }
     )
+    return made
 
 
 def write(
