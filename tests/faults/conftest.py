@@ -147,6 +147,8 @@ def torch_forks():
 
 
 def pytest_terminal_summary(terminalreporter):
+    from tests.faults.conftest import figures, table  # the module that the tests import
+
     if not figures:
         return
     lines = table()
