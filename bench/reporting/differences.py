@@ -104,7 +104,9 @@ def differences(c: Comparison) -> Table:
 
 def _narrow(c: Comparison, estimates: Iterable[stats.Estimates]) -> tuple[str, ...]:
     """Return a note where batches can move a difference by more than its interval says."""
-    half = np.array([card.get("dtype") in {"bfloat16", "float16"} for card in c.encoders.card])
+    half = np.array(
+        [card.get("dtype") in {"bfloat16", "float16"} for card in c.encoders.card], bool
+    )
     either = half[c.partners[0]] | half[c.partners[1]]
     count = sum(int((either & ((e.high - e.low) / 2 < BATCHES)).sum()) for e in estimates)
     told = (

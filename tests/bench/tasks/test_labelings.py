@@ -52,6 +52,7 @@ def test_whole_classes_are_shared_out_over_the_coarse_ones():
 @given(sets, st.integers(1, 90))
 def test_a_draw_keeps_the_share_of_every_class(found, size):
     few = drawn(found, size)
+    classes = len({*zip(found.labels["fine"], found.labels["coarse"], strict=True)})
     assert len(few.texts) == len(set(few.texts)) == min(size, len(found.texts))
     for fine in range(10):
         for coarse in range(3):
@@ -59,7 +60,9 @@ def test_a_draw_keeps_the_share_of_every_class(found, size):
                 int(((f.labels["fine"] == fine) & (f.labels["coarse"] == coarse)).sum())
                 for f in (found, few)
             )
-            assert abs(kept - whole * len(few.texts) / len(found.texts)) <= 1
+            share = whole / len(found.texts)
+            # Each class is rounded by half a text at most, and all of them together move the common share.
+            assert abs(kept - share * len(few.texts)) <= 0.5 + share * classes / 2
 
 
 def test_a_draw_keeps_the_shares_of_the_labelings_that_are_named_where_another_one_sets_every_text_apart():
