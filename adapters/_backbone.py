@@ -14,7 +14,7 @@ from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from adapters import _gguf
-from adapters._checkpoint import adapted_card, adapter_folder, base_of, card_of
+from adapters._checkpoint import CONFIG, adapted_card, adapter_folder, base_of, card_of
 from adapters._files import read_json
 from adapters._source import (
     content_digest,
@@ -99,7 +99,11 @@ class Backbone:
             CheckpointError: They are there but incomplete.
         """
         if self.adapted is not None:
-            return adapted_card(self.adapted, self.base().card())
+            try:
+                base = self.base().card()
+            except Unavailable as error:
+                raise Unavailable(f"{self.adapted / CONFIG} names its base: {error}") from error
+            return adapted_card(self.adapted, base)
         device, dtype = resolve(self.device, self.dtype)
         if self.source == PACKAGED:
             weights, parameters, licence = _gguf.DIGEST, _gguf.PARAMETERS, _gguf.licence()

@@ -2,11 +2,10 @@
 
 import os
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from adapters._files import files_digest, read_json, stamp
+from adapters._files import files_digest, read_json
 from adapters._source import content_digest
 from bench.encoder import Card, digest
 from bench.errors import CheckpointError
@@ -123,16 +122,22 @@ def card_of(folder: Path) -> dict[str, Any]:
     files = card.get("files", {})  # older cards name none
     for name, wanted in files.items() if isinstance(files, dict) else ():
         path = folder / Path(name).name
-        if not path.is_file() or _digest(path, stamp([path])) != wanted:
+        if not path.is_file() or recorded_digest(path) != wanted:
             raise CheckpointError(
                 f"expected {path} as its training wrote it, got other content: copy the folder again"
             )
     return card
 
 
-@lru_cache(maxsize=64)
-def _digest(path: Path, _stamp: object) -> str:
-    return files_digest([path])
+def recorded_digest(path: Path) -> str:
+    """Return the digest that a card records of a file.
+
+    The path of the base in ``adapter_config.json`` does not count: it changes when a checkpoint moves.
+    """
+    if path.name != CONFIG:
+        return files_digest([path])
+    config = _config(path.parent)
+    return digest({name: config[name] for name in config if name != "base_model_name_or_path"})
 
 
 def runs_of(source: str | Path) -> Runs | None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from adapters._backbone import Network
-from adapters._checkpoint import CARD, CONFIG
-from adapters._files import files_digest, read_json
+from adapters._checkpoint import CARD, CONFIG, recorded_digest
+from adapters._files import read_json
 from adapters._training.loop import Fitted, Training
 from bench.errors import UsageError
 from bench.files import without_home, write_whole
@@ -91,7 +91,7 @@ def write_card(
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
         "data": [asdict(material) for material in data],
         **(more or {}),
-        "files": {path.name: files_digest([path]) for path in _checked(folder)},
+        "files": {path.name: recorded_digest(path) for path in _checked(folder)},
         "loss": fitted.thinned(),
     }
     write_whole(folder / CARD, json.dumps(without_home(card), indent=1, ensure_ascii=False) + "\n")

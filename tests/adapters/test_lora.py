@@ -1,12 +1,14 @@
 """LoRA weights: what peft computes with the same folder, or one line."""
 
 import json
+import shutil
 from dataclasses import fields
 
 import pytest
 
 from adapters._backbone import Backbone, quiet
-from bench.errors import CheckpointError
+from adapters._checkpoint import CARD, CONFIG, WEIGHTS, recorded_digest
+from bench.errors import CheckpointError, Unavailable
 from tests.tiny import SENTENCES, tiny_folder
 
 torch = pytest.importorskip("torch")
@@ -160,3 +162,21 @@ def _rewritten(folder, **options):
 def _ids(base):
     tokenizer = Backbone(str(base), dtype="float32", device="cpu").load().tokenizer
     return torch.tensor([tokenizer(SENTENCES[0])["input_ids"]])
+
+
+def test_the_base_of_a_checkpoint_may_move_and_nothing_else_may_change(base, tmp_path):
+    there, moved = tmp_path / "there", tmp_path / "moved"
+    shutil.copytree(base, there)
+    folder = adapter(there, tmp_path / "adapter")
+    config = json.loads((folder / CONFIG).read_text()) | {"base_model_name_or_path": str(there)}
+    _rewritten(folder, **config)
+    recorded = {name: recorded_digest(folder / name) for name in (WEIGHTS, CONFIG)}
+    (folder / CARD).write_text(json.dumps({"files": recorded}))
+    there.rename(moved)
+    with pytest.raises(Unavailable, match=CONFIG):
+        Backbone(str(folder)).card()
+    _rewritten(folder, base_model_name_or_path=str(moved))
+    assert Backbone(str(folder)).card().trained
+    _rewritten(folder, lora_alpha=1)
+    with pytest.raises(CheckpointError, match=CONFIG):
+        Backbone(str(folder)).card()
