@@ -328,7 +328,7 @@ def test_a_damaged_state_is_one_line_that_names_it(descend, tmp_path):
     descend("state.pt")
     path = tmp_path / "state.pt"
     content = path.read_bytes()
-    number = struct.pack("<f", float(torch.load(path)["weights"]["weight"][0]))
+    number = struct.pack("<f", float(torch.load(path, weights_only=True)["weights"]["weight"][0]))
     flipped = content.replace(number, bytes([number[0] ^ 1]) + number[1:], 1)
     for harm in (content[: len(content) // 2], b"", b"text", flipped):
         path.write_bytes(harm)

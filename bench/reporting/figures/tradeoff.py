@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator
 from matplotlib.transforms import Bbox
@@ -17,6 +18,7 @@ from bench.reporting.figures.drawing import (
     SURFACE,
     TRAINED,
     UNTRAINED,
+    Bounds,
     Drawing,
     add_tip,
     blank,
@@ -111,9 +113,10 @@ def _tradeoff(c: Comparison, xs: Mapping[str, float], axis: _Axis) -> Drawing:
         where: Any = "pre" if axis.better == "more" else "post"
         line: Any = {"color": MUTED, "linewidth": 1, "linestyle": "--", "zorder": 1}
         axes.step(*zip(*(places[label] for label in front), strict=True), where=where, **line)
+    bounds = c.bounds(c.overall)
     for label, place in places.items():
         words = f"{xs[label]:,.0f} {axis.unit}" if label in xs else axis.unknown.replace("\n", " ")
-        _draw_encoder(axes, c, label, place, words)
+        _draw_encoder(axes, c.encoders.loc[label], place, bounds[c.number[label]], words)
     if others:
         axes.axvline(left * 2.4, color=RULE, linewidth=1)
         above: Any = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom"}
@@ -130,11 +133,9 @@ def _tradeoff(c: Comparison, xs: Mapping[str, float], axis: _Axis) -> Drawing:
 
 
 def _draw_encoder(
-    axes: Axes, c: Comparison, label: str, place: tuple[float, float], words: str
+    axes: Axes, encoder: pd.Series, place: tuple[float, float], bounds: Bounds, words: str
 ) -> None:
     """Draw an encoder; an untrained method is an orange triangle."""
-    bounds = c.bounds(c.overall)[c.number[label]]
-    encoder = c.encoders.loc[label]
     color, marker = (TRAINED, "o") if encoder.trained else (UNTRAINED, "^")
     if bounds:
         ends = [100 * end for end in bounds]
