@@ -9,7 +9,7 @@ from adapters._files import files_digest, read_json
 from adapters._source import content_digest
 from bench.encoder import Card, digest
 from bench.errors import CheckpointError
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """The two files of a folder of low-rank weights."""
@@ -140,14 +140,14 @@ def recorded_digest(path: Path) -> str:
     return digest({name: config[name] for name in config if name != "base_model_name_or_path"})
 
 
-def runs_of(source: str | Path) -> Runs | None:
+def runs_of(source: str | Path) -> Ngrams | None:
     """Return the runs of words that the weights of a source were trained on; None where it is no folder or does not say.
 
     Raises:
         CheckpointError: The file is broken.
     """
     path = Path(source).expanduser() / RUNS
-    return Runs.read(path) if path.is_file() else None
+    return Ngrams.read(path) if path.is_file() else None
 
 
 def _config(folder: Path) -> dict[str, Any]:

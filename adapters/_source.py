@@ -13,7 +13,7 @@ from adapters._files import read_json, sha256_of
 from bench.assets import cache_dir
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
-from bench.files import workshop
+from bench.files import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     if (target / _MADE).is_file():
         log.warning("%s is damaged and is made again", target)
     try:
-        with workshop(target.parent) as work:
+        with temporary_folder(target.parent) as work:
             make(made := Path(work, "made"))
             (made / _MADE).write_text(json.dumps(_contents(made)), encoding="utf-8")
             if target.is_dir():

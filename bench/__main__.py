@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from bench.process import ended, finish, prepare
+from bench.process import finish, prepare, report_error
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def _code(work: Callable[[], None]) -> int:
     try:
         work()
     except BaseException as error:  # noqa: BLE001 - this is the outermost place
-        return ended(error)
+        return report_error(error)
     return 0
 
 

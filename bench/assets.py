@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from bench.errors import DataError, Unavailable
-from bench.files import workshop
+from bench.files import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def fetch(archive: Archive) -> Path:
     )
     target = _cached(archive)
     try:
-        with workshop(target.parent) as folder:
+        with temporary_folder(target.parent) as folder:
             _download(archive, folder)
             part = folder / archive.filename
             if fault := _fault(archive, part):
@@ -146,7 +146,7 @@ def fetch(archive: Archive) -> Path:
     return target
 
 
-def available(archive: Archive) -> bool:
+def is_available(archive: Archive) -> bool:
     """Say whether the verified file is on this machine."""
     return any(
         path.is_file() and not _fault(archive, path)
@@ -155,7 +155,7 @@ def available(archive: Archive) -> bool:
     )
 
 
-def members(archive: Archive) -> tuple[str, ...]:
+def list_members(archive: Archive) -> tuple[str, ...]:
     """Return the names of the files in the archive, which is fetched when needed.
 
     Raises:
@@ -166,7 +166,7 @@ def members(archive: Archive) -> tuple[str, ...]:
         return tuple(info.filename for info in wheel.infolist() if not info.is_dir())
 
 
-def member(archive: Archive, path: str) -> bytes:
+def read_member(archive: Archive, path: str) -> bytes:
     """Return one file of the archive, by its exact name inside.
 
     Raises:
@@ -185,7 +185,7 @@ def extract(archive: Archive, path: str, target: Path) -> None:
         DataError: It is not the pinned one, or has no such file.
         OSError: The target cannot be written; what was there before is untouched.
     """
-    with _opened(archive, path) as (wheel, info), workshop(target.parent) as folder:
+    with _opened(archive, path) as (wheel, info), temporary_folder(target.parent) as folder:
         part = folder / "part"
         with wheel.open(info) as source, part.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 20)

@@ -123,7 +123,7 @@ class CachedEncoder:
         shared = (
             {}
             if runs is None
-            else {"overlap_share": float(runs.touch(list(self.tally.texts)).mean())}
+            else {"overlap_share": float(runs.find_overlaps(list(self.tally.texts)).mean())}
         )
         return {**self.tally.summary(), **shared}
 

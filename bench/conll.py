@@ -86,7 +86,7 @@ def read_conll(content: bytes, source: str) -> tuple[list[list[str]], list[list[
     sentences = [one for one in sentences if one]
     word = next(i for i in range(3) if i != place.column and not (numbered and i == 0))
     _check_words(sentences, word, source)
-    tags = iob2(
+    tags = convert_to_iob2(
         [[place.read(line) for line in one] for one in sentences],
         lambda i, j: f"{source} line {sentences[i][j].number}",
     )
@@ -257,7 +257,9 @@ def _check_words(sentences: Sequence[Sequence[_Line]], column: int, source: str)
         )
 
 
-def iob2(sentences: Sequence[Sequence[str]], where: Callable[[int, int], str]) -> list[list[str]]:
+def convert_to_iob2(
+    sentences: Sequence[Sequence[str]], where: Callable[[int, int], str]
+) -> list[list[str]]:
     """Return the tags of each sentence in IOB2.
 
     Args:

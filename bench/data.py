@@ -124,12 +124,12 @@ def load(
         rows[column]  # raises where it is missing
     for column, kind in columns.items() if isinstance(columns, Mapping) else ():
         rows.check(column, kind)
-    record(id, split, config, rows.pin)
+    record_source(id, split, config, rows.pin)
     return rows
 
 
-def record(id: str, split: str, config: str, pin: Mapping[str, str]) -> None:  # noqa: A002 - the hub's word
-    """Note that a split was read, for ``recorded``.
+def record_source(id: str, split: str, config: str, pin: Mapping[str, str]) -> None:  # noqa: A002 - the hub's word
+    """Note that a split was read, for ``record_sources``.
 
     Args:
         id: Of the data set.
@@ -142,8 +142,8 @@ def record(id: str, split: str, config: str, pin: Mapping[str, str]) -> None:  #
         seen.append(entry)
 
 
-def changed(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return what a result was made from, as ``recorded`` has it, and that holds something else now; asks no network."""
+def find_changed(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what a result was made from, as ``record_sources`` has it, and that holds something else now; asks no network."""
     return [name for entry in entries if (name := _changed(entry))]
 
 
@@ -151,7 +151,7 @@ def _changed(entry: Mapping[str, Any]) -> str:
     """Return the file, archive or data set of an entry where its content is another now; "" where it is the same or not here."""
     source, known = entry.get("source"), CATALOG.get((entry["id"], entry["config"]))
     if source == "local":
-        path = local_file(entry["id"], entry["split"], config=entry["config"])
+        path = find_local_file(entry["id"], entry["split"], config=entry["config"])
         return str(path) if path and _is_other(path, entry) else ""
     if source == "hub":
         pinned = known.revision if known and len(known.revision) == _COMMIT else ""
@@ -178,7 +178,7 @@ def _hash(path: Path, size: int, changed: int) -> str:  # noqa: ARG001 - size an
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def local_file(id: str, split: str, *, config: str = "") -> Path | None:  # noqa: A002 - the hub's word
+def find_local_file(id: str, split: str, *, config: str = "") -> Path | None:  # noqa: A002 - the hub's word
     """Return the file under ``$BENCH_DATA`` that holds a split, packed or not, or a file of one's own; None where there is none.
 
     Raises:
@@ -191,7 +191,7 @@ def local_file(id: str, split: str, *, config: str = "") -> Path | None:  # noqa
     return next((place for place in places if place.is_file()), None)
 
 
-def local_splits(id: str) -> dict[str, list[str]]:  # noqa: A002 - the hub's word
+def list_local_splits(id: str) -> dict[str, list[str]]:  # noqa: A002 - the hub's word
     """Return the splits under ``$BENCH_DATA`` of a data set by configuration; those of "default" may lie in the set's own folder.
 
     Raises:
@@ -213,7 +213,7 @@ def _split_names(folder: Path) -> list[str]:
 
 
 def _from_known(id: str, split: str, config: str) -> Rows:  # noqa: A002 - the hub's word
-    path = local_file(id, split, config=config)
+    path = find_local_file(id, split, config=config)
     if path is None:
         return _from_elsewhere(id, split, config)
     rows, known = _from_file(path, Path(os.environ["BENCH_DATA"])), CATALOG.get((id, config))
@@ -245,7 +245,7 @@ def relative_path(id: str, split: str, config: str = "") -> str:  # noqa: A002 -
 
 
 @contextmanager
-def recorded() -> Iterator[list[dict[str, Any]]]:
+def record_sources() -> Iterator[list[dict[str, Any]]]:
     """Yield a list that fills with what is loaded meanwhile: id, config, split, source, and the hash or commit of the content."""
     seen: list[dict[str, Any]] = []
     token = _seen.set(seen)

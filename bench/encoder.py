@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import EncodingError
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 
 Embeddings = NDArray[np.float32]
 """Vectors of texts: float32 (n, dim)."""
@@ -297,7 +297,7 @@ class CardedEncoder(Encoder, Protocol):
 class TrainedEncoder(Encoder, Protocol):
     """An encoder that can tell whether a text was trained on."""
 
-    def runs(self) -> Runs | None:
+    def runs(self) -> Ngrams | None:
         """Return the runs of words of its training data; None where they are not known."""
         ...
 

@@ -67,7 +67,7 @@ def unknown(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> Us
     return UsageError(f"no {kind} named {name!r}; {advice}{' ' + hint if hint else ''}")
 
 
-def lacking(error: BaseException) -> str:
+def install_hint(error: BaseException) -> str:
     """Return which library an import has not found and how to install it; "" where the error is another, or no extra has it."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
@@ -83,11 +83,11 @@ def lacking(error: BaseException) -> str:
     return f"{package} is not installed: pip install '{_DISTRIBUTION}[{extra}]'" if extra else ""
 
 
-def told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return an exception on one line: ours, or one that nobody foresaw, such as of somebody's adapter: kind, words, file and line."""
     if isinstance(error, BenchError):
         return str(error)
-    if lack := lacking(error):
+    if lack := install_hint(error):
         return lack
     words, frames = str(error), traceback.extract_tb(error.__traceback__)
     places = [

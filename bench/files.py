@@ -42,17 +42,17 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(ESCAPED, _escape)
 
 
-def escaped(text: str) -> str:
+def escape_surrogates(text: str) -> str:
     """Return the text with every half of a surrogate pair as an escape, so that any library can write and draw it."""
     return text.encode("utf-8", ESCAPED).decode()
 
 
-def as_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return a text as a line of Markdown that shows it, with nothing that Markdown or HTML would take as theirs."""
     return _MARKUP.sub(r"\\\g<0>", _LINES.sub(" ", text))
 
 
-def as_cell(value: object) -> object:
+def escape_formula(value: object) -> object:
     """Return a value for a CSV file: a text that a spreadsheet would compute has a ``'`` before it; a number stays one.
 
     Source:
@@ -63,14 +63,14 @@ def as_cell(value: object) -> object:
     return value
 
 
-def without_home(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def hide_home(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Return a JSON value in whose texts the user's home folder is ``~``: who made a file is nobody's business."""
     if isinstance(value, str):
         return _home().sub("~", value)
     if isinstance(value, Mapping):
-        return {key: without_home(part) for key, part in value.items()}
+        return {key: hide_home(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(without_home(part) for part in value)
+        return type(value)(hide_home(part) for part in value)
     return value
 
 
@@ -82,7 +82,7 @@ def _home() -> re.Pattern[str]:
     return re.compile(rf"(?<![\w./\\-])(?:{names})(?![\w.-])")
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
+def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file so that it is there whole or not at all, also when the disk fills up or the process is killed.
 
     Args:
@@ -120,7 +120,7 @@ def _new_part(path: Path) -> Path:
     return part
 
 
-def ready(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Make sure that a file can be written, before the work that it is to hold.
 
     Raises:
@@ -138,7 +138,7 @@ def ready(path: Path) -> None:
         raise
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left of the files that they were writing, in a folder and those in it.
 
     A file that is being written is locked, and stays; so does one whose lock cannot be asked for.
@@ -150,7 +150,7 @@ def sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def workshop(parent: Path) -> Iterator[Path]:
+def temporary_folder(parent: Path) -> Iterator[Path]:
     """Yield a private folder in which something is made that is then moved beside it in one step; removed afterwards.
 
     Those that killed processes left are removed first.

@@ -49,7 +49,7 @@ def read(
         ) from error
     home = f"hf://datasets/{id}"  # never a folder of this name in the working directory
     try:
-        with within_reach():
+        with offline_if_unreachable():
             commit = _commit(id, revision)
             if revision == CONVERTED:
                 files = f"{home}@{commit}/{config or '*'}/{split}/*.parquet"
@@ -64,15 +64,15 @@ def read(
         raise DataError(
             f"{id} on the hub has no split {split!r} of configuration {config!r}, or is broken: {_line(error)}"
         ) from error
-    found = cached_commit(rows)
+    found = find_cached_commit(rows)
     wanted = commit or revision  # offline, the first digits of a commit cannot be completed
     if found and wanted != CONVERTED and not found.startswith(wanted):
         raise Unavailable(f"the cache of the hub holds {id} at {found}, not at {wanted}")
-    return rows.to_dict(), class_names(rows.features), commit or found
+    return rows.to_dict(), read_class_names(rows.features), commit or found
 
 
 @contextmanager
-def within_reach() -> Iterator[None]:
+def offline_if_unreachable() -> Iterator[None]:
     """Have the hub's libraries read nothing but their caches while the hub cannot be reached, instead of asking it many times."""
     import datasets  # noqa: PLC0415 - heavy
     from huggingface_hub import constants  # noqa: PLC0415 - heavy
@@ -103,13 +103,13 @@ def _answers(address: str, period: int) -> bool:  # noqa: ARG001 - asked again i
     return True
 
 
-def cached_commit(rows: Any) -> str:  # noqa: ANN401 - a type of the optional library
+def find_cached_commit(rows: Any) -> str:  # noqa: ANN401 - a type of the optional library
     """Return the commit whose rows these are, "" if unknown: offline, ``datasets`` takes whatever it has in its cache."""
     names = [part for file in rows.cache_files for part in Path(file["filename"]).parts]
     return next((name for name in names if re.fullmatch("[0-9a-f]{40}", name)), "")
 
 
-def class_names(features: Any) -> dict[str, list[str]]:  # noqa: ANN401 - a type of the optional library
+def read_class_names(features: Any) -> dict[str, list[str]]:  # noqa: ANN401 - a type of the optional library
     """Return the class names of the columns that have some, from the features of a set of the ``datasets`` library."""
     from datasets import ClassLabel, List  # noqa: PLC0415 - heavy
 

@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UsageError, told
+from bench.errors import UsageError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class _WorkingFolder:
         return PathFinder.find_spec(name, [""]) if path is None else None
 
 
-def imported(name: str, *, here: bool = True) -> Any:  # noqa: ANN401 - it may name anything
+def import_object(name: str, *, here: bool = True) -> Any:  # noqa: ANN401 - it may name anything
     """Return what ``package.module:Name`` names; None where the name is of another form, or no module of it is found.
 
     Args:
@@ -53,14 +53,14 @@ def imported(name: str, *, here: bool = True) -> Any:  # noqa: ANN401 - it may n
         ):
             return None
         log.debug("importing %s failed", module, exc_info=True)
-        raise UsageError(f"cannot import {module!r}: {told(error)}") from error
+        raise UsageError(f"cannot import {module!r}: {one_line(error)}") from error
     try:
         return attrgetter(attribute)(found)
     except AttributeError as error:
         raise UsageError(f"module {module!r} has no {attribute!r}") from error
 
 
-def called(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401 - whatever is made
+def instantiate(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401 - whatever is made
     """Return what a class or function of a name makes without arguments.
 
     Raises:

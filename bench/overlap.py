@@ -12,21 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import CheckpointError
-from bench.files import write_whole
+from bench.files import write_atomic
 
-RUN = 8
+NGRAM = 8
 """Words in a run; a text of fewer words is one run of its own, so it is shared only when the whole text is."""
 
 _WORD = re.compile(r"\w+")
 
-_FACTORS = np.array([pow(0x9E3779B97F4A7C15, i, 1 << 64) for i in range(RUN)], np.uint64)
+_FACTORS = np.array([pow(0x9E3779B97F4A7C15, i, 1 << 64) for i in range(NGRAM)], np.uint64)
 """Of the words of a run, by their place; odd, so that no bit of a word's hash is lost."""
 
 
-def runs(text: str) -> NDArray[np.uint64]:
+def hash_ngrams(text: str) -> NDArray[np.uint64]:
     """Return the hashes of a text's runs of ``RUN`` words, uint64 (n,); case and punctuation do not count."""
     words = np.array([_hashed(word) for word in _WORD.findall(text.lower())], np.uint64)
-    n = min(RUN, len(words))
+    n = min(NGRAM, len(words))
     return np.lib.stride_tricks.sliding_window_view(words, n) @ _FACTORS[:n] if n else words
 
 
@@ -38,7 +38,7 @@ def _hashed(word: str) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Runs:
+class Ngrams:
     """The runs of words that a body of text holds.
 
     Attributes:
@@ -50,7 +50,7 @@ class Runs:
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
         """Collect the runs of texts."""
-        return cls(np.unique(np.concatenate([np.empty(0, np.uint64), *map(runs, texts)])))
+        return cls(np.unique(np.concatenate([np.empty(0, np.uint64), *map(hash_ngrams, texts)])))
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -73,11 +73,11 @@ class Runs:
         Raises:
             OSError: The file cannot be written.
         """
-        write_whole(path, self.hashes.astype("<u8").tobytes())
+        write_atomic(path, self.hashes.astype("<u8").tobytes())
 
-    def touch(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+    def find_overlaps(self, texts: Sequence[str]) -> NDArray[np.bool_]:
         """Return bool (n,): which texts share a run with these."""
-        own = [runs(text) for text in texts]
+        own = [hash_ngrams(text) for text in texts]
         touched = np.zeros(len(own), np.bool_)
         owner, found = (
             np.repeat(np.arange(len(own)), [len(hashes) for hashes in own]),

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """What stops a command; it ends with 128 and the signal's number, as shells have it."""
 
 _received: list[int] = []
@@ -16,25 +16,25 @@ _faults: list[OSError] = []  # of stdout
 
 def prepare() -> None:
     """Have Ctrl-C and SIGTERM raise KeyboardInterrupt, and stdout and stderr never fail for what a text holds."""
-    for number in STOPS:
+    for number in STOP_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell sets it for a job with `&`
             signal.signal(number, _stop)
     sys.unraisablehook = _hook
     _prepare_streams()
 
 
-def heed() -> None:
+def raise_if_stopped() -> None:
     """Raise KeyboardInterrupt where a library has swallowed that of a signal."""
     if _received:
         raise KeyboardInterrupt
 
 
-def ended(error: BaseException) -> int:
+def report_error(error: BaseException) -> int:
     """Return the exit code of a command that an exception ends, and tell why in one line on stderr.
 
     2 where the call is off, 0 where nobody reads stdout any more, 128 and the signal's number for one that was stopped, else 1.
     """
-    from bench.errors import BenchError, UsageError, told  # noqa: PLC0415 - after signals are met
+    from bench.errors import BenchError, UsageError, one_line  # noqa: PLC0415 - after signals are met
 
     if _received or isinstance(error, KeyboardInterrupt):
         _tell("stopped; finished cells are kept, and the same command goes on from here")
@@ -53,7 +53,7 @@ def ended(error: BaseException) -> int:
             "free space, or name a place that can be used"
         )
     else:
-        _tell(f"error: {told(error)}")
+        _tell(f"error: {one_line(error)}")
     if not isinstance(error, BenchError):
         _trace(error)
     return 1 + isinstance(error, UsageError)
@@ -65,7 +65,7 @@ def finish() -> None:
     Raises:
         OSError: It cannot be written.
     """
-    for number in STOPS:
+    for number in STOP_SIGNALS:
         if signal.getsignal(number) is _stop:
             signal.signal(number, signal.SIG_DFL)
     sys.stdout.flush()
@@ -90,7 +90,7 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def _hook(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Keep the traceback to itself where a signal came in a destructor; ``heed`` raises it again."""
+    """Keep the traceback to itself where a signal came in a destructor; ``raise_if_stopped`` raises it again."""
     if not isinstance(unraisable.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(unraisable)
 

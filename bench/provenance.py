@@ -24,7 +24,7 @@ _PACKAGES = (
 )
 
 
-def provenance() -> dict[str, Any]:
+def record_provenance() -> dict[str, Any]:
     """Return the time, command, commit, versions and machine, as plain JSON values; the command is as it was typed."""
     return {"time": datetime.now(UTC).isoformat(timespec="seconds"), **_of_process()}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.encoder import Encoder
-from bench.errors import UsageError, told, unknown
-from bench.importing import called, imported, otherwise
+from bench.errors import UsageError, one_line, unknown
+from bench.importing import import_object, instantiate, otherwise
 from bench.recipe import Recipe
 
 _Made = TypeVar("_Made", Encoder, Recipe)
@@ -46,14 +46,14 @@ def describe(name: str) -> str:
             return f"cannot be imported: there is no module {point.module}"
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"), spec.origin)
     except Exception as error:  # noqa: BLE001 - of somebody's package: the others are listed all the same
-        return told(error)
+        return one_line(error)
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:
             return (ast.get_docstring(node) or "").partition("\n")[0]
     return ""
 
 
-def expand(names: Sequence[str]) -> tuple[str, ...]:
+def expand_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return encoder names with ``all`` replaced by the default encoders, each once, in order."""
     every = [point.name for point in entry_points(group=DEFAULT_GROUP)]
     return tuple(dict.fromkeys(n for name in names for n in (every if name == "all" else [name])))
@@ -72,7 +72,7 @@ def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encod
     head, _, rest = name.partition(":")
     points = _points()
     known = head in points
-    target = imported(points[head].value if known else name, here=not known)
+    target = import_object(points[head].value if known else name, here=not known)
     if target is None:
         raise unknown(
             "encoder",
@@ -80,7 +80,7 @@ def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encod
             [*points, "all"],
             hint=otherwise(name, "(see `bench list`, or give package.module:Class)"),
         )
-    encoder = called(target, name)
+    encoder = instantiate(target, name)
     if not is_dataclass(encoder) or not isinstance(encoder, Encoder):
         raise UsageError(
             f"{name!r} gives a {type(encoder).__name__}, which is no encoder: "
@@ -107,12 +107,12 @@ def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe
         UsageError: No such recipe or field, a value of the wrong kind, or a module that cannot be imported.
     """
     points = {point.name: point.value for point in entry_points(group=RECIPES)}
-    target = imported(points.get(name, name), here=name not in points)
+    target = import_object(points.get(name, name), here=name not in points)
     if target is None:
         raise unknown(
             "recipe", name, points, hint=otherwise(name, "(or give package.module:Class)")
         )
-    recipe = called(target, name)
+    recipe = instantiate(target, name)
     if not is_dataclass(recipe) or not isinstance(recipe, Recipe):
         raise UsageError(
             f"{name!r} gives a {type(recipe).__name__}, which is no recipe: expected a frozen dataclass with check and train"

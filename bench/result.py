@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Any, NotRequired, Required, Self, TypedDict
 
 from bench.encoder import Card, Encoder, digest, fingerprint, settings
-from bench.files import escaped, without_home
-from bench.shape import misfit
+from bench.files import escape_surrogates, hide_home
+from bench.shape import find_mismatch
 from bench.task import Score, Task
 
 SCHEMA = 1
@@ -43,10 +43,10 @@ class RunSpec:
     def of(cls, name: str, encoder: Encoder, task: Task, seed: int, *, exact: bool = False) -> Self:
         """Describe the cell of an encoder, under its name, and a task; ``exact``: every text in a batch of its own."""
         return cls(
-            without_home(escaped(name)),
+            hide_home(escape_surrogates(name)),
             fingerprint(encoder, exact=exact),
-            without_home(settings(encoder) | ({"exact": True} if exact else {})),
-            escaped(task.name),
+            hide_home(settings(encoder) | ({"exact": True} if exact else {})),
+            escape_surrogates(task.name),
             task.version,
             task.readout,
             seed,
@@ -151,7 +151,7 @@ class Result:
         Raises:
             ValueError: A part is missing or of another kind, or the numbers do not agree; the words say which.
         """
-        wrong = misfit(data, _File) or misfit(
+        wrong = find_mismatch(data, _File) or find_mismatch(
             data["card"].get("training", {}), _Training, "card.training"
         )
         if wrong:

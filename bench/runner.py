@@ -14,10 +14,10 @@ import psutil
 from bench import data
 from bench.cache import CachedEncoder, Progress, cached, silent
 from bench.encoder import Encoder, Item, card, fingerprint
-from bench.errors import BenchError, DataError, ResultError, Unavailable, lacking, told
-from bench.files import sweep, without_home
-from bench.process import heed
-from bench.provenance import provenance
+from bench.errors import BenchError, DataError, ResultError, Unavailable, install_hint, one_line
+from bench.files import hide_home, remove_leftovers
+from bench.process import raise_if_stopped
+from bench.provenance import record_provenance
 from bench.result import Absence, Result, RunSpec
 from bench.store import Store
 from bench.task import ExplainedTask, PlannedTask, Task
@@ -102,10 +102,10 @@ def survey(
     try:
         fingerprint(encoder)
     except Exception as error:  # without its weights no cell can even be named
-        heed()
+        raise_if_stopped()
         log.debug("%s cannot be identified", name, exc_info=error)
-        status: Status = "skipped" if lacking(error) else "failed"
-        return [replace(cell, status=status, reason=told(error)) for cell in cells]
+        status: Status = "skipped" if install_hint(error) else "failed"
+        return [replace(cell, status=status, reason=one_line(error)) for cell in cells]
     found = [_surveyed(cell, encoder, store, force=force, exact=exact) for cell in cells]
     return [_tried(cell) for cell in found] if trial else found
 
@@ -135,7 +135,7 @@ def run(  # noqa: PLR0913 - one parameter an option
         exact: Encode every text in a batch of its own, for the same bits every time; see ``CachedEncoder``.
         progress: Told what is being done.
     """
-    sweep(store.root)
+    remove_leftovers(store.root)
     for name, encoder in encoders.items():
         for cell in _run_encoder(
             name,
@@ -160,14 +160,14 @@ def _keep_reason(cell: Cell, store: Store) -> None:
     ):  # the results folder cannot be written: that is the reason, and it is told already
         store.leave_out(
             Absence(
-                without_home(cell.encoder),
+                hide_home(cell.encoder),
                 task.family,
                 task.name,
                 task.readout,
                 cell.seed,
                 task.limit,
                 cell.status,
-                without_home(cell.reason),
+                hide_home(cell.reason),
             )
         )
 
@@ -215,7 +215,7 @@ def _ready(cell: Cell, store: Store) -> Cell:
     """Return the cell, failed where its result could not be written: better known before it is run."""
     try:
         if cell.status == "planned" and cell.spec:
-            store.ready(cell.spec)
+            store.check_writable(cell.spec)
     except ResultError as error:
         return _ended(cell, error)
     return cell
@@ -226,7 +226,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
     encoder.begin()
     assert cell.spec is not None  # noqa: S101 - for the type checker; planned cells have one
     try:
-        with data.recorded() as sets:
+        with data.record_sources() as sets:
             scores = cell.task.evaluate(encoder, seed=cell.seed)
             texts, seconds, cost = (
                 encoder.summary(),
@@ -246,7 +246,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
             card=json.loads(json.dumps(asdict(card(encoder)))),  # as a file gives it back: lists
             texts=texts,
             cost={"seconds": seconds, **cost, "peak_memory_mb": _peak_memory()},
-            provenance={**provenance(), "data": sets},
+            provenance={**record_provenance(), "data": sets},
             samples=samples,
         )
         store[cell.spec] = result
@@ -269,7 +269,7 @@ def _surveyed(cell: Cell, encoder: Encoder, store: Store, *, force: bool, exact:
         spec = RunSpec.of(cell.encoder, encoder, task, cell.seed, exact=exact)
         if spec in store and not force:
             kept = store[spec]
-            if not (changed := data.changed(kept.provenance.get("data", ()))):
+            if not (changed := data.find_changed(kept.provenance.get("data", ()))):
                 return replace(cell, status="cached", spec=spec, result=kept)
             log.warning(
                 "%s on %s is run again: %s has changed since it was kept",
@@ -324,7 +324,7 @@ def _wanted(needs: type[Encoder]) -> str:
 
 def _ended(cell: Cell, error: Exception) -> Cell:
     """Return the cell as skipped or failed, with the reason in one line; what a signal brought about is no fault of the cell."""
-    heed()
+    raise_if_stopped()
     if isinstance(error, BenchError):
         return replace(
             cell,
@@ -332,10 +332,10 @@ def _ended(cell: Cell, error: Exception) -> Cell:
             reason=str(error),
             items=(),
         )
-    if lack := lacking(error):
+    if lack := install_hint(error):
         return replace(cell, status="skipped", reason=lack, items=())
     log.debug("%s on %s failed", cell.encoder, cell.task.name, exc_info=error)
-    return replace(cell, status="failed", reason=told(error), items=())
+    return replace(cell, status="failed", reason=one_line(error), items=())
 
 
 def _peak_memory() -> float:

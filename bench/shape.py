@@ -15,7 +15,7 @@ _PLAIN: dict[Any, Callable[[Any], bool]] = {
 }
 
 
-def misfit(value: Any, hint: Any, place: str = "") -> str:  # noqa: ANN401 - any JSON value, any type
+def find_mismatch(value: Any, hint: Any, place: str = "") -> str:  # noqa: ANN401 - any JSON value, any type
     """Return the first place in a JSON value that is missing, or not of the kind that a type says; "" where all is well.
 
     Args:
@@ -26,12 +26,12 @@ def misfit(value: Any, hint: Any, place: str = "") -> str:  # noqa: ANN401 - any
     if hint is Any:
         return ""
     if get_origin(hint) is UnionType:
-        faults = [misfit(value, one, place) for one in get_args(hint)]
+        faults = [find_mismatch(value, one, place) for one in get_args(hint)]
         return "" if "" in faults else faults[0]
     parts = _parts(value, hint)
     if parts is None:
         return place or "the whole"
-    within = (misfit(part, one, f"{place}.{name}".lstrip(".")) for name, part, one in parts)
+    within = (find_mismatch(part, one, f"{place}.{name}".lstrip(".")) for name, part, one in parts)
     return next(filter(None, within), "")
 
 

@@ -54,28 +54,28 @@ def first_tokens(spans: NDArray[np.int32], words: Sequence[tuple[int, int]]) -> 
     return out
 
 
-def words(text: str) -> list[str]:
+def normalize_words(text: str) -> list[str]:
     """Return the words that count in SQuAD's evaluation: lower case, without punctuation and articles."""
     bare = text.lower().translate(str.maketrans("", "", string.punctuation))
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
-def overlap(found: str, right: str) -> float:
+def token_f1(found: str, right: str) -> float:
     """Return the F1 of the words of two answers."""
-    ours, theirs = words(found), words(right)
+    ours, theirs = normalize_words(found), normalize_words(right)
     if not ours or not theirs:
         return float(ours == theirs)
     return 2 * (Counter(ours) & Counter(theirs)).total() / (len(ours) + len(theirs))
 
 
-def exact(found: str, accepted: Sequence[str]) -> float:
+def exact_match(found: str, accepted: Sequence[str]) -> float:
     """Return 1 where an answer has the words of an accepted one, else 0."""
-    return float(any(words(found) == words(right) for right in accepted))
+    return float(any(normalize_words(found) == normalize_words(right) for right in accepted))
 
 
 def f1(found: str, accepted: Sequence[str]) -> float:
     """Return the F1 of an answer's words and those of the nearest accepted one."""
-    return max((overlap(found, right) for right in accepted), default=0.0)
+    return max((token_f1(found, right) for right in accepted), default=0.0)
 
 
 def best_span(
@@ -97,7 +97,9 @@ def best_span(
     return best
 
 
-def spanned(text: str, spans: NDArray[np.int32], both: NDArray[np.float32], longest: int) -> Answer:
+def extract_span(
+    text: str, spans: NDArray[np.int32], both: NDArray[np.float32], longest: int
+) -> Answer:
     """Return the best words of a text; a special token at an end of the best span adds none.
 
     Args:
@@ -115,7 +117,7 @@ def spanned(text: str, spans: NDArray[np.int32], both: NDArray[np.float32], long
     )
 
 
-def answer(
+def extract_answer(
     text: str,
     tokens: TokenStates,
     start: NDArray[np.float32],
@@ -133,4 +135,4 @@ def answer(
     """
     scores = np.stack([start, end]) @ tokens.states.T
     likely = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return spanned(text, tokens.spans, likely / likely.sum(axis=1, keepdims=True), longest)
+    return extract_span(text, tokens.spans, likely / likely.sum(axis=1, keepdims=True), longest)

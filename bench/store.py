@@ -17,9 +17,9 @@ import numpy as np
 
 from bench.encoder import digest
 from bench.errors import ResultError
-from bench.files import escaped, ready, without_home, write_whole
+from bench.files import check_writable, escape_surrogates, hide_home, write_atomic
 from bench.result import SCHEMA, Absence, Result, RunSpec
-from bench.shape import misfit
+from bench.shape import find_mismatch
 from bench.task import Score
 
 log = logging.getLogger(__name__)
@@ -118,20 +118,20 @@ class Store:
         text = _text(kept.to_json())
         with _writing(path):
             if archive:
-                write_whole(path.with_suffix(".npz"), archive)
+                write_atomic(path.with_suffix(".npz"), archive)
             else:
                 path.with_suffix(".npz").unlink(missing_ok=True)
-            write_whole(path, text)
+            write_atomic(path, text)
             self._absent_path(spec).unlink(missing_ok=True)
 
-    def ready(self, spec: RunSpec) -> None:
+    def check_writable(self, spec: RunSpec) -> None:
         """Make sure that a cell's result can be written.
 
         Raises:
             ResultError: The folder cannot be written, or the names are too long for it.
         """
         with _writing(self.path(spec)):
-            ready(self.path(spec).with_suffix(".absent"))  # the longest of its names
+            check_writable(self.path(spec).with_suffix(".absent"))  # the longest of its names
 
     def __iter__(self) -> Iterator[RunSpec]:
         return (result.spec for result in self.results())
@@ -159,7 +159,7 @@ class Store:
         """
         path = self._absent_path(absence)
         with _writing(path):
-            write_whole(path, _text({"schema": SCHEMA, **asdict(absence)}))
+            write_atomic(path, _text({"schema": SCHEMA, **asdict(absence)}))
 
     def absences(self) -> list[Absence]:
         """Return why cells have no result, in the order of the file names; a file that cannot be read is told."""
@@ -249,7 +249,7 @@ def read(path: Path) -> Result:
 
 def _text(data: dict[str, Any]) -> str:
     """Return what a file holds: the data with its digest."""
-    clean = _clean(json.loads(json.dumps(without_home(data), allow_nan=False)))
+    clean = _clean(json.loads(json.dumps(hide_home(data), allow_nan=False)))
     return json.dumps({**clean, "digest": digest(clean)}, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -271,7 +271,7 @@ def _absence(path: Path) -> Absence:
         data = _intact(data)
     except ValueError as error:
         raise ResultError(f"{path} is damaged: {error}; {_advice(path)}") from error
-    if wrong := misfit(data, Absence):
+    if wrong := find_mismatch(data, Absence):
         raise ResultError(
             f"{path} is damaged: {wrong!r} is missing or of another kind; {_advice(path)}"
         )
@@ -302,11 +302,11 @@ def _parsed(path: Path) -> dict[str, Any]:
 def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Return a JSON value in which every half of a surrogate pair is escaped."""
     if isinstance(value, str):
-        return escaped(value)
+        return escape_surrogates(value)
     if isinstance(value, list):
         return [_clean(each) for each in value]
     if isinstance(value, dict):
-        return {escaped(name): _clean(each) for name, each in value.items()}
+        return {escape_surrogates(name): _clean(each) for name, each in value.items()}
     return value
 
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from bench import assets
 from bench.assets import ARCHIVES, Archive
 from bench.catalog import CATALOG, WEIGHTS, DataSet
-from bench.data import Rows, load, local_file, relative_path
+from bench.data import Rows, find_local_file, load, relative_path
 from bench.errors import DataError, Unavailable, UsageError, unknown
-from bench.files import write_whole
+from bench.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,10 @@ def fetch_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
     """
     archives, sets = _chosen(names)
     for archive in archives:
-        yield archive.name, "present" if assets.available(archive) else _outcome(_fetched, archive)
+        yield (
+            archive.name,
+            "present" if assets.is_available(archive) else _outcome(_fetched, archive),
+        )
     for known in sets:
         if names or (known.hub and not known.packaged):
             for split in known.splits:
@@ -179,13 +182,15 @@ def _json(value: dict[str, Any]) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        write_whole(path, data)
+        write_atomic(path, data)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose another folder") from error
 
 
 def _origin(known: DataSet) -> str:
-    local = [split for split in known.splits if local_file(known.id, split, config=known.config)]
+    local = [
+        split for split in known.splits if find_local_file(known.id, split, config=known.config)
+    ]
     if len(local) == len(known.splits):
         return "local"
     if known.packaged:
@@ -202,6 +207,6 @@ def _origin(known: DataSet) -> str:
 def _archive_origin(archive: Archive) -> str:
     return (
         "packaged, here"
-        if assets.available(archive)
+        if assets.is_available(archive)
         else f"packaged, {archive.bytes / 1e6:.1f} MB to fetch"
     )

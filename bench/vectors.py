@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.encoder import Embeddings
-from bench.files import write_whole
+from bench.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Vectors:
         path = self.root / encoder / f"{time.time_ns():020d}-{secrets.token_hex(4)}{_SUFFIX}"
         try:
             self._make_room(len(data), keep=encoder)
-            write_whole(path, data)
+            write_atomic(path, data)
         except OSError as error:
             if not self._warned:
                 log.warning(

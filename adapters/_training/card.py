@@ -17,7 +17,7 @@ from adapters._checkpoint import CARD, CONFIG, recorded_digest
 from adapters._files import read_json
 from adapters._training.loop import Fitted, Training
 from bench.errors import UsageError
-from bench.files import without_home, write_whole
+from bench.files import hide_home, write_atomic
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def finished(folder: Path, training: Training) -> bool:
     """
     if not (folder / CARD).is_file():
         return False
-    wanted = without_home(json.loads(json.dumps(asdict(training))))
-    card = without_home(read_json(folder / CARD))
+    wanted = hide_home(json.loads(json.dumps(asdict(training))))
+    card = hide_home(read_json(folder / CARD))
     other = [name for name, value in wanted.items() if card.get(name) != value]
     if other:
         raise UsageError(
@@ -94,7 +94,7 @@ def write_card(
         "files": {path.name: recorded_digest(path) for path in _checked(folder)},
         "loss": fitted.thinned(),
     }
-    write_whole(folder / CARD, json.dumps(without_home(card), indent=1, ensure_ascii=False) + "\n")
+    write_atomic(folder / CARD, json.dumps(hide_home(card), indent=1, ensure_ascii=False) + "\n")
 
 
 def _checked(folder: Path) -> list[Path]:

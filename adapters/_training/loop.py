@@ -16,7 +16,7 @@ from adapters._backbone import Network
 from adapters._training.budget import Spent, portions
 from bench.encoder import digest
 from bench.errors import CheckpointError, EncodingError, UsageError
-from bench.files import write_whole
+from bench.files import write_atomic
 from bench.recipe import Progress
 
 if TYPE_CHECKING:
@@ -431,4 +431,4 @@ class _Done:
         }  # fmt: skip
         buffer = io.BytesIO()
         torch.save(kept, buffer)
-        write_whole(path, buffer.getvalue())
+        write_atomic(path, buffer.getvalue())

@@ -10,7 +10,7 @@ from adapters._backbone import PACKAGED, Network, quiet
 from adapters._checkpoint import CONFIG, WEIGHTS
 from adapters._lora import sharing
 from bench.errors import UsageError
-from bench.files import write_whole
+from bench.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,8 +98,8 @@ class Lora:
             "peft_type": "LORA", "base_model_name_or_path": anywhere(base), "r": self.rank, "lora_alpha": self.alpha,
             "lora_dropout": self.dropout, "target_modules": targets(network.model), "bias": "none", "inference_mode": True,
         }  # fmt: skip
-        write_whole(folder / WEIGHTS, save(prefixed, metadata={"format": "pt"}))
-        write_whole(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+        write_atomic(folder / WEIGHTS, save(prefixed, metadata={"format": "pt"}))
+        write_atomic(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
 
 def attached(network: Network, *, lora: bool, seed: int) -> Network:

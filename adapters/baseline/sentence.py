@@ -262,7 +262,7 @@ def folder_of(checkpoint: str) -> Path:
     archive = assets.ARCHIVES[_ARCHIVE]
 
     def make(target: Path) -> None:
-        for name in assets.members(archive):
+        for name in assets.list_members(archive):
             if name.startswith(_PREFIX):
                 path = target / name.removeprefix(_PREFIX)
                 path.parent.mkdir(parents=True, exist_ok=True)

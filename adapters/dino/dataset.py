@@ -21,7 +21,7 @@ from adapters.dino.postprocess import Pair
 from adapters.dino.specification import Specification
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
-from bench.files import ESCAPED, write_whole
+from bench.files import ESCAPED, write_atomic
 
 Report = Callable[[str, int, int], None]
 
@@ -164,7 +164,7 @@ def adopt(order: Order, folder: Path, others: Iterable[Path]) -> None:
         noted = _noted(args)
         if noted and data.is_file() and noted[0] == settings and noted[1]["batches"] == batches:
             for path in (data, args):
-                write_whole(folder / path.name, path.read_bytes())
+                write_atomic(folder / path.name, path.read_bytes())
             return
 
 
@@ -217,7 +217,7 @@ def generated(order: Order, backbone: Backbone, folder: Path, report: Report) ->
 def _note(args: Path, settings: Mapping[str, Any], backbone: Backbone, done: Dataset) -> None:
     """Write with which settings a file of texts is generated, the generator's name, which decides nothing, and how far it is."""
     noted = {**settings, "generator": backbone.card().backbone, "done": _plain(done)}
-    write_whole(args, json.dumps(noted, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(args, json.dumps(noted, indent=1, ensure_ascii=False) + "\n")
 
 
 def _rows(order: Order, batch: Sequence[Wish], made: Generated) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from adapters._text import Framed, prompts
 from adapters.dino.prompting import log_probabilities
 from bench.encoder import Batch, Card, Item, digest, location
 from bench.errors import CheckpointError, Unavailable
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,7 @@ class DINO(NetworkEncoder):
         )
         return replace(card, weights=digest([card.weights, finish])) if any(finish) else card
 
-    def runs(self) -> Runs | None:
+    def runs(self) -> Ngrams | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
         return runs_of(self.backbone().source)
 

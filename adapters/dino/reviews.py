@@ -20,7 +20,7 @@ from adapters.dino.debiasing import Sampling
 from adapters.dino.generation import Writing
 from adapters.dino.specification import read
 from bench.errors import BenchError, DataError
-from bench.files import ESCAPED, write_whole
+from bench.files import ESCAPED, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def write(folder: Path, found: Sequence[Review]) -> Path:
     """Write reviews where tasks look for them under ``folder``, and return the file."""
     path = folder / "dino" / "imdb-generated" / "train.jsonl.gz"
     lines = "".join(json.dumps(review._asdict(), ensure_ascii=False) + "\n" for review in found)
-    write_whole(path, gzip.compress(lines.encode("utf-8", ESCAPED), mtime=0))
+    write_atomic(path, gzip.compress(lines.encode("utf-8", ESCAPED), mtime=0))
     return path
 
 

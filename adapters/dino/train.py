@@ -41,8 +41,8 @@ from adapters.dino.postprocess import Cleaning, Pair, cleaned, page
 from adapters.dino.specification import read
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
-from bench.files import write_whole
-from bench.overlap import Runs
+from bench.files import write_atomic
+from bench.overlap import Ngrams
 from bench.recipe import Load, Progress
 
 GENERATED = "generated"
@@ -242,7 +242,7 @@ class Recipe:
         counts = {"training pairs": n}
         if self.clean:
             pairs, counts = cleaned(pairs, self._cleaning(), seed=seed)
-        write_whole(folder / "samples.md", page(pairs, counts))
+        write_atomic(folder / "samples.md", page(pairs, counts))
         return Made(x1, pairs, counts, [Material(path.name, "as its owner says", n, pin)], {}, 0)
 
     def _generated(
@@ -262,7 +262,7 @@ class Recipe:
         adopt(order, folder, sorted(folder.parent.parent.glob(f"*/{folder.name}")))
         second = generated(order, backbone, folder, progress)
         pairs, counts = cleaned(second.pairs(), self._cleaning(), seed=seed)
-        write_whole(folder / "samples.md", page(pairs, counts))
+        write_atomic(folder / "samples.md", page(pairs, counts))
         stages = {
             f"generating {data.path.stem}": data.summary() for data in (first, second) if data
         }
@@ -329,12 +329,12 @@ class Made(NamedTuple):
 
     def write(self, out: Path, seed: int) -> None:
         """Write what goes with the weights: the runs of words of the first texts, and a sample of the pairs."""
-        Runs.of(self.x1).write(out / RUNS)
+        Ngrams.of(self.x1).write(out / RUNS)
         chosen = np.random.default_rng(seed).permutation(len(self.pairs))[:_SAMPLED]
         rows = (
             json.dumps(self.pairs[i]._asdict(), ensure_ascii=False) + "\n" for i in sorted(chosen)
         )
-        write_whole(out / SAMPLE, "".join(rows))
+        write_atomic(out / SAMPLE, "".join(rows))
 
 
 def parted(pairs: Sequence[Pair], *, seed: int) -> tuple[list[Pair], list[Pair]]:

@@ -30,7 +30,7 @@ from bench.encoder import (
     location,
 )
 from bench.errors import UsageError
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +147,7 @@ class InBedder(NetworkEncoder):
             else card
         )
 
-    def runs(self) -> Runs | None:
+    def runs(self) -> Ngrams | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
         return runs_of(self._backbone().source)
 

@@ -21,7 +21,7 @@ from adapters._training.sources import named
 from adapters._training.weights import attached, save_trained, trained
 from adapters.inbedder.encoder import TEMPLATE, TEMPLATE_WITHOUT_INPUT
 from adapters.inbedder.triples import OPEN, Triple, View, mixed
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 from bench.recipe import Load, Progress
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Recipe:
         if main_process():
             save_trained(network, out, self.backbone, lora=self.lora)
             used = sorted({i for batch in plan for i in batch})
-            Runs.of(triples[rows[i].number].input for i in used).write(out / RUNS)
+            Ngrams.of(triples[rows[i].number].input for i in used).write(out / RUNS)
             write_card(
                 out, training, fitted, network, material, {"template": TEMPLATE, "rows": len(used)}
             )

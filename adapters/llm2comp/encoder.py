@@ -19,7 +19,7 @@ from adapters._files import files_digest, read_json, stamp, tensors
 from adapters._text import Framed, prompts
 from bench.encoder import Batch, Card, Embeddings, Item, Side, digest, gather, location
 from bench.errors import CheckpointError, UsageError, unknown
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,7 +137,7 @@ class LLM2Comp(NetworkEncoder):
             training_tokens=training.get("trained_tokens"),
         )
 
-    def runs(self) -> Runs | None:
+    def runs(self) -> Ngrams | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
         return _checkpoint.runs_of(self._folder) if self._checkpoint() else None
 

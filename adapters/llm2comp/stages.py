@@ -30,8 +30,8 @@ from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
 from adapters.llm2comp.trainee import Trainee, lora, prepared
 from bench.encoder import digest
 from bench.errors import UsageError
-from bench.files import write_whole
-from bench.overlap import Runs
+from bench.files import write_atomic
+from bench.overlap import Ngrams
 from bench.recipe import Progress
 
 _OBSOLETE = (
@@ -186,24 +186,24 @@ class Stages:
 
         rows, k = len(embedding_table(trainee.network)), len(trainee.memory)
         memory = trainee.memory.detach().to("cpu", torch.bfloat16).contiguous()
-        write_whole(folder / MEMORY, save({"memory": memory}, metadata={"format": "pt"}))
+        write_atomic(folder / MEMORY, save({"memory": memory}, metadata={"format": "pt"}))
         said = {
             "base": anywhere(self.training.recipe["backbone"]), "k": k, "attention": self.attention,
             "stages": [Path(os.path.relpath(each, folder)).as_posix() for each in weights], "memory_ids": list(range(rows, rows + k)),
         }  # fmt: skip
-        write_whole(folder / CONFIG, json.dumps(said, indent=1) + "\n")
+        write_atomic(folder / CONFIG, json.dumps(said, indent=1) + "\n")
 
     def _finish(self, done: Sequence[Path], texts: Sequence[str]) -> None:
         """Make the folder itself a checkpoint, the last stage's; the card, which says that all is done, comes last."""
         last, needed = done[-1], done if self.new_lora else []
         said = read_json(last / CONFIG) | {"stages": [folder.name for folder in needed] or ["."]}
-        write_whole(self.out / CONFIG, json.dumps(said, indent=1) + "\n")
+        write_atomic(self.out / CONFIG, json.dumps(said, indent=1) + "\n")
         for name in (MEMORY, *(() if needed else (_checkpoint.CONFIG, _checkpoint.WEIGHTS))):
-            write_whole(self.out / name, (last / name).read_bytes())
-        Runs.of(texts).write(self.out / RUNS)
+            write_atomic(self.out / name, (last / name).read_bytes())
+        Ngrams.of(texts).write(self.out / RUNS)
         for folder in () if self.keep or needed else done:
-            write_whole(folder / _OBSOLETE, b"")
-        write_whole(self.out / CARD, (last / CARD).read_bytes())
+            write_atomic(folder / _OBSOLETE, b"")
+        write_atomic(self.out / CARD, (last / CARD).read_bytes())
 
     def _clear(self, stages: Sequence[Stage]) -> None:
         """Remove what nobody needs beside a finished checkpoint: states, and the folders of stages that it holds itself."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from adapters.quip.encoder import QuIP
 from bench.errors import UsageError
-from bench.spans import ANSWER_TOKENS, RATIONALE_TOKENS, Answer, answer
+from bench.spans import ANSWER_TOKENS, RATIONALE_TOKENS, Answer, extract_answer
 
 
 def answered(
@@ -37,7 +37,9 @@ def answered(
     vectors = encoder.encode_questions(asked)
     number = {question: i for i, question in enumerate(asked)}
     return [
-        answer(text, states[text], vectors.start[number[q]], vectors.end[number[q]], longest)
+        extract_answer(
+            text, states[text], vectors.start[number[q]], vectors.end[number[q]], longest
+        )
         for text, q in zip(passages, questions, strict=True)
     ]
 

@@ -19,7 +19,7 @@ from adapters._text import Framed, prompts
 from adapters.quip.windows import long_states
 from bench.encoder import Batch, Card, Item, QuestionVectors, TokenStates, digest, gather, location
 from bench.errors import CheckpointError, UsageError
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -125,7 +125,7 @@ class QuIP(NetworkEncoder):
         card = replace(self._backbone().card(), trained=bool(files))
         return replace(card, weights=digest([card.weights, files_digest(files)])) if files else card
 
-    def runs(self) -> Runs | None:
+    def runs(self) -> Ngrams | None:
         """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
         return runs_of(self._backbone().source)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from adapters._backbone import Network
 from adapters.quip.passages import Passage, windowed
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 
 _KEPT_OUT, _MOST_KEPT_OUT = 0.05, 100
 """Share and most of the passages that nothing is trained on."""
@@ -80,7 +80,9 @@ def selected(
     number = _filling([n + _QUESTION * questions for _, n in sizes], (1 - human) * positions)
     texts = [w.text for w, _ in sizes[:number]]
     unseen = [w for i in sorted(out) for w in cut[i] if w.questions]
-    touched = Runs.of([*(w.text for w in teaching), *texts]).touch([w.text for w in unseen])
+    touched = Ngrams.of([*(w.text for w in teaching), *texts]).find_overlaps(
+        [w.text for w in unseen]
+    )
     return Selection(
         teaching, people, texts, [w for w, known in zip(unseen, touched, strict=True) if not known]
     )

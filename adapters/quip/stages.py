@@ -23,7 +23,7 @@ from adapters._training.loop import (
 from adapters._training.weights import attached, save_trained, trained
 from adapters.quip.encoder import HEAD_FILES, head
 from bench.errors import UsageError
-from bench.files import write_whole
+from bench.files import write_atomic
 from bench.recipe import Progress
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Tuning:
                 key: tensor.detach().to("cpu", torch.bfloat16).contiguous()
                 for key, tensor in module.state_dict().items()
             }
-            write_whole(folder / f"{name}.safetensors", save(state, metadata={"format": "pt"}))
+            write_atomic(folder / f"{name}.safetensors", save(state, metadata={"format": "pt"}))
 
 
 def stage_trained(
@@ -217,4 +217,4 @@ class Note:
 
     def write(self, **took: Any) -> None:  # noqa: ANN401 - plain JSON values
         """Write the note."""
-        write_whole(self.path, json.dumps({"of": self.mark, **took}, indent=1) + "\n")
+        write_atomic(self.path, json.dumps({"of": self.mark, **took}, indent=1) + "\n")

@@ -21,7 +21,7 @@ from adapters._training.budget import Spent, portions
 from adapters._training.loop import Training, shared
 from adapters.quip.stages import Note, Packed, states_of
 from bench.errors import DataError
-from bench.files import write_whole
+from bench.files import write_atomic
 from bench.recipe import Progress
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def relabelled(
             "seconds": time.perf_counter() - begun,
             "positions": sum(len(rows[i].ids) for i in chosen),
         }
-        write_whole(path, _parquet(chosen, kept, took))
+        write_atomic(path, _parquet(chosen, kept, took))
     labels, took = _joined([path for path, _ in shards], len(rows), top)
     if done is None:
         note.write(questions=len(rows), **took)

@@ -39,9 +39,9 @@ from adapters.quip.teacher import Finding, Labels, Pair, pair, predicted, relabe
 from adapters.quip.tokens import passage_prompts, place, question_ids, spans_of
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 from bench.recipe import Load, Progress
-from bench.spans import ANSWER_TOKENS, exact, f1, spanned
+from bench.spans import ANSWER_TOKENS, exact_match, extract_span, f1
 
 LABELS = ("soft", "hard", "answers")
 _MEASURED = 200
@@ -261,7 +261,7 @@ class _Run:
         taught = (
             self.data.teaching if self.data.texts else []
         )  # what generator and teacher learn from
-        Runs.of([*(texts[i] for i in self.used), *(passage.whole for passage in taught)]).write(
+        Ngrams.of([*(texts[i] for i in self.used), *(passage.whole for passage in taught)]).write(
             self.out / RUNS
         )
         write_card(self.out, training, whole, self.base, material, more)
@@ -410,7 +410,7 @@ class _Run:
             ]
             right = {
                 what: round(fmean(one(*both) for both in pairs), 4)
-                for what, one in (("exact", exact), ("f1", f1))
+                for what, one in (("exact", exact_match), ("f1", f1))
             }
             self.measured |= {"questions": len(asked), name: right}
 
@@ -433,6 +433,6 @@ class _Run:
         pairs = [pair(self.base, q, p.ids) for q, p in zip(asked, prompts, strict=True)]
         both = predicted(network, heads, pairs, self.recipe.positions)
         return [
-            spanned(text, spans_of(p), probabilities, ANSWER_TOKENS).text
+            extract_span(text, spans_of(p), probabilities, ANSWER_TOKENS).text
             for text, p, probabilities in zip(texts, prompts, both, strict=True)
         ]

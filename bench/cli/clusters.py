@@ -25,7 +25,7 @@ from bench.cli.options import (
     start,
 )
 from bench.errors import UsageError
-from bench.files import escaped, ready, sweep, without_home
+from bench.files import check_writable, escape_surrogates, hide_home, remove_leftovers
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,7 +115,7 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
     with errors():
         start(data, verbose=verbose)
         from bench.cache import cached
-        from bench.clusters import grouped, read_texts
+        from bench.clusters import cluster_texts, read_texts
         from bench.clusters.page import about, rows, write
 
         number = _number(k)
@@ -124,14 +124,14 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
         if (folder / "clusters.json").exists():
             console.note(f"replacing what is in {folder}")
         with _writing(folder):
-            sweep(folder)
-            ready(folder / "clusters.json")
+            remove_leftovers(folder)
+            check_writable(folder / "clusters.json")
         name, encoder = _encoder(model, computing(device, dtype), set_)
         made_from = about(name, encoder, read, seed=seed)
         _note(made_from, read, ignored=bool(instruction) and not encoder.follows_instructions)
         with console.progress() as bars:
-            asked = list(dict.fromkeys(map(escaped, instruction))) or [""]
-            groupings = grouped(
+            asked = list(dict.fromkeys(map(escape_surrogates, instruction))) or [""]
+            groupings = cluster_texts(
                 cached(encoder, vector_store(disk=cache), bars),
                 read.texts,
                 asked,
@@ -169,7 +169,7 @@ def _holds_others(path: Path, texts: "Texts") -> bool:
     try:
         held = json.loads(path.read_bytes())["texts"]
         named = [held["source"], held["column"]]
-        return bool(without_home(named) != without_home([texts.source, texts.column]))
+        return bool(hide_home(named) != hide_home([texts.source, texts.column]))
     except OSError:
         return False
     except (ValueError, LookupError, TypeError):  # no file of ours

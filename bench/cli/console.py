@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from bench.process import heed
+from bench.process import raise_if_stopped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -119,7 +119,7 @@ def progress(*, shown: bool = True) -> "Iterator[Progress]":
 
         def show(label: str, done: int, total: int) -> None:
             nonlocal last, logged
-            heed()
+            raise_if_stopped()
             if (
                 total != last[1] or done < last[0]
             ):  # another stage: labels tell nothing, as they may hold numbers that change

@@ -48,10 +48,10 @@ def list_(name: Name = "", as_json: Json = False) -> None:
 
 
 def _rows() -> list[Row]:
-    from bench.registry import describe, encoder_names, expand
+    from bench.registry import describe, encoder_names, expand_names
     from bench.tasks import SUITES, describe_suite, describe_task, task_names
 
-    default = expand(["all"])
+    default = expand_names(["all"])
     rows: list[Row] = [
         {"kind": "encoder", "name": n, "about": describe(n), "default": n in default}
         for n in encoder_names()

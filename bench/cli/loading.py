@@ -62,10 +62,10 @@ def load_named(names: Sequence[str]) -> "dict[str, Encoder]":
     Raises:
         UsageError: No such encoder.
     """
-    from bench.registry import expand, load_encoder
+    from bench.registry import expand_names, load_encoder
 
     encoders = {}
-    for name in expand(names):
+    for name in expand_names(names):
         try:
             encoders[name] = load_encoder(name)
         except BenchError as error:

@@ -12,7 +12,7 @@ import typer
 
 from bench.cli import console
 from bench.errors import UsageError
-from bench.process import ended, heed
+from bench.process import raise_if_stopped, report_error
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """What ``--dtype`` takes."""
@@ -151,14 +151,14 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Turn an error into one line on stderr and an exit code, as ``bench.process.ended`` has it."""
+    """Turn an error into one line on stderr and an exit code, as ``bench.process.report_error`` does."""
     try:
         yield
     except typer.Exit:
         raise
     except Exception as error:
-        heed()
-        raise typer.Exit(ended(error)) from error
+        raise_if_stopped()
+        raise typer.Exit(report_error(error)) from error
 
 
 def start(data: Path | None, *, verbose: bool, shown: bool = True) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from string import Template
 
 from bench.errors import UsageError
-from bench.files import write_whole
+from bench.files import write_atomic
 
 _ADAPTER = Template('''"""$title: one paragraph that says what the method is and where it comes from."""
 
@@ -72,9 +72,9 @@ def write_adapter(name: str, root: Path) -> list[str]:
         or re.search(rf"^{public} =", text, re.MULTILINE)
     ):
         raise UsageError(f"there is a method named {name!r} already; choose another name")
-    write_whole(target, _ADAPTER.substitute(title=title))
+    write_atomic(target, _ADAPTER.substitute(title=title))
     entry = f'{public} = "adapters.{name}:{title}"'
-    write_whole(project, text.replace(_GROUP, f"{_GROUP}\n{entry}", 1))
+    write_atomic(project, text.replace(_GROUP, f"{_GROUP}\n{entry}", 1))
     return [
         f"wrote {target} and its line in {project}",
         f"try it now:       bench check --model adapters.{name}:{title}",

@@ -152,11 +152,11 @@ def _prepare(folder: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    from bench.files import ready, sweep
+    from bench.files import check_writable, remove_leftovers
 
-    sweep(folder)
+    remove_leftovers(folder)
     if not (folder / _CARD).is_file():
-        ready(folder / _CARD)
+        check_writable(folder / _CARD)
 
 
 def _there(folder: Path) -> str:

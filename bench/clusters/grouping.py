@@ -76,7 +76,7 @@ class Grouping:
         return found
 
 
-def grouped(
+def cluster_texts(
     encoder: CachedEncoder,
     texts: Sequence[str],
     instructions: Sequence[str],

@@ -12,7 +12,7 @@ from bench.clusters.figure import picture
 from bench.clusters.grouping import Cluster, Grouping, agreement
 from bench.clusters.texts import Texts
 from bench.encoder import Encoder, card, fingerprint, settings
-from bench.files import as_cell, as_markdown, without_home, write_whole
+from bench.files import escape_formula, escape_markdown, hide_home, write_atomic
 
 EXAMPLES = 3
 """Texts nearest to the centre that are shown of a cluster."""
@@ -46,7 +46,7 @@ def examples(cluster: Cluster, grouping: Grouping, texts: Texts) -> list[tuple[s
 def about(name: str, encoder: Encoder, texts: Texts, *, seed: int) -> dict[str, Any]:
     """Return what the groupings were made from: encoder, texts, seed."""
     behind = card(encoder)
-    made: dict[str, Any] = without_home(
+    made: dict[str, Any] = hide_home(
         {
             "encoder": {
                 "name": name,
@@ -87,7 +87,7 @@ def write(
         "texts.csv": table(groupings, texts),
     }
     for name, data in files.items():
-        write_whole(folder / name, data)
+        write_atomic(folder / name, data)
     return [folder / name for name in files]
 
 
@@ -140,7 +140,7 @@ def page(groupings: Sequence[Grouping], texts: Texts, made_from: Mapping[str, An
     lines = [
         "# Clusters",
         "",
-        as_markdown(f"{counted(texts)}, grouped by {called(encoder)}."),
+        escape_markdown(f"{counted(texts)}, grouped by {called(encoder)}."),
         "",
         "![map of the texts](clusters.png)",
         "",
@@ -172,7 +172,7 @@ def counted(texts: Texts) -> str:
     blank = (
         f" ({texts.blank:,} blank one{'s' * (texts.blank != 1)} left out)" if texts.blank else ""
     )
-    source = without_home(texts.source)
+    source = hide_home(texts.source)
     return f"{part} of {source}{', column ' + texts.column if texts.column else ''}{blank}"
 
 
@@ -214,7 +214,7 @@ def _table(grouping: Grouping, texts: Texts) -> Iterator[str]:
 def _plain(text: str) -> str:
     """Return a text for a cell of a table: on one line, cut, with nothing that Markdown or HTML would take as theirs."""
     line = " ".join(text.split())
-    return as_markdown(line if len(line) <= 120 else line[:119] + "…")
+    return escape_markdown(line if len(line) <= 120 else line[:119] + "…")
 
 
 def table(groupings: Sequence[Grouping], texts: Texts) -> str:
@@ -228,5 +228,5 @@ def table(groupings: Sequence[Grouping], texts: Texts) -> str:
     for i, text in enumerate(texts.texts):
         places = [int(found[i]) for found in assigned]
         answers = [grouping.answers[i] for _, grouping in answered]
-        writer.writerow(map(as_cell, [text, *places, *answers]))
+        writer.writerow(map(escape_formula, [text, *places, *answers]))
     return out.getvalue()

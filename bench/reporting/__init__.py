@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import ResultError, UsageError, unknown
-from bench.files import sweep, write_whole
+from bench.files import remove_leftovers, write_atomic
 
 if TYPE_CHECKING:
     from bench.reporting.comparison import Comparison
@@ -71,9 +71,9 @@ def write(out: Path, files: Mapping[str, bytes | str]) -> list[Path]:
         ResultError: The folder cannot be written.
     """
     try:
-        sweep(out)
+        remove_leftovers(out)
         for name, data in files.items():
-            write_whole(out / name, data)
+            write_atomic(out / name, data)
     except OSError as error:
         raise ResultError(
             f"cannot write into {out}: {error.strerror}; free space or choose another --out"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.files import as_cell, as_markdown
+from bench.files import escape_formula, escape_markdown
 from bench.reporting.table import Entry, Table
 
 _WIDEST, _LONGEST = 60, 100  # columns and rows that still make sense on a page of text
@@ -40,15 +40,15 @@ def _named(table: Table) -> str:
 
 def markdown(table: Table) -> str:
     """Return a section: headline, what is shown, the table, notes and every warning in words."""
-    frame = _frame(table, lambda entry: _marked(entry, "**{}**", as_markdown))
+    frame = _frame(table, lambda entry: _marked(entry, "**{}**", escape_markdown))
     sides = ["left" if column in table.words else "right" for column in table.columns]
-    safe = frame.rename(columns=as_markdown)
+    safe = frame.rename(columns=escape_markdown)
     grid = (
         safe.to_markdown(index=False, disable_numparse=True, colalign=sides) if table.rows else ""
     )
-    notes = "".join(f"- {as_markdown(note)}\n" for note in (*table.notes, *_warnings(table)))
-    about = f"{as_markdown(table.about)}\n" if table.about else ""
-    parts = (f"## {as_markdown(table.title)}\n", about, f"{grid}\n" if grid else "", notes)
+    notes = "".join(f"- {escape_markdown(note)}\n" for note in (*table.notes, *_warnings(table)))
+    about = f"{escape_markdown(table.about)}\n" if table.about else ""
+    parts = (f"## {escape_markdown(table.title)}\n", about, f"{grid}\n" if grid else "", notes)
     return "\n".join(part for part in parts if part)
 
 
@@ -70,8 +70,8 @@ def csv(table: Table) -> str:
 def csv_of(frame: pd.DataFrame) -> str:
     """Return a frame as CSV in which no text is a formula."""
     numeric = pd.api.types.is_numeric_dtype
-    safe = frame.apply(lambda column: column if numeric(column) else column.map(as_cell))
-    safe = safe.rename(columns=as_cell)
+    safe = frame.apply(lambda column: column if numeric(column) else column.map(escape_formula))
+    safe = safe.rename(columns=escape_formula)
     return str(safe.to_csv(index=False, lineterminator="\n"))
 
 

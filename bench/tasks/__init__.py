@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from bench.errors import UsageError, unknown
-from bench.importing import called, imported, otherwise
+from bench.importing import import_object, instantiate, otherwise
 from bench.task import Task
 from bench.tasks import (
     awareness,
@@ -230,7 +230,7 @@ def load_task(name: str, *, limit: int | None = None) -> Task:
     kind, _, folder = name.partition(":")
     if kind in KINDS and folder:
         return _changed(own_task(kind, folder), {}, limit)
-    if (target := imported(name)) is not None:
+    if (target := import_object(name)) is not None:
         return _task(target, name, limit)
     head, at, layer = name.partition("@")
     if head not in TASKS:
@@ -277,7 +277,9 @@ def load_suite(name: str, *, limit: int | None = None) -> tuple[Task, ...]:
 
 def _task(target: Any, name: str, limit: int | None) -> Task:  # noqa: ANN401 - whatever the name stands for
     task = (
-        called(target, name) if isinstance(target, type) or not isinstance(target, Task) else target
+        instantiate(target, name)
+        if isinstance(target, type) or not isinstance(target, Task)
+        else target
     )
     if (
         not is_dataclass(task)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.columns import CLASS, TEXT
-from bench.conll import iob2
+from bench.conll import convert_to_iob2
 from bench.data import load
 from bench.encoder import Encoder, Item, QuestionEncoder, TokenEncoder, TokenStates
 from bench.errors import DataError
@@ -112,7 +112,9 @@ class Tagged:
                     f"{rows.source} row {i}: expected one tag a word, got {len(words)} words and {len(tags)} tags in {words[:5]}"
                 )
         if any(not re.match("O$|[BI]-", tag) for tags in tagged for tag in tags):
-            tagged = iob2(tagged, lambda i, j: f"{rows.source} row {i + 1}, word {j + 1}")
+            tagged = convert_to_iob2(
+                tagged, lambda i, j: f"{rows.source} row {i + 1}, word {j + 1}"
+            )
         pairs = zip(rows["tokens"], tagged, strict=True)
         found = [Sentence(tuple(words), tuple(tags)) for words, tags in pairs]
         found = [found[i] for i in members([s.text for s in found], self.half)]

@@ -17,7 +17,7 @@ import numpy as np
 from bench.columns import ANSWERS, TEXT
 from bench.data import Rows, load
 from bench.encoder import Encoder, Item, LongTokenEncoder, QuestionEncoder, TokenStates
-from bench.spans import ANSWER_TOKENS, answer, exact, f1
+from bench.spans import ANSWER_TOKENS, exact_match, extract_answer, f1
 from bench.task import Score, sample
 from bench.tasks.partition import blocks
 
@@ -65,7 +65,7 @@ class ExtractiveQA:
         for block in blocks([len(passage) for passage in passages]):
             for k, tokens in zip(block, _states(asked, [passages[k] for k in block]), strict=True):
                 for i in by_passage[passages[k]]:
-                    found[i] = answer(
+                    found[i] = extract_answer(
                         passages[k], tokens, vectors.start[i], vectors.end[i], self.longest
                     ).text
         right: list[Any] = [answers["text"] for answers in rows["answers"]]
@@ -84,7 +84,7 @@ class ExtractiveQA:
         return rows.take(sample(len(rows), self.limit))
 
 
-_MEASURES = {"f1": f1, "exact_match": exact}
+_MEASURES = {"f1": f1, "exact_match": exact_match}
 
 
 def _states(encoder: QuestionEncoder, passages: list[str]) -> list[TokenStates]:

@@ -25,7 +25,7 @@ from bench.encoder import (
     gather,
     stream,
 )
-from bench.spans import RATIONALE_TOKENS, answer
+from bench.spans import RATIONALE_TOKENS, extract_answer
 from bench.task import Score
 from bench.tasks.partition import blocks
 from bench.tasks.probe import LabelledTexts, Probe, accuracy
@@ -150,7 +150,7 @@ class ZeroShotByQuestions(_Unplanned):
         found = zip(rows, asked.encode_tokens([texts[i] for i in rows]), strict=True)
         made = []
         for i, tokens in found:
-            said = answer(
+            said = extract_answer(
                 texts[i], tokens, vectors.start[labels[i]], vectors.end[labels[i]], RATIONALE_TOKENS
             )
             made.append(

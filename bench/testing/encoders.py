@@ -28,7 +28,7 @@ from bench.encoder import (
     settings,
     shortened,
 )
-from bench.errors import BenchError, EncodingError, Unavailable, told
+from bench.errors import BenchError, EncodingError, Unavailable, one_line
 from bench.testing.agreement import ContractError, agree, distance, embeddings, tolerance
 from bench.testing.randomness import random_states_touched
 
@@ -101,7 +101,7 @@ def run_checks(encoder: Encoder) -> Iterator[CheckOutcome]:
             Exception
         ) as error:  # a crash of somebody's encoder is an outcome of the rule that met it
             log.debug("%s failed", name, exc_info=True)
-            yield CheckOutcome(name, "failed", f"raised {told(error)}")
+            yield CheckOutcome(name, "failed", f"raised {one_line(error)}")
         else:
             yield CheckOutcome(name, "passed")
 
@@ -161,7 +161,7 @@ def check_order(encoder: Encoder) -> None:
 def check_instruction(encoder: Encoder) -> None:
     """The empty instruction is no instruction; another keeps the shape, and changes vectors only where instructions are followed."""
     plain = encoder.encode(TEXTS)
-    told = embeddings(
+    spaced = embeddings(
         encoder.encode(TEXTS, instruction=INSTRUCTION),
         TEXTS,
         "a template without room for the text",
@@ -174,11 +174,11 @@ def check_instruction(encoder: Encoder) -> None:
         "instruction='' gives",
         "a template that leaks into plain use",
     )
-    if plain.shape != told.shape:
+    if plain.shape != spaced.shape:
         raise ContractError(
-            f"with an instruction the shape is {told.shape}, without {plain.shape}; expected the same"
+            f"with an instruction the shape is {spaced.shape}, without {plain.shape}; expected the same"
         )
-    changed = float(distance(plain, told).max()) > tolerance(encoder)
+    changed = float(distance(plain, spaced).max()) > tolerance(encoder)
     if changed != encoder.follows_instructions:
         got = "changes vectors" if changed else "changes nothing"
         raise ContractError(

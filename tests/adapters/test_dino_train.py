@@ -490,7 +490,7 @@ def test_the_whole_recipe_makes_an_encoder_that_keeps_the_contract(
     assert np.isfinite(score.mean)
     assert score.mean != 0  # 0 stands for constant vectors
     if kind == "llama":
-        assert encoder.runs().touch(
+        assert encoder.runs().find_overlaps(
             [X1[0], "an unseen text with more than eight words in it"]
         ).tolist() == [True, False]
 

@@ -426,7 +426,7 @@ def test_all_stages_make_an_encoder_that_answers_and_keeps_the_contract(kind, tm
     encoder = QuIP(str(tmp_path / "out"), device="cpu", dtype="float32")
     assert encoder.card().trained
     assert encoder.card().training_tokens == card["trained_tokens"]
-    assert encoder.runs().touch(plain).any()
+    assert encoder.runs().find_overlaps(plain).any()
     assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
 
 
@@ -513,11 +513,11 @@ def test_weights_carry_the_runs_of_words_that_they_and_the_stages_before_them_le
     )
     encoder = QuIP(str(tmp_path / "out"), device="cpu", dtype="float32")
     seen = [
-        encoder.runs().touch([json.loads(line)["context"]])[0]
+        encoder.runs().find_overlaps([json.loads(line)["context"]])[0]
         for line in questions.read_text().splitlines()
     ]
     assert np.mean(seen) > 0.9
-    assert not encoder.runs().touch(
+    assert not encoder.runs().find_overlaps(
         ["a text that was never seen and shares no run of eight words"]
     )[0]
     assert {"model_qa_head_start.safetensors", "model_qa_head_end.safetensors"} <= {
@@ -667,7 +667,7 @@ def test_questions_that_are_lost_are_written_again_and_broken_ones_are_named(tmp
 def test_what_is_kept_out_shares_no_run_of_words_with_what_is_trained_on(networks):
     from adapters.quip.passages import Passage, Question
     from adapters.quip.selection import selected
-    from bench.overlap import Runs
+    from bench.overlap import Ngrams
 
     shared = "Every excerpt here ends in the very same sentence of more than eight words."
     own = [
@@ -695,8 +695,8 @@ def test_what_is_kept_out_shares_no_run_of_words_with_what_is_trained_on(network
     )
     assert made.kept_out
     assert (
-        not Runs.of([*(p.text for p in made.teaching), *made.texts])
-        .touch([p.text for p in made.kept_out])
+        not Ngrams.of([*(p.text for p in made.teaching), *made.texts])
+        .find_overlaps([p.text for p in made.kept_out])
         .any()
     )
     assert not [p for p in made.kept_out if shared in p.text]

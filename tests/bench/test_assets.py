@@ -63,12 +63,12 @@ def leftovers(folder: Path) -> list[Path]:
 
 def test_an_archive_is_fetched_by_pip_once_and_then_found_in_the_cache(index):
     pin = wheel(index, "gadget")
-    assert not assets.available(pin)
+    assert not assets.is_available(pin)
     path = fetch(pin)
     assert path.parent == cache_dir() / "archives"
     (index / pin.filename).unlink()
     assert fetch(pin) == path
-    assert assets.available(pin)
+    assert assets.is_available(pin)
     assert not leftovers(cache_dir())
 
 
@@ -85,7 +85,7 @@ def test_a_file_from_the_index_that_is_not_the_pinned_one_is_an_error_that_names
 def test_a_damaged_file_in_the_cache_is_fetched_again_with_a_warning(index, caplog):
     pin = wheel(index, "gadget")
     fetch(pin).write_bytes(b"half a file")
-    assert not assets.available(pin)
+    assert not assets.is_available(pin)
     with caplog.at_level(logging.WARNING):
         assert zipfile.is_zipfile(fetch(pin))
     assert "damaged" in caplog.text
@@ -95,7 +95,7 @@ def test_the_mirror_is_used_where_there_is_no_index(tmp_path, index, monkeypatch
     pin = wheel(tmp_path / "mirror/archives", "gadget")
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "mirror"))
     assert fetch(pin) == tmp_path / "mirror/archives" / pin.filename
-    assert assets.member(pin, "gadget/data.bin") == CONTENT
+    assert assets.read_member(pin, "gadget/data.bin") == CONTENT
 
 
 def test_a_damaged_file_in_the_mirror_is_an_error(tmp_path, index, monkeypatch):
@@ -181,7 +181,7 @@ def test_a_member_is_extracted_whole_and_replaces_what_was_there(index, tmp_path
 
 
 def test_members_are_listed_by_name(index):
-    assert "gadget/data.bin" in assets.members(wheel(index, "gadget"))
+    assert "gadget/data.bin" in assets.list_members(wheel(index, "gadget"))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_member_that_leads_outside_or_does_not_exist_is_refused_and_nothing_is
 ):
     pin = wheel(index, "gadget")
     with pytest.raises(DataError):
-        assets.member(pin, path)
+        assets.read_member(pin, path)
     with pytest.raises(DataError):
         assets.extract(pin, path, tmp_path / "target")
     assert not (tmp_path / "target").exists()

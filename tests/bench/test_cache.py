@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bench.cache import cached
 from bench.encoder import Embeddings, Item, Marked, TokenStates, one_side
 from bench.errors import EncodingError
-from bench.overlap import Runs
+from bench.overlap import Ngrams
 from bench.vectors import Vectors
 
 
@@ -166,7 +166,7 @@ class Reading(WithTokens):
     """Reads texts in every way there is, and was trained on one."""
 
     def runs(self):
-        return Runs.of(["seen"])
+        return Ngrams.of(["seen"])
 
     def encode_long(self, texts):
         return self.encode_tokens(texts)

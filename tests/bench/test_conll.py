@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval import scheme as strict
 
-from bench.conll import iob2, read_conll
+from bench.conll import convert_to_iob2, read_conll
 from bench.errors import DataError
 
 TYPES = st.sampled_from(["PER", "LOC", "ORG", "Other", "creative-work", "B"])
@@ -88,7 +88,7 @@ def written(layout, words, tags, *, comment="", end="\n"):
 @given(document=DOCUMENTS)
 def test_every_scheme_tells_the_entities_of_iob2_and_of_seqeval_s_strict_mode(scheme, document):
     tags, expected = (SCHEMES[name](document) for name in (scheme, "IOB2"))
-    assert iob2(tags, lambda i, j: "") == expected
+    assert convert_to_iob2(tags, lambda i, j: "") == expected
     if hasattr(strict, scheme):
         found = strict.Entities(tags, scheme=getattr(strict, scheme)).entities
         assert found == strict.Entities(expected, scheme=strict.IOB2).entities

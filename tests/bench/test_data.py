@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench import data
 from bench.catalog import CATALOG, DataSet
-from bench.data import Rows, load, recorded
+from bench.data import Rows, load, record_sources
 from bench.errors import DataError, Unavailable, UsageError
 from bench.supply import catalog_rows, fetch_all, jsonl, mirror
 
@@ -116,8 +116,11 @@ def test_the_splits_of_a_local_copy_are_found_by_configuration(folder):
         "README.md",
     ):
         put(folder / "org/films" / path, packed(ROWS))
-    assert data.local_splits("org/films") == {"corpus": ["corpus"], "default": ["test", "train"]}
-    assert data.local_splits("org/none") == {}
+    assert data.list_local_splits("org/films") == {
+        "corpus": ["corpus"],
+        "default": ["test", "train"],
+    }
+    assert data.list_local_splits("org/none") == {}
 
 
 def test_a_folder_in_the_working_directory_is_not_taken_for_the_hub(tmp_path, monkeypatch):
@@ -177,16 +180,16 @@ def test_offline_the_hub_is_asked_once(tmp_path, monkeypatch, caplog):
 def test_data_has_changed_where_its_rows_or_the_names_of_its_classes_have(folder):
     path = put(folder / "org/films/test.jsonl.gz", packed(ROWS))
     names = put(folder / "org/films/features.json", b'{"label": {"names": ["bad", "good"]}}')
-    with recorded() as sets:
+    with record_sources() as sets:
         load("org/films", "test")
-    assert not data.changed(sets)
+    assert not data.find_changed(sets)
     put(names, b'{"label": {"names": ["good", "bad"]}}')
-    assert data.changed(sets) == [str(path)]
+    assert data.find_changed(sets) == [str(path)]
     assert load("org/films", "test").names("label") == ["good", "bad"]
     archive = {"id": "mteb/stsbenchmark-sts", "config": "", "split": "test", "source": "older 0.1"}
     hub = {"id": "mteb/sts16-sts", "config": "", "split": "test", "source": "hub"}
-    assert data.changed([{**archive, "sha256": "0"}, {**hub, "revision": "0" * 40}])
-    assert not data.changed([{**hub, "revision": CATALOG["mteb/sts16-sts", ""].revision}])
+    assert data.find_changed([{**archive, "sha256": "0"}, {**hub, "revision": "0" * 40}])
+    assert not data.find_changed([{**hub, "revision": CATALOG["mteb/sts16-sts", ""].revision}])
 
 
 WHOLE = packed(ROWS * 50)
@@ -283,7 +286,7 @@ def test_twenty_five_thousand_texts_are_read_in_about_a_second_of_computing(fold
 
 def test_what_is_loaded_is_recorded_once_with_its_hash_and_without_a_path(folder):
     put(folder / "org/films/test.jsonl.gz", packed(ROWS))
-    with recorded() as sets:
+    with record_sources() as sets:
         load("org/films", "test")
         load("org/films", "test")
     load("org/films", "test")
@@ -294,8 +297,8 @@ def test_what_is_loaded_is_recorded_once_with_its_hash_and_without_a_path(folder
 
 def test_nested_records_are_apart(folder):
     put(folder / "org/films/test.jsonl.gz", packed(ROWS))
-    with recorded() as outer:
-        with recorded() as inner:
+    with record_sources() as outer:
+        with record_sources() as inner:
             load("org/films", "test")
         assert len(inner) == 1
     assert outer == []
@@ -493,13 +496,13 @@ def test_a_mirror_that_cannot_be_written_is_one_clear_line(folder, tmp_path):
 
 def test_class_names_are_read_from_the_features_of_the_datasets_library():
     datasets = pytest.importorskip("datasets")
-    from bench.hub import class_names
+    from bench.hub import read_class_names
 
     tags = datasets.ClassLabel(names=["O", "B-x"])
     features = datasets.Features(
         {"label": tags, "tags": datasets.List(tags), "text": datasets.Value("string")}
     )
-    assert class_names(features) == {"label": ["O", "B-x"], "tags": ["O", "B-x"]}
+    assert read_class_names(features) == {"label": ["O", "B-x"], "tags": ["O", "B-x"]}
 
 
 def test_importing_the_data_layer_loads_nothing_heavy():

@@ -8,22 +8,29 @@ import sys
 
 import pytest
 
-from bench.files import escaped, ready, sweep, without_home, workshop, write_whole
+from bench.files import (
+    check_writable,
+    escape_surrogates,
+    hide_home,
+    remove_leftovers,
+    temporary_folder,
+    write_atomic,
+)
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 import bench.files
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIG{name})
-bench.files.write_whole(Path(sys.argv[1]) / "made" / "file", "whole")
+bench.files.write_atomic(Path(sys.argv[1]) / "made" / "file", "whole")
 """
 
 
 def test_half_a_surrogate_pair_is_written_as_json_escapes_it(tmp_path):
     words = "é 😀 \ud800"
-    write_whole(tmp_path / "file", json.dumps(words, ensure_ascii=False))
+    write_atomic(tmp_path / "file", json.dumps(words, ensure_ascii=False))
     assert json.loads((tmp_path / "file").read_text(encoding="utf-8")) == words
-    assert escaped(words) == "é 😀 \\ud800"
+    assert escape_surrogates(words) == "é 😀 \\ud800"
 
 
 def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(tmp_path):
@@ -32,7 +39,7 @@ def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(tmp
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
         (part,) = tmp_path.glob("made/.file.*.part")
         os.utime(part, (0, 0))
-        sweep(tmp_path)
+        remove_leftovers(tmp_path)
         assert part.exists() == (name == "STOP")
         process.send_signal(signal.SIGCONT)
         assert process.wait() == (0 if name == "STOP" else -signal.SIGKILL)
@@ -43,23 +50,21 @@ def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(tmp
 def test_what_cannot_be_written_is_known_before_and_names_the_file(tmp_path, name):
     (tmp_path / "a").touch()
     with pytest.raises(OSError, match=name):
-        ready(tmp_path / name)
-    ready(tmp_path / "new" / "file")
+        check_writable(tmp_path / name)
+    check_writable(tmp_path / "new" / "file")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a"]
 
 
 def test_a_workshop_of_a_killed_process_is_removed_and_one_in_use_stays(tmp_path):
-    code = "import os, signal, sys; from pathlib import Path; from bench.files import workshop\n"
-    code += (
-        "with workshop(Path(sys.argv[1])) as work: (work / 'file').touch(); os.kill(os.getpid(), 9)"
-    )
+    code = "import os, signal, sys; from pathlib import Path; from bench.files import temporary_folder\n"
+    code += "with temporary_folder(Path(sys.argv[1])) as work: (work / 'file').touch(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, tmp_path])
     (left,) = tmp_path.iterdir()
     os.utime(left, (0, 0))
-    with workshop(tmp_path) as mine:
+    with temporary_folder(tmp_path) as mine:
         assert not left.exists()
         os.utime(mine, (0, 0))
-        with workshop(tmp_path) as other:
+        with temporary_folder(tmp_path) as other:
             assert mine.is_dir()
             assert other != mine
     assert not list(tmp_path.iterdir())
@@ -77,6 +82,6 @@ def test_a_workshop_of_a_killed_process_is_removed_and_one_in_use_stays(tmp_path
 )
 def test_the_home_folder_is_a_tilde_and_other_folders_stay(monkeypatch, text, shown):
     monkeypatch.setenv("HOME", "/home/me")
-    assert without_home({"a": [text, 1]}) == {"a": [shown, 1]}
+    assert hide_home({"a": [text, 1]}) == {"a": [shown, 1]}
     monkeypatch.setenv("HOME", "/")
-    assert without_home(text) == text
+    assert hide_home(text) == text

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import CheckpointError
-from bench.overlap import RUN, Runs, runs
+from bench.overlap import NGRAM, Ngrams, hash_ngrams
 
 TRAINED = "the quick brown fox jumps over the lazy dog near the river bank"
 
 
 def test_a_text_that_repeats_eight_words_is_touched_whatever_its_case_and_punctuation():
-    found = Runs.of([TRAINED]).touch(
+    found = Ngrams.of([TRAINED]).find_overlaps(
         [
             "So: The QUICK brown fox jumps, over the lazy cat!",
             "the quick brown fox jumps over a lazy dog",
@@ -22,36 +22,36 @@ def test_a_text_that_repeats_eight_words_is_touched_whatever_its_case_and_punctu
 
 
 def test_a_text_of_fewer_words_is_touched_only_by_the_whole_of_itself():
-    assert Runs.of(["what is that", TRAINED]).touch(
+    assert Ngrams.of(["what is that", TRAINED]).find_overlaps(
         ["What is that?", "what is", "the quick brown"]
     ).tolist() == [True, False, False]
 
 
 def test_an_empty_text_is_never_touched():
-    assert Runs.of(["", "..."]).touch(["", "..."]).tolist() == [False, False]
-    assert len(Runs.of([]).hashes) == 0
+    assert Ngrams.of(["", "..."]).find_overlaps(["", "..."]).tolist() == [False, False]
+    assert len(Ngrams.of([]).hashes) == 0
 
 
 @given(st.lists(st.sampled_from("abcdefghij"), max_size=30))
 def test_every_window_of_a_trained_text_is_touched(letters):
     text = " ".join(letters)
-    trained = Runs.of([text])
-    for i in range(max(len(letters) - RUN + 1, 0)):
-        assert trained.touch([" ".join(letters[i : i + RUN])]).all()
-    assert len(runs(text)) == (max(len(letters) - RUN, 0) + 1 if letters else 0)
+    trained = Ngrams.of([text])
+    for i in range(max(len(letters) - NGRAM + 1, 0)):
+        assert trained.find_overlaps([" ".join(letters[i : i + NGRAM])]).all()
+    assert len(hash_ngrams(text)) == (max(len(letters) - NGRAM, 0) + 1 if letters else 0)
 
 
 def test_a_large_body_of_text_does_not_touch_texts_it_shares_nothing_with():
     rng = np.random.default_rng(0)
-    trained = Runs.of([" ".join(f"w{i}" for i in rng.integers(20_000, size=2_000_000))])
+    trained = Ngrams.of([" ".join(f"w{i}" for i in rng.integers(20_000, size=2_000_000))])
     texts = [" ".join(f"v{i}" for i in rng.integers(20_000, size=230)) for _ in range(200)]
-    assert not trained.touch(texts).any()  # at 32 bits every tenth would be, by chance
+    assert not trained.find_overlaps(texts).any()  # at 32 bits every tenth would be, by chance
 
 
 def test_runs_survive_a_file(tmp_path):
-    made = Runs.of([TRAINED, "another text of a few words only"])
+    made = Ngrams.of([TRAINED, "another text of a few words only"])
     made.write(tmp_path / "runs.u64")
-    assert np.array_equal(Runs.read(tmp_path / "runs.u64").hashes, made.hashes)
+    assert np.array_equal(Ngrams.read(tmp_path / "runs.u64").hashes, made.hashes)
     assert (tmp_path / "runs.u64").stat().st_size == 8 * len(made.hashes)
 
 
@@ -61,4 +61,4 @@ def test_runs_survive_a_file(tmp_path):
 def test_a_file_of_something_else_is_refused(tmp_path, data):
     (tmp_path / "runs.u64").write_bytes(data)
     with pytest.raises(CheckpointError):
-        Runs.read(tmp_path / "runs.u64")
+        Ngrams.read(tmp_path / "runs.u64")

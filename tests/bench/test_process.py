@@ -55,7 +55,7 @@ class Task:
 
 RECIPE = """
 from dataclasses import dataclass
-from bench.files import write_whole
+from bench.files import write_atomic
 
 @dataclass(frozen=True)
 class Recipe:
@@ -64,7 +64,7 @@ class Recipe:
     def check(self):
         pass
     def train(self, out, *, budget, seed, load, progress):
-        write_whole(out / "state.pt", bytes(1000))
+        write_atomic(out / "state.pt", bytes(1000))
 """
 
 

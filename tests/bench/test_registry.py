@@ -6,11 +6,11 @@ import pytest
 
 from bench.encoder import Encoder
 from bench.errors import UsageError, unknown
-from bench.registry import describe, encoder_names, expand, field_names, load_encoder
+from bench.registry import describe, encoder_names, expand_names, field_names, load_encoder
 
 
 def test_all_stands_for_the_four_methods_and_the_default_baselines():
-    assert set(expand(["all"])) == {
+    assert set(expand_names(["all"])) == {
         "quip",
         "dino",
         "inbedder",
@@ -19,8 +19,8 @@ def test_all_stands_for_the_four_methods_and_the_default_baselines():
         "backbone-mean",
         "all-MiniLM-L6-v2",
     }
-    assert expand(["dino", "all", "dino"])[0] == "dino"
-    assert len(expand(["all", "dino"])) == 7
+    assert expand_names(["dino", "all", "dino"])[0] == "dino"
+    assert len(expand_names(["all", "dino"])) == 7
 
 
 @pytest.mark.parametrize("name", encoder_names())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.spans import best_span, exact, f1, overlap, spanned, words
+from bench.spans import best_span, exact_match, extract_span, f1, normalize_words, token_f1
 
 
 @given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 15))
@@ -28,20 +28,20 @@ def test_special_tokens_in_a_span_add_no_words(first, last, said):
     spans = np.array([[0, 0], [0, 3], [3, 7], [0, 0]], np.int32)  # <s> abc def </s>
     both = np.zeros((2, 4), np.float32)
     both[0, first], both[1, last] = 0.5, 0.5
-    found = spanned("abc def", spans, both, 4)
+    found = extract_span("abc def", spans, both, 4)
     assert (found.text, found.probability) == (said, 0.25)
     assert "abc def"[found.start : found.end] == said
 
 
 def test_answers_are_measured_as_in_squad():
-    assert words("The Cat, sat!") == ["cat", "sat"]
-    assert overlap("the cat sat", "a cat") == pytest.approx(2 / 3)
-    assert overlap("the", "an") == 1.0
+    assert normalize_words("The Cat, sat!") == ["cat", "sat"]
+    assert token_f1("the cat sat", "a cat") == pytest.approx(2 / 3)
+    assert token_f1("the", "an") == 1.0
     asked = [
         ("Rome", ["rome.", "Italy"]),
         ("the violin", ["a big violin"]),
         ("x", ["y"]),
         ("x", []),
     ]
-    assert [exact(*pair) for pair in asked] == [1.0, 0.0, 0.0, 0.0]
+    assert [exact_match(*pair) for pair in asked] == [1.0, 0.0, 0.0, 0.0]
     assert [f1(*pair) for pair in asked] == pytest.approx([1, 2 / 3, 0, 0])

@@ -229,8 +229,8 @@ def test_results_of_before_there_were_hashes_are_read_with_their_values(tmp_path
 def test_a_cell_that_cannot_be_written_is_known_before_it_is_run(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ResultError, match="cannot write"):
-        Store(tmp_path / "file").ready(SPEC)
-    Store(tmp_path).ready(SPEC)
+        Store(tmp_path / "file").check_writable(SPEC)
+    Store(tmp_path).check_writable(SPEC)
     assert not [path for path in tmp_path.rglob("*.*") if path.is_file()]
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.errors import CheckpointError
-from bench.files import write_whole
+from bench.files import write_atomic
 from bench.registry import load_encoder
 from tests.faults.made import folder_with_data, training_of
 from tests.tiny import tiny_folder
@@ -161,7 +161,7 @@ def stranger(folder: Path, part: str, marker: Path) -> Path:
 def test_who_may_read_a_file_follows_the_umask(tmp_path, mask):
     before = os.umask(mask)
     try:
-        write_whole(tmp_path / "file", b"")
+        write_atomic(tmp_path / "file", b"")
     finally:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask

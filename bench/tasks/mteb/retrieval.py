@@ -47,7 +47,7 @@ def read_local(task: "AbsTask") -> "dict[str, dict[str, RetrievalSplitData]] | N
     where = task.metadata.dataset["path"]
     if type(task).load_data not in {AbsTaskRetrieval.load_data, AbsTaskReranking.load_data}:
         return None
-    if not (found := data.local_splits(where)):
+    if not (found := data.list_local_splits(where)):
         return None
     subsets = task.hf_subsets if task.metadata.is_multilingual else ["default"]
     loader = _local_loader(where, found)
@@ -89,7 +89,7 @@ def _local_loader(where: str, found: dict[str, list[str]]) -> Any:  # noqa: ANN4
                 raise DataError(f"the local copy of {where} has no {wanted}; copy it again")
             split = self.split if self.split in splits else splits[0]
             part = config.removeprefix(f"{self.config}-")
-            folder = "" if data.local_file(where, split, config=config) is None else config
+            folder = "" if data.find_local_file(where, split, config=config) is None else config
             rows = data.load(where, split, config=folder, columns=_COLUMNS.get(part, _JUDGED))
             return Dataset.from_dict(dict(rows.data))
 

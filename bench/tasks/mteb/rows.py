@@ -122,21 +122,21 @@ def _load_from_hub(task: "AbsTask") -> None:
             "run in another folder, or give its files with --data"
         )
     try:
-        with hub.within_reach():
+        with hub.offline_if_unreachable():
             task.load_data()
     except (OSError, RuntimeError, ValueError, HTTPError, DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise Unavailable(
             f"{name}: no local copy, and not from the hub ({reason}); give the data, or a network"
         ) from error
-    if other := {hub.cached_commit(rows) for rows in _tables(task.dataset)} - {"", revision}:
+    if other := {hub.find_cached_commit(rows) for rows in _tables(task.dataset)} - {"", revision}:
         raise Unavailable(
             f"{name}: the cache of the hub holds {where['path']} at {min(other)}, not at {revision}; "
             "give the data, or a network"
         )
     for split in task.eval_splits:
         pin = {"source": "hub", "revision": revision}
-        data.record(where["path"], split, where.get("name") or "", pin)
+        data.record_source(where["path"], split, where.get("name") or "", pin)
 
 
 def _tables(tree: object) -> "Iterator[Dataset]":
@@ -197,7 +197,7 @@ def _is_near(where: Mapping[str, Any], config: str, split: str) -> bool:
     known = CATALOG.get((where["path"], config))
     if known is not None and known.revision and known.revision != where.get("revision"):
         return False
-    if data.local_file(where["path"], split, config=config):
+    if data.find_local_file(where["path"], split, config=config):
         if known is None:
             log.info(
                 "%s is read from the local copy, which is not known to be mteb's revision %s",

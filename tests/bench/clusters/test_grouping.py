@@ -8,7 +8,7 @@ import pytest
 
 from adapters.baseline.hashing import Hashing
 from bench.cache import cached
-from bench.clusters import agreement, grouped
+from bench.clusters import agreement, cluster_texts
 from bench.clusters.grouping import directions
 from bench.clusters.keywords import stop_words, telling
 from bench.encoder import AnsweringEncoder, ReadableEncoder
@@ -47,7 +47,7 @@ class Knowing:
 
 
 def groupings(encoder, texts=TEXTS, instructions=("",), **settings):
-    return grouped(cached(encoder, Vectors(None)), texts, instructions, **settings)
+    return cluster_texts(cached(encoder, Vectors(None)), texts, instructions, **settings)
 
 
 def test_each_instruction_gives_its_own_groups_named_by_its_answers_and_directions():
@@ -106,7 +106,9 @@ def test_members_come_nearest_to_the_centre_first():
 
 def test_the_same_call_gives_the_same_clusters_words_and_map_whatever_is_in_the_cache():
     store = Vectors(None)
-    first, again = (grouped(cached(Hashing(), store), TEXTS, ("", "x"), seed=7) for _ in range(2))
+    first, again = (
+        cluster_texts(cached(Hashing(), store), TEXTS, ("", "x"), seed=7) for _ in range(2)
+    )
     for one, other in zip(first, again, strict=True):
         assert one.clusters == other.clusters
         assert np.array_equal(one.places, other.places)

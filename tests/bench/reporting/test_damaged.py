@@ -17,7 +17,7 @@ import pytest
 
 import adapters.quip
 from bench.encoder import Card
-from bench.provenance import provenance
+from bench.provenance import record_provenance
 from bench.result import Result, RunSpec
 from bench.store import Store
 from bench.task import Score
@@ -40,7 +40,7 @@ def result(seed: int) -> Result:
         asdict(Card(weights="ab", backbone="b", parameters=10, training=training)),
         {"asked": 4, "distinct": 3, "repeated_share": 0.25, "overlap_share": None},
         {"seconds": 1.5, "dimension": 4, "peak_memory_mb": 100.0},
-        {**provenance(), "data": [read]},
+        {**record_provenance(), "data": [read]},
         [{"text": "a", "answer": "b"}],
     )
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt  # which rich brings
 
-from bench.files import as_cell
+from bench.files import escape_formula
 from bench.reporting import formats, read
 from bench.reporting.table import Entry, Table
 from bench.reporting.tables import tables
@@ -180,7 +180,7 @@ def test_any_word_survives_csv_and_json(text):
     made = Table(
         "t", "T", ("word", "n"), ((Entry(text), Entry("1", 1.0)),), words=frozenset({"word"})
     )
-    assert next(csv.DictReader(io.StringIO(formats.csv(made))))["word"] == as_cell(text)
+    assert next(csv.DictReader(io.StringIO(formats.csv(made))))["word"] == escape_formula(text)
     assert json.loads(formats.text([made], "json"))[0]["rows"][0][0]["text"] == text
 
 

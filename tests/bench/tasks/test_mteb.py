@@ -414,7 +414,7 @@ def test_retrieval_and_reranking_are_read_from_a_local_copy_in_the_hub_s_layout(
         "top_ranked": candidates,
     }
     alone.dataset, alone.data_loaded = {"default": {"test": part}}, True
-    with data.recorded() as sets:
+    with data.record_sources() as sets:
         scores = MtebTask(name).evaluate(Random(), seed=42)
     expected = plain(as_mteb(Random()), alone)["main_score"]
     assert scores[MtebTask(name).metric].mean == pytest.approx(expected, abs=1e-12)
@@ -674,7 +674,7 @@ def test_a_local_copy_is_read_without_the_hub_and_recorded(write, monkeypatch):
     ]
     write("mteb/sts16-sts", "test", rows)
     task = MtebTask("STS16")
-    with data.recorded() as sets:
+    with data.record_sources() as sets:
         scores = task.evaluate(Random(), seed=42)
     assert [entry["id"] for entry in sets] == ["mteb/sts16-sts"]
     score = scores["cosine_spearman"]
