@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bench.encoder import Batch, Item, TokenStates
 from bench.errors import EncodingError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from adapters._backbone import Network
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class Row:
 
 
 Prepare = Callable[[Sequence[Item]], list[Prompt]]
-Forward = Callable[["Tensor", "Tensor"], "Tensor"]
+Forward = Callable[[Tensor, Tensor], Tensor]
 Join = Callable[[Sequence[int], Sequence[Prompt]], list[Row]]
 
 
@@ -193,7 +193,7 @@ class Done(NamedTuple):
     """A batch of rows, and what ``forward`` gave for them."""
 
     rows: list[Row]
-    output: "Tensor"
+    output: Tensor
 
     @property
     def padded(self) -> int:
@@ -307,22 +307,40 @@ def _fitting(rows: Sequence[Row], start: int, budget: int) -> int:
     return count
 
 
-def collated(rows: Sequence[Row], network: "Network") -> tuple["Tensor", "Tensor"]:
-    """Return the ids and the parts of rows, int64 (b, t) each on the network's device, padded on the right; the part of padding is 0."""
-    import torch
+def collated(rows: Sequence[Row], network: "Network") -> tuple[Tensor, Tensor]:
+    """Return ids and parts of rows, int64 (b, t) each on the network's device.
 
-    widths = np.asarray([row.width for row in rows])
+    Padded on the right; the part of padding is 0.
+    """
     _check_ids(rows, network)
-    real = np.arange(widths.max()) < widths[:, None]
-    ids, mask = np.full(real.shape, network.pad_id, np.int64), real.astype(np.int64)
-    ids[real] = np.concatenate([row.ids() for row in rows])
-    mask[real] = np.concatenate([row.parts() for row in rows])
-    pair = torch.from_numpy(ids), torch.from_numpy(mask)
-    if network.device.startswith("cuda"):
-        return pair[0].pin_memory().to(network.device, non_blocking=True), pair[1].pin_memory().to(
-            network.device, non_blocking=True
-        )
-    return pair[0].to(network.device), pair[1].to(network.device)
+    ids = pad([row.ids() for row in rows], network.pad_id, network.device)
+    return ids, pad([row.parts() for row in rows], 0, network.device)
+
+
+def pad_batch(
+    rows: Sequence[Sequence[int]], network: "Network", *, more: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return ids and mask, int64 (b, t + more) each; the mask is 1 at real positions.
+
+    Args:
+        rows: Token ids of each text.
+        network: Says on which device they go, and what pads them.
+        more: Further positions of padding, such as for memory tokens.
+    """
+    ids = pad(rows, network.pad_id, network.device, more=more)
+    return ids, pad([[1] * len(row) for row in rows], 0, network.device, more=more)
+
+
+def pad(rows: Sequence[Sequence[int]], fill: int, device: str, *, more: int = 0) -> Tensor:
+    """Return rows of numbers as int64 (b, t + more), filled up on the right, on a device."""
+    lengths = np.asarray([len(row) for row in rows])
+    real = np.arange(lengths.max() + more) < lengths[:, None]
+    filled = np.full(real.shape, fill, np.int64)
+    filled[real] = np.concatenate([np.asarray(row, np.int64) for row in rows])
+    padded = torch.from_numpy(filled)
+    if device.startswith("cuda"):
+        return padded.pin_memory().to(device, non_blocking=True)
+    return padded.to(device)
 
 
 def _check_ids(rows: Sequence[Row], network: "Network") -> None:
@@ -336,10 +354,8 @@ def _check_ids(rows: Sequence[Row], network: "Network") -> None:
         )
 
 
-def _attempt(forward: Forward, ids: "Tensor", mask: "Tensor") -> "Tensor | None":
+def _attempt(forward: Forward, ids: Tensor, mask: Tensor) -> Tensor | None:
     """Return the output, or None when memory ran out; the failed computation is released with this frame."""
-    import torch
-
     try:
         with torch.inference_mode():
             return forward(ids, mask)
@@ -356,8 +372,6 @@ def _attempt(forward: Forward, ids: "Tensor", mask: "Tensor") -> "Tensor | None"
 
 
 def _halved(budget: int, rows: Sequence[Row], network: "Network") -> int:
-    import torch
-
     longest = rows[0].width
     if len(rows) == len(rows[0].prompts) == 1:
         raise EncodingError(

@@ -1,5 +1,7 @@
 """From texts to prompts: what a template puts round a text is tokenised with it, as one string, and cut to the limit."""
 
+import itertools
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -11,6 +13,21 @@ from bench.errors import EncodingError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_SENTENCE_ENDS = re.compile(
+    r"[.!?][\"')\]]*\s+(?=[\"'(\[]?(?:[A-Z0-9]|<unk>))|\n+"  # WikiText has <unk> for names
+)
+
+
+def split_sentences(text: str) -> list[tuple[int, int]]:
+    """Return the character spans of a text's sentences, without the white space around them."""
+    bounds = [0, *(found.end() for found in _SENTENCE_ENDS.finditer(text)), len(text)]
+    spans = []
+    for start, end in itertools.pairwise(bounds):
+        sentence = text[start:end]
+        if sentence.strip():
+            spans.append((end - len(sentence.lstrip()), start + len(sentence.rstrip())))
+    return spans
 
 
 class Framed(NamedTuple):

@@ -8,12 +8,12 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from adapters._backbone import Network
 from adapters._training.budget import Spent, portions
+from adapters._training.processes import launched, main_first, main_process, waited
 from bench.encoder import digest
 from bench.errors import CheckpointError, EncodingError, UsageError
 from bench.files import write_atomic
@@ -22,13 +22,13 @@ from bench.recipe import Progress
 if TYPE_CHECKING:
     from torch import Tensor
 
+__all__ = ["launched", "main_first", "main_process", "waited"]
+
 Part = TypeVar("Part")
 
 log = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 60.0
-_PATIENCE = timedelta(days=30)
-"""How long processes wait for the main one, which may generate for hours, before they count it as lost."""
 
 
 class Objective(Protocol[Part]):
@@ -214,36 +214,9 @@ def fit(  # noqa: PLR0913 - all but the first four by name
     return Fitted(done.spent, done.seconds, tuple(done.curve), tuple(done.scores), done.kept)
 
 
-def launched() -> Any:  # noqa: ANN401 - accelerate's PartialState
-    """Return which of the processes that a launcher started this is, and how many there are, also on CPUs."""
-    import torch
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
-    return PartialState(cpu=cpu, timeout=_PATIENCE)
-
-
 def shared(lengths: Sequence[int], positions: int) -> list[list[int]]:
     """Cut a batch into portions, enough of them for all processes that a launcher started."""
     return portions(lengths, positions, processes=launched().num_processes)
-
-
-def main_process() -> bool:
-    """Say whether this is the process that writes files, of those that a launcher started."""
-    return bool(launched().is_main_process)
-
-
-@contextmanager
-def main_first() -> Iterator[None]:
-    """Let the main process do what is inside before the others, which then find it done."""
-    with launched().main_process_first():
-        yield
-
-
-def waited() -> None:
-    """Return when every process that a launcher started is here."""
-    launched().wait_for_everyone()
 
 
 def _step(

@@ -1,20 +1,15 @@
 """Where training data comes from: data sets by name, files, and the sentences of their texts."""
 
-import itertools
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from adapters._text import split_sentences
 from bench.errors import Unavailable, UsageError
 
 log = logging.getLogger(__name__)
-
-_SENTENCE_ENDS = re.compile(
-    r"[.!?][\"')\]]*\s+(?=[\"'(\[]?(?:[A-Z0-9]|<unk>))|\n+"
-)  # WikiText has <unk> for names
 
 
 @dataclass(frozen=True)
@@ -97,10 +92,4 @@ def readable(
     return found
 
 
-def sentences(text: str) -> list[tuple[int, int]]:
-    """Return the character spans of a text's sentences, white space around them left out."""
-    bounds = [0, *(found.end() for found in _SENTENCE_ENDS.finditer(text)), len(text)]
-    spans = [(a, b, text[a:b]) for a, b in itertools.pairwise(bounds)]
-    return [
-        (b - len(part.lstrip()), a + len(part.rstrip())) for a, b, part in spans if part.strip()
-    ]
+sentences = split_sentences

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from adapters import _batching
 from adapters._backbone import Backbone
-from adapters._batching import Prompt
+from adapters._batching import Prompt, pad
 from bench.encoder import Item, gather
 from bench.errors import EncodingError
 from tests.tiny import tiny_folder
@@ -140,3 +140,11 @@ def test_token_states_leave_out_template_positions_and_keep_special_ones(network
     assert long.states[:, 0].tolist() == [5, 7, 8, 9]
     assert long.spans.tolist() == [[0, 0], [0, 2], [2, 3], [0, 0]]
     assert short.states[:, 0].tolist() == [5, 7]
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_rows_are_filled_up_on_the_right(more):
+    rows = [[5, 6, 7], [8], []]
+    ids = pad(rows, 9, "cpu", more=more)
+    filled = [9] * more
+    assert ids.tolist() == [[5, 6, 7, *filled], [8, 9, 9, *filled], [9, 9, 9, *filled]]

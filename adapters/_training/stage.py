@@ -1,0 +1,162 @@
+"""Stages of a training: each is done once, resumes after a kill, and belongs to one training.
+
+A note beside a stage's files names what decides its outcome, and the hash of each file. A stage of
+other settings is refused; a damaged file is reported in the log and made again.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters._files import sha256_of
+from adapters._training.processes import main_process
+from bench.errors import DataError, UsageError
+from bench.files import write_whole
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training that is done once.
+
+    Attributes:
+        note: JSON file that describes it: ``of``, the key; ``files``, the hashes of its files; and
+            once it is finished, what it took.
+        key: What decides its outcome, plain JSON values.
+    """
+
+    note: Path
+    key: Mapping[str, Any]
+
+    def begin(self) -> dict[str, Any] | None:
+        """Return what the stage took where it is finished; else mark it as begun and return None.
+
+        Raises:
+            UsageError: It was begun with other settings or data.
+        """
+        note = self.read()
+        if not note:
+            self._write({})
+        files, took = note.pop("files", {}), note
+        damaged = [name for name in files if not self.has(self.note.parent / name)]
+        return None if damaged else took or None
+
+    def has(self, file: Path) -> bool:
+        """Say whether a file of the stage is there as it was written; a damaged one is removed."""
+        wanted = self.read().get("files", {}).get(file.name)
+        if wanted is None or not file.is_file():
+            return False
+        if sha256_of(file) == wanted:
+            return True
+        log.warning("%s is damaged: it is made again", file)
+        if main_process():
+            file.unlink(missing_ok=True)
+        return False
+
+    def add(self, *files: Path) -> None:
+        """Note that files beside the note, of this stage, are whole."""
+        note = self.read()
+        hashes = {file.name: sha256_of(file) for file in files}
+        self._write({**note, "files": {**note.get("files", {}), **hashes}})
+
+    def finish(self, *files: Path, **took: Any) -> dict[str, Any]:  # noqa: ANN401 - plain JSON values
+        """Note that the stage is finished, and return what it took: at least one value."""
+        self.add(*files)
+        self._write({"files": self.read()["files"], **took})
+        return took
+
+    def read(self) -> dict[str, Any]:
+        """Return what the note says besides the key; nothing where there is none or it is damaged.
+
+        Raises:
+            UsageError: It belongs to other settings or data.
+        """
+        if not self.note.is_file():
+            return {}
+        try:
+            note = dict(json.loads(self.note.read_bytes()))
+            key = note.pop("of")
+        except (ValueError, TypeError, KeyError):
+            log.warning("%s is damaged: this stage is done again", self.note)
+            return {}
+        check_key(self.note, key, self.key)
+        return note
+
+    def _write(self, note: Mapping[str, Any]) -> None:
+        if main_process():
+            write_whole(self.note, json.dumps({"of": self.key, **note}, indent=1) + "\n")
+
+
+class Journal:
+    """A file that a stage adds to batch by batch, so that a kill costs one batch.
+
+    Attributes:
+        path: The file.
+        progress: What the last batch noted; nothing at the beginning.
+    """
+
+    def __init__(self, stage: Stage, path: Path) -> None:
+        """Go on where the file ends; a damaged file begins anew.
+
+        Raises:
+            UsageError: It was begun with other settings or data.
+            DataError: There is such a file, and no note on it.
+        """
+        self.path, self._stage = path, stage
+        note = stage.read()
+        data = path.read_bytes() if path.is_file() else b""
+        if data and not stage.note.is_file():
+            raise DataError(
+                f"expected {stage.note.name} beside {path}, got a file of unknown settings: "
+                "move it, or choose another --out"
+            )
+        self._size = int(note.get("size", 0))
+        self._hash = hashlib.sha256(data[: self._size])
+        wanted = note.get("sha256", self._hash.hexdigest())  # older notes have none
+        self.progress: dict[str, Any] = note.get("progress", {})
+        unknown = bool(data) and not self._size
+        if unknown or len(data) < self._size or self._hash.hexdigest() != wanted:
+            log.warning("%s is damaged: it is begun anew", path)
+            self._size, self._hash, self.progress = 0, hashlib.sha256(), {}
+
+    def append(self, data: bytes, **progress: Any) -> None:  # noqa: ANN401 - plain JSON values
+        """Add a batch, on the disk when this returns, and note the progress so far."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._size:
+            self._note()  # a file without a note is not this stage's
+        with self.path.open("ab") as file:
+            file.truncate(self._size)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._size += len(data)
+        self._hash.update(data)
+        self.progress = progress
+        self._note()
+
+    def read(self) -> bytes:
+        """Return all batches."""
+        return self.path.read_bytes()[: self._size] if self._size else b""
+
+    def _note(self) -> None:
+        size, digest = self._size, self._hash.hexdigest()
+        self._stage._write({"size": size, "sha256": digest, "progress": self.progress})  # noqa: SLF001
+
+
+def check_key(path: Path, found: object, wanted: object) -> None:
+    """Check that a file belongs to a training, by what decides the outcome: plain JSON values.
+
+    Raises:
+        UsageError: It belongs to another.
+    """
+    if found != json.loads(json.dumps(wanted)):
+        raise UsageError(
+            f"{path} belongs to a training with other settings or data: "
+            "delete its folder, or choose another --out"
+        )
