@@ -16,7 +16,7 @@ from typing import Any
 from adapters._files import sha256_of
 from adapters._training.processes import main_process
 from bench.errors import DataError, UsageError
-from bench.files import write_whole
+from bench.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Stage:
 
     def _write(self, note: Mapping[str, Any]) -> None:
         if main_process():
-            write_whole(self.note, json.dumps({"of": self.key, **note}, indent=1) + "\n")
+            write_atomic(self.note, json.dumps({"of": self.key, **note}, indent=1) + "\n")
 
 
 class Journal:
