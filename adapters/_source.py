@@ -14,6 +14,7 @@ from bench.assets import cache_dir
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
 from bench.files import temporary_folder
+from bench.hub import retry_while_busy
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,12 @@ def downloaded(source: str) -> Path:
         Unavailable: No such folder, or the hub is out of reach or refuses.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     name, _, revision = source.partition("@")
     if not _HUB_ID.fullmatch(source):
@@ -102,12 +108,17 @@ def downloaded(source: str) -> Path:
     )
     others = ["*.json", "*.txt", "*.model", "*.jinja", "*/pytorch_model.bin", "adapter_model.bin"]
     try:
-        folder = Path(load(allow_patterns=["*.safetensors", *others]))
+        folder = Path(retry_while_busy(lambda: load(allow_patterns=["*.safetensors", *others])))
         if not any(folder.glob("*.safetensors")):
-            load(allow_patterns=["pytorch_model*.bin"])
+            retry_while_busy(lambda: load(allow_patterns=["pytorch_model*.bin"]))
     except LocalEntryNotFoundError as error:
         raise Unavailable(
             f"{source!r} is no folder, and the hub cannot be reached to download it: give the path of a folder"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise Unavailable(
+            f"{source!r} is no folder, and the hub has no such model: check the id, or set HF_TOKEN "
+            "to a token that may read it if it is private"
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         reason = type(error).__name__

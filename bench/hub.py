@@ -3,11 +3,11 @@
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.catalog import CONVERTED, Columns
 from bench.errors import DataError, Unavailable
@@ -19,6 +19,15 @@ PAUSE = 300.0
 
 _SECONDS = 5.0
 """How long the hub may take to answer at all."""
+
+_BUSY = frozenset({429, 500, 502, 503, 504})
+"""Status codes of a hub that answers again later."""
+
+_RETRIES = 4
+_LONGEST_WAIT = 300.0
+"""Seconds; the hub counts requests in windows of five minutes."""
+
+T = TypeVar("T")
 
 
 def read(
@@ -50,14 +59,13 @@ def read(
     home = f"hf://datasets/{id}"  # never a folder of this name in the working directory
     try:
         with offline_if_unreachable():
-            commit = _commit(id, revision)
+            commit = retry_while_busy(lambda: _commit(id, revision))
             if revision == CONVERTED:
                 files = f"{home}@{commit}/{config or '*'}/{split}/*.parquet"
-                rows = datasets.load_dataset("parquet", data_files={split: files}, split=split)
+                what: dict[str, Any] = {"path": "parquet", "data_files": {split: files}}
             else:
-                rows = datasets.load_dataset(
-                    home, config or None, split=split, revision=commit or None
-                )
+                what = {"path": home, "name": config or None, "revision": commit or None}
+            rows = retry_while_busy(lambda: datasets.load_dataset(split=split, **what))
     except (OSError, RuntimeError, HTTPError) as error:
         raise Unavailable(_line(error)) from error
     except (ValueError, datasets.exceptions.DatasetsError) as error:
@@ -69,6 +77,38 @@ def read(
     if found and wanted != CONVERTED and not found.startswith(wanted):
         raise Unavailable(f"the cache of the hub holds {id} at {found}, not at {wanted}")
     return rows.to_dict(), read_class_names(rows.features), commit or found
+
+
+def retry_while_busy(call: Callable[[], T]) -> T:
+    """Return what a call to the hub returns; while the hub limits requests or is overloaded, wait and repeat it.
+
+    The wait is as long as the hub's ``Retry-After`` says, else 1, 2, 4 and 8 seconds.
+
+    Args:
+        call: Asks the hub by its client; its exceptions are raised, that of a busy hub after four retries.
+    """
+    for attempt in range(_RETRIES):
+        try:
+            return call()
+        except Exception as error:
+            seconds = _busy_seconds(error, 2.0**attempt)
+            if seconds is None:
+                raise
+            log.warning("the hub is busy (%s): next try in %.0f s", _line(error), seconds)
+            time.sleep(seconds)
+    return call()
+
+
+def _busy_seconds(error: BaseException, default: float) -> float | None:
+    """Return how long a busy hub asks to wait; None where an error has another cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        response = getattr(cause, "response", None)
+        if getattr(response, "status_code", None) in _BUSY:
+            asked = response.headers.get("Retry-After", "")
+            return min(float(asked) if asked.isdecimal() else default, _LONGEST_WAIT)
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 @contextmanager

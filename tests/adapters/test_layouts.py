@@ -1,14 +1,8 @@
 """Checkpoints in the layouts people have: what transformers and peft read from them, or one line."""
 
-import hashlib
 import io
 import json
-import os
 import shutil
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -206,72 +200,6 @@ def test_a_fingerprint_covers_bin_shards_and_a_slow_tokenizer(tmp_path):
         seen.add(content_digest(folder))
         path.write_bytes(original)
     assert len(seen) == 1 + len([p for p in folder.iterdir() if p.name != "generation_config.json"])
-
-
-class _Hub(BaseHTTPRequestHandler):
-    """As much of the hub's protocol as downloading a snapshot needs, from a folder of repositories."""
-
-    def do_HEAD(self):
-        self._answer(send=False)
-
-    def do_GET(self):
-        self._answer(send=True)
-
-    def _answer(self, *, send):
-        commit = "0" * 40
-        _, *parts = self.path.partition("?")[0].split("/")
-        if parts[:2] == ["api", "models"]:
-            paths = sorted(self.server.root.joinpath(*parts[2:4]).iterdir())
-            names = [path.name for path in paths]
-            tree = [{"type": "file", "path": name, "size": 1, "oid": commit} for name in names]
-            about = {"id": "org/name", "sha": commit, "siblings": [{"rfilename": n} for n in names]}
-            body = json.dumps(tree if "tree" in parts else about).encode()
-        elif parts[:2] == ["org", "name"]:
-            body = self.server.root.joinpath(*parts[:2], parts[-1]).read_bytes()
-            self.server.sent |= {parts[-1]} if send else set()
-        else:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        for name, value in (
-            ("ETag", f'"{hashlib.sha256(body).hexdigest()}"'),
-            ("X-Repo-Commit", commit),
-        ):
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if send:
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.mark.parametrize("safe", [False, True], ids=["bin-alone", "both"])
-def test_bin_weights_are_downloaded_where_a_repository_has_no_others(tmp_path, safe):
-    folder = tmp_path / "hub" / "org" / "name"
-    folder.mkdir(parents=True)
-    for name in ("config.json", "tokenizer.model", "added_tokens.json", "pytorch_model.bin", "training_args.bin"):  # fmt: skip
-        (folder / name).write_text(name)
-    if safe:
-        (folder / "model.safetensors").write_text("safe")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    server.root, server.sent = tmp_path / "hub", set()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = os.environ | {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*", "no_proxy": "*",
-    }  # fmt: skip
-    script = "from adapters._source import downloaded; print(downloaded('org/name'))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
-    )
-    server.shutdown()
-    server.server_close()
-    assert done.returncode == 0, done.stderr
-    weights = "model.safetensors" if safe else "pytorch_model.bin"
-    assert server.sent == {"config.json", "tokenizer.model", "added_tokens.json", weights}
 
 
 def adapter_folder(base, folder):

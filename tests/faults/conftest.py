@@ -50,9 +50,10 @@ TORCH = (*BASE, "torch", "transformers", "peft", "accelerate", "adapters.dino.tr
 class Forks:
     """Runs commands in forks of a process that has imported everything."""
 
-    def __init__(self, modules: tuple[str, ...]) -> None:
+    def __init__(self, modules: tuple[str, ...], **environment: str) -> None:
         here = Path(__file__)
         env = os.environ | {"PYTHONPATH": str(here.parents[2]), "OMP_NUM_THREADS": "1"}
+        env |= environment
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(here.with_name("forks.py")), *modules],
             stdin=subprocess.PIPE,
@@ -69,8 +70,7 @@ class Forks:
                 "command": command,
                 "folder": str(folder),
                 "log": str(folder.with_name(f"{folder.name}.{i}.log")),
-                "env": {"BENCH_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
-                | how.get("env", {}),
+                "env": {"BENCH_CACHE": str(folder / "cache")} | how.get("env", {}),
                 "die_at": how.get("die_at", 0) if i == 0 else 0,
                 "seconds": how.get("seconds", 0),
                 "most": how.get("most", 0),
@@ -134,14 +134,14 @@ def sampled(points: range, few: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def forks():
-    made = Forks(HEAVY)
+    made = Forks(HEAVY, HF_HUB_OFFLINE="1")
     yield made
     made.close()
 
 
 @pytest.fixture(scope="session")
 def torch_forks():
-    made = Forks(TORCH)
+    made = Forks(TORCH, HF_HUB_OFFLINE="1")
     yield made
     made.close()
 

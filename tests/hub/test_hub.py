@@ -1,0 +1,215 @@
+"""The hub from the command line: models and data sets by id, through the hub's own client, from a server on loopback."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from adapters.baseline.pooled import Pooled
+from tests.faults.conftest import TORCH, Ended, Forks
+from tests.hub.server import TOKEN, hub
+from tests.tiny import SENTENCES, tiny_folder
+
+TASKS = str(Path(__file__).parent)
+PAIRS = "tasks:PAIRS"
+CARD = "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: test\n    path: en/test.parquet\n---\n"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with hub() as state:
+        yield state
+
+
+@pytest.fixture(scope="module")
+def bench(server, tmp_path_factory):
+    """Runs commands in a folder; ``folder`` may be kept for a second command on the same results."""
+    home = tmp_path_factory.mktemp("home")
+    environment = {
+        "HF_ENDPOINT": server.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*", "no_proxy": "*",
+    }  # fmt: skip
+    forks = Forks((*TORCH, "datasets", "pyarrow.parquet"), **environment)
+
+    def run(*command: str, folder: Path | None = None, **env: str) -> Ended:
+        folder = folder or tmp_path_factory.mktemp("work")
+        folder.mkdir(exist_ok=True)
+        shutil.copy(Path(TASKS, "tasks.py"), folder)
+        return forks.run(folder, *command, env=env)
+
+    yield run
+    forks.close()
+
+
+ROWS = {
+    "sentence1": SENTENCES[:6],
+    "sentence2": [*SENTENCES[1:6], SENTENCES[0]],
+    "score": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+}
+
+
+def pairs(folder: Path) -> Path:
+    """Write a data set of pairs as Parquet with one configuration, as its repository would be."""
+    (folder / "en").mkdir(parents=True)
+    pd.DataFrame(ROWS).to_parquet(folder / "en" / "test.parquet")
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(server, tmp_path_factory):
+    return server.push("datasets", "org/pairs", pairs(tmp_path_factory.mktemp("data") / "pairs"))
+
+
+def cell(folder: Path) -> dict:
+    """Return the one result in a folder of results."""
+    (path,) = [
+        path for path in (folder / "results").rglob("*.json") if path.parent.name != "results"
+    ]
+    return json.loads(path.read_text())
+
+
+def expected(folder: Path) -> float:
+    """Return the score of a model in a folder on the pairs, computed here."""
+    encoder = Pooled(str(folder), dtype="float32", device="cpu")
+    left, right = (encoder.encode(list(ROWS[side])) for side in ("sentence1", "sentence2"))
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return pytest.approx(spearmanr((left * right).sum(axis=1) / norms, ROWS["score"]).statistic)
+
+
+def score(bench, folder: Path, model: str, *options: str, **env: str) -> float:
+    """Return the score of the task of pairs."""
+    said = bench("run", "-m", model, "-t", PAIRS, "--dtype", "float32", *options, folder=folder, **env)  # fmt: skip
+    assert said.code == 0, said.said
+    return cell(folder)["scores"]["cosine_spearman"]["mean"]
+
+
+def sharded(folder: Path, *, safe: bool) -> Path:
+    """Write a tiny model whose weights are in several files."""
+    from transformers import AutoModel
+
+    tiny_folder("llama", folder)
+    model = AutoModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    if safe:
+        model.save_pretrained(folder, max_shard_size="20KB")
+        assert len(list(folder.glob("*.safetensors"))) > 1
+        return folder
+    state = model.state_dict()
+    names = sorted(state)
+    parts = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}  # fmt: skip
+    for file, kept in parts.items():
+        torch.save({name: state[name] for name in kept}, folder / file)
+    index = {"metadata": {}, "weight_map": {name: file for file, kept in parts.items() for name in kept}}  # fmt: skip
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_models_and_data_by_id_score_as_the_same_files_in_a_folder(server, bench, data, tmp_path):
+    folder = tiny_folder("llama", tmp_path / "tiny")
+    commit = server.push("models", "org/tiny", folder)
+    assert score(bench, tmp_path / "a", "backbone-mean:org/tiny") == expected(folder)
+    found = cell(tmp_path / "a")
+    (used,) = found["provenance"]["data"]
+    assert (used["id"], used["source"], used["revision"]) == ("org/pairs", "hub", data)
+    assert commit[:7] in found["card"]["backbone"]
+    assert found["card"]["weights"] == Pooled(str(folder)).card().weights
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
+def test_shards_are_downloaded_and_read(server, bench, data, tmp_path, safe):
+    name = f"org/shards-{'safe' if safe else 'bin'}"
+    folder = sharded(tmp_path / "shards", safe=safe)
+    server.push("models", name, folder)
+    (folder / "training_args.bin").write_bytes(b"not weights")
+    if safe:  # beside safetensors nobody needs other weights
+        shutil.copy(folder / "training_args.bin", folder / "pytorch_model.bin")
+    server.sent.clear()
+    assert score(bench, tmp_path / "a", f"backbone-mean:{name}") == expected(folder)
+    assert not {"training_args.bin", "pytorch_model.bin"} & set(server.sent)
+
+
+def test_a_revision_is_what_it_was_when_the_branch_moves_on(server, bench, data, tmp_path):
+    first = server.push("models", "org/moving", tiny_folder("llama", tmp_path / "first", seed=1))
+    server.push("models", "org/moving", tiny_folder("llama", tmp_path / "second", seed=2))
+    newest = score(bench, tmp_path / "a", "backbone-mean:org/moving")
+    pinned = score(bench, tmp_path / "b", f"backbone-mean:org/moving@{first}")
+    assert newest == expected(tmp_path / "second")
+    assert pinned == expected(tmp_path / "first")
+    assert pinned != newest
+
+
+def test_a_private_model_needs_a_token(server, bench, data, tmp_path):
+    server.push("models", "org/secret", tiny_folder("llama", tmp_path / "secret"))
+    server.repositories["models", "org/secret"].private = True
+    refused = bench("run", "-m", "backbone-mean:org/secret", "-t", PAIRS)
+    assert (refused.code, refused.crashed) == (1, False)
+    assert "org/secret" in refused.said
+    assert "HF_TOKEN" in refused.said
+    assert score(bench, tmp_path / "a", "backbone-mean:org/secret", HF_TOKEN=TOKEN)
+
+
+def test_a_private_data_set_needs_a_token(server, bench, tmp_path):
+    server.push("datasets", "org/secret-pairs", pairs(tmp_path / "pairs"))
+    server.repositories["datasets", "org/secret-pairs"].private = True
+    command = ("run", "-m", "hashing", "-t", "tasks:PRIVATE")
+    refused = bench(*command)
+    assert (refused.code, refused.crashed) == (1, False)
+    assert "org/secret-pairs" in refused.said
+    assert bench(*command, HF_TOKEN=TOKEN).code == 0
+
+
+@pytest.mark.parametrize("name", ["org/nothing", "org/tiny-revisions@no-such-branch"])
+def test_what_is_not_there_is_named_in_one_line(server, bench, data, tmp_path, name):
+    server.push("models", "org/tiny-revisions", tiny_folder("llama", tmp_path / "model"))
+    missing = bench("run", "-m", f"backbone-mean:{name}", "-t", PAIRS)
+    assert (missing.code, missing.crashed) == (1, False)
+    assert name in missing.said
+
+
+def test_a_renamed_model_is_followed(server, bench, data, tmp_path):
+    folder = tiny_folder("llama", tmp_path / "model", seed=3)
+    server.push("models", "org/new-name", folder)
+    server.renamed["org/old-name"] = "org/new-name"
+    assert score(bench, tmp_path / "a", "backbone-mean:org/old-name") == expected(folder)
+
+
+def test_a_limit_on_requests_is_waited_for_and_a_cut_file_is_completed(
+    server, bench, data, tmp_path
+):
+    folder = tiny_folder("llama", tmp_path / "model", seed=4)
+    server.push("models", "org/busy", folder)
+    server.limited = 2
+    server.cut.add("model.safetensors")
+    assert score(bench, tmp_path / "a", "backbone-mean:org/busy") == expected(folder)
+    assert (server.limited, server.cut) == (0, set())
+
+
+def test_offline_after_a_first_run_the_cache_serves_model_and_data(bench, server, data, tmp_path):
+    server.push("models", "org/kept", sharded(tmp_path / "kept", safe=False))
+    online = score(bench, tmp_path / "a", "backbone-mean:org/kept")
+    with server.offline():
+        offline = score(bench, tmp_path / "b", "backbone-mean:org/kept")
+    assert offline == online == expected(tmp_path / "kept")
+
+
+def test_data_sets_are_fetched_at_their_pinned_revision(server, bench, tmp_path):
+    folder = pairs(tmp_path / "pairs")
+    (folder / "test.parquet").write_bytes((folder / "en" / "test.parquet").read_bytes())
+    shutil.rmtree(folder / "en")
+    (folder / "README.md").unlink()
+    server.push("datasets", "mteb/sts16-sts", folder)
+    repository = server.repositories["datasets", "mteb/sts16-sts"]
+    pinned = "4d8694f8f0e0100860b497b999b3dbed754a0513"
+    wrong = bench("data", "mirror", str(tmp_path / "one"), "mteb/sts16-sts")
+    assert wrong.code == 1
+    assert not list((tmp_path / "one").rglob("*.gz"))
+    repository.revisions[pinned] = folder
+    right = bench("data", "mirror", str(tmp_path / "two"), "mteb/sts16-sts")
+    assert right.code == 0, right.said
+    assert len(list((tmp_path / "two").rglob("test.jsonl.gz"))) == 1
