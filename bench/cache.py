@@ -5,10 +5,9 @@ text, never a name.
 """
 
 import hashlib
-import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -41,7 +40,7 @@ from bench.encoder import (
     stream,
 )
 from bench.errors import EncodingError
-from bench.vectors import KEY, Records, Vectors
+from bench.vectors import KEY, KeyIndex, Keys, Records, Vectors, as_keys, first_places
 
 _FLUSH_VECTORS, _FLUSH_SECONDS = 4096, 30.0  # a killed run loses at most this much encoding
 
@@ -53,14 +52,25 @@ def silent(label: str, done: int, total: int) -> None:
     """Show no progress."""
 
 
-@dataclass
 class Tally:
-    """What one task asked for: how many texts, which distinct ones, which of those were cut."""
+    """What one task asked for: how many texts, which distinct ones, which of those were cut.
 
-    asked: int = 0
-    texts: set[str] = field(default_factory=set)
-    distinct: set[bytes] = field(default_factory=set)
-    truncated: set[bytes] = field(default_factory=set)
+    Args:
+        keep_texts: Keep the texts themselves as well.
+    """
+
+    def __init__(self, *, keep_texts: bool) -> None:
+        self.asked = 0
+        self.texts: set[str] = set()
+        self.distinct, self.truncated = KeyIndex(), KeyIndex()
+        self._keep_texts = keep_texts
+
+    def add(self, keys: Keys, texts: Iterable[str]) -> None:
+        """Count n texts, given their keys."""
+        self.asked += len(keys)
+        self.distinct.add_new(keys)
+        if self._keep_texts:
+            self.texts.update(texts)
 
     def summary(self) -> dict[str, float]:
         """Return counts, and the shares of texts seen before and of distinct texts cut."""
@@ -107,11 +117,12 @@ class CachedEncoder:
         self._inner, self._vectors, self._progress, self._exact = inner, vectors, progress, exact
         name = fingerprint(inner, exact=exact)
         self._prefix, self._records = name.encode(), vectors.of(name)
-        self.tally, self.cost = Tally(), Cost()
+        self.begin()
+        self.cost = Cost()
 
     def begin(self) -> None:
         """Begin a new tally, for the next task."""
-        self.tally = Tally()
+        self.tally = Tally(keep_texts=isinstance(self._inner, TrainedEncoder))
 
     def summary(self) -> dict[str, float]:
         """Return what the task asked for, and the share of its texts that share a run of words with the training data, where known."""
@@ -149,12 +160,12 @@ class CachedEncoder:
             EncodingError: A vector is not finite or constant, or different texts all have the same vector.
         """
         keys = self._keys(Item(text, instruction) for text in texts)
+        self.tally.add(keys, texts)  # before there are vectors, since it takes memory for a moment
         known, vectors, truncated = self._records.read(keys)
-        places: dict[bytes, list[int]] = {}
-        for i in np.flatnonzero(~known).tolist():
-            places.setdefault(keys[i], []).append(i)
-        todo = {key: Item(texts[at[0]], instruction) for key, at in places.items()}
-        for new, batch in self._compute(todo):
+        unknown = np.flatnonzero(~known)
+        first, equal = first_places(keys[unknown])
+        todo = unknown[first]
+        for batch in self._compute(keys[todo], [Item(texts[i], instruction) for i in todo]):
             if vectors is None:
                 vectors = np.empty((len(keys), batch.vectors.shape[1]), np.float32)
             if batch.vectors.shape[1] != vectors.shape[1]:
@@ -162,11 +173,14 @@ class CachedEncoder:
                     f"expected vectors of {vectors.shape[1]} numbers, as the cache holds of this encoder, "
                     f"got {batch.vectors.shape[1]}: raise its version"
                 )
-            for key, vector, cut in zip(new, batch.vectors, batch.truncated, strict=True):
-                vectors[places[key]], truncated[places[key]] = vector, cut
-        self._count(keys, texts, itertools.compress(keys, truncated.tolist()))
+            places = todo[batch.positions]
+            vectors[places], truncated[places] = batch.vectors, batch.truncated
         if vectors is None:
             return np.empty((0, 0), np.float32)
+        repeats = np.flatnonzero(equal != np.arange(len(equal)))
+        for place, source in zip(unknown[repeats], unknown[equal[repeats]], strict=True):
+            vectors[place], truncated[place] = vectors[source], truncated[source]
+        self.tally.truncated.add_new(keys[truncated])
         self.cost.dimension = vectors.shape[1]
         other = next((text for text in texts if text != texts[0]), None)
         if other is not None and all(np.array_equal(row, vectors[0]) for row in vectors):
@@ -178,9 +192,11 @@ class CachedEncoder:
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
         """Return the distinct items the store lacks."""
-        distinct = dict(zip(self._keys(items := list(items)), items, strict=True))
-        known = self._records.has(list(distinct))
-        return [item for item, has in zip(distinct.values(), known, strict=True) if not has]
+        items = list(items)
+        keys = self._keys(items)
+        first, _ = first_places(keys)
+        missing = first[~self._records.has(keys[first])]
+        return [items[i] for i in missing]
 
     def add(self, todo: Sequence[Item]) -> None:
         """Encode items, each of them once, in one pass, and keep their vectors.
@@ -191,24 +207,22 @@ class CachedEncoder:
         Raises:
             EncodingError: A vector is not finite or constant; the finished ones are kept.
         """
-        for _ in self._compute(dict(zip(self._keys(todo), todo, strict=True))):
+        for _ in self._compute(self._keys(todo), todo):
             pass
 
-    def _compute(self, todo: Mapping[bytes, Item]) -> Iterator[tuple[list[bytes], Batch]]:
-        """Yield batches of new vectors with their keys; they are kept a few thousand at a time."""
-        if not todo:
+    def _compute(self, keys: Keys, items: Sequence[Item]) -> Iterator[Batch]:
+        """Yield batches of new vectors; they are kept a few thousand at a time."""
+        if not items:
             return
-        keys, items = list(todo), list(todo.values())
         start, done, total = time.perf_counter(), 0, sum(len(item.text) + 1 for item in items)
         pending = _Pending(self._records)
         try:
             for batch in self._stream(items):
-                members = [keys[i] for i in batch.positions]
-                pending.add(members, batch)
+                pending.add(keys[batch.positions], batch)
                 self._add_cost(batch)
                 done += sum(len(items[i].text) + 1 for i in batch.positions)
                 self._progress("encoding", done, total)
-                yield members, batch
+                yield batch
         finally:
             self.cost.encode_seconds += time.perf_counter() - start
             pending.flush()
@@ -226,23 +240,16 @@ class CachedEncoder:
         self.cost.tokens += int(batch.tokens.sum())
         self.cost.padded_tokens += batch.padded
 
-    def _keys(self, items: Iterable[Item]) -> list[bytes]:
+    def _keys(self, items: Iterable[Item]) -> Keys:
         follows = self.follows_instructions
-        return [
+        digests = (
             _digest(self._prefix, item.instruction if follows else "", item.text) for item in items
-        ]
+        )
+        return as_keys(b"".join(digests))
 
     def _read(self, texts: Sequence[str]) -> None:
         """Count texts that the network reads for something else than embeddings or token states; their cost is not measured."""
-        self._count(self._keys(Item(text) for text in texts), texts)
-
-    def _count(
-        self, keys: Sequence[bytes], texts: Iterable[str], truncated: Iterable[bytes] = ()
-    ) -> None:
-        self.tally.asked += len(keys)
-        self.tally.texts.update(texts)
-        self.tally.distinct.update(keys)
-        self.tally.truncated.update(truncated)
+        self.tally.add(self._keys(Item(text) for text in texts), texts)
 
 
 class _Tokens(CachedEncoder):
@@ -275,13 +282,10 @@ class _Tokens(CachedEncoder):
         n = sum(len(tokens.states) for tokens in found)
         self.cost.tokens += n
         self.cost.padded_tokens += n
+        truncated = np.fromiter(map(_is_truncated, texts, found), np.bool_, len(texts))
         keys = self._keys(Item(text) for text in texts)
-        cut = (
-            key
-            for key, text, t in zip(keys, texts, found, strict=True)
-            if len(t.spans) and t.spans.max(initial=0) < len(text.rstrip())
-        )
-        self._count(keys, texts, cut)
+        self.tally.add(keys, texts)
+        self.tally.truncated.add_new(keys[truncated])
 
 
 class _Layers(_Tokens):
@@ -435,23 +439,30 @@ class _Pending:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._keys: list[bytes] = []
+        self._keys: list[Keys] = []
         self._batches: list[Batch] = []
         self._flushed = time.perf_counter()
 
-    def add(self, keys: Sequence[bytes], batch: Batch) -> None:
-        self._keys += keys
+    def add(self, keys: Keys, batch: Batch) -> None:
+        self._keys.append(keys)
         self._batches.append(replace(batch, vectors=batch.vectors.copy()))
         waited = time.perf_counter() - self._flushed
-        if len(self._keys) >= _FLUSH_VECTORS or waited > _FLUSH_SECONDS:
+        if sum(map(len, self._keys)) >= _FLUSH_VECTORS or waited > _FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        if self._keys:
-            vectors = np.concatenate([batch.vectors for batch in self._batches])
-            truncated = np.concatenate([batch.truncated for batch in self._batches])
-            self._records.put(self._keys, vectors, truncated)
+        keys, batches = self._keys, self._batches
         self._keys, self._batches, self._flushed = [], [], time.perf_counter()
+        if keys:
+            vectors = np.concatenate([batch.vectors for batch in batches])
+            truncated = np.concatenate([batch.truncated for batch in batches])
+            batches.clear()  # frees the copies
+            self._records.put(np.concatenate(keys), vectors, truncated)
+
+
+def _is_truncated(text: str, tokens: TokenStates) -> bool:
+    """Say whether the tokens of a text end before it does."""
+    return bool(len(tokens.spans)) and tokens.spans.max(initial=0) < len(text.rstrip())
 
 
 def _digest(encoder: bytes, instruction: str, text: str) -> bytes:

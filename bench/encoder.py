@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from bench.errors import EncodingError
 from bench.overlap import Ngrams
 
+_CALL_TEXTS = 4096  # in one call of an encoder that does not stream
+
 Embeddings = NDArray[np.float32]
 """Vectors of texts: float32 (n, dim)."""
 
@@ -446,32 +448,36 @@ def gather(batches: Iterable[Batch], n: int) -> Embeddings:
 
 
 def stream(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
-    """Yield the vectors of items from any encoder, checked; one without ``stream`` is asked once per instruction.
+    """Yield the vectors of items from any encoder, checked.
+
+    An encoder without ``stream`` gets the texts of one instruction after another, at most 4,096
+    in a call, so that the vectors of all of them need not fit into memory twice.
 
     Raises:
         EncodingError: As ``checked``, or an item is left out.
     """
     if isinstance(encoder, StreamingEncoder):
-        left = set(range(len(items)))
+        left = np.ones(len(items), np.bool_)
         for batch in encoder.stream(items):
             checked(batch.vectors, [items[i].text for i in batch.positions])
-            left.difference_update(batch.positions.tolist())
+            left[batch.positions] = False
             yield batch
-        if left:
+        if left.any():
+            example = shortened(items[int(left.argmax())].text)
             raise EncodingError(
-                f"the stream left out {len(left)} of {len(items)} items, {shortened(items[min(left)].text)} for one"
+                f"the stream left out {left.sum()} of {len(items)} items, {example} for one"
             )
         return
     groups: dict[str, list[int]] = {}
     for i, item in enumerate(items):
         groups.setdefault(item.instruction, []).append(i)
     for instruction, positions in groups.items():
-        texts = [items[i].text for i in positions]
-        vectors = checked(encoder.encode(texts, instruction=instruction), texts)
-        n = len(positions)
-        yield Batch(
-            np.asarray(positions, np.int64), vectors, np.zeros(n, np.int32), np.zeros(n, bool), 0
-        )
+        for start in range(0, len(positions), _CALL_TEXTS):
+            some = positions[start : start + _CALL_TEXTS]
+            texts = [items[i].text for i in some]
+            vectors = checked(encoder.encode(texts, instruction=instruction), texts)
+            n = len(some)
+            yield Batch(np.asarray(some), vectors, np.zeros(n, np.int32), np.zeros(n, bool), 0)
 
 
 def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:

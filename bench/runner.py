@@ -194,6 +194,7 @@ def _run_encoder(
         exact=exact,
     )
     items = wrapped.missing(item for cell in planned for item in cell.items)
+    cells = planned = [replace(cell, items=()) for cell in planned]  # frees those of all cells
     log.info(
         "%s: %d cell%s, %d texts to encode",
         name,
@@ -205,6 +206,7 @@ def _run_encoder(
         Exception
     ):  # a failure belongs to the cells that need the text: each meets its own again below
         wrapped.add(items)
+    del items
     for i, cell in enumerate(planned):
         progress(f"{name}: {cell.task.name}", i, len(planned))
         yield _run_cell(cell, wrapped, store)

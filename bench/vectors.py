@@ -17,7 +17,6 @@ import secrets
 import struct
 import time
 import zlib
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,9 @@ log = logging.getLogger(__name__)
 _HEAD, _MARK = struct.Struct("<8sII"), b"vectors1"
 KEY = 16
 """Bytes of a key."""
+
+Keys = NDArray[np.void]
+"""16-byte keys, dtype V16, shape (n,)."""
 
 _BESIDE = KEY + 1 + 4  # bytes of a record beside its vector
 _ROWS = 4096  # records of a file at most
@@ -54,6 +56,72 @@ class Found(NamedTuple):
     known: NDArray[np.bool_]
     vectors: Embeddings | None
     truncated: NDArray[np.bool_]
+
+
+def as_keys(data: bytes) -> Keys:
+    """Return the 16-byte keys in ``data`` as an array, without a copy."""
+    return np.frombuffer(data, np.dtype((np.void, KEY)))
+
+
+class KeyIndex:
+    """A number for each key, in 20 bytes a key: a few sorted arrays, each at least twice the next.
+
+    A key that is added again has its latest number.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[NDArray[np.bytes_], NDArray[np.int32]]] = []
+
+    def __len__(self) -> int:
+        """Return how many keys were added, counting one that was added twice as two."""
+        return sum(len(keys) for keys, _ in self._parts)
+
+    def find(self, keys: Keys) -> NDArray[np.int32]:
+        """Return the number of each key, int32 (n,); -1 where there is none."""
+        wanted = _sortable(keys)
+        found = np.full(len(keys), -1, np.int32)
+        for part, numbers in self._parts:  # from old to new
+            at = np.searchsorted(part, wanted, side="right") - 1
+            same = part[at] == wanted
+            found[same] = numbers[at[same]]
+        return found
+
+    def add(self, keys: Keys, numbers: NDArray[np.int32]) -> None:
+        """Add n keys with n numbers."""
+        part = _sorted(_sortable(keys), numbers)
+        while self._parts and len(self._parts[-1][0]) < 2 * len(part[0]):
+            older = self._parts.pop()
+            part = _sorted(np.concatenate([older[0], part[0]]), np.concatenate([older[1], part[1]]))
+        if len(keys):
+            self._parts.append(part)
+
+    def add_new(self, keys: Keys) -> None:
+        """Add those keys that are not there yet, each once, with the number 0."""
+        new = np.unique(_sortable(keys[self.find(keys) < 0]))
+        self.add(new.view(keys.dtype), np.zeros(len(new), np.int32))
+
+
+def _sortable(keys: Keys) -> NDArray[np.bytes_]:
+    return keys.view(np.dtype((np.bytes_, KEY)))
+
+
+def _sorted(
+    keys: NDArray[np.bytes_], numbers: NDArray[np.int32]
+) -> tuple[NDArray[np.bytes_], NDArray[np.int32]]:
+    """Return both in the order of the keys; equal keys stay in their order."""
+    order = np.argsort(keys, kind="stable")
+    return keys[order], numbers[order]
+
+
+def first_places(keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find repeated keys.
+
+    Returns:
+        The places of the m distinct keys, in order of appearance, int64 (m,), and for each of the
+        n keys the place of the first that equals it, int64 (n,).
+    """
+    _, first, group = np.unique(_sortable(keys), return_index=True, return_inverse=True)
+    return np.sort(first), first[group]
 
 
 class Vectors:
@@ -125,10 +193,11 @@ class Vectors:
 
 @dataclass(frozen=True)
 class _Block:
-    """The records of one file, or of the same bytes in memory.
+    """The records of one file, or records in memory.
 
     Attributes:
-        source: Where they are.
+        source: The file, or the bytes of the vectors.
+        offset: Where in it the vectors begin.
         first: Number of its first record among all of the encoder.
         dim: Numbers in a vector.
         flags: uint8 (n,), 1 where a part of the text was cut away.
@@ -136,18 +205,19 @@ class _Block:
     """
 
     source: Path | bytes
+    offset: int
     first: int
     dim: int
     flags: NDArray[np.uint8]
     checksums: NDArray[np.uint32]
 
-    def read(self, row: int, file: _Bytes, key: bytes, out: Embeddings) -> bool:
+    def read(self, row: int, file: _Bytes, key: np.void, out: Embeddings) -> bool:
         """Fill ``out``, float32 (dim,), with the vector of a record and return whether it is undamaged."""
         if len(out) != self.dim:
             return False
-        file.seek(_HEAD.size + len(self.flags) * _BESIDE + row * out.nbytes)
+        file.seek(self.offset + row * out.nbytes)
         file.readinto(out.data)
-        return _checksum(key, int(self.flags[row]), out) == int(self.checksums[row])
+        return _checksum(key.tobytes(), int(self.flags[row]), out) == int(self.checksums[row])
 
 
 class Records:
@@ -156,7 +226,7 @@ class Records:
     def __init__(self, store: Vectors, encoder: str) -> None:
         self._store, self._encoder = store, encoder
         self._folder = store.root / encoder if store.root is not None else None
-        self._numbers: dict[bytes, int] = {}
+        self._index = KeyIndex()
         self._blocks: list[_Block] = []
         self._seen: set[str] = set()
         self._warned = False
@@ -164,27 +234,24 @@ class Records:
             with contextlib.suppress(OSError):  # a cache that is not there yet, or read only
                 os.utime(self._folder, ns=(time.time_ns(), time.time_ns()))  # in use
 
-    def has(self, keys: Sequence[bytes]) -> list[bool]:
+    def has(self, keys: Keys) -> NDArray[np.bool_]:
         """Say for each key whether there is a record; whether it is damaged is seen when it is read."""
-        self._look_for(keys)
-        return [key in self._numbers for key in keys]
+        return self._find(keys) >= 0
 
-    def read(self, keys: Sequence[bytes]) -> Found:
+    def read(self, keys: Keys) -> Found:
         """Return what is stored of the keys. A damaged record, or one deleted by another process, is not known."""
-        self._look_for(keys)
+        numbers = self._find(keys)
         n = len(keys)
         known, truncated = np.zeros(n, bool), np.zeros(n, bool)
         if not self._blocks:
             return Found(known, None, truncated)
         # The dimension last written: records of another one are of an encoder that has changed since.
         found = Found(known, np.empty((n, self._blocks[-1].dim), np.float32), truncated)
-        numbers = np.fromiter((self._numbers.get(key, -1) for key in keys), np.int64, n)
         order = np.argsort(numbers, kind="stable")
-        order = order[numbers[order] >= 0]
-        at = np.searchsorted([b.first for b in self._blocks], numbers[order], side="right") - 1
+        starts = np.searchsorted(numbers[order], [block.first for block in self._blocks])
         damaged = 0
-        for places in np.split(order, np.flatnonzero(np.diff(at)) + 1):
-            damaged += self._read_block(places.tolist(), keys, numbers, found)
+        for block, places in zip(self._blocks, np.split(order, starts)[1:], strict=True):
+            damaged += self._read_block(block, places, keys, numbers, found)
         if damaged and not self._warned:
             self._warned = True
             log.warning(
@@ -195,7 +262,7 @@ class Records:
             )
         return found if known.any() else found._replace(vectors=None)
 
-    def put(self, keys: Sequence[bytes], vectors: Embeddings, truncated: NDArray[np.bool_]) -> None:
+    def put(self, keys: Keys, vectors: Embeddings, truncated: NDArray[np.bool_]) -> None:
         """Keep records.
 
         Args:
@@ -209,35 +276,39 @@ class Records:
             self._add([self._store.save(self._encoder, data)])
 
     def _read_block(
-        self, places: list[int], keys: Sequence[bytes], numbers: NDArray[np.int64], found: Found
+        self,
+        block: _Block,
+        places: NDArray[np.int64],
+        keys: Keys,
+        numbers: NDArray[np.int32],
+        found: Found,
     ) -> int:
         """Fill in the records at these places, all of one block, and return how many are damaged."""
-        if not places:
+        if not len(places):
             return 0
-        starts = [block.first for block in self._blocks]
-        block = self._blocks[bisect_right(starts, numbers[places[0]]) - 1]
-        rows = (numbers[places] - block.first).tolist()
+        rows = numbers[places] - block.first
         read = 0
         assert found.vectors is not None  # noqa: S101 - for the type checker; read made room
         try:
             with _opened(block.source) as file:
-                for place, row in zip(places, rows, strict=True):
+                for place, row in zip(places.tolist(), rows.tolist(), strict=True):
                     found.known[place] = block.read(row, file, keys[place], found.vectors[place])
                     read += 1
         except OSError as error:  # another process has made room, or the disk fails
             log.info("embeddings are encoded again, since the cache cannot be read: %s", error)
         found.truncated[places] = block.flags[rows] > 0
-        lost = [keys[place] for place in places if not found.known[place]]
-        for key in lost:
-            self._numbers.pop(key, None)
+        lost = places[~found.known[places]]
+        self._index.add(keys[lost], np.full(len(lost), -1, np.int32))
         return len(lost) - (len(places) - read)
 
-    def _look_for(self, keys: Sequence[bytes]) -> None:
-        """Take in what other processes have written since, where a key is not known."""
-        if self._folder is None or all(key in self._numbers for key in keys):
-            return
+    def _find(self, keys: Keys) -> NDArray[np.int32]:
+        """Return the number of each key's record, or -1; where one is missing, first look for new files."""
+        numbers = self._index.find(keys)
+        if self._folder is None or (numbers >= 0).all():
+            return numbers
         new = [path for path in self._folder.glob(f"*{_SUFFIX}") if path.name not in self._seen]
         self._add(sorted(new))  # the later ones count, if a record was written again
+        return self._index.find(keys) if new else numbers
 
     def _add(self, sources: Sequence[Path | bytes]) -> None:
         """Take in the records of files; a damaged one gets a name under which it is not read."""
@@ -255,7 +326,7 @@ class Records:
                 if isinstance(source, Path):
                     _set_aside(source)
             else:
-                self._numbers.update(zip(keys, range(first, first + len(keys)), strict=True))
+                self._index.add(keys, np.arange(first, first + len(keys), dtype=np.int32))
                 self._blocks.append(block)
         if damaged:
             log.warning(
@@ -271,22 +342,25 @@ def _set_aside(path: Path) -> None:
         path.rename(path.with_name(path.name + _ASIDE))
 
 
-def _packed(keys: Sequence[bytes], vectors: Embeddings, truncated: NDArray[np.bool_]) -> bytes:
+def _packed(keys: Keys, vectors: Embeddings, truncated: NDArray[np.bool_]) -> bytes:
     rows = np.ascontiguousarray(vectors, "<f4")
     flags = truncated.astype(np.uint8)
-    checksums = [_checksum(*one) for one in zip(keys, flags.tolist(), rows, strict=True)]
+    checksums = [
+        _checksum(key.tobytes(), flag, row)
+        for key, flag, row in zip(keys, flags.tolist(), rows, strict=True)
+    ]
     return b"".join(
         (
             _HEAD.pack(_MARK, rows.shape[1], len(rows)),
-            *keys,
-            flags.tobytes(),
-            np.array(checksums, "<u4").tobytes(),
-            rows.tobytes(),
+            keys.data,
+            flags.data,
+            np.array(checksums, "<u4").data,
+            rows.data,
         )
     )
 
 
-def _parsed(source: Path | bytes, first: int) -> tuple[list[bytes], _Block]:
+def _parsed(source: Path | bytes, first: int) -> tuple[Keys, _Block]:
     """Return the keys of a file and where its vectors are.
 
     Raises:
@@ -301,10 +375,12 @@ def _parsed(source: Path | bytes, first: int) -> tuple[list[bytes], _Block]:
         if mark != _MARK or size != _HEAD.size + n * (_BESIDE + 4 * dim):
             raise ValueError
         keys, rest = file.read(n * KEY), file.read(n * (_BESIDE - KEY))
+        offset = file.tell()
+    if isinstance(source, bytes):
+        source, offset = source[offset:], 0
     flags = np.frombuffer(rest, np.uint8, n)
     checksums = np.frombuffer(rest, "<u4", n, offset=n)
-    each = [keys[i : i + KEY] for i in range(0, n * KEY, KEY)]
-    return each, _Block(source, first, dim, flags, checksums)
+    return as_keys(keys), _Block(source, offset, first, dim, flags, checksums)
 
 
 def _opened(source: Path | bytes) -> _Bytes:

@@ -1,7 +1,12 @@
-"""What the store of embeddings costs: seconds, peak memory and bytes on disk to fill it, to read it again, and without a disk.
+"""Time, memory and disk that the store of embeddings takes.
 
-Run: ``python benchmarks/embedding_store.py``. Every step is a fresh process; all three must give the same embeddings. Memory
-is counted over what the process holds before it has any texts.
+Run: ``python benchmarks/embedding_store.py``. For each number of texts there are three steps, each
+in a new process: "fill" encodes and keeps the embeddings in a folder, "read" reads them again,
+"memory" has no folder (``--no-cache``). All three must give the same embeddings.
+
+Memory is the peak RSS less what the process used before it had any texts; "ratio" is that over
+the bytes of the vectors and texts. Without a folder the store keeps one copy of the vectors and
+hands out another.
 """
 
 import argparse
@@ -18,16 +23,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from adapters.baseline.hashing import Hashing
 from bench.cache import cached
-from bench.encoder import Batch, Embeddings, Item, gather
+from bench.encoder import Batch, Embeddings, Encoder, Item, gather
 from bench.vectors import Vectors
 
 STEPS = ("fill", "read", "memory")
+FIELDS = ("texts", "step", "seconds", "vectors_mb", "texts_mb", "memory_mb", "ratio", "disk_mb")
 
 
 @dataclass(frozen=True)
 class Instant:
-    """Vectors that cost next to nothing and depend on the text alone, in batches as a network gives them."""
+    """Vectors that cost next to nothing and depend on the text alone, in batches of 256."""
 
     dim: int
     batch: int = field(default=256, compare=False)
@@ -54,35 +61,54 @@ class Instant:
             )
 
 
-def measure(step: str, folder: Path, texts: int, dim: int) -> dict[str, Any]:
+ENCODERS = {"hashing": Hashing, "instant": Instant}
+
+
+def measure(encoder: Encoder, step: str, folder: Path, texts: int) -> dict[str, Any]:
     """Return what one step took in this process."""
+    encoder.encode(["one text 0", "another text 1"])  # imports what it needs
     before, start = _peak(), time.perf_counter()
     passages = [
         f"a passage of some sixty characters, which stands for any {i}" for i in range(texts)
     ]
-    size = sum(map(sys.getsizeof, passages))
-    encoder = cached(Instant(dim), Vectors(None if step == "memory" else folder, limit=64 << 30))
-    planned = encoder.missing(Item(passage) for passage in passages)
-    encoder.add(planned)
-    found = encoder.encode(passages)
+    wrapped = cached(encoder, Vectors(None if step == "memory" else folder, limit=64 << 30))
+    planned = wrapped.missing(Item(passage) for passage in passages)
+    wrapped.add(planned)
+    encoded = len(planned)
+    del planned
+    vectors = wrapped.encode(passages)
     seconds = time.perf_counter() - start
+    memory = _peak() - before
+    size = sum(map(sys.getsizeof, passages))
+    files = [path for path in folder.rglob("*") if path.is_file()]
     return {
+        "texts": texts,
         "step": step,
         "seconds": round(seconds, 2),
-        "encoded": len(planned),
-        "memory_mb": round((_peak() - before) / 1e6),
-        "vectors_mb": round(found.nbytes / 1e6),
+        "encoded": encoded,
+        "vectors_mb": round(vectors.nbytes / 1e6),
         "texts_mb": round(size / 1e6),
-        "disk_mb": round(sum(p.stat().st_blocks * 512 for p in folder.rglob("*")) / 1e6),
-        "files": sum(p.is_file() for p in folder.rglob("*")),
-        "crc": zlib.crc32(found),
+        "memory_mb": round(memory / 1e6),
+        "ratio": round(memory / (vectors.nbytes + size), 2),
+        "rss_mb": round(_peak() / 1e6),
+        "disk_mb": round(sum(path.stat().st_blocks * 512 for path in files) / 1e6),
+        "files": len(files),
+        "crc": zlib.crc32(vectors),
     }
 
 
 def _peak() -> int:
-    """Return the most bytes this process has held; ``ru_maxrss`` would begin with what the parent held."""
+    """Return the peak RSS of this process in bytes; ``ru_maxrss`` would begin with the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def _measure_apart(args: argparse.Namespace, step: str, texts: int, folder: str) -> dict[str, Any]:
+    """Return what one step took in a new process."""
+    call = [sys.executable, __file__, "--encoder", args.encoder, "--dim", str(args.dim)]
+    call += ["--texts", str(texts), "--step", step, "--folder", folder]
+    done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(done.stdout))
 
 
 def main() -> None:
@@ -90,27 +116,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--texts", type=int, default=1_000_000, help="different texts [1000000]")
+    parser.add_argument("--encoder", choices=ENCODERS, default="hashing", help="[hashing]")
+    parser.add_argument(
+        "--texts",
+        type=int,
+        nargs="+",
+        default=[100_000, 1_000_000],
+        help="numbers of distinct texts [100000 1000000]",
+    )
     parser.add_argument("--dim", type=int, default=384, help="numbers in a vector [384]")
-    parser.add_argument("--json", action="store_true", help="print JSON objects only")
+    parser.add_argument("--json", action="store_true", help="print JSON objects, with more fields")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.step:
-        print(json.dumps(measure(args.step, args.folder, args.texts, args.dim)))
+        encoder = ENCODERS[args.encoder](dim=args.dim)
+        print(json.dumps(measure(encoder, args.step, args.folder, args.texts[0])))
         return
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for step in STEPS:
-            call = [sys.executable, __file__, "--texts", str(args.texts), "--dim", str(args.dim)]
-            call += ["--step", step, "--folder", folder]
-            done = subprocess.run(call, stdout=subprocess.PIPE, text=True, check=True)
-            found.append(json.loads(done.stdout))
-            print(json.dumps(found[-1]), flush=True)
-    if len({one["crc"] for one in found}) > 1:
-        sys.exit("the embeddings differ")
     if not args.json:
-        print("all embeddings are equal")
+        print(*(f"{name:>10}" for name in FIELDS))
+    for texts in args.texts:
+        sums = set()
+        with tempfile.TemporaryDirectory() as folder:
+            for step in STEPS:
+                found = _measure_apart(args, step, texts, folder)
+                sums.add(found["crc"])
+                line = json.dumps(found) if args.json else _as_row(found)
+                print(line, flush=True)
+        if len(sums) > 1:
+            sys.exit("the embeddings differ")
+
+
+def _as_row(found: dict[str, Any]) -> str:
+    return " ".join(f"{found[name]:>10}" for name in FIELDS)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from bench.cache import cached
 from bench.encoder import Embeddings, Item, Marked, TokenStates, one_side
 from bench.errors import EncodingError
 from bench.overlap import Ngrams
-from bench.vectors import Vectors
+from bench.vectors import KEY, KeyIndex, Vectors, as_keys, first_places
 
 
 def _row(text: str, dim: int) -> np.ndarray:
@@ -78,6 +78,31 @@ class WithTokens(Deaf):
             )
             for t in texts
         ]
+
+
+_KEYS = st.lists(st.integers(0, 40).map(lambda i: bytes([i % 7, *([i // 7] * (KEY - 1))])))
+
+
+@given(st.lists(_KEYS), _KEYS)
+def test_an_index_finds_the_latest_number_of_each_key(added, wanted):
+    index, expected = KeyIndex(), {}
+    for keys in added:
+        numbers = np.arange(len(keys), dtype=np.int32) + len(expected)
+        index.add(as_keys(b"".join(keys)), numbers)
+        expected.update(zip(keys, numbers.tolist(), strict=True))
+    found = index.find(as_keys(b"".join(wanted)))
+    assert found.tolist() == [expected.get(key, -1) for key in wanted]
+    distinct = KeyIndex()
+    for keys in [*added, wanted]:
+        distinct.add_new(as_keys(b"".join(keys)))
+    assert len(distinct) == len({*expected, *wanted})
+
+
+@given(_KEYS)
+def test_repeated_keys_are_found_where_they_first_appear(keys):
+    first, equal = first_places(as_keys(b"".join(keys)))
+    assert [keys[i] for i in first] == list(dict.fromkeys(keys))
+    assert equal.tolist() == [keys.index(key) for key in keys]
 
 
 @given(st.lists(st.text(max_size=20), max_size=30), st.text(max_size=5))
@@ -446,7 +471,7 @@ def test_exact_vectors_do_not_depend_on_what_the_store_held_before(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_and_disk_stay_near_the_size_of_the_vectors():
     script = Path(__file__).parents[2] / "benchmarks" / "embedding_store.py"
-    call = [sys.executable, script, "--texts", "40000", "--json"]
+    call = [sys.executable, script, "--encoder", "instant", "--texts", "40000", "--json"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=True)
     for step in map(json.loads, done.stdout.splitlines()):
         assert step["disk_mb"] <= 1.3 * step["vectors_mb"]
