@@ -1,13 +1,15 @@
-"""A compression step of LLM2Comp as the recipe makes it, and as one would write it down first.
+"""A compression step of LLM2Comp's recipe, compared with a direct implementation.
 
-Texts: the recipe's, or Wikipedia passages of a file; model: the packaged backbone. Run: ``python benchmarks/llm2comp_step.py --data
-DIR``, DIR in the layout of BENCH_DATA. Both sides train low-rank weights and memory rows by KL on the same splits of the same
-passages, each passage once, under autocast where the number type is bfloat16, each side in a fresh process. ``straightforward`` keeps
-a second copy of the model for decoder and teacher, takes examples in random order, pads each batch to its longest text and computes
-the scores of the whole vocabulary at every position. ``recipe`` is what ``bench train llm2comp`` runs, with one copy. The first step of
-each is not timed; the loss of that step, on one example alone, agrees to four decimals in float32, and to rounding in bfloat16. Memory
-is the largest resident memory of the process, and that less what was resident after imports and texts, before any model was loaded:
-every copy of the model counts, two on one side and one on the other. The second number is compared; a GPU's own memory is in neither.
+Run: ``python benchmarks/llm2comp_step.py --data DIR``, DIR in the layout of BENCH_DATA. Texts are
+those of the recipe, or of files; the model is the packaged backbone. Both sides train LoRA weights
+and memory embeddings by KL on the same splits of the same passages, each passage once, each side in
+its own process. ``direct`` keeps a second copy of the model for decoder and teacher, takes examples
+in random order, pads each batch to its longest text and computes the logits of every position.
+``recipe`` is what ``bench train llm2comp`` runs, with one copy.
+
+The first step, of one example, is not timed; its loss agrees to four decimals in float32, and to
+rounding in bfloat16. Memory is the peak resident memory of the process, and the increase since
+before any model was loaded, which is compared. A GPU's own memory is in neither.
 """
 
 import argparse
@@ -25,7 +27,8 @@ import psutil
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from torch.nn.functional import kl_div, pad
+from torch.nn.functional import kl_div
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapters._backbone import PACKAGED, Backbone, Network, resolve
@@ -33,87 +36,72 @@ from adapters._training.budget import batches
 from adapters._training.loop import autocast
 from adapters._training.sources import named
 from adapters._training.weights import differentiable, targets
-from adapters.llm2comp import texts
-from adapters.llm2comp.compression import Compression, Split, splits
+from adapters.llm2comp import data
+from adapters.llm2comp.objective import Compression, initial_memory, make_student
 from adapters.llm2comp.train import Recipe
-from adapters.llm2comp.trainee import first_memory, prepared
 from bench.data import load
 
-SIDES = ("straightforward", "recipe")
+SIDES = ("direct", "recipe")
+SETTINGS = ("backbone", "sources", "positions", "batch_size", "length", "continuation")
+"""Settings of the recipe that the command line takes."""
 
 Step = Callable[[Sequence[int]], float]
 """From example numbers to the loss, with gradients added to the weights."""
 
 
-def examples(tokenizer: Any, recipe: Recipe, count: int) -> list[Split]:  # noqa: ANN401 - a tokenizer
-    """Return splits of the longer passages, about as many as asked for."""
-    plain, _ = texts.gathered(
-        named(recipe.sources, texts.Plain)
-        or [s for s in texts.OPEN if s.id == "ludwigschmidt/squadshifts"],
-        load,
-    )
-    found = texts.long_passages(plain, tokenizer, recipe.length)
-    positions = count * (recipe.length // 2 + recipe.k)
-    return splits(
-        found,
-        texts.around(tokenizer),
-        positions=positions,
+def draw_examples(tokenizer: Any, recipe: Recipe, count: int) -> list[data.Split]:  # noqa: ANN401
+    """Return at most ``count`` splits of passages."""
+    open_ = [source for source in data.OPEN if source.id == "ludwigschmidt/squadshifts"]
+    texts, _ = data.read_texts(named(recipe.sources, data.TextSource) or open_, load)
+    splits = data.draw_splits(
+        data.make_passages(texts, tokenizer, recipe.length),
+        data.find_special_tokens(tokenizer),
+        budget=count * (recipe.length // 2 + recipe.k),
         k=recipe.k,
         continuation=recipe.continuation,
         seed=0,
-    )[:count]
+    )
+    return splits[:count]
 
 
-def straightforward(
-    recipe: Recipe, network: Network, rows: Sequence[Split]
+def make_direct(
+    recipe: Recipe, network: Network, splits: Sequence[data.Split]
 ) -> tuple[Step, list[Tensor]]:
-    """Return a step with two copies of the model, the network's and its own, and every position computed; and what it trains."""
+    """Return a step with two copies of the model and every position computed; and its weights."""
     folder, dtype = Backbone(recipe.backbone).folder(), getattr(torch, network.dtype)
     frozen: Any = network.model
-    encoder = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(network.device)
-    encoder = get_peft_model(
-        encoder,
-        LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=targets(encoder)),
-    ).train()
-    memory = torch.nn.Parameter(
-        first_memory(network, recipe.k, recipe.words).to(network.device, torch.float32)
-    )
+    copied = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(network.device)
+    config = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=targets(copied))
+    encoder = get_peft_model(copied, config).train()
+    rows = initial_memory(network, recipe.k, recipe.words).to(network.device, torch.float32)
+    memory = torch.nn.Parameter(rows)
     table, bos = frozen.get_input_embeddings(), [network.tokenizer.bos_token_id]
     trunk = encoder.get_base_model().model
 
-    def embedded(ids: Sequence[int]) -> Tensor:
+    def embed(ids: Sequence[int]) -> Tensor:
         return table(torch.tensor(ids, device=network.device))  # type: ignore[no-any-return]
 
+    def predict(inputs: list[Tensor]) -> Tensor:
+        padded = pad_sequence(inputs, batch_first=True)
+        return frozen(inputs_embeds=padded, use_cache=False).logits.float().log_softmax(-1)  # type: ignore[no-any-return]
+
     def step(batch: Sequence[int]) -> float:
-        chosen = [rows[i] for i in batch]
-        inputs = [torch.cat([embedded(row.read), memory.to(dtype)]) for row in chosen]
-        states = trunk(inputs_embeds=_stacked(inputs), use_cache=False).last_hidden_state
-        slots = [
-            states[i, len(row.read) : len(row.read) + recipe.k] for i, row in enumerate(chosen)
-        ]
-        read = [
-            torch.cat([embedded(bos), s, embedded(row.continuation)])
-            for s, row in zip(slots, chosen, strict=True)
-        ]
-        student = (
-            frozen(inputs_embeds=_stacked(read), use_cache=False).logits.float().log_softmax(-1)
-        )
+        chosen = [splits[i] for i in batch]
+        inputs = [torch.cat([embed(split.read), memory.to(dtype)]) for split in chosen]
+        padded = pad_sequence(inputs, batch_first=True)
+        states = trunk(inputs_embeds=padded, use_cache=False).last_hidden_state
+        read = []
+        for state, split in zip(states, chosen, strict=True):
+            compressed = state[len(split.read) : len(split.read) + recipe.k]
+            read.append(torch.cat([embed(bos), compressed, embed(split.continuation)]))
+        log_q = predict(read)
         with torch.no_grad():
-            whole = [embedded([*bos, *row.context, *row.continuation]) for row in chosen]
-            teacher = (
-                frozen(inputs_embeds=_stacked(whole), use_cache=False)
-                .logits.float()
-                .log_softmax(-1)
-            )
+            log_p = predict([embed([*bos, *s.context, *s.continuation]) for s in chosen])
         loss = torch.zeros((), device=network.device)
-        for i, row in enumerate(chosen):
-            n, a = len(row.continuation) + 1, len(row.context)
-            divergence = kl_div(
-                student[i, recipe.k : recipe.k + n],
-                teacher[i, a : a + n],
-                log_target=True,
-                reduction="sum",
-            )
+        for i, split in enumerate(chosen):
+            n, a = len(split.continuation) + 1, len(split.context)
+            q, p = log_q[i, recipe.k : recipe.k + n], log_p[i, a : a + n]
+            divergence = kl_div(q, p, log_target=True, reduction="sum")
             loss = loss + divergence / (n * len(chosen))
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
@@ -121,17 +109,14 @@ def straightforward(
     return step, [memory, *(weight for weight in encoder.parameters() if weight.requires_grad)]
 
 
-def _stacked(rows: Sequence[Tensor]) -> Tensor:
-    width = max(len(row) for row in rows)
-    return torch.stack([pad(row, (0, 0, 0, width - len(row))) for row in rows])
-
-
-def ours(recipe: Recipe, network: Network, rows: Sequence[Split]) -> tuple[Step, list[Tensor]]:
-    """Return the recipe's step, and what it trains."""
-    trainee = prepared(
-        network, recipe.k, recipe.attention, rank=recipe.rank, seed=0, words=recipe.words
+def make_recipe_step(
+    recipe: Recipe, network: Network, splits: Sequence[data.Split]
+) -> tuple[Step, list[Tensor]]:
+    """Return the recipe's step, and its weights."""
+    student = make_student(
+        network, recipe.k, "native", rank=recipe.rank, seed=0, words=recipe.words
     )
-    objective = Compression(trainee, differentiable(network), rows, "kl", recipe.positions)
+    objective = Compression(student, differentiable(network), splits, "kl", recipe.positions)
 
     def step(batch: Sequence[int]) -> float:
         total = 0.0
@@ -141,25 +126,24 @@ def ours(recipe: Recipe, network: Network, rows: Sequence[Split]) -> tuple[Step,
             total += float(loss.detach())
         return total
 
-    return step, list(trainee.weights().values())
+    return step, list(student.weights().values())
 
 
-def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
-    """Return time, token positions and memory of one side."""
+def measure(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
+    """Return time, tokens and memory of one side."""
     device, dtype = resolve(recipe.device, recipe.dtype)
     backbone = Backbone(recipe.backbone, head="lm", dtype=dtype, device=device)
-    rows = examples(
-        AutoTokenizer.from_pretrained(backbone.folder()), recipe, steps * recipe.batch_size
-    )
-    lengths = [len(row.read) + recipe.k for row in rows]
+    tokenizer = AutoTokenizer.from_pretrained(backbone.folder())
+    splits = draw_examples(tokenizer, recipe, steps * recipe.batch_size)
+    lengths = [len(split.read) + recipe.k for split in splits]
     before = psutil.Process().memory_info().rss / 1024**2
     network = backbone.load()
     if side == "recipe":
-        step, weights = ours(recipe, network, rows)
+        step, weights = make_recipe_step(recipe, network, splits)
         plan = batches(lengths, budget=sum(lengths), size=recipe.batch_size, seed=0)
     else:
-        step, weights = straightforward(recipe, network, rows)
-        order = np.random.default_rng(0).permutation(len(rows)).tolist()
+        step, weights = make_direct(recipe, network, splits)
+        order = np.random.default_rng(0).permutation(len(splits)).tolist()
         plan = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)]
     optimizer = torch.optim.AdamW(weights, lr=recipe.lr)
     with autocast(network):
@@ -171,122 +155,56 @@ def measured(side: str, recipe: Recipe, steps: int) -> dict[str, Any]:
         optimizer.step()
         optimizer.zero_grad()
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-    positions = sum(lengths[i] for batch in plan for i in batch)
+    tokens = sum(lengths[i] for batch in plan for i in batch)
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     return {
-        "side": side, "dtype": dtype, "steps": len(plan), "first_loss": round(first, 4), "positions": positions,
-        "seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds, 2), "positions_per_second": round(positions / seconds, 1),
-        "peak_mb": round(_peak()), "added_mb": round(_peak() - before),
-    }  # fmt: skip
-
-
-def _peak() -> float:
-    """Return the largest resident memory of this process so far in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1024 if sys.platform != "darwin" else 1024**2
-    )
-
-
-def show(found: Sequence[dict[str, Any]]) -> None:
-    """Print one line a side and how they compare."""
-    print(
-        f"{'side':<16}{'steps':>6}{'loss':>9}{'positions':>11}{'seconds':>9}{'positions/s':>13}{'peak MB':>9}{'added MB':>10}"
-    )
-    for row in found:
-        print(
-            f"{row['side']:<16}{row['steps']:>6}{row['first_loss']:>9}{row['positions']:>11,}{row['seconds']:>9}",
-            end="",
-        )
-        print(f"{row['positions_per_second']:>13}{row['peak_mb']:>9,}{row['added_mb']:>10,}")
-    if len(found) == len(SIDES):
-        plain, recipe = found
-        print(
-            f"\nspeed {recipe['positions_per_second'] / plain['positions_per_second']:.2f}x, ",
-            end="",
-        )
-        print(f"memory {recipe['added_mb'] / plain['added_mb']:.2f}x")
+        "side": side,
+        "dtype": dtype,
+        "steps": len(plan),
+        "first_loss": round(first, 4),
+        "tokens": tokens,
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "peak_mb": round(peak),
+        "added_mb": round(peak - before),
+    }
 
 
 def main() -> None:
-    """Measure both sides, each in its own process, and print them."""
+    """Measure both sides, each in its own process, and print one JSON object a side."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="folder in the layout of BENCH_DATA")
-    parser.add_argument(
-        "--sources", default="", help="files of texts instead, as the recipe's setting"
-    )
-    parser.add_argument("--backbone", default=PACKAGED)
-    parser.add_argument(
-        "--attention",
-        default="native",
-        choices=("native", "bidirectional"),
-        help="of the recipe's side [native]",
-    )
-    parser.add_argument(
-        "--positions",
-        type=int,
-        default=Recipe().positions,
-        help="of the recipe's side, computed at once [the recipe's]",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=Recipe().batch_size,
-        help="passages a step, of both sides [the recipe's]",
-    )
-    parser.add_argument(
-        "--length",
-        type=int,
-        default=Recipe().length,
-        help="longest passage in tokens, of both sides [the recipe's]",
-    )
-    parser.add_argument(
-        "--continuation",
-        type=int,
-        default=Recipe().continuation,
-        help="most tokens predicted [the recipe's]",
-    )
+    for name in SETTINGS:
+        default = getattr(Recipe(), name)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=type(default), default=default, help="of the recipe")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--side", choices=SIDES, help="measure one in this process")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a side")
     args = parser.parse_args()
     if args.data:
         os.environ["BENCH_DATA"] = args.data
     if args.side:
-        names = (
-            "backbone",
-            "sources",
-            "attention",
-            "positions",
-            "batch_size",
-            "length",
-            "continuation",
-            "device",
-            "dtype",
-        )
-        print(
-            json.dumps(
-                measured(
-                    args.side, Recipe(**{name: getattr(args, name) for name in names}), args.steps
-                )
-            )
-        )
+        settings = {name: getattr(args, name) for name in (*SETTINGS, "device", "dtype")}
+        print(json.dumps(measure(args.side, Recipe(**settings), args.steps)))
         return
-    Backbone(
-        args.backbone
-    ).folder()  # converted here where it never was, so that no side's memory has that in it
+    # converted here where it never was, so that no side's memory includes the conversion
+    Backbone(args.backbone or PACKAGED).folder()
     found = []
     for side in SIDES:
-        done = subprocess.run(
-            [sys.executable, *sys.argv, "--side", side],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = [sys.executable, *sys.argv, "--side", side]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        print(done.stdout.splitlines()[-1])
         found.append(json.loads(done.stdout.splitlines()[-1]))
-    print("\n".join(map(json.dumps, found))) if args.json else show(found)
+    direct, recipe = found
+    speed = recipe["tokens_per_second"] / direct["tokens_per_second"]
+    memory = recipe["added_mb"] / direct["added_mb"]
+    print(f"speed {speed:.2f}x, memory {memory:.2f}x", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
-"""LLM2Comp: a text is compressed into k memory tokens; their mean is its embedding.
+"""LLM2Comp: a text is compressed into k memory tokens; the mean of their states is its embedding.
 
-Zhang, Zhao, Hu, Jiao, Jiang, Miao, Nguyen. Learning to Compress: Unlocking the Potential of Large Language Models for Text
-Representation. AAAI 2026.
+Zhang, Zhao, Hu, Jiao, Jiang, Miao, Nguyen. Learning to Compress: Unlocking the Potential of Large
+Language Models for Text Representation. AAAI 2026. The ids of the memory tokens, truncation,
+attention and pooling are those of the released code (longtaizi13579/LLM2Comp at c22f4c4).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
 from adapters import _batching, _checkpoint, _lora, _pooling
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
@@ -21,56 +25,73 @@ from bench.encoder import Batch, Card, Embeddings, Item, Side, digest, gather, l
 from bench.errors import CheckpointError, UsageError, unknown
 from bench.overlap import Ngrams
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 CONFIG = "llm2comp.json"
-"""File that makes a folder a checkpoint: what ``Checkpoint`` holds, as JSON."""
+"""File that makes a folder a checkpoint: the fields of ``Checkpoint``, as JSON."""
 
 MEMORY = "memory.safetensors"
-"""File with the one tensor ``memory`` (k, dim): input embeddings of the memory tokens."""
-
-K, ATTENTION = 8, "bidirectional"
-"""The paper's number of memory tokens and attention, for a backbone that was never trained."""
+"""File with one tensor, ``memory`` (k, dim): the input embeddings of the memory tokens."""
 
 MEMORY_SEED = 0
-"""Seed of the random memory rows of a backbone that was never trained."""
+"""Seed of the random memory embeddings of an untrained backbone."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What ``llm2comp.json`` says.
+    """A folder that the recipe wrote, or a backbone with the paper's settings.
 
     Attributes:
         base: The backbone: the packaged one, a hub id or a folder.
-        k: Number of memory tokens; 0 where the embedding is the mean of the token states, as after masked prediction.
-        attention: The attention of training, "bidirectional" or "native".
-        stages: Folders of low-rank weights in peft's layout, in the order in which they are merged.
-        memory_ids: Ids of the memory tokens: the k numbers that follow the base vocabulary.
+        k: Number of memory tokens; 0 where the embedding is the mean of the token states.
+        attention: "bidirectional" or "native".
+        stages: Folders of LoRA weights in peft's layout, in the order in which they are merged.
+        memory_ids: Ids of the memory tokens: the k numbers after the vocabulary of the base.
+        folder: Where it is; None for an untrained backbone.
     """
 
     base: str
-    k: int
-    attention: str
-    stages: tuple[str, ...]
-    memory_ids: tuple[int, ...]
+    k: int = 8
+    attention: str = "bidirectional"
+    stages: tuple[str, ...] = ()
+    memory_ids: tuple[int, ...] = ()
+    folder: Path | None = None
+
+    def files(self) -> list[Path]:
+        """Return the files that determine vectors: memory, then the LoRA weights of each stage.
+
+        Raises:
+            CheckpointError: One is missing.
+        """
+        if self.folder is None:
+            return []
+        files = [self.folder / MEMORY]
+        for stage in self.stages:
+            adapter = self.folder / stage
+            files += [adapter / _checkpoint.CONFIG, adapter / _checkpoint.WEIGHTS]
+        for path in files:
+            if not path.is_file():
+                raise CheckpointError(
+                    f"expected {path}, it is missing: the checkpoint is incomplete, "
+                    "write or copy it again"
+                )
+        return files
 
 
 @dataclass(frozen=True)
 class LLM2Comp(NetworkEncoder):
-    """LLM2Comp (Zhang et al. 2026): mean state of k memory tokens after the text, which they were trained to compress.
+    """LLM2Comp (Zhang et al. 2026): the mean state of k memory tokens after the text.
 
     Attributes:
-        checkpoint: "default" for the weights that come with this package; a folder that the recipe wrote (see ``Checkpoint``); or a
-            backbone: then the memory rows are random numbers of the embedding table's size, and the encoder is untrained.
-        k: Number of memory tokens; None for the checkpoint's, or the paper's 8; 0 reads the mean of all token states but that of
-            a beginning-of-text token, as LLM2Vec does, and those of an instruction, which LLM2Vec leaves out, as in training.
-        attention: "bidirectional", "native", or "auto" for the checkpoint's, or the paper's, which is bidirectional.
-        normalise: Whether vectors get length one, as in the loss of the contrastive stages; off is the released code's bare mean.
-        max_length: Longest text in tokens, memory included, so more than k; the text is cut at its end, the memory stays last.
-
-    Source:
-        Ids, cut, attention and read-out as in the released code.
+        checkpoint: "default" for the weights that come with this package; a folder that the recipe
+            wrote; or a backbone, which is then untrained and has random memory embeddings.
+        k: Number of memory tokens; None for the checkpoint's, or the paper's 8. 0 pools the mean of
+            all token states except a beginning-of-text token, as LLM2Vec does. Tokens of an
+            instruction are included, as in training; LLM2Vec excludes them.
+        attention: "bidirectional", "native", or "auto" for the checkpoint's, or the paper's, which
+            is bidirectional.
+        normalise: Whether vectors have length 1, as in the loss of the contrastive stages; False is
+            the plain mean of the released code.
+        max_length: Longest text in tokens, memory included. The end of the text is truncated; the
+            memory tokens stay last.
     """
 
     checkpoint: str = location("default")
@@ -87,49 +108,50 @@ class LLM2Comp(NetworkEncoder):
         """Yield the vectors of items, longest first.
 
         Raises:
-            CheckpointError: The checkpoint is incomplete, or belongs to other settings or another backbone.
-            UsageError: There is no such attention, k is negative, or ``max_length`` leaves no text beside the memory.
+            CheckpointError: The checkpoint is incomplete or damaged, has other settings, or belongs
+                to another backbone.
+            UsageError: The attention is unknown, k is negative, or ``max_length`` leaves no room
+                for text.
         """
-        from torch.nn.functional import normalize
-
-        network, k = self._network(), self._form()[0]
+        network, k = self._network(), self._checkpoint().k
         bos = network.tokenizer.bos_token_id
 
-        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+        def forward(ids: Tensor, mask: Tensor) -> Tensor:
             states = network.hidden_states(ids, mask)
-            vectors = (
-                _pooling.slots(states, mask, k)
-                if k
-                else _pooling.mean(states, _pooling.without_first(ids, mask, bos))
-            )
+            vectors = pool_states(states, ids, mask, k, bos)
             return normalize(vectors, dim=-1) if self.normalise else vectors
 
         return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
 
     def encode_memory(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return the single memory states, whose mean is the embedding: float32 (n, k, dim), of any length; errors as for ``stream``."""
-        network, k = self._network(), self._form()[0]
-        shape = len(texts), k, network.dim
-        if not k:
-            return np.empty(shape, np.float32)
+        """Return the memory states, whose mean is the embedding before normalisation.
 
-        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+        Returns:
+            float32 (n, k, dim).
+
+        Raises:
+            BenchError: As for ``stream``.
+        """
+        network, k = self._network(), self._checkpoint().k
+        if not k:
+            return np.empty((len(texts), 0, network.dim), np.float32)
+
+        def forward(ids: Tensor, mask: Tensor) -> Tensor:
             return memory_states(network.hidden_states(ids, mask), mask, k).flatten(1)
 
         items = [Item(text, instruction) for text in texts]
-        return gather(
-            _batching.stream(items, self._prepare(network), forward, network, budget=self.budget),
-            len(items),
-        ).reshape(shape)
+        prepare = self._prepare(network)
+        batches = _batching.stream(items, prepare, forward, network, budget=self.budget)
+        return gather(batches, len(items)).reshape(len(items), k, network.dim)
 
     def card(self) -> Card:
-        """Return the backbone's card with the checkpoint's digest mixed in; trained where there is a checkpoint."""
+        """Return the backbone's card with the digest of the checkpoint's files mixed in."""
         made = self._checkpoint()
-        card = self._backbone(made).card(trained=made is not None)
-        if made is None:
+        card = self._backbone(made).card(trained=made.folder is not None)
+        if made.folder is None:
             return card
-        training = _checkpoint.card_of(self._folder)
-        files = (self._folder / CONFIG, *checkpoint_files(self._folder, made))
+        training = _checkpoint.card_of(made.folder)
+        files = [made.folder / CONFIG, *made.files()]
         return replace(
             card,
             weights=digest([card.weights, files_digest(files)]),
@@ -138,139 +160,118 @@ class LLM2Comp(NetworkEncoder):
         )
 
     def runs(self) -> Ngrams | None:
-        """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
-        return _checkpoint.runs_of(self._folder) if self._checkpoint() else None
+        """Return the 8-grams of the training texts; None for an untrained backbone."""
+        folder = self._checkpoint().folder
+        return _checkpoint.runs_of(folder) if folder else None
 
-    @property
-    def _folder(self) -> Path:
-        return Path(_checkpoint.located(self.checkpoint, __file__, PACKAGED))
-
-    def _checkpoint(self) -> Checkpoint | None:
+    def _checkpoint(self) -> Checkpoint:
+        """Return the checkpoint, or for an untrained backbone the settings in use."""
         if self.attention not in {"auto", *ATTENTIONS}:
             raise unknown("attention", self.attention, ("auto", *ATTENTIONS))
-        if not (self._folder / CONFIG).is_file():
-            return None
-        made = read_checkpoint(self._folder)
-        for name, ours, auto, theirs in (
-            ("k", self.k, None, made.k),
-            ("attention", self.attention, "auto", made.attention),
-        ):
-            if ours not in {auto, theirs}:
-                raise CheckpointError(
-                    f"expected a checkpoint with {name}={ours}, {self._folder} was trained with {theirs}: use --set {name}={theirs}"
-                )
-        return made
+        if self.k is not None and self.k < 0:
+            raise UsageError(f"llm2comp expects a number of memory tokens, got k={self.k}")
+        made = load_checkpoint(_checkpoint.located(self.checkpoint, __file__, PACKAGED))
+        k = made.k if self.k is None else self.k
+        attention = made.attention if self.attention == "auto" else self.attention
+        wanted = replace(made, k=k, attention=attention)
+        if made.folder and wanted != made:
+            raise CheckpointError(
+                f"expected a checkpoint with k={k} and attention={attention}, {made.folder} "
+                f"has k={made.k} and attention={made.attention}: leave these settings out"
+            )
+        return wanted
 
-    def _form(self) -> tuple[int, str]:
-        """Return the number of memory tokens and the attention."""
-        made = self._checkpoint()
-        k, attention = (made.k, made.attention) if made else (K, ATTENTION)
-        return (
-            k if self.k is None else self.k,
-            attention if self.attention == "auto" else self.attention,
-        )
-
-    def _backbone(self, made: Checkpoint | None) -> Backbone:
-        source = (
-            made.base if made else PACKAGED if self.checkpoint == "default" else self.checkpoint
-        )
-        return Backbone(source, attention=self._form()[1], dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+    def _backbone(self, made: Checkpoint) -> Backbone:
+        return Backbone(made.base, attention=made.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _network(self) -> Network:
-        made, (k, _) = self._checkpoint(), self._form()
-        if k < 0:
-            raise UsageError(f"llm2comp takes a number of memory tokens, got k={k}")
-        files = checkpoint_files(self._folder, made) if made else ()
-        return _prepared(
-            self._backbone(made).load(), k, str(self._folder) if made else "", stamp(files)
-        )
+        made = self._checkpoint()
+        return _load_network(self._backbone(made).load(), made, stamp(made.files()))
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
-        limit, ids = min(self.max_length, network.max_length), memory_ids(network, self._form()[0])
-        if limit <= len(ids):
+        k, rows = self._checkpoint().k, len(embedding_table(network))
+        limit = min(self.max_length, network.max_length)
+        if limit <= k:
             raise UsageError(
-                f"expected room for text beside k={len(ids)} memory tokens, got max_length={limit}: raise it, or lower k"
+                f"expected room for text beside k={k} memory tokens, got max_length={limit}: "
+                "raise it, or lower k"
             )
-        return lambda items: prompts(
-            network.tokenizer,
-            [framed(item.text, item.instruction) for item in items],
-            limit=limit,
-            tail=ids,
-            spans=spans,
-        )
+
+        def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
+            framed = [frame_query(item.text, item.instruction) for item in items]
+            tail = range(rows - k, rows)
+            return prompts(network.tokenizer, framed, limit=limit, tail=tail, spans=spans)
+
+        return prepare
 
 
-def framed(text: str, instruction: str) -> Framed:
+def frame_query(text: str, instruction: str) -> Framed:
     """Return ``{instruction}:{text}`` and a newline, or the bare text without an instruction.
 
     An instruction that ends in a colon, as those of the evaluation do, gets no second one.
     """
-    return Framed(text, f"{instruction.removesuffix(':')}:", "\n") if instruction else Framed(text)
+    if not instruction:
+        return Framed(text)
+    return Framed(text, f"{instruction.removesuffix(':')}:", "\n")
 
 
-def memory_states(states: "Tensor", mask: "Tensor", k: int) -> "Tensor":
-    """Return the states at the last k real positions (b, k, dim), those of the memory.
+def pool_states(states: Tensor, ids: Tensor, mask: Tensor, k: int, bos: int | None) -> Tensor:
+    """Return the mean of the memory states, or with k = 0 that of the text's own tokens.
 
     Args:
         states: Token states (b, t, dim), padded on the right.
+        ids: Token ids (b, t).
         mask: 1 at real positions, 0 at padding (b, t).
         k: Number of memory tokens.
-    """
-    import torch
+        bos: Id of the beginning-of-text token, excluded from the mean of k = 0; None without one.
 
+    Returns:
+        float32 (b, dim).
+    """
+    if k:
+        return memory_states(states, mask, k).float().mean(1)
+    return _pooling.mean(states, _pooling.without_first(ids, mask, bos))
+
+
+def memory_states(states: Tensor, mask: Tensor, k: int) -> Tensor:
+    """Return the states (b, k, dim) at the last k real positions; arguments as ``pool_states``."""
     places = mask.sum(1, keepdim=True) + torch.arange(-k, 0, device=mask.device)
     return states[torch.arange(len(states), device=mask.device)[:, None], places]
 
 
-def memory_ids(network: Network, k: int) -> range:
-    """Return the ids of the last k rows of the input embeddings, which are the memory's."""
-    rows = len(embedding_table(network))
-    return range(rows - k, rows)
-
-
-def embedding_table(network: Network) -> "Tensor":
+def embedding_table(network: Network) -> Tensor:
     """Return the input embeddings (rows, dim)."""
     return network.model.get_input_embeddings().get_parameter("weight").detach()
 
 
-def random_memory(table: "Tensor", k: int) -> "Tensor":
-    """Return k rows of random numbers with the spread of an embedding table: float32 (k, dim), the same on every machine."""
-    import torch
-
-    rows = torch.randn(k, table.shape[1], generator=torch.Generator().manual_seed(MEMORY_SEED))
-    return rows * table.float().std().cpu()
+def random_memory(table: Tensor, k: int) -> Tensor:
+    """Return k random rows with the standard deviation of an embedding table, float32 (k, dim)."""
+    generator = torch.Generator().manual_seed(MEMORY_SEED)
+    return torch.randn(k, table.shape[1], generator=generator) * table.float().std().cpu()
 
 
-def with_memory(network: Network, rows: "Tensor") -> Network:
-    """Return the network with memory rows (k, dim) after its vocabulary; all other weights are shared with the given one."""
-    import torch
+def load_checkpoint(source: str) -> Checkpoint:
+    """Return the checkpoint in a folder, or the settings of an untrained backbone.
 
-    out, table = _lora.sharing(network), embedding_table(network)
-    grown = torch.cat([table, rows.to(table)])
-    out.model.set_input_embeddings(
-        torch.nn.Embedding(grown.shape[0], grown.shape[1], _weight=grown, _freeze=True)
-    )
-    return out
-
-
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Return what a checkpoint folder's ``llm2comp.json`` says.
+    Args:
+        source: A folder, a hub id or the packaged backbone.
 
     Raises:
-        CheckpointError: A field is missing or of another kind, or there is no such attention.
+        CheckpointError: A field of ``llm2comp.json`` is missing, of another type or unknown.
     """
-    found = read_json(folder / CONFIG)
-    kinds = {"base": str, "k": int, "attention": str, "stages": list, "memory_ids": list}
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(name), kind) for name, kind in kinds.items()
-    ):
-        wanted = ", ".join(f"{name}: {kind.__name__}" for name, kind in kinds.items())
+    path = Path(source) / CONFIG
+    if not path.is_file():
+        return Checkpoint(source)
+    found = read_json(path)
+    types = {"base": str, "k": int, "attention": str, "stages": list, "memory_ids": list}
+    valid = isinstance(found, dict) and all(
+        isinstance(found.get(name), kind) for name, kind in types.items()
+    )
+    if not valid or found["attention"] not in ATTENTIONS:
+        wanted = ", ".join(f"{name}: {kind.__name__}" for name, kind in types.items())
         raise CheckpointError(
-            f"expected {wanted} in {folder / CONFIG}, got {found!r}: write the checkpoint again"
-        )
-    if found["attention"] not in ATTENTIONS:
-        raise CheckpointError(
-            f"expected attention {' or '.join(ATTENTIONS)} in {folder / CONFIG}, got {found['attention']!r}: correct it"
+            f"expected {wanted} in {path}, attention {' or '.join(ATTENTIONS)}, got {found!r}: "
+            "write the checkpoint again"
         )
     return Checkpoint(
         found["base"],
@@ -278,56 +279,49 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         found["attention"],
         tuple(found["stages"]),
         tuple(found["memory_ids"]),
+        path.parent,
     )
-
-
-def checkpoint_files(folder: Path, made: Checkpoint) -> tuple[Path, ...]:
-    """Return the files that shape vectors: memory rows, then the low-rank weights of each stage.
-
-    Raises:
-        CheckpointError: One is missing.
-    """
-    files = (
-        folder / MEMORY,
-        *(
-            folder / stage / name
-            for stage in made.stages
-            for name in (_checkpoint.CONFIG, _checkpoint.WEIGHTS)
-        ),
-    )
-    for path in files:
-        if not path.is_file():
-            raise CheckpointError(
-                f"expected {path}, it is missing: the checkpoint is incomplete, write or copy it again"
-            )
-    return files
 
 
 @lru_cache(maxsize=1)
-def _prepared(network: Network, k: int, checkpoint: str, _stamp: object) -> Network:
-    """Return the network with memory rows, and with low-rank weights merged where there is a checkpoint."""
-    if not checkpoint:
-        return with_memory(network, random_memory(embedding_table(network), k))
-    folder = Path(checkpoint)
-    trained, rows = restored(network, folder, read_checkpoint(folder))
-    return with_memory(trained, rows)
+def _load_network(network: Network, made: Checkpoint, _stamp: object) -> Network:
+    """Return the network of a checkpoint with memory embeddings after its vocabulary.
+
+    All other weights are shared with the given network. ``_stamp`` changes with the files.
+    """
+    table = embedding_table(network)
+    if made.folder is None:
+        merged, memory = network, random_memory(table, made.k)
+    else:
+        merged, memory = merge_checkpoint(network, made)
+    out, grown = _lora.sharing(merged), torch.cat([table, memory.to(table)])
+    rows = torch.nn.Embedding(len(grown), grown.shape[1], _weight=grown, _freeze=True)
+    out.model.set_input_embeddings(rows)
+    return out
 
 
-def restored(network: Network, folder: Path, made: Checkpoint) -> "tuple[Network, Tensor]":
-    """Return a backbone with the low-rank weights of a checkpoint merged, and the memory rows (k, dim).
+def merge_checkpoint(network: Network, made: Checkpoint) -> tuple[Network, Tensor]:
+    """Return a backbone with the LoRA weights of a checkpoint merged, and the memory (k, dim).
 
     Raises:
-        CheckpointError: A file is missing or broken, or the checkpoint belongs to another backbone.
+        CheckpointError: A file is missing or damaged, or the checkpoint has another backbone.
     """
-    table, rows = embedding_table(network), tensors(folder / MEMORY)
-    wanted = (made.k, table.shape[1])
-    if rows.keys() != {"memory"} or tuple(rows["memory"].shape) != wanted:
-        got = {name: tuple(tensor.shape) for name, tensor in rows.items()}
+    if made.folder is None:
         raise CheckpointError(
-            f"expected the tensor memory {wanted} in {folder / MEMORY}, got {got}: it belongs to another backbone or k"
+            f"expected a folder with {CONFIG}, got {made.base}: name a checkpoint"
+        )
+    table, state = embedding_table(network), tensors(made.folder / MEMORY)
+    wanted = {"memory": (made.k, table.shape[1])}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if shapes != wanted:
+        raise CheckpointError(
+            f"expected {wanted} in {made.folder / MEMORY}, got {shapes}: "
+            "it belongs to another backbone or k"
         )
     if made.memory_ids != tuple(range(len(table), len(table) + made.k)):
         raise CheckpointError(
-            f"expected memory ids that follow the vocabulary of {len(table)}, got {made.memory_ids} in {folder / CONFIG}"
+            f"expected memory ids that follow the vocabulary of {len(table)}, "
+            f"got {made.memory_ids} in {made.folder / CONFIG}"
         )
-    return _lora.merged(network, [folder / stage for stage in made.stages]), rows["memory"]
+    folders = [made.folder / stage for stage in made.stages]
+    return _lora.merged(network, folders), state["memory"]

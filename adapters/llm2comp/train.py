@@ -1,74 +1,124 @@
 """Training LLM2Comp: compression of contexts into memory tokens, then contrastive learning.
 
-Command: ``bench train llm2comp --budget S`` (an hour and a half on two CPU cores with bfloat16). Zhang et al. (AAAI 2026); the released
-code (longtaizi13579/LLM2Comp at c22f4c4) does not run as published, so this is written from its description.
-Where it differs from the released code on purpose: of the input embeddings only those of the memory tokens are trained, in every stage, so
-that a checkpoint stays small; the learning rate rises for 3 % of the steps, not 10, and falls as a cosine to 0, with no weight decay, and
-gradients are clipped at 1; low-rank weights have no dropout; one limit, ``document``, holds for queries and documents of stage 3.
-Stage 1 alone is ``bench train llm2comp --budget 100000 --set contrastive=0``, what stage 1 has of budget S: with
-``--vary objective=nll,rc,mntp`` it compares pretext tasks, with ``--vary k=1,2,4,16`` memory sizes. ``--set keep=true`` keeps
-the checkpoint of each stage, to be compared with the last.
-Near to the paper's own form is ``bench train llm2comp --budget L --set words= --set attention=bidirectional --set new_lora=true
---set contrastive=0.3 --set contrastive_batch=128 --set length=512 --set sentence=504 --set continuation=512 --set batch_size=4
---set lr=1e-4``; with ``new_lora`` a checkpoint of two stages is twice as large, and up to three copies of the backbone are in memory when
-a stage begins.
+Command: ``bench train llm2comp --budget S`` (90 minutes on two CPU cores with bfloat16).
+Zhang et al. (AAAI 2026). The released code (longtaizi13579/LLM2Comp at c22f4c4) does not run as
+published, so this is written from its description. ``PAPER`` has the paper's settings. Intended
+differences, in every stage: of the input embeddings only those of the memory tokens are trained, so
+that a checkpoint stays small; the learning rate warms up for 3 % of the steps, not 10 %, and decays
+as a cosine to 0, without weight decay; gradients are clipped at norm 1; LoRA has no dropout; one
+limit, ``document``, is for queries and documents of stage 3.
+
+Stage 1 alone is ``--budget 100000 --set contrastive=0``, its share of budget S. With it,
+``--vary objective=nll,rc,mntp`` compares pretext tasks and ``--vary k=1,2,4,16`` memory sizes.
+Each stage is a checkpoint of its own, such as ``OUT/stages/compression``.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
 
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
-from adapters._training.budget import batches
-from adapters._training.loop import Optimisation, Training, main_process
+from adapters._checkpoint import CARD, RUNS, WEIGHTS
+from adapters._checkpoint import CONFIG as LORA_CONFIG
+from adapters._files import read_json, tensors
+from adapters._lora import merged
+from adapters._text import Framed
+from adapters._training.budget import Spent, batches
+from adapters._training.card import Material, finished, write_card
+from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit
+from adapters._training.processes import main_process, waited
 from adapters._training.settings import at_least_one, deciding, one_of, positive
 from adapters._training.sources import named
-from adapters._training.weights import differentiable
-from adapters.llm2comp import texts
-from adapters.llm2comp.compression import OBJECTIVES, Compression, splits
-from adapters.llm2comp.contrastive import Contrast, Triple, tokenised, triples_of, twice
-from adapters.llm2comp.mntp import Masking, taken
-from adapters.llm2comp.stages import Stage, Stages
+from adapters._training.stage import Stage
+from adapters._training.weights import anywhere, differentiable, set_dropout, trained
+from adapters.llm2comp import data
+from adapters.llm2comp.data import Ids, Passage, RetrievalTriple, TextSource
+from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
+from adapters.llm2comp.objective import (
+    OBJECTIVES,
+    Compression,
+    Contrast,
+    MaskedPrediction,
+    Student,
+    make_lora,
+    make_student,
+)
 from bench.errors import UsageError
+from bench.files import write_atomic
+from bench.overlap import Ngrams
 from bench.recipe import Load, Progress
+
+log = logging.getLogger(__name__)
+
+ADAPTER = (LORA_CONFIG, WEIGHTS)
+"""Files of LoRA weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class StagePlan:
+    """One stage of a training.
+
+    Attributes:
+        name: Of the stage and its folder.
+        plan: Example numbers of each step.
+        texts: The text of each example, for the overlap with test texts.
+        objective: From the student to what is minimised.
+        lr: Peak learning rate.
+        dropout: Of attention weights; nothing else is dropped.
+    """
+
+    name: str
+    plan: Sequence[Sequence[int]]
+    texts: Sequence[str]
+    objective: Callable[[Student], Objective[Any]]
+    lr: float
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The recipe of LLM2Comp on any decoder.
+    """The recipe of LLM2Comp for any decoder.
 
     Attributes:
         backbone: The packaged backbone, a folder, or a hub id with ``@revision``.
-        objective: Of stage 1: "kl" (the paper's best), "nll", "rc", or LLM2Vec's "mntp", which has no memory: then the mean of
-            the token states is trained and read.
+        objective: Of stage 1: "kl" (the paper's best), "nll", "rc", or LLM2Vec's "mntp", which has
+            no memory: the mean of the token states is the embedding.
         k: Number of memory tokens.
-        words: What the memory tokens are at first: the first k tokens of these words, over and over if there are fewer; "" for the
-            paper's random rows, which at a small budget begin to hold texts only by luck.
-        attention: "auto" is the backbone's own under "kl", "nll" and "rc", and "bidirectional" under "mntp", as in LLM2Vec; or
-            "native", or the paper's "bidirectional", which a small backbone has to get used to first.
-        sources: Names of texts; empty for the open ones listed in ``texts.OPEN``, else ids, ``id:config``, ``id:config:split``,
-            JSONL files with a column text, or plain text files, separated by commas.
-        triples: JSONL files with columns query, positive and negative, and maybe instruction, separated by commas; for stage 3. Without
-            that column a file named like a set of the paper (``instructions.INSTRUCTIONS``), such as ``nq.jsonl``, has that set's.
-        corrected: Whether AllNLI's two instructions take turns; a missing comma in the released code makes one of them.
-        healing: Share of the budget that goes to masked next-token prediction before stage 1, for a backbone made bidirectional.
-        contrastive: Share that goes to stage 2.
-        supervised: Share that goes to stage 3; stage 1 has what the three leave.
-        length: Longest passage in tokens, and twice the shortest; 512 in the paper, of which a small budget would hold few.
-        continuation: Most tokens that are predicted after a context; all in the paper, which takes longer.
-        sentence: Longest text of stage 2 in tokens, memory left out.
-        document: Longest text of stage 3 in tokens.
-        lr: Highest learning rate of stage 1 and of healing; 1e-4 in the paper, for a model fifty times as large.
-        contrastive_lr: Of stages 2 and 3; in the paper 3e-5 in stage 2 and 1e-4 in stage 3.
-        batch_size: Passages a step; 4 in the paper, of up to 512 tokens.
-        contrastive_batch: Examples a step in stages 2 and 3; 128 and 1,024 in the paper, which has many more steps.
-        dropout: Share of the attention weights dropped in stage 2: what makes two views of a text differ. Nothing else is dropped.
+        words: Initial memory embeddings: the first k tokens of these words, repeated if fewer; ""
+            for the paper's random rows, which rarely learn to compress within a small budget.
+        attention: "auto" is the backbone's own for "kl", "nll" and "rc", and "bidirectional" for
+            "mntp", as in LLM2Vec; or "native", or "bidirectional", which is the paper's.
+        sources: Texts: ids, ``id:config``, ``id:config:split``, JSONL files with a column text, or
+            plain text files, separated by commas; empty for ``data.OPEN``.
+        triples: JSONL files with columns query, positive, negative and maybe instruction, separated
+            by commas, for stage 3. Without that column a file named like a set in
+            ``data.INSTRUCTIONS``, such as ``nq.jsonl``, gets the instruction of that set.
+        healing: Share of the budget for masked next-token prediction before stage 1, which adapts a
+            backbone to bidirectional attention.
+        contrastive: Share for stage 2.
+        supervised: Share for stage 3; stage 1 gets what the three leave.
+        length: Longest passage in tokens, and twice the shortest.
+        continuation: Most tokens that are predicted after a context.
+        sentence: Longest text of stage 2 in tokens, without memory.
+        document: Longest text of stage 3 in tokens, without memory.
+        lr: Peak learning rate of stage 1 and of healing.
+        contrastive_lr: Peak learning rate of stages 2 and 3.
+        batch_size: Passages a step.
+        contrastive_batch: Examples a step in stages 2 and 3.
+        dropout: Of attention weights in stage 2, where it makes the two views differ.
         temperature: Divides the cosines in stages 2 and 3.
-        rank: Of the low-rank weights.
-        new_lora: Whether a stage merges the low-rank weights of the one before it and begins new ones, as in the paper. Otherwise
-            it goes on with them, so that a checkpoint is half as large.
-        keep: Whether the checkpoint after each stage stays, in a folder of the stage's name.
-        positions: Token positions computed at once; it changes no result, but for which attention weights are dropped.
+        rank: Of the LoRA weights.
+        new_lora: Whether each stage merges the LoRA weights before it and starts new ones, as in
+            the paper. Otherwise it continues with them, and a checkpoint is smaller.
+        positions: Tokens computed at once; apart from dropout masks it changes no result.
         dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu", "cuda", "mps".
 
@@ -83,7 +133,6 @@ class Recipe:
     attention: str = "auto"
     sources: str = ""
     triples: str = ""
-    corrected: bool = False
     healing: float = 0.0
     contrastive: float = 0.9
     supervised: float = 0.0
@@ -99,225 +148,357 @@ class Recipe:
     temperature: float = 0.05
     rank: int = 16
     new_lora: bool = False
-    keep: bool = field(default=False, compare=False)
     positions: int = field(default=768, compare=False)
     dtype: str = "auto"
     device: str = field(default="auto", compare=False)
 
-    def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
-        """Train, write the checkpoint and its card, and return its folder."""
-        self.check()
-        main_process()  # each process takes its device before anything is put on one
-        progress("reading data", 0, 1)
-        base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
-        if not base.causal:
-            raise UsageError(
-                f"llm2comp compresses for a decoder, got {self.backbone!r}: name a causal language model"
-            )
-        self._check_lengths(base)
-        plain, material = texts.gathered(named(self.sources, texts.Plain) or texts.OPEN, load)
-        triples, more = (
-            triples_of(_names(self.triples), load, corrected=self.corrected)
-            if self.supervised
-            else ([], [])
-        )
-        stages = Stages(
-            out=out,
-            training=Training(
-                "llm2comp", deciding(replace(self, attention=self._attention)), budget, seed
-            ),
-            material=[*material, *more],
-            base=base,
-            k=self._memory,
-            attention=self._attention,
-            words=self.words,
-            rank=self.rank,
-            new_lora=self.new_lora,
-            keep=self.keep,
-            progress=progress,
-        )
-        return stages.run(self._stages(plain, triples, base, budget, seed))
-
-    @property
-    def _memory(self) -> int:
-        return 0 if self.objective == "mntp" else self.k
-
-    @property
-    def _attention(self) -> str:
-        """The attention of training: what "auto" stands for, or the one that is named."""
-        return (
-            self.attention
-            if self.attention != "auto"
-            else "bidirectional"
-            if self.objective == "mntp"
-            else "native"
-        )
-
     def check(self) -> None:
-        """Raise a UsageError where a setting is off."""
+        """Raise a UsageError if a setting is invalid."""
         one_of(self, "objective", OBJECTIVES)
         one_of(self, "attention", ("auto", *ATTENTIONS))
         shares = (self.healing, self.contrastive, self.supervised)
         if min(shares) < 0 or sum(shares) >= 1:
             raise UsageError(
-                f"healing, contrastive and supervised are shares of the budget that leave some for stage 1, got {shares}"
+                "expected healing, contrastive and supervised to be shares of the budget that "
+                f"leave some for stage 1, got {shares}"
             )
         if self.healing and self._attention == "native":
             raise UsageError(
-                "healing is for a backbone made bidirectional, got attention native: set attention=bidirectional, or healing=0"
+                "healing adapts a backbone to bidirectional attention, got attention native: "
+                "set attention=bidirectional, or healing=0"
             )
         positive(self, "temperature", "lr", "contrastive_lr")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout is at least 0 and less than 1, got {self.dropout}")
-        at_least_one(
-            self,
-            "k",
-            "continuation",
-            "sentence",
-            "document",
-            "batch_size",
-            "contrastive_batch",
-            "rank",
-        )
-        if self.length < 2 * texts.MARGIN:
-            raise UsageError(f"length is at least {2 * texts.MARGIN}, got {self.length}")
-        if self.corrected and not self.triples:
-            raise UsageError(
-                "corrected is about the instructions of triples, got none: name triples, or leave it out"
-            )
+        counts = ("k", "continuation", "sentence", "document", "batch_size", "contrastive_batch")
+        at_least_one(self, *counts, "rank")
+        if self.length < 2 * data.MARGIN:
+            raise UsageError(f"length is at least {2 * data.MARGIN}, got {self.length}")
         if bool(self.supervised) != bool(self.triples):
             raise UsageError(
-                f"supervised and triples belong together, got supervised={self.supervised}, triples={self.triples!r}"
+                "supervised and triples require each other, "
+                f"got supervised={self.supervised}, triples={self.triples!r}"
             )
 
-    def _check_lengths(self, base: Network) -> None:
-        """Raise a UsageError where texts and memory of a stage can take more positions than the backbone has.
+    def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
+        """Train, write the checkpoint and its card, and return its folder."""
+        self.check()
+        main_process()  # each process chooses its device before anything is put on one
+        recipe = replace(self, attention=self._attention)
+        training = Training("llm2comp", deciding(recipe), budget, seed)
+        if finished(out, training):
+            return out
+        progress("reading data", 0, 1)
+        base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
+        self._check_backbone(base)
+        texts, records = data.read_texts(named(self.sources, TextSource) or data.OPEN, load)
+        triples: list[RetrievalTriple] = []
+        if self.supervised:
+            files = filter(None, map(str.strip, self.triples.split(",")))
+            triples, more = data.read_triples(list(files), load)
+            records += more
+        stages = self._stages(texts, triples, base, budget, seed)
+        StagedTraining(recipe, out, training, records, base, progress).run(stages)
+        return out
 
-        What the frozen backbone reads is no longer: a continuation is part of a passage, of which ``texts.MARGIN`` tokens or more are not.
-        """
+    @property
+    def memory_size(self) -> int:
+        """The number of memory tokens; "mntp" has none."""
+        return 0 if self.objective == "mntp" else self.k
+
+    @property
+    def _attention(self) -> str:
+        if self.attention != "auto":
+            return self.attention
+        return "bidirectional" if self.objective == "mntp" else "native"
+
+    def _check_backbone(self, base: Network) -> None:
+        """Raise a UsageError unless the backbone is a decoder with room for texts and memory."""
+        if not base.causal:
+            raise UsageError(
+                f"llm2comp requires a decoder, got {self.backbone!r}: name a causal language model"
+            )
         special = base.tokenizer.num_special_tokens_to_add()
-        taken = {"length": self.length + special}
-        taken |= {"sentence": self.sentence} if self.contrastive else {}
-        taken |= {"document": self.document} if self.supervised else {}
-        for name, positions in taken.items():
-            if positions + self._memory > base.max_length:
+        lengths = {"length": self.length + special}
+        if self.contrastive:
+            lengths["sentence"] = self.sentence
+        if self.supervised:
+            lengths["document"] = self.document
+        for name, length in lengths.items():
+            if length + self.memory_size > base.max_length:
                 raise UsageError(
-                    f"expected {name}={getattr(self, name)} to fit into {base.max_length} positions, got {positions + self._memory} "
-                    f"with special tokens and memory: lower {name}"
+                    f"expected {name}={getattr(self, name)} to fit into {base.max_length} "
+                    f"positions, got {length + self.memory_size} with special tokens and memory: "
+                    f"lower {name}"
                 )
 
     def _stages(
-        self, plain: Sequence[str], triples: Sequence[Triple], base: Network, budget: int, seed: int
-    ) -> list[Stage]:
-        passages = texts.long_passages(plain, base.tokenizer, self.length)
-        first = round(budget * (1 - self.healing - self.contrastive - self.supervised))
-        made = (
-            [self._mntp("healing", passages, base, round(budget * self.healing), seed + 1)]
-            if self.healing
-            else []
-        )
-        made += [
-            self._mntp("mntp", passages, base, first, seed)
-            if self.objective == "mntp"
-            else self._compression(passages, base, first, seed)
-        ]
-        if self.contrastive:
-            made += [self._unsupervised(plain, base, round(budget * self.contrastive), seed)]
-        if self.supervised:
-            made += [self._supervised(triples, base, round(budget * self.supervised), seed)]
-        return made
-
-    def _compression(
-        self, passages: Sequence[texts.Passage], base: Network, budget: int, seed: int
-    ) -> Stage:
-        around = texts.around(base.tokenizer)
-        rows = splits(
-            passages, around, positions=budget, k=self.k, continuation=self.continuation, seed=seed
-        )
-        plan = batches(
-            [len(row.read) + self.k for row in rows],
-            budget=budget,
-            size=self.batch_size,
-            seed=seed,
-            stage="compression",
-        )
-        return Stage(
-            "compression",
-            plan,
-            [passages[rows[i].passage].text for i in _used(plan)],
-            lambda trainee: Compression(
-                trainee, differentiable(base), rows, self.objective, self.positions
-            ),
-            Optimisation(self.lr),
-        )
-
-    def _mntp(
-        self, name: str, passages: Sequence[texts.Passage], base: Network, budget: int, seed: int
-    ) -> Stage:
-        before, after = texts.around(base.tokenizer)
-        chosen = taken(passages, positions=budget, seed=seed)
-        rows = [[*before, *passages[i].ids, *after] for i in chosen]
-        plan = batches(
-            [len(row) for row in rows], budget=budget, size=self.batch_size, seed=seed, stage=name
-        )
-        return Stage(
-            name,
-            plan,
-            [passages[chosen[i]].text for i in _used(plan)],
-            lambda trainee: Masking(trainee, base, rows, self.positions, seed),
-            Optimisation(self.lr),
-        )
-
-    def _unsupervised(self, plain: Sequence[str], base: Network, budget: int, seed: int) -> Stage:
-        found = [
-            text
-            for text in dict.fromkeys(part for text in plain for part in texts.sentences(text))
-            if len(text.split()) >= 3
-        ]
-        order = texts.shuffled(len(found), seed)
-        drawn = [
-            found[next(order)] for _ in range(min(len(found), budget // 8))
-        ]  # a sentence and its view have more than 8 tokens
-        rows = twice(drawn, base.tokenizer, self.sentence)
-        return self._contrast("contrastive", rows, drawn, budget, seed, self.dropout)
-
-    def _supervised(
-        self, triples: Sequence[Triple], base: Network, budget: int, seed: int
-    ) -> Stage:
-        rows = tokenised(triples, base.tokenizer, self.document)
-        return self._contrast(
-            "supervised",
-            rows,
-            [f"{t.query.text} {t.positive} {t.negative}" for t in triples],
-            budget,
-            seed,
-            0.0,
-        )
-
-    def _contrast(
         self,
-        name: str,
-        rows: Sequence[Sequence[list[int]]],
-        plain: Sequence[str],
+        texts: Sequence[str],
+        triples: Sequence[RetrievalTriple],
+        base: Network,
         budget: int,
         seed: int,
-        dropout: float,
-    ) -> Stage:
-        lengths = [sum(len(ids) + self._memory for ids in row) for row in rows]
-        plan = batches(lengths, budget=budget, size=self.contrastive_batch, seed=seed, stage=name)
-        return Stage(
-            name,
-            plan,
-            [plain[i] for i in _used(plan)],
-            lambda trainee: Contrast(trainee, rows, self.temperature, self.positions),
-            Optimisation(self.contrastive_lr),
-            dropout,
+    ) -> list[StagePlan]:
+        passages = data.make_passages(texts, base.tokenizer, self.length)
+        first = round(budget * (1 - self.healing - self.contrastive - self.supervised))
+        stages = []
+        if self.healing:
+            share = round(budget * self.healing)
+            stages.append(self._plan_masked("healing", passages, base, share, seed + 1))
+        if self.objective == "mntp":
+            stages.append(self._plan_masked("mntp", passages, base, first, seed))
+        else:
+            stages.append(self._plan_compression(passages, base, first, seed))
+        tokenizer = base.tokenizer
+        if self.contrastive:
+            share = round(budget * self.contrastive)
+            # a sentence and its second view have more than 8 tokens
+            sentences = data.draw_sentences(texts, count=share // 8, seed=seed)
+            views = [(Framed(text), Framed(text)) for text in sentences]
+            rows = data.tokenise(views, tokenizer, self.sentence)
+            stages.append(
+                self._plan_contrast("contrastive", rows, sentences, share, seed, self.dropout)
+            )
+        if self.supervised:
+            share = round(budget * self.supervised)
+            rows = data.tokenise(triples, tokenizer, self.document)
+            read = [" ".join(part.text for part in triple) for triple in triples]
+            stages.append(self._plan_contrast("supervised", rows, read, share, seed))
+        return stages
+
+    def _plan_masked(
+        self, name: str, passages: Sequence[Passage], base: Network, budget: int, seed: int
+    ) -> StagePlan:
+        before, after = data.find_special_tokens(base.tokenizer)
+        drawn = data.draw_passages(passages, budget=budget, seed=seed)
+        rows = [[*before, *passage.ids, *after] for passage in drawn]
+        lengths = list(map(len, rows))
+        plan = batches(lengths, budget=budget, size=self.batch_size, seed=seed, stage=name)
+
+        def objective(student: Student) -> MaskedPrediction:
+            return MaskedPrediction(student, base, rows, self.positions, seed)
+
+        return StagePlan(name, plan, [passage.text for passage in drawn], objective, self.lr)
+
+    def _plan_compression(
+        self, passages: Sequence[Passage], base: Network, budget: int, seed: int
+    ) -> StagePlan:
+        name, around = "compression", data.find_special_tokens(base.tokenizer)
+        splits = data.draw_splits(
+            passages, around, budget=budget, k=self.k, continuation=self.continuation, seed=seed
+        )
+        lengths = [len(split.read) + self.k for split in splits]
+        plan = batches(lengths, budget=budget, size=self.batch_size, seed=seed, stage=name)
+        texts, frozen = [passages[split.passage].text for split in splits], differentiable(base)
+
+        def objective(student: Student) -> Compression:
+            return Compression(student, frozen, splits, self.objective, self.positions)
+
+        return StagePlan(name, plan, texts, objective, self.lr)
+
+    def _plan_contrast(
+        self,
+        name: str,
+        rows: Sequence[tuple[Ids, ...]],
+        texts: Sequence[str],
+        budget: int,
+        seed: int,
+        dropout: float = 0.0,
+    ) -> StagePlan:
+        lengths = [sum(len(ids) + self.memory_size for ids in views) for views in rows]
+        size, lr = self.contrastive_batch, self.contrastive_lr
+        plan = batches(lengths, budget=budget, size=size, seed=seed, stage=name)
+
+        def objective(student: Student) -> Contrast:
+            return Contrast(student, rows, self.temperature, self.positions)
+
+        return StagePlan(name, plan, texts, objective, lr, dropout)
+
+
+PAPER = Recipe(
+    backbone="meta-llama/Llama-2-7b-chat-hf",
+    words="",
+    attention="bidirectional",
+    sources="Salesforce/wikitext:wikitext-103-raw-v1",
+    contrastive=0.65,
+    length=512,
+    continuation=512,
+    sentence=504,
+    lr=1e-4,
+    contrastive_lr=3e-5,
+    batch_size=4,
+    contrastive_batch=128,
+    new_lora=True,
+)
+"""Stages 1 and 2 of the paper: 32,000 passages, then 1,000 steps of 128 sentences.
+
+Passages of about 350 tokens and sentences of about 34 take about 17 million tokens (our estimate),
+of which stage 2 has the share ``contrastive``. The paper takes the sentences of stage 2 from SimCSE.
+"""
+
+PAPER_SUPERVISED = replace(
+    PAPER,
+    triples=",".join(f"{name}.jsonl" for name in data.INSTRUCTIONS),
+    contrastive=0.14,
+    supervised=0.78,
+    document=1016,
+    contrastive_lr=1e-4,
+    contrastive_batch=1024,
+)
+"""The paper's settings of stage 3: 200 steps of 1,024 triples, about 60 million tokens (estimate).
+
+``contrastive_lr`` and ``contrastive_batch`` are those of stage 3 here; queries are truncated at
+``document`` too, at 512 in the paper.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class StagedTraining:
+    """Stages, each a checkpoint; finished ones are skipped, an interrupted one is resumed.
+
+    Attributes:
+        recipe: The settings.
+        out: Folder of the checkpoint; each stage has a folder in ``stages`` inside.
+        training: What determines the outcome.
+        data: Records of the data sources.
+        base: The backbone under its own attention.
+        progress: Called with the number of steps.
+    """
+
+    recipe: Recipe
+    out: Path
+    training: Training
+    data: Sequence[Material]
+    base: Network
+    progress: Progress
+
+    def run(self, stages: Sequence[StagePlan]) -> None:
+        """Run the stages that are not finished, and write the checkpoint.
+
+        Raises:
+            UsageError: The folder has a training with other settings or data.
+        """
+        key = asdict(self.training) | {"data": [asdict(record) for record in self.data]}
+        done: list[Path] = []
+        took: list[dict[str, Any]] = []
+        for stage in stages:
+            folder = self.out / "stages" / stage.name
+            if (self.out / stage.name / CARD).is_file():
+                log.warning("%s is of an earlier version: done again", self.out / stage.name)
+            note = Stage(folder / "stage.json", key)
+            entry = note.begin()
+            if entry is None:
+                student = self.start(done)
+                fitted = self._fit(stage, student, folder / "state.pt")
+                entry = _describe(stage.name, fitted)
+                if main_process():
+                    files = self.write_checkpoint(folder, student, done)
+                    self._write_card(folder, [*took, entry], fitted, student.network)
+                    note.finish(*files, folder / CARD, **entry)
+                waited()
+            took.append(entry)
+            done.append(folder)
+        if main_process():
+            self._finish(done, stages)
+            for folder in done:
+                (folder / "state.pt").unlink(missing_ok=True)
+        waited()
+
+    def start(self, done: Sequence[Path]) -> Student:
+        """Return the student of the next stage, with what the stage before it wrote."""
+        recipe = self.recipe
+        base, seed = self.base, self.training.seed
+        if recipe.new_lora and done:
+            base, seed = merged(base, done), seed + len(done)
+        student = make_student(
+            base,
+            recipe.memory_size,
+            recipe.attention,
+            rank=recipe.rank,
+            seed=seed,
+            words=recipe.words,
+        )
+        if done:
+            restore(student, done[-1], lora=not recipe.new_lora)
+        return student
+
+    def _fit(self, stage: StagePlan, student: Student, state: Path) -> Fitted:
+        set_dropout(student.network.model, hidden=0.0, attention=stage.dropout)
+        student.network.model.train()
+        return fit(
+            student.weights(),
+            stage.plan,
+            stage.objective(student),
+            Optimisation(stage.lr),
+            network=student.network,
+            state=state,
+            training=replace(self.training, method=f"{self.training.method} {stage.name}"),
+            progress=self.progress,
         )
 
+    def write_checkpoint(self, folder: Path, student: Student, done: Sequence[Path]) -> list[Path]:
+        """Write the checkpoint of a stage after the finished ones, and return its files."""
+        backbone = self.recipe.backbone
+        make_lora(self.recipe.rank).save(student.network, folder, backbone)
+        memory = student.memory.detach().to("cpu", torch.bfloat16).contiguous()
+        write_atomic(folder / MEMORY, save({"memory": memory}, metadata={"format": "pt"}))
+        adapters = [*done, folder] if self.recipe.new_lora else [folder]
+        rows, k = len(embedding_table(student.network)), len(memory)
+        config = {
+            "base": anywhere(backbone),
+            "k": k,
+            "attention": self.recipe.attention,
+            "stages": [Path(os.path.relpath(each, folder)).as_posix() for each in adapters],
+            "memory_ids": list(range(rows, rows + k)),
+        }
+        write_atomic(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+        return [folder / name for name in (CONFIG, MEMORY, *ADAPTER)]
 
-def _used(plan: Sequence[Sequence[int]]) -> list[int]:
-    return sorted({i for batch in plan for i in batch})
+    def _write_card(
+        self, folder: Path, took: Sequence[Mapping[str, Any]], last: Fitted, network: Network
+    ) -> None:
+        """Write a card whose totals include earlier stages."""
+        tokens, inference, steps, seconds = (
+            sum(entry[name] for entry in took)
+            for name in ("trained_tokens", "inference_tokens", "steps", "seconds")
+        )
+        whole = Fitted(Spent(tokens, inference), seconds, last.curve)
+        more = {"stages": took, "steps": steps}
+        write_card(folder, self.training, whole, network, self.data, more)
+
+    def _finish(self, done: Sequence[Path], stages: Sequence[StagePlan]) -> None:
+        """Make ``out`` itself a checkpoint, that of the last stage; the card comes last."""
+        last, new_lora = done[-1], self.recipe.new_lora
+        adapters = [folder.relative_to(self.out).as_posix() for folder in done]
+        config = read_json(last / CONFIG) | {"stages": adapters if new_lora else ["."]}
+        write_atomic(self.out / CONFIG, json.dumps(config, indent=1) + "\n")
+        for name in [MEMORY] if new_lora else [MEMORY, *ADAPTER]:
+            write_atomic(self.out / name, (last / name).read_bytes())
+        texts: list[str] = []
+        for stage in stages:
+            used = set(chain.from_iterable(stage.plan))
+            texts += [stage.texts[i] for i in sorted(used)]
+        Ngrams.of(texts).write(self.out / RUNS)
+        write_atomic(self.out / CARD, (last / CARD).read_bytes())
 
 
-def _names(files: str) -> list[str]:
-    return list(filter(None, map(str.strip, files.split(","))))
+def _describe(name: str, fitted: Fitted) -> dict[str, Any]:
+    return {
+        "stage": name,
+        "trained_tokens": fitted.spent.trained,
+        "inference_tokens": fitted.spent.inference,
+        "steps": len(fitted.curve),
+        "seconds": round(fitted.seconds, 1),
+        "loss": fitted.thinned(),
+    }
+
+
+def restore(student: Student, folder: Path, *, lora: bool) -> None:
+    """Set the memory, and with ``lora`` the LoRA weights, of a student to those of a stage."""
+    state = tensors(folder / WEIGHTS)
+    with torch.no_grad():
+        student.memory.copy_(tensors(folder / MEMORY)["memory"])
+        if lora:
+            for name, weight in trained(student.network).items():
+                weight.copy_(state[f"base_model.model.{name.replace('.default.', '.')}"])

@@ -1,0 +1,473 @@
+"""What LLM2Comp minimises in each stage, written from the paper's description.
+
+Context c = (BOS, x_1..x_a), continuation y_1..y_n, memory m_1..m_k = Enc(c, M_1..M_k). A frozen
+copy of the backbone reads BOS, m_1..m_k, y_1..y_n; q_t is its next-token distribution at m_k
+(t = 0) or y_t, and p_t that of the same model reading the whole text, at x_a (t = 0) or y_t.
+
+* KL: mean over texts of 1 / (n + 1) * sum_{t=0..n} KL(p_t || q_t), temperature 1.
+* NLL: cross-entropy of y_1..y_n from m_k, y_1..y_{n-1}, mean over all tokens. RC: that of the
+  context x_1..x_a itself.
+* MNTP (LLM2Vec, BehnamGhader et al. 2024): cross-entropy of masked tokens, each predicted from the
+  state before it, without memory.
+* Contrastive stages: InfoNCE of cosine / temperature. Unsupervised, both views are one text under
+  different dropout; supervised, hard negatives are further candidates.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate.utils import reduce
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, normalize
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+from adapters._backbone import Network, look_both_ways
+from adapters._head import head_of
+from adapters._lora import sharing
+from adapters._training.budget import Spent
+from adapters._training.loop import autocast, seeded, shared
+from adapters._training.processes import launched
+from adapters._training.weights import Lora, trained
+from adapters.llm2comp.data import Ids, Split
+from adapters.llm2comp.encoder import embedding_table, memory_states, pool_states, random_memory
+from bench.errors import UsageError
+
+OBJECTIVES = ("kl", "nll", "rc", "mntp")
+"""What stage 1 can minimise."""
+
+MASKED = 0.2
+"""Fraction of the tokens that "mntp" masks, as in LLM2Vec; all of them become the mask token."""
+
+_LOGITS = 32
+"""Tokens whose logits of the whole vocabulary are in memory at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """The encoder in training: the backbone with LoRA weights, and memory embeddings.
+
+    Attributes:
+        network: Its frozen weights are shared with the backbone, not copied.
+        memory: Input embeddings of the memory tokens, float32 (k, dim).
+    """
+
+    network: Network
+    memory: nn.Parameter
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Return what is trained, by name."""
+        return trained(self.network) | ({"memory": self.memory} if len(self.memory) else {})
+
+    def encode(self, rows: Sequence[Ids], *, memory: bool = True) -> tuple[Tensor, Tensor]:
+        """Return token states (b, t, dim), padded on the right, and the mask of real ones (b, t).
+
+        Args:
+            rows: Token ids of each text, special tokens included.
+            memory: Whether the memory tokens follow each text.
+        """
+        network, tail = self.network, self.memory if memory else self.memory[:0]
+        texts = [embed_ids(network, ids) for ids in rows]
+        tails = tail.to(texts[0].dtype).expand(len(rows), -1, -1)
+        inputs = [torch.cat(pair) for pair in zip(texts, tails, strict=True)]
+        mask = pad_sequence(
+            [torch.ones_like(text[:, 0]).long() for text in inputs], batch_first=True
+        )
+        needed = None if network.causal or bool(mask.all()) else mask
+        return last_states(network, inputs, needed), mask
+
+    def compress(self, rows: Sequence[Ids]) -> Tensor:
+        """Return the states of the memory tokens after each text (b, k, dim)."""
+        return memory_states(*self.encode(rows), len(self.memory))
+
+    def embed(self, rows: Sequence[Ids]) -> Tensor:
+        """Return the embeddings of texts before normalisation, float32 (b, dim)."""
+        states, mask = self.encode(rows)
+        first = torch.tensor([ids[:1] for ids in rows], device=mask.device)
+        bos = self.network.tokenizer.bos_token_id
+        return pool_states(states, first, mask, len(self.memory), bos)
+
+
+def make_student(
+    backbone: Network, k: int, attention: str, *, rank: int, seed: int, words: str = ""
+) -> Student:
+    """Return a student with new LoRA weights and new memory embeddings.
+
+    Args:
+        backbone: Stays as it is.
+        k: Number of memory tokens.
+        attention: "native" or "bidirectional".
+        rank: Of the LoRA weights.
+        seed: Of the LoRA weights.
+        words: Initial memory; see ``initial_memory``.
+    """
+    memory = initial_memory(backbone, k, words).to(backbone.device, torch.float32)
+    network = make_lora(rank).attached(set_attention(backbone, attention), seed=seed)
+    return Student(network, nn.Parameter(memory))
+
+
+def make_lora(rank: int) -> Lora:
+    """Return LoRA of a rank with the paper's scale, alpha / rank = 32 / 16."""
+    return Lora(rank, 2 * rank)
+
+
+def initial_memory(backbone: Network, k: int, words: str) -> Tensor:
+    """Return the input embeddings of the first k tokens of ``words``, repeated if fewer: (k, dim).
+
+    Without words they are the random rows of an untrained encoder, whatever the seed.
+
+    Raises:
+        UsageError: The words have no token.
+    """
+    table = embedding_table(backbone)
+    if not words:
+        return random_memory(table, k)
+    ids = backbone.tokenizer(words, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise UsageError(f"expected words of at least one token, got words={words!r}")
+    return table[[ids[i % len(ids)] for i in range(k)]]
+
+
+def set_attention(backbone: Network, attention: str) -> Network:
+    """Return a network with the same weights under "native" or "bidirectional" attention."""
+    out = sharing(backbone)
+    if attention == "bidirectional" and backbone.causal:
+        look_both_ways(out.model)
+        return replace(out, causal=False)
+    return out
+
+
+class SplitBatch(NamedTuple):
+    """A micro-batch of splits, and what the mean over the batch divides by.
+
+    ``total`` is the number of texts for "kl", else that of predicted tokens.
+    """
+
+    splits: list[Split]
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """Stage 1: the frozen backbone continues after the memory as after the context itself.
+
+    BOS precedes both, whether or not the tokenizer adds it, so that the context's own embeddings in
+    place of the memory give KL = 0.
+
+    Attributes:
+        student: What is trained.
+        frozen: The backbone with its head, under its own attention: decoder and teacher.
+        splits: The examples.
+        objective: "kl", "nll" or "rc".
+        positions: Tokens computed at once.
+
+    Source:
+        The released code (c22f4c4): KL is the mean over texts of the mean over tokens; NLL and RC
+        are means over tokens.
+    """
+
+    student: Student
+    frozen: Network
+    splits: Sequence[Split]
+    objective: str
+    positions: int
+
+    def parts(self, batch: Sequence[int]) -> list[SplitBatch]:
+        """Split a batch into micro-batches of at most ``positions`` tokens of encoder and decoder."""
+        splits = [self.splits[i] for i in batch]
+        k = len(self.student.memory)
+        widths = [len(split.read) + len(self._target(split)) + 2 * k for split in splits]
+        total = len(splits)
+        if self.objective != "kl":
+            total = sum(len(self._target(split)) for split in splits)
+        batches = shared(widths, self.positions)
+        return [SplitBatch([splits[i] for i in rows], total) for rows in batches]
+
+    def loss(self, part: SplitBatch) -> tuple[Tensor, Spent]:
+        """Return a micro-batch's share of the loss; only tokens of the encoder count as trained."""
+        read = [split.read for split in part.splits]
+        contexts = [split.context for split in part.splits]
+        targets = [self._target(split) for split in part.splits]
+        student = self.decode(list(self.student.compress(read)), targets)  # (m, dim)
+        counts = [len(target) + self._after_last for target in targets]
+        divisors = counts if self.objective == "kl" else [1] * len(counts)
+        weights = torch.tensor([1 / (part.total * divisor) for divisor in divisors])
+        weights = weights.repeat_interleave(torch.tensor(counts)).to(student.device)  # (m,)
+        k, start = len(self.student.memory), len(self._start)
+        inference = [start + k + len(target) for target in targets]
+        if self.objective == "kl":
+            with torch.no_grad():
+                embedded = [embed_ids(self.frozen, context) for context in contexts]
+                expected = self.decode(embedded, targets)  # (m, dim)
+            inference += [start + len(c) + len(t) for c, t in zip(contexts, targets, strict=True)]
+        else:
+            expected = torch.tensor(list(chain.from_iterable(targets)), device=student.device)
+        head = head_of(self.frozen)
+
+        def loss(states: Tensor, rows: slice) -> Tensor:
+            logits = head(states)  # (rows, vocabulary)
+            if self.objective != "kl":
+                return cross_entropy(logits, expected[rows], reduction="none") @ weights[rows]
+            log_q, log_p = logits.log_softmax(-1), head(expected[rows]).log_softmax(-1)
+            divergence = kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
+            return divergence @ weights[rows]
+
+        spent = Spent(sum(len(ids) + k for ids in read), sum(inference))
+        return sum_in_chunks(loss, student), spent
+
+    def decode(self, before: Sequence[Tensor], targets: Sequence[Ids]) -> Tensor:
+        """Return the frozen backbone's states that predict the targets, text after text (m, dim).
+
+        Args:
+            before: Input embeddings of memory or of a context, (length, dim) for each text.
+            targets: Token ids to predict; "kl" has one more state, which predicts what follows.
+        """
+        start = embed_ids(self.frozen, self._start)
+        inputs = [
+            torch.cat([start, read.to(start.dtype), embed_ids(self.frozen, target)])
+            for read, target in zip(before, targets, strict=True)
+        ]
+        predicting = []
+        for states, row, target in zip(
+            last_states(self.frozen, inputs), inputs, targets, strict=True
+        ):
+            end = len(row) - 1
+            predicting.append(states[end - len(target) : end + self._after_last])
+        return torch.cat(predicting)
+
+    @property
+    def _start(self) -> Ids:
+        """The beginning-of-text token of the frozen backbone; none where it has none."""
+        bos = self.frozen.tokenizer.bos_token_id
+        return [] if bos is None else [int(bos)]
+
+    @property
+    def _after_last(self) -> int:
+        """How many tokens after the target have a loss: the teacher knows what follows."""
+        return int(self.objective == "kl")
+
+    def _target(self, split: Split) -> Ids:
+        return split.context if self.objective == "rc" else split.continuation
+
+
+class MaskedBatch(NamedTuple):
+    """A micro-batch of masked texts.
+
+    Attributes:
+        ids: Token ids of each text.
+        places: Masked positions of each text.
+        predicted: Masked tokens of the whole batch.
+    """
+
+    ids: list[Ids]
+    places: list[list[int]]
+    predicted: int
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedPrediction:
+    """Masked next-token prediction, as an objective of stage 1 and for healing a backbone.
+
+    The task and the fraction of masked tokens are LLM2Vec's; LoRA weights, optimiser and texts are
+    those of the other objectives.
+
+    Attributes:
+        student: What is trained.
+        frozen: The backbone with its head.
+        rows: Token ids of the texts with special tokens; the first of a text is never masked.
+        positions: Tokens computed at once.
+        seed: Of the masks.
+    """
+
+    student: Student
+    frozen: Network
+    rows: Sequence[Ids]
+    positions: int
+    seed: int
+
+    def parts(self, batch: Sequence[int]) -> list[MaskedBatch]:
+        """Draw the masks of a batch, equal on every process, and split it into micro-batches."""
+        rng = np.random.default_rng([self.seed, *batch])
+        texts = [self.rows[i] for i in batch]
+        places = []
+        for ids in texts:
+            count = max(round(MASKED * len(ids)), 1)
+            places.append((np.sort(rng.permutation(len(ids) - 1)[:count]) + 1).tolist())
+        predicted = sum(map(len, places))
+        return [
+            MaskedBatch([texts[i] for i in rows], [places[i] for i in rows], predicted)
+            for rows in shared(list(map(len, texts)), self.positions)
+        ]
+
+    def loss(self, part: MaskedBatch) -> tuple[Tensor, Spent]:
+        """Return a micro-batch's share of the loss."""
+        head, mask = head_of(self.frozen), find_mask_id(self.student.network.tokenizer)
+        rows = [list(ids) for ids in part.ids]
+        texts: list[int] = []
+        before: list[int] = []
+        hidden: Ids = []
+        for n, places in enumerate(part.places):
+            for i in places:
+                hidden.append(rows[n][i])
+                rows[n][i] = mask
+                texts.append(n)
+                before.append(i - 1)
+        states = self.student.encode(rows, memory=False)[0][texts, before]  # (m, dim)
+        expected = torch.tensor(hidden, device=states.device)
+
+        def loss(states: Tensor, rows: slice) -> Tensor:
+            return cross_entropy(head(states), expected[rows], reduction="sum") / part.predicted
+
+        return sum_in_chunks(loss, states), Spent(trained=sum(map(len, rows)))
+
+
+def find_mask_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id of the tokenizer's mask token, or that of an underscore, as in LLM2Vec."""
+    if tokenizer.mask_token_id is not None:
+        return int(tokenizer.mask_token_id)
+    return int(tokenizer("_", add_special_tokens=False)["input_ids"][-1])
+
+
+class ContrastBatch(NamedTuple):
+    """A micro-batch of texts.
+
+    Attributes:
+        rows: Their token ids.
+        order: Their places among all texts of the batch, view after view.
+        seed: Of the dropout; None if the micro-batch is the whole batch.
+        value: Its share of the loss, if known already.
+        gradient: Of the loss with respect to its vectors (n, dim), if known already.
+    """
+
+    rows: list[Ids]
+    order: list[int]
+    seed: int | None = None
+    value: float = 0.0
+    gradient: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """Stages 2 and 3: InfoNCE over all texts of the batch.
+
+    A batch of several micro-batches is computed twice (gradient caching, Gao et al. 2021): once for
+    the vectors, which give the gradient of each vector, and once, micro-batch by micro-batch under
+    the same dropout, for the gradients of the weights. With several processes, each computes some
+    micro-batches, and all vectors are candidates.
+
+    Attributes:
+        student: What is trained.
+        rows: Token ids of each example's texts: two views, or query, positive and negative.
+        temperature: Divides the cosine.
+        positions: Tokens computed at once. With dropout, it and the number of processes change
+            which masks are drawn.
+    """
+
+    student: Student
+    rows: Sequence[Sequence[Ids]]
+    temperature: float
+    positions: int
+
+    def parts(self, batch: Sequence[int]) -> list[ContrastBatch]:
+        """Split a batch into micro-batches, with the gradient of each vector if there are several."""
+        views, k = len(self.rows[0]), len(self.student.memory)
+        texts = [self.rows[i][view] for view in range(views) for i in batch]
+        orders = shared([len(ids) + k for ids in texts], self.positions)
+        parts = [ContrastBatch([texts[i] for i in order], order) for order in orders]
+        if len(parts) == 1:
+            return parts
+        seeds = torch.randint(1 << 40, (len(parts),)).tolist()
+        parts = [part._replace(seed=seed) for part, seed in zip(parts, seeds, strict=True)]
+        vectors = self._embed_all(parts, len(texts)).requires_grad_()
+        loss = info_nce(vectors.view(views, len(batch), -1), self.temperature)
+        (gradient,) = torch.autograd.grad(loss, vectors)
+        share = float(loss.detach()) / len(parts)
+        return [part._replace(value=share, gradient=gradient[part.order]) for part in parts]
+
+    def loss(self, part: ContrastBatch) -> tuple[Tensor, Spent]:
+        """Return a micro-batch's share of the loss; tokens of the first pass are not counted."""
+        spent = Spent(trained=sum(len(ids) + len(self.student.memory) for ids in part.rows))
+        vectors = self._embed(part)
+        if part.gradient is not None:
+            value = torch.tensor(part.value, device=vectors.device)
+            return attach_gradient(value, vectors, part.gradient), spent
+        ordered = vectors[torch.tensor(part.order, device=vectors.device).argsort()]
+        views = ordered.view(len(self.rows[0]), -1, vectors.shape[-1])
+        return info_nce(views, self.temperature), spent
+
+    def _embed(self, part: ContrastBatch) -> Tensor:
+        if part.seed is None:
+            return self.student.embed(part.rows)
+        with seeded(part.seed, self.student.network.device):
+            return self.student.embed(part.rows)
+
+    def _embed_all(self, parts: Sequence[ContrastBatch], count: int) -> Tensor:
+        """Return the vectors of all micro-batches (count, dim), each from the process it is for."""
+        network, processes = self.student.network, launched()
+        vectors = torch.zeros(count, network.dim, device=network.device)
+        with torch.no_grad(), autocast(network):
+            for part in parts[processes.process_index :: processes.num_processes]:
+                vectors[part.order] = self._embed(part)
+        return reduce(vectors, "sum") if processes.num_processes > 1 else vectors
+
+
+def info_nce(vectors: Tensor, temperature: float) -> Tensor:
+    """Return the mean cross-entropy of finding the second text of each first one by its cosine.
+
+    Candidates are the second texts of all n examples, and the third ones where there are any.
+
+    Args:
+        vectors: (views, n, dim), of any length.
+        temperature: Divides the cosine.
+    """
+    unit = normalize(vectors.float(), dim=-1)
+    scores = unit[0] @ unit[1:].flatten(0, 1).T / temperature  # (n, (views - 1) * n)
+    return cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+
+def sum_in_chunks(loss: Callable[[Tensor, slice], Tensor], states: Tensor) -> Tensor:
+    """Return the sum of a loss over chunks of states, each freed before the next is computed.
+
+    Args:
+        loss: From some states and their rows to their share of the loss.
+        states: (m, dim).
+    """
+    value = torch.zeros((), device=states.device)
+    gradients: list[Tensor] = []
+    for start in range(0, len(states), _LOGITS):
+        rows = slice(start, start + _LOGITS)
+        chunk = states[rows].detach().requires_grad_()
+        with torch.enable_grad():
+            share = loss(chunk, rows)
+        gradients += torch.autograd.grad(share, chunk)
+        value = value + share.detach()
+    return attach_gradient(value, states, torch.cat(gradients))
+
+
+def attach_gradient(value: Tensor, states: Tensor, gradient: Tensor) -> Tensor:
+    """Return a number with this value and, with respect to the states, this gradient."""
+    product = (states.float() * gradient.float()).sum()
+    return value + product - product.detach()
+
+
+def embed_ids(network: Network, ids: Ids) -> Tensor:
+    """Return the input embeddings of token ids (t, dim)."""
+    tokens = torch.tensor(ids, dtype=torch.long, device=network.device)
+    return network.model.get_input_embeddings()(tokens)  # type: ignore[no-any-return]
+
+
+def last_states(network: Network, inputs: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+    """Return the states after the final norm (b, t, dim), padded on the right.
+
+    Args:
+        network: The network.
+        inputs: Input embeddings of each text (length, dim).
+        mask: 1 at real positions (b, t); None for a causal network, where padding changes nothing.
+    """
+    padded = pad_sequence(list(inputs), batch_first=True)
+    out = network.model.base_model(inputs_embeds=padded, attention_mask=mask, use_cache=False)
+    return out.last_hidden_state  # type: ignore[no-any-return]
