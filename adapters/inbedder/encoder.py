@@ -1,23 +1,35 @@
-"""InBedder: an instruction is read as a question about the text; the state that would answer it is the embedding.
+"""InBedder: an instruction is a question about the text; the state that predicts its answer embeds.
 
-Peng, Zhang, Wang, Srinivasa, Liu, Wang, Shang. Answer is All You Need: Instruction-following Text Embedding via Answering
-the Question. ACL 2024.
+Peng, Zhang, Wang, Srinivasa, Liu, Wang, Shang. Answer is All You Need: Instruction-following Text
+Embedding via Answering the Question. ACL 2024. Template, read-outs and lengths are those of
+zhang-yu-wei/InBedder at 3d95d4fa; "pair" is that of the card of KomeijiForce/inbedder-roberta-large.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+from torch import Tensor
 
 from adapters import _batching, _pooling, _sharing
 from adapters._backbone import PACKAGED, Backbone, Network
 from adapters._checkpoint import located, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._text import Framed, prompts
-from adapters.inbedder.answers import ANSWER_TOKENS, answers, words_of
-from adapters.inbedder.generation import Draws, answered, mean_but_last, state_readout
-from adapters.inbedder.masked import answer_masks, mask_positions, pair, pair_readout
-from adapters.inbedder.reencoding import reencoded, registered
+from adapters.inbedder.generate import (
+    AnswerSampling,
+    last_position,
+    load_registered,
+    make_masks,
+    mask_positions,
+    read_generated,
+    read_words,
+    reencode,
+    transform_states,
+    write_answers,
+    write_lines,
+)
 from bench.encoder import (
     Batch,
     Card,
@@ -32,30 +44,33 @@ from bench.encoder import (
 from bench.errors import UsageError
 from bench.overlap import Ngrams
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 PUBLISHED: Mapping[str, str] = {
     "llama-2-7b-InBedder": "BrandonZYW/llama-2-7b-InBedder",
     "opt-2.7b-InBedder": "BrandonZYW/opt-2.7b-InBedder",
     "opt-1.3b-InBedder": "BrandonZYW/opt-1.3b-InBedder",
     "opt-350m-InBedder": "BrandonZYW/opt-350m-InBedder",
     "roberta-large-InBedder": "BrandonZYW/roberta-large-InBedder",
-    "inbedder-roberta-large": "KomeijiForce/inbedder-roberta-large",  # described here as of revision 51efa829
+    "inbedder-roberta-large": "KomeijiForce/inbedder-roberta-large",  # as of revision 51efa829
 }
-"""Hub ids of the authors' checkpoints, by names that ``checkpoint`` takes as well; pin one by the id with ``@revision``."""
+"""Hub ids of the authors' checkpoints, by names that ``checkpoint`` also takes.
+
+To pin one, use the id with ``@revision``.
+"""
 
 TEMPLATE = "### Input:\n{input}\n\n### Instruction:\n{instruction}\n\n### Response:"
-"""The prompt of training and test, for all sizes; nothing follows the last colon, the answer is glued to it."""
+"""The prompt of training and test, for all sizes; the answer follows the colon without a space."""
 
 TEMPLATE_WITHOUT_INPUT = "### Instruction:\n{instruction}\n\n### Response:"
-"""The prompt of a training row that has no input."""
+"""The prompt of a training row without input."""
 
 NEUTRAL_QUESTION = "What is this text about?"
-"""What is asked of a text when no instruction is given; ours, the paper always has an instruction."""
+"""The question without an instruction; ours, the paper always has an instruction."""
+
+ANSWER_TOKENS = 12
+"""Most tokens of an answer for people; read-outs have their own ``new_tokens``."""
 
 GENERATED = frozenset({"last-gen", "avg-gen", "avg-all"})
-"""Read-outs that take the states of generated tokens, where the backbone is a decoder."""
+"""Read-outs that generate tokens, if the backbone is a decoder."""
 
 READOUTS = GENERATED | {"1st-gen", "avg-ppt", "re-enc"}
 """Read-outs of decoders."""
@@ -66,32 +81,37 @@ MASKED_READOUTS = frozenset({"avg-gen", "pair", "re-enc"})
 
 @dataclass(frozen=True)
 class InBedder(NetworkEncoder):
-    """InBedder (Peng et al. 2024): the state where the answer to the instruction would start, given the text.
+    """InBedder (Peng et al. 2024): the state where the answer to the instruction would start.
+
+    With P the states of the prompt, and G those of generated tokens that predict another one,
+    special tokens not counted, the read-outs of a decoder are: "1st-gen" the last of P (the paper's
+    best); "last-gen" the last of G; "avg-gen" the mean of the last of P and G; "avg-ppt" the mean of
+    P without its last; "avg-all" the mean of P and G; "re-enc" the written answer, embedded by
+    another encoder. Those of a masked language model: "avg-gen" the mean of its masks; "re-enc";
+    "pair": text and instruction as a pair without template, masks through the head's dense layer,
+    mean, standardised.
 
     Attributes:
-        checkpoint: "default" for the weights that come with this package, a name in PUBLISHED, a folder that the recipe wrote
-            (taken as trained), or a hub id or the packaged backbone, taken as untrained.
-        readout: "auto" is "1st-gen" for decoders and "avg-gen" for masked language models. With P the states of the prompt
-            and G those of the generated tokens that predict another one, special tokens not counted: "1st-gen" last of P;
-            "last-gen" last of G; "avg-gen" mean of the last of P and G; "avg-ppt" mean of P without its last; "avg-all" mean of P
-            and G; "re-enc" the answer in words, embedded by another encoder. A masked language model has "avg-gen", the mean of its
-            masks; "re-enc"; and "pair": text and instruction as a pair without template, masks through the head's dense layer, mean,
-            standardised.
-        layer: Hidden layer that is read, -1 the last after its norm (the published one), 0 the input embeddings.
-        masks: Mask tokens after the prompt of a masked language model; 3 in the published evaluation.
-        new_tokens: Most tokens generated for the read-outs that need it; 3 in the published runs with llama, 20 with OPT. What is
-            generated here is the likeliest token each time; the published runs with llama draw it (temperature 0.6, top-p 0.9).
-        samples: Answers re-encoded for each text: 0 is the likeliest one, 10 the published "10 samples", their mean.
+        checkpoint: "default" for the weights that come with this package, a name in PUBLISHED, a
+            folder that the recipe wrote (counts as trained), or a hub id or the packaged backbone
+            (counts as untrained).
+        readout: "auto" is "1st-gen" for decoders and "avg-gen" for masked language models.
+        layer: Hidden layer that is read: -1 the last after its norm (the published one), 0 the
+            input embeddings.
+        masks: Mask tokens after the prompt of a masked language model; 3 in the published runs.
+        new_tokens: Most tokens generated for a read-out; 3 in the published runs with llama, 20
+            with OPT. Here the likeliest token is taken; the published runs with llama sample it
+            (temperature 0.6, top-p 0.9).
+        samples: Answers re-encoded for each text: 0 is the likeliest one, 10 the published
+            "10 samples", their mean.
         temperature: Of the samples.
-        top_k: Number of the likeliest tokens that samples are drawn from; 0 for all.
-        top_p: Least probability that these hold together.
-        reencoder: Name of the registered encoder that embeds answers, such as "st:FOLDER"; it computes in the same dtype. The
-            published re-encoders are intfloat/e5-large-v2 (llama, flan-t5) and komninos word vectors (OPT, RoBERTa, Alpaca).
-        max_length: Longest prompt in tokens, masks included and generated tokens not; what is too long is cut from the left, so
-            that instruction and answer slot stay.
-
-    Source:
-        Template, read-outs and lengths: zhang-yu-wei/InBedder at 3d95d4fa; "pair": card of KomeijiForce/inbedder-roberta-large.
+        top_k: Number of the likeliest tokens to sample from; 0 for all.
+        top_p: Of these, the fewest likeliest ones with at least this probability together.
+        reencoder: Name of the registered encoder that embeds answers, such as "st:FOLDER"; it
+            computes in the same dtype. The published ones are intfloat/e5-large-v2 (llama, flan-t5)
+            and komninos word vectors (OPT, RoBERTa, Alpaca).
+        max_length: Longest prompt in tokens, masks included and generated tokens not. Prompts are
+            truncated on the left, so that instruction and answer slot stay.
     """
 
     checkpoint: str = location("default")
@@ -111,70 +131,77 @@ class InBedder(NetworkEncoder):
     instructed_sides: ClassVar[tuple[Side, ...]] = ("query", "document")
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
-        """Yield the vectors of items, longest first; in "1st-gen" the instructions asked of a text share its computation.
+        """Yield the vectors of items, longest first.
+
+        For "1st-gen", several instructions for one text share its computation.
 
         Raises:
             UsageError: The backbone has no such read-out.
         """
         network = self._network()
-        readout, prepare = resolved(self.readout, decoder=network.decoder), self._prepare(network)
+        readout = resolve_readout(self.readout, decoder=network.decoder)
+        prepare, budget = self._prepare(network), self.budget
         if readout == "1st-gen":
-            return _sharing.stream_last(
-                items, prepare, network, layer=self.layer, budget=self.budget
-            )
+            return _sharing.stream_last(items, prepare, network, layer=self.layer, budget=budget)
         if readout == "re-enc":
-            return self._reencoded(items, prepare, network)
-        return _batching.stream(
-            items, prepare, self._forward(network, readout), network, budget=self.budget
-        )
+            return self._reencode(items, prepare, network)
+
+        def forward(ids: Tensor, mask: Tensor) -> Tensor:
+            if readout in GENERATED and network.decoder:
+                return read_generated(network, ids, mask, readout, self.layer, self.new_tokens)
+            states = network.hidden_states(ids, mask, self.layer)
+            if network.decoder:  # avg-ppt
+                return _pooling.mean(states, mask - last_position(mask))
+            masked = mask_positions(ids, network, self.masks)
+            if readout == "avg-gen":
+                return _pooling.mean(states, masked)
+            vectors = _pooling.mean(transform_states(network, states), masked)
+            return (vectors - vectors.mean(1, keepdim=True)) / vectors.std(1, keepdim=True)
+
+        return _batching.stream(items, prepare, forward, network, budget=budget)
 
     def card(self) -> Card:
-        """Return the backbone's card, trained where the checkpoint is a published one or a folder.
+        """Return the backbone's card; it counts as trained if published, or a recipe's folder.
 
-        Where answers are re-encoded, what stands behind the other encoder is part of the weights.
+        For "re-enc", the identity of the other encoder is part of the weights.
         """
-        source = self._backbone().source
-        card = self._backbone().card(
-            trained=source.partition("@")[0] in PUBLISHED.values() or Path(source).is_dir()
-        )
-        if self.readout in GENERATED | {
-            "re-enc"
-        }:  # a pass for each token, whose number depends on the text
-            card = replace(card, passes=None)
-        return (
-            replace(card, weights=digest([card.weights, fingerprint(self._reencoder())]))
-            if self.readout == "re-enc"
-            else card
-        )
+        backbone = self._backbone()
+        published = backbone.source.partition("@")[0] in PUBLISHED.values()
+        card = backbone.card(trained=published or Path(backbone.source).is_dir())
+        if self.readout in GENERATED | {"re-enc"}:
+            card = replace(card, passes=None)  # one for each token, which depends on the text
+        if self.readout == "re-enc":
+            weights = digest([card.weights, fingerprint(self._reencoder())])
+            card = replace(card, weights=weights)
+        return card
 
     def runs(self) -> Ngrams | None:
-        """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
+        """Return the 8-grams of the training texts; None for weights that do not list them."""
         return runs_of(self._backbone().source)
 
     def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
-        """Return the likeliest answer to each text: that of "re-enc", else at most ``ANSWER_TOKENS`` tokens, or all masks."""
+        """Return the likeliest answer to each text.
+
+        It is that of "re-enc" or "pair", else of at most ``ANSWER_TOKENS`` tokens or all masks.
+        """
         if self.readout not in {"re-enc", "pair"}:
-            return replace(self, readout="re-enc", new_tokens=ANSWER_TOKENS).answer(
-                texts, instruction=instruction
-            )
+            written = replace(self, readout="re-enc", new_tokens=ANSWER_TOKENS)
+            return written.answer(texts, instruction=instruction)
         network = self._network()
         tokens = self.new_tokens if network.decoder else self.masks
-        return answers(
-            [Item(text, instruction) for text in texts],
-            self._prepare(network),
-            network,
-            tokens,
-            budget=self.budget,
-        )
+        items = [Item(text, instruction) for text in texts]
+        return write_lines(items, self._prepare(network), network, tokens, budget=self.budget)
 
     def read_words(self, vectors: Embeddings, origin: Embeddings, n: int) -> list[list[str]]:
-        """Return the words whose scores rise most from the origin to each vector; none where another encoder gives the vectors."""
+        """Return the words whose logits rise most from the origin to each vector.
+
+        For "re-enc" there are none: vectors are those of another encoder.
+        """
         if self.readout == "re-enc":
             return [[] for _ in vectors]
         network = replace(self._backbone(), head="lm").load()
-        return words_of(
-            vectors, origin, n, network, transform=not network.decoder and self.readout != "pair"
-        )
+        transform = not network.decoder and self.readout != "pair"
+        return read_words(vectors, origin, n, network, transform=transform)
 
     def _backbone(self) -> Backbone:
         head = "lm" if self.readout in GENERATED | {"re-enc", "pair"} else "none"
@@ -185,75 +212,66 @@ class InBedder(NetworkEncoder):
         return self._backbone().load()
 
     def _reencoder(self) -> Encoder:
-        return registered(self.reencoder, dtype=self.dtype, device=self.device)
+        return load_registered(self.reencoder, dtype=self.dtype, device=self.device)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
-        slot = "" if network.decoder else answer_masks(network, self.masks)
-        answer = (
-            self.new_tokens if self.readout in GENERATED | {"re-enc"} and network.decoder else 0
-        )
-        limit = min(self.max_length, network.max_length, network.positions - answer)
+        slot = "" if network.decoder else make_masks(network, self.masks)
+        generates = network.decoder and self.readout in GENERATED | {"re-enc"}
+        room = network.positions - (self.new_tokens if generates else 0)
+        limit = min(self.max_length, network.max_length, room)
 
         def frame(item: Item) -> Framed:
-            if self.readout == "pair":
-                return pair(item.text, item.instruction or NEUTRAL_QUESTION, slot, network)
-            return framed(item.text, item.instruction, slot)
+            if self.readout != "pair":
+                return frame_question(item.text, item.instruction, slot)
+            separator = f"{network.tokenizer.sep_token}" * 2  # RoBERTa's layout of a pair
+            question = item.instruction or NEUTRAL_QUESTION
+            return Framed(item.text, "", separator + question + slot)
 
-        return lambda items: prompts(
-            network.tokenizer, [frame(item) for item in items], limit=limit, cut="left", spans=spans
-        )
+        def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
+            framed = [frame(item) for item in items]
+            return prompts(network.tokenizer, framed, limit=limit, cut="left", spans=spans)
 
-    def _forward(self, network: Network, readout: str) -> "Callable[[Tensor, Tensor], Tensor]":
-        if readout == "pair":
-            return lambda ids, mask: pair_readout(network, ids, mask, self.layer, self.masks)
-        if not network.decoder:
-            return lambda ids, mask: _pooling.mean(
-                network.hidden_states(ids, mask, self.layer),
-                mask_positions(ids, network, self.masks),
-            )
-        if readout in GENERATED:
-            return lambda ids, mask: state_readout(
-                network, ids, mask, readout, self.layer, self.new_tokens
-            )
-        return lambda ids, mask: mean_but_last(network.hidden_states(ids, mask, self.layer), mask)
+        return prepare
 
-    def _reencoded(
+    def _reencode(
         self, items: Sequence[Item], prepare: _batching.Prepare, network: Network
     ) -> Iterator[Batch]:
         if self.samples and not network.decoder:
             raise UsageError(
-                f"samples of inbedder are drawn by decoders only, got samples={self.samples} on a masked language model: use 0"
+                f"only decoders sample answers, got samples={self.samples} for a masked language "
+                "model: use 0"
             )
         tokens = self.new_tokens if network.decoder else self.masks
-        draws = Draws(self.samples, self.temperature, self.top_k, self.top_p)
-        answers = answered(items, prepare, network, tokens, draws=draws, budget=self.budget)
-        return reencoded(answers, self._reencoder())
+        sampling = AnswerSampling(self.samples, self.temperature, self.top_k, self.top_p)
+        answers = write_answers(
+            items, prepare, network, tokens, sampling=sampling, budget=self.budget
+        )
+        return reencode(answers, self._reencoder())
 
 
-def framed(text: str, instruction: str, slot: str = "") -> Framed:
-    """Return the text in its prompt; braces in a text or an instruction mean nothing.
+def frame_question(text: str, instruction: str, slot: str = "") -> Framed:
+    """Return the text in its prompt; braces in a text or an instruction are plain text.
 
     Args:
         text: Any string.
         instruction: The question; "" asks the neutral one.
-        slot: What stands where the answer would start, such as masks.
+        slot: What follows the prompt, such as masks.
     """
     before, after = TEMPLATE.split("{input}")
-    opening, closing = after.split("{instruction}")
-    return Framed(text, before, opening + (instruction or NEUTRAL_QUESTION) + closing + slot)
+    return Framed(text, before, after.format(instruction=instruction or NEUTRAL_QUESTION) + slot)
 
 
-def resolved(readout: str, *, decoder: bool) -> str:
+def resolve_readout(readout: str, *, decoder: bool) -> str:
     """Return the read-out that a setting means for a kind of backbone.
 
     Raises:
-        UsageError: No such read-out, or not for this kind.
+        UsageError: This kind of backbone has no such read-out.
     """
     known = READOUTS if decoder else MASKED_READOUTS
-    name = ("1st-gen" if decoder else "avg-gen") if readout == "auto" else readout
-    if name not in known:
+    if readout == "auto":
+        return "1st-gen" if decoder else "avg-gen"
+    if readout not in known:
         kind = "decoder" if decoder else "masked language model"
-        raise UsageError(
-            f"readout of inbedder on a {kind} is one of {', '.join(sorted({'auto', *known}))}, got {readout!r}"
-        )
-    return name
+        names = ", ".join(sorted({"auto", *known}))
+        raise UsageError(f"readout of inbedder on a {kind} is one of {names}, got {readout!r}")
+    return readout

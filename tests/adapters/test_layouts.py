@@ -13,7 +13,7 @@ from adapters._backbone import PACKAGED, Backbone
 from adapters._source import content_digest
 from adapters.baseline.pooled import Pooled
 from adapters.baseline.sentence import SentenceEncoder
-from adapters.inbedder.encoder import PUBLISHED, InBedder, framed
+from adapters.inbedder.encoder import PUBLISHED, InBedder, frame_question
 from bench.errors import CheckpointError, EncodingError, UsageError
 from tests.tiny import MORE_DECODERS, SENTENCES, tiny_folder
 
@@ -180,7 +180,7 @@ def test_inbedders_flagship_layout_gives_the_state_of_its_own_pieces(tmp_path, s
     (vector,) = encoder.encode([TEXT], instruction="What is it about?")
     theirs = LlamaForCausalLM(LlamaConfig.from_pretrained(folder)).eval()
     theirs.load_state_dict(state)
-    text, before, after = framed(TEXT, "What is it about?")
+    text, before, after = frame_question(TEXT, "What is it about?")
     ids = torch.tensor([[1, *pieces.encode(before + text + after)]])
     with torch.inference_mode():
         expected = theirs.model(ids).last_hidden_state[0, -1]

@@ -1,0 +1,337 @@
+"""InBedder's answers in words: written by a decoder, or filled into the masks of a masked model.
+
+Read-outs of generated tokens take their states (section 3 of Peng et al. 2024); "re-enc" embeds the
+answers with another encoder; ``read_words`` names the words that a vector predicts.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+from importlib.metadata import entry_points
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, pad
+
+from adapters import _batching, _pooling
+from adapters._backbone import Network
+from adapters._generate import (
+    Choose,
+    choose_likeliest,
+    decode,
+    draw_uniform,
+    end_ids,
+    prefill,
+    sampler,
+)
+from bench.encoder import Batch, Embeddings, Encoder, Item, checked
+from bench.errors import CheckpointError, UsageError, unknown
+
+GROUPS = ("bench.encoders.default", "bench.encoders")
+"""Groups of entry points that name encoders."""
+
+_BUDGET = 32_768
+"""Default tokens of a batch of ``write_lines``: a step costs much the same for 1 and 50 prompts."""
+
+_WORD_STARTS = "Ġ▁"
+"""First character of a token that starts a word: byte-level and sentencepiece vocabularies."""
+
+_SHORTEST = 3
+"""Fewest letters of a word that ``read_words`` returns."""
+
+
+class AnswerSampling(NamedTuple):
+    """How the answers to a prompt are sampled.
+
+    Attributes:
+        samples: Answers of each prompt; 0 for the likeliest one, without sampling.
+        temperature: Divides the logits.
+        top_k: Number of the likeliest tokens to sample from; 0 for all.
+        top_p: Of these, the fewest likeliest ones that together have at least this probability.
+    """
+
+    samples: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+LIKELIEST = AnswerSampling()
+
+
+class AnsweredBatch(NamedTuple):
+    """Answers to a batch of prompts.
+
+    Attributes:
+        rows: The prompts, one a row.
+        answers: Answers of each prompt, one where they are not sampled.
+        generated: Tokens that went through the network for each prompt, beyond its own.
+        padded: Tokens in all, padding included.
+    """
+
+    rows: list[_batching.Row]
+    answers: list[list[str]]
+    generated: int
+    padded: int
+
+
+def read_generated(
+    network: Network, ids: Tensor, mask: Tensor, readout: str, layer: int, new_tokens: int
+) -> Tensor:
+    """Return the vectors (b, dim) of a read-out of generated tokens.
+
+    A state counts unless the token that it predicts is special or ends the text; if none is left,
+    the first one counts. Without any, as with one new token, the last state of the prompt is read.
+
+    Args:
+        network: A decoder with its language-model head.
+        ids: Token ids of the prompts (b, t), padded on the right.
+        mask: 1 at real positions, 0 at padding (b, t).
+        readout: "last-gen", "avg-gen" or "avg-all".
+        layer: Hidden layer that is read.
+        new_tokens: Most tokens generated for each prompt.
+
+    Source:
+        zhang-yu-wei/InBedder at 3d95d4fa.
+    """
+    ends = torch.tensor(end_ids(network), device=ids.device)
+    prefix = prefill(network, ids, mask, new_tokens, layer=layer)
+    made = decode(network, prefix, choose_likeliest, new_tokens, ends=ends, layer=layer)
+    excluded = torch.tensor(network.tokenizer.all_special_ids, device=ids.device)
+    predicted = made.tokens[:, 1:]
+    special = torch.isin(predicted, excluded) | torch.isin(predicted, ends)
+    counted = ((predicted >= 0) & ~special).to(mask.dtype)  # (b, n - 1)
+    counted[:, :1] += counted.sum(1, keepdim=True) == 0
+    prompt = mask if readout == "avg-all" else last_position(mask)
+    chosen = torch.cat([prompt, counted], dim=1)
+    if readout == "last-gen":
+        chosen = chosen * (chosen.cumsum(1) == chosen.sum(1, keepdim=True))
+    assert prefix.states is not None  # noqa: S101 - a layer was asked for
+    assert made.states is not None  # noqa: S101
+    return _pooling.mean(torch.cat([prefix.states, made.states], dim=1), chosen)
+
+
+def last_position(mask: Tensor) -> Tensor:
+    """Return (b, t) with 1 at the last real position of each row of a right-padded mask."""
+    return mask - pad(mask[:, 1:], (0, 1))
+
+
+def write_answers(
+    items: Sequence[Item],
+    prepare: _batching.Prepare,
+    network: Network,
+    new_tokens: int,
+    *,
+    sampling: AnswerSampling = LIKELIEST,
+    budget: int | None = None,
+) -> Iterator[AnsweredBatch]:
+    """Yield the answers to all items, longest prompts first, without surrounding white space.
+
+    Args:
+        items: Texts with their questions.
+        prepare: Gives one prompt per item.
+        network: With its language-model head; a masked one fills the last ``new_tokens`` masks.
+        new_tokens: Most tokens of an answer.
+        sampling: Of decoders only; answers are seeded by the ids of the prompt.
+        budget: Tokens per batch, padding included; None for the device's default.
+    """
+    samples = max(sampling.samples, 1)
+
+    def forward(ids: Tensor, mask: Tensor) -> Tensor:
+        if network.decoder:
+            return write_tokens(network, ids, mask, new_tokens, sampling)
+        return fill_masks(network, ids, mask, new_tokens)
+
+    for done in _batching.computed(items, prepare, forward, network, budget=budget):
+        tokens = [[i for i in row if i >= 0] for row in done.output.tolist()]
+        decoded = network.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        words = [answer.strip() for answer in decoded]
+        answers = [words[i : i + samples] for i in range(0, len(words), samples)]
+        generated = (done.output.shape[1] - 1) * samples if network.decoder else 0
+        padded = done.padded + generated * len(done.rows)
+        yield AnsweredBatch(done.rows, answers, generated, padded)
+
+
+def write_tokens(
+    network: Network, ids: Tensor, mask: Tensor, new_tokens: int, sampling: AnswerSampling
+) -> Tensor:
+    """Return the tokens of answers (b * samples, n), -1 from the end of each on.
+
+    Random numbers depend on the ids of each prompt alone, not on its batch.
+    """
+    ends = torch.tensor(end_ids(network), device=ids.device)
+    prefix = prefill(network, ids, mask, new_tokens, samples=max(sampling.samples, 1))
+    choose: Choose = choose_likeliest
+    if sampling.samples:
+        prompts = [row[: int(n)].tolist() for row, n in zip(ids.cpu(), mask.sum(1), strict=True)]
+        seeds = [[*row, k] for row in prompts for k in range(sampling.samples)]
+        uniform = draw_uniform(seeds, new_tokens).to(ids.device)
+        temperature, top_k, top_p = sampling[1:]
+        choose = sampler(uniform, top_k=top_k, top_p=top_p, temperature=temperature)
+    tokens = decode(network, prefix, choose, new_tokens, ends=ends).tokens
+    return torch.where(torch.isin(tokens, ends), -1, tokens)
+
+
+def write_lines(
+    items: Sequence[Item],
+    prepare: _batching.Prepare,
+    network: Network,
+    new_tokens: int,
+    *,
+    budget: int | None = None,
+) -> list[str]:
+    """Return the first line of the likeliest answer to each item; arguments as ``write_answers``."""
+    found = [""] * len(items)
+    for batch in write_answers(items, prepare, network, new_tokens, budget=budget or _BUDGET):
+        for row, (answer,) in zip(batch.rows, batch.answers, strict=True):
+            found[row.positions[0]] = next(iter(answer.splitlines()), "").strip()
+    return found
+
+
+def reencode(batches: Iterable[AnsweredBatch], encoder: Encoder) -> Iterator[Batch]:
+    """Yield the vectors of answers, the mean of several to one prompt.
+
+    Args:
+        batches: Answers, as many to each prompt.
+        encoder: Embeds them, without instruction. Its tokens are not counted.
+
+    Raises:
+        EncodingError: The encoder returns no valid embeddings.
+    """
+    for batch in batches:
+        distinct: dict[str, int] = {}
+        places = [
+            [distinct.setdefault(answer, len(distinct)) for answer in answers]
+            for answers in batch.answers
+        ]
+        vectors = checked(encoder.encode(list(distinct)), list(distinct))
+        prompts = [row.prompts[0] for row in batch.rows]
+        tokens = [len(prompt.ids) + batch.generated for prompt in prompts]
+        yield Batch(
+            positions=np.asarray([row.positions[0] for row in batch.rows], np.int64),
+            vectors=vectors[np.asarray(places)].mean(axis=1),
+            tokens=np.asarray(tokens, np.int32),
+            truncated=np.asarray([prompt.truncated for prompt in prompts], np.bool_),
+            padded=batch.padded,
+        )
+
+
+def load_registered(name: str, **settings: object) -> Encoder:
+    """Return the encoder with a name such as "all-MiniLM-L6-v2" or "st:FOLDER".
+
+    Args:
+        name: A registered name, with ``:PATH_OR_ID`` for another checkpoint.
+        settings: Values of fields, ignored where the encoder does not have them.
+
+    Raises:
+        UsageError: No encoder has this name, or it has no checkpoint.
+    """
+    head, _, checkpoint = name.partition(":")
+    points = {point.name: point for group in GROUPS for point in entry_points(group=group)}
+    if head not in points:
+        raise unknown("encoder", head, points, hint="(reencoder is a registered name)")
+    encoder: Any = points[head].load()()
+    known = {field.name for field in fields(encoder)}
+    if checkpoint:
+        if "checkpoint" not in known:
+            raise UsageError(f"reencoder {head!r} takes no checkpoint, got {checkpoint!r}")
+        settings["checkpoint"] = checkpoint
+    wanted = {key: value for key, value in settings.items() if key in known}
+    return replace(encoder, **wanted)  # type: ignore[no-any-return]
+
+
+def read_words(
+    vectors: Embeddings, origin: Embeddings, n: int, network: Network, *, transform: bool
+) -> list[list[str]]:
+    """Return the whole words whose logits rise most from the origin to each vector.
+
+    Args:
+        vectors: float32 (m, dim); of another dim than the head's they have no words.
+        origin: float32 (dim,).
+        n: Most words of a vector, each in its likeliest spelling.
+        network: With its language-model head.
+        transform: Whether vectors pass all of a masked model's head, or its last layer only.
+    """
+    head: Any = network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if vectors.shape[1] != head.weight.shape[1]:
+        return [[] for _ in vectors]
+    words = list_words(network)
+    spelling = list(words.values())
+    with torch.inference_mode():
+        states = torch.from_numpy(np.vstack([vectors, origin[None]])).to(network.device)
+        if transform:
+            states = transform_states(network, states.to(network.model.dtype)).float()
+        rows = torch.tensor(list(words), dtype=torch.long, device=network.device)
+        # a bias adds the same to both logits
+        rise = (states[:-1] - states[-1:]) @ head.weight[rows].float().T  # (m, words)
+        order = rise.argsort(dim=1, descending=True, stable=True)
+    found = []
+    for row in order[:, : 4 * n].tolist():
+        distinct: dict[str, str] = {}
+        for i in row:
+            distinct.setdefault(spelling[i].lower(), spelling[i])
+        found.append(list(distinct.values())[:n])
+    return found
+
+
+def list_words(network: Network) -> dict[int, str]:
+    """Return the tokens that are a whole word of three letters or more, by id."""
+    tokenizer: Any = network.tokenizer
+    size = network.model.get_output_embeddings().weight.shape[0]  # type: ignore[no-untyped-call]
+    found = {}
+    for token, i in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1]):
+        if i < size and token[:1] in _WORD_STARTS:
+            word = tokenizer.convert_tokens_to_string([token]).strip()
+            if len(word) >= _SHORTEST and word.isalpha():
+                found[i] = word
+    return found
+
+
+def make_masks(network: Network, masks: int) -> str:
+    """Return the mask tokens that stand for the answer in a prompt.
+
+    Raises:
+        CheckpointError: The tokenizer has no mask token.
+    """
+    token = network.tokenizer.mask_token
+    if token is None:
+        raise CheckpointError(
+            f"expected a tokenizer with a mask token, got {type(network.tokenizer).__name__}: "
+            "name a masked language model"
+        )
+    return str(token) * masks
+
+
+def mask_positions(ids: Tensor, network: Network, masks: int) -> Tensor:
+    """Return (b, t) with 1 at the last ``masks`` mask tokens of each row, not at a text's own."""
+    found: Tensor = ids == network.tokenizer.mask_token_id
+    from_the_end = found.flip(1).cumsum(1).flip(1)
+    return (found & (from_the_end <= masks)).long()
+
+
+def fill_masks(network: Network, ids: Tensor, mask: Tensor, masks: int) -> Tensor:
+    """Return the likeliest token for each of the last masks of a prompt (b, masks)."""
+    states = network.hidden_states(ids, mask)[mask_positions(ids, network, masks).bool()]
+    tokens: Tensor = _masked_head(network).decoder(transform_states(network, states)).argmax(-1)
+    return tokens.reshape(len(ids), masks)
+
+
+def transform_states(network: Network, states: Tensor) -> Tensor:
+    """Return states (..., dim) after dense layer, GELU and layer norm of a masked model's head.
+
+    Raises:
+        CheckpointError: The head is not in RoBERTa's layout.
+    """
+    head = _masked_head(network)
+    return head.layer_norm(gelu(head.dense(states)))  # type: ignore[no-any-return]
+
+
+def _masked_head(network: Network) -> Any:  # noqa: ANN401 - a module of transformers
+    head = getattr(network.model, "lm_head", None)
+    if any(getattr(head, part, None) is None for part in ("dense", "layer_norm", "decoder")):
+        raise CheckpointError(
+            f"expected a masked language model with RoBERTa's head, "
+            f"got {type(network.model).__name__}: use the read-out avg-gen"
+        )
+    return head
