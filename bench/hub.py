@@ -1,4 +1,7 @@
-"""Data sets from the Hugging Face hub, by the ``datasets`` library (extra ``mteb``); no script of a data set is ever run."""
+"""Data sets from the Hugging Face hub, by the ``datasets`` library (extra ``mteb``).
+
+Scripts of data sets are never run.
+"""
 
 import logging
 import re
@@ -9,23 +12,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.catalog import CONVERTED, Columns
+from bench.catalog import CONVERTED, Classes, Columns
 from bench.errors import DataError, Unavailable
 
 log = logging.getLogger(__name__)
 
 PAUSE = 300.0
-"""Seconds for which an answer of the hub, also a failure, is taken as still true."""
+"""Seconds until the hub is asked again, also after a failure."""
 
-_SECONDS = 5.0
-"""How long the hub may take to answer at all."""
-
-_BUSY = frozenset({429, 500, 502, 503, 504})
-"""Status codes of a hub that answers again later."""
-
+_TIMEOUT = 5.0  # seconds in which the hub must answer at all
+_BUSY = frozenset({429, 500, 502, 503, 504})  # status codes of a hub that answers again later
 _RETRIES = 4
-_LONGEST_WAIT = 300.0
-"""Seconds; the hub counts requests in windows of five minutes."""
+_LONGEST_WAIT = 300.0  # seconds; the hub counts requests in windows of five minutes
 
 T = TypeVar("T")
 
@@ -36,8 +34,10 @@ def read(
     *,
     config: str,
     revision: str,
-) -> tuple[Columns, dict[str, list[str]], str]:
-    """Return the columns of a split, the class names of its integer columns, and the commit ("" when offline and not pinned).
+) -> tuple[Columns, Classes, str]:
+    """Return the columns of a split, the class names of its integer columns, and the commit.
+
+    The commit is "" when offline and not pinned.
 
     Args:
         id: Of the data set on the hub.
@@ -46,12 +46,13 @@ def read(
         revision: A commit or its first digits; CONVERTED; "" for the newest.
 
     Raises:
-        Unavailable: ``datasets`` is not installed, the hub is out of reach, or it does not have or give the set.
-        DataError: The set has no such split or configuration.
+        Unavailable: ``datasets`` is not installed, the hub cannot be reached, or it does not have
+            the data set.
+        DataError: The data set has no such split or configuration.
     """
     try:
         import datasets  # noqa: PLC0415 - heavy
-        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415 - heavy
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415
     except ImportError as error:
         raise Unavailable(
             f"no {error.name} installed; pip install 'encoder-recipes-bench[mteb]'"
@@ -59,33 +60,34 @@ def read(
     home = f"hf://datasets/{id}"  # never a folder of this name in the working directory
     try:
         with offline_if_unreachable():
-            commit = retry_while_busy(lambda: _commit(id, revision))
+            commit = retry_while_busy(lambda: _find_commit(id, revision))
             if revision == CONVERTED:
                 files = f"{home}@{commit}/{config or '*'}/{split}/*.parquet"
-                what: dict[str, Any] = {"path": "parquet", "data_files": {split: files}}
+                source: dict[str, Any] = {"path": "parquet", "data_files": {split: files}}
             else:
-                what = {"path": home, "name": config or None, "revision": commit or None}
-            rows = retry_while_busy(lambda: datasets.load_dataset(split=split, **what))
+                source = {"path": home, "name": config or None, "revision": commit or None}
+            rows = retry_while_busy(lambda: datasets.load_dataset(split=split, **source))
     except (OSError, RuntimeError, HTTPError) as error:
         raise Unavailable(_line(error)) from error
     except (ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"{id} on the hub has no split {split!r} of configuration {config!r}, or is broken: {_line(error)}"
+            f"{id} on the hub has no split {split!r} of configuration {config!r}, "
+            f"or is broken: {_line(error)}"
         ) from error
     found = find_cached_commit(rows)
     wanted = commit or revision  # offline, the first digits of a commit cannot be completed
     if found and wanted != CONVERTED and not found.startswith(wanted):
-        raise Unavailable(f"the cache of the hub holds {id} at {found}, not at {wanted}")
+        raise Unavailable(f"the cache of the hub has {id} at {found}, not at {wanted}")
     return rows.to_dict(), read_class_names(rows.features), commit or found
 
 
 def retry_while_busy(call: Callable[[], T]) -> T:
-    """Return what a call to the hub returns; while the hub limits requests or is overloaded, wait and repeat it.
+    """Call a function, and repeat it up to four times while the hub limits requests.
 
-    The wait is as long as the hub's ``Retry-After`` says, else 1, 2, 4 and 8 seconds.
+    It waits as long as the hub's ``Retry-After`` says, else 1, 2, 4 and 8 seconds.
 
     Args:
-        call: Asks the hub by its client; its exceptions are raised, that of a busy hub after four retries.
+        call: Asks the hub by its client; its exceptions are raised.
     """
     for attempt in range(_RETRIES):
         try:
@@ -104,7 +106,8 @@ def _busy_seconds(error: BaseException, default: float) -> float | None:
     cause: BaseException | None = error
     while cause is not None:
         response = getattr(cause, "response", None)
-        if getattr(response, "status_code", None) in _BUSY:
+        status = getattr(response, "status_code", None)
+        if response is not None and status in _BUSY:
             asked = response.headers.get("Retry-After", "")
             return min(float(asked) if asked.isdecimal() else default, _LONGEST_WAIT)
         cause = cause.__cause__ or cause.__context__
@@ -113,12 +116,12 @@ def _busy_seconds(error: BaseException, default: float) -> float | None:
 
 @contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Have the hub's libraries read nothing but their caches while the hub cannot be reached, instead of asking it many times."""
+    """Make the hub's libraries read only their caches while the hub cannot be reached."""
     import datasets  # noqa: PLC0415 - heavy
     from huggingface_hub import constants  # noqa: PLC0415 - heavy
 
     offline = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not any(offline) and not _answers(constants.ENDPOINT, int(time.monotonic() / PAUSE)):
+    if not any(offline) and not _is_reachable(constants.ENDPOINT, int(time.monotonic() / PAUSE)):
         constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
         yield
@@ -127,65 +130,59 @@ def offline_if_unreachable() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _answers(address: str, period: int) -> bool:  # noqa: ARG001 - asked again in the next period
+def _is_reachable(address: str, period: int) -> bool:  # noqa: ARG001 - asked again in the next period
     from huggingface_hub import get_session  # noqa: PLC0415 - heavy
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415 - heavy
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415
 
     try:
-        get_session().head(address, timeout=_SECONDS)
+        get_session().head(address, timeout=_TIMEOUT)
     except (OSError, RuntimeError, HTTPError) as error:
         log.warning(
-            "%s cannot be reached (%s): only its cache on this machine is read",
-            address,
-            _line(error),
+            "%s cannot be reached (%s): only its local cache is read", address, _line(error)
         )
         return False
     return True
 
 
 def find_cached_commit(rows: Any) -> str:  # noqa: ANN401 - a type of the optional library
-    """Return the commit whose rows these are, "" if unknown: offline, ``datasets`` takes whatever it has in its cache."""
-    names = [part for file in rows.cache_files for part in Path(file["filename"]).parts]
-    return next((name for name in names if re.fullmatch("[0-9a-f]{40}", name)), "")
+    """Return the commit of rows from the cache, "" if unknown.
+
+    Offline, ``datasets`` takes any commit that is in its cache.
+    """
+    for file in rows.cache_files:
+        for part in Path(file["filename"]).parts:
+            if re.fullmatch("[0-9a-f]{40}", part):
+                return part
+    return ""
 
 
-def read_class_names(features: Any) -> dict[str, list[str]]:  # noqa: ANN401 - a type of the optional library
-    """Return the class names of the columns that have some, from the features of a set of the ``datasets`` library."""
+def read_class_names(features: Any) -> Classes:  # noqa: ANN401 - a type of the optional library
+    """Return the class names by column, from the features of a data set of ``datasets``."""
     from datasets import ClassLabel, List  # noqa: PLC0415 - heavy
 
-    inner = {
-        name: feature.feature if isinstance(feature, List) else feature
-        for name, feature in features.items()
-    }
-    return {
-        name: list(feature.names)
-        for name, feature in inner.items()
-        if isinstance(feature, ClassLabel)
-    }
+    names = {}
+    for column, feature in features.items():
+        inner = feature.feature if isinstance(feature, List) else feature
+        if isinstance(inner, ClassLabel):
+            names[column] = list(inner.names)
+    return names
 
 
-def _commit(id: str, revision: str) -> str:  # noqa: A002 - the hub's word - the hub's word
-    """Return the full commit; asking for it is also a quick test of whether the hub can be reached."""
+def _find_commit(id: str, revision: str) -> str:  # noqa: A002 - the hub's word
+    """Return the full commit of a revision; "" when offline and not known."""
     from huggingface_hub import HfApi, constants  # noqa: PLC0415 - heavy
 
     full = len(revision) == 40
     if constants.HF_HUB_OFFLINE:
         if revision == CONVERTED:
-            raise Unavailable(
-                "the hub is switched off, and its conversion of a scripted set is not kept on this machine"
-            )
+            raise Unavailable("the hub is offline, and its conversion of the set is not cached")
         return revision if full else ""
     api = HfApi()
-    info = api.dataset_info(
-        id, revision=revision if full or revision == CONVERTED else None, timeout=10
-    )
     if full or revision in {"", CONVERTED}:
-        return str(info.sha)
-    found = [
-        c.commit_id
-        for c in api.list_repo_commits(id, repo_type="dataset")
-        if c.commit_id.startswith(revision)
-    ]
+        return str(api.dataset_info(id, revision=revision or None, timeout=10).sha)
+    api.dataset_info(id, timeout=10)  # fails quickly where the hub cannot be reached
+    commits = [commit.commit_id for commit in api.list_repo_commits(id, repo_type="dataset")]
+    found = [commit for commit in commits if commit.startswith(revision)]
     if len(found) != 1:
         raise Unavailable(f"the hub's {id} has {len(found)} commits that start with {revision}")
     return found[0]

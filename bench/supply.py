@@ -1,4 +1,4 @@
-"""What tasks and encoders need: listing it, fetching it, and carrying it to a machine without internet."""
+"""What tasks and encoders need: list it, fetch it, copy it for a machine without internet."""
 
 import gzip
 import json
@@ -39,145 +39,137 @@ class Entry:
     text: str
     origin: str
 
+    @property
+    def name(self) -> str:
+        """The id with its configuration."""
+        return f"{self.id}/{self.config}" if self.config else self.id
+
+
+def catalog_names() -> list[str]:
+    """Return the names of archives and data sets, as ``fetch_all`` and ``mirror`` take them."""
+    return [*ARCHIVES, *(known.name for known in CATALOG.values())]
+
 
 def catalog_rows() -> list[Entry]:
-    """Return what our tasks and encoders need and where it would come from now; asks no network."""
-    sets = [
-        Entry(
-            known.id,
-            known.config,
-            tuple(known.splits),
-            sum(known.splits.values()) if all(known.splits.values()) else None,
-            "data",
-            ARCHIVES[known.packaged.archive].licence if known.packaged else "",
-            known.licence,
-            _origin(known),
-        )
-        for known in CATALOG.values()
-    ]
-    return sets + [
-        Entry(a.name, "", (), None, "weights", a.licence, "", _archive_origin(a)) for a in WEIGHTS
-    ]
+    """Return what tasks and encoders need and where it would come from, without a network."""
+    entries = []
+    for known in CATALOG.values():
+        rows = sum(known.splits.values()) if all(known.splits.values()) else None
+        package = ARCHIVES[known.archive].licence if known.archive else ""
+        terms = package, known.licence, _origin(known)
+        entries.append(Entry(known.id, known.config, tuple(known.splits), rows, "data", *terms))
+    for archive in WEIGHTS:
+        terms = archive.licence, "", _archive_origin(archive)
+        entries.append(Entry(archive.name, "", (), None, "weights", *terms))
+    return entries
 
 
 def fetch_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
-    """Fetch archives and data sets now, and yield the name of each with "present", "fetched" or "unavailable: REASON".
+    """Fetch archives and data sets.
 
     Args:
-        names: Archives, data sets (``org/name`` or ``org/name/config``); None or none for all that can be fetched.
+        names: Archives and data sets (``org/name`` or ``org/name/config``); None or none for all
+            that can be fetched.
+
+    Yields:
+        The name of each, with "present", "fetched" or "unavailable: REASON".
 
     Raises:
         UsageError: A name is not in the catalogue.
     """
-    archives, sets = _chosen(names)
+    archives, sets = _choose(names)
     for archive in archives:
-        yield (
-            archive.name,
-            "present" if assets.is_available(archive) else _outcome(_fetched, archive),
-        )
+        present = assets.is_available(archive)
+        yield archive.name, "present" if present else _try(_fetch, archive)
     for known in sets:
-        if names or (known.hub and not known.packaged):
+        if names or (known.hub and not known.archive):
             for split in known.splits:
-                yield (
-                    relative_path(known.id, split, known.config).removesuffix(".jsonl.gz"),
-                    _outcome(_loaded, known, split),
-                )
+                path = relative_path(known.id, split, known.config)
+                yield path.removesuffix(".jsonl.gz"), _try(_load, known, split)
 
 
 def mirror(target: Path, names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
-    """Write archives and data sets as a folder for ``BENCH_DATA``, and yield each file with "written" or "unavailable: REASON".
+    """Write archives and data sets as a folder for ``BENCH_DATA``.
 
-    The same content gives the same bytes, and every file is there whole or not at all.
+    The same content gives the same bytes, and an interrupted call leaves no partial file.
 
     Args:
-        target: The folder; made when missing.
-        names: As for ``fetch_all``; None or none for everything that can be had.
+        target: The folder; it is created.
+        names: As for ``fetch_all``; None or none for everything that is available.
+
+    Yields:
+        Each file, with "written" or "unavailable: REASON".
 
     Raises:
         UsageError: A name is not in the catalogue, or the folder cannot be written.
     """
-    archives, sets = _chosen(names)
+    archives, sets = _choose(names)
     for archive in archives:
         path = f"archives/{archive.filename}"
-        yield path, _outcome(_copied, archive, target / path)
+        yield path, _try(_copy_archive, archive, target / path)
     for known in sets:
         for split in known.splits:
             path = relative_path(known.id, split, known.config)
-            yield path, _outcome(_written, known, split, target / path)
+            yield path, _try(_write_split, known, split, target / path)
 
 
-def _chosen(names: Sequence[str] | None) -> tuple[list[Archive], list[DataSet]]:
+def _choose(names: Sequence[str] | None) -> tuple[list[Archive], list[DataSet]]:
     if not names:
         return list(ARCHIVES.values()), list(CATALOG.values())
-    sets = {
-        name: [s for s in CATALOG.values() if name in {s.id, f"{s.id}/{s.config}"}]
-        for name in names
-    }
+    archives, sets = [], []
     for name in names:
-        if not sets[name] and name not in ARCHIVES:
-            raise unknown(
-                "data set or archive",
-                name,
-                [*ARCHIVES, *(s.id for s in CATALOG.values())],
-                hint="(see `bench data list`)",
-            )
-    return [ARCHIVES[name] for name in names if name in ARCHIVES], [
-        s for name in names for s in sets[name]
-    ]
+        found = [known for known in CATALOG.values() if name in {known.id, known.name}]
+        if not found and name not in ARCHIVES:
+            known_names = [*ARCHIVES, *(known.id for known in CATALOG.values())]
+            raise unknown("data set or archive", name, known_names, hint="(see `bench data list`)")
+        sets += found
+        archives += [ARCHIVES[name]] if name in ARCHIVES else []
+    return archives, sets
 
 
-def _outcome(act: Callable[..., str], *args: Any) -> str:  # noqa: ANN401 - passed on
+def _try(act: Callable[..., str], *args: Any) -> str:  # noqa: ANN401 - passed on
     try:
         return act(*args)
     except (Unavailable, DataError) as error:
         return f"unavailable: {error}"
 
 
-def _fetched(archive: Archive) -> str:
+def _fetch(archive: Archive) -> str:
     assets.fetch(archive)
     return "fetched"
 
 
-def _loaded(known: DataSet, split: str) -> str:
-    return (
-        "present"
-        if load(known.id, split, config=known.config).pin["source"] == "local"
-        else "fetched"
-    )
+def _load(known: DataSet, split: str) -> str:
+    source = load(known.id, split, config=known.config).pin["source"]
+    return "present" if source == "local" else "fetched"
 
 
-def _copied(archive: Archive, path: Path) -> str:
+def _copy_archive(archive: Archive, path: Path) -> str:
     source = assets.fetch(archive)
     if not (path.exists() and path.samefile(source)):
         _write(path, source.read_bytes())
     return "written"
 
 
-def _written(known: DataSet, split: str, path: Path) -> str:
+def _write_split(known: DataSet, split: str, path: Path) -> str:
     rows = load(known.id, split, config=known.config)
     if rows.classes:
-        _write(
-            path.with_name("features.json"),
-            _json({name: {"names": names} for name, names in rows.classes.items()}),
-        )
+        features = {column: {"names": names} for column, names in rows.classes.items()}
+        _write(path.with_name("features.json"), _json(features))
     _write(path, gzip.compress(jsonl(rows), mtime=0))
     return "written"
 
 
 def jsonl(rows: Rows) -> bytes:
     """Return the rows as JSON lines."""
-    lines = (
-        dict(zip(rows.columns, values, strict=True))
-        for values in zip(*rows.data.values(), strict=True)
-    )
-    return b"".join(map(_json, lines))
+    values = zip(*rows.data.values(), strict=True)
+    return b"".join(_json(dict(zip(rows.columns, row, strict=True))) for row in values)
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    # Some texts hold half of a surrogate pair, which plain UTF-8 refuses and JSON readers take.
-    return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode(
-        "utf-8", "surrogatepass"
-    )
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    # Some texts contain half of a surrogate pair, which plain UTF-8 rejects and JSON readers take.
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -188,25 +180,19 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _origin(known: DataSet) -> str:
-    local = [
-        split for split in known.splits if find_local_file(known.id, split, config=known.config)
-    ]
+    local = [s for s in known.splits if find_local_file(known.id, s, config=known.config)]
     if len(local) == len(known.splits):
         return "local"
-    if known.packaged:
-        return _archive_origin(ARCHIVES[known.packaged.archive])
+    if known.archive:
+        return _archive_origin(ARCHIVES[known.archive])
     if known.hub:
         return "hub"
-    return (
-        f"local: {', '.join(local)} only"
-        if local
-        else "nowhere: to be put into the folder given as --data"
-    )
+    if local:
+        return f"local: {', '.join(local)} only"
+    return "nowhere: put it into the folder given as --data"
 
 
 def _archive_origin(archive: Archive) -> str:
-    return (
-        "packaged, here"
-        if assets.is_available(archive)
-        else f"packaged, {archive.bytes / 1e6:.1f} MB to fetch"
-    )
+    if assets.is_available(archive):
+        return "packaged, here"
+    return f"packaged, {archive.bytes / 1e6:.1f} MB to fetch"

@@ -143,7 +143,7 @@ def test_another_commit_in_the_hub_s_cache_is_not_taken_for_the_pinned_one(tmp_p
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     short = ("mteb/made-up-too", "")
-    monkeypatch.setitem(CATALOG, short, DataSet("mteb/made-up-too", {}, "", revision="1234abcd"))
+    monkeypatch.setitem(CATALOG, short, DataSet("mteb/made-up-too", revision="1234abcd"))
     for name in ("sts16-sts", "made-up", "made-up-too"):
         folder = tmp_path / f"mteb___{name}" / "default" / "0.0.0" / ("0" * 40)
         folder.mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_another_commit_in_the_hub_s_cache_is_not_taken_for_the_pinned_one(tmp_p
         info = {"builder_name": "json", "dataset_name": name, "config_name": "default"}
         info |= {"features": feature, "splits": {"test": split}, "version": "0.0.0"}
         (folder / "dataset_info.json").write_text(json.dumps(info))
-    with pytest.raises(Unavailable, match="holds mteb/sts16-sts at 0000"):
+    with pytest.raises(Unavailable, match="mteb/sts16-sts at 0000"):
         load("mteb/sts16-sts", "test")
     with pytest.raises(Unavailable, match="not at 1234abcd"):
         load("mteb/made-up-too", "test")
@@ -362,7 +362,7 @@ def test_an_unknown_split_of_a_packaged_set_names_the_ones_there_are(folder):
 
 
 @pytest.mark.parametrize(
-    "known", [s for s in CATALOG.values() if s.packaged], ids=lambda known: known.id
+    "known", [s for s in CATALOG.values() if s.archive], ids=lambda known: known.id
 )
 def test_a_packaged_set_has_as_many_rows_as_the_catalogue_says_and_no_empty_text(
     known, monkeypatch
