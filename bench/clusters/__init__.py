@@ -1,4 +1,4 @@
-"""Readable clusters: any texts grouped by their embeddings, and what each group is about, in words and in a picture."""
+"""Clusters of any texts by their embeddings, with key words, examples and a map."""
 
 from bench.clusters.grouping import Cluster, Grouping, agreement, cluster_texts
 from bench.clusters.texts import Texts, read_texts

@@ -1,4 +1,4 @@
-"""The map of the texts: a dot a text, a colour and a shape a cluster, and its key words where it lies."""
+"""The map of the texts: a dot per text, a colour and shape per cluster, and its key words."""
 
 import warnings
 from collections.abc import Sequence
@@ -28,27 +28,26 @@ if TYPE_CHECKING:
 
 _SIDE = 5.6  # inches of a panel
 _ACROSS = 3  # panels side by side
-_LABELLED = 24  # clusters; more names would not find room
-_MARGIN = 6  # dots round a label's letters: its padding, its line, and a gap
+_LABELLED = 24  # clusters with a label; there is no room for more
+_MARGIN = 6  # pixels around a label: its padding, its line, and a gap
 _STEPS = 400
 
 Boxes = NDArray[np.float64]
-"""Middle and half size of labels in dots: (m, 4) as x, y, half width, half height."""
+"""Centre and half size of labels in pixels: (m, 4) as x, y, half width, half height."""
 
 
 def picture(groupings: Sequence[Grouping]) -> Drawing:
-    """Return the map of each grouping, side by side, one below the other beyond three."""
+    """Return the map of each grouping, three in a row."""
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing"
-        )  # a box stands for letters that the font does not have
-        drawing = _drawn(groupings)
-        assert drawing.png  # noqa: S101 - rendered while the warnings are off, and kept
+        # Letters that the font lacks are drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        drawing = _draw_all(groupings)
+        assert drawing.png  # noqa: S101 - rendered and cached while the warnings are off
     return drawing
 
 
 @styled
-def _drawn(groupings: Sequence[Grouping]) -> Drawing:
+def _draw_all(groupings: Sequence[Grouping]) -> Drawing:
     across = min(len(groupings), _ACROSS)
     down = -(-len(groupings) // across)
     figure = blank(_SIDE * across, (_SIDE + 0.2) * down)
@@ -59,13 +58,12 @@ def _drawn(groupings: Sequence[Grouping]) -> Drawing:
     settle(figure)
     for axes, grouping, texts in zip(grid.flat, groupings, labels, strict=False):
         _spread(figure, axes, grouping, texts)
-    return Drawing(
-        "clusters", "Map of the texts", "A dot is a text; near ones were told to be alike.", figure
-    )
+    about = "Each dot is a text; nearby dots have similar embeddings."
+    return Drawing("clusters", "Map of the texts", about, figure)
 
 
 def _draw(axes: "Axes", grouping: Grouping) -> "list[Text]":
-    """Draw the dots of a grouping, and return the labels, each in the middle of its cluster."""
+    """Draw the dots of a grouping, and return the labels, each at the centre of its cluster."""
     size = float(np.clip(4000 / len(grouping.places), 5, 36))
     labels = []
     for number, cluster in enumerate(grouping.clusters):
@@ -111,7 +109,7 @@ def _label(
 
 
 def _middle(grouping: Grouping, cluster: Cluster) -> tuple[float, float]:
-    """Return the text of a cluster that lies nearest to the others on the map: a cluster in two parts is named at one of them."""
+    """Return the place of the text nearest to the median, so that the label is on a dot."""
     places = grouping.places[list(cluster.members)].astype(np.float64)
     far = np.abs(places - np.median(places, axis=0)).sum(axis=1)
     x, y = places[int(far.argmin())]
@@ -125,17 +123,14 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _spread(figure: "Figure", axes: "Axes", grouping: Grouping, labels: "Sequence[Text]") -> None:
-    """Move labels that lie on each other apart, within the panel, and tie each to the middle of its cluster."""
+    """Move overlapping labels apart, and connect each to its cluster."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     extents = [label.get_bbox_patch().get_window_extent(renderer) for label in labels]  # type: ignore[union-attr]
-    boxes = np.array(
-        [
-            [(e.x0 + e.x1) / 2, (e.y0 + e.y1) / 2, e.width / 2 + _MARGIN, e.height / 2 + _MARGIN]
-            for e in extents
-        ]
-    )
+    centres = np.array([[(e.x0 + e.x1) / 2, (e.y0 + e.y1) / 2] for e in extents])
+    sizes = np.array([[e.width / 2, e.height / 2] for e in extents]) + _MARGIN
+    boxes = np.hstack([centres, sizes])
     frame = axes.get_window_extent(renderer)
     moved = spread(boxes, (frame.x0, frame.y0, frame.x1, frame.y1))
     back = axes.transData.inverted()
@@ -149,19 +144,17 @@ def _spread(figure: "Figure", axes: "Axes", grouping: Grouping, labels: "Sequenc
 
 
 def spread(boxes: Boxes, frame: tuple[float, float, float, float]) -> Boxes:
-    """Return the boxes pushed apart until none lies on another, as far as the frame has room.
+    """Return the boxes pushed apart until none overlaps, as far as the frame has room.
 
     Args:
-        boxes: As they would like to be.
-        frame: Left, bottom, right and top that none crosses.
+        boxes: Their preferred places.
+        frame: Left, bottom, right and top of the panel.
     """
     left, bottom, right, top = frame
     made = boxes.copy()
     for _ in range(_STEPS):
         gaps = made[:, None, :2] - made[None, :, :2]
-        over = (
-            made[:, None, 2:] + made[None, :, 2:] - np.abs(gaps)
-        )  # how far two boxes reach into each other, in x and y
+        over = made[:, None, 2:] + made[None, :, 2:] - np.abs(gaps)  # overlap in x and y
         hit = (over > 0).all(axis=2) & ~np.eye(len(made), dtype=bool)
         if not hit.any():
             break
@@ -169,17 +162,11 @@ def spread(boxes: Boxes, frame: tuple[float, float, float, float]) -> Boxes:
         sign = np.where(
             gaps == 0, np.sign(order[:, None] - order[None, :])[..., None], np.sign(gaps)
         )
-        across = over[..., 0] < over[..., 1]  # apart the shorter way
-        push = (
-            np.stack([np.where(across, over[..., 0], 0), np.where(across, 0, over[..., 1])], axis=2)
-            * sign
-            * hit[..., None]
-        )
+        shorter = over == over.min(axis=2, keepdims=True)  # push in the direction of less overlap
+        shorter[..., 0] &= ~shorter[..., 1]
+        push = over * shorter * sign * hit[..., None]
         made[:, :2] += push.sum(axis=1) * 0.5
-        made[:, 0] = np.clip(
-            made[:, 0], left + made[:, 2], np.maximum(right - made[:, 2], left + made[:, 2])
-        )
-        made[:, 1] = np.clip(
-            made[:, 1], bottom + made[:, 3], np.maximum(top - made[:, 3], bottom + made[:, 3])
-        )
+        low = np.array([left, bottom]) + made[:, 2:]
+        high = np.array([right, top]) - made[:, 2:]
+        made[:, :2] = np.clip(made[:, :2], low, np.maximum(high, low))
     return made

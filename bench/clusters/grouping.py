@@ -1,9 +1,10 @@
-"""From texts to clusters: embedded, grouped by k-means, laid out on a map, and named.
+"""From texts to clusters: embedding, k-means, a map, and key words.
 
 Source:
-    Peng et al., Answer is All You Need (ACL 2024), and zhang-yu-wei/InBedder at 3d95d4fa: k-means with ten starts; key words by
-    TF-IDF over the clusters' answers, and by the language-model head from cluster mean minus corpus mean. Ours: directions from
-    the corpus mean are what is clustered, answers are the likeliest ones, and stop words are left out.
+    Peng et al., Answer is All You Need (ACL 2024), and zhang-yu-wei/InBedder at 3d95d4fa: k-means
+    with ten starts; key words by TF-IDF over the clusters' answers, and by the language-model head
+    from cluster mean minus corpus mean. Differences: directions from the corpus mean are clustered,
+    answers are the most likely ones, and stop words are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,31 +14,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.cache import CachedEncoder, Progress, silent
-from bench.clusters.keywords import stop_words, telling
+from bench.clusters.keywords import find_key_words, stop_words
 from bench.encoder import AnsweringEncoder, Embeddings, Encoder, Item, ReadableEncoder, unwrapped
 from bench.errors import UsageError
 
 AUTO = 0
-"""As a number of clusters: take the one with the best mean silhouette."""
+"""As a number of clusters: the one with the best mean silhouette."""
 
 TRIED = (4, 5, 6, 8, 10, 12, 15, 20)
-"""Numbers of clusters that are tried, up to a third of the different texts; the silhouette alone would often take two or three."""
+"""Numbers of clusters to try, up to a third of the different texts.
+
+The silhouette alone would often choose two or three.
+"""
 
 WORDS = 10
 """Key words of a cluster from each source."""
 
-_AT_ONCE = 128  # texts answered between two steps of the progress bar
-_FEW = 10  # texts, fewer of which have no neighbourhoods to draw
-_SAMPLE = 2000  # texts the silhouette is measured on
+_BATCH = 128  # texts answered between two steps of the progress bar
+_FEW = 10  # texts below which t-SNE has no neighbourhoods
+_SAMPLE = 2000  # texts on which the silhouette is computed
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Texts that lie together.
+    """One cluster of texts.
 
     Attributes:
-        members: Numbers of its texts, the nearest to its centre first.
-        words: Key words by where they are from, the strongest first: "answers", "head" (where the encoder has them), "texts".
+        members: Indices of its texts, the nearest to its centre first.
+        words: Key words by source, the strongest first: "answers" and "head" (where the encoder
+            has them), "texts".
     """
 
     members: tuple[int, ...]
@@ -45,7 +50,7 @@ class Cluster:
 
     @property
     def name(self) -> tuple[str, ...]:
-        """The key words it is called by: those of the answers, then of the texts."""
+        """The key words that name it: those of the answers, then of the texts."""
         return tuple(dict.fromkeys([*self.words.get("answers", ()), *self.words["texts"]]))
 
 
@@ -57,8 +62,8 @@ class Grouping:
         instruction: What the embeddings were for; "" is none.
         clusters: The largest first.
         answers: The encoder's answer to each text; empty where it gives none.
-        places: Where each text is on the map, float32 (n, 2).
-        silhouettes: Mean silhouette of every number of clusters that was tried; empty where it was given.
+        places: Coordinates of each text on the map, float32 (n, 2).
+        silhouettes: Mean silhouette by number of clusters; empty where the number was given.
     """
 
     instruction: str
@@ -92,8 +97,8 @@ def cluster_texts(
         texts: The texts, none blank.
         instructions: One or more; "" is none.
         k: Number of clusters, or AUTO.
-        seed: Of k-means and of the map.
-        progress: Told what is being done.
+        seed: Random seed of k-means and of the map.
+        progress: Called in every step.
 
     Raises:
         UsageError: There are fewer different texts than clusters.
@@ -102,19 +107,16 @@ def cluster_texts(
     different = len(set(texts))
     if different < max(k, 2):
         needed = f"{max(k, 2)} different texts for {k} clusters" if k else "2 different texts"
-        raise UsageError(
-            f"expected at least {needed}, got {different}: give more texts{' or a smaller k' * (k > 2)}"
-        )
-    # All together, so that the instructions asked of a text share its computation.
+        advice = "give more texts or a smaller k" if k > 2 else "give more texts"
+        raise UsageError(f"expected at least {needed}, got {different}: {advice}")
+    # All together, so that the instructions for a text share its computation.
     encoder.add(
         encoder.missing(Item(text, instruction) for instruction in instructions for text in texts)
     )
-    return [
-        _grouped(encoder, texts, instruction, k, seed, progress) for instruction in instructions
-    ]
+    return [_group(encoder, texts, instruction, k, seed, progress) for instruction in instructions]
 
 
-def _grouped(
+def _group(
     encoder: CachedEncoder,
     texts: Sequence[str],
     instruction: str,
@@ -124,12 +126,12 @@ def _grouped(
 ) -> Grouping:
     vectors = encoder.encode(texts, instruction=instruction)
     points = directions(vectors)
-    labels, silhouettes = _clustered(points, k, seed, progress)
+    labels, silhouettes = _run_kmeans(points, k, seed, progress)
     progress("drawing the map", 0, 1)
-    places = laid_out(points, seed)
-    members = _nearest_first(points, labels)
-    answers = _answers(encoder.inner, texts, instruction, progress)
-    words = _words(encoder.inner, vectors, instruction, members, texts, answers)
+    places = project(points, seed)
+    members = _sort_members(points, labels)
+    answers = _collect_answers(encoder.inner, texts, instruction, progress)
+    words = _find_words(encoder.inner, vectors, instruction, members, texts, answers)
     clusters = tuple(
         Cluster(tuple(found), named) for found, named in zip(members, words, strict=True)
     )
@@ -137,16 +139,16 @@ def _grouped(
 
 
 def directions(vectors: Embeddings) -> NDArray[np.float64]:
-    """Return the directions in which the vectors lie from their mean: float64 (n, dim), of length 1, or 0 at the mean itself."""
+    """Return unit vectors from the mean to each vector, float64 (n, dim); 0 at the mean itself."""
     away = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     lengths = np.linalg.norm(away, axis=1, keepdims=True)
     return away / np.where(lengths > 0, lengths, 1)  # type: ignore[no-any-return]
 
 
-def _clustered(
+def _run_kmeans(
     points: NDArray[np.float64], k: int, seed: int, progress: Progress
 ) -> tuple[NDArray[np.int64], dict[int, float]]:
-    """Return the cluster of each point, and the silhouettes of the numbers of clusters that were tried."""
+    """Return the cluster of each point, and the silhouettes of the numbers of clusters tried."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
@@ -156,7 +158,7 @@ def _clustered(
     silhouettes: dict[int, float] = {}
     for done, number in enumerate(tried):
         progress("clustering", done, len(tried))
-        with threadpool_limits(1):  # sums, and so clusters, would depend on the number of threads
+        with threadpool_limits(1):  # sums depend on the number of threads
             found[number] = KMeans(
                 min(number, different), n_init=10, random_state=seed
             ).fit_predict(points)
@@ -168,7 +170,7 @@ def _clustered(
 
 
 def _silhouette(points: NDArray[np.float64], labels: NDArray[np.int64], seed: int) -> float | None:
-    """Return the mean silhouette, measured on a sample where there are many points; None if the sample has one cluster only."""
+    """Return the mean silhouette of at most 2,000 points; None if they are in one cluster."""
     from sklearn.metrics import silhouette_score
     from threadpoolctl import threadpool_limits
 
@@ -179,8 +181,8 @@ def _silhouette(points: NDArray[np.float64], labels: NDArray[np.int64], seed: in
         return float(silhouette_score(points[rows], labels[rows]))
 
 
-def laid_out(points: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
-    """Return a place on a map for each point, near ones near each other: float32 (n, 2), by t-SNE, or by PCA where there are few."""
+def project(points: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
+    """Return coordinates on a map, float32 (n, 2), by t-SNE; by PCA for fewer than 10 points."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -202,8 +204,8 @@ def laid_out(points: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
         return np.asarray(drawn, np.float32)
 
 
-def _nearest_first(points: NDArray[np.float64], labels: NDArray[np.int64]) -> list[list[int]]:
-    """Return the members of each cluster, the nearest to its centre first; the largest cluster first."""
+def _sort_members(points: NDArray[np.float64], labels: NDArray[np.int64]) -> list[list[int]]:
+    """Return the members of each cluster by distance to its centre; the largest cluster first."""
     members = []
     for label in np.unique(labels):
         inside = np.flatnonzero(labels == label)
@@ -212,23 +214,23 @@ def _nearest_first(points: NDArray[np.float64], labels: NDArray[np.int64]) -> li
     return sorted(members, key=lambda found: (-len(found), min(found)))
 
 
-def _answers(
+def _collect_answers(
     encoder: Encoder, texts: Sequence[str], instruction: str, progress: Progress
 ) -> list[str]:
-    """Return the answer to each text, asked once for each different one, the longest first, as they take the longest."""
+    """Return the answer to each text; each different text is answered once, the longest first."""
     inner = unwrapped(encoder)
     if not isinstance(inner, AnsweringEncoder):
         return []
     different = sorted(dict.fromkeys(texts), key=lambda text: -len(text))
     found: dict[str, str] = {}
-    for start in range(0, len(different), _AT_ONCE):
+    for start in range(0, len(different), _BATCH):
         progress("answering", start, len(different))
-        some = different[start : start + _AT_ONCE]
+        some = different[start : start + _BATCH]
         found |= zip(some, inner.answer(some, instruction=instruction), strict=True)
     return [found[text] for text in texts]
 
 
-def _words(
+def _find_words(
     encoder: Encoder,
     vectors: Embeddings,
     instruction: str,
@@ -236,11 +238,13 @@ def _words(
     texts: Sequence[str],
     answers: Sequence[str],
 ) -> list[dict[str, tuple[str, ...]]]:
-    """Return the key words of each group by source; words of the instruction say nothing about a group, and are left out."""
+    """Return the key words of each group by source, without the words of the instruction."""
     stops = stop_words(instruction)
     found: dict[str, list[tuple[str, ...]]] = {}
     if answers:
-        found["answers"] = telling([[answers[i] for i in group] for group in groups], WORDS, stops)
+        found["answers"] = find_key_words(
+            [[answers[i] for i in group] for group in groups], WORDS, stops
+        )
     inner = unwrapped(encoder)
     if isinstance(inner, ReadableEncoder):
         means = np.stack([vectors[list(group)].mean(axis=0) for group in groups])
@@ -248,12 +252,14 @@ def _words(
         found["head"] = [
             tuple(word for word in words if word.lower() not in stops)[:WORDS] for words in read
         ]
-    found["texts"] = telling([[texts[i] for i in group] for group in groups], WORDS, stop_words())
+    found["texts"] = find_key_words(
+        [[texts[i] for i in group] for group in groups], WORDS, stop_words()
+    )
     return [dict(zip(found, own, strict=True)) for own in zip(*found.values(), strict=True)]
 
 
 def agreement(one: Grouping, other: Grouping) -> float:
-    """Return the adjusted mutual information of two groupings of the same texts: 1 where they are equal, about 0 by chance."""
+    """Return the adjusted mutual information of two groupings: 1 if equal, about 0 by chance."""
     from sklearn.metrics import adjusted_mutual_info_score
 
     return float(adjusted_mutual_info_score(one.assigned, other.assigned))

@@ -1,4 +1,7 @@
-"""Rows of CSV and TSV files, whichever of the usual delimiters they have; a record that does not fit its header is an error, never cut."""
+"""Rows of CSV and TSV files with any of the usual delimiters.
+
+A record that does not fit the header is an error.
+"""
 
 import csv
 import io
@@ -15,7 +18,7 @@ _Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 
 
 class _Reading(NamedTuple):
-    """The records of a file under one delimiter, header first, and what is wrong with the first one that is not whole."""
+    """The records of a file for one delimiter, header first, and the fault of the first bad one."""
 
     delimiter: str
     records: list[list[str]]
@@ -27,11 +30,12 @@ def read_table(content: str, path: Path, delimiter: str) -> list[dict[str, str]]
 
     Args:
         content: The text of the file; a first line such as ``sep=;`` names its delimiter.
-        path: Where it is, for messages.
-        delimiter: The usual one of such files. Others are tried where the header has them.
+        path: For messages.
+        delimiter: The usual one of such files; others that are in the header are tried too.
 
     Raises:
-        UsageError: A record has more or fewer fields than the header, two columns have one name, or there are two readings.
+        UsageError: A record has more or fewer fields than the header, two columns have the same
+            name, or the file is ambiguous.
     """
     named = re.match(r"sep=(.)\r?\n", content)
     header = content.partition("\n")[0]
@@ -45,7 +49,8 @@ def read_table(content: str, path: Path, delimiter: str) -> list[dict[str, str]]
     wide = [reading for reading in whole if len(reading.records[0]) > 1]
     if len({(reading.delimiter, len(reading.records)) for reading in wide}) > 1:
         raise UsageError(
-            f"{path} has two readings, by its delimiters or quotes: put quotes round every field, or save it as .jsonl"
+            f"{path} is ambiguous in its delimiters or quotes: put quotes round every field, "
+            "or save it as .jsonl"
         )
     _, records, fault = next(iter([*wide, *whole, *readings]))
     if fault:

@@ -10,7 +10,7 @@ from adapters.baseline.hashing import Hashing
 from bench.cache import cached
 from bench.clusters import agreement, cluster_texts
 from bench.clusters.grouping import directions
-from bench.clusters.keywords import stop_words, telling
+from bench.clusters.keywords import find_key_words, stop_words
 from bench.encoder import AnsweringEncoder, ReadableEncoder
 from bench.errors import UsageError
 from bench.vectors import Vectors
@@ -147,7 +147,7 @@ def test_vectors_that_coincide_make_fewer_clusters_without_a_warning():
 
 
 def test_key_words_tell_a_group_from_the_others_and_leave_out_what_says_nothing():
-    found = telling(
+    found = find_key_words(
         [["the user wants a bill", "a bill"], ["the user wants to fly", "don't fly away"]],
         3,
         stop_words(),
@@ -155,7 +155,7 @@ def test_key_words_tell_a_group_from_the_others_and_leave_out_what_says_nothing(
     assert [words[0] for words in found] == ["bill", "fly"]
     assert (
         "user"
-        not in telling(
+        not in find_key_words(
             [["the user wants a bill"], ["the user flies"]],
             3,
             stop_words("What does the user want?"),
@@ -171,13 +171,13 @@ def test_a_word_that_most_groups_share_and_a_second_form_of_a_word_are_no_key_wo
         ["information", "heating"],
         ["garden", "walls"],
     ]
-    assert telling(groups, 3, stop_words()) == [
+    assert find_key_words(groups, 3, stop_words()) == [
         ("permit",),
         ("roof",),
         ("heating",),
         ("garden", "walls"),
     ]
-    assert telling([["yes"], ["yes"], ["yes", "garden"], ["fence"]], 3, stop_words()) == [
+    assert find_key_words([["yes"], ["yes"], ["yes", "garden"], ["fence"]], 3, stop_words()) == [
         ("yes",),
         ("yes",),
         ("garden",),
@@ -186,5 +186,5 @@ def test_a_word_that_most_groups_share_and_a_second_form_of_a_word_are_no_key_wo
 
 
 def test_groups_without_words_have_no_key_words():
-    assert telling([["!"], ["the"]], 3, stop_words()) == [(), ()]
-    assert telling([["alone in a group"]], 3, stop_words("Alone?")) == [("group",)]
+    assert find_key_words([["!"], ["the"]], 3, stop_words()) == [(), ()]
+    assert find_key_words([["alone in a group"]], 3, stop_words("Alone?")) == [("group",)]
