@@ -1,13 +1,13 @@
 """Compare recipes that turn a language model into a text encoder.
 
-The Python front door; the command line offers the same. Each function imports what it needs when it is called, so
-that ``import bench`` is quick.
+The command line offers the same as these functions. Each function imports what it needs when it is
+called, so that ``import bench`` is quick.
 """
 
 import sys
 
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
-    # As `python -m bench`: the first place is the working folder, where a json.py would stand for that of the library.
+    # `python -m bench` puts the working folder first, where a json.py would hide the library's.
     del sys.path[0]
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,10 +24,11 @@ __all__ = ["load_encoder", "load_task", "report", "results", "run"]
 
 
 def load_encoder(name: str, **settings: object) -> "Encoder":
-    """Return the encoder called by a name; its weights load on the first call of ``encode``.
+    """Return the encoder with a name; its weights load on the first call of ``encode``.
 
     Args:
-        name: A registered name (``bench list``); ``name:PATH_OR_ID`` for another checkpoint; or ``package.module:Class``.
+        name: A registered name (``bench list``); ``name:PATH_OR_ID`` for another checkpoint; or
+            ``package.module:Class``.
         settings: Settings to change, by field name.
 
     Raises:
@@ -45,11 +46,11 @@ def load_encoder(name: str, **settings: object) -> "Encoder":
 
 
 def load_task(name: str, *, limit: int | None = None) -> "Task":
-    """Return the task called by a name.
+    """Return the task with a name.
 
     Args:
-        name: One of our own (``bench list``), one of mteb's, ``ner:FOLDER`` and the like for own files, or
-            ``package.module:TASK``.
+        name: A registered name (``bench list``), a task of mteb, ``ner:FOLDER`` and the like for
+            your own files, or ``package.module:TASK``.
         limit: At most this many test examples.
 
     Raises:
@@ -77,21 +78,22 @@ def run(  # noqa: PLR0913 - one parameter per option
     dtype: str = "auto",
     force: bool = False,
 ) -> "pd.DataFrame":
-    """Run tasks on encoders and return one row per cell: encoder, task, metric, score, status, reason.
+    """Run tasks on encoders and return one row per cell: encoder, task, score, status, reason.
 
-    A cell that failed or was skipped has a row with the reason. What the results folder holds is not run again.
+    A cell that failed or was skipped has a row with the reason. Cells that are in the results
+    folder are not run again.
 
     Args:
         models: Names of encoders, or encoders by name.
         tasks: Names of tasks, or tasks.
-        suites: Names of suites; the suite "quick" where neither tasks nor suites are given.
+        suites: Names of suites; "quick" where neither tasks nor suites are given.
         limit: At most this many test examples per named task.
         seeds: One cell per seed.
         results: Folder of results.
         data: Folder with data sets; see ``bench data mirror``.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "float32", "bfloat16" or "float16".
-        force: Run cells again that exist already.
+        force: Run finished cells again.
 
     Raises:
         UsageError: A name is unknown.
@@ -104,26 +106,26 @@ def run(  # noqa: PLR0913 - one parameter per option
 
     import pandas as pd
 
-    from bench.cli.loading import load_encoders, vector_store
+    from bench.registry import compute_settings, load_encoders
     from bench.runner import run as run_cells
     from bench.store import Store
     from bench.task import Task
-    from bench.tasks import load_suite
+    from bench.tasks import load_tasks
+    from bench.vectors import open_vectors
 
     if data is not None:
         os.environ["BENCH_DATA"] = str(data)
-    names = [models] if isinstance(models, str) else list(models)
-    computing = {"device": device, "dtype": dtype}
-    encoders = models if isinstance(models, Mapping) else load_encoders(names, computing, ())
-    each = [tasks] if isinstance(tasks, str | Task) else list(tasks)
-    loaded = [load_task(task, limit=limit) if isinstance(task, str) else task for task in each]
-    for suite in suites or (() if each else ("quick",)):
-        loaded += load_suite(suite, limit=limit)
+    if isinstance(models, Mapping):
+        encoders = dict(models)
+    else:
+        names = [models] if isinstance(models, str) else list(models)
+        encoders = load_encoders(names, compute_settings(device, dtype))
+    one = isinstance(tasks, str | Task)
     cells = run_cells(
         encoders,
-        list(dict.fromkeys(loaded)),
+        load_tasks([tasks] if one else tasks, suites, limit=limit),  # type: ignore[list-item,arg-type]
         Store(Path(results)),
-        vector_store(disk=True),
+        open_vectors(),
         seeds=seeds,
         force=force,
         keep_going=True,
@@ -136,10 +138,11 @@ def results(
 ) -> "pd.DataFrame":
     """Return all results as a DataFrame: one row per encoder, task, seed and metric.
 
-    Its columns are the score with its 95 % interval (``low``, ``high``), standard deviation and error over repeats,
-    what the encoder is (``backbone``, ``parameters``, ``training_tokens``, ...), what encoding took (``tokens``,
-    ``encode_seconds``, ...), and ``main``, which marks the main metric of a task. Missing cells have one row with
-    ``status`` and ``reason``.
+    Its columns are the score with its 95 % interval (``low``, ``high``), standard deviation and
+    standard error over repeats, the model card (``backbone``, ``parameters``,
+    ``training_tokens``, ...), the cost of encoding (``tokens``, ``encode_seconds``, ...), and
+    ``main``, which marks the main metric of a task. Missing cells have one row with ``status``
+    and ``reason``.
 
     Args:
         folder: Folder of results.

@@ -7,14 +7,14 @@ from bench.process import finish, prepare, report_error
 
 
 def main() -> None:
-    """Run the command line; whatever ends it, stderr says so in a line, and the exit code is a documented one."""
+    """Run the command line; any error is one line on stderr and a documented exit code."""
     codes = _code(_command), _code(finish)
     sys.exit(codes[0] or codes[1])
 
 
 def _command() -> None:
     prepare()
-    from bench.cli import app  # noqa: PLC0415 - heavy: signals are met before
+    from bench.cli import app  # noqa: PLC0415 - heavy: after the signals are set
 
     app()
 

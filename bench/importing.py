@@ -1,4 +1,4 @@
-"""Objects by the name ``package.module:Name``: an encoder, a recipe or a task of one's own."""
+"""Objects by the name ``package.module:Name``: the user's own encoders, recipes and tasks."""
 
 import importlib
 import logging
@@ -9,34 +9,39 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UsageError, one_line
+from bench.errors import Unavailable, UsageError, install_hint, one_line
 
 log = logging.getLogger(__name__)
 
 
 class _WorkingFolder:
-    """Finds modules in the working folder, where nothing else has them.
+    """Finds modules in the working folder that are found nowhere else.
 
-    It stands last among the finders, and says nothing of distributions, so that none there announces an entry point.
+    It is the last finder and finds no distributions, so that none there can add an entry point.
     """
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, _target: object = None
     ) -> ModuleSpec | None:
-        """Return where a module is; None where it is not there, or belongs to a package found elsewhere."""
+        """Return a module's place; None if it is not there or part of a package elsewhere."""
         return PathFinder.find_spec(name, [""]) if path is None else None
 
 
 def import_object(name: str, *, here: bool = True) -> Any:  # noqa: ANN401 - it may name anything
-    """Return what ``package.module:Name`` names; None where the name is of another form, or no module of it is found.
+    """Return the object ``package.module:Name``.
 
     Args:
         name: The name.
-        here: Whether its module may lie in the working folder, which is looked into last, and then for what it imports too.
+        here: Whether the module, and what it imports, may be in the working folder, which is
+            searched last.
+
+    Returns:
+        None where the name has another form or there is no such module.
 
     Raises:
-        UsageError: The module cannot be imported, told with file and line, or has no such name.
+        UsageError: The module cannot be imported, or has no such name.
+        Unavailable: It needs a library that is not installed.
     """
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in f"{module}.{attribute}".split(".")):
@@ -46,12 +51,11 @@ def import_object(name: str, *, here: bool = True) -> Any:  # noqa: ANN401 - it 
     try:
         found = importlib.import_module(module)
     except Exception as error:
-        if (
-            isinstance(error, ModuleNotFoundError)
-            and error.name
-            and f"{module}.".startswith(f"{error.name}.")
-        ):
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{module}.".startswith(f"{missing}."):
             return None
+        if hint := install_hint(error):
+            raise Unavailable(hint) from error
         log.debug("importing %s failed", module, exc_info=True)
         raise UsageError(f"cannot import {module!r}: {one_line(error)}") from error
     try:
@@ -61,23 +65,21 @@ def import_object(name: str, *, here: bool = True) -> Any:  # noqa: ANN401 - it 
 
 
 def instantiate(make: Callable[[], Any], name: str) -> Any:  # noqa: ANN401 - whatever is made
-    """Return what a class or function of a name makes without arguments.
+    """Call a class or function without arguments.
 
     Raises:
-        UsageError: It needs some, or refuses its own defaults.
+        UsageError: It needs arguments, or rejects its own defaults.
     """
     try:
         return make()
     except (TypeError, ValueError) as error:
         raise UsageError(
-            f"{name!r} cannot be made without arguments ({error}); give every setting a default"
+            f"{name!r} cannot be called without arguments ({error}); give every setting a default"
         ) from error
 
 
-def otherwise(name: str, hint: str) -> str:
-    """Return what to add where a name is not known: the hint, or that no module of it is found where it would name one."""
-    return (
-        f"(no module of this name is found from {Path.cwd()} either)"
-        if name.partition(":")[2].isidentifier()
-        else hint
-    )
+def module_hint(name: str, hint: str) -> str:
+    """Return the hint for an unknown name; for a ``package.module:Name``, where it was searched."""
+    if name.partition(":")[2].isidentifier():
+        return f"(no module of this name is found from {Path.cwd()} either)"
+    return hint

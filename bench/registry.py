@@ -1,8 +1,10 @@
-"""Finding encoders and recipes by name. They are announced as entry points; listing imports nothing."""
+"""Encoders and recipes by name: entry points, so that listing them imports nothing."""
 
 import ast
 import importlib.util
 import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
@@ -11,17 +13,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.encoder import Encoder
-from bench.errors import UsageError, one_line, unknown
-from bench.importing import import_object, instantiate, otherwise
+from bench.errors import BenchError, UsageError, one_line, unknown
+from bench.importing import import_object, instantiate, module_hint
 from bench.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 _Made = TypeVar("_Made", Encoder, Recipe)
 
 GROUP = "bench.encoders"
+"""Group of entry points that name encoders."""
+
 DEFAULT_GROUP = "bench.encoders.default"
-"""Entry points of this second group are what ``all`` stands for."""
+"""Group of the encoders that ``all`` stands for."""
+
 RECIPES = "bench.recipes"
-"""Entry points of the recipes, each under its method's name."""
+"""Group of the recipes, each under its method's name."""
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Values of ``--dtype``."""
 
 _KINDS = {
     bool: "true or false",
@@ -45,7 +55,7 @@ def describe(name: str) -> str:
         if spec is None or spec.origin is None:
             return f"cannot be imported: there is no module {point.module}"
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"), spec.origin)
-    except Exception as error:  # noqa: BLE001 - of somebody's package: the others are listed all the same
+    except Exception as error:  # noqa: BLE001 - a broken package must not hide the others
         return one_line(error)
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == point.attr:
@@ -55,40 +65,124 @@ def describe(name: str) -> str:
 
 def expand_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return encoder names with ``all`` replaced by the default encoders, each once, in order."""
-    every = [point.name for point in entry_points(group=DEFAULT_GROUP)]
-    return tuple(dict.fromkeys(n for name in names for n in (every if name == "all" else [name])))
+    expanded: list[str] = []
+    for name in names:
+        default = entry_points(group=DEFAULT_GROUP) if name == "all" else ()
+        expanded += [point.name for point in default] or [name]
+    return tuple(dict.fromkeys(expanded))
 
 
 def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encoder:
-    """Return the encoder called by a name.
+    """Return the encoder with a name.
 
     Args:
-        name: A registered name; ``name:PATH_OR_ID`` for another checkpoint; or ``package.module:Class``.
-        overrides: Settings to change, by field name, as text: JSON where it parses, a plain string otherwise.
+        name: A registered name; ``name:PATH_OR_ID`` for another checkpoint; or
+            ``package.module:Class``.
+        overrides: Settings to change, by field name: JSON where it parses, else plain strings.
 
     Raises:
-        UsageError: No such encoder or field, a value of the wrong kind, or a module that cannot be imported.
+        UsageError: No such encoder or field, a value of the wrong kind, or a module that cannot
+            be imported.
     """
-    head, _, rest = name.partition(":")
-    points = _points()
+    head, _, checkpoint = name.partition(":")
+    points = {known: point.value for known, point in _points().items()}
     known = head in points
-    target = import_object(points[head].value if known else name, here=not known)
+    target = import_object(points.get(head, name), here=not known)
     if target is None:
-        raise unknown(
-            "encoder",
-            head,
-            [*points, "all"],
-            hint=otherwise(name, "(see `bench list`, or give package.module:Class)"),
-        )
+        hint = module_hint(name, "(see `bench list`, or give package.module:Class)")
+        raise unknown("encoder", head, [*points, "all"], hint=hint)
     encoder = instantiate(target, name)
     if not is_dataclass(encoder) or not isinstance(encoder, Encoder):
         raise UsageError(
-            f"{name!r} gives a {type(encoder).__name__}, which is no encoder: "
-            "expected a frozen dataclass with version, follows_instructions and encode (see `bench new`)"
+            f"{name!r} is a {type(encoder).__name__}, not an encoder: expected a frozen dataclass "
+            "with version, follows_instructions and encode (see `bench new`)"
         )
-    if head in points and rest:
-        encoder = _with(encoder, {"checkpoint": rest}, name)
-    return _with(encoder, {k: _parsed(v) for k, v in (overrides or {}).items()}, name)
+    if known and checkpoint:
+        encoder = _override(encoder, {"checkpoint": checkpoint}, name)
+    return _override(encoder, _parse_all(overrides), name)
+
+
+def load_encoders(
+    names: Sequence[str], settings: Mapping[str, str] | None = None, changes: Sequence[str] = ()
+) -> dict[str, Encoder]:
+    """Return encoders by name.
+
+    Args:
+        names: Names as for ``load_encoder``; ``all`` stands for the default encoders, of which
+            those that cannot be imported are left out with a warning.
+        settings: Values by field, for the encoders that have the field.
+        changes: ``field=value`` for the encoders that have the field, ``encoder.field=value``
+            for one.
+
+    Raises:
+        UsageError: No name at all, or no such encoder or setting.
+    """
+    encoders = _load_defaults(names)
+    if not encoders:
+        raise UsageError("--model names no encoder; give names separated by commas, or all")
+    overrides: dict[str, dict[str, str]] = {}
+    for name, encoder in encoders.items():
+        known = field_names(encoder)
+        overrides[name] = {f: value for f, value in (settings or {}).items() if f in known}
+    for change in changes:
+        target, value = split_setting(change)
+        owner, _, field = target.rpartition(".")
+        for name in _find_owners(owner, field, encoders):
+            overrides[name][field] = value
+    return {name: load_encoder(name, overrides[name]) for name in encoders}
+
+
+def _load_defaults(names: Sequence[str]) -> dict[str, Encoder]:
+    """Return the encoders in their default settings."""
+    encoders = {}
+    for name in expand_names(names):
+        try:
+            encoders[name] = load_encoder(name)
+        except BenchError as error:
+            if name in names:
+                raise
+            log.warning("%s is left out: %s", name, error)
+    return encoders
+
+
+def _find_owners(owner: str, field: str, encoders: Mapping[str, Encoder]) -> list[str]:
+    """Return the names of the encoders whose setting ``owner.field`` or ``field`` changes."""
+    if owner and owner not in encoders:
+        raise unknown("chosen encoder", owner, encoders)
+    fields_of = {name: field_names(encoder) for name, encoder in encoders.items()}
+    owners = [owner] if owner else [name for name in encoders if field in fields_of[name]]
+    if not owners:
+        known = {name for names in fields_of.values() for name in names}
+        what = f"setting of {', '.join(encoders)}"
+        raise unknown(what, field, known, hint="(see `bench list ENCODER`)")
+    return owners
+
+
+def split_setting(text: str) -> tuple[str, str]:
+    """Return field and value of ``field=value``.
+
+    Raises:
+        UsageError: There is no equals sign.
+    """
+    field, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"expected a setting as field=value, got {text!r}")
+    return field, value
+
+
+def compute_settings(device: str, dtype: str, *, exact: bool = False) -> dict[str, str]:
+    """Return the settings that say where and in which dtype an encoder computes.
+
+    Raises:
+        UsageError: No machine has such a device or dtype, or the dtype is not exact.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UsageError(f"--device takes auto, cpu, cuda, cuda:NUMBER, mps, got {device!r}")
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype takes {', '.join(DTYPES)}, got {dtype!r}")
+    if exact and dtype not in {"auto", "float32"}:
+        raise UsageError(f"--exact computes in float32, got --dtype {dtype}: leave out one of them")
+    return {"device": device, "dtype": "float32" if exact else dtype}
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -101,23 +195,24 @@ def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe
 
     Args:
         name: A registered name, or ``package.module:Class``.
-        overrides: Settings to change, by field name, as text: JSON where it parses, a plain string otherwise.
+        overrides: Settings to change, by field name: JSON where it parses, else plain strings.
 
     Raises:
-        UsageError: No such recipe or field, a value of the wrong kind, or a module that cannot be imported.
+        UsageError: No such recipe or field, a value of the wrong kind, or a module that cannot
+            be imported.
     """
     points = {point.name: point.value for point in entry_points(group=RECIPES)}
     target = import_object(points.get(name, name), here=name not in points)
     if target is None:
-        raise unknown(
-            "recipe", name, points, hint=otherwise(name, "(or give package.module:Class)")
-        )
+        hint = module_hint(name, "(or give package.module:Class)")
+        raise unknown("recipe", name, points, hint=hint)
     recipe = instantiate(target, name)
     if not is_dataclass(recipe) or not isinstance(recipe, Recipe):
         raise UsageError(
-            f"{name!r} gives a {type(recipe).__name__}, which is no recipe: expected a frozen dataclass with check and train"
+            f"{name!r} is a {type(recipe).__name__}, not a recipe: "
+            "expected a frozen dataclass with check and train"
         )
-    return _with(recipe, {k: _parsed(v) for k, v in (overrides or {}).items()}, f"recipe {name}")
+    return _override(recipe, _parse_all(overrides), f"recipe {name}")
 
 
 def field_names(encoder: Encoder) -> tuple[str, ...]:
@@ -132,37 +227,35 @@ def _points() -> dict[str, EntryPoint]:
     }
 
 
-def _with(encoder: _Made, values: Mapping[str, Any], name: str) -> _Made:
-    present = {f.name: getattr(encoder, f.name) for f in fields(encoder) if f.init}  # type: ignore[arg-type]
-    for field in values:
+def _override(made: _Made, values: Mapping[str, Any], name: str) -> _Made:
+    """Return an encoder or recipe with other values of some fields."""
+    present = {f.name: getattr(made, f.name) for f in fields(made) if f.init}  # type: ignore[arg-type]
+    for field, value in values.items():
         if field not in present:
             raise unknown(f"setting of {name}", field, present)
-    checked = {
-        field: _fitting(value, present[field], f"{field!r} of {name}")
-        for field, value in values.items()
-    }
+        present[field] = _check_kind(value, present[field], f"{field!r} of {name}")
     try:
-        return replace(encoder, **checked)  # type: ignore[type-var]
+        return replace(made, **present)  # type: ignore[type-var]
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{name!r} refuses {checked}: {error}") from error
+        raise UsageError(f"{name!r} rejects {dict(values)}: {error}") from error
 
 
-def _fitting(value: Any, present: Any, what: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the value in the kind of the present one; a setting that is None now takes anything."""
-    if isinstance(present, str):
-        return value if isinstance(value, str) else json.dumps(value)
+def _check_kind(value: Any, present: Any, what: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a value of the same kind as the present one; a setting that is None takes any."""
     kind = type(present)
-    if (
-        present is None
-        or value is None
-        or type(value) is kind
-        or (kind is float and type(value) is int)
-    ):
+    if kind is str:
+        return value if isinstance(value, str) else json.dumps(value)
+    free = present is None or value is None
+    if free or type(value) is kind or (kind is float and type(value) is int):
         return value
     raise UsageError(f"setting {what} takes {_KINDS.get(kind, kind.__name__)}, got {value!r}")
 
 
-def _parsed(text: str) -> Any:  # noqa: ANN401 - any JSON value
+def _parse_all(overrides: Mapping[str, str] | None) -> dict[str, Any]:
+    return {field: _parse(text) for field, text in (overrides or {}).items()}
+
+
+def _parse(text: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return json.loads(text)
     except ValueError:

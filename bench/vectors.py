@@ -13,6 +13,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import secrets
 import struct
 import time
@@ -25,7 +26,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.encoder import Embeddings
+from bench.assets import cache_dir
+from bench.encoder import Embeddings, shortened
+from bench.errors import UsageError
 from bench.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -189,6 +192,22 @@ class Vectors:
             log.info("dropped the embeddings of encoder %s to make room", folder.name)
         if total + size > self.limit:
             raise OSError("older embeddings cannot be deleted to make room")
+
+
+def open_vectors(*, on_disk: bool = True) -> Vectors:
+    """Return the store of embeddings in the cache folder, within ``BENCH_CACHE_GB``; or in memory.
+
+    Raises:
+        UsageError: BENCH_CACHE_GB is not a number of gigabytes.
+    """
+    size = os.environ.get("BENCH_CACHE_GB") or "8"
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,9})?", size):
+        raise UsageError(
+            "BENCH_CACHE_GB takes a number of gigabytes from 0 to 999999, such as 20 or 0.5, "
+            f"got {shortened(size)}"
+        )
+    folder = cache_dir() / "embeddings" if on_disk else None
+    return Vectors(folder, limit=int(float(size) * 2**30))
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,26 @@
-"""``bench clusters``: texts of the user's own in groups, with words that say what each is about."""
+"""``bench clusters``: group your own texts, with key words for each group."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli import console
-from bench.cli.loading import load_encoders, load_named, vector_store
 from bench.cli.options import (
-    Data,
+    Cache,
     Device,
     Dtype,
     Json,
+    Seed,
     Sets,
-    Verbose,
-    completed,
-    computing,
-    errors,
-    names,
-    start,
+    complete,
+    encoder_names,
+    split_names,
 )
 from bench.errors import UsageError
-from bench.files import check_writable, escape_surrogates, hide_home, remove_leftovers
+from bench.files import check_writable, escape_surrogates, remove_leftovers
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,20 +29,14 @@ if TYPE_CHECKING:
     from bench.clusters import Grouping, Texts
     from bench.encoder import Encoder
 
-
-def _encoders(incomplete: str) -> list[str]:
-    from bench.registry import encoder_names
-
-    return completed(incomplete, encoder_names())
-
-
-_WORDS = 6  # of each source, in a table on a terminal
+_WORDS = 6  # key words of each source that are shown
 
 Source = Annotated[
     str,
     typer.Option(
         "--texts",
-        help="A file (a text a line, .jsonl, .csv, .tsv; .gz too), or a data set as ORG/NAME[/CONFIG]:SPLIT.",
+        help="A file (one text a line, .jsonl, .csv, .tsv; also .gz), or a data set as "
+        "ORG/NAME[/CONFIG]:SPLIT.",
     ),
 ]
 Model = Annotated[
@@ -56,7 +45,7 @@ Model = Annotated[
         "--model",
         "-m",
         help="Encoder. [default: the first that answers in words]",
-        autocompletion=_encoders,
+        autocompletion=complete(encoder_names),
         show_default=False,
     ),
 ]
@@ -65,7 +54,25 @@ Instructions = Annotated[
     typer.Option(
         "--instruction",
         "-i",
-        help="What the groups are to be about, as a question. Repeat it for more groupings.",
+        help="What the groups are about, as a question. Repeat it for more groupings.",
+    ),
+]
+NumberOfClusters = Annotated[
+    str, typer.Option("--k", help="Number of clusters; auto: the one with the best silhouette.")
+]
+Column = Annotated[
+    str,
+    typer.Option(
+        help="Column of the texts. [default: the only one, or `text`]", show_default=False
+    ),
+]
+Limit = Annotated[
+    int, typer.Option(help="At most this many texts, drawn at random; 0 for all.", min=0)
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to write into. [default: clusters/NAME]", file_okay=False, show_default=False
     ),
 ]
 
@@ -74,131 +81,89 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
     texts: Source,
     model: Model = "",
     instruction: Instructions = [],  # noqa: B006 - typer copies it
-    k: Annotated[
-        str,
-        typer.Option(
-            "--k", help="Number of clusters; auto takes the one with the best silhouette."
-        ),
-    ] = "auto",
-    column: Annotated[
-        str,
-        typer.Option(
-            "--column",
-            help="Column of the texts. [default: the only one, or `text`]",
-            show_default=False,
-        ),
-    ] = "",
-    limit: Annotated[
-        int, typer.Option(help="At most this many texts, drawn at random; 0 for all.", min=0)
-    ] = 1000,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Folder for what is written. [default: clusters/NAME]",
-            file_okay=False,
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The only source of randomness.", min=0)] = 42,
-    data: Data = None,
+    k: NumberOfClusters = "auto",
+    column: Column = "",
+    limit: Limit = 1000,
+    out: Out = None,
+    seed: Seed = 42,
     device: Device = "auto",
     dtype: Dtype = "auto",
-    set_: Sets = [],  # noqa: B006 - typer copies it
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for later runs.")
-    ] = True,
+    set_: Sets = [],  # noqa: B006
+    cache: Cache = True,
     as_json: Json = False,
-    verbose: Verbose = False,
 ) -> None:
-    """Group texts of your own, and say what each group is about: key words, examples, a map."""
-    with errors():
-        start(data, verbose=verbose)
-        from bench.cache import cached
-        from bench.clusters import cluster_texts, read_texts
-        from bench.clusters.page import about, rows, write
+    """Group your own texts, and describe each group: key words, examples, a map."""
+    from bench.cache import cached
+    from bench.clusters import cluster_texts, read_texts
+    from bench.clusters.page import about, default_folder, rows, write
+    from bench.registry import compute_settings
+    from bench.vectors import open_vectors
 
-        number = _number(k)
-        read = read_texts(texts, column=column, limit=limit, seed=seed)
-        folder = out or _folder(read)
-        if (folder / "clusters.json").exists():
-            console.note(f"replacing what is in {folder}")
+    number = _parse_k(k)
+    read = read_texts(texts, column=column, limit=limit, seed=seed)
+    folder = out or default_folder(read)
+    if (folder / "clusters.json").exists():
+        console.note(f"replacing the files in {folder}")
+    with _writing(folder):
+        remove_leftovers(folder)
+        check_writable(folder / "clusters.json")
+    name, encoder = _load_encoder(model, compute_settings(device, dtype), set_)
+    made_from = about(name, encoder, read, seed=seed)
+    _note(made_from, read, ignored=bool(instruction) and not encoder.follows_instructions)
+    instructions = list(dict.fromkeys(map(escape_surrogates, instruction))) or [""]
+    with console.progress() as progress:
+        inner = cached(encoder, open_vectors(on_disk=cache), progress)
+        groupings = cluster_texts(
+            inner, read.texts, instructions, k=number, seed=seed, progress=progress
+        )
+        progress("drawing the map", 0, 1)
         with _writing(folder):
-            remove_leftovers(folder)
-            check_writable(folder / "clusters.json")
-        name, encoder = _encoder(model, computing(device, dtype), set_)
-        made_from = about(name, encoder, read, seed=seed)
-        _note(made_from, read, ignored=bool(instruction) and not encoder.follows_instructions)
-        with console.progress() as bars:
-            asked = list(dict.fromkeys(map(escape_surrogates, instruction))) or [""]
-            groupings = cluster_texts(
-                cached(encoder, vector_store(disk=cache), bars),
-                read.texts,
-                asked,
-                k=number,
-                seed=seed,
-                progress=bars,
-            )
-            bars("drawing the picture", 0, 1)
-            with _writing(folder):
-                paths = write(folder, groupings, read, made_from)
-        if as_json:
-            for row in (row for grouping in groupings for row in rows(grouping, read)):
-                print(json.dumps(row, ensure_ascii=False))
-            return
+            paths = write(folder, groupings, read, made_from)
+    if as_json:
+        for grouping in groupings:
+            for row in rows(grouping, read):
+                console.print_json(row)
+    else:
         _show(groupings, read)
         for path in paths:
             print(path)
 
 
-def _number(text: str) -> int:
-    """Return the number of clusters that ``--k`` means; 0 where it is to be found."""
-    if text != "auto" and not (text.isdecimal() and int(text) >= 2):
+def _parse_k(text: str) -> int:
+    """Return the number of clusters; 0 for auto."""
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or int(text) < 2:
         raise UsageError(f"--k takes auto or a number of clusters from 2 on, got {text!r}")
-    return 0 if text == "auto" else int(text)
+    return int(text)
 
 
-def _folder(texts: "Texts") -> Path:
-    """Return clusters/NAME, after the file without its suffixes or the data set; with a number where that holds groups of other texts."""
-    name = Path(texts.source).name.partition(".")[0].replace(":", "-") or "texts"
-    numbered = (Path("clusters", f"{name}-{n}" if n > 1 else name) for n in count(1))
-    return next(folder for folder in numbered if not _holds_others(folder / "clusters.json", texts))
-
-
-def _holds_others(path: Path, texts: "Texts") -> bool:
-    try:
-        held = json.loads(path.read_bytes())["texts"]
-        named = [held["source"], held["column"]]
-        return bool(hide_home(named) != hide_home([texts.source, texts.column]))
-    except OSError:
-        return False
-    except (ValueError, LookupError, TypeError):  # no file of ours
-        return True
-
-
-def _encoder(name: str, defaults: Mapping[str, str], sets: list[str]) -> "tuple[str, Encoder]":
+def _load_encoder(
+    name: str, settings: Mapping[str, str], changes: Sequence[str]
+) -> "tuple[str, Encoder]":
+    """Return one encoder; by default the first that answers in words."""
     from bench.encoder import AnsweringEncoder
+    from bench.registry import load_encoders
 
     if not name:
-        every = load_named(["all"])
-        name = next((n for n, each in every.items() if isinstance(each, AnsweringEncoder)), "")
-    found = load_encoders(names([name]), defaults, sets)
+        every = load_encoders(["all"]).items()
+        name = next((name for name, each in every if isinstance(each, AnsweringEncoder)), "")
+    found = load_encoders(split_names([name]), settings, changes)
     if len(found) > 1:
         raise UsageError(f"--model takes one encoder here, got {', '.join(found)}")
     return next(iter(found.items()))
 
 
 def _note(made_from: Mapping[str, Any], texts: "Texts", *, ignored: bool) -> None:
-    """Say on stderr what is about to be grouped, and what should be known about it."""
-    from bench.clusters.page import called, counted
+    """Print to stderr what is going to be grouped."""
+    from bench.clusters.page import describe_encoder, describe_texts
 
-    console.note(f"{counted(texts)}; {called(made_from['encoder'])}")
+    encoder = made_from["encoder"]
+    console.note(f"{describe_texts(texts)}; {describe_encoder(encoder)}")
     if len(texts.texts) < texts.whole:
         console.note("--limit 0 takes all texts")
     if ignored:
-        console.note(
-            f"{made_from['encoder']['name']} does not follow instructions: they change nothing"
-        )
+        console.note(f"{encoder['name']} does not follow instructions: they change nothing")
 
 
 @contextmanager
@@ -212,26 +177,19 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _show(groupings: "Sequence[Grouping]", texts: "Texts") -> None:
-    """Print a table for each grouping, and how far every two of them agree."""
-    from rich.console import Console
-
+    """Print a table for each grouping, and how far each pair of them agrees."""
     from bench.clusters.page import agreements
 
-    screen = Console()
-    if not screen.is_terminal:  # a file or a pipe is as wide as it has to be
-        screen = Console(width=160)
+    screen = console.open_screen(160)
     for grouping in groupings:
-        screen.print(_table(grouping, texts))
+        screen.print(_make_table(grouping, texts))
     for a, b, value in agreements(groupings):
         names = f"{groupings[a].instruction!r} and {groupings[b].instruction!r}"
-        screen.print(
-            f"{names} agree to {value:.2f} (adjusted mutual information; 1 equal, 0 by chance)",
-            markup=False,
-            highlight=False,
-        )
+        text = f"{names} agree to {value:.2f} (adjusted mutual information; 1 equal, 0 by chance)"
+        screen.print(text, markup=False, highlight=False)
 
 
-def _table(grouping: "Grouping", texts: "Texts") -> "Table":
+def _make_table(grouping: "Grouping", texts: "Texts") -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -239,9 +197,7 @@ def _table(grouping: "Grouping", texts: "Texts") -> "Table":
     from bench.clusters.page import SOURCES, examples
 
     title = Text(grouping.instruction or "No instruction", style="bold")
-    table = Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_lines=False, pad_edge=False
-    )
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", justify="right", style="bold")
     table.add_column("texts", justify="right")
     sources = [
@@ -251,21 +207,17 @@ def _table(grouping: "Grouping", texts: "Texts") -> "Table":
         table.add_column(f"key words of {SOURCES[source]}", ratio=2)
     table.add_column("nearest to the centre" + (" → answer" if grouping.answers else ""), ratio=5)
     for number, cluster in enumerate(grouping.clusters, 1):
-        shown = Text("\n").join(
-            _example(text, answer) for text, answer in examples(cluster, grouping, texts)
-        )
+        lines = [_example(*example) for example in examples(cluster, grouping, texts)]
         words = [Text(", ".join(cluster.words[source][:_WORDS])) for source in sources]
-        table.add_row(str(number), f"{len(cluster.members):,}", *words, shown, end_section=True)
+        size = f"{len(cluster.members):,}"
+        table.add_row(str(number), size, *words, Text("\n").join(lines), end_section=True)
     return table
 
 
 def _example(text: str, answer: str | None) -> "Text":
     from rich.text import Text
 
-    line = Text(_cut(text, 90))
-    return line.append(f" → {_cut(answer, 40)}", style="dim") if answer else line
+    from bench.clusters.page import shorten
 
-
-def _cut(text: str, width: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    line = Text(shorten(text, 90))
+    return line.append(f" → {shorten(answer, 40)}", style="dim") if answer else line

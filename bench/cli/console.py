@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from bench.cache import Progress
     from bench.encoder import Encoder
     from bench.runner import Cell
+    from bench.testing import CheckOutcome
     from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
 
-_ENDLESS = 10_000  # characters of a line that is never full
-_FOLDED = 12  # characters of an encoder's name on a line of a heading
-_WINDOW = 600.0  # seconds that the speed of a bar is taken from: a step may take minutes
-_LOGGED = 60.0  # seconds between two lines where no bar is drawn
+_UNLIMITED = 10_000  # columns; no line is as long
+_HEADING = 12  # characters of an encoder's name on one line of a heading
+_WINDOW = 600.0  # seconds over which the speed of a bar is estimated: a step may take minutes
+_INTERVAL = 60.0  # seconds between two log lines where no bar is drawn
 _MARKS = {
     "passed": "ok  ",
     "failed": "FAIL",
@@ -35,6 +36,9 @@ _MARKS = {
     "planned": "todo",
 }
 
+Row = Mapping[str, Any]
+"""A cell as ``Cell.row`` returns it."""
+
 
 def note(text: str) -> None:
     """Print a line to stderr, above the progress bars if there are any."""
@@ -42,38 +46,45 @@ def note(text: str) -> None:
 
 
 class Notes(logging.Handler):
-    """Prints log messages like notes, on whole lines."""
+    """Prints log messages like notes, one line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a message, with its traceback where it has one."""
+        """Print a message, and its traceback if it has one."""
         note(self.format(record))
 
 
-def counted(n: int, noun: str) -> str:
-    """Return a number of things in words, such as "1 cell" or "1,200 texts"."""
+def print_json(row: Row) -> None:
+    """Print an object on one line of stdout, at once."""
+    print(json.dumps(row, ensure_ascii=False), flush=True)
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 cell" or "1,200 texts"."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def note_cell(row: Mapping[str, Any]) -> None:
-    """Print how a cell ended, to stderr."""
+def show_cell(row: Row, *, as_json: bool) -> None:
+    """Print a finished cell: as JSON to stdout, or as a note to stderr."""
+    if as_json:
+        print_json(row)
+        return
     scale = _scale(row)
     score = "" if row["score"] is None else f"{scale * row['score']:6.2f}"
     spread = "" if row["spread"] is None else f" ± {scale * row['spread']:.2f}"
     tail = row["reason"] or f"{row['seconds']:.1f} s"
-    note(
-        f"{_MARKS[row['status']]}  {row['encoder']:<20} {row['task']:<28} {score}{spread:<8} {tail}"
-    )
+    mark = _MARKS[row["status"]]
+    note(f"{mark}  {row['encoder']:<20} {row['task']:<28} {score}{spread:<8} {tail}")
 
 
-def note_failures(rows: Sequence[Mapping[str, Any]], *, left: int) -> None:
-    """Print what failed, and how many cells were therefore not reached, to stderr."""
-    note_reasons(f"{counted(len(rows), 'cell')} failed:", rows)
+def note_failures(rows: Sequence[Row], *, left: int) -> None:
+    """Print to stderr which cells failed, and how many were not run because of that."""
+    note_reasons(f"{count(len(rows), 'cell')} failed:", rows)
     if left:
-        note(f"{counted(left, 'cell')} not run: add --keep-going, or repeat the command")
+        note(f"{count(left, 'cell')} not run: add --keep-going, or repeat the command")
 
 
-def note_reasons(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print why cells have no result, to stderr; tasks without one for the same reason share a line."""
+def note_reasons(title: str, rows: Sequence[Row]) -> None:
+    """Print to stderr why cells have no result; tasks with the same reason share a line."""
     tasks: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         tasks.setdefault((row["encoder"], row["reason"]), []).append(row["task"])
@@ -84,30 +95,23 @@ def note_reasons(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def progress(*, shown: bool = True) -> "Iterator[Progress]":
-    """Yield a progress callback that draws a bar with time left on a terminal, and elsewhere logs a line once a minute.
+    """Yield a progress callback: a bar on a terminal, elsewhere one log line a minute.
 
     Args:
-        shown: Whether it does: of several processes only the first one shows what all of them do.
+        shown: False shows nothing, for all but the first of several processes.
     """
-    from rich.progress import (
-        BarColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
+    from rich import progress as rich
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.TaskProgressColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("left"),
+        rich.TimeRemainingColumn(),
     )
     drawn = shown and _stderr().is_terminal
-    with Bars(
+    with rich.Progress(
         *columns,
         console=_stderr(),
         transient=True,
@@ -120,81 +124,80 @@ def progress(*, shown: bool = True) -> "Iterator[Progress]":
         def show(label: str, done: int, total: int) -> None:
             nonlocal last, logged
             raise_if_stopped()
-            if (
-                total != last[1] or done < last[0]
-            ):  # another stage: labels tell nothing, as they may hold numbers that change
+            # Labels may hold numbers that change, so a new stage is recognised by its counts.
+            if total != last[1] or done < last[0]:
                 bars.reset(bar, total=total)
             bars.update(bar, description=label, completed=done, total=total)
             last = done, total
-            if shown and not drawn and time.monotonic() - logged >= _LOGGED:
+            if shown and not drawn and time.monotonic() - logged >= _INTERVAL:
                 log.info("%s: %d of %d", label, done, total)
                 logged = time.monotonic()
 
         yield show
 
 
-def print_grid(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print scores, task by encoder, to stdout; where the screen is narrow, in blocks of encoders, so that every number is whole."""
-    from rich.console import Console
-
-    screen = Console()
-    if not screen.is_terminal:  # a file or a pipe is as wide as it has to be
-        screen = Console(width=_ENDLESS)
-    wide = screen.options.update_width(_ENDLESS)
+def print_grid(rows: Sequence[Row]) -> None:
+    """Print scores, tasks by encoders, to stdout; on a narrow screen in blocks of encoders."""
+    screen = open_screen(_UNLIMITED)
+    unlimited = screen.options.update_width(_UNLIMITED)
     encoders = list(dict.fromkeys(row["encoder"] for row in rows))
     done = 0
     while done < len(encoders):
         for end in range(len(encoders), done, -1):
-            table = _grid(rows, encoders[done:end], first=not done)
-            if screen.measure(table, options=wide).maximum <= screen.width:
+            table = _make_grid(rows, encoders[done:end], first=not done)
+            if screen.measure(table, options=unlimited).maximum <= screen.width:
                 break
         screen.print(table)
         done = end
 
 
-def _grid(rows: Sequence[Mapping[str, Any]], encoders: Sequence[str], *, first: bool) -> "Table":
-    """Return the scores of some encoders; the first table also says what is measured. A cell without a score says why in a word."""
+def open_screen(width: int) -> "Console":
+    """Return stdout as a console; a file or pipe has the given width."""
+    from rich.console import Console
+
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=width)
+
+
+def _make_grid(rows: Sequence[Row], encoders: Sequence[str], *, first: bool) -> "Table":
+    """Return the scores of some encoders; the first table also names the metrics."""
     from rich import box
     from rich.table import Table
 
-    tasks = {row["task"]: row for row in sorted(rows, key=lambda row: (row["family"], row["task"]))}
-    apart = "".join(
-        f", {family} x 1" for family in sorted({row["family"] for row in rows if _scale(row) == 1})
-    )
-    table = Table(title=f"main scores x 100{apart}" if first else None, box=box.SIMPLE_HEAD)
+    unscaled = sorted({row["family"] for row in rows if _scale(row) == 1})
+    title = ", ".join(["main scores x 100", *(f"{family} x 1" for family in unscaled)])
+    table = Table(title=title if first else None, box=box.SIMPLE_HEAD)
     table.add_column("task", overflow="fold")
     if first:
         table.add_column("metric", style="dim", overflow="fold")
-    cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    untrained = {row["encoder"] for row in rows if row["trained"] is False}
+    for encoder in encoders:
+        lines = textwrap.wrap(encoder, _HEADING) + ["untrained"] * (encoder in untrained)
+        table.add_column("\n".join(lines), justify="right", no_wrap=True)
+    cells: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         cells.setdefault((row["encoder"], row["task"]), []).append(row)
-    for encoder in encoders:
-        untrained = any(row["trained"] is False for row in rows if row["encoder"] == encoder)
-        table.add_column(
-            "\n".join([*textwrap.wrap(encoder, _FOLDED), *["untrained"] * untrained]),
-            justify="right",
-            no_wrap=True,
-        )
-    for task, row in tasks.items():
-        table.add_row(
-            task,
-            *[row["metric"]] * first,
-            *(_cell(cells.get((encoder, task), [])) for encoder in encoders),
-        )
+    metrics = {row["task"]: row["metric"] for row in sorted(rows, key=_family_and_task)}
+    for task, metric in metrics.items():
+        scores = [_format_cell(cells.get((encoder, task), [])) for encoder in encoders]
+        table.add_row(task, *[metric] * first, *scores)
     return table
 
 
-def _cell(rows: Sequence[Mapping[str, Any]]) -> str:
+def _family_and_task(row: Row) -> tuple[str, str]:
+    return row["family"], row["task"]
+
+
+def _format_cell(rows: Sequence[Row]) -> str:
+    """Return the mean score over seeds; without one, the status."""
     scores = [_scale(row) * row["score"] for row in rows if row["score"] is not None]
-    return (
-        f"{sum(scores) / len(scores):.1f}"
-        if scores
-        else "/".join(sorted({row["status"] for row in rows})) or "-"
-    )
+    if scores:
+        return f"{sum(scores) / len(scores):.1f}"
+    return "/".join(sorted({row["status"] for row in rows})) or "-"
 
 
-def _scale(row: Mapping[str, Any]) -> int:
-    """Return what a score is multiplied with when it is shown."""
+def _scale(row: Row) -> int:
+    """Return the factor by which a score is multiplied when it is shown."""
     from bench.task import APART
 
     return 1 if row["family"] in APART else 100
@@ -209,36 +212,35 @@ def print_plan(
     exact: bool,
     as_json: bool,
 ) -> None:
-    """Print what a run would do for an encoder: every cell, and the texts it would have to encode."""
+    """Print what a run would do for an encoder: every cell, and the texts it would encode."""
     from bench.cache import cached
 
     for cell in cells:
-        row = {**cell.row(), "texts": len(set(cell.items))}
+        texts = len(set(cell.items))
         if as_json:
-            print(json.dumps(row, ensure_ascii=False))
-        else:
-            about = cell.reason or (
-                f"{counted(len(set(cell.items)), 'text')} to plan for"
-                if cell.items
-                else "encodes as it goes"
-            )
-            about = "" if cell.status == "cached" else about
-            print(f"{_MARKS[cell.status]}  {name:<20} {cell.task.name:<28} {about}")
+            print_json({**cell.row(), "texts": texts})
+            continue
+        planned = f"{count(texts, 'text')} planned" if texts else "encodes during the task"
+        about = "" if cell.status == "cached" else cell.reason or planned
+        print(f"{_MARKS[cell.status]}  {name:<20} {cell.task.name:<28} {about}")
     if not as_json and any(cell.status == "planned" for cell in cells):
         items = {item for cell in cells for item in cell.items}
         missing = len(cached(encoder, vectors, exact=exact).missing(items))
-        print(
-            f"      {name}: {counted(len(items), 'distinct item')} planned, {missing:,} of them not in the cache yet"
-        )
+        print(f"      {name}: {count(len(items), 'distinct text')} planned, {missing:,} not cached")
 
 
-def print_check(encoder: str, check: str, status: str, reason: str) -> None:
-    """Print the outcome of one rule of the contract, to stdout."""
-    print(f"{_MARKS[status]}  {encoder}  {check:<14} {reason}")
+def print_check(encoder: str, outcome: "CheckOutcome", *, as_json: bool) -> None:
+    """Print the outcome of one rule of the contract to stdout."""
+    if as_json:
+        fields = {"check": outcome.name, "status": outcome.status, "reason": outcome.reason}
+        print_json({"encoder": encoder, **fields})
+    else:
+        print(f"{_MARKS[outcome.status]}  {encoder}  {outcome.name:<14} {outcome.reason}")
 
 
 @cache
 def _stderr() -> "Console":
+    """Return the one console of stderr, so that notes are printed above a live bar."""
     from rich.console import Console
 
-    return Console(stderr=True)  # one for all, so that notes are printed above a live bar
+    return Console(stderr=True)

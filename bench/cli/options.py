@@ -1,69 +1,100 @@
-"""What several commands share: options, completion of names, and how an error ends a call."""
+"""The options that several commands share, and what makes a function a command."""
 
+import inspect
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bench.cli import console
-from bench.errors import UsageError
 from bench.process import raise_if_stopped, report_error
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-"""What ``--dtype`` takes."""
+
+def command(
+    app: typer.Typer, *examples: str, name: str | None = None, reads_data: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command, with examples in its help, ``--verbose`` and maybe ``--data``.
+
+    An error ends the command with one line on stderr and an exit code.
+
+    Args:
+        app: What the command belongs to.
+        examples: Complete calls.
+        name: Of the command; the function's by default.
+        reads_data: Whether the command has ``--data``.
+    """
+    added = [_DATA, _VERBOSE] if reads_data else [_VERBOSE]
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def call(
+            *,
+            verbose: bool,
+            data: Path | None = None,
+            **options: Any,  # noqa: ANN401 - any option
+        ) -> None:
+            _configure_logging(verbose=verbose)
+            if data is not None:
+                os.environ["BENCH_DATA"] = str(data)
+            try:
+                function(**options)
+            except typer.Exit:
+                raise
+            except Exception as error:
+                raise_if_stopped()
+                raise typer.Exit(report_error(error)) from error
+
+        signature = inspect.signature(function)
+        parameters = [*signature.parameters.values(), *added]
+        call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        shown = "\n\n".join(f"`{example}`" for example in examples)
+        app.command(name, epilog=f"Examples:\n\n{shown}")(call)
+        return call
+
+    return register
 
 
-def _encoders(incomplete: str) -> list[str]:
-    from bench.registry import encoder_names
-
-    return completed(incomplete, ["all", *encoder_names()])
-
-
-def _suites(incomplete: str) -> list[str]:
-    from bench.tasks import SUITES
-
-    return completed(incomplete, SUITES)
+def is_first_process() -> bool:
+    """Say whether this is the only process, or of those that a launcher started the first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
-def task_completion(incomplete: str) -> list[str]:
-    """Return how a list of names of tasks may go on."""
-    from bench.tasks import task_names
+def _configure_logging(*, verbose: bool) -> None:
+    """Log to stderr; of several processes, all but the first log errors only."""
+    level = logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console.Notes()])
+    for package in ("bench", "adapters"):
+        logging.getLogger(package).setLevel(level if is_first_process() else logging.ERROR)
+    # mteb advises against older versions of tasks, but those are chosen by name.
+    logging.getLogger("mteb").setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-    return completed(incomplete, task_names())
 
-
-def completed(incomplete: str, names: Iterable[str]) -> list[str]:
-    """Return what a comma-separated list of names may go on as."""
-    head, comma, last = incomplete.rpartition(",")
-    return [f"{head}{comma}{name}" for name in names if name.startswith(last)]
-
-
-def names(lists: Sequence[str]) -> tuple[str, ...]:
+def split_names(lists: Sequence[str]) -> tuple[str, ...]:
     """Return the names in comma-separated lists, each once.
 
-    A comma belongs to its name in brackets, as in "MTEB(eng, v2)", and in the path of a file or folder that is there.
+    A comma in parentheses is part of its name, as in "MTEB(eng, v2)"; so is one in the path of an
+    existing file or folder.
     """
-    found = (name.strip() for each in lists for name in _split(each))
-    return tuple(dict.fromkeys(name for name in found if name))
-
-
-def _split(text: str) -> list[str]:
-    parts, found = re.split(r",(?![^()]*\))", text), []
-    while parts:
-        longest = (n for n in range(len(parts), 1, -1) if _is_path(",".join(parts[:n])))
-        n = next(longest, 1)
-        found.append(",".join(parts[:n]))
-        parts = parts[n:]
-    return found
+    names: dict[str, None] = {}
+    for text in lists:
+        parts = re.split(r",(?![^()]*\))", text)
+        while parts:
+            lengths = range(len(parts), 1, -1)
+            n = next((n for n in lengths if _is_path(",".join(parts[:n]))), 1)
+            names[",".join(parts[:n]).strip()] = None
+            parts = parts[n:]
+    return tuple(name for name in names if name)
 
 
 def _is_path(name: str) -> bool:
-    """Return whether a name such as ``ner:FOLDER`` has a comma in its path, and there is such a file or folder."""
+    """Say whether a name such as ``ner:FOLDER`` has a comma in its path, and the path exists."""
     head, _, path = name.strip().partition(":")
     try:
         return "," not in head and "," in path and Path(path).expanduser().exists()
@@ -71,19 +102,35 @@ def _is_path(name: str) -> bool:
         return False
 
 
-def computing(device: str, dtype: str, *, exact: bool = False) -> dict[str, str]:
-    """Return where and in which number type encoders compute, by the names of their settings.
+def complete(list_names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """Return a function that completes the last name of a comma-separated list."""
 
-    Raises:
-        UsageError: There is no such device or number type on any machine, or it is not exact.
-    """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise UsageError(f"--device takes auto, cpu, cuda, cuda:NUMBER, mps, got {device!r}")
-    if dtype not in DTYPES:
-        raise UsageError(f"--dtype takes {', '.join(DTYPES)}, got {dtype!r}")
-    if exact and dtype not in {"auto", "float32"}:
-        raise UsageError(f"--exact computes in float32, got --dtype {dtype}: leave out one of them")
-    return {"device": device, "dtype": "float32" if exact else dtype}
+    def completion(incomplete: str) -> list[str]:
+        head, comma, last = incomplete.rpartition(",")
+        return [f"{head}{comma}{name}" for name in list_names() if name.startswith(last)]
+
+    return completion
+
+
+def encoder_names() -> list[str]:
+    """Return what ``--model`` completes."""
+    from bench.registry import encoder_names as registered
+
+    return ["all", *registered()]
+
+
+def suite_names() -> list[str]:
+    """Return what ``--suite`` completes."""
+    from bench.tasks import SUITES
+
+    return list(SUITES)
+
+
+def task_names() -> list[str]:
+    """Return what ``--task`` completes."""
+    from bench.tasks import task_names as registered
+
+    return list(registered())
 
 
 Models = Annotated[
@@ -91,8 +138,9 @@ Models = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Encoders, comma-separated or repeated: a name, `name:PATH_OR_ID`, `package.module:Class`, or `all`.",
-        autocompletion=_encoders,
+        help="Encoders, comma-separated or repeated: a name, `name:PATH_OR_ID`, "
+        "`package.module:Class`, or `all`.",
+        autocompletion=complete(encoder_names),
     ),
 ]
 Suites = Annotated[
@@ -100,8 +148,8 @@ Suites = Annotated[
     typer.Option(
         "--suite",
         "-s",
-        help="Suites, comma-separated or repeated; an mteb benchmark by its name too. [default: quick]",
-        autocompletion=_suites,
+        help="Suites or mteb benchmarks, comma-separated or repeated. [default: quick]",
+        autocompletion=complete(suite_names),
         show_default=False,
     ),
 ]
@@ -110,16 +158,17 @@ Tasks = Annotated[
     typer.Option(
         "--task",
         "-t",
-        help="Tasks, comma-separated or repeated: a name, any mteb task's too; `mrpc-bertscore@20` for another layer of token states; "
-        "`ner:FOLDER`, `ner-question:FOLDER`, … for your own entities; `package.module:TASK`.",
-        autocompletion=task_completion,
+        help="Tasks, comma-separated or repeated: a name, also of mteb; `mrpc-bertscore@20` for "
+        "another layer of token states; `ner:FOLDER` or `ner-question:FOLDER` for your own "
+        "entities; `package.module:TASK`.",
+        autocompletion=complete(task_names),
         show_default=False,
     ),
 ]
 Sets = Annotated[
     list[str],
     typer.Option(
-        "--set", help="Change a setting: `field=value`, or `encoder.field=value`. Repeatable."
+        "--set", help="Change a setting: `field=value` or `encoder.field=value`. Repeatable."
     ),
 ]
 Data = Annotated[
@@ -127,7 +176,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         envvar="BENCH_DATA",
-        help="Folder of data sets and archives, looked into first.",
+        help="Folder of data sets and archives, searched first.",
         exists=True,
         file_okay=False,
     ),
@@ -136,42 +185,20 @@ Results = Annotated[
     Path,
     typer.Option("--results", envvar="BENCH_RESULTS", help="Folder of results.", file_okay=False),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16.")]
+Limit = Annotated[int | None, typer.Option(help="At most this many test examples a task.", min=1)]
+Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 Exact = Annotated[
     bool,
-    typer.Option(
-        "--exact",
-        help="The same bits every time, whatever the cache holds: float32, one text a batch. Slower.",
-    ),
+    typer.Option("--exact", help="Identical bits in every run: float32, one text a batch. Slower."),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, to stderr.")]
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for later runs.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log details to stderr.")]
 
-
-@contextmanager
-def errors() -> Iterator[None]:
-    """Turn an error into one line on stderr and an exit code, as ``bench.process.report_error`` does."""
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except Exception as error:
-        raise_if_stopped()
-        raise typer.Exit(report_error(error)) from error
-
-
-def start(data: Path | None, *, verbose: bool, shown: bool = True) -> None:
-    """Set up logging and the folder of data that the options name; where nothing is shown, only errors are logged."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console.Notes()])
-    for package in ("bench", "adapters"):
-        logging.getLogger(package).setLevel(
-            logging.ERROR if not shown else logging.DEBUG if verbose else logging.INFO
-        )
-    logging.getLogger("mteb").setLevel(
-        logging.ERROR
-    )  # it advises against older versions of tasks, but those are asked for by name
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    if data is not None:
-        os.environ["BENCH_DATA"] = str(data)
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_DATA = inspect.Parameter("data", _KEYWORD, default=None, annotation=Data)
+_VERBOSE = inspect.Parameter("verbose", _KEYWORD, default=False, annotation=Verbose)

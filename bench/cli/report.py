@@ -1,42 +1,27 @@
-"""What `bench report` prints and writes."""
+"""``bench report``: print tables, or write them with figures and a page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench import reporting as report
-from bench.cli.options import completed, task_completion
+from bench import reporting
+from bench.cli.options import Results, complete, encoder_names, split_names, task_names
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.reporting.comparison import Comparison
     from bench.reporting.table import Table
-    from bench.store import Store
-
-
-def _encoders(incomplete: str) -> list[str]:
-    from bench.registry import encoder_names
-
-    return completed(incomplete, encoder_names())
-
-
-def _tables(incomplete: str) -> list[str]:
-    return completed(incomplete, ["all", *report.TABLES])
-
-
-def _formats(incomplete: str) -> list[str]:
-    return [form for form in report.FORMATS if form.startswith(incomplete)]
-
 
 Encoders = Annotated[
     list[str],
     typer.Option(
         "--model",
         "-m",
-        help="Encoders to report on, comma-separated or repeated; else all.",
-        autocompletion=_encoders,
+        help="Encoders to report on, comma-separated or repeated. [default: all]",
+        autocompletion=complete(encoder_names),
+        show_default=False,
     ),
 ]
 OnTasks = Annotated[
@@ -44,119 +29,106 @@ OnTasks = Annotated[
     typer.Option(
         "--task",
         "-t",
-        help="Tasks to report on, comma-separated or repeated; else all.",
-        autocompletion=task_completion,
+        help="Tasks to report on, comma-separated or repeated. [default: all]",
+        autocompletion=complete(task_names),
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder to write into. [default: reports]", file_okay=False, show_default=False
     ),
 ]
 Form = Annotated[
     str,
     typer.Option(
         "--format",
-        help=f"Print tables as {', '.join(report.FORMATS)}; with --out, write a file each.",
-        autocompletion=_formats,
+        help=f"Print tables as {', '.join(reporting.FORMATS)}; with --out, one file a table.",
+        autocompletion=complete(lambda: reporting.FORMATS),
     ),
 ]
 Tables = Annotated[
     list[str],
     typer.Option(
         "--table",
-        help=f"Tables to print, comma-separated or repeated: all, {', '.join(report.TABLES)}. [default: by-task]",
-        autocompletion=_tables,
+        help="Tables to print, comma-separated or repeated: "
+        f"all, {', '.join(reporting.TABLES)}. [default: by-task]",
+        autocompletion=complete(lambda: ["all", *reporting.TABLES]),
         show_default=False,
     ),
 ]
+Compare = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of earlier results: print what changed.", exists=True, file_okay=False
+    ),
+]
+Published = Annotated[
+    bool, typer.Option("--published", help="Print the published numbers of the tasks.")
+]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """The options of the command.
-
-    Attributes:
-        results: Folder of results.
-        models: Encoders to report on; none for all.
-        tasks: Tasks to report on; none for all.
-        tables: Names of the tables to print; none for the usual one.
-        form: Format of what is printed; "" for the whole report, or Markdown where only tables are asked for.
-        out: Folder to write into; None for stdout, or for the usual folder of the whole report.
-        compare: Folder of the results before; None for no comparison.
-        published: Whether published numbers are asked for.
-    """
-
-    results: Path
-    models: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
-    tables: tuple[str, ...] = ()
-    form: str = ""
-    out: Path | None = None
-    compare: Path | None = None
-    published: bool = False
-
-
-def show(wanted: Wanted) -> None:
-    """Print tables, or write files and print their paths.
-
-    Raises:
-        UsageError: There is no such format, table or result.
-        ResultError: The folder cannot be written.
-    """
+def report(
+    model: Encoders = [],  # noqa: B006 - typer copies lists
+    task: OnTasks = [],  # noqa: B006
+    results: Results = Path("results"),
+    out: Out = None,
+    form: Form = "",
+    table: Tables = [],  # noqa: B006
+    compare: Compare = None,
+    published: Published = False,
+) -> None:
+    """Write tables, figures and a page from the results; nothing is computed again."""
     from bench.store import Store
 
-    store = Store(wanted.results)
-    form = wanted.form or "md"
-    if form not in report.FORMATS:
-        raise UsageError(f"--format takes {', '.join(report.FORMATS)}, got {form!r}")
-    if wanted.published:
+    if form not in {"", *reporting.FORMATS}:
+        raise UsageError(f"--format takes {', '.join(reporting.FORMATS)}, got {form!r}")
+    models, tasks, tables = split_names(model), split_names(task), split_names(table)
+    store = Store(results)
+    if published:
         from bench.reporting.published import listing
 
-        _give([listing(wanted.tasks)], form, wanted.out)
-    elif wanted.compare is not None:
+        _output([listing(tasks)], form, out)
+    elif compare is not None:
         from bench.reporting.differences import changes
 
-        before, now = (
-            report.read(s, models=wanted.models, tasks=wanted.tasks)
-            for s in (Store(wanted.compare), store)
-        )
-        _give([changes(before, now)], form, wanted.out)
-    elif wanted.form or wanted.tables:
-        _print_tables(wanted, store, form)
+        before = reporting.read(Store(compare), models=models, tasks=tasks)
+        now = reporting.read(store, models=models, tasks=tasks)
+        _output([changes(before, now)], form, out)
+    elif form == "html":
+        _output_page(reporting.read(store, models=models, tasks=tasks), out)
+    elif form or tables:
+        from bench.reporting.tables import tables as make_tables
+
+        comparison = reporting.read(store, models=models, tasks=tasks)
+        one = out is None and comparison.tasks.compared.any()
+        wanted = tables or (["by-task"] if one else ["all"])
+        _output(reporting.chosen(make_tables(comparison), wanted), form, out)
     else:
-        _tell(
-            report.build(
-                store, wanted.out or Path("reports"), models=wanted.models, tasks=wanted.tasks
-            )
-        )
+        _print_paths(reporting.build(store, out or Path("reports"), models=models, tasks=tasks))
 
 
-def _print_tables(wanted: Wanted, store: "Store", form: str) -> None:
-    comparison = report.read(store, models=wanted.models, tasks=wanted.tasks)
-    if form == "html":
-        from bench.reporting import html
+def _output_page(comparison: "Comparison", out: Path | None) -> None:
+    from bench.reporting import html
 
-        page = html.page(comparison, *report.contents(comparison))
-        if wanted.out is None:
-            print(page, end="")
-        else:
-            _tell(report.write(wanted.out, {"index.html": page}))
-        return
-    from bench.reporting.tables import tables
-
-    usual = ("by-task",) if wanted.out is None and comparison.tasks.compared.any() else ("all",)
-    _give(report.chosen(tables(comparison), wanted.tables or usual), form, wanted.out)
-
-
-def _give(tables: "Sequence[Table]", form: str, out: Path | None) -> None:
-    """Print tables, or write a file each."""
+    page = html.page(comparison, *reporting.contents(comparison))
     if out is None:
-        print(report.text(tables, form), end="")
+        print(page, end="")
     else:
-        _tell(
-            report.write(
-                out,
-                {f"{table.name}.{form}": report.text([table], form) for table in tables},
-            )
-        )
+        _print_paths(reporting.write(out, {"index.html": page}))
 
 
-def _tell(paths: Sequence[Path]) -> None:
+def _output(tables: "Sequence[Table]", form: str, out: Path | None) -> None:
+    """Print tables, or write one file each."""
+    form = form or "md"
+    if out is None:
+        print(reporting.text(tables, form), end="")
+    else:
+        files = {f"{table.name}.{form}": reporting.text([table], form) for table in tables}
+        _print_paths(reporting.write(out, files))
+
+
+def _print_paths(paths: Sequence[Path]) -> None:
     for path in paths:
         print(path)

@@ -1,4 +1,4 @@
-"""``bench new``: a new adapter in one file, which passes the contract as written."""
+"""``bench new``: a new adapter in one file, which passes ``bench check`` as written."""
 
 import keyword
 import re
@@ -8,7 +8,7 @@ from string import Template
 from bench.errors import UsageError
 from bench.files import write_atomic
 
-_ADAPTER = Template('''"""$title: one paragraph that says what the method is and where it comes from."""
+_ADAPTER = Template('''"""$title: what the method is, and where it comes from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ from bench.encoder import Embeddings
 class $title:
     """$title: one line for `bench list`.
 
-    The fields are the settings. They are plain values and are recorded with every result; a field that changes speed but
-    not vectors is ``field(compare=False)``. Load weights on the first call, not here.
+    The fields are the settings: plain values, recorded with every result. A field that changes
+    speed but not vectors is ``field(compare=False)``. Load weights on the first call, not here.
 
     Attributes:
         dim: Length of a vector.
@@ -32,15 +32,15 @@ class $title:
 
     dim: int = 256
 
-    version: ClassVar[int] = 1  # raise it when the same settings begin to give other vectors
-    follows_instructions: ClassVar[bool] = False  # True when the instruction can change a vector
+    version: ClassVar[int] = 1  # raise it when the same settings give different vectors
+    follows_instructions: ClassVar[bool] = False  # True if the instruction can change a vector
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:  # noqa: ARG002
-        """Return float32 (n, dim): counts of the characters, a stand-in that works until the real method is written."""
+        """Return character counts, float32 (n, dim): an example to replace with the method."""
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        for row, text in enumerate(texts):
-            vectors[row, 0] = 1.0  # so that the empty text has a vector too
-            np.add.at(vectors[row], [1 + ord(character) % (self.dim - 1) for character in text], 1.0)
+        for vector, text in zip(vectors, texts, strict=True):
+            vector[0] = 1.0  # so that the empty text has a vector too
+            np.add.at(vector, [1 + ord(letter) % (self.dim - 1) for letter in text], 1.0)
         return vectors
 ''')
 
@@ -49,10 +49,14 @@ _DEFAULT_GROUP = '[project.entry-points."bench.encoders.default"]'
 
 
 def write_adapter(name: str, root: Path) -> list[str]:
-    """Write ``adapters/<name>.py`` and its entry point line under a checkout's root, and return what to do next.
+    """Write ``adapters/<name>.py`` and its entry point in a checkout, and return what to do next.
+
+    Args:
+        name: Of the method, a Python name in lower case.
+        root: Folder of the checkout.
 
     Raises:
-        UsageError: The name is no Python name, it is taken, or the folder is no checkout.
+        UsageError: The name is not a Python name, it is taken, or the folder is not a checkout.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UsageError(
@@ -62,16 +66,14 @@ def write_adapter(name: str, root: Path) -> list[str]:
     text = project.read_text(encoding="utf-8") if project.exists() else ""
     if _GROUP not in text or not target.parent.is_dir():
         raise UsageError(
-            f"expected a checkout with adapters/ and {_GROUP} in pyproject.toml, got {root.resolve()}; change into one"
+            f"expected a checkout with adapters/ and {_GROUP} in pyproject.toml, "
+            f"got {root.resolve()}; change into one"
         )
     title = "".join(part.capitalize() for part in name.split("_"))
     public = name.replace("_", "-")
-    if (
-        target.exists()
-        or target.with_suffix("").exists()
-        or re.search(rf"^{public} =", text, re.MULTILINE)
-    ):
-        raise UsageError(f"there is a method named {name!r} already; choose another name")
+    registered = re.search(rf"^{public} =", text, re.MULTILINE)
+    if target.exists() or target.with_suffix("").exists() or registered:
+        raise UsageError(f"there is already a method named {name!r}; choose another name")
     write_atomic(target, _ADAPTER.substitute(title=title))
     entry = f'{public} = "adapters.{name}:{title}"'
     write_atomic(project, text.replace(_GROUP, f"{_GROUP}\n{entry}", 1))

@@ -1,11 +1,11 @@
 """Tasks by name: our own, and any of mteb's; and suites, which name the tasks of one purpose."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from bench.errors import UsageError, unknown
-from bench.importing import import_object, instantiate, otherwise
+from bench.importing import import_object, instantiate, module_hint
 from bench.task import Task
 from bench.tasks import (
     awareness,
@@ -238,7 +238,7 @@ def load_task(name: str, *, limit: int | None = None) -> Task:
 
         if not known_task(name):
             hint = "(see `bench list`, or give package.module:TASK; any mteb task works where mteb is installed)"
-            raise unknown("task", name, TASKS, hint=otherwise(name, hint))
+            raise unknown("task", name, TASKS, hint=module_hint(name, hint))
         return MtebTask(name, limit=limit)
     task = replace(TASKS[head], limit=limit)
     if not at:
@@ -273,6 +273,25 @@ def load_suite(name: str, *, limit: int | None = None) -> tuple[Task, ...]:
         _changed(TASKS.get(task) or MtebTask(task), changes, limit)
         for task, changes in SUITES[name].items()
     )
+
+
+def load_tasks(
+    tasks: Iterable[str | Task], suites: Iterable[str] = (), *, limit: int | None = None
+) -> list[Task]:
+    """Return tasks and the tasks of suites, each once; those of "quick" where none are named.
+
+    Args:
+        tasks: Tasks, or names as for ``load_task``.
+        suites: Names as for ``load_suite``.
+        limit: At most this many test examples of each task that is named.
+
+    Raises:
+        UsageError: There is no such task or suite.
+    """
+    found = [load_task(task, limit=limit) if isinstance(task, str) else task for task in tasks]
+    for suite in suites or (() if found else ("quick",)):
+        found += load_suite(suite, limit=limit)
+    return [task for i, task in enumerate(found) if task not in found[:i]]
 
 
 def _task(target: Any, name: str, limit: int | None) -> Task:  # noqa: ANN401 - whatever the name stands for

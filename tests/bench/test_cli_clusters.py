@@ -98,7 +98,7 @@ def test_groups_of_another_file_are_not_overwritten_and_those_of_the_same_are_wi
         json.loads(Path("clusters/shop/clusters.json").read_text())["texts"]["source"] == "shop.txt"
     )
     again = hashed("--k", "3")
-    assert f"replacing what is in {Path('clusters', 'shop')}" in again.stderr
+    assert f"replacing the files in {Path('clusters', 'shop')}" in again.stderr
     assert (
         len(json.loads(Path("clusters/shop/clusters.json").read_text())["groupings"][0]["clusters"])
         == 3

@@ -127,7 +127,7 @@ def test_a_dry_run_says_what_the_folder_holds(bench):
     assert there() == "nothing"
     Path("made").mkdir()
     Path("made/state.pt").touch()
-    assert there() == "a training to go on with"
+    assert there() == "a training to resume"
     Path("made/card.json").touch()
     assert there() == "a finished checkpoint"
 
@@ -193,9 +193,9 @@ def test_every_registered_recipe_can_be_made():
 
 
 def test_a_checkpoint_s_folder_has_a_name_that_a_file_system_takes():
-    from bench.cli.train import _folder
+    from bench.cli.train import _default_folder
 
-    names = [_folder("dino", "S", [f"x1=/{'long' * 100}/{n}"]).name for n in range(2)]
+    names = [_default_folder("dino", "S", [f"x1=/{'long' * 100}/{n}"]).name for n in range(2)]
     assert len(set(names)) == 2
     assert all(len(name.encode()) <= 200 for name in names)
-    assert _folder("dino", "S", ["decay=0"]).name == "dino-S-decay=0"
+    assert _default_folder("dino", "S", ["decay=0"]).name == "dino-S-decay=0"

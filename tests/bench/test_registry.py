@@ -54,7 +54,7 @@ def test_an_encoder_of_ones_own_is_named_by_module_and_class():
         ("hashing", {"dmi": "3"}, "'dim'"),
         ("hashing", {"dim": "wide"}, "a whole number"),
         ("hashing", {"dim": "true"}, "a whole number"),
-        ("hashing", {"dim": "null"}, "refuses"),
+        ("hashing", {"dim": "null"}, "dim"),
         ("nope.module:Class", {}, "no module of this name"),
         ("hashing:folder", {}, "checkpoint"),
     ],

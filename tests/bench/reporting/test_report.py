@@ -13,7 +13,7 @@ import matplotlib as mpl
 import pytest
 
 from bench import reporting as report
-from bench.cli.report import Wanted, show
+from bench.cli.report import report as print_report
 from bench.errors import ResultError, UsageError
 from bench.reporting import formats
 from bench.reporting.comparison import Comparison, strip_folders, strip_paths
@@ -93,7 +93,7 @@ def test_a_folder_of_failures_only_is_reported_with_their_reasons(store, tmp_pat
     assert [table.name for table in tables(report.read(made))] == ["missing"]
     built = {path.name: path.read_text() for path in report.build(made, tmp_path / "out")}
     assert all("no weights" in built[name] for name in ("index.html", "results.md", "results.json"))
-    show(Wanted(made.root, form="csv", out=tmp_path / "csv"))
+    print_report(results=made.root, form="csv", out=tmp_path / "csv")
     assert "a,t (limit 9),failed,no weights" in (tmp_path / "csv" / "missing.csv").read_text()
     with pytest.raises(UsageError, match="known: a"):
         report.read(made, models=["b"])
