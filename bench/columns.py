@@ -1,4 +1,4 @@
-"""What the columns of a data set must hold: a row that holds something else is named, for all tasks alike."""
+"""Kinds of columns of a data set, and checks that name the first row of another kind."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ class Kind:
     """What each value of a column must be.
 
     Attributes:
-        words: The same in words.
-        holds: Says whether a value is one.
-        listed: Whether each row holds a list of such values.
+        words: Its description.
+        holds: Returns whether a value is of this kind.
+        listed: Whether each row is a list of such values.
     """
 
     words: str
@@ -24,7 +24,7 @@ class Kind:
     listed: bool = False
 
     def lists(self) -> "Kind":
-        """Return the kind of columns whose rows hold lists of such values."""
+        """Return the kind of columns whose rows are lists of such values."""
         return replace(self, listed=True)
 
 
@@ -59,44 +59,42 @@ ANSWERS = Kind("an object with at least one text in its list text", _has_answers
 def check_column(
     values: Sequence[Any], kind: Kind, where: str, classes: Sequence[str] | None = None
 ) -> None:
-    """Check that every row of a column holds what it must.
+    """Check that every row of a column is of a kind.
 
     Args:
         values: The rows.
-        kind: What each must hold; texts beside numbers are not of one kind.
+        kind: What each must be; texts and numbers together are not of one kind.
         where: Source and column, for messages.
-        classes: Names of the classes where numbers stand for them.
+        classes: Names of the classes of an integer column.
 
     Raises:
-        DataError: A row holds something else.
+        DataError: A row is of another kind.
     """
-    wanted = f"a list, each of it {kind.words}" if kind.listed else kind.words
-    most = len(classes or ())
     first = None
-    for i, value in enumerate(values, 1):
+    for row, value in enumerate(values, 1):
         if kind.listed and not isinstance(value, list | tuple):
-            raise _wrong(where, i, wanted, value)
+            raise _error(where, row, f"a list of {kind.words}", value)
         for one in value if kind.listed else [value]:
             first = one if first is None else first
             if not kind.holds(one) or isinstance(one, str) != isinstance(first, str):
-                raise _wrong(where, i, wanted, one)
-            if not isinstance(one, str) and classes is not None and one >= most:
-                raise _wrong(where, i, f"the number of one of {most} classes", one)
+                raise _error(where, row, kind.words, one)
+            if classes is not None and not isinstance(one, str) and one >= len(classes):
+                raise _error(where, row, f"the number of one of {len(classes)} classes", one)
 
 
-def _wrong(where: str, row: int, wanted: str, got: object) -> DataError:
-    return DataError(
-        f"{where}, row {row}: expected {wanted}, got {str(got)[:40]!r}; mend or drop the row"
-    )
+def _error(where: str, row: int, expected: str, got: object) -> DataError:
+    shown = repr(str(got)[:40])
+    return DataError(f"{where}, row {row}: expected {expected}, got {shown}; fix or drop the row")
 
 
 def check_classes(labels: Iterable[object], source: str) -> None:
-    """Check that there are two classes at least, since no score is defined for one.
+    """Check that there are at least two classes, without which no score is defined.
 
     Raises:
-        DataError: There is one, or none.
+        DataError: There are fewer.
     """
     if len(found := set(labels)) < 2:
         raise DataError(
-            f"{source}: expected texts of at least two classes, got {len(found)}; raise the limit, or look at the gold values"
+            f"{source}: expected texts of at least two classes, got {len(found)}; "
+            "raise the limit, or check the labels"
         )

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and hold whatever a text holds."""
+"""Atomic writes, and escaping of texts for the formats that are written."""
 
 import codecs
 import contextlib
@@ -19,16 +19,17 @@ except ImportError:  # on Windows, where a file that is open cannot be removed a
     fcntl = None  # type: ignore[assignment]
 
 ESCAPED = "bench.escaped"
-"""Name of the handler of errors that writes what an encoding lacks, such as half a surrogate pair, as JSON escapes it: ``\\ud800``."""
+"""Error handler of encodings: writes characters an encoding lacks as JSON does: ``\\ud800``."""
 
-_PART, _WORK = ".part", ".part-"  # at the end of a file's name, at the begin of a folder's
+_PART, _WORK = ".part", ".part-"  # suffix of unfinished files, prefix of folders
 _LINES = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
 _MARKUP = re.compile(
-    r"[\\`*~\[\]|]|(?<!\w)_|_(?!\w)|^#|<(?=[A-Za-z/!?])|&(?=#?\w+;)"  # what means nothing stays readable
+    # Only where the character has a meaning, so that texts stay readable.
+    r"[\\`*~\[\]|]|(?<!\w)_|_(?!\w)|^#|<(?=[A-Za-z/!?])|&(?=#?\w+;)"
 )
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_FRESH = 1.0  # seconds after which a file that is being written is locked
+_FRESH = 1.0  # seconds in which a file that is being written gets its lock
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
@@ -43,17 +44,17 @@ codecs.register_error(ESCAPED, _escape)
 
 
 def escape_surrogates(text: str) -> str:
-    """Return the text with every half of a surrogate pair as an escape, so that any library can write and draw it."""
+    """Return a text with lone surrogates as escapes, so that any library can write it."""
     return text.encode("utf-8", ESCAPED).decode()
 
 
 def escape_markdown(text: str) -> str:
-    """Return a text as a line of Markdown that shows it, with nothing that Markdown or HTML would take as theirs."""
+    """Return a text as one line of Markdown that shows it literally."""
     return _MARKUP.sub(r"\\\g<0>", _LINES.sub(" ", text))
 
 
 def escape_formula(value: object) -> object:
-    """Return a value for a CSV file: a text that a spreadsheet would compute has a ``'`` before it; a number stays one.
+    """Return a value for a CSV file; a text that a spreadsheet would run gets a leading ``'``.
 
     Source:
         OWASP, CSV Injection.
@@ -64,7 +65,7 @@ def escape_formula(value: object) -> object:
 
 
 def hide_home(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Return a JSON value in whose texts the user's home folder is ``~``: who made a file is nobody's business."""
+    """Return a JSON value with ``~`` for the user's home folder in its texts, for privacy."""
     if isinstance(value, str):
         return _home().sub("~", value)
     if isinstance(value, Mapping):
@@ -75,7 +76,7 @@ def hide_home(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _home() -> re.Pattern[str]:
-    """Return what matches the home folder where a path begins with it; nothing where it is the root of all paths."""
+    """Return a pattern of the home folder at the start of a path; of nothing if it is the root."""
     home = Path("~").expanduser()
     places = {str(place) for place in (home, home.resolve()) if place != Path(place.anchor)}
     names = "|".join(map(re.escape, sorted(places))) or r"(?!)"
@@ -83,14 +84,14 @@ def _home() -> re.Pattern[str]:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that it is there whole or not at all, also when the disk fills up or the process is killed.
+    """Write a file completely or not at all, even if the disk fills up or the process is killed.
 
     Args:
-        path: The file; its folder is made.
-        data: Its content; text is written in UTF-8. Who may read it follows the umask.
+        path: The file; its folder is created.
+        data: Its content; text is written in UTF-8.
 
     Raises:
-        OSError: It could not be written; what was there before is untouched.
+        OSError: It could not be written; an earlier file is unchanged.
     """
     content = data.encode("utf-8", ESCAPED) if isinstance(data, str) else data
     try:
@@ -107,24 +108,22 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             part.unlink(missing_ok=True)
             raise
     except OSError as error:
-        error.filename = str(
-            path
-        )  # that of the unfinished file says nothing, and a full disk names none
+        error.filename = str(path)  # instead of the temporary file's
         raise
 
 
 def _new_part(path: Path) -> Path:
-    """Return a new empty file beside one, for what it is to hold."""
+    """Return a new empty file in the same folder, to be renamed when it is complete."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
     part.touch(exist_ok=False)
     return part
 
 
 def check_writable(path: Path) -> None:
-    """Make sure that a file can be written, before the work that it is to hold.
+    """Check that a file can be written, before the work whose result it will contain.
 
     Raises:
-        OSError: It cannot: the folder or the name will not do, or the disk is full.
+        OSError: It cannot, because of the folder, the name or a full disk.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,32 +138,32 @@ def check_writable(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left of the files that they were writing, in a folder and those in it.
+    """Remove unfinished files of killed processes, in a folder and its subfolders.
 
-    A file that is being written is locked, and stays; so does one whose lock cannot be asked for.
+    Files that are being written are locked and stay.
     """
     for part in folder.rglob(f".*{_PART}"):
-        if _is_left(part):
+        if _is_abandoned(part):
             with contextlib.suppress(OSError):
                 part.unlink()
 
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Yield a private folder in which something is made that is then moved beside it in one step; removed afterwards.
+    """Yield a temporary folder inside the parent, whose files can be moved there in one step.
 
-    Those that killed processes left are removed first.
+    Folders of killed processes are removed first.
     """
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.glob(f"{_WORK}*"):
-        if _is_left(old):
+        if _is_abandoned(old):
             shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=_WORK) as name, _lock(Path(name)):
         yield Path(name).resolve()
 
 
-def _is_left(path: Path) -> bool:
-    """Say whether nobody works on an unfinished file or folder any more."""
+def _is_abandoned(path: Path) -> bool:
+    """Say whether no process works on an unfinished file or folder any more."""
     with contextlib.suppress(OSError):
         old = time.time() - path.stat().st_mtime > _FRESH
         with _lock(path) as free:
@@ -174,7 +173,7 @@ def _is_left(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[bool]:
-    """Lock a file or folder inside, and say whether no other process holds it."""
+    """Lock a file or folder, and yield whether no other process has locked it."""
     if fcntl is None:
         yield True
         return
@@ -182,7 +181,7 @@ def _lock(path: Path) -> Iterator[bool]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = True
-    except OSError:  # it is held, or this file system has no locks
+    except OSError:  # it is locked, or this file system has no locks
         free = False
     try:
         yield free

@@ -1,4 +1,4 @@
-"""What test texts share with training data: runs of words, kept as sorted hashes, so that a checkpoint can carry them."""
+"""Overlap of test texts with training data: hashes of 8-grams of words."""
 
 import hashlib
 import re
@@ -15,55 +15,59 @@ from bench.errors import CheckpointError
 from bench.files import write_atomic
 
 NGRAM = 8
-"""Words in a run; a text of fewer words is one run of its own, so it is shared only when the whole text is."""
+"""Words of an n-gram; a shorter text is one n-gram, so that only the whole text can overlap."""
 
 _WORD = re.compile(r"\w+")
 
 _FACTORS = np.array([pow(0x9E3779B97F4A7C15, i, 1 << 64) for i in range(NGRAM)], np.uint64)
-"""Of the words of a run, by their place; odd, so that no bit of a word's hash is lost."""
+"""Factors of an n-gram's words by position; odd, so that no bit of a word's hash is lost."""
 
 
 def hash_ngrams(text: str) -> NDArray[np.uint64]:
-    """Return the hashes of a text's runs of ``RUN`` words, uint64 (n,); case and punctuation do not count."""
-    words = np.array([_hashed(word) for word in _WORD.findall(text.lower())], np.uint64)
+    """Return the hashes of a text's 8-grams, uint64 (n,); case and punctuation are ignored."""
+    words = np.array([_hash_word(word) for word in _WORD.findall(text.lower())], np.uint64)
     n = min(NGRAM, len(words))
-    return np.lib.stride_tricks.sliding_window_view(words, n) @ _FACTORS[:n] if n else words
+    if not n:
+        return words
+    return np.lib.stride_tricks.sliding_window_view(words, n) @ _FACTORS[:n]
 
 
 @lru_cache(maxsize=1 << 18)
-def _hashed(word: str) -> int:
-    return int.from_bytes(
-        hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
-    )
+def _hash_word(word: str) -> int:
+    data = word.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True, eq=False)
 class Ngrams:
-    """The runs of words that a body of text holds.
+    """The 8-grams of a body of text.
 
     Attributes:
-        hashes: uint64, sorted, distinct; a run that is not among them is taken for one with probability ``len(hashes) / 2**64``.
+        hashes: uint64, sorted, distinct; the probability that another 8-gram has one of them is
+            ``len(hashes) / 2**64``.
     """
 
     hashes: NDArray[np.uint64]
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Self:
-        """Collect the runs of texts."""
-        return cls(np.unique(np.concatenate([np.empty(0, np.uint64), *map(hash_ngrams, texts)])))
+        """Collect the 8-grams of texts."""
+        return cls(np.unique(_concatenate(map(hash_ngrams, texts))))
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what ``write`` wrote.
+        """Read a file of ``write``.
 
         Raises:
-            CheckpointError: The file holds something else.
+            CheckpointError: The file has other content.
         """
         data = path.read_bytes()
-        hashes = np.frombuffer(data, "<u8") if len(data) % 8 == 0 else np.empty(0, np.uint64)
-        if len(data) % 8 or (hashes[1:] <= hashes[:-1]).any():
+        whole = len(data) % 8 == 0
+        hashes = np.frombuffer(data if whole else b"", "<u8")
+        if not whole or (hashes[1:] <= hashes[:-1]).any():
             raise CheckpointError(
-                f"expected sorted 64-bit hashes in {path}, got {len(data)} bytes of something else: copy the file again"
+                f"expected sorted 64-bit hashes in {path}, got {len(data)} other bytes: "
+                "copy the file again"
             )
         return cls(hashes)
 
@@ -76,14 +80,16 @@ class Ngrams:
         write_atomic(path, self.hashes.astype("<u8").tobytes())
 
     def find_overlaps(self, texts: Sequence[str]) -> NDArray[np.bool_]:
-        """Return bool (n,): which texts share a run with these."""
-        own = [hash_ngrams(text) for text in texts]
-        touched = np.zeros(len(own), np.bool_)
-        owner, found = (
-            np.repeat(np.arange(len(own)), [len(hashes) for hashes in own]),
-            np.concatenate([*own, np.empty(0, np.uint64)]),
-        )
+        """Return bool (n,): which texts share an 8-gram with these."""
+        each = [hash_ngrams(text) for text in texts]
+        overlaps = np.zeros(len(each), np.bool_)
         if len(self.hashes):
-            places = np.searchsorted(self.hashes, found).clip(max=len(self.hashes) - 1)
-            touched[owner[self.hashes[places] == found]] = True
-        return touched
+            owner = np.repeat(np.arange(len(each)), [len(hashes) for hashes in each])
+            hashes = _concatenate(each)
+            places = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
+            overlaps[owner[self.hashes[places] == hashes]] = True
+        return overlaps
+
+
+def _concatenate(hashes: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    return np.concatenate([np.empty(0, np.uint64), *hashes])

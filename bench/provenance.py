@@ -1,4 +1,4 @@
-"""Where a number comes from: the command, the code, the versions and the machine."""
+"""Provenance of a result: the command, the code, the versions and the machine."""
 
 import platform
 import shlex
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+_ROOT = Path(__file__).parents[1]
 
 DISTRIBUTION = "encoder-recipes-bench"
 _PACKAGES = (
@@ -25,12 +27,12 @@ _PACKAGES = (
 
 
 def record_provenance() -> dict[str, Any]:
-    """Return the time, command, commit, versions and machine, as plain JSON values; the command is as it was typed."""
-    return {"time": datetime.now(UTC).isoformat(timespec="seconds"), **_of_process()}
+    """Return the time, command, commit, versions and machine, as plain JSON values."""
+    return {"time": datetime.now(UTC).isoformat(timespec="seconds"), **_describe_process()}
 
 
 @cache
-def _of_process() -> dict[str, Any]:
+def _describe_process() -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
@@ -55,40 +57,28 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str:
-    """Return the commit of the checkout this code lies in, with ``+`` when it was changed since; "" without one."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
+    """Return the commit of this code, with ``+`` if files changed since; "" outside a checkout."""
+    if not (_ROOT / ".git").exists():
         return ""
-    calls = (
-        ["rev-parse", "--short=12", "HEAD"],
-        ["status", "--porcelain", "--untracked-files=no", "--", "bench", "adapters"],
-    )
     try:
-        answers = [
-            subprocess.run(  # noqa: S603
-                ["git", *call],  # noqa: S607
-                cwd=root,
-                capture_output=True,
-                text=True,
-                timeout=10,
-                check=True,
-            )
-            for call in calls
-        ]
+        commit = _run_git("rev-parse", "--short=12", "HEAD")
+        changes = _run_git("status", "--porcelain", "-uno", "--", "bench", "adapters")
     except (OSError, subprocess.SubprocessError):
         return ""
-    commit, changes = (answer.stdout.strip() for answer in answers)
-    return commit + ("+" if changes else "")
+    return f"{commit}+" if changes else commit
+
+
+def _run_git(*arguments: str) -> str:
+    call = ["git", *arguments]
+    done = subprocess.run(  # noqa: S603 - a fixed command
+        call, cwd=_ROOT, capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
 
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.partition(":")[2].strip()
-            for line in info.read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ]
-        if names:
-            return names[0]
+    for line in info.read_text(encoding="utf-8").splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -1,11 +1,11 @@
-"""What a recipe is: a frozen dataclass that trains a checkpoint its method's encoder can load."""
+"""The recipe protocol: a frozen dataclass that trains a checkpoint for its method's encoder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+"""A callback: takes a label, the number of steps done, and their total."""
 
 
 class Table(Protocol):
@@ -24,12 +24,12 @@ class Table(Protocol):
 
     @property
     def pin(self) -> Mapping[str, str]:
-        """What kind of place the rows come from, and the hash or commit of their content."""
+        """The kind of source, and the hash or commit of the content."""
         ...
 
 
 class Load(Protocol):
-    """Gives a split of a data set, such as ``bench.data.load``."""
+    """Returns a split of a data set, such as ``bench.data.load``."""
 
     def __call__(
         self,
@@ -39,34 +39,37 @@ class Load(Protocol):
         config: str = "",
         columns: Sequence[str] = (),
     ) -> Table:
-        """Return the split; raises Unavailable where it cannot be had."""
+        """Return the split; raises Unavailable where it is not available."""
         ...
 
 
 @runtime_checkable
 class Recipe(Protocol):
-    """Trains a checkpoint. A frozen dataclass: its fields are its settings, plain JSON values, each with its source as default."""
+    """Trains a checkpoint.
+
+    A frozen dataclass. Its fields are its settings: plain JSON values, each with its source.
+    """
 
     def check(self) -> None:
-        """Return when the settings are right; nothing is read for it but files that they name.
+        """Check the settings, and the files that they name.
 
         Raises:
-            UsageError: A setting is off.
+            UsageError: A setting is invalid.
         """
         ...
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
-        """Train to the end of the budget and return the checkpoint's folder, ``out``; go on where an earlier call was killed.
+        """Train to the end of the budget and return ``out``; resume an interrupted training.
 
         Args:
-            out: Folder of the checkpoint; what is needed to go on lies in it until the end.
-            budget: Token positions through the network that is trained, padding not counted.
-            seed: The only source of randomness.
-            load: Where data comes from.
-            progress: Told about every stage.
+            out: Folder of the checkpoint; until the end, it has what resuming needs.
+            budget: Tokens that pass through the network being trained, without padding.
+            seed: Random seed.
+            load: Loads data sets.
+            progress: Called in every stage.
 
         Raises:
-            Unavailable: Weights or data cannot be had on this machine.
-            UsageError: A setting is off, or ``out`` holds a training with other settings.
+            Unavailable: Weights or data are not available on this machine.
+            UsageError: A setting is invalid, or ``out`` has a training with other settings.
         """
         ...

@@ -1,11 +1,11 @@
-"""Whether a JSON value is what a type says: files may be damaged, or somebody else's."""
+"""Type checks of JSON values: files may be damaged, or of another program."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
-_ABSENT = object()  # of no kind
+_ABSENT = object()  # of no type
 _PLAIN: dict[Any, Callable[[Any], bool]] = {
     str: lambda value: isinstance(value, str),
     bool: lambda value: isinstance(value, bool),
@@ -16,10 +16,10 @@ _PLAIN: dict[Any, Callable[[Any], bool]] = {
 
 
 def find_mismatch(value: Any, hint: Any, place: str = "") -> str:  # noqa: ANN401 - any JSON value, any type
-    """Return the first place in a JSON value that is missing, or not of the kind that a type says; "" where all is well.
+    """Return the first place in a JSON value that does not match a type; "" if all match.
 
     Args:
-        value: What JSON gave.
+        value: A value from ``json.loads``.
         hint: A type of plain values, mappings, sequences, dataclasses and typed dictionaries.
         place: Of the value, as names between dots.
     """
@@ -31,12 +31,14 @@ def find_mismatch(value: Any, hint: Any, place: str = "") -> str:  # noqa: ANN40
     parts = _parts(value, hint)
     if parts is None:
         return place or "the whole"
-    within = (find_mismatch(part, one, f"{place}.{name}".lstrip(".")) for name, part, one in parts)
-    return next(filter(None, within), "")
+    for name, part, part_hint in parts:
+        if mismatch := find_mismatch(part, part_hint, f"{place}.{name}".lstrip(".")):
+            return mismatch
+    return ""
 
 
 def _parts(value: Any, hint: Any) -> list[tuple[str, Any, Any]] | None:  # noqa: ANN401 - likewise
-    """Return what a value holds, with names and types; None where the value itself is of another kind."""
+    """Return the parts of a value with names and types; None where the value does not match."""
     if is_dataclass(hint) or is_typeddict(hint):
         return _fields(value, hint)
     kind, of = get_origin(hint), get_args(hint)

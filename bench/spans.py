@@ -1,6 +1,7 @@
-"""Words of a text and its tokens: which token a word begins with, the best span under start and end scores, how often that is right.
+"""Extractive answers: spans of a text's words, found by start and end scores of its tokens.
 
-Source: facebookresearch/quip at 934c724: the span with the largest p_start times p_end; exact match and F1 as in SQuAD's evaluation.
+Source: facebookresearch/quip at 934c724: the span with the largest p_start times p_end; exact match
+and F1 as in SQuAD's evaluation.
 """
 
 import re
@@ -35,18 +36,18 @@ class Answer(NamedTuple):
 
 
 def first_tokens(spans: NDArray[np.int32], words: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """Return the number of each word's first token (words,), -1 for a word that has none.
+    """Return the index of each word's first token (words,), -1 for a word without a token.
 
     Args:
-        spans: Characters of each token (t, 2), empty for special tokens; a span may begin at the space before a word.
+        spans: Characters of each token (t, 2), empty for special tokens; a span may include the
+            space before a word.
         words: Characters of each word, in order.
     """
     starts, ends = np.asarray(words, np.int64).reshape(-1, 2).T
     real = np.flatnonzero(spans[:, 1] > spans[:, 0])
     known = spans[real]
-    first = np.searchsorted(
-        known[:, 1], starts, side="right"
-    )  # the first token that ends inside or behind the word
+    # The first token that ends inside or behind the word.
+    first = np.searchsorted(known[:, 1], starts, side="right")
     has = first < len(known)
     has[has] = known[first[has], 0] < ends[has]
     out = np.full(len(starts), -1, np.int64)
@@ -55,7 +56,7 @@ def first_tokens(spans: NDArray[np.int32], words: Sequence[tuple[int, int]]) -> 
 
 
 def normalize_words(text: str) -> list[str]:
-    """Return the words that count in SQuAD's evaluation: lower case, without punctuation and articles."""
+    """Return the words of SQuAD's evaluation: lower case, without punctuation and articles."""
     bare = text.lower().translate(str.maketrans("", "", string.punctuation))
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
@@ -81,7 +82,7 @@ def f1(found: str, accepted: Sequence[str]) -> float:
 def best_span(
     start: NDArray[np.float32], end: NDArray[np.float32], longest: int
 ) -> tuple[int, int, float]:
-    """Return the first and the last token of the best span, and its product; of equal ones the shortest, then the first.
+    """Return first and last token and probability of the best span; ties go to the shortest.
 
     Args:
         start: Probability of each token to be the first (t,).
@@ -100,7 +101,7 @@ def best_span(
 def extract_span(
     text: str, spans: NDArray[np.int32], both: NDArray[np.float32], longest: int
 ) -> Answer:
-    """Return the best words of a text; a special token at an end of the best span adds none.
+    """Return the best words of a text; special tokens at the ends of the span add none.
 
     Args:
         text: The text.
@@ -124,7 +125,7 @@ def extract_answer(
     end: NDArray[np.float32],
     longest: int,
 ) -> Answer:
-    """Return the best words of a text, one softmax over all of its tokens.
+    """Return the best words of a text, with a softmax over all of its tokens.
 
     Args:
         text: The text.

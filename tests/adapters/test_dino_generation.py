@@ -291,7 +291,7 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
 
 def test_a_chat_puts_the_first_line_into_a_message_and_the_rest_into_the_answer(networks):
     tokenizer = networks["llama"].tokenizer
-    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"  # noqa: E501
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
     assert (
         framed('Task: Do it.\nA: "x"\nB: "', tokenizer, chat=True)
         == '[user]Do it.[assistant]A: "x"\nB: "'
