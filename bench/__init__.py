@@ -109,7 +109,6 @@ def run(  # noqa: PLR0913 - one parameter per option
     from bench.registry import compute_settings, load_encoders
     from bench.runner import run as run_cells
     from bench.store import Store
-    from bench.task import Task
     from bench.tasks import load_tasks
     from bench.vectors import open_vectors
 
@@ -120,7 +119,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     else:
         names = [models] if isinstance(models, str) else list(models)
         encoders = load_encoders(names, compute_settings(device, dtype))
-    one = isinstance(tasks, str | Task)
+    one = isinstance(tasks, str) or not isinstance(tasks, Iterable)
     cells = run_cells(
         encoders,
         load_tasks([tasks] if one else tasks, suites, limit=limit),  # type: ignore[list-item,arg-type]

@@ -8,33 +8,19 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.encoder import (
     Batch,
     Embeddings,
     Encoder,
     Item,
-    Labelled,
-    LayeredEncoder,
-    LongTokenEncoder,
-    Marked,
-    Marker,
-    Pair,
-    PairScorer,
-    PromptedEncoder,
-    QuestionEncoder,
     QuestionVectors,
     Side,
-    SidedEncoder,
-    TokenEncoder,
     TokenStates,
-    TrainedEncoder,
-    TunableEncoder,
     fingerprint,
     shortened,
     stream,
@@ -115,6 +101,7 @@ class CachedEncoder:
         exact: bool = False,
     ) -> None:
         self._inner, self._vectors, self._progress, self._exact = inner, vectors, progress, exact
+        self._able: Any = inner  # may have the optional methods of ``bench.encoder``
         name = fingerprint(inner, exact=exact)
         self._prefix, self._records = name.encode(), vectors.of(name)
         self.begin()
@@ -122,20 +109,14 @@ class CachedEncoder:
 
     def begin(self) -> None:
         """Begin a new tally, for the next task."""
-        self.tally = Tally(keep_texts=isinstance(self._inner, TrainedEncoder))
+        self.tally = Tally(keep_texts=hasattr(self._able, "runs"))
 
     def summary(self) -> dict[str, float]:
         """Return what the task asked for, and the share of its texts that share a run of words with the training data, where known."""
-        runs = (
-            self._inner.runs()
-            if self.tally.texts and isinstance(self._inner, TrainedEncoder)
-            else None
-        )
-        shared = (
-            {}
-            if runs is None
-            else {"overlap_share": float(runs.find_overlaps(list(self.tally.texts)).mean())}
-        )
+        ngrams = self._able.runs() if self.tally.texts and hasattr(self._able, "runs") else None
+        shared = {}
+        if ngrams is not None:
+            shared["overlap_share"] = float(ngrams.find_overlaps(list(self.tally.texts)).mean())
         return {**self.tally.summary(), **shared}
 
     @property
@@ -154,24 +135,30 @@ class CachedEncoder:
         return self._inner.follows_instructions
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        """Return float32 (n, dim), row i for text i: from the store, and what is not there, or damaged, encoded now.
+        """Return float32 (n, dim), row i for text i; as ``embed``."""
+        return self.embed([Item(text, instruction) for text in texts])
+
+    def embed(self, items: Sequence[Item]) -> Embeddings:
+        """Return float32 (n, dim), row i for item i: from the cache, or encoded now in one pass.
 
         Raises:
-            EncodingError: A vector is not finite or constant, or different texts all have the same vector.
+            EncodingError: A vector is not finite or constant, or all texts of an instruction have
+                the same vector.
         """
-        keys = self._keys(Item(text, instruction) for text in texts)
-        self.tally.add(keys, texts)  # before there are vectors, since it takes memory for a moment
+        keys = self._keys(items)
+        # Counted before there are vectors, since it takes memory for a moment.
+        self.tally.add(keys, (item.text for item in items))
         known, vectors, truncated = self._records.read(keys)
         unknown = np.flatnonzero(~known)
         first, equal = first_places(keys[unknown])
         todo = unknown[first]
-        for batch in self._compute(keys[todo], [Item(texts[i], instruction) for i in todo]):
+        for batch in self._compute(keys[todo], [items[i] for i in todo]):
             if vectors is None:
                 vectors = np.empty((len(keys), batch.vectors.shape[1]), np.float32)
             if batch.vectors.shape[1] != vectors.shape[1]:
                 raise EncodingError(
-                    f"expected vectors of {vectors.shape[1]} numbers, as the cache holds of this encoder, "
-                    f"got {batch.vectors.shape[1]}: raise its version"
+                    f"expected vectors of {vectors.shape[1]} numbers, as the cache has of this "
+                    f"encoder, got {batch.vectors.shape[1]}: raise its version"
                 )
             places = todo[batch.positions]
             vectors[places], truncated[places] = batch.vectors, batch.truncated
@@ -182,13 +169,76 @@ class CachedEncoder:
             vectors[place], truncated[place] = vectors[source], truncated[source]
         self.tally.truncated.add_new(keys[truncated])
         self.cost.dimension = vectors.shape[1]
-        other = next((text for text in texts if text != texts[0]), None)
-        if other is not None and all(np.array_equal(row, vectors[0]) for row in vectors):
-            examples = f"{shortened(texts[0])} and {shortened(other)}"
-            raise EncodingError(
-                f"{len(set(texts))} different texts have one and the same embedding, {examples} for example"
-            )
+        check_distinct(vectors, items)
         return vectors
+
+    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
+        """Return the states of each text's tokens; they are too large to be kept.
+
+        Raises:
+            EncodingError: A state is not finite.
+        """
+        return self._read_tokens(texts, lambda: [self._able.encode_tokens(texts, layer=layer)])[0]
+
+    def encode_layers(
+        self, texts: Sequence[str], *, layers: Sequence[int]
+    ) -> list[list[TokenStates]]:
+        """Return for each layer what ``encode_tokens`` would, from one pass where that is offered.
+
+        Raises:
+            EncodingError: A state is not finite.
+        """
+        if not hasattr(self._able, "encode_layers"):
+            return [self.encode_tokens(texts, layer=layer) for layer in layers]
+        return self._read_tokens(texts, lambda: self._able.encode_layers(texts, layers=layers))
+
+    def encode_long(self, texts: Sequence[str]) -> list[TokenStates]:
+        """Return the states of all tokens of each text, or of those that one pass takes.
+
+        Raises:
+            EncodingError: A state is not finite.
+        """
+        if not hasattr(self._able, "encode_long"):
+            return self.encode_tokens(texts)
+        return self._read_tokens(texts, lambda: [self._able.encode_long(texts)])[0]
+
+    def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
+        """Return the start and end vectors of questions."""
+        found: QuestionVectors = self._able.encode_questions(questions)
+        return found
+
+    def for_side(self, side: Side) -> "CachedEncoder":
+        """Return the encoder of one side of a retrieval, behind the same cache and counts."""
+        if not hasattr(self._able, "for_side"):
+            return self
+        inner = self._able.for_side(side)
+        one = CachedEncoder(inner, self._vectors, self._progress, exact=self._exact)
+        one.tally, one.cost = self.tally, self.cost
+        return one
+
+    def count(self, texts: Sequence[str]) -> None:
+        """Count texts that a task gives to ``inner`` for something else than vectors."""
+        self.tally.add(self._keys(Item(text) for text in texts), texts)
+
+    def _read_tokens(
+        self, texts: Sequence[str], read: Callable[[], list[list[TokenStates]]]
+    ) -> list[list[TokenStates]]:
+        """Return the states of one pass by layer, checked, and count what it took."""
+        start = time.perf_counter()
+        layers = read()
+        for text, tokens in zip(list(texts) * len(layers), chain(*layers), strict=True):
+            if not np.isfinite(tokens.states).all():
+                raise EncodingError(f"a token state of {shortened(text)} is not finite")
+        self.cost.encode_seconds += time.perf_counter() - start
+        n = sum(len(tokens.states) for tokens in layers[0])
+        self.cost.forward_texts += len(texts)
+        self.cost.tokens += n
+        self.cost.padded_tokens += n
+        self.count(texts)
+        truncated = [_is_truncated(*pair) for pair in zip(texts, layers[0], strict=True)]
+        cut = compress(texts, truncated)
+        self.tally.truncated.add_new(self._keys(Item(text) for text in cut))
+        return layers
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
         """Return the distinct items the store lacks."""
@@ -247,191 +297,42 @@ class CachedEncoder:
         )
         return as_keys(b"".join(digests))
 
-    def _read(self, texts: Sequence[str]) -> None:
-        """Count texts that the network reads for something else than embeddings or token states; their cost is not measured."""
-        self.tally.add(self._keys(Item(text) for text in texts), texts)
-
-
-class _Tokens(CachedEncoder):
-    """Hands token states through as well; these are too large to keep."""
-
-    _inner: Any
-
-    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        """Return the states of each text's tokens, checked to be finite.
-
-        Raises:
-            EncodingError: A state is not finite.
-        """
-        start = time.perf_counter()
-        found: list[TokenStates] = self._inner.encode_tokens(texts, layer=layer)
-        self._note(texts, [found], start)
-        return found
-
-    def _note(
-        self, texts: Sequence[str], layers: Sequence[Sequence[TokenStates]], start: float
-    ) -> None:
-        """Check the states of every layer, and count what one pass took."""
-        for each in layers:
-            for text, tokens in zip(texts, each, strict=True):
-                if not np.isfinite(tokens.states).all():
-                    raise EncodingError(f"a token state of {shortened(text)} is not finite")
-        found = layers[0]
-        self.cost.encode_seconds += time.perf_counter() - start
-        self.cost.forward_texts += len(found)
-        n = sum(len(tokens.states) for tokens in found)
-        self.cost.tokens += n
-        self.cost.padded_tokens += n
-        truncated = np.fromiter(map(_is_truncated, texts, found), np.bool_, len(texts))
-        keys = self._keys(Item(text) for text in texts)
-        self.tally.add(keys, texts)
-        self.tally.truncated.add_new(keys[truncated])
-
-
-class _Layers(_Tokens):
-    """Hands the states of several layers through as well, and how many there are."""
-
-    def layer_count(self) -> int:
-        """Return the number of the last layer."""
-        return int(self._inner.layer_count())
-
-    def encode_layers(
-        self, texts: Sequence[str], *, layers: Sequence[int]
-    ) -> list[list[TokenStates]]:
-        """Return for each layer what ``encode_tokens`` would.
-
-        Raises:
-            EncodingError: A state is not finite.
-        """
-        start = time.perf_counter()
-        found: list[list[TokenStates]] = self._inner.encode_layers(texts, layers=layers)
-        self._note(texts, found, start)
-        return found
-
-
-class _Long(_Tokens):
-    """Hands the token states of long texts through as well."""
-
-    def encode_long(self, texts: Sequence[str]) -> list[TokenStates]:
-        """Return the states of all tokens of each text, checked to be finite.
-
-        Raises:
-            EncodingError: A state is not finite.
-        """
-        start = time.perf_counter()
-        found: list[TokenStates] = self._inner.encode_long(texts)
-        self._note(texts, [found], start)
-        return found
-
-
-class _Questions(CachedEncoder):
-    """Hands question vectors through as well."""
-
-    _inner: Any
-
-    def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
-        """Return the start and end vectors of the questions."""
-        found: QuestionVectors = self._inner.encode_questions(questions)
-        return found
-
-
-class _Prompted(CachedEncoder):
-    """Asks the language model as well."""
-
-    _inner: Any
-
-    def score_words(
-        self, texts: Sequence[str], *, prompt: str, words: Sequence[str]
-    ) -> NDArray[np.float32]:
-        """Return the log-probability of each word behind each text and the prompt, float32 (n, m).
-
-        Raises:
-            EncodingError: One of them is not finite.
-        """
-        found: NDArray[np.float32] = self._inner.score_words(texts, prompt=prompt, words=words)
-        if not np.isfinite(found).all():
-            raise EncodingError(
-                f"a word behind {shortened(texts[int(np.argmin(np.isfinite(found).all(axis=1)))])} has no finite score"
-            )
-        self._read(texts)
-        return found
-
-
-class _Sided(CachedEncoder):
-    """Hands out the encoders of both sides as well, behind the same store; what they do counts here."""
-
-    _inner: Any
-
-    def for_side(self, side: Side) -> CachedEncoder:
-        """Return the encoder of one side behind the store."""
-        inner = self._inner.for_side(side)
-        made = cached(inner, self._vectors, self._progress, exact=self._exact)
-        made.tally, made.cost = self.tally, self.cost
-        return made
-
-
-class _Tunable(CachedEncoder):
-    """Trains copies of the network on a few examples as well."""
-
-    _inner: Any
-
-    def tune_pairs(
-        self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
-    ) -> PairScorer:
-        """Return what scores pairs after training; see ``TunableEncoder``."""
-        score: PairScorer = self._inner.tune_pairs(sets, layers=layers, epochs=epochs, seed=seed)
-
-        def counted(asked: Sequence[Pair]) -> NDArray[np.float32]:
-            self._read([text for pair in asked for text in pair])
-            return score(asked)
-
-        self._read([text for pairs, _ in sets for pair in pairs for text in pair])
-        return counted
-
-    def tune_classes(
-        self,
-        marked: Sequence[Marked],
-        *,
-        classes: int,
-        start: NDArray[np.float32] | None,
-        epochs: int,
-        seed: int,
-    ) -> Marker:
-        """Return what finds classes of words after training; see ``TunableEncoder``."""
-        mark: Marker = self._inner.tune_classes(
-            marked, classes=classes, start=start, epochs=epochs, seed=seed
-        )
-
-        def counted(asked: Sequence[Marked]) -> list[NDArray[np.int64]]:
-            self._read([one.text for one in asked])
-            return mark(asked)
-
-        self._read([one.text for one in marked])
-        return counted
-
-
-_ABLE = (
-    (LayeredEncoder, _Layers),
-    (LongTokenEncoder, _Long),
-    (TokenEncoder, _Tokens),
-    (QuestionEncoder, _Questions),
-    (PromptedEncoder, _Prompted),
-    (SidedEncoder, _Sided),
-    (TunableEncoder, _Tunable),
-)
-
 
 def cached(
-    encoder: Encoder, vectors: Vectors, progress: Progress = silent, *, exact: bool = False
+    encoder: Encoder,
+    vectors: Vectors | None = None,
+    progress: Progress = silent,
+    *,
+    exact: bool = False,
 ) -> CachedEncoder:
-    """Return the encoder behind the store, with the same capabilities; the arguments are those of ``CachedEncoder``."""
-    able = tuple(able for protocol, able in _ABLE if isinstance(encoder, protocol))
-    return _kind(able)(encoder, vectors, progress, exact=exact)
+    """Return the encoder behind the cache; one that is behind it already is returned as it is.
+
+    The arguments are those of ``CachedEncoder``; without vectors the cache is in memory.
+    """
+    if isinstance(encoder, CachedEncoder):
+        return encoder
+    return CachedEncoder(encoder, vectors or Vectors(None), progress, exact=exact)
 
 
-@lru_cache
-def _kind(able: tuple[type[CachedEncoder], ...]) -> type[CachedEncoder]:
-    return type("CachedEncoder", (*able, CachedEncoder), {})
+def check_distinct(vectors: Embeddings, items: Sequence[Item]) -> None:
+    """Check that the different texts of each instruction do not all have the same vector.
+
+    Raises:
+        EncodingError: They do.
+    """
+    first: dict[str, int] = {}
+    varied: set[str] = set()
+    for i, item in enumerate(items):
+        start = first.setdefault(item.instruction, i)
+        if item.instruction not in varied and not np.array_equal(vectors[i], vectors[start]):
+            varied.add(item.instruction)
+    for instruction in first.keys() - varied:
+        texts = list(dict.fromkeys(item.text for item in items if item.instruction == instruction))
+        if len(texts) > 1:
+            raise EncodingError(
+                f"{len(texts)} different texts have one and the same embedding, "
+                f"{shortened(texts[0])} and {shortened(texts[1])} for example"
+            )
 
 
 class _Pending:

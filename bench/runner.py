@@ -20,7 +20,7 @@ from bench.process import raise_if_stopped
 from bench.provenance import record_provenance
 from bench.result import Absence, Result, RunSpec
 from bench.store import Store
-from bench.task import ExplainedTask, PlannedTask, Task
+from bench.task import Task
 from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
@@ -235,11 +235,8 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
                 time.perf_counter() - start,
                 asdict(encoder.cost),
             )  # samples are no part of them
-            samples = (
-                cell.task.explain(encoder, seed=cell.seed)
-                if isinstance(cell.task, ExplainedTask)
-                else ()
-            )
+            explain = getattr(cell.task, "explain", None)
+            samples = explain(encoder, seed=cell.seed) if explain else ()
         result = Result(
             spec=cell.spec,
             family=cell.task.family,
@@ -310,7 +307,7 @@ def _tried(cell: Cell) -> Cell:
 
 
 def _planned(task: Task, seed: int) -> tuple[Item, ...]:
-    items = tuple(task.items(seed=seed)) if isinstance(task, PlannedTask) else ()
+    items = tuple(task.items(seed=seed)) if hasattr(task, "items") else ()
     if odd := [item.text for item in items if not isinstance(item.text, str)]:
         raise DataError(
             f"expected texts in the data of {task.name}, got {odd[0]!r} in {len(odd)} places: mend or drop these rows"

@@ -1,21 +1,23 @@
-"""What a task is: one data set with one protocol, which turns an encoder into scores."""
+"""What a task is: one data set with one protocol, which turns an encoder's vectors into scores."""
 
-import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.encoder import Encoder, Item
+from bench.cache import CachedEncoder, cached
+from bench.columns import Kind
+from bench.data import Rows, load
+from bench.encoder import Embeddings, Encoder, Item
 
 APART = frozenset({"diagnostics"})
-"""Families that measure something else than quality, on scales of their own: they count in no mean and no comparison."""
+"""Families that measure no quality, on scales of their own: excluded from means and comparisons."""
 
 PICKING = "picking at "
-"""What the names of scores on the examples that a layer is picked on begin with; the layer follows."""
+"""Prefix of the names of scores on the examples that a layer is picked on; the layer follows."""
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,18 @@ class Score:
 
     Attributes:
         repeats: One number per seed, split or fold.
-        examples: float32 (n,), what the repeats gave for each test example on average (similarity, 1 for a right answer, or
-            what it contributes to the score: ``bench.influence``), in the order of the data, so that two encoders can be
-            paired; empty where the metric has no such parts.
-        gold: float32 (n,), what the examples are compared with (gold similarity, or class); empty where their mean is the score.
+        examples: float32 (n,), the mean over the repeats of what each test example gave (a
+            similarity, 1 for a right answer, or its contribution: ``bench.influence``), in the
+            order of the data, which pairs two encoders; empty where the metric has no such parts.
+        gold: float32 (n,), what the examples are compared with (gold similarity, or class); empty
+            where their mean is the score.
     """
 
     repeats: tuple[float, ...]
-    examples: NDArray[np.float32] = dataclasses.field(
+    examples: NDArray[np.float32] = field(
         default_factory=lambda: np.empty(0, np.float32), compare=False
     )
-    gold: NDArray[np.float32] = dataclasses.field(
+    gold: NDArray[np.float32] = field(
         default_factory=lambda: np.empty(0, np.float32), compare=False
     )
 
@@ -54,84 +57,140 @@ class Score:
         return None if self.spread is None else self.spread / math.sqrt(len(self.repeats))
 
 
-@runtime_checkable
-class Task(Protocol):
-    """Turns an encoder into scores. A frozen dataclass, like an encoder."""
+Scores = Mapping[str, Score]
+"""Scores by metric name, on a scale where 1 is best, except in the families of ``APART``."""
 
-    @property
-    def name(self) -> str:
-        """Unique; mteb's name where the task is mteb's."""
-        ...
+
+@dataclass(frozen=True)
+class Task:
+    """One data set with one protocol, on one vector a text.
+
+    A subclass says in ``items`` what to embed and in ``score`` how to score the vectors; class
+    attributes say the rest. The data is loaded in both methods: ``bench.data`` keeps it in memory.
+
+    Attributes:
+        name: Unique; mteb's name where the task is mteb's.
+        data: Id of the data set.
+        config: Its configuration.
+        split: Its split.
+        instruction: What the embeddings are for; "" for none.
+        limit: At most this many test examples, drawn with a fixed seed; None for all.
+        about: One line for lists.
+    """
+
+    name: str
+    _: KW_ONLY
+    data: str = ""
+    config: str = ""
+    split: str = "test"
+    instruction: str = ""
+    limit: int | None = None
+    about: str = field(default="", compare=False)
 
     @property
     def family(self) -> str:
         """The group it is reported under: sts, paraphrase, sentiment, ner, clustering, ..."""
-        ...
+        raise NotImplementedError
 
     @property
     def metric(self) -> str:
-        """Name of the main score among those ``evaluate`` returns."""
-        ...
+        """Name of the main score."""
+        raise NotImplementedError
 
     @property
     def version(self) -> int:
-        """Raised whenever the same vectors begin to give another score, or more is kept with it."""
-        ...
+        """Raised whenever the same vectors give another score, or more is kept with it."""
+        return 1
 
     @property
     def readout(self) -> str:
-        """Which vectors are read: "embedding" unless the task reads token states or questions."""
-        ...
-
-    @property
-    def limit(self) -> int | None:
-        """At most this many test examples, drawn with a fixed seed; None for all."""
-        ...
+        """Which vectors are read; an instruction is named, since another gives other vectors."""
+        return f"embedding for {self.instruction!r}" if self.instruction else "embedding"
 
     @property
     def needs(self) -> type[Encoder]:
         """The protocol an encoder must satisfy."""
-        ...
+        return Encoder
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        """Return the scores by metric name, on a scale where 1 is best, but for those of APART.
+    def rows(self, columns: Mapping[str, Kind]) -> Rows:
+        """Return the test rows, at most ``limit``, with columns that hold what they must."""
+        rows = load(self.data, self.split, config=self.config, columns=columns)
+        return rows.take(sample(len(rows), self.limit))
 
-        Args:
-            encoder: Satisfies ``needs``.
-            seed: The only source of randomness.
+    def items(self, *, seed: int) -> Sequence[Item]:
+        """Return what to embed: a run embeds the items of all its tasks in one pass.
 
         Raises:
-            Unavailable: The data cannot be had on this machine.
+            Unavailable: The data is not on this machine.
             DataError: The data is there but not as expected.
         """
-        ...
+        raise NotImplementedError
 
+    def score(self, vectors: Embeddings, *, seed: int) -> Scores:
+        """Return the scores.
 
-@runtime_checkable
-class PlannedTask(Task, Protocol):
-    """A task that can say what it will have encoded, so that a run can encode the items of all its tasks at once."""
+        Args:
+            vectors: float32 (n, dim), row i for item i.
+            seed: The same as for ``items``; a task has no other source of randomness.
+        """
+        raise NotImplementedError
 
-    def items(self, *, seed: int) -> Iterable[Item]:
-        """Return what ``evaluate`` will ask ``encode`` for; what is left out is encoded when asked for."""
-        ...
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Scores:
+        """Return the scores of an encoder that satisfies ``needs``.
 
-
-@runtime_checkable
-class ExplainedTask(Task, Protocol):
-    """A task that can show a few of its examples in words."""
+        Raises:
+            Unavailable: The data is not on this machine.
+            DataError: The data is there but not as expected.
+            EncodingError: A vector is not finite or constant, or the vectors have no score.
+        """
+        return self.score(cached(encoder).embed(self.items(seed=seed)), seed=seed)
 
     def explain(self, encoder: Encoder, *, seed: int) -> Sequence[Mapping[str, str]]:
-        """Return a few examples, words by column, after ``evaluate``; arguments and errors are the same."""
-        ...
+        """Return a few examples in words, by column, where the task can show some."""
+        return ()
 
 
-def embedding_for(instruction: str) -> str:
-    """Return what a task that reads embeddings calls its read-out: an instruction is named, since another one makes other vectors."""
-    return f"embedding for {instruction!r}" if instruction else "embedding"
+@dataclass(frozen=True)
+class NetworkTask(Task):
+    """A task that gets the encoder itself: for token states, fine-tuning, or mteb's retrieval.
+
+    A subclass loads its data in ``load``, which a run calls before anything is embedded so that
+    missing data is known early, and measures in ``measure``.
+    """
+
+    def load(self, seed: int) -> Any:  # noqa: ANN401 - whatever ``measure`` needs
+        """Return the data."""
+        raise NotImplementedError
+
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
+        """Return the scores; what the network is asked for besides vectors is on ``inner``."""
+        raise NotImplementedError
+
+    def items(self, *, seed: int) -> Sequence[Item]:
+        """Return nothing, after the data was loaded."""
+        self.load(seed)
+        return ()
+
+    def evaluate(self, encoder: Encoder, *, seed: int) -> Scores:
+        """Return the scores of an encoder that satisfies ``needs``."""
+        return self.measure(cached(encoder), seed=seed)
+
+
+_PARTS = ("name", "family", "metric", "version", "readout", "limit", "needs", "evaluate")
+
+
+def missing_parts(value: object) -> list[str]:
+    """Return the attributes of a task that an object lacks; none for a task of any class."""
+    return sorted(name for name in _PARTS if name not in dir(value))
+
+
+def split_vectors(vectors: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
+    """Return consecutive parts of the rows, of these sizes."""
+    return np.split(vectors, np.cumsum(sizes)[:-1])
 
 
 def sample(n: int, limit: int | None, *, seed: int = 0) -> NDArray[np.int64]:
-    """Return the row numbers that ``limit`` leaves of ``n`` rows: all of them, or a fixed draw in ascending order."""
+    """Return the row numbers that ``limit`` leaves of ``n`` rows: all, or a fixed sorted draw."""
     if limit is None or limit >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))

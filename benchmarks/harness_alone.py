@@ -73,7 +73,7 @@ def score(side: str, rows: int) -> tuple[float, ...]:
     """Return the accuracies of the ten experiments."""
     made = classification(rows)
     if side == "bench":
-        return MtebTask("Reviews", made).evaluate(Instant(), seed=42)["accuracy"].repeats
+        return MtebTask("Reviews", source=made).evaluate(Instant(), seed=42)["accuracy"].repeats
     result = mteb.evaluate(
         as_mteb(Instant()), made(), cache=None, co2_tracker=False, show_progress_bar=False
     )

@@ -96,7 +96,7 @@ def in_mteb(names: Iterable[str], step: int) -> dict[str, Any]:
 
 def in_bench(side: str, names: Iterable[str], step: int, folder: Path) -> dict[str, Any]:
     """Return scores and token counts of our runner."""
-    tasks = [*(MtebTask(name) for name in names), MtebTask("ClincIntents", intents(step))]
+    tasks = [*(MtebTask(name) for name in names), MtebTask("ClincIntents", source=intents(step))]
     dtype = "bfloat16" if side == "again" else side
     cells = list(
         run(

@@ -30,7 +30,7 @@ def task(tmp_path, monkeypatch):
                     json.dumps({"sentence1": left, "sentence2": right, "score": (i * j) % 5}) + "\n"
                 )
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
-    return STS("pairs", "made/pairs")
+    return STS("pairs", data="made/pairs")
 
 
 def on(folder) -> Pooled:

@@ -13,15 +13,15 @@ texts are independent given the encoder, so an interval over them holds for text
 every encoder the same folds. Another seed deals the same texts anew: its repeats are no further independent ones.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.encoder import Embeddings, Encoder, Item, gather, stream
-from bench.task import Score
+from bench.encoder import Embeddings, Item
+from bench.task import Score, Scores, Task
 from bench.tasks.clustering import Algorithm, v_measures
 from bench.tasks.labelings import Labelled, Labels, clinc, dealt, drawn, faq, go_emotions, nyt, trec
 from bench.tasks.sts import STS
@@ -36,25 +36,22 @@ class Labeling(NamedTuple):
     instruction: str
 
 
-@dataclass(frozen=True)
-class Awareness:
-    """V-measure of two labelings of the same texts, each under its own and under the other instruction.
+@dataclass(frozen=True, kw_only=True)
+class Awareness(Task):
+    """V-measure of two labelings of the same texts, each under its own and the other instruction.
 
     Attributes:
-        name: Name of the task.
         read: Returns the texts with both labelings.
         labelings: The two, with their instructions.
-        folds: Number of disjoint folds of the texts, one repeat each; with a single one every start is a repeat.
+        folds: Number of disjoint folds of the texts, one repeat each; with a single one every
+            start is a repeat.
         size: Texts of a fold.
-        whole: Labeling whose classes are each kept in one fold, which is then clustered into few classes with many texts
-            instead of many with few.
+        whole: Labeling whose classes are each kept in one fold, which is then clustered into few
+            classes with many texts instead of many with few.
         starts: Number of seeds for k-means on each fold.
         algorithm: As of a clustering.
-        limit: At most this many texts in all.
-        about: One line for lists.
     """
 
-    name: str
     read: Callable[[], Labelled]
     labelings: tuple[Labeling, Labeling]
     folds: int = 5
@@ -62,53 +59,39 @@ class Awareness:
     whole: str = ""
     starts: int = 5
     algorithm: Algorithm = "kmeans"
-    limit: int | None = None
-    about: str = field(default="", compare=False)
     family: ClassVar[str] = "instruction"
     metric: ClassVar[str] = "harmonic_mean"
-    readout: ClassVar[str] = "embedding"
     version: ClassVar[int] = 2
-    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the seed decides folds, not texts
+    def items(self, *, seed: int) -> list[Item]:
         """Return every text under both instructions."""
-        return self._items(self._texts())
+        texts = self._texts().texts
+        return [Item(text, labeling.instruction) for labeling in self.labelings for text in texts]
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        """Return ``harmonic_mean``, ``gap``, and for each labeling its score and that under the other instruction."""
-        found = self._texts()
-        items = self._items(found)
-        vectors = np.split(gather(stream(encoder, items), len(items)), 2)  # one part an instruction
-        folds = dealt(found, self.folds, seed=seed, whole=self.whole)
-        measures = np.array(
-            [
-                [
-                    self._repeats([(part[rows], found.labels[name][rows]) for rows in folds], seed)
-                    for part in vectors
-                ]
-                for name, _ in self.labelings
-            ]
-        )  # labelings x instructions x repeats
-        return awareness_scores([labeling.name for labeling in self.labelings], measures)
+    def score(self, vectors: Embeddings, *, seed: int) -> Scores:
+        """Return ``harmonic_mean``, ``gap``, and each labeling's score under each instruction."""
+        texts = self._texts()
+        folds = dealt(texts, self.folds, seed=seed, whole=self.whole)
+        names = [labeling.name for labeling in self.labelings]
+        measures = []
+        for name in names:
+            for part in np.split(vectors, 2):  # one an instruction
+                labels = texts.labels[name]
+                pairs = [(part[rows], labels[rows]) for rows in folds]
+                measures.append(self._repeats(pairs, seed))
+        return awareness_scores(names, np.array(measures).reshape(2, 2, -1))
 
     def _texts(self) -> Labelled:
+        names = [labeling.name for labeling in self.labelings]
         size = self.folds * self.size
-        compared = [labeling.name for labeling in self.labelings]
-        return drawn(
-            self.read(), size if self.limit is None else min(size, self.limit), by=compared
-        )
-
-    def _items(self, found: Labelled) -> list[Item]:
-        return [
-            Item(text, labeling.instruction) for labeling in self.labelings for text in found.texts
-        ]
+        return drawn(self.read(), size if self.limit is None else min(size, self.limit), by=names)
 
     def _repeats(self, folds: Sequence[tuple[Embeddings, Labels]], seed: int) -> NDArray[Any]:
-        found = [
+        measures = [
             v_measures(vectors, labels, self.starts, seed=seed, algorithm=self.algorithm)
             for vectors, labels in folds
         ]
-        return np.mean(found, axis=1) if self.folds > 1 else np.array(found[0])
+        return np.mean(measures, axis=1) if self.folds > 1 else np.array(measures[0])
 
 
 def awareness_scores(names: Sequence[str], measures: NDArray[Any]) -> dict[str, Score]:
@@ -133,7 +116,9 @@ def awareness_scores(names: Sequence[str], measures: NDArray[Any]) -> dict[str, 
 
 
 def awareness_means(measures: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the harmonic mean of two scores under their own instructions, and by how much these beat the wrong ones on average.
+    """Return harmonic means of two scores under their own instructions, and their gaps.
+
+    A gap is the mean difference of the right instruction to the wrong one.
 
     Args:
         measures: (2, 2, ...), of each labeling under the instruction of each.
@@ -143,26 +128,25 @@ def awareness_means(measures: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]
     """
     (first, first_wrong), (second_wrong, second) = measures
     means = 2 / (1 / (first + _EPSILON) + 1 / (second + _EPSILON))
-    return np.minimum(means, 1.0), (
-        (first - first_wrong) + (second - second_wrong)
-    ) / 2  # the epsilon lifts 1 above 1
+    gaps = ((first - first_wrong) + (second - second_wrong)) / 2
+    return np.minimum(means, 1.0), gaps  # the epsilon lifts 1 above 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InstructSTS(STS):
-    """Spearman correlation where every pair comes twice, under an instruction that makes it alike and under one that does not.
+    """Spearman correlation where every pair comes twice: an instruction makes one copy alike.
 
-    An encoder that ignores instructions gives both copies of a pair the same similarity, and so scores 0.
+    An encoder that ignores instructions gives both copies the same similarity, and so scores 0.
     """
 
     family: ClassVar[str] = "instruction"
 
 
-TASKS = (
+TASKS: tuple[Task, ...] = (
     Awareness(
         "faq-awareness",
-        faq,
-        (
+        read=faq,
+        labelings=(
             Labeling("category", "What is the question about?"),
             Labeling("language", "Which language is the question written in?"),
         ),
@@ -172,8 +156,8 @@ TASKS = (
     ),
     Awareness(
         "clinc-awareness",
-        clinc,
-        (
+        read=clinc,
+        labelings=(
             Labeling("intent", "What does the user want to do?"),
             Labeling("domain", "What area of life is the request about?"),
         ),
@@ -182,8 +166,8 @@ TASKS = (
     ),
     Awareness(
         "trec-awareness",
-        trec,
-        (
+        read=trec,
+        labelings=(
             Labeling("coarse", "What general kind of answer is expected?"),
             Labeling("fine", "What specific type of thing is asked for?"),
         ),
@@ -191,8 +175,8 @@ TASKS = (
     ),
     Awareness(
         "go-emotions-awareness",
-        go_emotions,
-        (
+        read=go_emotions,
+        labelings=(
             Labeling("emotion", "Which emotion does the writer feel?"),
             Labeling("sentiment", "Is the feeling positive or negative?"),
         ),
@@ -200,8 +184,8 @@ TASKS = (
     ),
     Awareness(
         "nyt-awareness",
-        nyt,
-        (
+        read=nyt,
+        labelings=(
             Labeling("topic", "What is the topic of news?"),
             Labeling("location", "Where did the news happen?"),
         ),
@@ -213,7 +197,7 @@ TASKS = (
     ),
     InstructSTS(
         "instruct-stsb",
-        "BrandonZYW/InstructSTSB",
+        data="BrandonZYW/InstructSTSB",
         instructions="instruction",
         about="STS-B pairs twice, under an instruction that makes them alike and one that does not",
     ),

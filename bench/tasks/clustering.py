@@ -8,7 +8,7 @@ sets as its code does it, MiniBatchKMeans with batches of 500 on the vectors as 
 Rows that hold whole lists of texts and labels are clustered one by one and averaged.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from bench.columns import CLASS, TEXT
 from bench.data import Rows, load
-from bench.encoder import Embeddings, Encoder, Item, gather, stream
+from bench.encoder import Embeddings, Item
 from bench.errors import DataError
-from bench.task import Score, embedding_for, sample
+from bench.task import Score, Scores, Task, sample, split_vectors
 from bench.tasks.groups import DOMAINS
 from bench.tasks.labelings import class_names
 from bench.tasks.similarity import unit
@@ -28,73 +28,48 @@ Algorithm = Literal["kmeans", "minibatch"]
 """k-means on vectors of length 1, or mini-batch k-means on the vectors as they are."""
 
 
-@dataclass(frozen=True)
-class Clustering:
+@dataclass(frozen=True, kw_only=True)
+class Clustering(Task):
     """V-measure of k-means clusters against classes.
 
     Attributes:
-        name: Name of the task.
-        data: Id of the data set.
-        config: Its configuration.
-        split: Its split.
         text: Column of the texts, or of lists of texts.
         label: Column of the classes, or of lists of them.
-        groups: Coarser classes to cluster by: for each the names of its classes, with spaces between; none for the classes themselves.
-        instruction: What the embeddings are for.
+        groups: Coarser classes to cluster by: for each the names of its classes, with spaces
+            between; empty for the classes themselves.
         algorithm: The one of the main score.
         repeats: Number of seeds.
-        limit: At most this many texts of each set.
-        about: One line for lists.
     """
 
-    name: str
-    data: str
-    config: str = ""
-    split: str = "test"
     text: str = "text"
     label: str = "label"
     groups: Mapping[str, str] = field(default_factory=dict, hash=False)
-    instruction: str = ""
     algorithm: Algorithm = "kmeans"
     repeats: int = 10
-    limit: int | None = None
-    about: str = field(default="", compare=False)
     family: ClassVar[str] = "clustering"
     metric: ClassVar[str] = "v_measure"
     version: ClassVar[int] = 2
-    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
-    @property
-    def readout(self) -> str:
-        """The embedding, with its instruction."""
-        return embedding_for(self.instruction)
-
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
+    def items(self, *, seed: int) -> list[Item]:
         """Return the texts of every set."""
         return [Item(text, self.instruction) for texts, _ in self._sets() for text in texts]
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        """Return ``v_measure`` and the same by the other algorithm, with a repeat for each seed, counting up from the one given."""
-        measures: dict[Algorithm, list[list[float]]] = {
-            algorithm: [] for algorithm in get_args(Algorithm)
-        }  # sets x repeats
-        for texts, labels in self._sets():
-            vectors = gather(
-                stream(encoder, [Item(text, self.instruction) for text in texts]), len(texts)
-            )
-            for algorithm, found in measures.items():
-                found.append(
-                    v_measures(vectors, labels, self.repeats, seed=seed, algorithm=algorithm)
-                )
-        scores = {
-            algorithm: Score(tuple(float(v) for v in np.mean(found, axis=0)))
-            for algorithm, found in measures.items()
-        }
-        main = scores.pop(self.algorithm)
-        return {
-            "v_measure": main,
-            **{f"v_measure_{other}": score for other, score in scores.items()},
-        }
+    def score(self, vectors: Embeddings, *, seed: int) -> Scores:
+        """Return ``v_measure`` and that of the other algorithm, a repeat for each seed from seed.
+
+        Several sets are averaged seed by seed.
+        """
+        sets = self._sets()
+        parts = split_vectors(vectors, [len(texts) for texts, _ in sets])
+        scores = {}
+        for algorithm in get_args(Algorithm):
+            measures = [
+                v_measures(part, labels, self.repeats, seed=seed, algorithm=algorithm)
+                for part, (_, labels) in zip(parts, sets, strict=True)
+            ]
+            name = "" if algorithm == self.algorithm else f"_{algorithm}"
+            scores[f"v_measure{name}"] = Score(tuple(np.mean(measures, axis=0).tolist()))
+        return dict(sorted(scores.items()))  # the main score first
 
     def _sets(self) -> list[tuple[list[str], NDArray[np.int64]]]:
         rows = load(self.data, self.split, config=self.config, columns=(self.text, self.label))
@@ -106,11 +81,15 @@ class Clustering:
         for i, (found, classes) in enumerate(sets, 1):
             if len(found) != len(classes):
                 raise DataError(
-                    f"{rows.source} row {i}: expected one label a text, got {len(found)} texts and {len(classes)} labels"
+                    f"{rows.source} row {i}: expected one label a text, got {len(found)} texts "
+                    f"and {len(classes)} labels"
                 )
-        drawn = [_drawn(found, classes, self.limit) for found, classes in sets]
-        for _, numbers in drawn:
+        drawn = []
+        for found, classes in sets:
+            kept = sample(len(found), self.limit)
+            numbers = np.unique(classes, return_inverse=True)[1][kept]
             _check_groups(numbers)
+            drawn.append(([found[i] for i in kept], numbers))
         return drawn
 
     def _classes(self, rows: Rows) -> list[Any]:
@@ -140,7 +119,8 @@ def v_measures(
         algorithm: How to cluster.
 
     Raises:
-        DataError: All texts are of one class, or each of its own: every clustering into so many groups is then right.
+        DataError: All texts are of one class, or each of its own: every clustering into so many
+            groups is then right.
     """
     from sklearn.metrics import v_measure_score
 
@@ -157,8 +137,8 @@ def _check_groups(labels: NDArray[np.int64]) -> int:
     k = len(np.unique(labels))
     if not 1 < k < len(labels):
         raise DataError(
-            f"expected texts of at least two classes, some of them of the same, got {k} classes of {len(labels)} texts; "
-            "raise the limit, or look at the labels"
+            f"expected texts of at least two classes, some of them of the same, got {k} classes of "
+            f"{len(labels)} texts; raise the limit, or look at the labels"
         )
     return k
 
@@ -177,30 +157,18 @@ def clusters(
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(
-        1
-    ):  # the sums, and so the clusters, would depend on the number of threads
+    with threadpool_limits(1):  # the clusters would depend on the number of threads
         if algorithm == "minibatch":
-            return np.asarray(
-                MiniBatchKMeans(k, batch_size=500, n_init="auto", random_state=seed).fit_predict(
-                    vectors
-                )
-            )
+            minibatch = MiniBatchKMeans(k, batch_size=500, n_init="auto", random_state=seed)
+            return np.asarray(minibatch.fit_predict(vectors))
         return np.asarray(KMeans(k, n_init=1, random_state=seed).fit_predict(unit(vectors)))
-
-
-def _drawn(
-    texts: list[str], labels: list[Any], limit: int | None
-) -> tuple[list[str], NDArray[np.int64]]:
-    kept = sample(len(texts), limit)
-    return [texts[i] for i in kept], np.unique(labels, return_inverse=True)[1][kept]
 
 
 def _inbedder(name: str, data: str, instruction: str, about: str, config: str = "") -> Clustering:
     return Clustering(
         name,
-        data,
-        config,
+        data=f"BrandonZYW/{data}Clustering",
+        config=config,
         label="cluster",
         instruction=instruction,
         algorithm="minibatch",
@@ -211,7 +179,7 @@ def _inbedder(name: str, data: str, instruction: str, about: str, config: str = 
 TASKS = (
     Clustering(
         "faq-clustering",
-        "pypi/zaragoza-construction-faq",
+        data="pypi/zaragoza-construction-faq",
         split="train",
         text="question",
         label="category",
@@ -220,7 +188,7 @@ TASKS = (
     ),
     Clustering(
         "dialogue-topics",
-        "pypi/chatterbot-corpus",
+        data="pypi/chatterbot-corpus",
         split="train",
         text="question",
         label="topic",
@@ -229,16 +197,16 @@ TASKS = (
     ),
     Clustering(
         "clinc-intent",
-        "clinc/clinc_oos",
-        "plus",
+        data="clinc/clinc_oos",
+        config="plus",
         label="intent",
         instruction="What does the user want to do?",
         about="5,500 requests, 150 intents and out of scope",
     ),
     Clustering(
         "clinc-domain",
-        "clinc/clinc_oos",
-        "plus",
+        data="clinc/clinc_oos",
+        config="plus",
         label="intent",
         groups=DOMAINS,
         instruction="What area of life is the request about?",
@@ -246,51 +214,51 @@ TASKS = (
     ),
     Clustering(
         "trec-coarse",
-        "CogComp/trec",
+        data="CogComp/trec",
         label="coarse_label",
         instruction="What general kind of answer is expected?",
         about="500 questions, 6 types of answers",
     ),
     Clustering(
         "trec-fine",
-        "CogComp/trec",
+        data="CogComp/trec",
         label="fine_label",
         instruction="What specific type of thing is asked for?",
         about="500 questions, up to 50 types of answers",
     ),
     Clustering(
         "ag-news",
-        "fancyzhx/ag_news",
+        data="fancyzhx/ag_news",
         instruction="What is the topic of the news?",
         about="7,600 news items, 4 topics",
     ),
     Clustering(
         "snips",
-        "few-shot-intent/snips",
+        data="few-shot-intent/snips",
         instruction="What does the user want to do?",
         about="700 requests, 7 intents",
     ),
     Clustering(
         "search-snippets",
-        "short-text-clustering/search_snippets",
+        data="short-text-clustering/search_snippets",
         instruction="What is the topic of the web page?",
         about="12,340 search results without stop words, 8 topics",
     ),
     Clustering(
         "biomedical",
-        "short-text-clustering/biomedical",
+        data="short-text-clustering/biomedical",
         instruction="What is the medical topic of the paper?",
         about="20,000 titles of papers without stop words, 20 topics",
     ),
     Clustering(
         "tweet",
-        "short-text-clustering/tweet",
+        data="short-text-clustering/tweet",
         instruction="Which event is the tweet about?",
         about="2,472 tweets without stop words, 89 events",
     ),
     Clustering(
         "twenty-newsgroups",
-        "mteb/twentynewsgroups-clustering",
+        data="mteb/twentynewsgroups-clustering",
         text="sentences",
         label="labels",
         instruction="Categorize the topic of the news article.",
@@ -299,45 +267,45 @@ TASKS = (
     ),
     _inbedder(
         "nyt-topic",
-        "BrandonZYW/NYTClustering",
+        "NYT",
         "What is the topic of news?",
         "2,160 New York Times articles, 9 topics",
         config="topic",
     ),
     _inbedder(
         "nyt-location",
-        "BrandonZYW/NYTClustering",
+        "NYT",
         "Where did the news happen?",
         "the same 2,160 New York Times articles, 10 places",
         config="location",
     ),
     _inbedder(
         "rate-my-prof",
-        "BrandonZYW/RateMyProfClustering",
+        "RateMyProf",
         "Here is a student review on the course and the professor. Categorize the aspect the student is discussing about.",
         "2,296 reviews of professors, 4 aspects",
     ),
     _inbedder(
         "feedbacks",
-        "BrandonZYW/FeedbacksClustering",
+        "Feedbacks",
         "Here is a human feedback on machine-generated text. Categorize the type of reason why the human like or dislike it.",
         "756 comments on generated text, 3 kinds of reasons",
     ),
     _inbedder(
         "few-rel",
-        "BrandonZYW/FewRelClustering",
+        "FewRel",
         "Here is a sentence. Please tell me the relation type between two specified entities appended after the sentence.",
         "4,480 sentences with two entities, 64 relations",
     ),
     _inbedder(
         "few-nerd",
-        "BrandonZYW/FewNerdClustering",
+        "FewNerd",
         "Here is a sentence. Please tell me the type of the specified entity appended after the sentence.",
         "3,789 sentences with an entity, 58 types",
     ),
     _inbedder(
         "few-event",
-        "BrandonZYW/FewEventClustering",
+        "FewEvent",
         "Here is a sentence. Please tell me the type of the specified event according to the trigger words appended after the sentence.",
         "4,742 sentences with an event, 34 types",
     ),

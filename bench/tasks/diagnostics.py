@@ -7,18 +7,19 @@ Protocol: the distinct sentences without an instruction; singular values around 
 family counts in no mean and no comparison.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.cache import CachedEncoder
 from bench.columns import TEXT
 from bench.data import load
-from bench.encoder import Embeddings, Encoder, Item, MemoryEncoder, gather, stream, unwrapped
+from bench.encoder import Embeddings, Encoder, Item
 from bench.errors import DataError
-from bench.task import Score, sample
+from bench.task import NetworkTask, Score, Scores, sample
 
 _REMEMBERED = 200
 """Most texts whose memory is looked at: the mean correlation is settled long before."""
@@ -27,63 +28,59 @@ DIRECTIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """How many of the first principal directions are looked at."""
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    """Effective dimension of the embeddings of a set of sentences.
+@runtime_checkable
+class MemoryEncoder(Encoder, Protocol):
+    """An encoder that compresses a text into several vectors before they become one."""
+
+    def encode_memory(self, texts: Sequence[str], *, instruction: str = "") -> NDArray[np.float32]:
+        """Return the single vectors, float32 (n, k, dim)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum(NetworkTask):
+    """Effective dimension of the embeddings of a set of distinct sentences.
 
     Attributes:
-        name: Name of the task.
-        data: Id of the data set.
-        split: Its split.
         columns: Columns of sentences.
-        limit: At most this many distinct sentences.
-        about: One line for lists.
     """
 
-    name: str
-    data: str
-    split: str = "test"
     columns: tuple[str, ...] = ("sentence1", "sentence2")
-    limit: int | None = None
-    about: str = field(default="", compare=False)
     family: ClassVar[str] = "diagnostics"
     metric: ClassVar[str] = "effective_dimension"
-    readout: ClassVar[str] = "embedding"
     version: ClassVar[int] = 2
-    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the sentences do not depend on it
+    def items(self, *, seed: int) -> list[Item]:
         """Return every distinct sentence."""
-        return self._items()
-
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
-        """Return ``effective_dimension``, the share of the variance in the first directions, and how alike memory vectors are.
-
-        ``share_N`` is the share of the first N directions; ``memory_correlation`` is there for an encoder with several memory vectors.
-        """
-        items = self._items()
-        values = spectrum(gather(stream(encoder, items), len(items)))
-        held = _shares(values).cumsum()
-        found = {"effective_dimension": effective_dimension(values)}
-        found |= {f"share_{n}": float(held[min(n, len(held)) - 1]) for n in DIRECTIONS}
-        inner = unwrapped(encoder)
-        if isinstance(inner, MemoryEncoder):
-            memory = inner.encode_memory([item.text for item in items[:_REMEMBERED]])
-            if memory.shape[1] > 1:
-                found["memory_correlation"] = mean_correlation(memory)
-        return {name: Score((value,)) for name, value in found.items()}
-
-    def _items(self) -> list[Item]:
-        rows = load(self.data, self.split, columns=dict.fromkeys(self.columns, TEXT))
+        rows = load(
+            self.data, self.split, config=self.config, columns=dict.fromkeys(self.columns, TEXT)
+        )
         texts = list(dict.fromkeys(text for column in self.columns for text in rows[column]))
         if len(texts) < 2:
             raise DataError(
-                f"{self.name} needs at least two distinct sentences, got {len(texts)}; look at {rows.source}"
+                f"{self.name} needs at least two distinct sentences, got {len(texts)}; "
+                f"look at {rows.source}"
             )
-        return [
-            Item(texts[i])
-            for i in sample(len(texts), None if self.limit is None else max(self.limit, 2))
-        ]
+        limit = None if self.limit is None else max(self.limit, 2)
+        return [Item(texts[i], self.instruction) for i in sample(len(texts), limit)]
+
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
+        """Return ``effective_dimension``, ``share_N`` and ``memory_correlation``.
+
+        ``share_N`` is the fraction of the variance in the first N directions; the correlation is
+        there for an encoder with several memory vectors.
+        """
+        items = self.items(seed=seed)
+        values = spectrum(encoder.embed(items))
+        shares = _shares(values).cumsum()
+        measured = {"effective_dimension": effective_dimension(values)}
+        for n in DIRECTIONS:
+            measured[f"share_{n}"] = float(shares[min(n, len(shares)) - 1])
+        if isinstance(encoder.inner, MemoryEncoder):
+            memory = encoder.inner.encode_memory([item.text for item in items[:_REMEMBERED]])
+            if memory.shape[1] > 1:
+                measured["memory_correlation"] = mean_correlation(memory)
+        return {name: Score((value,)) for name, value in measured.items()}
 
 
 def spectrum(embeddings: Embeddings) -> NDArray[np.float64]:
@@ -143,8 +140,9 @@ def _shares(singular: NDArray[np.float64]) -> NDArray[np.float64]:
 TASKS = (
     Spectrum(
         "stsb-spectrum",
-        "mteb/stsbenchmark-sts",
-        about="directions that the embeddings of STS benchmark's sentences use, and whether memory vectors have collapsed",
+        data="mteb/stsbenchmark-sts",
+        about="directions that the embeddings of STS benchmark's sentences use, "
+        "and whether memory vectors have collapsed",
     ),
 )
 """The diagnostics, to be asked for by name."""

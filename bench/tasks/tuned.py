@@ -10,34 +10,34 @@ is trained for tags, sentences and questions begin with a space, as in the relea
 Tasks that end in ``-leaking`` go on from split to split with one network, as the released code of pairs does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, cast
+from itertools import chain
+from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.cache import CachedEncoder
 from bench.data import Rows
 from bench.encoder import (
     Encoder,
     Labelled,
     Marked,
+    Marker,
+    PairScorer,
     QuestionEncoder,
     TokenEncoder,
-    TunableEncoder,
-    TunableQuestionEncoder,
 )
 from bench.errors import UsageError
-from bench.task import Score
+from bench.task import NetworkTask, Scores
 from bench.tasks.linear import predicted_from
 from bench.tasks.ner import (
     FEW_SHOT,
     NER,
     Sentence,
-    Tagged,
     WordStates,
-    drawn_of,
     entity_scores,
     places,
     questions,
@@ -45,17 +45,68 @@ from bench.tasks.ner import (
     training,
     word_states,
 )
-from bench.tasks.paraphrase import FewShot, existing, f1_scores
+from bench.tasks.paraphrase import ABOUT, SETS, SHOTS, FewShot, existing_layers, f1_scores
 from bench.tasks.similarity import unit
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class TunableEncoder(TokenEncoder, Protocol):
+    """A token encoder of whose network copies can be trained on a few examples."""
+
+    def tune_pairs(
+        self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
+    ) -> PairScorer:
+        """Train a copy of the network to separate pairs by BERTScore, and return what scores pairs.
+
+        Args:
+            sets: Training pairs. Several sets follow one another on one copy, each with a
+                classifier of its own; the last one's scores.
+            layers: Layers whose BERTScore is a feature each, counted from the last, which is -1.
+            epochs: How often each pair is seen.
+            seed: Random seed.
+        """
+        ...
+
+    def tune_classes(
+        self,
+        marked: Sequence[Marked],
+        *,
+        classes: int,
+        start: NDArray[np.float32] | None,
+        epochs: int,
+        seed: int,
+    ) -> Marker:
+        """Train a copy of the network with a linear classifier of words, and return both.
+
+        Args:
+            marked: Training texts with their words and their classes.
+            classes: Number of classes.
+            start: The classifier's weights at first, float32 (classes, dim); None for random ones.
+            epochs: How often each text is seen.
+            seed: Random seed.
+        """
+        ...
+
+
+@runtime_checkable
+class TunableQuestionEncoder(TunableEncoder, QuestionEncoder, Protocol):
+    """A question encoder of whose network copies can be trained on a few examples."""
+
+
+_Start = NDArray[np.float32] | None
+
+Draws = tuple[list[Sentence], list[list[Sentence]]]
+"""Test sentences, and training sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StartedNER(NER):
-    """Entity F1 of a linear tagger that starts from questions or from nothing, on frozen token states or on a network trained with it.
+    """Entity F1 of a linear tagger that starts from questions or from nothing.
 
     Attributes:
         initial: "question" or "standard".
-        epochs: How often the network sees each training sentence; 0 leaves it frozen, and the tagger is drawn to where it starts.
+        epochs: How often the network sees each training sentence; 0 leaves it frozen, and the
+            tagger is drawn to where it starts.
         questions: JSON file with a question for each type, where the usual ones do not do.
     """
 
@@ -71,7 +122,8 @@ class StartedNER(NER):
         """
         if self.epochs and self.layer != -1:
             raise UsageError(
-                f"{self.name} trains the network through its last layer, got layer {self.layer}: leave the layer out"
+                f"{self.name} trains the network through its last layer, got layer {self.layer}: "
+                "leave the layer out"
             )
 
     @property
@@ -82,81 +134,68 @@ class StartedNER(NER):
     @property
     def readout(self) -> str:
         """Which vectors are read, with the layer where it is not the last one."""
-        read = "tuned" if self.epochs else "tokens" + (f"@{self.layer}" if self.layer != -1 else "")
-        return read + (" from questions" if self.initial == "question" else "")
+        vectors = "tuned" if self.epochs else super().readout
+        return vectors + (" from questions" if self.initial == "question" else "")
 
     @property
     def needs(self) -> type[Encoder]:  # type: ignore[override]
         """The protocol an encoder must satisfy."""
-        asking, still = (TunableQuestionEncoder, QuestionEncoder), (TunableEncoder, TokenEncoder)
-        return (asking if self.initial == "question" else still)[not self.epochs]
+        if self.initial == "question":
+            return TunableQuestionEncoder if self.epochs else QuestionEncoder
+        return TunableEncoder if self.epochs else TokenEncoder
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        """Return ``f1``, ``precision`` and ``recall`` of entities, with a repeat for each training set."""
-        test, draws = self.sentences(seed)
-        tags = sorted(
-            {
-                tag
-                for part in (self.test.load(), *draws)
-                for sentence in part
-                for tag in sentence.tags
-            }
-        )
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
+        """Return ``f1``, ``precision`` and ``recall``, with a repeat for each training set."""
+        test, draws = self.load(seed)
+        sentences = [*self.test.load(), *chain(*draws)]
+        tags = sorted({tag for sentence in sentences for tag in sentence.tags})
         start = None
         if self.initial == "question":
-            kinds = [tag[2:] or "O" for tag in tags]
-            texts = [self._lead + text for text in questions(kinds, self.questions)]
-            asked = cast("QuestionEncoder", encoder).encode_questions(texts)
-            start = unit(asked.start)
-        find = self._tuned if self.epochs else self._frozen
-        return entity_scores([s.tags for s in test], find(encoder, test, draws, tags, start))
+            asked = questions([tag[2:] or "O" for tag in tags], self.questions)
+            vectors = encoder.encode_questions([self._lead + text for text in asked])
+            start = unit(vectors.start)
+        tag = self._tag_tuned if self.epochs else self._tag_frozen
+        return entity_scores([s.tags for s in test], tag(encoder, (test, draws), tags, start))
 
-    def _tuned(
-        self,
-        encoder: Encoder,
-        test: Sequence[Sentence],
-        draws: Sequence[Sequence[Sentence]],
-        tags: list[str],
-        start: "_Start",
+    def _tag_tuned(
+        self, encoder: CachedEncoder, sets: Draws, tags: list[str], start: _Start
     ) -> list[list[list[str]]]:
-        tunable, number = cast("TunableEncoder", encoder), {tag: i for i, tag in enumerate(tags)}
-        asked, made = [self._marked(s) for s in test], []
+        test, draws = sets
+        tunable, number = (
+            cast("TunableEncoder", encoder.inner),
+            {tag: i for i, tag in enumerate(tags)},
+        )
+        asked = [self._mark(sentence) for sentence in test]
+        repeats = []
         for i, draw in enumerate(draws):
-            marked = [
-                self._marked(s)._replace(classes=[number[tag] for tag in s.tags]) for s in draw
-            ]
+            marked = [self._mark(s)._replace(classes=[number[tag] for tag in s.tags]) for s in draw]
             find = tunable.tune_classes(
                 marked, classes=len(tags), start=start, epochs=self.epochs, seed=i
             )
-            made.append(
-                [[tags[c] if c >= 0 else "O" for c in found.tolist()] for found in find(asked)]
-            )
-        return made
+            encoder.count([one.text for one in (*marked, *asked)])
+            repeats.append([_names(tags, classes) for classes in find(asked)])
+        return repeats
+
+    def _tag_frozen(
+        self, encoder: CachedEncoder, sets: Draws, tags: list[str], start: _Start
+    ) -> list[list[list[str]]]:
+        test, draws = sets
+        states = word_states(encoder, chain(test, *draws), layer=self.layer)
+        return [tagged(test, states, partial(_tag, draw, states, tags, start)) for draw in draws]
 
     @property
     def _lead(self) -> str:
-        """What stands before each text: the space that the released code's tokenizer puts there, whose network is trained."""
+        """What is put before each text: a space, as the released code does where it trains."""
         return " " if self.epochs else ""
 
-    def _marked(self, sentence: Sentence) -> Marked:
+    def _mark(self, sentence: Sentence) -> Marked:
         n = len(self._lead)
         spans = [(begin + n, end + n) for begin, end in places(sentence.words)]
         return Marked(self._lead + sentence.text, spans)
 
-    def _frozen(
-        self,
-        encoder: Encoder,
-        test: Sequence[Sentence],
-        draws: Sequence[Sequence[Sentence]],
-        tags: list[str],
-        start: "_Start",
-    ) -> list[list[list[str]]]:
-        sentences = [s for part in (test, *draws) for s in part]
-        states = word_states(cast("TokenEncoder", encoder), sentences, layer=self.layer)
-        return [tagged(test, states, partial(_tag, draw, states, tags, start)) for draw in draws]
 
-
-_Start = NDArray[np.float32] | None
+def _names(tags: list[str], classes: NDArray[np.int64]) -> list[str]:
+    return [tags[number] if number >= 0 else "O" for number in classes.tolist()]
 
 
 def _tag(
@@ -171,17 +210,18 @@ def _tag(
     return np.array(tags)[predicted_from(seen, np.searchsorted(tags, names), x, origin)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TunedFewShot(FewShot):
-    """F1 of paraphrases after training the network with a classifier on BERTScore F at eight layers, for each split anew.
+    """F1 of paraphrases after training the network with a classifier on BERTScore F.
 
     Attributes:
         epochs: How often each training pair is seen.
-        leaking: Whether each split goes on with the network of the one before it, so that it has also learnt from other splits' pairs.
+        leaking: Whether each split goes on with the network of the one before it, so that it has
+            also learnt from other splits' pairs.
 
     Source:
-        QuIP, table 3: 20 epochs, the last one counts; random numbers begin anew with each split, at the run's seed, 0 in the released
-        code. That code leaks, so the paper's numbers may.
+        QuIP, table 3: 20 epochs, the last one counts; random numbers begin anew with each split,
+        at the run's seed, 0 in the released code. That code leaks, so the paper's numbers may.
     """
 
     epochs: int = 20
@@ -190,66 +230,52 @@ class TunedFewShot(FewShot):
     readout: ClassVar[str] = "tuned"
     needs: ClassVar[type[Encoder]] = TunableEncoder  # type: ignore[type-abstract]
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
         """Return ``f1`` of the positive class and ``accuracy``, a repeat for each split."""
-        tunable, (test, *train) = cast("TunableEncoder", encoder), self.splits()
-        (pairs, gold), *sets = (self._labelled(rows) for rows in (test, *train))
-        layers, found = existing(encoder, self.layers), []
+        tunable = cast("TunableEncoder", encoder.inner)
+        (pairs, gold), *sets = (self._labelled(rows) for rows in self.load(seed))
+        layers, answers = existing_layers(encoder, self.layers), []
         for i in range(len(sets)):
-            score = tunable.tune_pairs(
-                sets[0 if self.leaking else i : i + 1], layers=layers, epochs=self.epochs, seed=seed
-            )
-            found.append(score(pairs) > 0)
-        return f1_scores(np.asarray(gold), found)
+            some = sets[0 if self.leaking else i : i + 1]
+            score = tunable.tune_pairs(some, layers=layers, epochs=self.epochs, seed=seed)
+            for asked, _ in (*some, (pairs, gold)):
+                encoder.count(list(chain(*asked)))
+            answers.append(score(pairs) > 0)
+        return f1_scores(np.asarray(gold), answers)
 
     def _labelled(self, rows: Rows) -> Labelled:
         left, right, labels = (rows[column] for column in self.columns)
         return list(zip(left, right, strict=True)), [int(label) for label in labels]
 
 
-def _named(name: str, test: Tagged, sets: tuple[Tagged, ...], about: str) -> tuple[StartedNER, ...]:
-    return tuple(
-        StartedNER(
-            f"{name}-{what}-{initial}", test, sets, drawn_of(sets), initial=initial, epochs=epochs,
-            about=f"{about}; {words}, the tagger's weights from {'questions' if initial == 'question' else 'nothing'}",
-        )
-        for what, epochs, words in (("start", 0, "frozen"), ("tuned", 200, "trained whole"))
-        for initial in _INITIAL
-    )  # fmt: skip
+def _tuned_pairs(name: str) -> tuple[NetworkTask, ...]:
+    task = TunedFewShot(
+        f"{name}-tuned",
+        **SETS[name],
+        **SHOTS[name],
+        about=f"{ABOUT[name]}; the network trained on 16 a class",
+    )
+    about = f"{task.about}, split after split"
+    return task, replace(task, name=f"{task.name}-leaking", leaking=True, about=about)
 
 
-_INITIAL: tuple[Literal["question"], Literal["standard"]] = ("question", "standard")
+def _started(name: str, *, about: str, **sets: Any) -> list[NetworkTask]:  # noqa: ANN401
+    tasks: list[NetworkTask] = []
+    for what, epochs, how in (("start", 0, "frozen"), ("tuned", 200, "trained whole")):
+        for initial, origin in _INITIAL:
+            weights = f"{about}; {how}, the tagger's weights from {origin}"
+            label = f"{name}-{what}-{initial}"
+            tasks.append(StartedNER(label, **sets, initial=initial, epochs=epochs, about=weights))
+    return tasks
 
-_PAIRS = (
-    TunedFewShot(
-        "mrpc-tuned", "nyu-mll/glue", "mrpc", "validation", "lm-bff/mrpc",
-        about="MRPC, 408 pairs; the network trained on 16 a class",
-    ),
-    TunedFewShot(
-        "qqp-tuned", "nyu-mll/glue", "qqp", "validation", "lm-bff/qqp", ("question1", "question2", "label"),
-        about="QQP, 40,430 pairs; the network trained on 16 a class",
-    ),
-    TunedFewShot(
-        "paws-wiki-tuned", "google-research-datasets/paws", "labeled_final", "test", "quip/paws-wiki-16shot-ids", numbered=True,
-        about="PAWS-Wiki, 8,000 pairs; the network trained on 16 a class",
-    ),
-    TunedFewShot(
-        "paws-qqp-tuned", "quip/paws-qqp", "", "dev_and_test", "quip/paws-qqp-16shot-ids", numbered=True,
-        about="PAWS-QQP; the network trained on 16 a class",
-    ),
-)  # fmt: skip
+
+_INITIAL: tuple[tuple[Literal["question", "standard"], str], ...] = (
+    ("question", "questions"),
+    ("standard", "nothing"),
+)
 
 TASKS = (
-    *_PAIRS,
-    *(
-        replace(
-            task,
-            name=f"{task.name}-leaking",
-            leaking=True,
-            about=f"{task.about}, split after split",
-        )
-        for task in _PAIRS
-    ),
-    *(task for family in FEW_SHOT for task in _named(*family)),
+    *(task for name in SHOTS for task in _tuned_pairs(name)),
+    *(task for name, sets in FEW_SHOT.items() for task in _started(name, **sets)),
 )
 """The few-shot tasks that train or start a classifier, to be asked for by name."""

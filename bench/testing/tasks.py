@@ -1,33 +1,23 @@
 """The contract of tasks."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.cache import cached
-from bench.encoder import (
-    Embeddings,
-    Encoder,
-    LayeredEncoder,
-    Marker,
-    PairScorer,
-    PromptedEncoder,
-    QuestionEncoder,
-    QuestionVectors,
-    TokenEncoder,
-    TokenStates,
-    TunableEncoder,
-)
+from bench.encoder import Batch, Encoder, TokenStates
 from bench.errors import BenchError, EncodingError
-from bench.task import APART, PlannedTask, Score, Task
+from bench.task import APART, Score, Task, missing_parts
 from bench.testing.agreement import ContractError
 from bench.testing.randomness import random_states_touched
-from bench.vectors import Vectors
 
 _WORDS = "name", "family", "metric", "readout"
+_METHODS = "encode", "stream", "encode_tokens", "encode_layers", "encode_long", "score_words"
+_TRAINING = "tune_pairs", "tune_classes"
 
 
 def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, Score]:
@@ -44,11 +34,12 @@ def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, 
         Unavailable: The data cannot be had on this machine.
     """
     _check_description(task)
-    wrapped = cached(encoder, Vectors(None))
+    wrapped = cached(encoder)
     scores = task.evaluate(wrapped, seed=seed)
     _check_scores(task, scores)
     _check_repeat(task, wrapped, scores, seed)
-    if isinstance(task, PlannedTask) and (unasked := wrapped.missing(task.items(seed=seed))):
+    planned = task.items(seed=seed) if hasattr(task, "items") else ()
+    if unasked := wrapped.missing(planned):
         raise ContractError(
             f"{task.name} plans {len(unasked)} items that it never asks for, {unasked[0]} for one"
         )
@@ -58,12 +49,7 @@ def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, 
 
 def _check_description(task: Task) -> None:
     """What a task says of itself fits into a results file, and a copy of it can be limited."""
-    if not isinstance(task, Task):
-        missing = sorted(
-            name
-            for name in (*_WORDS, "version", "limit", "needs", "evaluate")
-            if name not in dir(task)
-        )
+    if missing := missing_parts(task):
         raise ContractError(f"{type(task).__name__} is no task: it lacks {', '.join(missing)}")
     for name, value in ((name, getattr(task, name)) for name in _WORDS):
         if not isinstance(value, str) or not value:
@@ -106,7 +92,7 @@ def _check_repeat(task: Task, encoder: Encoder, scores: Mapping[str, Score], see
 
 def _check_refusal(task: Task, encoder: Encoder, seed: int) -> None:
     try:
-        task.evaluate(cached(_broken(encoder), Vectors(None)), seed=seed)
+        task.evaluate(cached(_break(encoder)), seed=seed)
     except EncodingError:
         return
     except BenchError as error:
@@ -134,73 +120,34 @@ def _check_scores(task: Task, scores: Mapping[str, Score]) -> None:
         )
 
 
-class _Broken:
-    """An encoder whose every vector holds a NaN."""
-
-    def __init__(self, inner: Encoder) -> None:
-        self.inner, self.version, self.follows_instructions = (
-            inner,
-            inner.version,
-            inner.follows_instructions,
-        )
-
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        return self.inner.encode(texts, instruction=instruction) * np.float32(np.nan)
-
-    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        found = cast("TokenEncoder", self.inner).encode_tokens(texts, layer=layer)
-        return [TokenStates(tokens.states * np.float32(np.nan), tokens.spans) for tokens in found]
+def _break(encoder: Encoder) -> Encoder:
+    """Return a copy of an encoder every vector, token state and probability of which is NaN."""
+    broken = copy(encoder)
+    for name in _METHODS:
+        if method := getattr(encoder, name, None):
+            object.__setattr__(broken, name, partial(_spoil_call, method))
+    for name in _TRAINING:
+        if hasattr(encoder, name):
+            object.__setattr__(broken, name, _refuse)
+    return broken
 
 
-class _BrokenLayers(_Broken):
-    """The same of an encoder that gives several layers at once."""
-
-    def layer_count(self) -> int:
-        return cast("LayeredEncoder", self.inner).layer_count()
-
-    def encode_layers(
-        self, texts: Sequence[str], *, layers: Sequence[int]
-    ) -> list[list[TokenStates]]:
-        return [self.encode_tokens(texts, layer=layer) for layer in layers]
+def _spoil_call(method: Callable[..., object], *args: object, **kwargs: object) -> object:
+    return _spoil(method(*args, **kwargs))
 
 
-class _BrokenAsked(_Broken):
-    """The same of an encoder of questions, which are whole."""
-
-    def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
-        return cast("QuestionEncoder", self.inner).encode_questions(questions)
-
-
-class _BrokenPrompted(_Broken):
-    """The same of an encoder with a language model."""
-
-    def score_words(
-        self, texts: Sequence[str], *, prompt: str, words: Sequence[str]
-    ) -> NDArray[np.float32]:
-        return cast("PromptedEncoder", self.inner).score_words(
-            texts, prompt=prompt, words=words
-        ) * np.float32(np.nan)
+def _spoil(value: Any) -> Any:  # noqa: ANN401 - whatever a method of an encoder returns
+    """Return vectors, and vectors in batches, token states and lists of these, as NaN."""
+    if isinstance(value, np.ndarray):
+        return value * np.float32(np.nan)
+    if isinstance(value, Batch):
+        return dataclasses.replace(value, vectors=_spoil(value.vectors))
+    if isinstance(value, TokenStates):
+        return dataclasses.replace(value, states=_spoil(value.states))
+    if isinstance(value, Iterable):
+        return [_spoil(each) for each in value]
+    return value
 
 
-class _BrokenTunable(_Broken):
-    """The same of an encoder that can be trained, which its states do not let it."""
-
-    def tune_pairs(self, *_: Any, **__: Any) -> PairScorer:  # noqa: ANN401 - whatever it is asked
-        raise EncodingError("the loss is not finite")
-
-    def tune_classes(self, *_: Any, **__: Any) -> Marker:  # noqa: ANN401 - whatever it is asked
-        raise EncodingError("the loss is not finite")
-
-
-_ABLE = (
-    (LayeredEncoder, _BrokenLayers),
-    (QuestionEncoder, _BrokenAsked),
-    (PromptedEncoder, _BrokenPrompted),
-    (TunableEncoder, _BrokenTunable),
-)
-
-
-def _broken(encoder: Encoder) -> Encoder:
-    able = [broken for protocol, broken in _ABLE if isinstance(encoder, protocol)]
-    made: Encoder = type("Broken", (*able, _Broken), {})(encoder)
-    return made
+def _refuse(*_: object, **__: object) -> None:
+    raise EncodingError("the loss is not finite")

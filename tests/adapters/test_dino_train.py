@@ -485,7 +485,7 @@ def test_the_whole_recipe_makes_an_encoder_that_keeps_the_contract(
     ]
     own.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in judged).encode()))
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
-    score = STS("own-sts", "own/sts").evaluate(encoder, seed=0)["cosine_spearman"]
+    score = STS("own-sts", data="own/sts").evaluate(encoder, seed=0)["cosine_spearman"]
     assert len(score.examples) == len(judged)
     assert np.isfinite(score.mean)
     assert score.mean != 0  # 0 stands for constant vectors

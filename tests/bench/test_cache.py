@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.cache import cached
-from bench.encoder import Embeddings, Item, Marked, TokenStates, one_side
+from bench.encoder import Embeddings, Item, TokenStates, one_side
 from bench.errors import EncodingError
 from bench.overlap import Ngrams
 from bench.vectors import KEY, KeyIndex, Vectors, as_keys, first_places
@@ -196,48 +196,13 @@ class Reading(WithTokens):
     def encode_long(self, texts):
         return self.encode_tokens(texts)
 
-    def score_words(self, texts, *, prompt, words):
-        return np.zeros((len(texts), len(words)), np.float32)
 
-    def tune_pairs(self, sets, *, layers, epochs, seed):
-        return lambda asked: np.zeros(len(asked), np.float32)
-
-    def tune_classes(self, marked, *, classes, start, epochs, seed):
-        return lambda asked: [np.zeros(len(one.spans), np.int64) for one in asked]
-
-
-@pytest.mark.parametrize(
-    ("read", "share"),
-    [
-        (lambda e: e.encode(["seen", "new"]), 0.5),
-        (lambda e: e.encode_tokens(["seen", "new"]), 0.5),
-        (lambda e: e.encode_long(["seen", "new"]), 0.5),
-        (lambda e: e.score_words(["seen", "new"], prompt="", words=["a"]), 0.5),
-        (
-            lambda e: e.tune_pairs([([("a", "b")], [1])], layers=(-1,), epochs=1, seed=0)(
-                [("seen", "new")]
-            ),
-            0.25,
-        ),
-        (
-            lambda e: e.tune_pairs(
-                [([("seen", "b")], [1]), ([("a", "c")], [1])], layers=(-1,), epochs=1, seed=0
-            ),
-            0.25,
-        ),
-        (
-            lambda e: e.tune_classes([Marked("seen", [])], classes=2, start=None, epochs=1, seed=0)(
-                [Marked("new", [])]
-            ),
-            0.5,
-        ),
-    ],
-)
-def test_texts_count_for_the_overlap_however_they_are_read(read, share):
+@pytest.mark.parametrize("read", ["encode", "encode_tokens", "encode_long", "count"])
+def test_texts_count_for_the_overlap_however_they_are_read(read):
     wrapped = cached(Reading(), Vectors(None))
     assert "overlap_share" not in wrapped.summary()  # nothing was read: not measured
-    read(wrapped)
-    assert wrapped.summary()["overlap_share"] == share
+    getattr(wrapped, read)(["seen", "new"])
+    assert wrapped.summary()["overlap_share"] == 0.5
     assert "overlap_share" not in cached(Counting(), Vectors(None)).summary()
 
 

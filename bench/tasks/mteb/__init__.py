@@ -17,17 +17,18 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.encoder import Encoder, Item
+from bench.cache import CachedEncoder
+from bench.encoder import Item
 from bench.errors import EncodingError, Unavailable, unknown
-from bench.task import Score, embedding_for
+from bench.task import NetworkTask, Score, Scores
 from bench.tasks.mteb.bridge import (
     MtebEncoder,
     as_mteb,
@@ -48,8 +49,8 @@ __all__ = ["MtebEncoder", "MtebTask", "as_mteb", "benchmark", "known_task"]
 _FAMILIES = {"STS": "sts", "PairClassification": "paraphrase"}
 
 
-@dataclass(frozen=True)
-class MtebTask:
+@dataclass(frozen=True, kw_only=True)
+class MtebTask(NetworkTask):
     """A task of mteb, made afresh for every evaluation.
 
     Attributes:
@@ -62,13 +63,9 @@ class MtebTask:
         splits: Its evaluation splits, likewise.
     """
 
-    name: str
     source: Callable[..., Any] | None = None
-    instruction: str = ""
-    limit: int | None = None
     subsets: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
-    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]
 
     @property
     def family(self) -> str:
@@ -99,12 +96,12 @@ class MtebTask:
         chosen = ", ".join((*self.subsets, *self.splits))
         cut = self.limit is not None and installed() and self._metadata.type == "Retrieval"
         return (
-            embedding_for(self.instruction)
+            super().readout
             + f" on {chosen}" * bool(chosen)
             + f" among {OTHERS} documents besides the judged ones" * cut
         )
 
-    def items(self, *, seed: int) -> Iterable[Item]:
+    def items(self, *, seed: int) -> list[Item]:
         """Return the texts of pairs and of a classification's test examples; others are encoded when mteb asks for them."""
         if not installed() or self._metadata.type not in (*PAIRS, "Classification"):
             return []
@@ -120,8 +117,8 @@ class MtebTask:
             for text in rows[column]
         ]
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        """Return what mteb returns, its repeats kept apart; global random state is as before afterwards.
+    def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
+        """Return what mteb returns, its repeats kept apart; global random state stays as it was.
 
         Args:
             encoder: Any encoder.

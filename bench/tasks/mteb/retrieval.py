@@ -82,7 +82,7 @@ def _local_loader(where: str, found: dict[str, list[str]]) -> Any:  # noqa: ANN4
             self.split = split
             self.dataset_configs = list(found)
 
-        def _load_dataset_split(self, config: str, num_proc: int | None) -> "Dataset":  # noqa: ARG002 - mteb's signature
+        def _load_dataset_split(self, config: str, num_proc: int | None) -> "Dataset":
             splits = found.get(config, [])
             if self.split not in splits and len(splits) != 1:
                 wanted = f"{config}/{self.split}.jsonl.gz"

@@ -11,7 +11,11 @@ from bench.testing import check_task
 from tests.bench.tasks.asking import COLOUR, PLACE, Deaf, Hearing, two_sides
 
 TASK = Awareness(
-    "toy", two_sides, (Labeling("place", PLACE), Labeling("colour", COLOUR)), folds=4, size=45
+    "toy",
+    read=two_sides,
+    labelings=(Labeling("place", PLACE), Labeling("colour", COLOUR)),
+    folds=4,
+    size=45,
 )
 NAMES = ["harmonic_mean", "gap", "place", "colour", "place under colour", "colour under place"]
 

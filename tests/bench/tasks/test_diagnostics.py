@@ -81,7 +81,7 @@ def test_memory_is_measured_where_there_is_more_than_one_vector(k, write):
         "test",
         [{"sentence1": "a", "sentence2": "ccc"}, {"sentence1": "bb", "sentence2": "a"}],
     )
-    found = Spectrum("toy", "org/sts").evaluate(Remembering(k), seed=0)
+    found = Spectrum("toy", data="org/sts").evaluate(Remembering(k), seed=0)
     assert 1 <= found["effective_dimension"].mean <= 2  # three vectors around their mean
     shares = [found[f"share_{n}"].mean for n in DIRECTIONS]
     assert shares == sorted(shares)
@@ -93,4 +93,4 @@ def test_memory_is_measured_where_there_is_more_than_one_vector(k, write):
 def test_a_single_sentence_has_no_spectrum(write, encoder):
     write("org/sts", "test", [{"sentence1": "a", "sentence2": "a"}])
     with pytest.raises(DataError):
-        Spectrum("toy", "org/sts").evaluate(encoder, seed=0)
+        Spectrum("toy", data="org/sts").evaluate(encoder, seed=0)

@@ -19,7 +19,7 @@ from bench.influence import contributions
 from bench.registry import load_encoder
 from bench.runner import run
 from bench.store import Store
-from bench.task import PlannedTask, sample
+from bench.task import sample
 from bench.tasks.mteb import MtebTask, as_mteb, benchmark, known_task
 from bench.vectors import Vectors
 
@@ -214,9 +214,9 @@ KINDS = ("Classification", "Clustering", "Legacy", "PairClassification", "Retrie
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_metric_equals_that_of_mteb_alone(kind):
     made_up = made(kind)
-    scores = MtebTask("made up", made_up).evaluate(Random(), seed=42)
+    scores = MtebTask("made up", source=made_up).evaluate(Random(), seed=42)
     alone = plain(as_mteb(Random()), made_up())
-    assert scores[MtebTask("made up", made_up).metric].mean == pytest.approx(
+    assert scores[MtebTask("made up", source=made_up).metric].mean == pytest.approx(
         alone["main_score"], abs=1e-12
     )  # sums in another order
     for name, score in scores.items():
@@ -225,7 +225,7 @@ def test_every_metric_equals_that_of_mteb_alone(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluating_twice_gives_the_same_and_another_encoder_something_else(kind):
-    task = MtebTask("made up", made(kind))
+    task = MtebTask("made up", source=made(kind))
     first, again, other = (
         task.evaluate(Random(seed), seed=42)[task.metric].repeats for seed in (0, 0, 1)
     )
@@ -234,14 +234,16 @@ def test_evaluating_twice_gives_the_same_and_another_encoder_something_else(kind
 
 
 def test_repeats_are_the_experiments_of_mteb_and_follow_the_seed():
-    task = MtebTask("made up", made("Classification"))
+    task = MtebTask("made up", source=made("Classification"))
     scores = task.evaluate(Random(), seed=42)
     assert len(scores["accuracy"].repeats) == 10
     assert scores["accuracy"].repeats != task.evaluate(Random(), seed=1)["accuracy"].repeats
     assert scores["accuracy"].examples.mean() == pytest.approx(scores["accuracy"].mean)
     assert (
         len(
-            MtebTask("made up", made("Clustering")).evaluate(Random(), seed=42)["v_measure"].repeats
+            MtebTask("made up", source=made("Clustering"))
+            .evaluate(Random(), seed=42)["v_measure"]
+            .repeats
         )
         == 10
     )
@@ -250,14 +252,14 @@ def test_repeats_are_the_experiments_of_mteb_and_follow_the_seed():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_vector_that_is_not_finite_is_an_error_in_every_kind_of_task(kind):
     with pytest.raises(EncodingError, match="not finite"):
-        MtebTask("made up", made(kind)).evaluate(Broken(), seed=42)
+        MtebTask("made up", source=made(kind)).evaluate(Broken(), seed=42)
 
 
 def test_vectors_that_are_all_the_same_have_no_score_and_say_so(write):
     @dataclass(frozen=True)
     class Same(Random):
         def encode(self, texts, *, instruction=""):
-            return np.tile(np.arange(4, dtype=np.float32), (len(texts), 1))
+            return np.outer(np.arange(1, len(texts) + 1), np.arange(4)).astype(np.float32)
 
     write(
         "mteb/sts16-sts",
@@ -291,7 +293,9 @@ def test_rows_that_have_no_score_are_told(kind, column, value, told):
         )
         others = {name: list(rows[name]) for name in rows.column_names if name != column}
         found[split] = table({**others, column: values})
-    task = MtebTask("made up", subject(kind, "Odd", "accuracy", make=lambda: DatasetDict(found)))
+    task = MtebTask(
+        "made up", source=subject(kind, "Odd", "accuracy", make=lambda: DatasetDict(found))
+    )
     with pytest.raises(DataError, match=told):
         task.evaluate(Random(), seed=42)
 
@@ -302,7 +306,7 @@ def test_global_random_state_is_left_alone():
     np.random.seed(7)  # noqa: NPY002
     torch.manual_seed(7)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
-    task = MtebTask("made up", made("Clustering"))
+    task = MtebTask("made up", source=made("Clustering"))
     assert (task.family, task.metric) == ("clustering", "v_measure")
     list(task.items(seed=42))
     task.evaluate(Random(), seed=42)
@@ -316,7 +320,7 @@ def test_global_random_state_is_left_alone():
 
 def test_a_limit_cuts_flat_tasks_and_is_refused_where_it_is_not_defined():
     for kind in ("Classification", "PairClassification"):
-        task = MtebTask("made up", made(kind), limit=40)
+        task = MtebTask("made up", source=made(kind), limit=40)
         assert (
             len(
                 task.evaluate(Random(), seed=42)[
@@ -334,10 +338,10 @@ def test_a_limit_cuts_flat_tasks_and_is_refused_where_it_is_not_defined():
             seen.append(len(texts))
             return super().encode(texts, instruction=instruction)
 
-    MtebTask("made up", made("Clustering"), limit=30).evaluate(Counting(), seed=42)
+    MtebTask("made up", source=made("Clustering"), limit=30).evaluate(Counting(), seed=42)
     assert seen == [30]
     with pytest.raises(Unavailable, match="limit is not defined"):
-        MtebTask("made up", made("Legacy"), limit=40).evaluate(Random(), seed=42)
+        MtebTask("made up", source=made("Legacy"), limit=40).evaluate(Random(), seed=42)
 
 
 def test_a_limit_draws_queries_with_what_is_judged_and_a_thousand_other_documents():
@@ -357,7 +361,9 @@ def test_a_limit_draws_queries_with_what_is_judged_and_a_thousand_other_document
             seen.append(list(texts))
             return super().encode(texts, instruction=instruction)
 
-    task = MtebTask("made up", subject("Retrieval", "Large", "ndcg_at_10", make=large), limit=5)
+    task = MtebTask(
+        "made up", source=subject("Retrieval", "Large", "ndcg_at_10", make=large), limit=5
+    )
     assert "1000 documents" in task.readout
     scores = task.evaluate(Noting(), seed=42)
     queries, documents = sorted(seen, key=len)
@@ -466,8 +472,7 @@ def test_items_are_among_what_is_encoded(kind):
             asked.update(Item(text, instruction) for text in texts)
             return super().encode(texts, instruction=instruction)
 
-    task = MtebTask("made up", made(kind, prompt="Which thing?"))
-    assert isinstance(task, PlannedTask)
+    task = MtebTask("made up", source=made(kind, prompt="Which thing?"))
     task.evaluate(Noting(), seed=42)
     items = set(task.items(seed=42))
     assert items <= asked
@@ -499,7 +504,7 @@ def test_the_sides_that_a_method_names_get_the_instruction(sides, prompt, own, q
             asked.update(dict.fromkeys(texts, instruction))
             return super().encode(texts, instruction=instruction)
 
-    MtebTask("made up", made("Retrieval", prompt=prompt), instruction=own).evaluate(
+    MtebTask("made up", source=made("Retrieval", prompt=prompt), instruction=own).evaluate(
         Noting(), seed=42
     )
     assert asked["on river"] == queries
@@ -535,8 +540,8 @@ def test_pairs_that_lie_in_one_row_are_read_as_rows():
         self.data_loaded = True
 
     one_row.load_data = load_data
-    expected = MtebTask("made up", made("PairClassification")).evaluate(Random(), seed=42)
-    assert MtebTask("made up", one_row).evaluate(Random(), seed=42) == expected
+    expected = MtebTask("made up", source=made("PairClassification")).evaluate(Random(), seed=42)
+    assert MtebTask("made up", source=one_row).evaluate(Random(), seed=42) == expected
 
 
 def test_the_whole_column_and_the_batches_hold_the_same_texts():
@@ -586,7 +591,7 @@ def test_mteb_takes_two_encoders_for_two_models(tmp_path):
 
 def test_nothing_is_written_to_the_caches_of_mteb(tmp_path, monkeypatch):
     monkeypatch.setenv("MTEB_CACHE", str(tmp_path))
-    MtebTask("made up", made("Classification")).evaluate(Random(), seed=42)
+    MtebTask("made up", source=made("Classification")).evaluate(Random(), seed=42)
     assert not list(tmp_path.rglob("*.json"))
 
 

@@ -31,7 +31,7 @@ def ner_data(write):
 
 @pytest.mark.parametrize("tagger", ["linear", "prototype"])
 def test_entities_that_their_words_give_away_are_found(tagger, ner_data, encoder):
-    scores = NER("toy", TEST, TRAIN, tagger=tagger).evaluate(encoder, seed=0)
+    scores = NER("toy", test=TEST, train=TRAIN, tagger=tagger).evaluate(encoder, seed=0)
     assert len(scores["f1"].repeats) == 5
     assert scores["recall"].mean > 0.8
     assert scores["f1"].mean > (
@@ -41,7 +41,7 @@ def test_entities_that_their_words_give_away_are_found(tagger, ner_data, encoder
 
 
 def test_the_draws_follow_the_seed(ner_data, encoder):
-    task = NER("toy", TEST, TRAIN, shots=2, tagger="prototype")
+    task = NER("toy", test=TEST, train=TRAIN, shots=2, tagger="prototype")
     first, again, other = (task.evaluate(encoder, seed=s)["f1"].repeats for s in (1, 1, 2))
     assert first == again != other
 
@@ -51,7 +51,9 @@ def test_given_training_sets_are_the_repeats_and_tags_may_be_words(write, encode
     for split in ("test", "few_shot_5_0", "few_shot_5_1"):
         write("org/ner", split, rows)
     train = tuple(Tagged("org/ner", f"few_shot_5_{i}") for i in range(2))
-    assert NER("toy", TEST, train, shots=None).evaluate(encoder, seed=0)["f1"].repeats == (1.0, 1.0)
+    assert NER("toy", test=TEST, train=train, shots=None).evaluate(encoder, seed=0)[
+        "f1"
+    ].repeats == (1.0, 1.0)
 
 
 CONLL = """-DOCSTART- -X- O O
@@ -180,7 +182,7 @@ def test_sets_without_entities_or_without_a_common_type_have_no_f1(tmp_path, enc
 
 
 def test_words_that_were_cut_away_are_no_entities(ner_data, make_encoder):
-    scores = NER("toy", TEST, TRAIN).evaluate(
+    scores = NER("toy", test=TEST, train=TRAIN).evaluate(
         make_encoder(cut=2), seed=0
     )  # every entity begins with the third word
     assert scores["f1"].mean == 0
@@ -194,7 +196,7 @@ def test_a_type_is_found_by_the_start_vector_of_its_question(ner_data, make_enco
             found = super().encode_questions(questions)
             return QuestionVectors(found.start, -found.start)
 
-    task = NERByQuestions("toy", TEST)
+    task = NERByQuestions("toy", test=TEST)
     assert (
         task.evaluate(Ended(), seed=0)["f1"].repeats
         == task.evaluate(make_encoder(), seed=0)["f1"].repeats
@@ -202,7 +204,7 @@ def test_a_type_is_found_by_the_start_vector_of_its_question(ner_data, make_enco
 
 
 def test_questions_find_the_words_they_name_without_training(ner_data, encoder):
-    scores = NERByQuestions("toy", TEST).evaluate(encoder, seed=0)
+    scores = NERByQuestions("toy", test=TEST).evaluate(encoder, seed=0)
     assert len(scores["f1"].repeats) == 1
     assert (
         scores["recall"].mean > 0.2

@@ -35,7 +35,7 @@ def _pairs(n=120):
 @pytest.mark.parametrize("kind", [Paraphrase, BertScore])
 def test_pairs_that_share_their_words_rank_above_pairs_that_do_not(kind, write, encoder):
     write("org/pairs", "test", _pairs())
-    scores = kind("toy", "org/pairs").evaluate(encoder, seed=0)
+    scores = kind("toy", data="org/pairs").evaluate(encoder, seed=0)
     assert scores["auroc"].mean > 0.95
     assert scores["ap"].mean > 0.95
     assert scores["auroc"].examples.shape == (120,)
@@ -44,7 +44,7 @@ def test_pairs_that_share_their_words_rank_above_pairs_that_do_not(kind, write, 
 
 
 def test_the_read_out_says_what_is_read_and_what_it_needs():
-    vectors, tokens = Paraphrase("toy", "org/pairs"), BertScore("toy", "org/pairs")
+    vectors, tokens = Paraphrase("toy", data="org/pairs"), BertScore("toy", data="org/pairs")
     assert (vectors.readout, vectors.needs) == ("embedding", Encoder)
     assert (tokens.readout, tokens.needs) == ("bertscore", TokenEncoder)
     assert dataclasses.replace(tokens, layer=20).readout == "bertscore@20"
@@ -53,7 +53,7 @@ def test_the_read_out_says_what_is_read_and_what_it_needs():
 def test_another_layer_gives_other_similarities(write, encoder):
     write("org/pairs", "test", _pairs())
     last, first = (
-        BertScore("toy", "org/pairs", layer=n).evaluate(encoder, seed=0)["auroc"].examples
+        BertScore("toy", data="org/pairs", layer=n).evaluate(encoder, seed=0)["auroc"].examples
         for n in (-1, 0)
     )
     assert not np.allclose(last, first)
@@ -68,13 +68,13 @@ def test_the_layer_that_does_best_on_other_pairs_is_picked_and_the_pairs_of_the_
         write(f"org/{name}", "dev", rows)
     for name in ("likely", "turned"):
         task = PickedBertScore(
-            "toy", "org/pairs", others=((f"org/{name}", "", "dev"),), layers=(-2, -1)
+            "toy", data="org/pairs", others=((f"org/{name}", "", "dev"),), layers=(-2, -1)
         )
         scores = task.evaluate(encoder, seed=0)
         picking = {layer: scores[f"{PICKING}{layer}"].mean for layer in (-2, -1)}
         best = max(picking, key=picking.get)
         assert scores["layer"].mean == best
-        at_best = BertScore("toy", "org/pairs", layer=best).evaluate(encoder, seed=0)
+        at_best = BertScore("toy", data="org/pairs", layer=best).evaluate(encoder, seed=0)
         np.testing.assert_array_equal(scores["auroc"].examples, at_best["auroc"].examples)
     assert picking[-1] < 0.5  # of the turned pairs: those of the test are not
     with pytest.raises(UsageError, match="picks its layer"):
@@ -83,7 +83,7 @@ def test_the_layer_that_does_best_on_other_pairs_is_picked_and_the_pairs_of_the_
 
 def test_reading_in_small_blocks_changes_nothing(write, encoder, monkeypatch):
     write("org/pairs", "test", _pairs())
-    task = BertScore("toy", "org/pairs")
+    task = BertScore("toy", data="org/pairs")
     whole = task.evaluate(encoder, seed=0)["auroc"].examples
     monkeypatch.setattr(partition, "_BLOCK", 100)
     # Another padding may move the last bit of a product in float32.
@@ -94,7 +94,7 @@ def test_scores_between_the_bounds_are_left_out(write, encoder):
     rows = [*_pairs(20), {"sentence1": "a", "sentence2": "b", "label": 0, "score": 3.0}]
     write("org/pairs", "test", rows)
     task = Paraphrase(
-        "toy", "org/pairs", columns=("sentence1", "sentence2", "score"), bounds=(2.0, 4.0)
+        "toy", data="org/pairs", columns=("sentence1", "sentence2", "score"), bounds=(2.0, 4.0)
     )
     assert len(list(task.items(seed=0))) == 40
     assert task.evaluate(encoder, seed=0)["auroc"].examples.shape == (20,)
@@ -103,7 +103,7 @@ def test_scores_between_the_bounds_are_left_out(write, encoder):
 def test_pairs_of_a_single_class_cannot_be_ranked(write, encoder):
     write("org/pairs", "test", [row for row in _pairs() if row["label"]])
     with pytest.raises(DataError):
-        Paraphrase("toy", "org/pairs").evaluate(encoder, seed=0)
+        Paraphrase("toy", data="org/pairs").evaluate(encoder, seed=0)
 
 
 def test_few_shot_trains_on_each_split_and_tells_the_classes_apart(write, encoder):
@@ -111,7 +111,7 @@ def test_few_shot_trains_on_each_split_and_tells_the_classes_apart(write, encode
     write("org/pairs", "test", rows[:96])
     for k, seed in enumerate(SEEDS):
         write(f"org/few/16-{seed}", "train", rows[96 + 8 * k :][:32] if k < 4 else rows[96:128])
-    scores = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1)).evaluate(
+    scores = FewShot("toy", data="org/pairs", train="org/few", layers=(0, -1)).evaluate(
         encoder, seed=0
     )
     assert len(scores["f1"].repeats) == 5
@@ -129,14 +129,14 @@ def test_training_pairs_can_be_named_by_their_numbers(write, encoder):
         write(f"org/few/16-{seed}", "train", rows[60:92])
     numbered, given = (
         FewShot(
-            "toy", "org/pairs", "", "test", source, layers=(0, -1), numbered=source == "org/ids"
+            "toy", data="org/pairs", train=source, layers=(0, -1), numbered=source == "org/ids"
         ).evaluate(encoder, seed=0)["f1"]
         for source in ("org/ids", "org/few")
     )
     assert numbered.repeats == given.repeats
     write("org/ids", "train", [*named, {"seed": 13, "id": 7}])
     with pytest.raises(DataError, match="the row 7"):
-        FewShot("toy", "org/pairs", "", "test", "org/ids", layers=(-1,), numbered=True).evaluate(
+        FewShot("toy", data="org/pairs", train="org/ids", layers=(-1,), numbered=True).evaluate(
             encoder, seed=0
         )
 
@@ -156,7 +156,7 @@ def test_layers_come_from_one_pass_where_the_encoder_gives_them(write, encoder):
             asked.append(tuple(layers))
             return [super(Layered, self).encode_tokens(texts, layer=layer) for layer in layers]
 
-    task = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1))
+    task = FewShot("toy", data="org/pairs", train="org/few", layers=(0, -1))
     assert (
         task.evaluate(Layered(), seed=0)["f1"].repeats
         == task.evaluate(encoder, seed=0)["f1"].repeats
@@ -165,7 +165,7 @@ def test_layers_come_from_one_pass_where_the_encoder_gives_them(write, encoder):
     asked.clear()  # of a network with fewer layers than a task reads those are read that there are
     dataclasses.replace(task, layers=tuple(range(-8, 0))).evaluate(Layered(), seed=0)
     write("org/others", "dev", rows)
-    picked = PickedBertScore("toy", "org/pairs", others=(("org/others", "", "dev"),)).evaluate(
+    picked = PickedBertScore("toy", data="org/pairs", others=(("org/others", "", "dev"),)).evaluate(
         Layered(), seed=0
     )
     assert set(asked) == {(-4, -3, -2, -1), (int(picked["layer"].mean),)}
@@ -177,7 +177,7 @@ def test_few_shot_needs_both_classes(write, encoder):
     for seed in SEEDS:
         write(f"org/few/16-{seed}", "train", [row for row in rows if row["label"]])
     with pytest.raises(DataError):
-        FewShot("toy", "org/pairs", "", "test", "org/few", layers=(-1,)).evaluate(encoder, seed=0)
+        FewShot("toy", data="org/pairs", train="org/few", layers=(-1,)).evaluate(encoder, seed=0)
 
 
 def test_f1_of_frozen_features_is_that_of_the_published_classifier(write, encoder):
@@ -195,7 +195,7 @@ def test_f1_of_frozen_features_is_that_of_the_published_classifier(write, encode
     mean, deviation = x[60:].mean(0), x[60:].std(0)
     fitted = LogisticRegression(C=1.0, solver="liblinear").fit((x[60:] - mean) / deviation, y[60:])
     expected = f1_score(y[:60], fitted.predict((x[:60] - mean) / deviation))
-    found = FewShot("toy", "org/pairs", "", "test", "org/few", layers=(0, -1)).evaluate(
+    found = FewShot("toy", data="org/pairs", train="org/few", layers=(0, -1)).evaluate(
         encoder, seed=0
     )["f1"]
     assert found.mean == pytest.approx(expected)

@@ -25,7 +25,7 @@ def test_a_class_that_is_no_number_from_zero_is_one_too(write, encoder):
         rows = [{**row, "kind": 3 * row["label"] + 2} for row in _reviews(90, seed, moods)]
         write("org/moods", split, rows)
     test, train = (LabelledTexts("org/moods", split, label="kind") for split in ("test", "train"))
-    task = Probe("toy", test, (train,), instruction="What is the mood?")
+    task = Probe("toy", test=test, train=(train,), instruction="What is the mood?")
     assert task.evaluate(encoder, seed=0)["accuracy"].mean > 0.8
     assert {item.instruction for item in task.items(seed=0)} == {"What is the mood?"}
     assert "mood" in task.readout
@@ -34,7 +34,7 @@ def test_a_class_that_is_no_number_from_zero_is_one_too(write, encoder):
 def test_a_probe_learns_from_a_few_texts_and_repeats_with_its_seed(write, encoder):
     write("org/mood", "test", _reviews())
     write("org/mood", "train", _reviews(100, seed=1))
-    task = Probe("toy", TEST, (LabelledTexts("org/mood", "train"),))
+    task = Probe("toy", test=TEST, train=(LabelledTexts("org/mood", "train"),))
     score = task.evaluate(encoder, seed=1)["accuracy"]
     assert len(score.repeats) == 5
     assert min(score.repeats) > 0.8
@@ -48,8 +48,8 @@ def test_given_training_sets_are_each_used_whole(write, encoder):
         write(f"org/mood/16-{seed}", "train", _reviews(32, seed=seed))
     task = Probe(
         "toy",
-        TEST,
-        tuple(LabelledTexts("org/mood", "train", f"16-{seed}") for seed in (13, 21)),
+        test=TEST,
+        train=tuple(LabelledTexts("org/mood", "train", f"16-{seed}") for seed in (13, 21)),
         shots=None,
     )
     assert len(list(task.items(seed=0))) == 80 + 2 * 32
@@ -62,7 +62,9 @@ def test_too_few_texts_of_a_class_are_an_error(write, encoder):
     write("org/mood", "test", _reviews())
     write("org/mood", "train", _reviews(20))
     with pytest.raises(DataError):
-        Probe("toy", TEST, (LabelledTexts("org/mood", "train"),)).evaluate(encoder, seed=0)
+        Probe("toy", test=TEST, train=(LabelledTexts("org/mood", "train"),)).evaluate(
+            encoder, seed=0
+        )
 
 
 def test_the_halves_of_a_set_cover_it_and_share_no_text(write):

@@ -22,7 +22,7 @@ def rows(n=40, seed=0):
     ]
 
 
-TASK = ExtractiveQA("toy", "org/asked")
+TASK = ExtractiveQA("toy", data="org/asked")
 
 
 def test_the_word_that_a_question_names_is_found(write, make_encoder):

@@ -15,7 +15,7 @@ WORDINGS = Wordings(
     tuple(f"Which colour would a painter take, version {i}?" for i in range(10)),
     tuple(f"Name the place, version {i}" for i in range(10)),
 )
-TASK = Robustness("toy", two_sides, "colour", WORDINGS, size=90)
+TASK = Robustness("toy", read=two_sides, labeling="colour", wordings=WORDINGS, size=90)
 
 
 def test_an_encoder_that_hears_the_wish_in_any_words_is_robust():

@@ -19,20 +19,20 @@ NAN = float("nan")
 TEXTS = LabelledTexts("org/set")
 PAIRS = tuple(("org/set", "", "test") for _ in range(1))
 TASKS = {
-    "sts": STS("toy", "org/set"),
-    "paraphrase": Paraphrase("toy", "org/set"),
+    "sts": STS("toy", data="org/set"),
+    "paraphrase": Paraphrase("toy", data="org/set"),
     "stsb-paraphrase": Paraphrase(
-        "toy", "org/set", columns=("sentence1", "sentence2", "score"), bounds=(1.0, 2.0)
+        "toy", data="org/set", columns=("sentence1", "sentence2", "score"), bounds=(1.0, 2.0)
     ),
-    "bertscore": BertScore("toy", "org/set"),
-    "picked": PickedBertScore("toy", "org/set", others=PAIRS),
-    "fewshot": FewShot("toy", "org/set", "", "test", "org/set"),
-    "zeroshot": ZeroShot("toy", TEXTS),
-    "question": ZeroShotByQuestions("toy", TEXTS),
-    "prompt": ZeroShotByPrompt("toy", TEXTS),
-    "probe": Probe("toy", TEXTS, (TEXTS,), shots=4),
-    "probe-sets": Probe("toy", TEXTS, (TEXTS,), shots=None),
-    "clustering": Clustering("toy", "org/set", repeats=2),
+    "bertscore": BertScore("toy", data="org/set"),
+    "picked": PickedBertScore("toy", data="org/set", others=PAIRS),
+    "fewshot": FewShot("toy", data="org/set", train="org/set"),
+    "zeroshot": ZeroShot("toy", test=TEXTS),
+    "question": ZeroShotByQuestions("toy", test=TEXTS),
+    "prompt": ZeroShotByPrompt("toy", test=TEXTS),
+    "probe": Probe("toy", test=TEXTS, train=(TEXTS,), shots=4),
+    "probe-sets": Probe("toy", test=TEXTS, train=(TEXTS,), shots=None),
+    "clustering": Clustering("toy", data="org/set", repeats=2),
 }
 
 
@@ -127,7 +127,7 @@ def test_one_gold_score_for_all_pairs_ranks_nothing(run_on):
 def test_one_cosine_for_all_pairs_ranks_nothing(write, make_encoder):
     class Constant(make_encoder):
         def encode(self, texts, *, instruction=""):
-            return np.tile(np.arange(4, dtype=np.float32), (len(texts), 1))
+            return np.outer(np.arange(1, len(texts) + 1), np.arange(4)).astype(np.float32)
 
     write("org/set", "test", rows())
     with pytest.raises(EncodingError, match="cosine 1"):
@@ -144,13 +144,13 @@ def test_texts_that_are_each_a_class_of_their_own_have_no_clustering(run_on):
 def test_classes_that_no_training_text_has_are_told(write, encoder):
     write("org/set", "test", rows())
     write("org/set", "train", rows(label=(3, 4)))
-    task = Probe("toy", TEXTS, (LabelledTexts("org/set", "train"),), shots=4)
+    task = Probe("toy", test=TEXTS, train=(LabelledTexts("org/set", "train"),), shots=4)
     with pytest.raises(DataError, match=r"\[0, 1\].*\[3, 4\]"):
         task.evaluate(encoder, seed=0)
 
 
 def test_lists_of_texts_have_as_many_labels(run_on):
-    task = Clustering("toy", "org/set", repeats=2)
+    task = Clustering("toy", data="org/set", repeats=2)
     with pytest.raises(DataError, match=r"row 2.*2 texts and 3 labels"):
         run_on(
             task,
@@ -168,7 +168,7 @@ def test_numbers_of_classes_have_a_name(write, encoder):
         found = [{"tokens": ["a", "b"], "ner_tags": [0, t]} for t in (1, tag)]
         write("org/ner", "test", found, names=names)
         with pytest.raises(DataError, match=told):
-            NERByQuestions("toy", Tagged("org/ner")).evaluate(encoder, seed=0)
+            NERByQuestions("toy", test=Tagged("org/ner")).evaluate(encoder, seed=0)
 
 
 @pytest.mark.parametrize("answers", [{"text": []}, None, {"text": [None]}])
@@ -176,7 +176,7 @@ def test_questions_without_an_answer_have_no_f1(answers, write, encoder):
     right = {"context": "a b", "question": "a?", "answers": {"text": ["a"]}}
     write("org/qa", "validation", [right, {**right, "answers": answers}])
     with pytest.raises(DataError, match=r"row 2.*text"):
-        ExtractiveQA("toy", "org/qa").evaluate(encoder, seed=0)
+        ExtractiveQA("toy", data="org/qa").evaluate(encoder, seed=0)
 
 
 def test_a_run_tells_the_reason_and_keeps_no_score(write, encoder, tmp_path):

@@ -28,7 +28,7 @@ def _reviews(n=80, seed=0):
 
 def test_texts_with_a_word_of_a_label_text_are_given_that_label(write, encoder):
     write("org/mood", "test", _reviews())
-    scores = ZeroShot("toy", TEST).evaluate(encoder, seed=0)
+    scores = ZeroShot("toy", test=TEST).evaluate(encoder, seed=0)
     assert scores["accuracy"].mean > 0.75
     assert scores["accuracy"].mean == pytest.approx(scores["accuracy"].examples.mean())
     assert "accuracy_uncalibrated" in scores
@@ -36,7 +36,7 @@ def test_texts_with_a_word_of_a_label_text_are_given_that_label(write, encoder):
 
 def test_the_plan_holds_all_that_is_encoded(write, encoder):
     write("org/mood", "test", _reviews())
-    texts = [item.text for item in ZeroShot("toy", TEST, "product").items(seed=0)]
+    texts = [item.text for item in ZeroShot("toy", test=TEST, noun="product").items(seed=0)]
     assert set(CONTENT_FREE) < set(texts)
     assert "This product is good." in texts
 
@@ -63,7 +63,7 @@ def test_questions_and_words_without_content_are_the_published_ones():
 
 def test_each_of_the_six_question_pairs_is_a_repeat(write, encoder):
     write("org/mood", "test", _reviews())
-    scores = ZeroShotByQuestions("toy", TEST).evaluate(encoder, seed=0)
+    scores = ZeroShotByQuestions("toy", test=TEST).evaluate(encoder, seed=0)
     assert len(scores["accuracy"].repeats) == len(QUESTIONS) == 6
     assert scores["accuracy_5"].mean == pytest.approx(scores["accuracy"].repeats[4])
     assert scores["accuracy"].mean > 0.75
@@ -86,7 +86,7 @@ def test_a_class_scores_its_best_start_and_end_less_what_it_scores_without_conte
 
     encoder, rows = Partial(), _reviews()
     write("org/mood", "test", rows)
-    scores = ZeroShotByQuestions("toy", TEST).evaluate(encoder, seed=0)
+    scores = ZeroShotByQuestions("toy", test=TEST).evaluate(encoder, seed=0)
 
     def best(text, question):
         (tokens,), asked = encoder.encode_tokens([text]), encoder.encode_questions([question])
@@ -115,7 +115,7 @@ def test_a_prompted_language_model_says_the_likelier_word(write, encoder):
             asked.update(prompt=prompt, words=words, texts=list(texts))
             return super().score_words(texts, prompt=prompt, words=words)
 
-    scores = ZeroShotByPrompt("toy", TEST, "product").evaluate(Asked(), seed=0)
+    scores = ZeroShotByPrompt("toy", test=TEST, noun="product").evaluate(Asked(), seed=0)
     assert asked["prompt"] == "\nQuestion: Is this product good or bad?\nAnswer: It is"
     assert asked["words"] == (" bad", " good")
     assert set(CONTENT_FREE) < set(asked["texts"])
@@ -130,7 +130,7 @@ def test_a_few_texts_of_each_class_are_shown_with_the_words_that_answer_the_ques
     write, encoder
 ):
     write("org/mood", "test", _reviews())
-    shown = ZeroShotByQuestions("toy", TEST).explain(encoder, seed=0)
+    shown = ZeroShotByQuestions("toy", test=TEST).explain(encoder, seed=0)
     assert [sample["question"] for sample in shown] == [
         "What is the reason this movie is bad?",
         "What is the reason this movie is good?",

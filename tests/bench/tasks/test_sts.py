@@ -7,11 +7,10 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 
 from bench.errors import DataError, Unavailable
 from bench.influence import contributions
-from bench.task import PlannedTask
 from bench.tasks import TASKS
 from bench.tasks.sts import STS
 
-TASK = STS("toy", "org/sts")
+TASK = STS("toy", data="org/sts")
 
 
 def _pairs(n=300, seed=0):
@@ -72,8 +71,7 @@ def test_a_planned_task_names_both_sides_under_their_instructions(write):
         for i, a in enumerate("ab")
     ]
     write("org/sts", "test", rows)
-    task = STS("toy", "org/sts", instructions="instruction")
-    assert isinstance(task, PlannedTask)
+    task = STS("toy", data="org/sts", instructions="instruction")
     texts = ["a", "b", "", ""]
     assert list(task.items(seed=0)) == [(text, "why?") for text in texts]
 
@@ -90,9 +88,9 @@ def test_instructions_that_are_not_followed_give_exactly_zero(write, encoder, ma
         for s in (1, 0)
     ]
     write("org/sts", "test", rows)
-    deaf = STS("toy", "org/sts").evaluate(encoder, seed=0)["cosine_spearman"].mean
+    deaf = STS("toy", data="org/sts").evaluate(encoder, seed=0)["cosine_spearman"].mean
     hearing = (
-        STS("toy", "org/sts", instructions="instruction")
+        STS("toy", data="org/sts", instructions="instruction")
         .evaluate(encoder, seed=0)["cosine_spearman"]
         .mean
     )
@@ -102,7 +100,7 @@ def test_instructions_that_are_not_followed_give_exactly_zero(write, encoder, ma
 
 def test_the_limit_draws_the_same_pairs_every_time(write, encoder):
     write("org/sts", "test", _pairs())
-    small = STS("toy", "org/sts", limit=40)
+    small = STS("toy", data="org/sts", limit=40)
     first, second = (small.evaluate(encoder, seed=s)["cosine_spearman"].examples for s in (0, 1))
     assert len(first) == 40
     assert first.tolist() == second.tolist()
@@ -110,7 +108,7 @@ def test_the_limit_draws_the_same_pairs_every_time(write, encoder):
 
 def test_an_absent_set_is_unavailable_and_an_absent_column_an_error(write, encoder):
     with pytest.raises(Unavailable):
-        STS("toy", "org/absent").evaluate(encoder, seed=0)
+        STS("toy", data="org/absent").evaluate(encoder, seed=0)
     write("org/sts", "test", [{"sentence1": "a", "sentence2": "b"}])
     with pytest.raises(DataError):
         TASK.evaluate(encoder, seed=0)

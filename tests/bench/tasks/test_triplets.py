@@ -7,7 +7,9 @@ from bench.tasks.triplets import Triplets
 from bench.testing import check_task
 from tests.bench.tasks.asking import COLOUR, PLACE, Deaf, Hearing, two_sides
 
-TASK = Triplets("toy", "org/triplets", (Labeling("place", PLACE), Labeling("colour", COLOUR)))
+TASK = Triplets(
+    "toy", data="org/triplets", labelings=(Labeling("place", PLACE), Labeling("colour", COLOUR))
+)
 
 
 @pytest.fixture

@@ -9,15 +9,18 @@ from bench.encoder import (
     QuestionEncoder,
     QuestionVectors,
     TokenEncoder,
-    TunableEncoder,
-    TunableQuestionEncoder,
 )
 from bench.errors import UsageError
 from bench.tasks import load_task
 from bench.tasks.linear import predicted_from
 from bench.tasks.ner import Tagged
 from bench.tasks.paraphrase import SEEDS
-from bench.tasks.tuned import StartedNER, TunedFewShot
+from bench.tasks.tuned import (
+    StartedNER,
+    TunableEncoder,
+    TunableQuestionEncoder,
+    TunedFewShot,
+)
 from tests.bench.tasks.test_paraphrase import _pairs as pairs
 
 TYPES = ("person", "location")
@@ -41,7 +44,9 @@ def sentences(n=40, seed=0):
 
 def task(**changes):
     few = tuple(Tagged("org/few", f"few_{i}") for i in range(2))
-    return dataclasses.replace(StartedNER("toy", Tagged("org/tags"), few, None), **changes)
+    return dataclasses.replace(
+        StartedNER("toy", test=Tagged("org/tags"), train=few, shots=None), **changes
+    )
 
 
 @pytest.fixture
@@ -121,7 +126,7 @@ def test_needs_and_read_out_say_what_is_trained_and_what_it_starts_from():
 
 
 def test_pairs_are_scored_by_a_network_trained_on_each_split(few_pairs, encoder):
-    scores = TunedFewShot("toy", "org/pairs", "", "test", "org/few").evaluate(encoder, seed=0)
+    scores = TunedFewShot("toy", data="org/pairs", train="org/few").evaluate(encoder, seed=0)
     assert len(scores["f1"].repeats) == 5
     assert scores["f1"].mean > 0.9
 
@@ -139,7 +144,7 @@ def test_splits_begin_anew_or_go_on_from_split_to_split_as_the_released_code_doe
             seen.append([list(some) for some, _ in sets])
             return super().tune_pairs(sets, **how)
 
-    TunedFewShot("toy", "org/pairs", "", "test", "org/few", leaking=leaking).evaluate(
+    TunedFewShot("toy", data="org/pairs", train="org/few", leaking=leaking).evaluate(
         Noting(), seed=0
     )
     own = [sets[-1] for sets in seen]
