@@ -1,32 +1,31 @@
-"""From items to vectors, fast: tokenised once, sorted by length over the whole plan, in batches of equal size in tokens."""
+"""From items to vectors: tokenised once, sorted by length, in batches of equal size in tokens."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adapters._network import Network
 from bench.encoder import Batch, Item, TokenStates
 from bench.errors import EncodingError
-
-if TYPE_CHECKING:
-    from adapters._backbone import Network
 
 log = logging.getLogger(__name__)
 
 CPU_BUDGET, GPU_BUDGET = 1024, 32_768
-"""Token positions in one batch, padding included, where none is asked for. On CPUs larger batches are no faster, and pad more."""
+"""Default tokens in a batch, padding included; larger ones are no faster on CPUs, and pad more."""
 
-_WINDOW_TEXTS, _WINDOW_CHARACTERS = (
-    32_768,
-    1 << 24,
-)  # tokenised at once; long documents bound the memory ids take
-_WASTE = 0.02  # a batch that would hold a larger share of padding is closed early, once it is an eighth full
+_WINDOW_TEXTS = 32_768
+_WINDOW_CHARACTERS = 1 << 24
+"""Texts and characters tokenised at once; long documents bound the memory that ids take."""
+
+_WASTE = 0.02
+"""Share of padding at which a batch is closed early, once it is an eighth full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +34,29 @@ class Prompt:
 
     Attributes:
         ids: Token ids, at least one.
-        truncated: Whether a part of the text was cut away.
-        spans: int32 (t, 2), where asked for: the half-open character span in the text of each position; (0, 0) for a special
-            token, which is kept in token states; (-1, -1) for a position of a template or a memory token, which is not.
+        truncated: Whether the text was truncated.
+        spans: int32 (t, 2), where asked for: the half-open character span in the text of each
+            token; (0, 0) for a special token, which is kept in token states; (-1, -1) for a token
+            of a template or a memory token, which is not.
+        pooled: bool (t,): the tokens whose states are pooled, where a pooling is given to
+            ``stream``; None for all.
     """
 
     ids: list[int]
     truncated: bool = False
     spans: NDArray[np.int32] | None = None
+    pooled: NDArray[np.bool_] | None = None
 
     def own(self) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-        """Return which positions are the text's or special tokens, bool (t,), not a template's or memory's; and the spans of these.
+        """Return which tokens are the text's or special ones, bool (t,), and the spans of these.
 
         Raises:
             EncodingError: There are no spans.
         """
         if self.spans is None:
             raise EncodingError(
-                "expected prompts with spans for token states, got one without: prepare must fill them in"
+                "expected prompts with spans for token states, got one without: "
+                "prepare must fill them in"
             )
         kept = self.spans[:, 0] >= 0
         return kept, self.spans[kept]
@@ -60,44 +64,51 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sequence for the network: a prompt, or several that begin alike, what they have in common first and once.
+    """One sequence for the network: a prompt, or several after their common prefix.
 
     Attributes:
         positions: Which items these are.
         prompts: One per item.
-        common: How many ids at their beginning the prompts share; 0 for a single one.
+        prefix: How many ids at their beginning the prompts share; 0 for a single one.
     """
 
     positions: Sequence[int]
     prompts: Sequence[Prompt]
-    common: int = 0
+    prefix: int = 0
 
     @property
-    def own(self) -> list[int]:
-        """How many ids each prompt has beyond the common ones."""
-        return [len(prompt.ids) - self.common for prompt in self.prompts]
+    def suffixes(self) -> list[int]:
+        """How many ids each prompt has after the prefix."""
+        return [len(prompt.ids) - self.prefix for prompt in self.prompts]
 
     @property
     def width(self) -> int:
-        """How many positions go through the network."""
-        return self.common + sum(self.own)
+        """How many tokens go through the network."""
+        return self.prefix + sum(self.suffixes)
 
     def ids(self) -> list[int]:
-        """Return the common ids, then the own ones of each prompt."""
-        return [
-            *self.prompts[0].ids[: self.common],
-            *(i for prompt in self.prompts for i in prompt.ids[self.common :]),
-        ]
+        """Return the prefix, then the suffix of each prompt."""
+        ids = list(self.prompts[0].ids[: self.prefix])
+        for prompt in self.prompts:
+            ids += prompt.ids[self.prefix :]
+        return ids
 
-    def parts(self) -> list[int]:
-        """Return the part of each position: 1 for the common ones, then 2, 3, ... for each prompt; all 1 for a single one."""
+    def segments(self) -> list[int]:
+        """Return the segment of each token: 1 in the prefix, 2, 3, ... in each prompt's suffix.
+
+        All are 1 in the row of a single prompt.
+        """
         if len(self.prompts) == 1:
             return [1] * self.width
-        return [1] * self.common + [k for k, n in enumerate(self.own, 2) for _ in range(n)]
+        segments = [1] * self.prefix
+        for number, length in enumerate(self.suffixes, 2):
+            segments += [number] * length
+        return segments
 
     def tokens(self) -> list[int]:
-        """Return how many positions are computed for each prompt; the common ones count for the first."""
-        return [n + self.common * (i == 0) for i, n in enumerate(self.own)]
+        """Return how many tokens are computed for each prompt; the first one's has the prefix."""
+        first, *others = self.suffixes
+        return [self.prefix + first, *others]
 
     def within(self, width: int) -> "Iterator[Row]":
         """Yield rows with the same prompts, each no wider or of a single prompt."""
@@ -106,17 +117,16 @@ class Row:
             return
         start = 0
         while start < len(self.prompts):
-            end = start + max(int((np.cumsum(self.own[start:]) + self.common <= width).sum()), 1)
-            yield Row(
-                self.positions[start:end],
-                self.prompts[start:end],
-                self.common if end - start > 1 else 0,
-            )
+            widths = np.cumsum(self.suffixes[start:]) + self.prefix
+            end = start + max(int((widths <= width).sum()), 1)
+            prefix = self.prefix if end - start > 1 else 0
+            yield Row(self.positions[start:end], self.prompts[start:end], prefix)
             start = end
 
 
 Prepare = Callable[[Sequence[Item]], list[Prompt]]
 Forward = Callable[[Tensor, Tensor], Tensor]
+Pool = Callable[[Tensor, Tensor], Tensor]
 Join = Callable[[Sequence[int], Sequence[Prompt]], list[Row]]
 
 
@@ -129,33 +139,37 @@ def stream(
     items: Sequence[Item],
     prepare: Prepare,
     forward: Forward,
-    network: "Network",
+    network: Network,
     *,
     budget: int | None = None,
     join: Join = one_by_one,
+    pool: Pool | None = None,
 ) -> Iterator[Batch]:
     """Yield the vectors of all items, longest first.
 
     Args:
         items: What to encode.
         prepare: Gives one prompt per item; called in another thread.
-        forward: From ids and mask, int64 (b, t) each, padded on the right, to vectors, one per prompt. The mask is 0 at
-            padding, elsewhere the part of ``Row.parts``: 1, where each row is one prompt.
-        network: Says where batches belong and what pads them.
-        budget: Token positions per batch, padding included; None for the device's default.
+        forward: From ids and mask, int64 (b, t) each, padded on the right, to vectors, one per
+            prompt. The mask is 0 at padding, elsewhere the segment of ``Row.segments``: 1, where
+            each row is one prompt.
+        network: Says on which device batches are computed and what pads them.
+        budget: Tokens per batch, padding included; None for the device's default.
         join: Puts prompts into rows.
+        pool: Where given, ``forward`` gives token states (b, t, dim), and this makes vectors of
+            them and of a mask, int64 (b, t), that is 1 at the tokens that prompts name as pooled.
 
     Raises:
         EncodingError: A single text does not fit into memory.
     """
-    for done in computed(items, prepare, forward, network, budget=budget, join=join):
+    batches = computed(items, prepare, forward, network, budget=budget, join=join, pool=pool)
+    for done in batches:
+        prompts = [prompt for row in done.rows for prompt in row.prompts]
         yield Batch(
             positions=np.asarray([i for row in done.rows for i in row.positions], np.int64),
             vectors=done.output.float().cpu().numpy(),
             tokens=np.asarray([n for row in done.rows for n in row.tokens()], np.int32),
-            truncated=np.asarray(
-                [prompt.truncated for row in done.rows for prompt in row.prompts], np.bool_
-            ),
+            truncated=np.asarray([prompt.truncated for prompt in prompts], np.bool_),
             padded=done.padded,
         )
 
@@ -164,18 +178,18 @@ def stream_tokens(
     items: Sequence[Item],
     prepare: Prepare,
     forward: Forward,
-    network: "Network",
+    network: Network,
     *,
     budget: int | None = None,
 ) -> list[TokenStates]:
-    """Return the token states of each item; positions of templates and memory are left out.
+    """Return the token states of each item, without those of templates and memory tokens.
 
     Args:
         items: What to encode.
         prepare: Gives one prompt with spans per item.
         forward: From ids and mask, int64 (b, t) each, to states (b, t, dim).
-        network: Says where batches belong and what pads them.
-        budget: Token positions per batch, padding included; None for the device's default.
+        network: Says on which device batches are computed and what pads them.
+        budget: Tokens per batch, padding included; None for the device's default.
 
     Raises:
         EncodingError: A single text does not fit into memory, or a prompt has no spans.
@@ -197,7 +211,7 @@ class Done(NamedTuple):
 
     @property
     def padded(self) -> int:
-        """How many positions went through the network, padding included."""
+        """How many tokens went through the network, padding included."""
         return len(self.rows) * max(row.width for row in self.rows)
 
 
@@ -205,88 +219,85 @@ def computed(
     items: Sequence[Item],
     prepare: Prepare,
     forward: Forward,
-    network: "Network",
+    network: Network,
     *,
     budget: int | None = None,
     join: Join = one_by_one,
+    pool: Pool | None = None,
 ) -> Iterator[Done]:
-    """Yield batches one behind the network: on a GPU the next one is under way while the last is copied.
+    """Yield batches one behind the network: a GPU computes the next while the last is copied.
 
-    Arguments and errors are those of ``stream``; here ``forward`` may return anything that is a tensor.
+    Arguments and errors are those of ``stream``; ``forward`` may give any tensor.
     """
     waiting: Done | None = None
-    for current in _forwarded(
-        items,
-        prepare,
-        forward,
-        network,
-        budget or (CPU_BUDGET if network.device == "cpu" else GPU_BUDGET),
-        join,
-    ):
+    for done in _run(items, prepare, forward, network, budget, join, pool):
         if waiting is not None:
             yield waiting
-        waiting = current
+        waiting = done
     if waiting is not None:
         yield waiting
 
 
-def _forwarded(
+def _run(
     items: Sequence[Item],
     prepare: Prepare,
     forward: Forward,
-    network: "Network",
-    budget: int,
+    network: Network,
+    budget: int | None,
     join: Join,
+    pool: Pool | None,
 ) -> Iterator[Done]:
-    for positions, prompts in _tokenised(items, prepare):
-        rows = _longest_first(join(positions, prompts), budget)
-        start = 0
-        while start < len(rows):
-            chosen = rows[start : start + _fitting(rows, start, budget)]
-            output = _attempt(forward, *collated(chosen, network))
+    budget = budget or (CPU_BUDGET if network.device == "cpu" else GPU_BUDGET)
+    for positions, prompts in _tokenise(items, prepare):
+        left = _sort(join(positions, prompts), budget)
+        while left:
+            batch = left[: _count_fitting(left, budget)]
+            output = _attempt(forward, pool, batch, network)
             if output is None:
-                budget = _halved(budget, chosen, network)
-                rows, start = _longest_first(rows[start:], budget), 0
+                budget = _halve(budget, batch, network)
+                left = _sort(left, budget)
                 continue
-            yield Done(chosen, output)
-            start += len(chosen)
+            yield Done(batch, output)
+            del left[: len(batch)]
 
 
-def _longest_first(rows: Sequence[Row], budget: int) -> list[Row]:
-    return sorted((part for row in rows for part in row.within(budget)), key=lambda row: -row.width)
+def _sort(rows: Sequence[Row], budget: int) -> list[Row]:
+    fitting = [part for row in rows for part in row.within(budget)]
+    return sorted(fitting, key=lambda row: -row.width)
 
 
-def _tokenised(items: Sequence[Item], prepare: Prepare) -> Iterator[tuple[list[int], list[Prompt]]]:
-    """Yield windows of prompts with their positions; the next window is tokenised while the caller computes."""
+def _tokenise(items: Sequence[Item], prepare: Prepare) -> Iterator[tuple[list[int], list[Prompt]]]:
+    """Yield windows of prompts with their positions; the next is tokenised in the meantime."""
     clean = [Item(_encodable(item.text), _encodable(item.instruction)) for item in items]
-    windows = list(_windows([len(item.text) + len(item.instruction) for item in clean]))
+    windows = _windows([len(item.text) + len(item.instruction) for item in clean])
     with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as worker:
-        ahead = [worker.submit(prepare, [clean[i] for i in window]) for window in windows[:1]]
-        for n, window in enumerate(windows):
+
+        def begin(window: list[int]) -> Future[list[Prompt]]:
+            return worker.submit(prepare, [clean[i] for i in window])
+
+        ahead = [begin(window) for window in windows[:1]]
+        for number, window in enumerate(windows):
             prompts = ahead.pop().result()
-            ahead = [
-                worker.submit(prepare, [clean[i] for i in following])
-                for following in windows[n + 1 : n + 2]
-            ]
+            ahead = [begin(following) for following in windows[number + 1 : number + 2]]
             yield window, prompts
 
 
-def _windows(characters: list[int]) -> Iterator[list[int]]:
-    """Yield positions of items, longest first, in portions to be tokenised at once."""
-    window: list[int] = []
+def _windows(characters: list[int]) -> list[list[int]]:
+    """Return positions of items, longest first, in windows to be tokenised at once."""
+    windows: list[list[int]] = []
     size = 0
     for i in sorted(range(len(characters)), key=lambda i: -characters[i]):
-        if window and (len(window) == _WINDOW_TEXTS or size + characters[i] > _WINDOW_CHARACTERS):
-            yield window
-            window, size = [], 0
-        window.append(i)
+        full = not windows or len(windows[-1]) == _WINDOW_TEXTS
+        if full or size + characters[i] > _WINDOW_CHARACTERS:
+            windows.append([])
+            size = 0
+        windows[-1].append(i)
         size += characters[i]
-    if window:
-        yield window
+    return windows
 
 
 def _encodable(text: str) -> str:
-    """Replace lone surrogates, which tokenizers refuse, by the replacement character, so that spans stay right."""
+    """Replace lone surrogates, which tokenizers refuse, one by one, so that spans stay right."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -294,31 +305,30 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _fitting(rows: Sequence[Row], start: int, budget: int) -> int:
-    """Return how many rows, from the longest on, make the next batch: within budget, and with little padding."""
-    width, real, count = rows[start].width, 0, 0
-    while start + count < len(rows):
+def _count_fitting(rows: Sequence[Row], budget: int) -> int:
+    """Return how many rows make the next batch: within budget, and with little padding."""
+    width, real = rows[0].width, 0
+    for count, row in enumerate(rows):
         padded = width * (count + 1)
-        real += rows[start + count].width
+        real += row.width
         ragged = padded - real > _WASTE * padded and width * count >= budget // 8
         if count and (padded > budget or ragged):
-            break
-        count += 1
-    return count
+            return count
+    return len(rows)
 
 
-def collated(rows: Sequence[Row], network: "Network") -> tuple[Tensor, Tensor]:
-    """Return ids and parts of rows, int64 (b, t) each on the network's device.
+def collated(rows: Sequence[Row], network: Network) -> tuple[Tensor, Tensor]:
+    """Return ids and segments of rows, int64 (b, t) each on the network's device.
 
-    Padded on the right; the part of padding is 0.
+    Padded on the right; the segment of padding is 0.
     """
     _check_ids(rows, network)
     ids = pad([row.ids() for row in rows], network.pad_id, network.device)
-    return ids, pad([row.parts() for row in rows], 0, network.device)
+    return ids, pad([row.segments() for row in rows], 0, network.device)
 
 
 def pad_batch(
-    rows: Sequence[Sequence[int]], network: "Network", *, more: int = 0
+    rows: Sequence[Sequence[int]], network: Network, *, more: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Return ids and mask, int64 (b, t + more) each; the mask is 1 at real positions.
 
@@ -343,22 +353,27 @@ def pad(rows: Sequence[Sequence[int]], fill: int, device: str, *, more: int = 0)
     return padded.to(device)
 
 
-def _check_ids(rows: Sequence[Row], network: "Network") -> None:
+def _check_ids(rows: Sequence[Row], network: Network) -> None:
     """Refuse tokens without an embedding, such as those that were added to a tokenizer alone."""
     known = int(network.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     largest = max(max(prompt.ids) for row in rows for prompt in row.prompts)
     if largest >= known:
+        token = network.tokenizer.convert_ids_to_tokens(largest)
         raise EncodingError(
-            f"expected tokens below {known}, as many as the model has embeddings, got "
-            f"{largest} ({network.tokenizer.convert_ids_to_tokens(largest)!r}): use the model's own tokenizer"
+            f"expected tokens below {known}, as many as the model has embeddings, "
+            f"got {largest} ({token!r}): use the model's own tokenizer"
         )
 
 
-def _attempt(forward: Forward, ids: Tensor, mask: Tensor) -> Tensor | None:
-    """Return the output, or None when memory ran out; the failed computation is released with this frame."""
+def _attempt(
+    forward: Forward, pool: Pool | None, rows: Sequence[Row], network: Network
+) -> Tensor | None:
+    """Return the output; None when memory ran out: the failed tensors go with this frame."""
+    ids, mask = collated(rows, network)
     try:
         with torch.inference_mode():
-            return forward(ids, mask)
+            output = forward(ids, mask)
+            return output if pool is None else pool(output, _pooled_mask(rows, network.device))
     except torch.OutOfMemoryError:
         return None
     except IndexError as error:
@@ -371,17 +386,26 @@ def _attempt(forward: Forward, ids: Tensor, mask: Tensor) -> Tensor | None:
         raise
 
 
-def _halved(budget: int, rows: Sequence[Row], network: "Network") -> int:
+def _pooled_mask(rows: Sequence[Row], device: str) -> Tensor:
+    masks = []
+    for row in rows:
+        (prompt,) = row.prompts
+        masks.append([1] * row.width if prompt.pooled is None else prompt.pooled.tolist())
+    return pad(masks, 0, device)
+
+
+def _halve(budget: int, rows: Sequence[Row], network: Network) -> int:
     longest = rows[0].width
     if len(rows) == len(rows[0].prompts) == 1:
         raise EncodingError(
-            f"a text of {longest} tokens does not fit into the memory of {network.device}: lower max_length"
+            f"a text of {longest} tokens does not fit into the memory of {network.device}: "
+            "lower max_length"
         )
     if network.device.startswith("cuda"):
         torch.cuda.empty_cache()
     smaller = max(longest * len(rows) // 2, 1)
     log.warning(
-        "out of memory on %s with %d token positions per batch: going on with %d",
+        "out of memory on %s with %d tokens per batch: going on with %d",
         network.device,
         budget,
         smaller,

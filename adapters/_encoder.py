@@ -1,16 +1,17 @@
-"""What every encoder on a network has in common: where and how it computes, and vectors by streaming."""
+"""What encoders on a network share: where and how they compute, and vectors by streaming."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from adapters._backbone import Network
 from adapters._batching import Prepare, stream_tokens
-from adapters._tuning import tuned_classes, tuned_pairs
+from adapters._network import Network
+from adapters._tuning import tune_classes, tune_pairs
 from bench.encoder import (
     Batch,
     Embeddings,
@@ -23,18 +24,17 @@ from bench.encoder import (
     gather,
 )
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkEncoder(ABC):
-    """An encoder that streams prompts through a network; a method says which network, which prompts and which states.
+    """An encoder that streams prompts through a network.
+
+    A method says which network, which prompts and which states.
 
     Attributes:
-        dtype: Number type of the computation: "auto", "float32", "bfloat16" or "float16".
+        dtype: Of the computation: "auto", "float32", "bfloat16" or "float16".
         device: Where to compute: "auto", "cpu", "cuda", "cuda:1", "mps".
-        budget: Token positions per batch, padding included; None for the device's default.
+        budget: Tokens per batch, padding included; None for the device's default.
     """
 
     dtype: str = "auto"
@@ -58,7 +58,7 @@ class NetworkEncoder(ABC):
         return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
 
     def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        """Return the states of each text's own tokens at one layer, special tokens kept; no instruction is given."""
+        """Return the states of each text's tokens at a layer, special ones kept; no instruction."""
         return self.encode_layers(texts, layers=(layer,))[0]
 
     def layer_count(self) -> int:
@@ -69,39 +69,26 @@ class NetworkEncoder(ABC):
         self, texts: Sequence[str], *, layers: Sequence[int]
     ) -> list[list[TokenStates]]:
         """Return for each layer what ``encode_tokens`` would, from one pass."""
-        import torch
-
         network = self._network()
 
-        def states(ids: "Tensor", mask: "Tensor") -> "Tensor":
+        def forward(ids: Tensor, mask: Tensor) -> Tensor:
             return torch.cat(network.states_of(ids, mask, layers), dim=-1)
 
-        found = stream_tokens(
-            [Item(text) for text in texts],
-            self._prepare(network, spans=True),
-            states,
-            network,
-            budget=self.budget,
-        )
-        parts = [np.split(tokens.states, len(layers), axis=1) for tokens in found]
-        return [
-            [TokenStates(part[i], tokens.spans) for part, tokens in zip(parts, found, strict=True)]
-            for i in range(len(layers))
-        ]
+        items, prepare = [Item(text) for text in texts], self._prepare(network, spans=True)
+        found: list[list[TokenStates]] = [[] for _ in layers]
+        for tokens in stream_tokens(items, prepare, forward, network, budget=self.budget):
+            parts = np.split(tokens.states, len(layers), axis=1)
+            for states, of_layer in zip(parts, found, strict=True):
+                of_layer.append(TokenStates(states, tokens.spans))
+        return found
 
     def tune_pairs(
         self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
     ) -> PairScorer:
-        """Train a copy of the network to tell pairs apart by BERTScore F at some layers, and return what scores pairs."""
+        """Train a copy of the network on pairs, by BERTScore F at some layers; return a scorer."""
         network = self._network()
-        return tuned_pairs(
-            network,
-            self._prepare(network, spans=True),
-            sets,
-            layers=layers,
-            epochs=epochs,
-            seed=seed,
-        )
+        prepare = self._prepare(network, spans=True)
+        return tune_pairs(network, prepare, sets, layers=layers, epochs=epochs, seed=seed)
 
     def tune_classes(
         self,
@@ -112,14 +99,9 @@ class NetworkEncoder(ABC):
         epochs: int,
         seed: int,
     ) -> Marker:
-        """Train a copy of the network with a linear classifier of words, and return what classifies words."""
+        """Train a copy of the network with a linear classifier of words, and return it."""
         network = self._network()
-        return tuned_classes(
-            network,
-            self._prepare(network, spans=True),
-            marked,
-            classes=classes,
-            start=start,
-            epochs=epochs,
-            seed=seed,
+        prepare = self._prepare(network, spans=True)
+        return tune_classes(
+            network, prepare, marked, classes=classes, start=start, epochs=epochs, seed=seed
         )

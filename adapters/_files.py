@@ -5,16 +5,19 @@ import json
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from bench.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 def files_digest(files: Iterable[Path]) -> str:
-    """Return the sha256, in hex, of the content of files in the order given; their names do not count."""
+    """Return the sha256, in hex, of the content of files in order; names do not count."""
     total = hashlib.sha256()
     for path in files:
         total.update(bytes.fromhex(sha256_of(path)))
@@ -22,7 +25,7 @@ def files_digest(files: Iterable[Path]) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256, in hex, of a file's content, which is read again only when its size or a time has changed."""
+    """Return the sha256, in hex, of a file; it is read again when its size or a time changes."""
     return _sha256(path, stamp([path]))
 
 
@@ -33,38 +36,31 @@ def _sha256(path: Path, _stamp: object) -> str:
 
 
 def stamp(files: Iterable[Path]) -> tuple[tuple[int, int, int], ...]:
-    """Return size and times of each file: a cheap key that changes when one is written anew or replaced."""
+    """Return size and times of each file: a cheap key that changes when one is replaced."""
     stats = [path.stat() for path in files]
     return tuple((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)
 
 
-def tensors(path: Path) -> "dict[str, Tensor]":
-    """Return the tensors of a safetensors file, or of a ``.pt`` file that holds nothing but tensors.
+def tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, or of a ``.pt`` file of nothing but tensors.
 
     Raises:
         CheckpointError: The file is missing, broken, or holds something else.
     """
-    from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
-
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise CheckpointError(
-            f"expected tensors in {path}, cannot read them ({type(error).__name__}): copy the file again"
+            f"expected tensors in {path}, cannot read them ({type(error).__name__}): "
+            "copy the file again"
         ) from error
-    if not isinstance(state, dict) or not all(
-        isinstance(value, torch.Tensor) for value in state.values()
-    ):
+    values = state.values() if isinstance(state, dict) else [state]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in values):
         raise CheckpointError(
-            f"expected a mapping from names to tensors in {path}, got something else: give the state dict alone"
+            f"expected a mapping from names to tensors in {path}, got something else: "
+            "give the state dict alone"
         )
     return state
 
@@ -79,5 +75,6 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"expected a JSON file at {path}, got {type(error).__name__}: the checkpoint is incomplete"
+            f"expected a JSON file at {path}, got {type(error).__name__}: "
+            "the checkpoint is incomplete"
         ) from error

@@ -14,10 +14,9 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
-from adapters._backbone import Network
-from adapters._batching import Prompt
 from adapters._head import head_of
-from adapters._sharing import common_ids
+from adapters._network import Network
+from adapters._sharing import common_prefix
 
 Choose = Callable[[Tensor, Tensor, int], Tensor]
 """From logits, float32 (n, v), the numbers of their rows (n,) and the step, to one token each (n,).
@@ -29,7 +28,7 @@ _LIKELIEST = 256
 """Tokens that are sorted first; all are where these do not reach ``top_p``."""
 
 _FULL = 7 / 8
-"""Rows that have ended leave the batch once fewer than this share are left: that copies the cache."""
+"""Ended rows leave the batch once fewer than this share goes on: that copies the cache."""
 
 
 class Prefix(NamedTuple):
@@ -105,7 +104,7 @@ def prefill(
 def prefill_shared(
     network: Network, groups: Sequence[Sequence[Sequence[int]]], rows: Tensor, steps: int
 ) -> Prefix:
-    """Compute prompts of which those of a group begin alike; each common beginning is computed once.
+    """Compute prompts in groups that begin alike; each common beginning is computed once.
 
     Args:
         network: A decoder.
@@ -295,9 +294,9 @@ class _Reserved(DynamicLayer):  # type: ignore[no-untyped-call]  # of its __init
 
 
 def _prefill_group(network: Network, prompts: Sequence[Sequence[int]]) -> Prefix:
-    """Compute prompts that begin alike, a row each, padded on the left after the common beginning."""
+    """Compute prompts that begin alike, padded on the left after their common beginning."""
     cache, trunk, device = DynamicCache(), network.model.base_model, network.device
-    common = common_ids([Prompt(list(ids)) for ids in prompts]) if len(prompts) > 1 else 0
+    common = common_prefix(prompts) if len(prompts) > 1 else 0
     if common:
         beginning = torch.tensor([prompts[0][:common]], device=device)
         trunk(beginning, past_key_values=cache, use_cache=True)
@@ -330,4 +329,5 @@ def _needs_layers(layer: int | None) -> bool:
 
 
 def _read(out: Any, layer: int) -> Tensor:  # noqa: ANN401 - what transformers returns
-    return out.last_hidden_state if layer == -1 else out.hidden_states[layer]  # type: ignore[no-any-return]
+    states: Tensor = out.last_hidden_state if layer == -1 else out.hidden_states[layer]
+    return states

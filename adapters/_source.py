@@ -9,6 +9,15 @@ from fnmatch import fnmatch
 from functools import lru_cache, partial
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+
 from adapters._files import read_json, sha256_of
 from bench.assets import cache_dir
 from bench.encoder import digest
@@ -27,13 +36,14 @@ UNREAD = (
 """Files of a checkpoint that no loader opens; all others shape a vector, or may."""
 
 _MADE = ".sha256.json"
-"""File in a folder made by ``made_once``: the sha256 of each of its files."""
+"""File in a folder made by ``make_once``: the sha256 of each of its files."""
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder of this name in the cache, made on first use: there whole or not at all, also for two processes at once.
+def make_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of this name in the cache, made on first use, whole or not at all.
 
-    Its files are checked by content, each once for its size and times; a folder that is damaged is made again.
+    Its files are checked by content, each once for its size and times; a damaged folder is made
+    again. Two processes may call this at once.
 
     Args:
         name: Of the folder; it names its content.
@@ -57,13 +67,14 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     except OSError as error:
         if not _is_whole(target):  # else another process was faster
             raise Unavailable(
-                f"{name} cannot be unpacked to {target.parent} ({error}): set BENCH_CACHE to another folder"
+                f"{name} cannot be unpacked to {target.parent} ({error}): "
+                "set BENCH_CACHE to another folder"
             ) from error
     return target
 
 
 def _contents(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each file of a folder that ``made_once`` made, by its path inside."""
+    """Return the sha256 of each file of a folder that ``make_once`` made, by its path inside."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MADE)
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
@@ -76,7 +87,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 @lru_cache(maxsize=16)
-def downloaded(source: str) -> Path:
+def download(source: str) -> Path:
     """Return the folder of a hub id's files: weights, JSON and tokenizer files only.
 
     Weights are safetensors, or pytorch's ``.bin`` where a repository has no others.
@@ -87,18 +98,11 @@ def downloaded(source: str) -> Path:
     Raises:
         Unavailable: No such folder, or the hub is out of reach or refuses.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
     name, _, revision = source.partition("@")
     if not _HUB_ID.fullmatch(source):
         raise Unavailable(
-            f"no folder {source!r} on this machine: give an existing folder or a hub id such as org/name@revision"
+            f"no folder {source!r} on this machine: "
+            "give an existing folder or a hub id such as org/name@revision"
         )
     load = partial(
         snapshot_download,
@@ -113,25 +117,28 @@ def downloaded(source: str) -> Path:
             retry_while_busy(lambda: load(allow_patterns=["pytorch_model*.bin"]))
     except LocalEntryNotFoundError as error:
         raise Unavailable(
-            f"{source!r} is no folder, and the hub cannot be reached to download it: give the path of a folder"
+            f"{source!r} is no folder, and the hub cannot be reached to download it: "
+            "give the path of a folder"
         ) from error
     except RepositoryNotFoundError as error:
         raise Unavailable(
-            f"{source!r} is no folder, and the hub has no such model: check the id, or set HF_TOKEN "
-            "to a token that may read it if it is private"
+            f"{source!r} is no folder, and the hub has no such model: check the id, "
+            "or set HF_TOKEN to a token that may read it if it is private"
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         reason = type(error).__name__
         raise Unavailable(
-            f"{source!r} is no folder, and the hub does not give it ({reason}): check the id, or give a folder"
+            f"{source!r} is no folder, and the hub does not give it ({reason}): "
+            "check the id, or give a folder"
         ) from error
     return folder
 
 
 def content_files(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint that may shape a vector, in a fixed order: all but those of ``UNREAD``.
+    """Return the files of a checkpoint that may shape a vector, in order: all but ``UNREAD``.
 
-    These are the files of the folder itself; of a sentence-transformers model also those in all folders below.
+    These are the files of the folder itself; of a sentence-transformers model also those in all
+    folders below.
 
     Raises:
         CheckpointError: There are none.
@@ -151,7 +158,7 @@ def _is_unread(path: Path, folder: Path) -> bool:
 
 
 def _is_second(path: Path) -> bool:
-    """Say whether a file holds weights that lie beside it as safetensors, which every loader takes first."""
+    """Say whether a file holds weights that lie beside it as safetensors, which loaders prefer."""
     if not fnmatch(path.name, "pytorch_model*.bin") and path.name != "adapter_model.bin":
         return False
     first = "adapter_model.safetensors" if path.name.startswith("adapter") else "model*.safetensors"
@@ -159,7 +166,7 @@ def _is_second(path: Path) -> bool:
 
 
 def modules_of(folder: Path) -> list[tuple[str, str]]:
-    """Return class and folder, "" for its own, of each module of a sentence-transformers model; none of any other checkpoint.
+    """Return class and folder ("" for the model's own) of each module in ``modules.json``, if any.
 
     Raises:
         CheckpointError: ``modules.json`` is broken, or leads out of the folder.
@@ -168,10 +175,11 @@ def modules_of(folder: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     try:
-        modules = [(str(module["type"]), str(module["path"])) for module in read_json(path)]
+        modules = [(str(each["type"]), str(each["path"])) for each in read_json(path)]
     except (TypeError, KeyError) as error:
         raise CheckpointError(
-            f"expected a list of modules with type and path in {path}, got another layout: save the model again"
+            f"expected a list of modules with type and path in {path}, got another layout: "
+            "save the model again"
         ) from error
     if out := [inner for _, inner in modules if Path(inner).is_absolute() or ".." in inner]:
         raise CheckpointError(f"expected folders inside {folder} in {path}, got {out[0]!r}")
@@ -179,7 +187,7 @@ def modules_of(folder: Path) -> list[tuple[str, str]]:
 
 
 def content_digest(folder: Path) -> str:
-    """Return the sha256, in hex, of names and content of everything in the folder that shapes a vector; its place does not count.
+    """Return the sha256, in hex, of all that shapes a vector in a folder; its place does not count.
 
     Raises:
         CheckpointError: As ``content_files``.
@@ -194,7 +202,7 @@ _TABLES = re.compile(
 
 
 def looked_up_parameters_of(folder: Path) -> int | None:
-    """Return how many of the folder's weights an embedding does not multiply with: tables that are looked up, heads that are unused.
+    """Return the number of weights that take part in no product: looked-up tables, unused heads.
 
     Raises:
         CheckpointError: A file is broken.
@@ -203,7 +211,7 @@ def looked_up_parameters_of(folder: Path) -> int | None:
 
 
 def parameters_of(folder: Path, *, only: re.Pattern[str] = re.compile("")) -> int | None:
-    """Return the number of weights in the folder's safetensors files, from their headers; None where there are none.
+    """Return the number of weights in safetensors files, from their headers; None without any.
 
     Args:
         folder: The checkpoint.
@@ -212,14 +220,15 @@ def parameters_of(folder: Path, *, only: re.Pattern[str] = re.compile("")) -> in
     Raises:
         CheckpointError: A file is broken.
     """
-    from safetensors import SafetensorError, safe_open
-
     total = 0
-    for path in (path for path in content_files(folder) if path.suffix == ".safetensors"):
+    for path in content_files(folder):
+        if path.suffix != ".safetensors":
+            continue
         try:
             with safe_open(path, "np") as file:
-                names = [name for name in file.keys() if only.search(name)]  # noqa: SIM118 - no mapping
-                total += sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+                for name in file.keys():  # noqa: SIM118 - no mapping
+                    if only.search(name):
+                        total += math.prod(file.get_slice(name).get_shape())
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"expected a safetensors file at {path}, cannot read it: copy or download it again"
@@ -232,3 +241,7 @@ def title(source: str, folder: Path) -> str:
     if Path(source).expanduser().is_dir():
         return Path(source).expanduser().resolve().name
     return f"{source.partition('@')[0]}@{folder.name[:12]}"
+
+
+# Former names, until every method has the new ones.
+made_once, downloaded = make_once, download

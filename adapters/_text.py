@@ -1,4 +1,6 @@
-"""From texts to prompts: what a template puts round a text is tokenised with it, as one string, and cut to the limit."""
+"""From texts to prompts: text and template are tokenised as one string and cut to the limit."""
+
+from __future__ import annotations
 
 import itertools
 import re
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 from adapters._batching import Prompt
 from bench.errors import EncodingError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # see _network.py
     from transformers import PreTrainedTokenizerBase
 
 _SENTENCE_ENDS = re.compile(
@@ -38,8 +40,8 @@ class Framed(NamedTuple):
     after: str = ""
 
 
-def prompts(
-    tokenizer: "PreTrainedTokenizerBase",
+def make_prompts(
+    tokenizer: PreTrainedTokenizerBase,
     framed: Sequence[Framed],
     *,
     limit: int,
@@ -47,14 +49,14 @@ def prompts(
     tail: Sequence[int] = (),
     spans: bool = False,
 ) -> list[Prompt]:
-    """Return one prompt per framed text, at most ``limit`` positions long.
+    """Return one prompt per framed text, at most ``limit`` tokens long.
 
     Special tokens that the tokenizer adds are kept when a prompt is cut, and so is the tail.
 
     Args:
         tokenizer: A fast tokenizer.
         framed: Texts with their frames.
-        limit: Most positions, special tokens and tail included.
+        limit: Most tokens, special ones and tail included.
         cut: The side on which tokens are dropped from a prompt that is too long.
         tail: Ids put after everything else, such as memory tokens.
         spans: Whether to fill in the character spans, of positions in the bare text.
@@ -72,38 +74,35 @@ def prompts(
         verbose=False,
     )
     made = []
-    for i, (item, ids, special) in enumerate(
-        zip(framed, encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
-    ):
-        kept = _kept(special, limit - len(tail), cut)
+    for i, item in enumerate(framed):
+        ids, special = encoded["input_ids"][i], encoded["special_tokens_mask"][i]
+        kept = _keep(special, limit - len(tail), cut)
         chosen = [*(ids[k] for k in kept), *tail]
+        if not chosen:
+            made.append(_make_blank(tokenizer, spans=spans))
+            continue
         places = np.full((len(chosen), 2), -1, np.int32) if spans else None
         if places is not None and kept:
-            places[: len(kept)] = _spans(
-                item, np.asarray(encoded["offset_mapping"][i], np.int32), np.asarray(special, bool)
-            )[kept]
-        made.append(
-            Prompt(chosen, len(kept) < len(ids), places)
-            if chosen
-            else _blank(tokenizer, spans=spans)
-        )
+            offsets = np.asarray(encoded["offset_mapping"][i], np.int32)
+            places[: len(kept)] = _move_spans(item, offsets, np.asarray(special, bool))[kept]
+        made.append(Prompt(chosen, len(kept) < len(ids), places))
     return made
 
 
-def _kept(special: Sequence[int], room: int, cut: str) -> Sequence[int]:
-    """Return the positions that stay when a prompt is cut to ``room``: all special ones and as much of the rest as fits."""
+def _keep(special: Sequence[int], room: int, cut: str) -> Sequence[int]:
+    """Return the positions kept in ``room``: all special ones and as many others as fit."""
     if len(special) <= room:
         return range(len(special))
     content = [i for i, s in enumerate(special) if not s]
     fits = max(room - (len(special) - len(content)), 0)
-    stays = set(content[len(content) - fits :] if cut == "left" else content[:fits])
-    return [i for i, s in enumerate(special) if s or i in stays]
+    kept = set(content[len(content) - fits :] if cut == "left" else content[:fits])
+    return [i for i, s in enumerate(special) if s or i in kept]
 
 
-def _spans(
+def _move_spans(
     item: Framed, offsets: NDArray[np.int32], special: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
-    """Move offsets in the whole prompt to the text: (0, 0) for special tokens, (-1, -1) for the template's."""
+    """Move offsets in the prompt to the text: (0, 0) for special tokens, (-1, -1) outside it."""
     start, end = len(item.before), len(item.before) + len(item.text)
     low, high = offsets[:, 0], offsets[:, 1]
     inside = ((low < end) & (high > start)) | ((low == high) & (low >= start) & (high <= end))
@@ -111,17 +110,20 @@ def _spans(
     return np.where(special[:, None], 0, spans).astype(np.int32)
 
 
-def _blank(tokenizer: "PreTrainedTokenizerBase", *, spans: bool) -> Prompt:
-    """Return the prompt of an empty text under a tokenizer that adds nothing: one token that starts or ends a document.
+def _make_blank(tokenizer: PreTrainedTokenizerBase, *, spans: bool) -> Prompt:
+    """Return the prompt of an empty text under a tokenizer that adds nothing: a special token.
 
     Raises:
-        EncodingError: The tokenizer has no special token.
+        EncodingError: The tokenizer has none.
     """
-    names = ("bos", "eos", "cls", "pad", "unk")
-    known = (getattr(tokenizer, f"{name}_token_id", None) for name in names)
-    token = next((i for i in known if i is not None), None)
-    if token is None:
-        raise EncodingError(
-            "expected a text with at least one token, got an empty one, and the tokenizer has no special token: leave it out"
-        )
-    return Prompt([token], spans=np.zeros((1, 2), np.int32) if spans else None)
+    for name in ("bos", "eos", "cls", "pad", "unk"):
+        token = getattr(tokenizer, f"{name}_token_id", None)
+        if token is not None:
+            return Prompt([token], spans=np.zeros((1, 2), np.int32) if spans else None)
+    raise EncodingError(
+        "expected a text with at least one token, got an empty one, "
+        "and the tokenizer has no special token: leave it out"
+    )
+
+
+prompts = make_prompts  # the former name, until every method has the new one

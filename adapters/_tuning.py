@@ -1,30 +1,28 @@
-"""Training a copy of a network on a handful of labelled examples, for the few-shot protocols.
+"""Training a copy of a network on a few labelled examples, for the few-shot protocols.
 
-Source: tables 3 and 4 of QuIP and its released code (facebookresearch/quip at 934c724). Dropout of hidden states and of attention
-weights is stated below; the released code sets the former to 0 for pairs and leaves the latter at the checkpoint's, 0.1 in RoBERTa.
+Source: tables 3 and 4 of QuIP and its released code (facebookresearch/quip at 934c724). Dropout of
+hidden states and of attention weights is stated below; the released code sets the former to 0 for
+pairs and leaves the latter at the checkpoint's, 0.1 in RoBERTa.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, dropout, normalize
+from transformers import get_scheduler
 
-from adapters._backbone import Network
 from adapters._batching import Prepare, Prompt, collated, one_by_one
-from adapters._training.loop import autocast, seeded
-from adapters._training.weights import set_dropout, unfrozen
+from adapters._network import Network
+from adapters._trainable import autocast, fork_seed, set_dropout, unfreeze
 from bench.encoder import Item, Labelled, Marked, Marker, Pair, PairScorer
 from bench.errors import EncodingError, UsageError
 from bench.spans import first_tokens
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,15 @@ class Schedule:
 
 PAIRS = Schedule(1e-5, 16, (0.9, 0.98), 1e-6, falling=False, clip=0.0, dropout=0.0)
 TAGS = Schedule(2e-5, 8)
-_TIMES, _TINY = 1000.0, 1e-8
-"""Factor of the classifier of pairs, whose weights hardly move in 20 epochs otherwise; what keeps its features' variance above 0."""
+
+_FACTOR = 1000.0
+"""Of the classifier of pairs, whose weights hardly move in 20 epochs otherwise."""
+
+_EPS = 1e-8
+"""Added to the variance of its features."""
 
 
-def tuned_pairs(
+def tune_pairs(
     network: Network,
     prepare: Prepare,
     sets: Sequence[Labelled],
@@ -67,88 +69,84 @@ def tuned_pairs(
     epochs: int,
     seed: int,
 ) -> PairScorer:
-    """Train a copy of the network to tell pairs apart by BERTScore F at some layers; see ``TunableEncoder.tune_pairs``.
+    """Train a copy of the network to classify pairs by BERTScore F at some layers.
 
     Args:
         network: Stays as it is.
-        prepare: Gives one prompt with spans an item; positions of templates and memory do not count.
-        sets: Training pairs with their labels, 1 or 0; of several sets each is trained on after the one before it, and the last
-            one's classifier scores.
+        prepare: Gives one prompt with spans an item; tokens of templates and memory do not count.
+        sets: Training pairs with their labels, 1 or 0. Several sets are trained on one after the
+            other, each with a new classifier; the last one's scores.
         layers: Counted from the last, which is -1.
         epochs: How often each pair is seen.
-        seed: The only source of randomness, the same for each set.
+        seed: Random seed, the same for each set.
+
+    Returns:
+        Scores pairs, float32 (n,): positive means paraphrase.
 
     Raises:
-        UsageError: There is no pair, not a label for each, or a single pair in the last batch, whose features have no variance.
+        UsageError: There is no pair, not a label for each, or a single pair in the last batch,
+            whose features have no variance.
         EncodingError: The loss is not finite.
     """
     for pairs, labels in sets or [((), ())]:
         if not pairs or len(pairs) != len(labels):
             raise UsageError(
-                f"expected pairs and a label for each, got {len(pairs)} pairs and {len(labels)} labels"
+                f"expected pairs and a label for each, got {len(pairs)} pairs "
+                f"and {len(labels)} labels"
             )
         if len(pairs) % PAIRS.batch == 1:
             raise UsageError(
-                f"expected no batch of a single pair, got {len(pairs)} pairs in batches of {PAIRS.batch}: give one pair more or less"
+                f"expected no batch of a single pair, got {len(pairs)} pairs in batches of "
+                f"{PAIRS.batch}: give one pair more or less"
             )
-    copy = unfrozen(network)
+    copy = unfreeze(network)
     for some in sets:
-        score = _pairs_learnt(copy, prepare, some, layers, epochs, seed)
+        score = _tune_on(copy, prepare, some, layers, epochs, seed)
     return score
 
 
-def _pairs_learnt(
+def _tune_on(
     copy: Network, prepare: Prepare, some: Labelled, layers: Sequence[int], epochs: int, seed: int
 ) -> PairScorer:
     """Train the network itself with a new classifier on one set."""
-    import torch
-    from torch import nn
-
-    scale = nn.BatchNorm1d(len(layers), eps=_TINY, momentum=None, affine=False).to(copy.device)
+    scale = nn.BatchNorm1d(len(layers), eps=_EPS, momentum=None, affine=False).to(copy.device)
     classifier = nn.Linear(len(layers), 1).to(copy.device)
     nn.init.zeros_(classifier.weight)
     nn.init.zeros_(classifier.bias)
     pairs, labels = some
-    prompts = [prepare([Item(text) for text in pair]) for pair in pairs]
     targets = torch.tensor(labels, dtype=torch.float32, device=copy.device)
 
-    def scores(few: Sequence[Sequence[Prompt]]) -> "Tensor":
-        (left, a), (right, b) = (
-            _own_states(copy, [pair[side] for pair in few], layers) for side in (0, 1)
-        )
-        features = torch.stack(
-            [_bertscore(x, a, y, b) for x, y in zip(left, right, strict=True)], 1
-        )
-        found: Tensor = _TIMES * classifier(scale(features))[:, 0]
+    def make_prompts(several: Sequence[Pair]) -> list[list[Prompt]]:
+        return [prepare([Item(text) for text in pair]) for pair in several]
+
+    def scores(prompts: Sequence[Sequence[Prompt]]) -> Tensor:
+        left, a = _own_states(copy, [pair[0] for pair in prompts], layers)
+        right, b = _own_states(copy, [pair[1] for pair in prompts], layers)
+        alike = [_bertscore(x, a, y, b) for x, y in zip(left, right, strict=True)]
+        found: Tensor = _FACTOR * classifier(scale(torch.stack(alike, 1)))[:, 0]
         return found
 
-    def loss(batch: Sequence[int]) -> "Tensor":
-        return nn.functional.binary_cross_entropy_with_logits(
-            scores([prompts[i] for i in batch]), targets[list(batch)]
-        )
+    prompts = make_prompts(pairs)
+
+    def loss(batch: Sequence[int]) -> Tensor:
+        found = scores([prompts[i] for i in batch])
+        return binary_cross_entropy_with_logits(found, targets[list(batch)])
 
     modules = [copy.model, scale, classifier]
     _train(copy, modules, loss, len(prompts), PAIRS, epochs=epochs, seed=seed)
 
     def score(asked: Sequence[Pair]) -> NDArray[np.float32]:
-        with _still(modules):
-            made = [
-                scores(
-                    [
-                        prepare([Item(text) for text in pair])
-                        for pair in asked[start : start + PAIRS.batch]
-                    ]
-                )
-                for start in range(0, len(asked), PAIRS.batch)
-            ]
-            return np.asarray(
-                torch.cat(made).float().cpu().numpy() if made else np.empty(0, np.float32)
-            )
+        if not asked:
+            return np.empty(0, np.float32)
+        starts = range(0, len(asked), PAIRS.batch)
+        with _evaluating(modules):
+            made = [scores(make_prompts(asked[k : k + PAIRS.batch])) for k in starts]
+            return np.asarray(torch.cat(made).float().cpu().numpy())
 
     return score
 
 
-def tuned_classes(
+def tune_classes(
     network: Network,
     prepare: Prepare,
     marked: Sequence[Marked],
@@ -158,7 +156,7 @@ def tuned_classes(
     epochs: int,
     seed: int,
 ) -> Marker:
-    """Train a copy of the network with a linear classifier of words' first tokens; see ``TunableEncoder.tune_classes``.
+    """Train a copy of the network with a linear classifier of words' first tokens.
 
     Args:
         network: Stays as it is.
@@ -167,92 +165,94 @@ def tuned_classes(
         classes: Number of classes.
         start: The classifier's weights at first (classes, dim); None for random ones.
         epochs: How often each text is seen.
-        seed: The only source of randomness.
+        seed: Random seed.
+
+    Returns:
+        Gives the class of each word, int64 (words,) per text; -1 for a truncated word.
 
     Raises:
         UsageError: There is no text with a word in it, or the weights have another shape.
         EncodingError: The loss is not finite.
     """
-    import torch
-    from torch import nn
-
     if not marked or (start is not None and start.shape != (classes, network.dim)):
         got = "no text" if not marked else f"weights {start.shape}" if start is not None else ""
         raise UsageError(
             f"expected texts, and weights of shape {(classes, network.dim)}, got {got}"
         )
-    copy = unfrozen(network)
-    with seeded(seed, network.device):
+    copy = unfreeze(network)
+    with fork_seed(seed, network.device):
         classifier = nn.Linear(network.dim, classes).to(network.device)
         nn.init.normal_(classifier.weight, std=0.02)
         nn.init.zeros_(classifier.bias)
     if start is not None:
         with torch.no_grad():
             classifier.weight.copy_(torch.from_numpy(start))
+    examples = _find_words(prepare, marked)
 
-    learnt = _learnt(prepare, marked)
-
-    def scores(some: Sequence[Prompt]) -> "Tensor":
-        (states,), _ = _states(copy, some)
-        found: Tensor = classifier(
-            nn.functional.dropout(states.float(), TAGS.dropout, training=classifier.training)
-        )
+    def scores(prompts: Sequence[Prompt]) -> Tensor:
+        (states,), _ = _states(copy, prompts)
+        found: Tensor = classifier(dropout(states.float(), TAGS.dropout, classifier.training))
         return found
 
-    def loss(batch: Sequence[int]) -> "Tensor":
-        found = scores([learnt[i][0] for i in batch])
-        where = [(row, at, c) for row, i in enumerate(batch) for at, c in learnt[i][1]]
-        rows, places, wanted = torch.tensor(where, device=found.device).T
-        return nn.functional.cross_entropy(found[rows, places], wanted)
+    def loss(batch: Sequence[int]) -> Tensor:
+        found = scores([examples[i][0] for i in batch])
+        where = []
+        for row, i in enumerate(batch):
+            where += [(row, token, c) for token, c in examples[i][1]]
+        rows, tokens, wanted = torch.tensor(where, device=found.device).T
+        return cross_entropy(found[rows, tokens], wanted)
 
     modules = [copy.model, classifier]
-    _train(copy, modules, loss, len(learnt), TAGS, epochs=epochs, seed=seed)
+    _train(copy, modules, loss, len(examples), TAGS, epochs=epochs, seed=seed)
 
     def mark(asked: Sequence[Marked]) -> list[NDArray[np.int64]]:
         made: list[NDArray[np.int64]] = []
-        with _still(modules):
+        with _evaluating(modules):
             for begin in range(0, len(asked), TAGS.batch):
-                some, first = _placed(prepare, asked[begin : begin + TAGS.batch])
-                best = scores(some).argmax(-1).cpu().numpy()
-                made += [
-                    np.where(at >= 0, row[np.maximum(at, 0)], -1)
-                    for row, at in zip(best, first, strict=True)
-                ]
+                prompts, first = _first_tokens(prepare, asked[begin : begin + TAGS.batch])
+                best = scores(prompts).argmax(-1).cpu().numpy()
+                for row, at in zip(best, first, strict=True):
+                    made.append(np.where(at >= 0, row[np.maximum(at, 0)], -1))
         return made
 
     return mark
 
 
-def _placed(
-    prepare: Prepare, some: Sequence[Marked]
+def _first_tokens(
+    prepare: Prepare, texts: Sequence[Marked]
 ) -> tuple[list[Prompt], list[NDArray[np.int64]]]:
-    """Return the prompts of texts, and of each the places of its words' first tokens, -1 for a word that was cut away."""
-    made = prepare([Item(one.text) for one in some])
-    spans = [
-        np.empty((0, 2), np.int32) if prompt.spans is None else prompt.spans for prompt in made
-    ]
-    return made, [first_tokens(span, one.spans) for span, one in zip(spans, some, strict=True)]
+    """Return prompts, and for each the first token of each word; -1 for a truncated word."""
+    prompts = prepare([Item(one.text) for one in texts])
+    first = []
+    for prompt, one in zip(prompts, texts, strict=True):
+        spans = np.empty((0, 2), np.int32) if prompt.spans is None else prompt.spans
+        first.append(first_tokens(spans, one.spans))
+    return prompts, first
 
 
-def _learnt(
+def _find_words(
     prepare: Prepare, marked: Sequence[Marked]
 ) -> list[tuple[Prompt, list[tuple[int, int]]]]:
-    """Return the prompts of texts that have a word left, with the places and classes of their words."""
-    rows = [
-        (prompt, [(int(at), int(c)) for at, c in zip(first, one.classes, strict=True) if at >= 0])
-        for prompt, first, one in zip(*_placed(prepare, marked), marked, strict=True)
-    ]
-    if not any(right for _, right in rows):
+    """Return the prompts of texts that have a word left, with first tokens and classes of words."""
+    prompts, first = _first_tokens(prepare, marked)
+    examples = []
+    for prompt, tokens, one in zip(prompts, first, marked, strict=True):
+        pairs = zip(tokens, one.classes, strict=True)
+        words = [(int(token), int(c)) for token, c in pairs if token >= 0]
+        if words:
+            examples.append((prompt, words))
+    if not examples:
         raise UsageError(
-            f"expected a text with a word to learn, got none in {len(marked)}: give texts with words"
+            f"expected a text with a word to learn, got none in {len(marked)}: "
+            "give texts with words"
         )
-    return [row for row in rows if row[1]]
+    return examples
 
 
 def _train(
     copy: Network,
-    modules: "Sequence[nn.Module]",
-    loss: "Callable[[Sequence[int]], Tensor]",
+    modules: Sequence[nn.Module],
+    loss: Callable[[Sequence[int]], Tensor],
     n: int,
     by: Schedule,
     *,
@@ -260,9 +260,6 @@ def _train(
     seed: int,
 ) -> None:
     """Train all weights of the modules on shuffled batches of n examples."""
-    import torch
-    from transformers import get_scheduler
-
     set_dropout(copy.model, hidden=by.dropout, attention=by.attention_dropout)
     weights = [weight for module in modules for weight in module.parameters()]
     optimizer = torch.optim.AdamW(
@@ -273,7 +270,7 @@ def _train(
     order = np.random.default_rng(seed)
     for module in modules:
         module.train()
-    with seeded(seed, copy.device):
+    with fork_seed(seed, copy.device):
         for _ in range(epochs):
             shuffled = order.permutation(n).tolist()
             for start in range(0, n, by.batch):
@@ -284,16 +281,14 @@ def _train(
                     )
                 value.backward()  # type: ignore[no-untyped-call]
                 if by.clip:
-                    torch.nn.utils.clip_grad_norm_(weights, by.clip)
+                    nn.utils.clip_grad_norm_(weights, by.clip)
                 optimizer.step()
                 scheduler.step()
                 optimizer.zero_grad()
 
 
 @contextmanager
-def _still(modules: "Sequence[nn.Module]") -> "Iterator[None]":
-    import torch
-
+def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
     for module in modules:
         module.eval()
     with torch.inference_mode():
@@ -302,8 +297,8 @@ def _still(modules: "Sequence[nn.Module]") -> "Iterator[None]":
 
 def _states(
     network: Network, prompts: Sequence[Prompt], layers: Sequence[int] = (-1,)
-) -> "tuple[list[Tensor], Tensor]":
-    """Return token states (b, t, dim) of each layer, computed in the network's number type, and the mask (b, t)."""
+) -> tuple[list[Tensor], Tensor]:
+    """Return token states (b, t, dim) of each layer in the network's dtype, and the mask (b, t)."""
     ids, mask = collated(one_by_one(range(len(prompts)), prompts), network)
     with autocast(network):
         return network.states_of(ids, mask, layers), mask
@@ -311,10 +306,8 @@ def _states(
 
 def _own_states(
     network: Network, prompts: Sequence[Prompt], layers: Sequence[int]
-) -> "tuple[list[Tensor], Tensor]":
-    """Return what ``_states`` does, with a mask that leaves out the positions of templates and memory."""
-    import torch
-
+) -> tuple[list[Tensor], Tensor]:
+    """Return what ``_states`` does, with a mask without the tokens of templates and memory."""
     states, mask = _states(network, prompts, layers)
     own = torch.zeros_like(mask)
     for row, prompt in zip(own, prompts, strict=True):
@@ -322,12 +315,14 @@ def _own_states(
     return states, own
 
 
-def _bertscore(left: "Tensor", a_real: "Tensor", right: "Tensor", b_real: "Tensor") -> "Tensor":
-    """Return BERTScore F of each pair (b,), from token states (b, t, dim) and masks (b, t)."""
-    from torch.nn.functional import normalize
+def _bertscore(left: Tensor, a_real: Tensor, right: Tensor, b_real: Tensor) -> Tensor:
+    """Return BERTScore F of each pair (b,), from token states (b, t, dim) and masks (b, t).
 
+    It passes gradients and serves padded batches; ``bench.tasks`` scores single pairs in numpy.
+    """
     cosines = normalize(left.float(), dim=-1) @ normalize(right.float(), dim=-1).transpose(1, 2)
-    cosines = cosines.masked_fill(~(a_real[:, :, None] & b_real[:, None, :]).bool(), -1.0)
+    both_real = (a_real[:, :, None] & b_real[:, None, :]).bool()
+    cosines = cosines.masked_fill(~both_real, -1.0)
     precision = (cosines.amax(2) * a_real).sum(1) / a_real.sum(1).clamp(min=1)
     recall = (cosines.amax(1) * b_real).sum(1) / b_real.sum(1).clamp(min=1)
     return 2 * precision * recall / (precision + recall).clamp(min=1e-6)

@@ -1,1 +1,1 @@
-"""What the recipes share: the budget, low-rank weights, the loop that spends one on the other, and the card that says how it went."""
+"""What recipes share: the budget, what is trained, the loop, stages, data sources and cards."""

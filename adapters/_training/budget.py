@@ -1,4 +1,4 @@
-"""The budget: token positions through the network that is trained, padding not counted, the same for every method."""
+"""The budget: tokens through the trained network, without padding, the same for every method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import numpy as np
 from bench.errors import UsageError
 
 _WINDOW = 16
-"""Batches whose examples are sorted by length together: enough to leave little padding, few enough to stay random."""
+"""Batches whose examples are sorted by length together: little padding, and still random."""
 
 
 @dataclass(frozen=True)
-class Spent:
-    """Token positions that training took.
+class TokenCounts:
+    """Tokens that a training took.
 
     Attributes:
         trained: Through the network that is trained.
@@ -23,24 +23,24 @@ class Spent:
     trained: int = 0
     inference: int = 0
 
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(self.trained + other.trained, self.inference + other.inference)
+    def __add__(self, other: "TokenCounts") -> "TokenCounts":
+        return TokenCounts(self.trained + other.trained, self.inference + other.inference)
 
 
 def batches(
     lengths: Sequence[int], *, budget: int, size: int, seed: int, stage: str = ""
 ) -> list[list[int]]:
-    """Return batches of example numbers that spend the budget, over as many shuffled epochs as it takes.
+    """Return batches of example numbers that spend the budget, in as many epochs as it takes.
 
-    Examples of similar length share a batch, so that little padding is computed, and no batch holds an example twice; the order of
-    the batches is random.
+    Examples of similar length share a batch, so that little padding is computed, and no batch has
+    an example twice. Epochs and the order of the batches are shuffled.
 
     Args:
-        lengths: Token positions of each example.
-        budget: Most token positions in all batches together; less than one example of it is left over.
+        lengths: Tokens of each example.
+        budget: Most tokens in all batches together; less than one example of it is left over.
         size: Examples per batch; the last of an epoch may hold fewer.
         seed: Of the shuffling.
-        stage: Which part of a training has this share of its budget, for the errors.
+        stage: Stage of a training that has this share of its budget, for the errors.
 
     Raises:
         UsageError: There is no example, or the budget is less than the first one drawn.
@@ -48,7 +48,8 @@ def batches(
     rng, whose = np.random.default_rng(seed), f" for {stage}" if stage else ""
     if not lengths or size < 1:
         raise UsageError(
-            f"expected examples and a batch size of at least 1{whose}, got {len(lengths)} examples and size {size}"
+            f"expected examples and a batch size of at least 1{whose}, "
+            f"got {len(lengths)} examples and size {size}"
         )
     made: list[list[int]] = []
     left = budget
@@ -63,33 +64,33 @@ def batches(
             window = sorted(epoch[start : start + _WINDOW * size], key=lambda i: lengths[i])
             made += [window[k : k + size] for k in range(0, len(window), size)]
     if not made:
+        hint = " or this stage's share" if stage else ""
         raise UsageError(
-            f"expected token positions for an example of up to {max(lengths)}{whose}, got {budget}: raise the budget"
-            + (" or this stage's share" if stage else "")
+            f"expected tokens for an example of up to {max(lengths)}{whose}, got {budget}: "
+            f"raise the budget{hint}"
         )
     return [made[i] for i in rng.permutation(len(made))]
 
 
-def portions(lengths: Sequence[int], positions: int, *, processes: int = 1) -> list[list[int]]:
-    """Cut a batch into portions that fit into memory: longest first, each at most ``positions`` positions with its padding.
+def micro_batches(lengths: Sequence[int], tokens: int, *, processes: int = 1) -> list[list[int]]:
+    """Split a batch into micro-batches that fit into memory, longest examples first.
 
     Args:
-        lengths: Token positions of each example of the batch.
-        positions: Positions computed at once; a single longer example is a portion of its own.
-        processes: How many take turns with the portions: there are as many at least, where there are as many examples.
+        lengths: Tokens of each example of the batch.
+        tokens: Most tokens of a micro-batch, padding included; a longer example is alone in one.
+        processes: At least so many micro-batches, where there are as many examples.
     """
-    order, most = (
-        sorted(range(len(lengths)), key=lambda i: -lengths[i]),
-        max(len(lengths) // processes, 1),
-    )
+    most = max(len(lengths) // processes, 1)
     made: list[list[int]] = []
-    for i in order:
-        if (
-            made
-            and len(made[-1]) < most
-            and lengths[made[-1][0]] * (len(made[-1]) + 1) <= positions
-        ):
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fits = made and lengths[made[-1][0]] * (len(made[-1]) + 1) <= tokens
+        if fits and len(made[-1]) < most:
             made[-1].append(i)
         else:
             made.append([i])
     return made
+
+
+# Former names, until every method has the new ones.
+Spent = TokenCounts
+portions = micro_batches

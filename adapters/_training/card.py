@@ -12,17 +12,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from adapters._backbone import Network
+import torch
+
 from adapters._checkpoint import CARD, CONFIG, recorded_digest
 from adapters._files import read_json
+from adapters._network import Network
 from adapters._training.loop import Fitted, Training
 from bench.errors import UsageError
 from bench.files import hide_home, write_atomic
 
 
 @dataclass(frozen=True)
-class Material:
-    """One data set that was trained on.
+class DataSource:
+    """A data set that was trained on.
 
     Attributes:
         id: Its id, with configuration and split.
@@ -37,8 +39,8 @@ class Material:
     pin: Mapping[str, str]
 
 
-def finished(folder: Path, training: Training) -> bool:
-    """Say whether the folder holds the checkpoint that this training gives; states that a kill left beside it are removed.
+def is_finished(folder: Path, training: Training) -> bool:
+    """Say whether the folder holds this training's checkpoint; remove states that a kill left.
 
     Raises:
         UsageError: It holds that of another training.
@@ -50,7 +52,8 @@ def finished(folder: Path, training: Training) -> bool:
     other = [name for name, value in wanted.items() if card.get(name) != value]
     if other:
         raise UsageError(
-            f"{folder} holds a checkpoint of another {' and '.join(other)}: delete it, or choose another --out"
+            f"{folder} holds a checkpoint of another {' and '.join(other)}: "
+            "delete it, or choose another --out"
         )
     for state in (folder / "state.pt", *folder.glob("stages/*/state.pt")):
         with contextlib.suppress(OSError):  # the folder may be read only by now
@@ -63,7 +66,7 @@ def write_card(
     training: Training,
     fitted: Fitted,
     network: Network,
-    data: Sequence[Material],
+    data: Sequence[DataSource],
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``card.json``.
@@ -98,17 +101,17 @@ def write_card(
 
 
 def _checked(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint in which a flipped bit would go unseen."""
+    """Return the files of a checkpoint in which a flipped bit would go unnoticed."""
     return sorted([*folder.glob("*.safetensors"), *folder.glob("*.u64"), *folder.glob(CONFIG)])
 
 
-def listed(took: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what each stage of a training took, by its name, as the card lists it; a loss curve is one of tokens and values."""
+def list_stages(took: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what each stage of a training took, by name, as the card lists it."""
     return [{"stage": name, **numbers} for name, numbers in took.items()]
 
 
 def command_of(words: Sequence[str]) -> str:
-    """Return the command line without the folders it names: where data and checkpoint lie on this machine says nothing to a reader."""
+    """Return the command line without the folders that it names."""
     line = iter(words)
     kept = [word for word in line if not (word in {"--out", "--data"} and next(line, ""))]
     return shlex.join(
@@ -117,6 +120,9 @@ def command_of(words: Sequence[str]) -> str:
 
 
 def _processor() -> str:
-    import torch
-
     return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+
+
+# Former names, until every method has the new ones.
+Material = DataSource
+finished, listed = is_finished, list_stages

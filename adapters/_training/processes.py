@@ -1,4 +1,4 @@
-"""Several processes, started by ``accelerate launch`` or ``torchrun``: which one writes files."""
+"""Several processes, started by ``accelerate launch`` or ``torchrun``, and their main one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +31,9 @@ def main_first() -> Iterator[None]:
         yield
 
 
-def waited() -> None:
-    """Return when every process has come here."""
+def wait_for_all() -> None:
+    """Wait until every process has come here."""
     launched().wait_for_everyone()
+
+
+waited = wait_for_all  # the former name, until every method has the new one

@@ -1,4 +1,4 @@
-"""The settings of recipes: which of them decide the outcome of a training, and whether they are right."""
+"""The settings of recipes: which decide the outcome of a training, and whether they are valid."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,10 +8,10 @@ from adapters._backbone import resolve
 from bench.errors import UsageError, unknown
 
 _INDIFFERENT = frozenset({"positions", "device", "keep"})
-"""Fields of recipes that decide nothing but rounding and what dropout hides: how much is computed at once, where, what stages are kept."""
+"""Fields that change rounding and dropout masks alone: micro-batches, device, kept stages."""
 
 
-def deciding(recipe: Any) -> dict[str, Any]:  # noqa: ANN401 - any recipe, a dataclass
+def key_settings(recipe: Any) -> dict[str, Any]:  # noqa: ANN401 - any recipe, a dataclass
     """Return the settings of a recipe that decide the outcome of its training, by name."""
     found = {name: value for name, value in asdict(recipe).items() if name not in _INDIFFERENT}
     return {**found, "dtype": resolve(recipe.device, recipe.dtype)[1]}
@@ -58,3 +58,6 @@ def share(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
     for name in names:
         if not 0 <= getattr(recipe, name) <= 1:
             raise UsageError(f"{name} is from 0 to 1, got {getattr(recipe, name)}")
+
+
+deciding = key_settings  # the former name, until every method has the new one

@@ -1,4 +1,4 @@
-"""Where training data comes from: data sets by name, files, and the sentences of their texts."""
+"""Where training data comes from: data sets by name, and files."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -31,19 +31,19 @@ class Source:
     @property
     def name(self) -> str:
         """The set with configuration and split, or the file."""
-        return (
-            self.id
-            if Path(self.id).is_file()
-            else "/".join(filter(None, (self.id, self.config, self.split)))
-        )
+        if Path(self.id).is_file():
+            return self.id
+        return "/".join(filter(None, (self.id, self.config, self.split)))
 
 
 S = TypeVar("S", bound=Source)
 T = TypeVar("T")
 
 
-def named(sources: str, kind: type[S]) -> list[S]:
-    """Return the sources that a setting names: files, ids, ``id:config`` or ``id:config:split``, separated by commas.
+def parse_sources(sources: str, kind: type[S]) -> list[S]:
+    """Return the sources that a setting names, separated by commas.
+
+    Each is a file, ``id``, ``id:config`` or ``id:config:split``.
 
     Args:
         sources: The setting.
@@ -62,19 +62,19 @@ def named(sources: str, kind: type[S]) -> list[S]:
     return found
 
 
-def readable(
+def read_sources(
     sources: Sequence[S], read: Callable[[S], T], *, what: str, setting: str = "sources"
 ) -> list[tuple[S, T]]:
-    """Return the sources that can be had, each with what was read of it; the others are left out with a warning.
+    """Return the available sources, each with what was read of it; log a warning for others.
 
     Args:
         sources: Where from.
-        read: Reads one of them; raises Unavailable where it cannot be had.
+        read: Reads one of them; raises Unavailable where it is not available.
         what: What is expected, for the error.
         setting: The recipe's setting that names a user's own, for the error.
 
     Raises:
-        Unavailable: None can be had on this machine.
+        Unavailable: None is available.
     """
     found, missing = [], []
     for source in sources:
@@ -92,4 +92,5 @@ def readable(
     return found
 
 
-sentences = split_sentences
+# Former names, until every method has the new ones.
+named, readable, sentences = parse_sources, read_sources, split_sentences

@@ -42,7 +42,7 @@ class Stage:
         """
         note = self.read()
         if not note:
-            self._write({})
+            self.write({})
         files, took = note.pop("files", {}), note
         damaged = [name for name in files if not self.has(self.note.parent / name)]
         return None if damaged else took or None
@@ -63,12 +63,12 @@ class Stage:
         """Note that files beside the note, of this stage, are whole."""
         note = self.read()
         hashes = {file.name: sha256_of(file) for file in files}
-        self._write({**note, "files": {**note.get("files", {}), **hashes}})
+        self.write({**note, "files": {**note.get("files", {}), **hashes}})
 
-    def finish(self, *files: Path, **took: Any) -> dict[str, Any]:  # noqa: ANN401 - plain JSON values
+    def finish(self, *files: Path, **took: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON values
         """Note that the stage is finished, and return what it took: at least one value."""
         self.add(*files)
-        self._write({"files": self.read()["files"], **took})
+        self.write({"files": self.read()["files"], **took})
         return took
 
     def read(self) -> dict[str, Any]:
@@ -88,7 +88,8 @@ class Stage:
         check_key(self.note, key, self.key)
         return note
 
-    def _write(self, note: Mapping[str, Any]) -> None:
+    def write(self, note: Mapping[str, Any]) -> None:
+        """Write the note with the key, in the main process."""
         if main_process():
             write_atomic(self.note, json.dumps({"of": self.key, **note}, indent=1) + "\n")
 
@@ -146,7 +147,7 @@ class Journal:
 
     def _note(self) -> None:
         size, digest = self._size, self._hash.hexdigest()
-        self._stage._write({"size": size, "sha256": digest, "progress": self.progress})  # noqa: SLF001
+        self._stage.write({"size": size, "sha256": digest, "progress": self.progress})
 
 
 def check_key(path: Path, found: object, wanted: object) -> None:

@@ -1,19 +1,30 @@
-"""What is trained of a network, all of its weights or low-rank changes of them, and how it is saved."""
+"""What is trained of a network, all of its weights or LoRA weights, and how it is saved."""
 
-import copy
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from adapters._backbone import PACKAGED, Network, quiet
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save
+from torch import nn
+
+from adapters._backbone import PACKAGED
 from adapters._checkpoint import CONFIG, WEIGHTS
-from adapters._lora import sharing
+from adapters._network import Network, quiet
+from adapters._trainable import (
+    fork_seed,
+    make_differentiable,
+    set_dropout,
+    set_training,
+    share_weights,
+    unfreeze,
+)
 from bench.errors import UsageError
 from bench.files import write_atomic
 
-if TYPE_CHECKING:
-    from torch import nn
+__all__ = ["Lora", "set_dropout", "unfreeze"]
 
 _TARGETS = {
     "llama": ("q_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"),
@@ -25,7 +36,7 @@ _TARGETS = {
     "bart": ("q_proj", "v_proj", "out_proj", "fc1", "fc2"),
     "t5": ("q", "v", "o", "wi", "wi_0", "wi_1", "wo"),
 }
-"""Linear layers of each architecture that get low-rank weights; for Llama, LLM2Comp's choice, taken for every method."""
+"""Linear layers of each architecture that get LoRA weights; Llama's are LLM2Comp's choice."""
 
 _LIKE = {"mistral": "llama", "qwen2": "llama", "qwen3": "llama"}
 
@@ -37,167 +48,127 @@ class Lora:
     Attributes:
         rank: Of the change of each weight.
         alpha: The change is scaled by alpha / rank.
-        dropout: Share of the inputs that is dropped in training; none by default, since a budget is less than an epoch and
+        dropout: Of the inputs in training; 0 by default, since a budget is less than an epoch and
             drawing the masks takes a quarter of the time on a CPU.
 
     Source:
-        Rank, alpha and which weights: LLM2Comp's released configuration (not on k); its dropout is 0.05.
+        Rank, alpha and targets: LLM2Comp's released configuration (not on k); its dropout is 0.05.
     """
 
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
 
-    def attached(self, network: Network, *, seed: int) -> Network:
-        """Return the network with new low-rank weights in float32 that alone are trained; the given one stays as it is.
+    def attach(self, network: Network, *, seed: int) -> Network:
+        """Return the network with new float32 LoRA weights, which alone are trained.
+
+        The given network stays as it is.
 
         Raises:
-            UsageError: The architecture is not known.
+            UsageError: The architecture is not supported.
         """
-        import torch
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import LoraLayer
-
-        out = sharing(network)
+        out = share_weights(network)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=targets(out.model),
+            target_modules=lora_targets(out.model),
         )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with fork_seed(seed, network.device):
             inject_adapter_in_model(config, out.model)
         for name, weight in out.model.named_parameters():
             weight.requires_grad_("lora_" in name)
             if "lora_" in name:
                 weight.data = weight.data.float()
         for module in out.model.modules():
-            if isinstance(module, LoraLayer):
-                module.cast_input_dtype_enabled = False  # autocast gives inputs their number type, without a copy in float32 for each
-        return _training(out)
+            if isinstance(module, LoraLayer):  # autocast gives the dtype without a float32 copy
+                module.cast_input_dtype_enabled = False
+        return set_training(out)
 
     def save(self, network: Network, folder: Path, base: str) -> None:
-        """Write the low-rank weights, in bfloat16, and their configuration.
+        """Write the LoRA weights, in bfloat16, and their configuration.
 
         Args:
-            network: What ``attached`` gave.
+            network: What ``attach`` gave.
             folder: Where to.
-            base: Source of the backbone, for ``base_model_name_or_path``; of a folder its absolute path is written.
+            base: Source of the backbone, for ``base_model_name_or_path``; a folder's absolute path
+                is written.
         """
-        import torch
-        from peft import get_peft_model_state_dict
-        from safetensors.torch import save
-
-        state = get_peft_model_state_dict(network.model)
-        prefixed = {
-            f"base_model.model.{name}": tensor.detach().to("cpu", torch.bfloat16).contiguous()
-            for name, tensor in state.items()
-        }
+        state = {}
+        for name, tensor in get_peft_model_state_dict(network.model).items():
+            weight = tensor.detach().to("cpu", torch.bfloat16).contiguous()
+            state[f"base_model.model.{name}"] = weight
         config = {
-            "peft_type": "LORA", "base_model_name_or_path": anywhere(base), "r": self.rank, "lora_alpha": self.alpha,
-            "lora_dropout": self.dropout, "target_modules": targets(network.model), "bias": "none", "inference_mode": True,
-        }  # fmt: skip
-        write_atomic(folder / WEIGHTS, save(prefixed, metadata={"format": "pt"}))
+            "peft_type": "LORA",
+            "base_model_name_or_path": absolute_source(base),
+            "r": self.rank,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "target_modules": lora_targets(network.model),
+            "bias": "none",
+            "inference_mode": True,
+        }
+        write_atomic(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
         write_atomic(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
+    attached = attach  # the former name, until every method has the new one
 
-def attached(network: Network, *, lora: bool, seed: int) -> Network:
-    """Return the network with new low-rank weights that alone are trained, or a copy of which all weights are; it stays as it is."""
-    return Lora().attached(network, seed=seed) if lora else unfrozen(network)
+
+def make_trainable(network: Network, *, lora: bool, seed: int) -> Network:
+    """Return the network with new LoRA weights, or a copy of which all weights are trained."""
+    return Lora().attach(network, seed=seed) if lora else unfreeze(network)
 
 
 def save_trained(network: Network, folder: Path, base: str, *, lora: bool) -> None:
-    """Write what was trained of a network that ``attached`` gave; arguments as for ``Lora.save``."""
+    """Write what was trained of a network of ``make_trainable``; arguments as for ``Lora.save``."""
     if lora:
         Lora().save(network, folder, base)
     else:
         save_whole(network, folder)
 
 
-def anywhere(source: str) -> str:
-    """Return a backbone's source as it can be found from any directory: a folder's absolute path, any other source as it is."""
+def absolute_source(source: str) -> str:
+    """Return a backbone's source as it is found from any directory: of a folder, its full path."""
     path = Path(source).expanduser()
     return str(path.absolute()) if source != PACKAGED and path.is_dir() else source
 
 
-def unfrozen(network: Network) -> Network:
-    """Return a copy of the network in float32 whose weights are all trained, input embeddings included.
-
-    That of a float16 network also computes in float32, since gradients in float16 need scaling.
-    """
-    dtype = "float32" if network.dtype == "float16" else network.dtype
-    out = replace(network, model=copy.deepcopy(network.model).float(), dtype=dtype)  # type: ignore[no-untyped-call]
-    out.model.requires_grad_()
-    return _training(out)
-
-
-def _training(network: Network) -> Network:
-    """Set a network to train."""
-    network.model.train()
-    return _quick_backward(network)
-
-
-def differentiable(network: Network) -> Network:
-    """Return a frozen network with the same weights for gradients to pass through; the given one stays as it is."""
-    return _quick_backward(sharing(network))
-
-
-def _quick_backward(network: Network) -> Network:
-    """On a CPU leave out fused attention, whose backward pass is slow there."""
-    if network.device == "cpu":
-        network.model.set_attn_implementation("eager")
-    return network
-
-
-def set_dropout(model: "nn.Module", *, hidden: float, attention: float) -> None:
-    """Set what is dropped in training: a share of the hidden states and one of the attention weights; layers are never dropped."""
-    from torch import nn
-
-    for name, module in model.named_modules():
-        own = vars(module)
-        share = attention if "attention.self" in name or "attn" in name else hidden
-        if isinstance(module, nn.Dropout):
-            module.p = share
-        for word, value in {
-            "attention_dropout": attention,
-            "dropout": share,
-            "layerdrop": 0.0,
-        }.items():
-            if isinstance(own.get(word), int | float):  # decoders drop by numbers, without a module
-                setattr(module, word, value)
-
-
-def trained(network: Network) -> "dict[str, nn.Parameter]":
+def trainable_weights(network: Network) -> dict[str, nn.Parameter]:
     """Return what is trained of a network, by name."""
-    return {
-        name: weight for name, weight in network.model.named_parameters() if weight.requires_grad
-    }
+    named = network.model.named_parameters()
+    return {name: weight for name, weight in named if weight.requires_grad}
 
 
 def save_whole(network: Network, folder: Path) -> None:
-    """Write a whole model, in the number type the computation had, with its tokenizer: an ordinary folder of transformers.
+    """Write a whole model in the dtype of the computation, as an ordinary transformers folder.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    import torch
-
     with quiet():
         network.model.to(getattr(torch, network.dtype)).save_pretrained(folder)
     network.tokenizer.save_pretrained(folder)
 
 
-def targets(model: "nn.Module") -> str:
-    """Return the pattern of the linear layers that get low-rank weights: those of the layers, none of a head.
+def lora_targets(model: nn.Module) -> str:
+    """Return the pattern of the linear layers that get LoRA weights; none is part of a head.
 
     Raises:
-        UsageError: The architecture is not known.
+        UsageError: The architecture is not supported.
     """
-    kind = str(model.config.model_type)  # type: ignore[union-attr]  # every model of transformers has a config
+    kind = str(model.config.model_type)  # type: ignore[union-attr]  # every model has a config
     names = _TARGETS.get(_LIKE.get(kind, kind))
     if names is None:
-        raise UsageError(
-            f"expected a backbone of one of {', '.join(sorted({*_TARGETS, *_LIKE}))} to train, got {kind!r}"
-        )
+        known = ", ".join(sorted({*_TARGETS, *_LIKE}))
+        raise UsageError(f"expected a backbone of one of {known} to train, got {kind!r}")
     return rf"(.*\.)?layers?\.\d+\.(.*\.)?({'|'.join(names)})"
+
+
+# Former names, until every method has the new ones.
+attached, trained, anywhere, targets = (
+    make_trainable,
+    trainable_weights,
+    absolute_source,
+    lora_targets,
+)
+unfrozen, differentiable = unfreeze, make_differentiable

@@ -1,16 +1,13 @@
-"""Hashed character n-grams: no weights and no model. Who does not beat it has not read the text."""
+"""Hashed character n-grams: no model. An encoder that loses to this is not using the text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from bench.encoder import Embeddings
 from bench.errors import UsageError
-
-if TYPE_CHECKING:
-    from sklearn.feature_extraction.text import HashingVectorizer
 
 
 @dataclass(frozen=True)
@@ -40,21 +37,16 @@ class Hashing:
                 f"expected dim of at least 1 and shortest from 1 to longest, got {got}"
             )
 
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:  # noqa: ARG002 - ignored
-        """Return float32 (n, dim) of unit length, row i for text i; the instruction is not used."""
+    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:  # noqa: ARG002
+        """Return float32 (n, dim) of unit length, row i for text i; the instruction is ignored."""
+        from sklearn.feature_extraction.text import HashingVectorizer  # listing stays quick
+
         if not texts:
             return np.empty((0, self.dim), np.float32)
         # A mark in front gives the empty text n-grams too; surrogates cannot be hashed.
         marked = ["\x02 " + text.encode("utf-8", "replace").decode() for text in texts]
-        vectors = self._vectorizer().transform(marked).toarray()
-        return np.asarray(vectors, np.float32)
-
-    def _vectorizer(self) -> "HashingVectorizer":
-        from sklearn.feature_extraction.text import HashingVectorizer
-
-        return HashingVectorizer(
-            n_features=self.dim,
-            analyzer="char_wb",
-            ngram_range=(self.shortest, self.longest),
-            dtype=np.float32,
+        lengths = self.shortest, self.longest
+        vectorizer = HashingVectorizer(
+            n_features=self.dim, analyzer="char_wb", ngram_range=lengths, dtype=np.float32
         )
+        return np.asarray(vectorizer.transform(marked).toarray(), np.float32)

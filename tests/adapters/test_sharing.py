@@ -61,6 +61,10 @@ def encoders(tmp_path_factory):
     }
 
 
+def common_prefix(prompts):
+    return _sharing.common_prefix([prompt.ids for prompt in prompts])
+
+
 def alone(encoder, items):
     return np.vstack([encoder.encode([item.text], instruction=item.instruction) for item in items])
 
@@ -95,7 +99,7 @@ def test_what_prompts_have_in_common_is_computed_and_counted_once(encoders, kind
     network = encoder._network()
     prepared = encoder._prepare(network)(items)
     (batch,) = encoder.stream(items)  # both rows fit into one batch, and are alike enough
-    common = [_sharing.common_ids(prepared[i : i + 3]) for i in (0, 3)]
+    common = [common_prefix(prepared[i : i + 3]) for i in (0, 3)]
     whole = [sum(len(prompt.ids) for prompt in prepared[i : i + 3]) for i in (0, 3)]
     widths = [w - 2 * c for w, c in zip(whole, common, strict=True)]
     assert batch.tokens.sum() == sum(widths) < 0.6 * sum(whole)
@@ -148,7 +152,7 @@ groups = st.lists(st.lists(prompt_ids, min_size=1, max_size=5), min_size=1, max_
 @given(st.lists(prompt_ids, min_size=1, max_size=6))
 @settings(max_examples=200)
 def test_the_common_beginning_is_the_longest_that_leaves_each_prompt_a_token(many):
-    common = _sharing.common_ids([Prompt(ids) for ids in many])
+    common = _sharing.common_prefix(many)
     longest = min(len(ids) for ids in many) - 1
     assert len({tuple(ids[:common]) for ids in many}) == 1
     assert common == longest or len({tuple(ids[: common + 1]) for ids in many}) > 1
@@ -158,11 +162,9 @@ def rows_of(groups):
     """Return a row per group, whatever it has in common, with items numbered through."""
     rows, n = [], 0
     for group in groups:
-        made = [Prompt(ids) for ids in group]
-        rows.append(
-            Row(range(n, n + len(made)), made, _sharing.common_ids(made) if len(made) > 1 else 0)
-        )
-        n += len(made)
+        prefix = _sharing.common_prefix(group) if len(group) > 1 else 0
+        rows.append(Row(range(n, n + len(group)), [Prompt(ids) for ids in group], prefix))
+        n += len(group)
     return rows
 
 
@@ -170,12 +172,12 @@ def rows_of(groups):
 @settings(max_examples=100, deadline=None)
 def test_rows_say_where_each_prompt_is(groups, width):
     for row in (part for whole in rows_of(groups) for part in whole.within(width)):
-        ids, parts = torch.tensor([row.ids()]), torch.tensor([row.parts()])
-        places = _sharing.positions_of(parts)
+        ids, segments = torch.tensor([row.ids()]), torch.tensor([row.segments()])
+        places = _sharing.position_ids(segments)
         assert row.width == len(row.ids()) == sum(row.tokens())
         assert row.width <= width or len(row.prompts) == 1
         for k, prompt in enumerate(row.prompts, 2):
-            seen = (parts == 1) | (parts == k)
+            seen = (segments == 1) | (segments == k)
             assert ids[seen].tolist() == prompt.ids
             assert places[seen].tolist() == list(range(len(prompt.ids)))
 
@@ -186,11 +188,11 @@ def test_every_prompt_is_read_at_its_end_though_memory_runs_out(encoders, groups
     flat = [ids for group in groups for ids in group]
     network = encoders["llama"]._network()
 
-    def forward(ids, parts):
+    def forward(ids, segments):
         if ids.numel() > memory:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        counted = torch.stack([ids, _sharing.positions_of(parts)], dim=-1)
-        return _sharing.last_of_parts(counted, parts)
+        counted = torch.stack([ids, _sharing.position_ids(segments)], dim=-1)
+        return _sharing.last_of_segments(counted, segments)
 
     def join(positions, prompts):
         where = dict(zip(positions, prompts, strict=True))

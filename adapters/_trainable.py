@@ -1,0 +1,75 @@
+"""Networks that gradients pass through: copies to train, and the context in which they compute."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from adapters._network import Network
+
+
+def share_weights(network: Network) -> Network:
+    """Return a network with modules of its own and the same weights."""
+    tensors = (*network.model.parameters(), *network.model.buffers())
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    return replace(network, model=copy.deepcopy(network.model, shared))
+
+
+def unfreeze(network: Network) -> Network:
+    """Return a float32 copy of the network to train all weights of, input embeddings included.
+
+    A float16 network then also computes in float32, since gradients in float16 need scaling.
+    """
+    dtype = "float32" if network.dtype == "float16" else network.dtype
+    model: Any = copy.deepcopy(network.model)
+    return set_training(replace(network, model=model.float().requires_grad_(), dtype=dtype))
+
+
+def make_differentiable(network: Network) -> Network:
+    """Return a frozen network with the same weights that gradients pass through."""
+    return _use_eager_attention(share_weights(network))
+
+
+def set_training(network: Network) -> Network:
+    """Set a network to train, and return it."""
+    network.model.train()
+    return _use_eager_attention(network)
+
+
+def _use_eager_attention(network: Network) -> Network:
+    """Leave out fused attention on a CPU: its backward pass is slow there."""
+    if network.device == "cpu":
+        network.model.set_attn_implementation("eager")
+    return network
+
+
+def set_dropout(model: nn.Module, *, hidden: float, attention: float) -> None:
+    """Set the dropout of hidden states and of attention weights; layers are never dropped."""
+    for name, module in model.named_modules():
+        in_attention = "attention.self" in name or "attn" in name
+        dropout = attention if in_attention else hidden
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        numbers = {"attention_dropout": attention, "dropout": dropout, "layerdrop": 0.0}
+        for attribute, value in numbers.items():  # decoders drop by numbers, without a module
+            if isinstance(vars(module).get(attribute), int | float):
+                setattr(module, attribute, value)
+
+
+@contextmanager
+def fork_seed(seed: int, device: str) -> Iterator[None]:
+    """Seed torch inside, and leave its random state outside as it was."""
+    with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def autocast(network: Network) -> Any:  # noqa: ANN401 - a context
+    """Return the context in which float32 weights work with a network of another dtype."""
+    if network.dtype == "float32":
+        return nullcontext()
+    return torch.autocast(network.device.partition(":")[0], dtype=getattr(torch, network.dtype))

@@ -1,0 +1,59 @@
+"""Echo embeddings against a plain computation, one text at a time."""
+
+import numpy as np
+import pytest
+
+from adapters.echo import Echo
+from bench.encoder import Item
+from bench.testing import run_checks
+from tests.tiny import SENTENCES, tiny_folder
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module", params=["llama", "opt"])
+def folder(request, tmp_path_factory):
+    return tiny_folder(request.param, tmp_path_factory.mktemp("echo") / request.param)
+
+
+@pytest.fixture(scope="module")
+def encoder(folder):
+    return Echo(str(folder), dtype="float32", device="cpu")
+
+
+@pytest.mark.parametrize("layer", [-1, 1])
+def test_the_vector_is_the_mean_over_the_second_copy(folder, layer):
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    expected = []
+    for text in SENTENCES:
+        prompt = f"Rewrite the sentence: {text}, rewritten sentence: {text}"
+        encoded = tokenizer(prompt, return_tensors="pt", return_offsets_mapping=True)
+        start, end = len(prompt) - len(text), len(prompt)
+        offsets = encoded.pop("offset_mapping")[0]
+        second = (offsets[:, 1] > start) & (offsets[:, 0] < end)
+        with torch.inference_mode():
+            states = model(**encoded, output_hidden_states=True).hidden_states[layer][0]
+        expected.append(states[second].mean(0).numpy())
+    found = Echo(str(folder), layer=layer, dtype="float32", device="cpu").encode(SENTENCES)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_both_copies_of_a_long_text_are_truncated_alike(encoder):
+    text = " ".join(f"cat {i} sat" for i in range(50))
+    (prompt,) = encoder._prepare(encoder._network())([Item(text)])
+    assert prompt.truncated
+    assert encoder._network().max_length - 2 <= len(prompt.ids) <= encoder._network().max_length
+    kept = text[: prompt.spans[:, 1].max()]
+    decoded = encoder._network().tokenizer.decode(prompt.ids, skip_special_tokens=True)
+    assert decoded == f"Rewrite the sentence: {kept}, rewritten sentence: {kept}"
+    assert (
+        encoder._network().tokenizer.decode(np.array(prompt.ids)[prompt.pooled]).strip()
+        == kept.strip()
+    )
+
+
+def test_it_keeps_the_contract_of_encoders(encoder):
+    assert [check.reason for check in run_checks(encoder) if check.status == "failed"] == []
