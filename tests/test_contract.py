@@ -29,11 +29,12 @@ BACKBONES = {
 
 SENTENCE = ("st", "all-MiniLM-L6-v2")
 WITHOUT_WEIGHTS = ("hashing",)
+ELSEWHERE = ("echo",)  # test_echo.py, on a model that takes a text twice
 ANSWERING = ("inbedder",)  # in words, with the head of a language model
 
 
 def test_every_registered_encoder_is_tried():
-    assert {*BACKBONES, *SENTENCE, *WITHOUT_WEIGHTS} == set(encoder_names())
+    assert {*BACKBONES, *SENTENCE, *WITHOUT_WEIGHTS, *ELSEWHERE} == set(encoder_names())
 
 
 @pytest.fixture(scope="module")

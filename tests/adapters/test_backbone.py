@@ -7,7 +7,8 @@ import pytest
 
 from adapters import _gguf
 from adapters._backbone import PACKAGED, Backbone, resolve
-from adapters._source import content_digest
+from adapters._batching import pad_batch
+from adapters._source import content_digest, make_once
 from bench.errors import CheckpointError, Unavailable, UsageError
 from tests.tiny import DECODERS, KINDS, tiny_folder
 
@@ -27,41 +28,34 @@ def cpu(folder, **settings):
 
 
 def padded(network, *texts):
-    ids = [network.tokenizer(text)["input_ids"] for text in texts]
-    width = max(map(len, ids))
-    table = torch.tensor([row + [network.pad_id] * (width - len(row)) for row in ids])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
-    return table, mask
+    return pad_batch(network.tokenizer(list(texts))["input_ids"], network)
+
+
+def states(folder, *inputs, **settings):
+    return cpu(folder, **settings).load().hidden_states(*inputs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["native", "bidirectional"])
-def test_states_of_a_text_are_the_same_alone_and_padded(folders, kind, attention):
+def test_states_do_not_depend_on_padding_and_follow_the_attention(folders, kind, attention):
     network = cpu(folders[kind], attention=attention).load()
     assert network.decoder == (kind in DECODERS)
     alone = network.hidden_states(*padded(network, "no rain"))
-    together = network.hidden_states(*padded(network, "no rain", TEXT))
+    ids, mask = padded(network, "no rain", TEXT)
+    together = network.hidden_states(ids, mask)
     # float32 sums in another order
     torch.testing.assert_close(together[:1, : alone.shape[1]], alone, atol=1e-5, rtol=1e-5)
     assert alone.shape[2] == network.dim == 32
-
-
-@pytest.mark.parametrize("kind", DECODERS)
-@pytest.mark.parametrize("others", [(), (TEXT,)], ids=["alone", "padded"])
-@pytest.mark.parametrize("attention", ["native", "bidirectional"])
-def test_a_later_token_changes_an_earlier_state_only_with_bidirectional_attention(
-    folders, kind, others, attention
-):
-    network = cpu(folders[kind], attention=attention).load()
-    ids, mask = padded(network, "The cat sat", *others)
-    before = network.hidden_states(ids, mask)[0, 0]
-    ids[0, int(mask[0].sum()) - 1] += 1
-    after = network.hidden_states(ids, mask)[0, 0]
-    assert torch.equal(before, after) == (attention == "native")
+    for row, before in ((0, together), (1, together[1:])):  # padded, and alone
+        changed = ids.clone()
+        changed[row, int(mask[row].sum()) - 1] += 1
+        after = network.hidden_states(changed[row:], mask[row:])
+        causal = network.decoder and attention == "native"
+        assert torch.equal(before[0, 0], after[0, 0]) == causal
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_layers_count_from_the_input_embeddings_to_the_last(folders, kind):
+def test_layers_count_from_the_input_embeddings_and_the_longest_text_runs(folders, kind):
     network = cpu(folders[kind]).load()
     ids, mask = padded(network, TEXT, "no")
     last = network.hidden_states(ids, mask)
@@ -70,95 +64,54 @@ def test_layers_count_from_the_input_embeddings_to_the_last(folders, kind):
     assert all(not torch.allclose(a, last) for a in earlier)
     with pytest.raises(UsageError):
         network.hidden_states(ids, mask, network.layers + 1)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_longest_text_that_fits_runs(folders, kind):
-    network = cpu(folders[kind]).load()
     assert network.max_length == 128
-    ids = torch.full((2, 128), network.tokenizer.convert_tokens_to_ids("a"))
-    mask = torch.ones_like(ids)
+    longest = torch.full((2, 128), network.tokenizer.convert_tokens_to_ids("a"))
+    mask = torch.ones_like(longest)
     mask[1, 100:] = 0
-    assert network.hidden_states(ids, mask).isfinite().all()
+    assert network.hidden_states(longest, mask).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_head_is_there_when_asked_for_and_its_absence_is_no_fault_otherwise(tmp_path, kind):
-    folder = tiny_folder(kind, tmp_path, head=True)
+def test_a_head_is_there_if_asked_for_and_every_missing_tensor_is_named(folders, tmp_path, kind):
+    folder = tiny_folder(kind, tmp_path / "head", head=True)
     network = cpu(folder, head="lm").load()
     ids, mask = padded(network, TEXT)
-    assert network.model(input_ids=ids, attention_mask=mask).logits.shape[2] == len(
-        network.tokenizer
-    )
-    torch.testing.assert_close(
-        network.hidden_states(ids, mask), cpu(folder).load().hidden_states(ids, mask)
-    )
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_missing_tensor_is_named(folders, tmp_path, kind):
-    folder = shutil.copytree(folders[kind], tmp_path / "broken")
+    logits = network.model(input_ids=ids, attention_mask=mask).logits
+    assert logits.shape[2] == len(network.tokenizer)
+    torch.testing.assert_close(network.hidden_states(ids, mask), states(folder, ids, mask))
     state = safetensors.load_file(folder / "model.safetensors")
     lost = next(name for name in state if "layers.1" in name or "layer.1" in name)
     del state[lost]
     safetensors.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=lost.replace(".", r"\.")):
+    with pytest.raises(CheckpointError, match=r"layers?\.1\."):
         cpu(folder).load()
+    if kind not in DECODERS:  # whose heads are their embeddings
+        with pytest.raises(CheckpointError, match="lacks"):
+            cpu(folders[kind], head="lm").load()
 
 
-def test_a_missing_masked_head_is_named(folders):
-    with pytest.raises(CheckpointError, match="lacks"):
-        cpu(folders["bert"], head="lm").load()
-
-
-def _without_config(folder):
-    (folder / "config.json").unlink()
-
-
-def _broken_config(folder):
-    (folder / "config.json").write_text("{")
-
-
-def _config_of_nothing(folder):
-    (folder / "config.json").write_text("{}")
-
-
-def _without_tokenizer(folder):
-    (folder / "tokenizer.json").unlink()
-
-
-def _without_weights(folder):
-    (folder / "model.safetensors").unlink()
-
-
-def _cut_weights(folder):
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:5000])
-
-
-def test_a_folder_of_which_only_the_weights_were_copied_names_the_missing_files(folders, tmp_path):
-    """RoBERTa's tokenizer class makes an empty vocabulary of nothing, in which every word is unknown."""
-    folder = shutil.copytree(folders["roberta"], tmp_path / "weights")
-    _without_tokenizer(folder)
-    (folder / "tokenizer_config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
-        cpu(folder).load()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _without_config,
-        _broken_config,
-        _config_of_nothing,
-        _without_tokenizer,
-        _without_weights,
-        _cut_weights,
-    ],
+DAMAGES = (
+    ("llama", ("config.json",), None),
+    ("llama", ("config.json",), b"{"),
+    ("llama", ("config.json",), b"{}"),
+    ("llama", ("tokenizer.json",), None),
+    ("llama", ("model.safetensors",), None),
+    ("llama", ("model.safetensors",), b"cut"),
+    (
+        "roberta",
+        ("tokenizer.json", "tokenizer_config.json"),
+        None,
+    ),  # of which it makes an empty one
 )
-def test_a_damaged_folder_is_a_one_line_error(folders, tmp_path, damage):
-    folder = shutil.copytree(folders["llama"], tmp_path / "broken")
-    damage(folder)
+
+
+@pytest.mark.parametrize(("kind", "files", "content"), DAMAGES)
+def test_a_damaged_folder_is_a_one_line_error(folders, tmp_path, kind, files, content):
+    folder = shutil.copytree(folders[kind], tmp_path / "broken")
+    for name in files:
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         cpu(folder).load()
     assert "\n" not in str(caught.value)
@@ -169,23 +122,16 @@ def test_weights_in_an_old_bin_file_load_too(folders, tmp_path):
     state = safetensors.load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
-    network = cpu(folder).load()
-    ids, mask = padded(network, TEXT)
-    assert torch.equal(
-        network.hidden_states(ids, mask), cpu(folders["llama"]).load().hidden_states(ids, mask)
-    )
+    inputs = padded(cpu(folder).load(), TEXT)
+    assert torch.equal(states(folder, *inputs), states(folders["llama"], *inputs))
     assert cpu(folder).card().parameters is None
 
 
-def test_a_hub_id_out_of_reach_says_so(monkeypatch):
+def test_a_source_that_is_not_there_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(Unavailable, match=r"'no-such/model@main'.*folder"):
-        Backbone("no-such/model@main").folder()
-
-
-def test_a_path_that_is_no_folder_says_so(tmp_path):
-    with pytest.raises(Unavailable, match="no folder"):
-        Backbone(str(tmp_path / "nothing")).folder()
+    for source in ("no-such/model@main", str(tmp_path / "nothing")):
+        with pytest.raises(Unavailable, match=source):
+            Backbone(source).folder()
 
 
 def test_the_digest_is_of_content_not_of_place_or_readme(folders, tmp_path):
@@ -234,8 +180,8 @@ def test_loading_leaves_the_global_random_state_alone(folders):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def written_gguf(folder, path):
-    """Write the tiny llama as llama.cpp's own converter would: 4-bit matrices, rope rows interleaved."""
+def write_gguf(folder, path):
+    """Write the tiny llama as llama.cpp would: 4-bit matrices, rope rows interleaved."""
     import gguf
 
     network = cpu(folder, head="lm").load()
@@ -292,10 +238,12 @@ def written_gguf(folder, path):
     writer.close()
 
 
-def test_a_converted_gguf_gives_the_logits_of_transformers_own_reader(folders, tmp_path):
+def test_a_converted_gguf_gives_the_logits_of_transformers_and_keeps_the_tokenizer(
+    folders, tmp_path
+):
     import transformers
 
-    written_gguf(folders["llama"], tmp_path / "tiny.gguf")
+    write_gguf(folders["llama"], tmp_path / "tiny.gguf")
     _gguf.convert(tmp_path / "tiny.gguf", tmp_path / "made")
     network = Backbone(str(tmp_path / "made"), head="lm", dtype="bfloat16", device="cpu").load()
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
@@ -303,14 +251,7 @@ def test_a_converted_gguf_gives_the_logits_of_transformers_own_reader(folders, t
     ).eval()
     ids, _ = padded(network, TEXT)
     assert torch.equal(network.model(ids).logits, theirs(ids).logits)
-
-
-def test_a_converted_gguf_keeps_the_tokenizer(folders, tmp_path):
-    written_gguf(folders["llama"], tmp_path / "tiny.gguf")
-    _gguf.convert(tmp_path / "tiny.gguf", tmp_path / "made")
-    made, original = (
-        cpu(folder).load().tokenizer for folder in (tmp_path / "made", folders["llama"])
-    )
+    made, original = network.tokenizer, cpu(folders["llama"]).load().tokenizer
     for text in ("In 1984,\n 25 cats <|im_end|> sat.", "", "über — ok"):
         assert made(text)["input_ids"] == original(text)["input_ids"]
     assert made.tokenize("a 19") == ["a", "Ġ", "1", "9"]
@@ -318,13 +259,11 @@ def test_a_converted_gguf_keeps_the_tokenizer(folders, tmp_path):
 
 
 def _fill(name, text):
-    from adapters._source import made_once
-
     def make(target):
         target.mkdir()
         (target / "file").write_text(text)
 
-    made_once(name, make)
+    make_once(name, make)
 
 
 def test_two_processes_that_make_a_folder_at_once_leave_one_whole_folder(tmp_path, monkeypatch):
@@ -343,8 +282,6 @@ def test_two_processes_that_make_a_folder_at_once_leave_one_whole_folder(tmp_pat
 
 
 def test_a_folder_whose_making_fails_is_not_there(tmp_path, monkeypatch):
-    from adapters._source import made_once
-
     def failing(target):
         target.mkdir()
         (target / "half").write_text("half")
@@ -352,7 +289,7 @@ def test_a_folder_whose_making_fails_is_not_there(tmp_path, monkeypatch):
 
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     with pytest.raises(Unavailable, match="No space left"):
-        made_once("name", failing)
+        make_once("name", failing)
     assert not list((tmp_path / "backbones").iterdir())
 
 
@@ -362,8 +299,9 @@ def test_the_packaged_backbone_knows_english_and_splits_numbers_into_digits():
     except Unavailable as error:
         pytest.skip(str(error))
     prose = (
-        "Water is one of the most important substances on Earth. All plants and animals need water to live. If there was no water "
-        "there would be no life on Earth. People use water for many things, such as drinking, cooking, cleaning and growing food."
+        "Water is one of the most important substances on Earth. All plants and animals need "
+        "water to live. If there was no water there would be no life on Earth. People use water "
+        "for many things, such as drinking, cooking, cleaning and growing food."
     )
     ids, _ = padded(network, prose)
     with torch.inference_mode():
@@ -371,13 +309,9 @@ def test_the_packaged_backbone_knows_english_and_splits_numbers_into_digits():
     # A wrong order of rope rows, or a wrong tokenizer, gives thousands.
     assert torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:]).exp() < 40
     assert network.tokenizer.tokenize("in 1953") == ["in", "Ġ", "1", "9", "5", "3"]
-    assert (
-        sum(p.numel() for p in network.model.parameters()) == Backbone(PACKAGED).card().parameters
-    )
-    assert (
-        network.model.get_input_embeddings().weight.numel()
-        == Backbone(PACKAGED).card().embedding_parameters
-    )
+    card, embeddings = Backbone(PACKAGED).card(), network.model.get_input_embeddings().weight
+    assert sum(p.numel() for p in network.model.parameters()) == card.parameters
+    assert embeddings.numel() == card.embedding_parameters
 
 
 def test_low_rank_weights_that_are_their_own_base_are_refused(tmp_path):

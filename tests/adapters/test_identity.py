@@ -1,7 +1,7 @@
 """An encoder's identity covers every byte that shapes its vectors."""
 
-import json
 import shutil
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -10,12 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
-sentence_transformers = pytest.importorskip("sentence_transformers")
 
 from adapters._backbone import Backbone  # noqa: E402
-from adapters._source import UNREAD, made_once  # noqa: E402
+from adapters._source import UNREAD, make_once  # noqa: E402
 from adapters.baseline.pooled import Pooled  # noqa: E402
-from adapters.baseline.sentence import SentenceEncoder  # noqa: E402
 from adapters.dino.encoder import DINO  # noqa: E402
 from adapters.inbedder.encoder import InBedder  # noqa: E402
 from adapters.llm2comp.encoder import LLM2Comp  # noqa: E402
@@ -25,8 +23,6 @@ from bench.errors import CheckpointError  # noqa: E402
 from tests.tiny import SENTENCES, tiny_folder, tiny_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.*:FutureWarning")  # peft
-
-st = sentence_transformers.sentence_transformer.modules
 
 
 def adapter_folder(base: Path, folder: Path, *, seed: int = 0) -> Path:
@@ -52,20 +48,6 @@ def tuned(base: Path, folder: Path) -> Path:
     return folder
 
 
-def sentence_folder(base: Path, folder: Path) -> Path:
-    """Write a sentence-transformers model with a dense layer in the old format, in a folder of an unusual name."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        parts = [st.Transformer(str(base)), st.Pooling(32), st.Dense(32, 16)]
-        model = sentence_transformers.SentenceTransformer(modules=parts, device="cpu")
-    model.save(str(folder), safe_serialization=False)
-    dense = json.loads((folder / "modules.json").read_text())[2]["path"]
-    shutil.move(folder / dense, folder / "projection")
-    text = (folder / "modules.json").read_text().replace(dense, "projection")
-    (folder / "modules.json").write_text(text)
-    return folder
-
-
 def shipped(name: str, _base: Path, folder: Path) -> Path:
     """Copy a method's default weights."""
     import adapters
@@ -76,7 +58,6 @@ def shipped(name: str, _base: Path, folder: Path) -> Path:
 LAYOUTS = {
     "transformers": (Pooled, shutil.copytree),
     "adapter": (Pooled, tuned),
-    "sentence-transformers": (SentenceEncoder, sentence_folder),
     "dino": (DINO, lambda base, folder: shipped("dino", base, folder)),
     "inbedder": (InBedder, lambda base, folder: shipped("inbedder", base, folder)),
     "llm2comp": (LLM2Comp, lambda base, folder: shipped("llm2comp", base, folder)),
@@ -120,23 +101,14 @@ def test_every_file_of_a_layout_changes_the_fingerprint_or_is_read_by_no_loader(
 
 
 def test_weights_replaced_in_place_are_read_anew_under_a_new_fingerprint(bert, tmp_path):
-    folder = sentence_folder(bert, tmp_path / "model")
-    encoder = SentenceEncoder(str(folder), device="cpu", dtype="float32")
-    before, vectors = fingerprint(encoder), encoder.encode(SENTENCES)
-    weights = folder / "projection" / "pytorch_model.bin"
-    state = torch.load(weights, weights_only=True)
-    torch.save({name: -tensor for name, tensor in state.items()}, weights)
-    assert fingerprint(encoder) != before
-    assert not np.allclose(encoder.encode(SENTENCES), vectors, atol=1e-2)
-
-
-def test_what_lies_under_an_adapter_is_part_of_it_and_read_anew(bert, tmp_path):
     base = shutil.copytree(bert, tmp_path / "base")
-    encoder = Pooled(str(adapter_folder(base, tmp_path / "adapter")), device="cpu", dtype="float32")
-    before, vectors = fingerprint(encoder), encoder.encode(SENTENCES)
-    tiny_folder("bert", base, seed=1)
-    assert fingerprint(encoder) != before
-    assert not np.allclose(encoder.encode(SENTENCES), vectors, atol=1e-2)
+    adapted = Pooled(str(adapter_folder(base, tmp_path / "adapter")), device="cpu", dtype="float32")
+    for encoder in (adapted, replace(adapted, checkpoint=str(base))):
+        before, vectors = fingerprint(encoder), encoder.encode(SENTENCES)
+        tiny_folder("bert", base, seed=1)
+        assert fingerprint(encoder) != before
+        assert not np.allclose(encoder.encode(SENTENCES), vectors, atol=1e-2)
+        tiny_folder("bert", base)
 
 
 def test_an_adapter_is_read_with_its_own_tokenizer(tmp_path):
@@ -174,7 +146,7 @@ def test_a_damaged_folder_in_the_cache_is_made_again(fault, tmp_path, monkeypatc
         (target / "1_Dense" / "weights").write_bytes(b"0123")
         (target / "config").write_text("{}")
 
-    folder = made_once("name", make)
+    folder = make_once("name", make)
     if fault == "changed":
         (folder / "1_Dense" / "weights").write_bytes(b"0124")
     elif fault == "added":
@@ -184,7 +156,7 @@ def test_a_damaged_folder_in_the_cache_is_made_again(fault, tmp_path, monkeypatc
     else:  # as earlier releases left it
         (folder / ".sha256.json").unlink()
         (folder / "config").write_text("{ }")
-    assert made_once("name", make) == folder
+    assert make_once("name", make) == folder
     assert (folder / "1_Dense" / "weights").read_bytes() == b"0123"
     assert (folder / "config").read_text() == "{}"
     assert {path.name for path in folder.iterdir()} == {"1_Dense", "config", ".sha256.json"}

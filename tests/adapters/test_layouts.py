@@ -1,4 +1,4 @@
-"""Checkpoints in the layouts people have: what transformers and peft read from them, or one line."""
+"""Checkpoints in the layouts people have: what transformers and peft read, or one line."""
 
 import io
 import json
@@ -10,6 +10,7 @@ import pytest
 
 import adapters
 from adapters._backbone import PACKAGED, Backbone
+from adapters._batching import pad_batch
 from adapters._source import content_digest
 from adapters.baseline.pooled import Pooled
 from adapters.baseline.sentence import SentenceEncoder
@@ -30,11 +31,7 @@ def cpu(folder, **settings):
 
 
 def padded(network, *texts):
-    ids = [network.tokenizer(text)["input_ids"] for text in texts]
-    width = max(map(len, ids))
-    table = torch.tensor([row + [network.pad_id] * (width - len(row)) for row in ids])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids])
-    return table, mask
+    return pad_batch(network.tokenizer(list(texts))["input_ids"], network)
 
 
 def check_states(network, *, causal):
@@ -127,14 +124,22 @@ def test_a_decoder_with_projected_embeddings_and_norms_last_is_read(tmp_path):
 
 
 def llama_2_folder(folder, shards):
-    """Write a tiny Llama as ``llama-2-7b-InBedder`` is: ``.bin`` weights, a slow tokenizer, an added pad token."""
+    """Write a tiny Llama as ``llama-2-7b-InBedder``: ``.bin``, slow tokenizer, added pad token."""
     import sentencepiece
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 9), model_writer=model, vocab_size=308, model_type="bpe", byte_fallback=True,
-        character_coverage=1.0, remove_extra_whitespaces=False, normalization_rule_name="identity", split_digits=True, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(SENTENCES * 9),
+        model_writer=model,
+        vocab_size=308,
+        model_type="bpe",
+        byte_fallback=True,
+        character_coverage=1.0,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        split_digits=True,
+        minloglevel=2,
+    )
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     size = pieces.get_piece_size()
     tiny_folder("llama", folder, head=True, vocab_size=size + 1, tie_word_embeddings=False)
@@ -144,10 +149,9 @@ def llama_2_folder(folder, shards):
     _write(folder / "added_tokens.json", {"[PAD]": size})
     specials = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     _write(folder / "special_tokens_map.json", specials | {"pad_token": "[PAD]"})
-    _write(
-        folder / "tokenizer_config.json",
-        specials | {"add_bos_token": True, "add_eos_token": False, "model_max_length": 512, "tokenizer_class": "LlamaTokenizer"},
-    )  # fmt: skip
+    settings = {"add_bos_token": True, "add_eos_token": False, "model_max_length": 512}
+    settings |= specials | {"tokenizer_class": "LlamaTokenizer"}
+    _write(folder / "tokenizer_config.json", settings)
     state = safetensors.load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     _save_bin(state, folder, shards)
@@ -292,9 +296,17 @@ def test_t5_in_sentence_transformers_layout_with_a_slow_tokenizer_gives_its_vect
 
     folder, pieces = tiny_folder("t5", tmp_path / "t5", vocab_size=400), io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 9), model_writer=pieces, vocab_size=90, model_type="unigram", character_coverage=1.0,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
-    )  # fmt: skip
+        sentence_iterator=iter(SENTENCES * 9),
+        model_writer=pieces,
+        vocab_size=90,
+        model_type="unigram",
+        character_coverage=1.0,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
     for path in folder.glob("tokenizer*"):
         path.unlink()
     (folder / "spiece.model").write_bytes(pieces.getvalue())
