@@ -2,7 +2,7 @@
 
 Peng, Zhang, Wang, Srinivasa, Liu, Wang, Shang. Answer is All You Need: Instruction-following Text
 Embedding via Answering the Question. ACL 2024. Template, read-outs and lengths are those of
-zhang-yu-wei/InBedder at 3d95d4fa; "pair" is that of the card of KomeijiForce/inbedder-roberta-large.
+zhang-yu-wei/InBedder at 3d95d4fa; "pair" is on the card of KomeijiForce/inbedder-roberta-large.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ from adapters._checkpoint import located, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._text import Framed, prompts
 from adapters.inbedder.generate import (
+    AnsweredBatch,
     AnswerSampling,
     last_position,
     load_registered,
@@ -28,7 +29,6 @@ from adapters.inbedder.generate import (
     reencode,
     transform_states,
     write_answers,
-    write_lines,
 )
 from bench.encoder import (
     Batch,
@@ -69,6 +69,9 @@ NEUTRAL_QUESTION = "What is this text about?"
 ANSWER_TOKENS = 12
 """Most tokens of an answer for people; read-outs have their own ``new_tokens``."""
 
+ANSWER_BUDGET = 32_768
+"""Default tokens of a batch of such answers: a step costs much the same for 1 and 50 prompts."""
+
 GENERATED = frozenset({"last-gen", "avg-gen", "avg-all"})
 """Read-outs that generate tokens, if the backbone is a decoder."""
 
@@ -85,8 +88,8 @@ class InBedder(NetworkEncoder):
 
     With P the states of the prompt, and G those of generated tokens that predict another one,
     special tokens not counted, the read-outs of a decoder are: "1st-gen" the last of P (the paper's
-    best); "last-gen" the last of G; "avg-gen" the mean of the last of P and G; "avg-ppt" the mean of
-    P without its last; "avg-all" the mean of P and G; "re-enc" the written answer, embedded by
+    best); "last-gen" the last of G; "avg-gen" the mean of the last of P and G; "avg-ppt" the mean
+    of P without its last; "avg-all" the mean of P and G; "re-enc" the written answer, embedded by
     another encoder. Those of a masked language model: "avg-gen" the mean of its masks; "re-enc";
     "pair": text and instruction as a pair without template, masks through the head's dense layer,
     mean, standardised.
@@ -144,7 +147,8 @@ class InBedder(NetworkEncoder):
         if readout == "1st-gen":
             return _sharing.stream_last(items, prepare, network, layer=self.layer, budget=budget)
         if readout == "re-enc":
-            return self._reencode(items, prepare, network)
+            sampling = AnswerSampling(self.samples, self.temperature, self.top_k, self.top_p)
+            return reencode(self._write(items, sampling, budget), self._reencoder())
 
         def forward(ids: Tensor, mask: Tensor) -> Tensor:
             if readout in GENERATED and network.decoder:
@@ -182,15 +186,18 @@ class InBedder(NetworkEncoder):
     def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
         """Return the likeliest answer to each text.
 
-        It is that of "re-enc" or "pair", else of at most ``ANSWER_TOKENS`` tokens or all masks.
+        It is the first line of that of "re-enc" or "pair", else one of at most ``ANSWER_TOKENS``
+        tokens or all masks.
         """
         if self.readout not in {"re-enc", "pair"}:
             written = replace(self, readout="re-enc", new_tokens=ANSWER_TOKENS)
             return written.answer(texts, instruction=instruction)
-        network = self._network()
-        tokens = self.new_tokens if network.decoder else self.masks
         items = [Item(text, instruction) for text in texts]
-        return write_lines(items, self._prepare(network), network, tokens, budget=self.budget)
+        found = [""] * len(texts)
+        for batch in self._write(items, AnswerSampling(), self.budget or ANSWER_BUDGET):
+            for row, (answer,) in zip(batch.rows, batch.answers, strict=True):
+                found[row.positions[0]] = next(iter(answer.splitlines()), "").strip()
+        return found
 
     def read_words(self, vectors: Embeddings, origin: Embeddings, n: int) -> list[list[str]]:
         """Return the words whose logits rise most from the origin to each vector.
@@ -233,20 +240,17 @@ class InBedder(NetworkEncoder):
 
         return prepare
 
-    def _reencode(
-        self, items: Sequence[Item], prepare: _batching.Prepare, network: Network
-    ) -> Iterator[Batch]:
-        if self.samples and not network.decoder:
+    def _write(
+        self, items: Sequence[Item], sampling: AnswerSampling, budget: int | None
+    ) -> Iterator[AnsweredBatch]:
+        network = self._network()
+        if sampling.samples and not network.decoder:
             raise UsageError(
                 f"only decoders sample answers, got samples={self.samples} for a masked language "
                 "model: use 0"
             )
-        tokens = self.new_tokens if network.decoder else self.masks
-        sampling = AnswerSampling(self.samples, self.temperature, self.top_k, self.top_p)
-        answers = write_answers(
-            items, prepare, network, tokens, sampling=sampling, budget=self.budget
-        )
-        return reencode(answers, self._reencoder())
+        tokens, prepare = self.new_tokens if network.decoder else self.masks, self._prepare(network)
+        return write_answers(items, prepare, network, tokens, sampling, budget=budget)
 
 
 def frame_question(text: str, instruction: str, slot: str = "") -> Framed:

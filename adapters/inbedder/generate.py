@@ -7,6 +7,7 @@ answers with another encoder; ``read_words`` names the words that a vector predi
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import entry_points
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,9 +32,6 @@ from bench.errors import CheckpointError, UsageError, unknown
 GROUPS = ("bench.encoders.default", "bench.encoders")
 """Groups of entry points that name encoders."""
 
-_BUDGET = 32_768
-"""Default tokens of a batch of ``write_lines``: a step costs much the same for 1 and 50 prompts."""
-
 _WORD_STARTS = "Ġ▁"
 """First character of a token that starts a word: byte-level and sentencepiece vocabularies."""
 
@@ -55,9 +53,6 @@ class AnswerSampling(NamedTuple):
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-
-
-LIKELIEST = AnswerSampling()
 
 
 class AnsweredBatch(NamedTuple):
@@ -122,8 +117,8 @@ def write_answers(
     prepare: _batching.Prepare,
     network: Network,
     new_tokens: int,
+    sampling: AnswerSampling,
     *,
-    sampling: AnswerSampling = LIKELIEST,
     budget: int | None = None,
 ) -> Iterator[AnsweredBatch]:
     """Yield the answers to all items, longest prompts first, without surrounding white space.
@@ -144,7 +139,7 @@ def write_answers(
         return fill_masks(network, ids, mask, new_tokens)
 
     for done in _batching.computed(items, prepare, forward, network, budget=budget):
-        tokens = [[i for i in row if i >= 0] for row in done.output.tolist()]
+        tokens = [row[row >= 0].tolist() for row in done.output]
         decoded = network.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         words = [answer.strip() for answer in decoded]
         answers = [words[i : i + samples] for i in range(0, len(words), samples)]
@@ -165,28 +160,12 @@ def write_tokens(
     choose: Choose = choose_likeliest
     if sampling.samples:
         prompts = [row[: int(n)].tolist() for row, n in zip(ids.cpu(), mask.sum(1), strict=True)]
-        seeds = [[*row, k] for row in prompts for k in range(sampling.samples)]
+        seeds = [[*row, k] for row, k in product(prompts, range(sampling.samples))]
         uniform = draw_uniform(seeds, new_tokens).to(ids.device)
         temperature, top_k, top_p = sampling[1:]
         choose = sampler(uniform, top_k=top_k, top_p=top_p, temperature=temperature)
     tokens = decode(network, prefix, choose, new_tokens, ends=ends).tokens
     return torch.where(torch.isin(tokens, ends), -1, tokens)
-
-
-def write_lines(
-    items: Sequence[Item],
-    prepare: _batching.Prepare,
-    network: Network,
-    new_tokens: int,
-    *,
-    budget: int | None = None,
-) -> list[str]:
-    """Return the first line of the likeliest answer to each item; arguments as ``write_answers``."""
-    found = [""] * len(items)
-    for batch in write_answers(items, prepare, network, new_tokens, budget=budget or _BUDGET):
-        for row, (answer,) in zip(batch.rows, batch.answers, strict=True):
-            found[row.positions[0]] = next(iter(answer.splitlines()), "").strip()
-    return found
 
 
 def reencode(batches: Iterable[AnsweredBatch], encoder: Encoder) -> Iterator[Batch]:
@@ -200,17 +179,17 @@ def reencode(batches: Iterable[AnsweredBatch], encoder: Encoder) -> Iterator[Bat
         EncodingError: The encoder returns no valid embeddings.
     """
     for batch in batches:
-        distinct: dict[str, int] = {}
-        places = [
-            [distinct.setdefault(answer, len(distinct)) for answer in answers]
-            for answers in batch.answers
-        ]
-        vectors = checked(encoder.encode(list(distinct)), list(distinct))
+        answers = list(chain.from_iterable(batch.answers))
+        distinct = list(dict.fromkeys(answers))
+        vectors = checked(encoder.encode(distinct), distinct)
+        number = {answer: i for i, answer in enumerate(distinct)}
+        every = vectors[[number[answer] for answer in answers]]
+        by_prompt = every.reshape(len(batch.rows), -1, vectors.shape[1])
         prompts = [row.prompts[0] for row in batch.rows]
         tokens = [len(prompt.ids) + batch.generated for prompt in prompts]
         yield Batch(
             positions=np.asarray([row.positions[0] for row in batch.rows], np.int64),
-            vectors=vectors[np.asarray(places)].mean(axis=1),
+            vectors=by_prompt.mean(axis=1),
             tokens=np.asarray(tokens, np.int32),
             truncated=np.asarray([prompt.truncated for prompt in prompts], np.bool_),
             padded=batch.padded,
@@ -228,7 +207,9 @@ def load_registered(name: str, **settings: object) -> Encoder:
         UsageError: No encoder has this name, or it has no checkpoint.
     """
     head, _, checkpoint = name.partition(":")
-    points = {point.name: point for group in GROUPS for point in entry_points(group=group)}
+    points: dict[str, Any] = {}
+    for group in GROUPS:
+        points |= {point.name: point for point in entry_points(group=group)}
     if head not in points:
         raise unknown("encoder", head, points, hint="(reencoder is a registered name)")
     encoder: Any = points[head].load()()

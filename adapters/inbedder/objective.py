@@ -1,4 +1,4 @@
-"""What InBedder minimises: cross-entropy of the answer given text and question, nothing contrastive.
+"""What InBedder minimises: cross-entropy of the answer given text and question.
 
 For prompt x and answer y_1..y_n, a decoder's loss is the mean of -log p(y_t | x, y_1..y_{t-1}) over
 the tokens of all answers and their ends of text. A masked language model replaces y_1..y_n by n
@@ -7,8 +7,10 @@ masks and predicts all of them at once; the final special token is not predicted
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -46,15 +48,18 @@ class AnswerPrediction:
         """Split a batch into micro-batches of at most ``positions`` tokens."""
         rows = [self.rows[i] for i in batch]
         predicted = sum(len(row.answers) for row in rows)
-        split = shared([len(row.ids) for row in rows], self.positions)
-        return [AnswerBatch([rows[i] for i in part], predicted) for part in split]
+        parts = []
+        for part in shared([len(row.ids) for row in rows], self.positions):
+            parts.append(AnswerBatch([rows[i] for i in part], predicted))  # noqa: PERF401
+        return parts
 
     def loss(self, part: AnswerBatch) -> tuple[Tensor, Spent]:
         """Return a micro-batch's share of the loss."""
         network = self.network
         ids, mask = pad_batch([row.ids for row in part.rows], network)  # (b, t)
-        texts = [n for n, row in enumerate(part.rows) for _ in row.answers]
-        places = [k for row in part.rows for k in row.answers]
+        places = list(chain.from_iterable(row.answers for row in part.rows))
+        counts = [len(row.answers) for row in part.rows]
+        texts = np.repeat(np.arange(len(part.rows)), counts)
         expected = ids[texts, places]  # (m,)
         if network.decoder:
             before = [k - 1 for k in places]

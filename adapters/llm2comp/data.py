@@ -305,7 +305,7 @@ def draw_splits(
 
 
 def draw_passages(passages: Sequence[Passage], *, budget: int, seed: int) -> list[Passage]:
-    """Return passages in random order, as many as ``budget`` tokens take; all before one repeats."""
+    """Return passages in random order, for ``budget`` tokens; all are drawn before one repeats."""
     drawn: list[Passage] = []
     for i in shuffle_repeatedly(len(passages), seed):
         drawn.append(passages[i])

@@ -16,7 +16,7 @@ copy of the backbone reads BOS, m_1..m_k, y_1..y_n; q_t is its next-token distri
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ from adapters._training.weights import Lora, trained
 from adapters.llm2comp.data import Ids, Split
 from adapters.llm2comp.encoder import embedding_table, memory_states, pool_states, random_memory
 from bench.errors import UsageError
+
+T = TypeVar("T")
 
 OBJECTIVES = ("kl", "nll", "rc", "mntp")
 """What stage 1 can minimise."""
@@ -177,47 +179,56 @@ class Compression:
     positions: int
 
     def parts(self, batch: Sequence[int]) -> list[SplitBatch]:
-        """Split a batch into micro-batches of at most ``positions`` tokens of encoder and decoder."""
+        """Split a batch into micro-batches of at most ``positions`` tokens."""
         splits = [self.splits[i] for i in batch]
-        k = len(self.student.memory)
-        widths = [len(split.read) + len(self._target(split)) + 2 * k for split in splits]
-        total = len(splits)
+        targets = [len(self._target(split)) for split in splits]
+        k, total = len(self.student.memory), len(splits)
+        read = [len(split.read) + k for split in splits]  # by the encoder
+        widths = [a + k + b for a, b in zip(read, targets, strict=True)]
         if self.objective != "kl":
-            total = sum(len(self._target(split)) for split in splits)
+            total = sum(targets)
         batches = shared(widths, self.positions)
-        return [SplitBatch([splits[i] for i in rows], total) for rows in batches]
+        return [SplitBatch(_select(splits, rows), total) for rows in batches]
 
     def loss(self, part: SplitBatch) -> tuple[Tensor, Spent]:
         """Return a micro-batch's share of the loss; only tokens of the encoder count as trained."""
         read = [split.read for split in part.splits]
-        contexts = [split.context for split in part.splits]
         targets = [self._target(split) for split in part.splits]
         student = self.decode(list(self.student.compress(read)), targets)  # (m, dim)
-        counts = [len(target) + self._after_last for target in targets]
-        divisors = counts if self.objective == "kl" else [1] * len(counts)
-        weights = torch.tensor([1 / (part.total * divisor) for divisor in divisors])
-        weights = weights.repeat_interleave(torch.tensor(counts)).to(student.device)  # (m,)
-        k, start = len(self.student.memory), len(self._start)
-        inference = [start + k + len(target) for target in targets]
+        k, start, texts = len(self.student.memory), len(self._start), len(targets)
+        predicted = sum(map(len, targets))
+        inference = (start + k) * texts + predicted
         if self.objective == "kl":
+            contexts = [split.context for split in part.splits]
             with torch.no_grad():
                 embedded = [embed_ids(self.frozen, context) for context in contexts]
                 expected = self.decode(embedded, targets)  # (m, dim)
-            inference += [start + len(c) + len(t) for c, t in zip(contexts, targets, strict=True)]
+            inference += start * texts + sum(map(len, contexts)) + predicted
         else:
             expected = torch.tensor(list(chain.from_iterable(targets)), device=student.device)
-        head = head_of(self.frozen)
+        weights = self._weights(part).to(student.device)
 
         def loss(states: Tensor, rows: slice) -> Tensor:
-            logits = head(states)  # (rows, vocabulary)
-            if self.objective != "kl":
-                return cross_entropy(logits, expected[rows], reduction="none") @ weights[rows]
-            log_q, log_p = logits.log_softmax(-1), head(expected[rows]).log_softmax(-1)
-            divergence = kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
-            return divergence @ weights[rows]
+            return self._token_losses(states, expected[rows]) @ weights[rows]
 
-        spent = Spent(sum(len(ids) + k for ids in read), sum(inference))
-        return sum_in_chunks(loss, student), spent
+        trained_tokens = k * texts + sum(map(len, read))
+        return sum_in_chunks(loss, student), Spent(trained_tokens, inference)
+
+    def _token_losses(self, states: Tensor, expected: Tensor) -> Tensor:
+        """Return the loss of each state (m,); expected are teacher states or token ids."""
+        head = head_of(self.frozen)
+        logits = head(states)  # (m, vocabulary)
+        if self.objective != "kl":
+            return cross_entropy(logits, expected, reduction="none")
+        log_q, log_p = logits.log_softmax(-1), head(expected).log_softmax(-1)
+        return kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)
+
+    def _weights(self, part: SplitBatch) -> Tensor:
+        """Return the weight of each predicted token in the loss of the batch (m,)."""
+        counts = [len(self._target(split)) + self._after_last for split in part.splits]
+        divisors = counts if self.objective == "kl" else [1] * len(counts)
+        weights = torch.tensor([1 / (part.total * divisor) for divisor in divisors])
+        return weights.repeat_interleave(torch.tensor(counts))
 
     def decode(self, before: Sequence[Tensor], targets: Sequence[Ids]) -> Tensor:
         """Return the frozen backbone's states that predict the targets, text after text (m, dim).
@@ -298,9 +309,9 @@ class MaskedPrediction:
             count = max(round(MASKED * len(ids)), 1)
             places.append((np.sort(rng.permutation(len(ids) - 1)[:count]) + 1).tolist())
         predicted = sum(map(len, places))
+        batches = shared(list(map(len, texts)), self.positions)
         return [
-            MaskedBatch([texts[i] for i in rows], [places[i] for i in rows], predicted)
-            for rows in shared(list(map(len, texts)), self.positions)
+            MaskedBatch(_select(texts, rows), _select(places, rows), predicted) for rows in batches
         ]
 
     def loss(self, part: MaskedBatch) -> tuple[Tensor, Spent]:
@@ -373,17 +384,18 @@ class Contrast:
     positions: int
 
     def parts(self, batch: Sequence[int]) -> list[ContrastBatch]:
-        """Split a batch into micro-batches, with the gradient of each vector if there are several."""
-        views, k = len(self.rows[0]), len(self.student.memory)
-        texts = [self.rows[i][view] for view in range(views) for i in batch]
+        """Split a batch into micro-batches; if there are several, with the vectors' gradients."""
+        k, examples = len(self.student.memory), [self.rows[i] for i in batch]
+        texts = list(chain.from_iterable(zip(*examples, strict=True)))  # view after view
         orders = shared([len(ids) + k for ids in texts], self.positions)
-        parts = [ContrastBatch([texts[i] for i in order], order) for order in orders]
+        parts = [ContrastBatch(_select(texts, order), order) for order in orders]
         if len(parts) == 1:
             return parts
         seeds = torch.randint(1 << 40, (len(parts),)).tolist()
         parts = [part._replace(seed=seed) for part, seed in zip(parts, seeds, strict=True)]
         vectors = self._embed_all(parts, len(texts)).requires_grad_()
-        loss = info_nce(vectors.view(views, len(batch), -1), self.temperature)
+        views = vectors.view(-1, len(batch), vectors.shape[-1])
+        loss = info_nce(views, self.temperature)
         (gradient,) = torch.autograd.grad(loss, vectors)
         share = float(loss.detach()) / len(parts)
         return [part._replace(value=share, gradient=gradient[part.order]) for part in parts]
@@ -452,6 +464,10 @@ def attach_gradient(value: Tensor, states: Tensor, gradient: Tensor) -> Tensor:
     """Return a number with this value and, with respect to the states, this gradient."""
     product = (states.float() * gradient.float()).sum()
     return value + product - product.detach()
+
+
+def _select(items: Sequence[T], places: Sequence[int]) -> list[T]:
+    return [items[i] for i in places]
 
 
 def embed_ids(network: Network, ids: Ids) -> Tensor:

@@ -31,7 +31,7 @@ from adapters._checkpoint import CONFIG as LORA_CONFIG
 from adapters._files import read_json, tensors
 from adapters._lora import merged
 from adapters._text import Framed
-from adapters._training.budget import Spent, batches
+from adapters._training.budget import batches
 from adapters._training.card import Material, finished, write_card
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit
 from adapters._training.processes import main_process, waited
@@ -263,7 +263,7 @@ class Recipe:
         if self.supervised:
             share = round(budget * self.supervised)
             rows = data.tokenise(triples, tokenizer, self.document)
-            read = [" ".join(part.text for part in triple) for triple in triples]
+            read = [f"{t.query.text} {t.positive.text} {t.negative.text}" for t in triples]
             stages.append(self._plan_contrast("supervised", rows, read, share, seed))
         return stages
 
@@ -306,7 +306,7 @@ class Recipe:
         seed: int,
         dropout: float = 0.0,
     ) -> StagePlan:
-        lengths = [sum(len(ids) + self.memory_size for ids in views) for views in rows]
+        lengths = [sum(map(len, views)) + len(views) * self.memory_size for views in rows]
         size, lr = self.contrastive_batch, self.contrastive_lr
         plan = batches(lengths, budget=budget, size=size, seed=seed, stage=name)
 
@@ -333,8 +333,8 @@ PAPER = Recipe(
 )
 """Stages 1 and 2 of the paper: 32,000 passages, then 1,000 steps of 128 sentences.
 
-Passages of about 350 tokens and sentences of about 34 take about 17 million tokens (our estimate),
-of which stage 2 has the share ``contrastive``. The paper takes the sentences of stage 2 from SimCSE.
+Passages of about 350 tokens and sentences of about 34 take about 17 million tokens (estimate), of
+which stage 2 has the share ``contrastive``. The paper takes these sentences from SimCSE's file.
 """
 
 PAPER_SUPERVISED = replace(
@@ -459,13 +459,10 @@ class StagedTraining:
         self, folder: Path, took: Sequence[Mapping[str, Any]], last: Fitted, network: Network
     ) -> None:
         """Write a card whose totals include earlier stages."""
-        tokens, inference, steps, seconds = (
-            sum(entry[name] for entry in took)
-            for name in ("trained_tokens", "inference_tokens", "steps", "seconds")
-        )
-        whole = Fitted(Spent(tokens, inference), seconds, last.curve)
-        more = {"stages": took, "steps": steps}
-        write_card(folder, self.training, whole, network, self.data, more)
+        more: dict[str, Any] = {"stages": took}
+        for name in ("trained_tokens", "inference_tokens", "steps", "seconds"):
+            more[name] = sum(entry[name] for entry in took)
+        write_card(folder, self.training, last, network, self.data, more)
 
     def _finish(self, done: Sequence[Path], stages: Sequence[StagePlan]) -> None:
         """Make ``out`` itself a checkpoint, that of the last stage; the card comes last."""

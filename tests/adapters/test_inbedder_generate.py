@@ -86,7 +86,7 @@ def test_samples_are_averaged_and_do_not_depend_on_the_batch(encoder, other):
     network, words = found._network(), {}
     items, sampling = [Item(text, QUESTION) for text in TEXTS], AnswerSampling(3, 2.0, 50, 0.9)
     prepare = found._prepare(network)
-    for batch in write_answers(items, prepare, network, 6, sampling=sampling):
+    for batch in write_answers(items, prepare, network, 6, sampling):
         for row, answers in zip(batch.rows, batch.answers, strict=True):
             words[row.positions[0]] = answers
     assert all(len(answers) == 3 for answers in words.values())
