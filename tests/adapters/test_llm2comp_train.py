@@ -636,15 +636,15 @@ def test_lengths_beyond_the_positions_of_the_backbone_are_refused(
 
 
 def test_the_packaged_backbone_goes_through_both_stages(corpus, tmp_path):
-    recipe = Recipe(sources=str(corpus), contrastive=0.5, device="cpu", length=64)
-    out = run(recipe, tmp_path / "out", 1000)
+    recipe = Recipe(sources=str(corpus), contrastive=0.5, device="cpu", length=40)
+    out = run(recipe, tmp_path / "out", 500)
     card = json.loads((out / "card.json").read_text())
     assert [stage["stage"] for stage in card["stages"]] == ["compression", "contrastive"]
-    assert card["trained_tokens"] > 800
+    assert card["trained_tokens"] > 350
     assert sum(file.stat().st_size for file in out.glob("*.safetensors")) < 12e6
-    vectors = LLM2Comp(str(out), device="cpu").encode(SENTENCES)
+    vectors = LLM2Comp(str(out), device="cpu").encode(SENTENCES[:2])
     assert np.isfinite(vectors).all()
-    assert not np.allclose(vectors, LLM2Comp(device="cpu").encode(SENTENCES), atol=1e-2)
+    assert not np.allclose(vectors, LLM2Comp(device="cpu").encode(SENTENCES[:2]), atol=1e-2)
 
 
 # --- benchmarks/llm2comp_memory.py
