@@ -1,24 +1,18 @@
 """How a next token is drawn from scores."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
-def draw_tokens(
-    scores: "Tensor", uniform: "Tensor", *, top_k: int = 0, top_p: float = 1.0
-) -> "Tensor":
+def draw_tokens(scores: Tensor, uniform: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor:
     """Return one token (b,) a row.
 
     Args:
         scores: Log-probabilities, up to a constant of each row (b, v).
         uniform: Numbers in [0, 1), one a row (b,).
         top_k: Number of the likeliest tokens that are drawn from; 0 for all.
-        top_p: Least probability that the tokens to draw from hold together, of those that ``top_k`` left.
+        top_p: Of these, the fewest likeliest ones that together have at least this probability.
     """
-    import torch
-
     size = scores.shape[-1]
     top = scores.topk(min(top_k or size, size), dim=-1)
     p = top.values.softmax(-1)

@@ -82,7 +82,11 @@ def prefill(
         steps: Most tokens that will be added.
         samples: Rows for each prompt; those of one prompt are neighbours.
         layer: Hidden layer whose states of the prompts are returned; None for none.
+
+    Raises:
+        UsageError: The network is no decoder, or has a head or a cache that is not supported.
     """
+    head_of(network)
     every = torch.arange(len(ids), device=ids.device)
     out = network.model.base_model(
         input_ids=ids,
@@ -111,7 +115,11 @@ def prefill_shared(
         groups: Token ids of distinct prompts, by group.
         rows: Number of the prompt that each row continues, counted over all groups, int64 (r,).
         steps: Most tokens that will be added.
+
+    Raises:
+        UsageError: The network is no decoder, or has a head or a cache that is not supported.
     """
+    head_of(network)
     blocks = [_prefill_group(network, prompts) for prompts in groups]
     width = max(block.mask.shape[1] for block in blocks)
     layers: list[Any] = []
@@ -148,9 +156,9 @@ def decode(
             row's first token gets a state even where it ends the row.
 
     Raises:
-        UsageError: The network is no decoder, or has a head that is not supported.
+        UsageError: As ``prefill``.
     """
-    head, trunk = head_of(network), network.model.base_model
+    head = head_of(network)
     cache, mask, last, computed, _ = prefix
     rows = torch.arange(len(last), device=last.device)
     alive = torch.ones_like(rows, dtype=torch.bool)
@@ -170,7 +178,7 @@ def decode(
             cache.batch_select_indices(kept)
             rows, token, mask, alive = rows[kept], token[kept], mask[kept], alive[kept]
         mask = pad(mask, (0, 1), value=1)
-        out = trunk(
+        out = network.model.base_model(
             token[:, None],
             attention_mask=mask,
             position_ids=mask.sum(1, keepdim=True) - 1,
@@ -179,8 +187,7 @@ def decode(
             output_hidden_states=_needs_layers(layer),
         )
         last = out.last_hidden_state[:, -1]
-        if layer is not None:
-            states.append(_read(out, layer))
+        states.append(_read(out, layer))
     made = tokens[:, : step + 1]
     if layer is None:
         return Decoded(made, computed)
@@ -328,6 +335,6 @@ def _needs_layers(layer: int | None) -> bool:
     return layer not in (None, -1)  # all layers take much memory
 
 
-def _read(out: Any, layer: int) -> Tensor:  # noqa: ANN401 - what transformers returns
-    states: Tensor = out.last_hidden_state if layer == -1 else out.hidden_states[layer]
+def _read(out: Any, layer: int | None) -> Tensor:  # noqa: ANN401 - what transformers returns
+    states: Tensor = out.hidden_states[layer] if _needs_layers(layer) else out.last_hidden_state
     return states

@@ -180,13 +180,7 @@ def tune_classes(
             f"expected texts, and weights of shape {(classes, network.dim)}, got {got}"
         )
     copy = unfreeze(network)
-    with fork_seed(seed, network.device):
-        classifier = nn.Linear(network.dim, classes).to(network.device)
-        nn.init.normal_(classifier.weight, std=0.02)
-        nn.init.zeros_(classifier.bias)
-    if start is not None:
-        with torch.no_grad():
-            classifier.weight.copy_(torch.from_numpy(start))
+    classifier = _make_classifier(network, classes, start, seed)
     examples = _find_words(prepare, marked)
 
     def scores(prompts: Sequence[Prompt]) -> Tensor:
@@ -216,6 +210,19 @@ def tune_classes(
         return made
 
     return mark
+
+
+def _make_classifier(
+    network: Network, classes: int, start: NDArray[np.float32] | None, seed: int
+) -> nn.Linear:
+    with fork_seed(seed, network.device):
+        classifier = nn.Linear(network.dim, classes).to(network.device)
+        nn.init.normal_(classifier.weight, std=0.02)
+        nn.init.zeros_(classifier.bias)
+    if start is not None:
+        with torch.no_grad():
+            classifier.weight.copy_(torch.from_numpy(start))
+    return classifier
 
 
 def _first_tokens(

@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from adapters._backbone import quiet
+from adapters._network import quiet
 
 Kind = Literal[
-    "llama", "opt", "bert", "roberta", "mpnet", "modernbert", "bart", "mistral", "qwen2", "t5", "bloom", "falcon", "gemma", "gpt2",
-    "gpt_neo", "gpt_neox", "gptj", "mamba", "mpt", "phi",
+    "llama", "opt", "bert", "roberta", "mpnet", "modernbert", "bart", "mistral", "qwen2", "t5",
+    "bloom", "falcon", "gemma", "gpt2", "gpt_neo", "gpt_neox", "gptj", "mamba", "mpt", "phi",
 ]  # fmt: skip
 DECODERS: tuple[Kind, ...] = ("llama", "opt")
 LLAMA_LIKE: tuple[Kind, ...] = ("mistral", "qwen2")
-"""Decoders with llama's tokenizer here, whose attention is code of their own; not among ``KINDS``, for time."""
+"""Decoders with llama's tokenizer here and attention of their own; not in ``KINDS``, for time."""
 _HUGGING = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _OPENAI = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 MORE_DECODERS: Mapping[Kind, Mapping[str, Any]] = {
@@ -22,14 +22,17 @@ MORE_DECODERS: Mapping[Kind, Mapping[str, Any]] = {
     "falcon": _HUGGING | {"alibi": True, "new_decoder_architecture": False},
     "gemma": _HUGGING | {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 64},
     "gpt2": _OPENAI,
-    "gpt_neo": {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+    "gpt_neo": {
+        "hidden_size": 32, "num_layers": 2, "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+    },
     "gpt_neox": _HUGGING | {"intermediate_size": 64, "max_position_embeddings": 64},
     "gptj": _OPENAI | {"rotary_dim": 4},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
     "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "expansion_ratio": 2},
     "phi": _HUGGING | {"intermediate_size": 64},
 }  # fmt: skip
-"""Settings of further decoders, with llama's tokenizer here, whose configurations and attention differ; not among ``KINDS``, for time."""
+"""Settings of further decoders with llama's tokenizer here; not in ``KINDS``, for time."""
 KINDS: tuple[Kind, ...] = (*DECODERS, "bert", "roberta", "mpnet", "modernbert")
 
 SENTENCES = (
@@ -43,23 +46,24 @@ SENTENCES = (
     "no",
 )
 
+
+def _tokens(**tokens: str) -> dict[str, str]:
+    return {f"{name}_token": token for name, token in tokens.items()}
+
+
+_ROBERTA = _tokens(bos="<s>", pad="<pad>", eos="</s>", unk="<unk>", cls="<s>", sep="</s>")
+_BERT = _tokens(unk="[UNK]", cls="[CLS]", sep="[SEP]", pad="[PAD]", mask="[MASK]")
+_LLAMA = _tokens(bos="<|im_start|>", eos="<|im_end|>", pad="<|im_end|>", unk="<|endoftext|>")
 _SPECIALS: dict[Kind, dict[str, str]] = {
-    "llama": {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "unk_token": "<|endoftext|>"},
-    "opt": {"pad_token": "<pad>", "bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>"},
-    "bert": {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"},
-    "roberta": {
-        "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>",
-        "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>",
-    },
-    "mpnet": {
-        "bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "[UNK]",
-        "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>",
-    },
-    "bart": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"},
-    "modernbert": {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"},
-}  # fmt: skip
-_SPECIALS |= dict.fromkeys((*LLAMA_LIKE, *MORE_DECODERS), _SPECIALS["llama"])
-_SPECIALS["t5"] = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    **dict.fromkeys(("llama", *LLAMA_LIKE, *MORE_DECODERS), _LLAMA),
+    "opt": _tokens(pad="<pad>", bos="</s>", eos="</s>", unk="</s>"),
+    "bert": {"pad_token": "[PAD]", **_BERT},
+    "roberta": {**_ROBERTA, **_tokens(mask="<mask>")},
+    "mpnet": {**_ROBERTA, **_tokens(unk="[UNK]", mask="<mask>")},
+    "bart": _tokens(bos="<s>", pad="<pad>", eos="</s>", unk="<unk>"),
+    "modernbert": _BERT,
+    "t5": _tokens(eos="</s>", pad="<pad>", unk="<unk>"),
+}
 _ADDED = {
     "opt": ("", "</s>"),
     "bert": ("[SEP]", "[CLS]"),
@@ -80,11 +84,11 @@ def tiny_folder(
     extra_tokens: Sequence[str] = (),
     **config: Any,
 ) -> Path:
-    """Write a tiny random model with a real fast tokenizer, as ``save_pretrained`` would, and return its folder.
+    """Write a tiny random model with a real fast tokenizer, and return its folder.
 
     Args:
-        kind: The architecture ("bart" writes only, with its head; "t5" has an encoder and a decoder); hidden size 32, 3 layers or 2,
-            at most 128 positions where others are not named.
+        kind: The architecture ("bart" only generates, with its head; "t5" has an encoder and a
+            decoder). Hidden size 32, 2 or 3 layers, at most 128 positions by default.
         path: The folder, made when needed.
         seed: Of the weights; global random state stays as it is.
         head: Whether the checkpoint has its language modelling head (causal or masked).
@@ -104,7 +108,10 @@ def tiny_folder(
 
 
 def tiny_tokenizer(kind: Kind, extra_tokens: Sequence[str] = ()) -> Any:
-    """Return a fast tokenizer of the kind's family that knows the words of ``SENTENCES``; llama's adds no special tokens, as SmolLM2's."""
+    """Return a fast tokenizer of the kind's family that knows the words of ``SENTENCES``.
+
+    Llama's adds no special tokens, as SmolLM2's.
+    """
     from transformers import PreTrainedTokenizerFast
 
     core = (
@@ -127,7 +134,10 @@ def tiny_tokenizer(kind: Kind, extra_tokens: Sequence[str] = ()) -> Any:
 
 
 def _word_pieces(special: dict[str, str]) -> Tokenizer:
-    """Return a tokenizer that knows the words of ``SENTENCES`` and spells all others. Training would break ties at random."""
+    """Return a tokenizer that knows the words of ``SENTENCES`` and spells all others.
+
+    A trained one would break ties at random.
+    """
     splitter = pre_tokenizers.BertPreTokenizer()
     normal = normalizers.BertNormalizer()
     words = [
@@ -149,7 +159,7 @@ def _word_pieces(special: dict[str, str]) -> Tokenizer:
 
 
 def _byte_pairs(special: dict[str, str], *, digits: bool) -> Tokenizer:
-    """Return a byte-level tokenizer whose merges build the words of ``SENTENCES`` from left to right."""
+    """Return a byte-level tokenizer whose merges build the words of ``SENTENCES``."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     splitter = pre_tokenizers.Sequence(
         [*([pre_tokenizers.Digits(individual_digits=True)] if digits else []), byte_level]
@@ -179,9 +189,14 @@ def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> An
         auto = transformers.AutoModelForCausalLM if head else transformers.AutoModel
         return auto.from_config(made)
     sizes = {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 128,
-        "pad_token_id": tokenizer.pad_token_id, "initializer_range": 0.2,
-    }  # fmt: skip
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": 0.2,
+    }
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     wide = {"intermediate_size": 64}
     own: dict[Kind, dict[str, Any]] = {
@@ -193,12 +208,18 @@ def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> An
         "roberta": wide | ends | {"max_position_embeddings": 130, "type_vocab_size": 1},
         "mpnet": wide | ends | {"max_position_embeddings": 130},
         "bart": ends | {
-            "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
-            "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.2, "decoder_start_token_id": tokenizer.eos_token_id,
+            "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+            "init_std": 0.2, "decoder_start_token_id": tokenizer.eos_token_id,
             "forced_eos_token_id": None,
         },
-        "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": tokenizer.pad_token_id},
-        "modernbert": wide | ends | {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id},
+        "t5": {
+            "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4,
+            "decoder_start_token_id": tokenizer.pad_token_id,
+        },
+        "modernbert": wide | ends | {
+            "cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id,
+        },
     }  # fmt: skip
     if kind in {"opt", "bart", "t5"}:
         del sizes["initializer_range"]

@@ -45,21 +45,20 @@ def batches(
     Raises:
         UsageError: There is no example, or the budget is less than the first one drawn.
     """
-    rng, whose = np.random.default_rng(seed), f" for {stage}" if stage else ""
+    whose = f" for {stage}" if stage else ""
     if not lengths or size < 1:
         raise UsageError(
             f"expected examples and a batch size of at least 1{whose}, "
             f"got {len(lengths)} examples and size {size}"
         )
+    rng = np.random.default_rng(seed)
     made: list[list[int]] = []
     left = budget
     while left >= 0:
-        epoch: list[int] = []
-        for i in rng.permutation(len(lengths)):
-            left -= lengths[i]
-            if left < 0:
-                break
-            epoch.append(int(i))
+        order = rng.permutation(len(lengths))
+        spent = np.cumsum([lengths[i] for i in order])
+        epoch = order[spent <= left].tolist()
+        left -= int(spent[min(len(epoch), len(order) - 1)])
         for start in range(0, len(epoch), _WINDOW * size):
             window = sorted(epoch[start : start + _WINDOW * size], key=lambda i: lengths[i])
             made += [window[k : k + size] for k in range(0, len(window), size)]

@@ -1,4 +1,4 @@
-"""The decoding loop against transformers' own generation, and sampling against the probabilities."""
+"""The decoding loop against each prompt alone, and sampling against the probabilities."""
 
 import numpy as np
 import pytest

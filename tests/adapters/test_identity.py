@@ -69,7 +69,7 @@ NOT_READ = {"llm2comp": ("card.json",)}
 
 
 def change(path: Path) -> None:
-    """Change a file and keep it readable: another byte of the weights, another white space of text."""
+    """Change a file and keep it readable: a byte of the weights, or white space of text."""
     data = path.read_bytes()
     if path.suffix in {".safetensors", ".bin", ".npy", ".u64"}:
         data = data[:-1] + bytes([data[-1] ^ 1])

@@ -63,7 +63,7 @@ SAMPLES = {
     "use_rslora": True,
     "velora_config": {"rank": 1},
 }
-"""A value of every field of peft's configuration that is not its default, where there is one that needs nothing else."""
+"""A value of every field of peft's configuration, other than its default if that is possible."""
 
 HARMLESS = set(_lora._UNUSED)
 UNUSED_BY_PEFT = {"auto_mapping", "eva_config", "inference_mode", "peft_version", "runtime_config"}

@@ -1,4 +1,4 @@
-"""Prompts that share a beginning give the states they have alone, at any layer, whatever the company, the order and the budget."""
+"""Prompts that share a prefix give the states they have alone, in any layer, order and budget."""
 
 import random
 from dataclasses import replace
@@ -43,7 +43,7 @@ texts = st.one_of(
 )
 questions = st.lists(
     st.one_of(
-        st.sampled_from(["", " Who?", "Who?", "\nWho?", "What is it?", "What is it about?", "🙂"]),
+        st.sampled_from(["", " Who?", "Who?", "\nWho?", "What is it?", "What is it about?"]),
         st.text(max_size=20),
     ),
     min_size=1,
@@ -224,10 +224,12 @@ def model_of(kind, **config):
 UNABLE = {
     "bloom": {"n_layer": 2, "n_head": 4},
     "falcon": {"num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True},
-    "lfm2": {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64,
-             "layer_types": ["conv", "full_attention"]},
+    "lfm2": {
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "intermediate_size": 64, "layer_types": ["conv", "full_attention"],
+    },
 }  # fmt: skip
-"""Positions by the place in the row, not by their ids; and states that flow on through the row past any mask."""
+"""Positions by the place in the row, not by their ids; and states that pass any mask."""
 
 
 @pytest.mark.parametrize("kind", UNABLE)

@@ -1,4 +1,4 @@
-"""Stages: finished once, refused to others, damaged files made again; journals go on after a kill."""
+"""Stages are done once, refused to others, and damaged files made again; journals resume."""
 
 import json
 import logging

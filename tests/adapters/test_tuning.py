@@ -1,4 +1,4 @@
-"""A copy of a network trained on a handful of examples: against an independent computation, and on what it is trained for."""
+"""A copy of a network trained on a few examples, against an independent computation."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def raw_score(left, right):
 
 
 def test_pairs_are_trained_and_scored_by_the_formulae(encoder, monkeypatch):
-    """Against a plain model of transformers, one text at a time: cumulative batch statistics, a classifier of zeros times 1,000, Adam."""
+    """Against transformers, one text at a time, with cumulative batch statistics and Adam."""
     from transformers import AutoModel, AutoTokenizer
 
     monkeypatch.setattr("adapters._tuning.PAIRS", replace(PAIRS, lr=1e-4, attention_dropout=0.0))
