@@ -31,11 +31,12 @@ from torch.nn.functional import kl_div
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from adapters._backbone import PACKAGED, Backbone, Network, resolve
+from adapters._backbone import PACKAGED, Backbone, resolve
+from adapters._network import Network
+from adapters._trainable import autocast, make_differentiable
 from adapters._training.budget import batches
-from adapters._training.loop import autocast
-from adapters._training.sources import named
-from adapters._training.weights import differentiable, targets
+from adapters._training.sources import parse_sources
+from adapters._training.weights import lora_targets
 from adapters.llm2comp import data
 from adapters.llm2comp.objective import Compression, initial_memory, make_student
 from adapters.llm2comp.train import Recipe
@@ -52,7 +53,7 @@ Step = Callable[[Sequence[int]], float]
 def draw_examples(tokenizer: Any, recipe: Recipe, count: int) -> list[data.Split]:  # noqa: ANN401
     """Return at most ``count`` splits of passages."""
     open_ = [source for source in data.OPEN if source.id == "ludwigschmidt/squadshifts"]
-    texts, _ = data.read_texts(named(recipe.sources, data.TextSource) or open_, load)
+    texts, _ = data.read_texts(parse_sources(recipe.sources, data.TextSource) or open_, load)
     splits = data.draw_splits(
         data.make_passages(texts, tokenizer, recipe.length),
         data.find_special_tokens(tokenizer),
@@ -71,7 +72,9 @@ def make_direct(
     folder, dtype = Backbone(recipe.backbone).folder(), getattr(torch, network.dtype)
     frozen: Any = network.model
     copied = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(network.device)
-    config = LoraConfig(r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=targets(copied))
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=2 * recipe.rank, target_modules=lora_targets(copied)
+    )
     encoder = get_peft_model(copied, config).train()
     rows = initial_memory(network, recipe.k, recipe.words).to(network.device, torch.float32)
     memory = torch.nn.Parameter(rows)
@@ -116,7 +119,7 @@ def make_recipe_step(
     student = make_student(
         network, recipe.k, "native", rank=recipe.rank, seed=0, words=recipe.words
     )
-    objective = Compression(student, differentiable(network), splits, "kl", recipe.positions)
+    objective = Compression(student, make_differentiable(network), splits, "kl", recipe.positions)
 
     def step(batch: Sequence[int]) -> float:
         total = 0.0

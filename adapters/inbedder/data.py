@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adapters._backbone import Network
+from adapters._network import Network
 from adapters._text import split_sentences
-from adapters._training.card import Material
-from adapters._training.sources import Source, readable
+from adapters._training.card import DataSource
+from adapters._training.sources import Source, read_sources
 from adapters.inbedder.encoder import TEMPLATE, TEMPLATE_WITHOUT_INPUT
 from bench.errors import DataError
 from bench.recipe import Load, Table
@@ -174,7 +174,7 @@ def shorten_passage(context: str, start: int, end: int, words: int) -> str:
 
 def read_examples(
     sources: Sequence[AnswerSource], load: Load, *, rows: int, words: int, seed: int
-) -> tuple[list[AnswerExample], list[Material]]:
+) -> tuple[list[AnswerExample], list[DataSource]]:
     """Return training rows drawn from the sources by their shares, and a record of each source.
 
     Views of one data set draw the same rows, so that texts return under other instructions.
@@ -194,7 +194,7 @@ def read_examples(
     def read(source: AnswerSource) -> Table:
         return load(source.id, source.split, config=source.config)
 
-    tables = readable(sources, read, what="question-answering sets to train on")
+    tables = read_sources(sources, read, what="question-answering sets to train on")
     total = sum(source.share for source, _ in tables)
     examples: list[AnswerExample] = []
     records = []
@@ -206,7 +206,7 @@ def read_examples(
             raise DataError(f"expected rows with instruction and answer in {source.name}, got none")
         drawn = sorted(usable[: round(rows * source.share / total)])
         examples += [found[i] for i in drawn]
-        records.append(Material(source.name, source.licence, len(drawn), dict(table.pin)))
+        records.append(DataSource(source.name, source.licence, len(drawn), dict(table.pin)))
     return examples, records
 
 

@@ -13,10 +13,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from adapters import _batching, _pooling, _sharing
-from adapters._backbone import PACKAGED, Backbone, Network
-from adapters._checkpoint import located, runs_of
+from adapters._backbone import PACKAGED, Backbone
+from adapters._checkpoint import locate, runs_of
 from adapters._encoder import NetworkEncoder
-from adapters._text import Framed, prompts
+from adapters._network import Network
+from adapters._text import Framed, make_prompts
 from adapters.inbedder.generate import (
     AnsweredBatch,
     AnswerSampling,
@@ -212,7 +213,7 @@ class InBedder(NetworkEncoder):
 
     def _backbone(self) -> Backbone:
         head = "lm" if self.readout in GENERATED | {"re-enc", "pair"} else "none"
-        source = located(PUBLISHED.get(self.checkpoint, self.checkpoint), __file__, PACKAGED)
+        source = locate(PUBLISHED.get(self.checkpoint, self.checkpoint), __file__, PACKAGED)
         return Backbone(source, head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _network(self) -> Network:
@@ -236,7 +237,7 @@ class InBedder(NetworkEncoder):
 
         def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
             framed = [frame(item) for item in items]
-            return prompts(network.tokenizer, framed, limit=limit, cut="left", spans=spans)
+            return make_prompts(network.tokenizer, framed, limit=limit, cut="left", spans=spans)
 
         return prepare
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn.functional import gelu, pad
 
 from adapters import _batching, _pooling
-from adapters._backbone import Network
 from adapters._generate import (
     Choose,
     choose_likeliest,
@@ -26,6 +25,7 @@ from adapters._generate import (
     prefill,
     sampler,
 )
+from adapters._network import Network
 from bench.encoder import Batch, Embeddings, Encoder, Item, checked
 from bench.errors import CheckpointError, UsageError, unknown
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from adapters._backbone import Network
 from adapters._batching import pad_batch
 from adapters._head import head_of
-from adapters._training.budget import Spent
-from adapters._training.loop import shared
+from adapters._network import Network
+from adapters._training.budget import TokenCounts
+from adapters._training.loop import split_batch
 from adapters.inbedder.data import AnswerTokens
 
 
@@ -49,11 +49,11 @@ class AnswerPrediction:
         rows = [self.rows[i] for i in batch]
         predicted = sum(len(row.answers) for row in rows)
         parts = []
-        for part in shared([len(row.ids) for row in rows], self.positions):
+        for part in split_batch([len(row.ids) for row in rows], self.positions):
             parts.append(AnswerBatch([rows[i] for i in part], predicted))  # noqa: PERF401
         return parts
 
-    def loss(self, part: AnswerBatch) -> tuple[Tensor, Spent]:
+    def loss(self, part: AnswerBatch) -> tuple[Tensor, TokenCounts]:
         """Return a micro-batch's share of the loss."""
         network = self.network
         ids, mask = pad_batch([row.ids for row in part.rows], network)  # (b, t)
@@ -68,4 +68,4 @@ class AnswerPrediction:
             ids[texts, places] = torch.tensor(network.tokenizer.mask_token_id, device=ids.device)
             logits = network.model(input_ids=ids, attention_mask=mask).logits[texts, places]
         loss = cross_entropy(logits.float(), expected, reduction="sum") / part.predicted
-        return loss, Spent(trained=int(mask.sum()))
+        return loss, TokenCounts(trained=int(mask.sum()))

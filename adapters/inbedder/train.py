@@ -13,12 +13,12 @@ from pathlib import Path
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import batches
-from adapters._training.card import finished, write_card
+from adapters._training.card import is_finished, write_card
 from adapters._training.loop import Optimisation, Training, fit
-from adapters._training.processes import main_process, waited
-from adapters._training.settings import at_least_one, deciding
-from adapters._training.sources import named
-from adapters._training.weights import attached, save_trained, trained
+from adapters._training.processes import main_process, wait_for_all
+from adapters._training.settings import at_least_one, key_settings
+from adapters._training.sources import parse_sources
+from adapters._training.weights import make_trainable, save_trained, trainable_weights
 from adapters.inbedder.data import OPEN, AnswerSource, read_examples, tokenise_examples
 from adapters.inbedder.encoder import TEMPLATE
 from adapters.inbedder.objective import AnswerPrediction
@@ -68,20 +68,20 @@ class Recipe:
         """Train, write the checkpoint and its card, and return its folder."""
         self.check()
         main_process()  # each process chooses its device before anything is put on one
-        training = Training("inbedder", deciding(self), budget, seed)
-        if finished(out, training):
+        training = Training("inbedder", key_settings(self), budget, seed)
+        if is_finished(out, training):
             return out
         progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
-        sources = named(self.sources, AnswerSource) or OPEN
+        sources = parse_sources(self.sources, AnswerSource) or OPEN
         count = max(budget // 40, 8)
         examples, records = read_examples(sources, load, rows=count, words=self.words, seed=seed)
         rows = tokenise_examples(base, examples, self.max_length)
         lengths = [len(row.ids) for row in rows]
         plan = batches(lengths, budget=budget, size=self.batch_size, seed=seed)
-        network = attached(base, lora=self.lora, seed=seed)
+        network = make_trainable(base, lora=self.lora, seed=seed)
         fitted = fit(
-            trained(network),
+            trainable_weights(network),
             plan,
             AnswerPrediction(network, rows, self.positions),
             Optimisation(self.lr),
@@ -97,7 +97,7 @@ class Recipe:
             more = {"template": TEMPLATE, "rows": len(used)}
             write_card(out, training, fitted, network, records, more)
             (out / "state.pt").unlink(missing_ok=True)
-        waited()
+        wait_for_all()
         return out
 
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from adapters._text import Framed, prompts, split_sentences
+from adapters._text import Framed, make_prompts, split_sentences
 from adapters._training import sources
-from adapters._training.card import Material
+from adapters._training.card import DataSource
 from adapters._training.sources import Source
 from adapters.llm2comp.encoder import frame_query
 from bench.errors import DataError, UsageError
@@ -135,7 +135,7 @@ class RetrievalTriple(NamedTuple):
     negative: Framed
 
 
-def read_texts(chosen: Sequence[TextSource], load: Load) -> tuple[list[str], list[Material]]:
+def read_texts(chosen: Sequence[TextSource], load: Load) -> tuple[list[str], list[DataSource]]:
     """Return the distinct texts of all sources, and a record of each source.
 
     Raises:
@@ -145,13 +145,13 @@ def read_texts(chosen: Sequence[TextSource], load: Load) -> tuple[list[str], lis
     texts: dict[str, None] = {}
     records = []
     read = partial(_read_rows, load=load)
-    for source, (rows, pin) in sources.readable(chosen, read, what="texts to train on"):
+    for source, (rows, pin) in sources.read_sources(chosen, read, what="texts to train on"):
         clean = _detokenised_rows(rows) if source.tokenised else map(str.strip, rows)
         found = dict.fromkeys(filter(None, clean))
         if not found:
             raise DataError(f"expected texts in {source.name}, got none")
         texts |= found
-        records.append(Material(source.name, source.licence, len(found), pin))
+        records.append(DataSource(source.name, source.licence, len(found), pin))
     return list(texts), records
 
 
@@ -323,7 +323,9 @@ def draw_sentences(texts: Sequence[str], *, count: int, seed: int) -> list[str]:
     return [distinct[i] for i in order]
 
 
-def read_triples(files: Sequence[str], load: Load) -> tuple[list[RetrievalTriple], list[Material]]:
+def read_triples(
+    files: Sequence[str], load: Load
+) -> tuple[list[RetrievalTriple], list[DataSource]]:
     """Return the triples of files with columns query, positive, negative and maybe instruction.
 
     Without that column a file named like a set of the paper, such as ``nq.jsonl``, gets the
@@ -354,7 +356,7 @@ def read_triples(files: Sequence[str], load: Load) -> tuple[list[RetrievalTriple
                 )
             query = frame_query(texts[0], instruction or "")
             triples.append(RetrievalTriple(query, *map(Framed, texts[1:])))
-        records.append(Material(name, "as its owner says", len(table), dict(table.pin)))
+        records.append(DataSource(name, "as its owner says", len(table), dict(table.pin)))
     return triples, records
 
 
@@ -363,6 +365,6 @@ def tokenise(
 ) -> list[tuple[Ids, ...]]:
     """Return the texts of each example as token ids, each of at most ``limit``."""
     texts = list(itertools.chain.from_iterable(examples))
-    ids = [prompt.ids for prompt in prompts(tokenizer, texts, limit=limit)]
+    ids = [prompt.ids for prompt in make_prompts(tokenizer, texts, limit=limit)]
     width = len(examples[0]) if examples else 1
     return [tuple(ids[i : i + width]) for i in range(0, len(ids), width)]

@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from adapters import _batching, _checkpoint, _lora, _pooling
-from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
+from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, read_json, stamp, tensors
-from adapters._text import Framed, prompts
+from adapters._network import Network
+from adapters._text import Framed, make_prompts
+from adapters._trainable import share_weights
 from bench.encoder import Batch, Card, Embeddings, Item, Side, digest, gather, location
 from bench.errors import CheckpointError, UsageError, unknown
 from bench.overlap import Ngrams
@@ -150,7 +152,7 @@ class LLM2Comp(NetworkEncoder):
         card = self._backbone(made).card(trained=made.folder is not None)
         if made.folder is None:
             return card
-        training = _checkpoint.card_of(made.folder)
+        training = _checkpoint.read_card(made.folder)
         files = [made.folder / CONFIG, *made.files()]
         return replace(
             card,
@@ -170,7 +172,7 @@ class LLM2Comp(NetworkEncoder):
             raise unknown("attention", self.attention, ("auto", *ATTENTIONS))
         if self.k is not None and self.k < 0:
             raise UsageError(f"llm2comp expects a number of memory tokens, got k={self.k}")
-        made = load_checkpoint(_checkpoint.located(self.checkpoint, __file__, PACKAGED))
+        made = load_checkpoint(_checkpoint.locate(self.checkpoint, __file__, PACKAGED))
         k = made.k if self.k is None else self.k
         attention = made.attention if self.attention == "auto" else self.attention
         wanted = replace(made, k=k, attention=attention)
@@ -200,7 +202,7 @@ class LLM2Comp(NetworkEncoder):
         def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
             framed = [frame_query(item.text, item.instruction) for item in items]
             tail = range(rows - k, rows)
-            return prompts(network.tokenizer, framed, limit=limit, tail=tail, spans=spans)
+            return make_prompts(network.tokenizer, framed, limit=limit, tail=tail, spans=spans)
 
         return prepare
 
@@ -294,7 +296,7 @@ def _load_network(network: Network, made: Checkpoint, _stamp: object) -> Network
         merged, memory = network, random_memory(table, made.k)
     else:
         merged, memory = merge_checkpoint(network, made)
-    out, grown = _lora.sharing(merged), torch.cat([table, memory.to(table)])
+    out, grown = share_weights(merged), torch.cat([table, memory.to(table)])
     rows = torch.nn.Embedding(len(grown), grown.shape[1], _weight=grown, _freeze=True)
     out.model.set_input_embeddings(rows)
     return out
@@ -324,4 +326,4 @@ def merge_checkpoint(network: Network, made: Checkpoint) -> tuple[Network, Tenso
             f"got {made.memory_ids} in {made.folder / CONFIG}"
         )
     folders = [made.folder / stage for stage in made.stages]
-    return _lora.merged(network, folders), state["memory"]
+    return _lora.merge_lora(network, folders), state["memory"]

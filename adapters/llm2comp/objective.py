@@ -26,13 +26,13 @@ from torch.nn.functional import cross_entropy, kl_div, normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from adapters._backbone import Network, look_both_ways
 from adapters._head import head_of
-from adapters._lora import sharing
-from adapters._training.budget import Spent
-from adapters._training.loop import autocast, seeded, shared
+from adapters._network import Network, make_bidirectional
+from adapters._trainable import autocast, fork_seed, share_weights
+from adapters._training.budget import TokenCounts
+from adapters._training.loop import split_batch
 from adapters._training.processes import launched
-from adapters._training.weights import Lora, trained
+from adapters._training.weights import Lora, trainable_weights
 from adapters.llm2comp.data import Ids, Split
 from adapters.llm2comp.encoder import embedding_table, memory_states, pool_states, random_memory
 from bench.errors import UsageError
@@ -63,7 +63,9 @@ class Student:
 
     def weights(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by name."""
-        return trained(self.network) | ({"memory": self.memory} if len(self.memory) else {})
+        return trainable_weights(self.network) | (
+            {"memory": self.memory} if len(self.memory) else {}
+        )
 
     def encode(self, rows: Sequence[Ids], *, memory: bool = True) -> tuple[Tensor, Tensor]:
         """Return token states (b, t, dim), padded on the right, and the mask of real ones (b, t).
@@ -108,7 +110,7 @@ def make_student(
         words: Initial memory; see ``initial_memory``.
     """
     memory = initial_memory(backbone, k, words).to(backbone.device, torch.float32)
-    network = make_lora(rank).attached(set_attention(backbone, attention), seed=seed)
+    network = make_lora(rank).attach(set_attention(backbone, attention), seed=seed)
     return Student(network, nn.Parameter(memory))
 
 
@@ -136,9 +138,9 @@ def initial_memory(backbone: Network, k: int, words: str) -> Tensor:
 
 def set_attention(backbone: Network, attention: str) -> Network:
     """Return a network with the same weights under "native" or "bidirectional" attention."""
-    out = sharing(backbone)
+    out = share_weights(backbone)
     if attention == "bidirectional" and backbone.causal:
-        look_both_ways(out.model)
+        make_bidirectional(out.model)
         return replace(out, causal=False)
     return out
 
@@ -187,10 +189,10 @@ class Compression:
         widths = [a + k + b for a, b in zip(read, targets, strict=True)]
         if self.objective != "kl":
             total = sum(targets)
-        batches = shared(widths, self.positions)
+        batches = split_batch(widths, self.positions)
         return [SplitBatch(_select(splits, rows), total) for rows in batches]
 
-    def loss(self, part: SplitBatch) -> tuple[Tensor, Spent]:
+    def loss(self, part: SplitBatch) -> tuple[Tensor, TokenCounts]:
         """Return a micro-batch's share of the loss; only tokens of the encoder count as trained."""
         read = [split.read for split in part.splits]
         targets = [self._target(split) for split in part.splits]
@@ -212,7 +214,7 @@ class Compression:
             return self._token_losses(states, expected[rows]) @ weights[rows]
 
         trained_tokens = k * texts + sum(map(len, read))
-        return sum_in_chunks(loss, student), Spent(trained_tokens, inference)
+        return sum_in_chunks(loss, student), TokenCounts(trained_tokens, inference)
 
     def _token_losses(self, states: Tensor, expected: Tensor) -> Tensor:
         """Return the loss of each state (m,); expected are teacher states or token ids."""
@@ -309,12 +311,12 @@ class MaskedPrediction:
             count = max(round(MASKED * len(ids)), 1)
             places.append((np.sort(rng.permutation(len(ids) - 1)[:count]) + 1).tolist())
         predicted = sum(map(len, places))
-        batches = shared(list(map(len, texts)), self.positions)
+        batches = split_batch(list(map(len, texts)), self.positions)
         return [
             MaskedBatch(_select(texts, rows), _select(places, rows), predicted) for rows in batches
         ]
 
-    def loss(self, part: MaskedBatch) -> tuple[Tensor, Spent]:
+    def loss(self, part: MaskedBatch) -> tuple[Tensor, TokenCounts]:
         """Return a micro-batch's share of the loss."""
         head, mask = head_of(self.frozen), find_mask_id(self.student.network.tokenizer)
         rows = [list(ids) for ids in part.ids]
@@ -333,7 +335,7 @@ class MaskedPrediction:
         def loss(states: Tensor, rows: slice) -> Tensor:
             return cross_entropy(head(states), expected[rows], reduction="sum") / part.predicted
 
-        return sum_in_chunks(loss, states), Spent(trained=sum(map(len, rows)))
+        return sum_in_chunks(loss, states), TokenCounts(trained=sum(map(len, rows)))
 
 
 def find_mask_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -387,7 +389,7 @@ class Contrast:
         """Split a batch into micro-batches; if there are several, with the vectors' gradients."""
         k, examples = len(self.student.memory), [self.rows[i] for i in batch]
         texts = list(chain.from_iterable(zip(*examples, strict=True)))  # view after view
-        orders = shared([len(ids) + k for ids in texts], self.positions)
+        orders = split_batch([len(ids) + k for ids in texts], self.positions)
         parts = [ContrastBatch(_select(texts, order), order) for order in orders]
         if len(parts) == 1:
             return parts
@@ -400,9 +402,9 @@ class Contrast:
         share = float(loss.detach()) / len(parts)
         return [part._replace(value=share, gradient=gradient[part.order]) for part in parts]
 
-    def loss(self, part: ContrastBatch) -> tuple[Tensor, Spent]:
+    def loss(self, part: ContrastBatch) -> tuple[Tensor, TokenCounts]:
         """Return a micro-batch's share of the loss; tokens of the first pass are not counted."""
-        spent = Spent(trained=sum(len(ids) + len(self.student.memory) for ids in part.rows))
+        spent = TokenCounts(trained=sum(len(ids) + len(self.student.memory) for ids in part.rows))
         vectors = self._embed(part)
         if part.gradient is not None:
             value = torch.tensor(part.value, device=vectors.device)
@@ -414,7 +416,7 @@ class Contrast:
     def _embed(self, part: ContrastBatch) -> Tensor:
         if part.seed is None:
             return self.student.embed(part.rows)
-        with seeded(part.seed, self.student.network.device):
+        with fork_seed(part.seed, self.student.network.device):
             return self.student.embed(part.rows)
 
     def _embed_all(self, parts: Sequence[ContrastBatch], count: int) -> Tensor:

@@ -25,20 +25,22 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
+from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import CARD, RUNS, WEIGHTS
 from adapters._checkpoint import CONFIG as LORA_CONFIG
 from adapters._files import read_json, tensors
-from adapters._lora import merged
+from adapters._lora import merge_lora
+from adapters._network import Network
 from adapters._text import Framed
+from adapters._trainable import make_differentiable, set_dropout
 from adapters._training.budget import batches
-from adapters._training.card import Material, finished, write_card
+from adapters._training.card import DataSource, is_finished, write_card
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit
-from adapters._training.processes import main_process, waited
-from adapters._training.settings import at_least_one, deciding, one_of, positive
-from adapters._training.sources import named
+from adapters._training.processes import main_process, wait_for_all
+from adapters._training.settings import at_least_one, key_settings, one_of, positive
+from adapters._training.sources import parse_sources
 from adapters._training.stage import Stage
-from adapters._training.weights import anywhere, differentiable, set_dropout, trained
+from adapters._training.weights import absolute_source, trainable_weights
 from adapters.llm2comp import data
 from adapters.llm2comp.data import Ids, Passage, RetrievalTriple, TextSource
 from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
@@ -185,13 +187,13 @@ class Recipe:
         self.check()
         main_process()  # each process chooses its device before anything is put on one
         recipe = replace(self, attention=self._attention)
-        training = Training("llm2comp", deciding(recipe), budget, seed)
-        if finished(out, training):
+        training = Training("llm2comp", key_settings(recipe), budget, seed)
+        if is_finished(out, training):
             return out
         progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         self._check_backbone(base)
-        texts, records = data.read_texts(named(self.sources, TextSource) or data.OPEN, load)
+        texts, records = data.read_texts(parse_sources(self.sources, TextSource) or data.OPEN, load)
         triples: list[RetrievalTriple] = []
         if self.supervised:
             files = filter(None, map(str.strip, self.triples.split(",")))
@@ -290,7 +292,10 @@ class Recipe:
         )
         lengths = [len(split.read) + self.k for split in splits]
         plan = batches(lengths, budget=budget, size=self.batch_size, seed=seed, stage=name)
-        texts, frozen = [passages[split.passage].text for split in splits], differentiable(base)
+        texts, frozen = (
+            [passages[split.passage].text for split in splits],
+            make_differentiable(base),
+        )
 
         def objective(student: Student) -> Compression:
             return Compression(student, frozen, splits, self.objective, self.positions)
@@ -369,7 +374,7 @@ class StagedTraining:
     recipe: Recipe
     out: Path
     training: Training
-    data: Sequence[Material]
+    data: Sequence[DataSource]
     base: Network
     progress: Progress
 
@@ -396,21 +401,21 @@ class StagedTraining:
                     files = self.write_checkpoint(folder, student, done)
                     self._write_card(folder, [*took, entry], fitted, student.network)
                     note.finish(*files, folder / CARD, **entry)
-                waited()
+                wait_for_all()
             took.append(entry)
             done.append(folder)
         if main_process():
             self._finish(done, stages)
             for folder in done:
                 (folder / "state.pt").unlink(missing_ok=True)
-        waited()
+        wait_for_all()
 
     def start(self, done: Sequence[Path]) -> Student:
         """Return the student of the next stage, with what the stage before it wrote."""
         recipe = self.recipe
         base, seed = self.base, self.training.seed
         if recipe.new_lora and done:
-            base, seed = merged(base, done), seed + len(done)
+            base, seed = merge_lora(base, done), seed + len(done)
         student = make_student(
             base,
             recipe.memory_size,
@@ -446,7 +451,7 @@ class StagedTraining:
         adapters = [*done, folder] if self.recipe.new_lora else [folder]
         rows, k = len(embedding_table(student.network)), len(memory)
         config = {
-            "base": anywhere(backbone),
+            "base": absolute_source(backbone),
             "k": k,
             "attention": self.recipe.attention,
             "stages": [Path(os.path.relpath(each, folder)).as_posix() for each in adapters],
@@ -497,5 +502,5 @@ def restore(student: Student, folder: Path, *, lora: bool) -> None:
     with torch.no_grad():
         student.memory.copy_(tensors(folder / MEMORY)["memory"])
         if lora:
-            for name, weight in trained(student.network).items():
+            for name, weight in trainable_weights(student.network).items():
                 weight.copy_(state[f"base_model.model.{name.replace('.default.', '.')}"])

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from adapters._backbone import PACKAGED, Backbone
-from adapters._training.sources import named
+from adapters._training.sources import parse_sources
 from adapters.inbedder.data import (
     OPEN,
     AnswerExample,
@@ -168,7 +168,7 @@ def test_unavailable_sources_are_skipped_unless_all_are(questions, caplog, tmp_p
         return load(id, split, config=config, columns=columns)
 
     options = {"rows": 8, "words": 60, "seed": 0}
-    sources = [OPEN[0], *named(questions, AnswerSource)]
+    sources = [OPEN[0], *parse_sources(questions, AnswerSource)]
     examples, records = read_examples(sources, load_files, **options)
     assert len(examples) == 8
     assert [record.id for record in records] == [questions]
@@ -177,7 +177,7 @@ def test_unavailable_sources_are_skipped_unless_all_are(questions, caplog, tmp_p
         read_examples(OPEN, load_files, **options)
     other = write_rows(tmp_path / "x.jsonl", [{"text": "a"}])
     with pytest.raises(DataError, match="question-answering columns"):
-        read_examples(named(other, AnswerSource), load, **options)
+        read_examples(parse_sources(other, AnswerSource), load, **options)
 
 
 def test_paper_has_the_figures_of_the_released_script():

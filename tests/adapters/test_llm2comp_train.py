@@ -9,10 +9,11 @@ import pytest
 
 from adapters._backbone import Backbone
 from adapters._text import Framed
-from adapters._training.budget import Spent
-from adapters._training.loop import Training, _step, launched, seeded
-from adapters._training.sources import named
-from adapters._training.weights import set_dropout
+from adapters._trainable import fork_seed, set_dropout
+from adapters._training.budget import TokenCounts
+from adapters._training.loop import Training, _step
+from adapters._training.processes import launched
+from adapters._training.sources import parse_sources
 from adapters.llm2comp import data, train
 from adapters.llm2comp.data import INSTRUCTIONS, MARGIN, Passage, Split, TextSource
 from adapters.llm2comp.encoder import CONFIG, LLM2Comp, random_memory
@@ -176,8 +177,8 @@ def test_compression_loss_and_gradient_match_the_reference(
         assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
         ours = torch.autograd.grad(loss, student.memory)[0]
         torch.testing.assert_close(ours, gradient, atol=1e-6, rtol=1e-3)
-        spent = sum((spent for _, spent in parts), Spent())
-        assert spent == Spent(contexts + K * len(splits), inference)
+        spent = sum((spent for _, spent in parts), TokenCounts())
+        assert spent == TokenCounts(contexts + K * len(splits), inference)
 
 
 def test_the_context_itself_as_memory_gives_no_divergence(base, student, splits):
@@ -247,13 +248,13 @@ def test_micro_batches_of_a_contrast_have_the_gradient_of_the_whole(base, studen
     student.network.model.train()
     step = Contrast(student, tokenise_views(SENTENCES[:5], base), 0.05, 60)
     weights = list(student.weights().values())
-    with seeded(1, "cpu"):
+    with fork_seed(1, "cpu"):
         parts = step.parts(range(5))
         found = [step.loss(part)[0] for part in parts]
     assert len(parts) > 2
     vectors = torch.zeros(10, 32)
     for part in parts:  # all in memory at once, under the same dropout
-        with seeded(part.seed, "cpu"):
+        with fork_seed(part.seed, "cpu"):
             rows = student.embed(part.rows)
         vectors = vectors.index_put((torch.tensor(part.order),), rows)
     expected = info_nce(vectors.view(2, 5, -1), 0.05)
@@ -304,7 +305,7 @@ def test_dropout_makes_two_views_differ(kind, tmp_path):
     for dropout in (0.0, 0.2):
         set_dropout(student.network.model, hidden=0.0, attention=dropout)
         student.network.model.train()
-        with torch.no_grad(), seeded(1, "cpu"):
+        with torch.no_grad(), fork_seed(1, "cpu"):
             one, other = student.embed(views)
         assert torch.allclose(one, other, atol=1e-5) == (dropout == 0)
 
@@ -356,7 +357,7 @@ def test_wikitext_is_detokenised_without_unknown_words(tmp_path):
         " It did n't rain .\n"
     )
     path = write_rows(tmp_path / "wiki.jsonl", [{"text": " = Title = \n"}, {"text": line}])
-    source = replace(named(str(path), TextSource)[0], tokenised=True)
+    source = replace(parse_sources(str(path), TextSource)[0], tokenised=True)
     found, records = data.read_texts([source], load)
     assert found == ['The 3-2 win (his first) was "big", he said.', "It didn't rain."]
     assert records[0].rows == 2
@@ -364,7 +365,7 @@ def test_wikitext_is_detokenised_without_unknown_words(tmp_path):
 
 def test_texts_come_from_files(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("One text\nof two lines.\n\nAnother one.\n")
-    sources = named(f"{tmp_path / 'a.txt'},no/such-set", TextSource)
+    sources = parse_sources(f"{tmp_path / 'a.txt'},no/such-set", TextSource)
     found, records = data.read_texts(sources, load)
     assert found == ["One text\nof two lines.", "Another one."]
     assert len(records[0].pin["sha256"]) == 64
@@ -373,7 +374,7 @@ def test_texts_come_from_files(tmp_path, caplog):
         data.read_texts(sources[1:], load)
     other = write_rows(tmp_path / "b.jsonl", [{"label": 1}])
     with pytest.raises(DataError, match="text"):
-        data.read_texts(named(str(other), TextSource), load)
+        data.read_texts(parse_sources(str(other), TextSource), load)
 
 
 def test_special_tokens_are_the_tokenizer_s(base, tmp_path):
