@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adapters import _batching
-from adapters._backbone import Network
+from adapters._network import Network
 from adapters.baseline.pooled import Pooled
 from bench.encoder import Encoder
 from bench.registry import encoder_names, load_encoder

@@ -387,21 +387,3 @@ def test_the_packaged_model_equals_sentence_transformers_and_its_pinned_card():
     assert (half * theirs).sum(1).min() > 0.999
     assert encoder.card().parameters == parameters_of(folder)
     assert encoder.card().embedding_parameters == looked_up_parameters_of(folder)
-
-
-def test_retrieval_of_mteb_reads_each_side_with_its_prompt(parts, tmp_path):
-    mteb = pytest.importorskip("mteb")
-    from datasets import Dataset
-
-    from bench.cache import cached
-    from bench.tasks.mteb import as_mteb
-    from bench.vectors import Vectors
-
-    folder = made(prompted, parts, tmp_path / "model")
-    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
-    encoder = as_mteb(cached(on_cpu(folder), Vectors(None)))
-    loader = torch.utils.data.DataLoader(Dataset.from_dict({"text": list(SENTENCES)}))
-    task = mteb.get_task("SciFact").metadata
-    for side, expected in (("query", theirs.encode_query), ("document", theirs.encode_document)):
-        found = encoder.encode(loader, task_metadata=task, prompt_type=mteb.types.PromptType(side))
-        np.testing.assert_allclose(found, expected(list(SENTENCES)), atol=1e-5)
