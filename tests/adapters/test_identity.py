@@ -19,7 +19,6 @@ from adapters.inbedder.encoder import InBedder  # noqa: E402
 from adapters.llm2comp.encoder import LLM2Comp  # noqa: E402
 from adapters.quip.encoder import QuIP  # noqa: E402
 from bench.encoder import fingerprint  # noqa: E402
-from bench.errors import CheckpointError  # noqa: E402
 from tests.tiny import SENTENCES, tiny_folder, tiny_tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.*:FutureWarning")  # peft
@@ -129,12 +128,6 @@ def test_an_adapter_is_read_with_its_own_tokenizer(tmp_path):
         Backbone(str(base), device="cpu").load().tokenizer("no").input_ids
         == found.tokenizer("no").input_ids[:-1]
     )
-
-
-def test_a_folder_without_a_model_is_an_error(tmp_path):
-    (tmp_path / "README.md").write_text("words")
-    with pytest.raises(CheckpointError, match="no file of one"):
-        Backbone(str(tmp_path)).card()
 
 
 @pytest.mark.parametrize("fault", ["changed", "added", "removed", "unlisted"])

@@ -13,7 +13,6 @@ from adapters._backbone import PACKAGED, Backbone
 from adapters._batching import pad_batch
 from adapters._source import content_digest
 from adapters.baseline.pooled import Pooled
-from adapters.baseline.sentence import SentenceEncoder
 from adapters.inbedder.encoder import PUBLISHED, InBedder, frame_question
 from bench.errors import CheckpointError, EncodingError, UsageError
 from tests.tiny import MORE_DECODERS, SENTENCES, tiny_folder
@@ -48,7 +47,9 @@ def check_states(network, *, causal):
 
 
 @pytest.mark.parametrize("kind", MORE_DECODERS)
-def test_every_decoder_is_one_by_its_behaviour(tmp_path, kind):
+def test_every_decoder_is_one_by_its_behaviour_and_continues_padded_texts_or_is_refused(
+    tmp_path, kind
+):
     folder = tiny_folder(kind, tmp_path)
     network = cpu(folder).load()
     check_states(network, causal=True)
@@ -61,12 +62,8 @@ def test_every_decoder_is_one_by_its_behaviour(tmp_path, kind):
             cpu(folder, attention="bidirectional").load()
     else:
         check_states(cpu(folder, attention="bidirectional").load(), causal=False)
-
-
-@pytest.mark.parametrize("kind", MORE_DECODERS)
-def test_generated_states_do_not_depend_on_padding_or_are_refused(tmp_path, kind):
-    folder = str(tiny_folder(kind, tmp_path, head=True))
-    encoder = InBedder(folder, readout="avg-all", dtype="float32", device="cpu")
+    head = str(tiny_folder(kind, tmp_path / "head", head=True))
+    encoder = InBedder(head, readout="avg-all", dtype="float32", device="cpu")
     if kind in {"mamba", "mpt"}:  # no cache of keys; distances that count padding
         with pytest.raises(UsageError, match="padded"):
             encoder.encode([TEXT])
@@ -191,19 +188,12 @@ def test_inbedders_flagship_layout_gives_the_state_of_its_own_pieces(tmp_path, s
     np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
     network = encoder._network()
     assert network.pad_id == network.tokenizer.pad_token_id == pieces.get_piece_size()
-
-
-def test_a_fingerprint_covers_bin_shards_and_a_slow_tokenizer(tmp_path):
-    folder, _, _ = llama_2_folder(tmp_path / "flagship", 2)
-    seen = {content_digest(folder)}
-    for path in sorted(folder.iterdir()):
-        if path.name == "generation_config.json":
-            continue
+    before = content_digest(folder)
+    for path in folder.iterdir():
         original = path.read_bytes()
         path.write_bytes(original + b" ")
-        seen.add(content_digest(folder))
+        assert content_digest(folder) != before or path.name == "generation_config.json"
         path.write_bytes(original)
-    assert len(seen) == 1 + len([p for p in folder.iterdir() if p.name != "generation_config.json"])
 
 
 def adapter_folder(base, folder):
@@ -277,55 +267,25 @@ def test_an_empty_text_without_any_special_token_is_one_line(tmp_path):
         encoder.encode(["", TEXT])
 
 
-@pytest.mark.parametrize("method", ["dino", "inbedder", "llm2comp", "quip"])
-def test_default_weights_are_lora_weights_whatever_lies_beside_them(method):
-    folder = Path(adapters.__path__[0], method, "checkpoint")
-    assert Backbone(str(folder)).adapted == folder
-    assert Backbone(str(folder)).base().source == PACKAGED
-
-
-def test_t5_in_sentence_transformers_layout_with_a_slow_tokenizer_gives_its_vectors(tmp_path):
+def test_t5_is_read_with_a_sentencepiece_model_alone(tmp_path):
     import sentencepiece
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import (
-        Dense,
-        Normalize,
-        Pooling,
-        Transformer,
-    )
 
-    folder, pieces = tiny_folder("t5", tmp_path / "t5", vocab_size=400), io.BytesIO()
+    folder, pieces = tiny_folder("t5", tmp_path, vocab_size=400), io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 9),
-        model_writer=pieces,
-        vocab_size=90,
-        model_type="unigram",
-        character_coverage=1.0,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
+        sentence_iterator=iter(SENTENCES * 9), model_writer=pieces, vocab_size=90,
+        model_type="unigram", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2,
+    )  # fmt: skip
     for path in folder.glob("tokenizer*"):
         path.unlink()
     (folder / "spiece.model").write_bytes(pieces.getvalue())
     settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "model_max_length": 64}
     _write(folder / "tokenizer_config.json", settings)
-    transformer = Transformer(str(folder))
-    with torch.random.fork_rng():
-        dense = Dense(32, 16, bias=False, activation_function=torch.nn.Identity())
-    theirs = SentenceTransformer(
-        modules=[transformer, Pooling(32), dense, Normalize()], device="cpu"
-    )
-    theirs.save(str(tmp_path / "gtr"))
-    for path in (tmp_path / "gtr").rglob("tokenizer*"):
-        path.unlink()
-    shutil.copy(folder / "spiece.model", tmp_path / "gtr")
-    shutil.copy(folder / "tokenizer_config.json", tmp_path / "gtr")
-    encoder = SentenceEncoder(str(tmp_path / "gtr"), dtype="float32", device="cpu")
-    np.testing.assert_allclose(
-        encoder.encode(list(SENTENCES)), theirs.encode(list(SENTENCES)), atol=1e-5
-    )
     ids = sentencepiece.SentencePieceProcessor(model_proto=pieces.getvalue()).encode(TEXT)
     assert cpu(folder).load().tokenizer(TEXT)["input_ids"] == [*ids, 1]
+
+
+@pytest.mark.parametrize("method", ["dino", "inbedder", "llm2comp", "quip"])
+def test_default_weights_are_lora_weights_whatever_lies_beside_them(method):
+    folder = Path(adapters.__path__[0], method, "checkpoint")
+    assert Backbone(str(folder)).adapted == folder
+    assert Backbone(str(folder)).base().source == PACKAGED

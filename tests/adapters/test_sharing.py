@@ -140,11 +140,6 @@ def test_a_plan_with_several_instructions_reaches_the_network_in_rows_that_are_s
     )
 
 
-def test_no_text_asked_twice_is_the_plain_way_to_the_last_bit(encoders, monkeypatch):
-    monkeypatch.setattr(_sharing, "shared_states", None)
-    assert encoders["llama"].encode(["The cat sat.", "rain"], instruction="Who?").shape == (2, 32)
-
-
 prompt_ids = st.lists(st.integers(0, 3), min_size=1, max_size=12)
 groups = st.lists(st.lists(prompt_ids, min_size=1, max_size=5), min_size=1, max_size=5)
 
@@ -236,15 +231,10 @@ UNABLE = {
 def test_a_network_that_cannot_share_is_found_out(encoders, kind):
     network = encoders["llama"]._network()
     assert _sharing.shareable(network)
+    folder = encoders["llama"].checkpoint
+    bidirectional = Backbone(folder, "bidirectional", dtype="float32", device="cpu").load()
+    assert not _sharing.shareable(bidirectional)
     assert not _sharing.shareable(replace(network, model=model_of(kind, **UNABLE[kind])))
-
-
-def test_a_network_that_looks_both_ways_shares_nothing(encoders):
-    assert not _sharing.shareable(
-        Backbone(
-            encoders["llama"].checkpoint, "bidirectional", dtype="float32", device="cpu"
-        ).load()
-    )
 
 
 def test_exact_embeddings_have_the_same_bits_whatever_was_asked_before(encoders, tmp_path):
