@@ -164,12 +164,18 @@ def stream(
     """
     batches = computed(items, prepare, forward, network, budget=budget, join=join, pool=pool)
     for done in batches:
-        prompts = [prompt for row in done.rows for prompt in row.prompts]
+        positions: list[int] = []
+        tokens: list[int] = []
+        truncated: list[bool] = []
+        for row in done.rows:
+            positions += row.positions
+            tokens += row.tokens()
+            truncated += [prompt.truncated for prompt in row.prompts]
         yield Batch(
-            positions=np.asarray([i for row in done.rows for i in row.positions], np.int64),
+            positions=np.asarray(positions, np.int64),
             vectors=done.output.float().cpu().numpy(),
-            tokens=np.asarray([n for row in done.rows for n in row.tokens()], np.int32),
-            truncated=np.asarray([prompt.truncated for prompt in prompts], np.bool_),
+            tokens=np.asarray(tokens, np.int32),
+            truncated=np.asarray(truncated, np.bool_),
             padded=done.padded,
         )
 

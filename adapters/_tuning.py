@@ -117,7 +117,7 @@ def _tune_on(
     targets = torch.tensor(labels, dtype=torch.float32, device=copy.device)
 
     def make_prompts(several: Sequence[Pair]) -> list[list[Prompt]]:
-        return [prepare([Item(text) for text in pair]) for pair in several]
+        return [prepare([Item(left), Item(right)]) for left, right in several]
 
     def scores(prompts: Sequence[Sequence[Prompt]]) -> Tensor:
         left, a = _own_states(copy, [pair[0] for pair in prompts], layers)
@@ -132,7 +132,7 @@ def _tune_on(
         found = scores([prompts[i] for i in batch])
         return binary_cross_entropy_with_logits(found, targets[list(batch)])
 
-    modules = [copy.model, scale, classifier]
+    modules = nn.ModuleList([copy.model, scale, classifier])
     _train(copy, modules, loss, len(prompts), PAIRS, epochs=epochs, seed=seed)
 
     def score(asked: Sequence[Pair]) -> NDArray[np.float32]:
@@ -196,7 +196,7 @@ def tune_classes(
         rows, tokens, wanted = torch.tensor(where, device=found.device).T
         return cross_entropy(found[rows, tokens], wanted)
 
-    modules = [copy.model, classifier]
+    modules = nn.ModuleList([copy.model, classifier])
     _train(copy, modules, loss, len(examples), TAGS, epochs=epochs, seed=seed)
 
     def mark(asked: Sequence[Marked]) -> list[NDArray[np.int64]]:
@@ -258,7 +258,7 @@ def _find_words(
 
 def _train(
     copy: Network,
-    modules: Sequence[nn.Module],
+    modules: nn.ModuleList,
     loss: Callable[[Sequence[int]], Tensor],
     n: int,
     by: Schedule,
@@ -268,15 +268,14 @@ def _train(
 ) -> None:
     """Train all weights of the modules on shuffled batches of n examples."""
     set_dropout(copy.model, hidden=by.dropout, attention=by.attention_dropout)
-    weights = [weight for module in modules for weight in module.parameters()]
+    weights = list(modules.parameters())
     optimizer = torch.optim.AdamW(
         weights, lr=by.lr, betas=by.betas, eps=by.eps, weight_decay=0.0, fused=True
     )
     steps = epochs * math.ceil(n / by.batch)
     scheduler = get_scheduler("linear" if by.falling else "constant", optimizer, 0, steps)
     order = np.random.default_rng(seed)
-    for module in modules:
-        module.train()
+    modules.train()
     with fork_seed(seed, copy.device):
         for _ in range(epochs):
             shuffled = order.permutation(n).tolist()
@@ -295,9 +294,8 @@ def _train(
 
 
 @contextmanager
-def _evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
-    for module in modules:
-        module.eval()
+def _evaluating(modules: nn.ModuleList) -> Iterator[None]:
+    modules.eval()
     with torch.inference_mode():
         yield
 
