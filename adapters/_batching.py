@@ -47,7 +47,7 @@ class Prompt:
     spans: NDArray[np.int32] | None = None
     pooled: NDArray[np.bool_] | None = None
 
-    def own(self) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+    def text_tokens(self) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
         """Return which tokens are the text's or special ones, bool (t,), and the spans of these.
 
         Raises:
@@ -204,7 +204,7 @@ def stream_tokens(
     for done in computed(items, prepare, forward, network, budget=budget):
         for row, states in zip(done.rows, done.output.float().cpu().numpy(), strict=True):
             (position,), (prompt,) = row.positions, row.prompts
-            kept, spans = prompt.own()
+            kept, spans = prompt.text_tokens()
             found[position] = TokenStates(states[: len(prompt.ids)][kept], spans)
     return [found[i] for i in range(len(items))]
 

@@ -52,7 +52,7 @@ def folder() -> Path:
     """Return the converted folder in the cache, made on first use.
 
     Raises:
-        Unavailable: The archive cannot be had, or the cache cannot be written.
+        Unavailable: The archive is not available, or the cache cannot be written.
     """
 
     def make(target: Path) -> None:

@@ -120,8 +120,8 @@ def _tune_on(
         return [prepare([Item(left), Item(right)]) for left, right in several]
 
     def scores(prompts: Sequence[Sequence[Prompt]]) -> Tensor:
-        left, a = _own_states(copy, [pair[0] for pair in prompts], layers)
-        right, b = _own_states(copy, [pair[1] for pair in prompts], layers)
+        left, a = _text_states(copy, [pair[0] for pair in prompts], layers)
+        right, b = _text_states(copy, [pair[1] for pair in prompts], layers)
         alike = [_bertscore(x, a, y, b) for x, y in zip(left, right, strict=True)]
         found: Tensor = _FACTOR * classifier(scale(torch.stack(alike, 1)))[:, 0]
         return found
@@ -309,15 +309,15 @@ def _states(
         return network.states_of(ids, mask, layers), mask
 
 
-def _own_states(
+def _text_states(
     network: Network, prompts: Sequence[Prompt], layers: Sequence[int]
 ) -> tuple[list[Tensor], Tensor]:
     """Return what ``_states`` does, with a mask without the tokens of templates and memory."""
     states, mask = _states(network, prompts, layers)
-    own = torch.zeros_like(mask)
-    for row, prompt in zip(own, prompts, strict=True):
-        row[: len(prompt.ids)] = torch.from_numpy(prompt.own()[0])
-    return states, own
+    text_mask = torch.zeros_like(mask)
+    for row, prompt in zip(text_mask, prompts, strict=True):
+        row[: len(prompt.ids)] = torch.from_numpy(prompt.text_tokens()[0])
+    return states, text_mask
 
 
 def _bertscore(left: Tensor, a_real: Tensor, right: Tensor, b_real: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""Encoders with no method in them: the floor and the yardstick."""
+"""Encoders without a method: simple baselines and a reference model."""
