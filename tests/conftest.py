@@ -1,10 +1,10 @@
-"""What every test needs: no surprises from the network, archives kept between runs."""
+"""Settings of all tests: no network, and the same examples of hypothesis in every run."""
 
 import os
 
 from hypothesis import settings
 
-# No time limit an example, since others may share the machine; and the same examples on every run: a failure is no matter of luck.
+# No time limit for an example, since the machine may be shared.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
