@@ -111,7 +111,7 @@ def test_clusters_of_the_same_file_are_replaced_with_a_note_and_those_of_another
         ("--texts shop.txt --k 1", "--k takes auto"),
         ("--texts shop.txt --k many", "--k takes auto"),
         ("--texts empty.txt", "only blanks"),
-        ("--texts shop.txt -m hashing,dino", "one encoder"),
+        ("--texts shop.txt -m hashing,adapters.baseline.hashing:Hashing", "one encoder"),
         ("--texts shop.txt -m hasing", "hashing"),
         ("--texts shop.txt --out one.txt/x", "--out"),
         ("", "--texts"),

@@ -84,7 +84,7 @@ def written(layout, words, tags, *, comment="", end="\n"):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(document=DOCUMENTS)
 def test_every_scheme_tells_the_entities_of_iob2_and_of_seqeval_s_strict_mode(scheme, document):
     tags, expected = (SCHEMES[name](document) for name in (scheme, "IOB2"))
@@ -95,7 +95,7 @@ def test_every_scheme_tells_the_entities_of_iob2_and_of_seqeval_s_strict_mode(sc
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     end=st.sampled_from(["\n", "\r\n", "\r"]),
     comment=st.sampled_from(["", "# id 4c0f0\tdomain=train", "# text = O"]),
@@ -117,7 +117,7 @@ def test_every_layout_holds_the_same_words_and_tags(layout, end, comment, docume
         assert read_conll(content, "a.conll") == (expected, SCHEMES["IOB2"](document))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(DOCUMENTS)
 def test_types_alone_tell_the_same_entities_where_none_touch(document):
     apart = [[part for group in sentence for part in (group, ("", [","]))] for sentence in document]
