@@ -35,12 +35,12 @@ def test_listing_is_quick():
     assert listing < max(0.5, 2.5 * nothing)
 
 
-def test_listing_and_the_encoder_without_a_network_load_nothing_heavy():
+def test_listing_and_making_an_encoder_without_a_network_load_nothing_heavy():
     code = (
         "import json, sys; from typer.testing import CliRunner; from bench.cli import app\n"
         "from bench.registry import load_encoder\n"
         "assert CliRunner().invoke(app, ['list']).exit_code == 0\n"
-        "assert load_encoder('hashing').encode(['a']).any()\n"
+        "load_encoder('hashing')\n"
         "print(json.dumps([name.partition('.')[0] for name in sys.modules]), file=sys.stderr)"
     )
     assert not HEAVY & set(json.loads(run(code)))
