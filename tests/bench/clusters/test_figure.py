@@ -1,7 +1,6 @@
 """The map: the same bytes every time, and labels that do not lie on each other."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,13 +38,13 @@ def made(k, instruction="", words=("a", "b"), n=60):
     return Grouping(instruction, clusters, (), rng.normal(size=(n, 2)).astype(np.float32), {})
 
 
-@pytest.mark.parametrize("k", [1, 8, 30])
-def test_the_same_groupings_give_the_same_bytes(k):
-    pictures = [picture([made(k), made(2, "Why $x$?")]) for _ in range(2)]
+def test_the_same_groupings_give_the_same_bytes():
+    groupings = [made(1), made(8), made(30), made(2, "Why $x$?")]
+    pictures = [picture(groupings) for _ in range(2)]
     assert pictures[0].png == pictures[1].png
     assert pictures[0].svg == pictures[1].svg
     assert pictures[0].png.startswith(b"\x89PNG")
 
 
 def test_words_in_any_script_and_of_any_length_can_be_drawn():
-    assert picture([made(3, "好吗 " * 60, ("素晴らしい", "x" * 200, "$_^"))] * 4).png
+    assert picture([made(3, "好吗 " * 60, ("素晴らしい", "x" * 200, "$_^"))]).png
