@@ -14,13 +14,13 @@ class Kind:
     """What each value of a column must be.
 
     Attributes:
-        words: Its description.
-        holds: Returns whether a value is of this kind.
+        description: The kind in words, for messages.
+        matches: Returns whether a value is of this kind.
         listed: Whether each row is a list of such values.
     """
 
-    words: str
-    holds: Callable[[Any], bool]
+    description: str
+    matches: Callable[[Any], bool]
     listed: bool = False
 
     def lists(self) -> "Kind":
@@ -28,7 +28,7 @@ class Kind:
         return replace(self, listed=True)
 
 
-def _is_number(value: Any) -> bool:  # noqa: ANN401 - whatever a row holds
+def _is_number(value: Any) -> bool:  # noqa: ANN401 - any value of a row
     return isinstance(value, Real) and isfinite(value)
 
 
@@ -73,11 +73,11 @@ def check_column(
     first = None
     for row, value in enumerate(values, 1):
         if kind.listed and not isinstance(value, list | tuple):
-            raise _error(where, row, f"a list of {kind.words}", value)
+            raise _error(where, row, f"a list of {kind.description}", value)
         for one in value if kind.listed else [value]:
             first = one if first is None else first
-            if not kind.holds(one) or isinstance(one, str) != isinstance(first, str):
-                raise _error(where, row, kind.words, one)
+            if not kind.matches(one) or isinstance(one, str) != isinstance(first, str):
+                raise _error(where, row, kind.description, one)
             if classes is not None and not isinstance(one, str) and one >= len(classes):
                 raise _error(where, row, f"the number of one of {len(classes)} classes", one)
 

@@ -46,7 +46,7 @@ def first_tokens(spans: NDArray[np.int32], words: Sequence[tuple[int, int]]) -> 
     starts, ends = np.asarray(words, np.int64).reshape(-1, 2).T
     real = np.flatnonzero(spans[:, 1] > spans[:, 0])
     known = spans[real]
-    # The first token that ends inside or behind the word.
+    # The first token that ends inside or after the word.
     first = np.searchsorted(known[:, 1], starts, side="right")
     has = first < len(known)
     has[has] = known[first[has], 0] < ends[has]

@@ -124,7 +124,7 @@ def progress(*, shown: bool = True) -> "Iterator[Progress]":
         def show(label: str, done: int, total: int) -> None:
             nonlocal last, logged
             raise_if_stopped()
-            # Labels may hold numbers that change, so a new stage is recognised by its counts.
+            # Labels may contain numbers that change, so a new stage is recognised by its counts.
             if total != last[1] or done < last[0]:
                 bars.reset(bar, total=total)
             bars.update(bar, description=label, completed=done, total=total)
