@@ -194,7 +194,7 @@ def _make_table(grouping: "Grouping", texts: "Texts") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from bench.clusters.page import SOURCES, examples
+    from bench.clusters.page import SOURCES, rows
 
     title = Text(grouping.instruction or "No instruction", style="bold")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -206,11 +206,11 @@ def _make_table(grouping: "Grouping", texts: "Texts") -> "Table":
     for source in sources:
         table.add_column(f"key words of {SOURCES[source]}", ratio=2)
     table.add_column("nearest to the centre" + (" → answer" if grouping.answers else ""), ratio=5)
-    for number, cluster in enumerate(grouping.clusters, 1):
-        lines = [_example(*example) for example in examples(cluster, grouping, texts)]
-        words = [Text(", ".join(cluster.words[source][:_WORDS])) for source in sources]
-        size = f"{len(cluster.members):,}"
-        table.add_row(str(number), size, *words, Text("\n").join(lines), end_section=True)
+    for row in rows(grouping, texts):
+        lines = [_example(**example) for example in row["examples"]]
+        words = [Text(", ".join(row["words"][source][:_WORDS])) for source in sources]
+        size = f"{row['size']:,}"
+        table.add_row(str(row["cluster"]), size, *words, Text("\n").join(lines), end_section=True)
     return table
 
 

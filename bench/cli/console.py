@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,12 +94,16 @@ def note_reasons(title: str, rows: Sequence[Row]) -> None:
         note(f"  {encoder} · {', '.join(names)}: {reason}")
 
 
+def is_first_process() -> bool:
+    """Say whether this is the only process, or the first of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
-def progress(*, shown: bool = True) -> "Iterator[Progress]":
+def progress() -> "Iterator[Progress]":
     """Yield a progress callback: a bar on a terminal, elsewhere one log line a minute.
 
-    Args:
-        shown: False shows nothing, for all but the first of several processes.
+    Of several processes only the first shows its progress.
     """
     from rich import progress as rich
 
@@ -110,7 +115,7 @@ def progress(*, shown: bool = True) -> "Iterator[Progress]":
         rich.TextColumn("left"),
         rich.TimeRemainingColumn(),
     )
-    drawn = shown and _stderr().is_terminal
+    drawn = is_first_process() and _stderr().is_terminal
     with rich.Progress(
         *columns,
         console=_stderr(),
@@ -129,7 +134,7 @@ def progress(*, shown: bool = True) -> "Iterator[Progress]":
                 bars.reset(bar, total=total)
             bars.update(bar, description=label, completed=done, total=total)
             last = done, total
-            if shown and not drawn and time.monotonic() - logged >= _INTERVAL:
+            if not drawn and time.monotonic() - logged >= _INTERVAL:
                 log.info("%s: %d of %d", label, done, total)
                 logged = time.monotonic()
 

@@ -5,7 +5,9 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, redirect_stdout
 from functools import wraps
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,8 @@ def command(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a command, with examples in its help, ``--verbose`` and maybe ``--data``.
 
-    An error ends the command with one line on stderr and an exit code.
+    An error ends the command with one line on stderr and an exit code. Of several processes only
+    the first prints to stdout.
 
     Args:
         app: What the command belongs to.
@@ -41,8 +44,10 @@ def command(
             _configure_logging(verbose=verbose)
             if data is not None:
                 os.environ["BENCH_DATA"] = str(data)
+            first = console.is_first_process()
             try:
-                function(**options)
+                with nullcontext() if first else redirect_stdout(StringIO()):
+                    function(**options)
             except typer.Exit:
                 raise
             except Exception as error:
@@ -59,17 +64,12 @@ def command(
     return register
 
 
-def is_first_process() -> bool:
-    """Say whether this is the only process, or of those that a launcher started the first."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _configure_logging(*, verbose: bool) -> None:
     """Log to stderr; of several processes, all but the first log errors only."""
     level = logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[console.Notes()])
     for package in ("bench", "adapters"):
-        logging.getLogger(package).setLevel(level if is_first_process() else logging.ERROR)
+        logging.getLogger(package).setLevel(level if console.is_first_process() else logging.ERROR)
     # mteb advises against older versions of tasks, but those are chosen by name.
     logging.getLogger("mteb").setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

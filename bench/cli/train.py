@@ -1,9 +1,10 @@
 """``bench train``: run a method's recipe, from data to a checkpoint that its encoder loads."""
 
 import json
+import logging
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import console
-from bench.cli.options import Device, Dtype, Json, Seed, Sets, complete, is_first_process
+from bench.cli.options import Device, Dtype, Json, Seed, Sets, complete
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 BUDGETS = {"S": 1_000_000, "L": 50_000_000}
 """Budgets by name: S for an afternoon of a CPU, L for a GPU."""
@@ -75,37 +78,29 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     changes = [*set_, *([f"seed={seed}"] if seed != _SEED else [])]
     folder = out or _default_folder(method, budget, changes)
     settings = compute_settings(device, dtype) | dict(map(split_setting, set_))
-    recipes = _vary(method, settings, [split_setting(text) for text in vary])
-    plans = {folder / name: recipe for name, recipe in recipes.items()}
-    for recipe in plans.values():
-        recipe.check()
-    first = is_first_process()
-
-    def describe(path: Path) -> dict[str, Any]:
-        plan = {"method": method, "budget": tokens, "seed": seed, "out": str(path)}
-        return {**plan, "recipe": asdict(plans[path])}  # type: ignore[call-overload]
-
-    if dry_run:
-        for path in plans if first else ():
-            plan = {**describe(path), "there": _describe_folder(path)}
+    recipes = _vary(method, settings, list(map(split_setting, vary)))
+    paths = {name: folder / name for name in recipes}
+    if not dry_run:
+        _prepare(paths.values())
+    for name, recipe in recipes.items():
+        path = paths[name]
+        plan: dict[str, Any] = {"method": method, "budget": tokens, "seed": seed, "out": str(path)}
+        plan["recipe"] = asdict(recipe)  # type: ignore[call-overload]
+        if dry_run:
+            plan["there"] = _describe_folder(path)
             print(json.dumps(plan, indent=None if as_json else 1))
-        return
-    if first:
-        for path in plans:
-            _prepare(path)
-    for path, recipe in plans.items():
-        _train(recipe, path, tokens, seed)
-        if first:
-            print(json.dumps(describe(path)) if as_json else path)
-    if first and not as_json:
-        names = ",".join([*(f"{method}:{path}" for path in plans), method])
-        console.note(f"try it: bench run --model {shlex.quote(names)} --suite quick")
+        else:
+            _train(recipe, path, tokens, seed)
+            print(json.dumps(plan) if as_json else path)
+    if not dry_run and not as_json:
+        encoders = ",".join([*(f"{method}:{path}" for path in paths.values()), method])
+        log.info("try it: bench run --model %s --suite quick", shlex.quote(encoders))
 
 
 def _train(recipe: "Recipe", out: Path, tokens: int, seed: int) -> None:
     from bench.data import load
 
-    with console.progress(shown=is_first_process()) as progress:
+    with console.progress() as progress:
         recipe.train(out, budget=tokens, seed=seed, load=load, progress=progress)
 
 
@@ -119,17 +114,18 @@ def _default_folder(method: str, budget: str, changes: Sequence[str]) -> Path:
     return Path("checkpoints", name)
 
 
-def _prepare(folder: Path) -> None:
-    """Check before hours of training that the folder of a checkpoint can be written.
+def _prepare(folders: Iterable[Path]) -> None:
+    """Check before hours of training that the folders of checkpoints can be written.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: One cannot be written.
     """
     from bench.files import check_writable, remove_leftovers
 
-    remove_leftovers(folder)
-    if not (folder / _CARD).is_file():
-        check_writable(folder / _CARD)
+    for folder in folders if console.is_first_process() else ():
+        remove_leftovers(folder)
+        if not (folder / _CARD).is_file():
+            check_writable(folder / _CARD)
 
 
 def _describe_folder(folder: Path) -> str:
@@ -143,7 +139,7 @@ def _describe_folder(folder: Path) -> str:
 def _vary(
     method: str, settings: Mapping[str, str], vary: Sequence[tuple[str, str]]
 ) -> "dict[str, Recipe]":
-    """Return the recipe and those that differ from it in one setting, by the names of folders."""
+    """Return the recipe and those that differ in one setting, checked, by the names of folders."""
     from bench.registry import load_recipe
 
     recipes = {"base" if vary else "": load_recipe(method, settings)}
@@ -152,6 +148,8 @@ def _vary(
             recipe = load_recipe(method, {**settings, field: value})
             if recipe not in recipes.values():  # a value may be the base's own
                 recipes[f"{field}={value}"] = recipe
+    for recipe in recipes.values():
+        recipe.check()
     return recipes
 
 

@@ -184,12 +184,13 @@ def _table(grouping: Grouping, texts: Texts) -> Iterator[str]:
     words = [f"key words of {SOURCES[source]}" for source in sources]
     yield _table_row(["", "texts", *words, "nearest to the centre"])
     yield "|---:|---:|" + "---|" * (len(words) + 1)
-    for number, cluster in enumerate(grouping.clusters, 1):
+    for row in rows(grouping, texts):
         shown = []
-        for text, answer in examples(cluster, grouping, texts):
-            shown.append(_plain(text) + (f" → *{_plain(answer)}*" if answer else ""))
-        words = [_plain(", ".join(cluster.words[source])) for source in sources]
-        yield _table_row([str(number), str(len(cluster.members)), *words, "<br>".join(shown)])
+        for example in row["examples"]:
+            answer = f" → *{_plain(example['answer'])}*" if example["answer"] else ""
+            shown.append(_plain(example["text"]) + answer)
+        words = [_plain(", ".join(row["words"][source])) for source in sources]
+        yield _table_row([str(row["cluster"]), str(row["size"]), *words, "<br>".join(shown)])
 
 
 def _table_row(cells: Sequence[str]) -> str:
