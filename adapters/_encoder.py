@@ -11,18 +11,9 @@ from torch import Tensor
 
 from adapters._batching import Prepare, stream_tokens
 from adapters._network import Network
-from adapters._tuning import tune_classes, tune_pairs
-from bench.encoder import (
-    Batch,
-    Embeddings,
-    Item,
-    Labelled,
-    Marked,
-    Marker,
-    PairScorer,
-    TokenStates,
-    gather,
-)
+from adapters._tuning import Labelled, Marker, PairScorer, tune_classes, tune_pairs
+from bench.encoder import Batch, Embeddings, Item, TokenStates, gather
+from bench.spans import Marked
 
 
 @dataclass(frozen=True, kw_only=True)

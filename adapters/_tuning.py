@@ -20,9 +20,17 @@ from transformers import get_scheduler
 from adapters._batching import Prepare, Prompt, collated, one_by_one
 from adapters._network import Network
 from adapters._trainable import autocast, fork_seed, set_dropout, unfreeze
-from bench.encoder import Item, Labelled, Marked, Marker, Pair, PairScorer
+from bench.encoder import Item
 from bench.errors import EncodingError, UsageError
-from bench.spans import first_tokens
+from bench.spans import Marked, first_tokens
+
+Pair = tuple[str, str]
+Labelled = tuple[Sequence[Pair], Sequence[int]]
+"""Pairs, and for each 1 for a paraphrase or 0 for none."""
+PairScorer = Callable[[Sequence[Pair]], NDArray[np.float32]]
+"""Scores pairs, float32 (n,); positive means paraphrase."""
+Marker = Callable[[Sequence[Marked]], list[NDArray[np.int64]]]
+"""Gives the class of each word of each text; -1 for a word that was truncated."""
 
 
 @dataclass(frozen=True)

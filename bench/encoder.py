@@ -1,13 +1,14 @@
-"""What an encoder is: one method that turns texts into vectors, and small protocols for those that can do more.
+"""What an encoder is: a method that turns texts into vectors, of texts, tokens or questions.
 
-An encoder is a frozen dataclass. Its fields are its settings: plain JSON values; a field that changes speed but not
-vectors (device, batch size) is ``field(compare=False)``. Making one is cheap; weights load on the first call.
+An encoder is a frozen dataclass. Its fields are its settings: plain JSON values; a field that
+changes speed but not vectors (device, batch size) is ``field(compare=False)``. Making one is cheap;
+weights load on the first call. An ability that one task needs is a protocol beside that task.
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -15,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import EncodingError
-from bench.overlap import Ngrams
 
 _CALL_TEXTS = 4096  # in one call of an encoder that does not stream
 
 Embeddings = NDArray[np.float32]
 """Vectors of texts: float32 (n, dim)."""
+
+Side = Literal["query", "document"]
+"""The side of a text in retrieval or reranking."""
 
 
 class Item(NamedTuple):
@@ -36,7 +39,7 @@ class TokenStates:
 
     Attributes:
         states: float32 (t, dim).
-        spans: int32 (t, 2), half-open character spans in the text; special tokens have an empty span.
+        spans: int32 (t, 2), half-open character spans in the text; empty for special tokens.
     """
 
     states: NDArray[np.float32]
@@ -45,37 +48,10 @@ class TokenStates:
 
 @dataclass(frozen=True)
 class QuestionVectors:
-    """Vectors of questions in the space of token states: ``start`` and ``end``, float32 (m, dim) each."""
+    """Vectors of questions in the space of token states: ``start`` and ``end``, float32 (m, dim)."""
 
     start: NDArray[np.float32]
     end: NDArray[np.float32]
-
-
-class Marked(NamedTuple):
-    """A text and words of it.
-
-    Attributes:
-        text: The text.
-        spans: First character of each word, and the one after its last, int (words, 2), in order.
-        classes: Class of each word (words,); empty where they are to be found.
-    """
-
-    text: str
-    spans: Sequence[tuple[int, int]]
-    classes: Sequence[int] = ()
-
-
-Side = Literal["query", "document"]
-"""The side of a text in retrieval or reranking."""
-
-Pair = tuple[str, str]
-Labelled = tuple[Sequence[Pair], Sequence[int]]
-"""Pairs, and for each 1 for a paraphrase or 0 for none."""
-PairScorer = Callable[[Sequence[Pair]], NDArray[np.float32]]
-"""Scores pairs, float32 (n,); above 0 means that two texts say the same."""
-
-Marker = Callable[[Sequence[Marked]], list[NDArray[np.int64]]]
-"""Gives the class of each word of each text; -1 for a word that the length limit cut away."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +61,9 @@ class Batch:
     Attributes:
         positions: int64 (b,), where in the given items these vectors belong.
         vectors: float32 (b, dim).
-        tokens: int32 (b,), token positions of each item that went through the network.
-        truncated: bool (b,), whether a part of the text was cut away.
-        padded: Token positions computed for this batch, padding included.
+        tokens: int32 (b,), tokens of each item that went through the network.
+        truncated: bool (b,), whether a part of the text was cut off.
+        padded: Tokens computed for this batch, padding included.
     """
 
     positions: NDArray[np.int64]
@@ -99,20 +75,22 @@ class Batch:
 
 @dataclass(frozen=True)
 class Card:
-    """What stands behind an encoder.
+    """Model card: the weights and the training of an encoder.
 
     Attributes:
         weights: Hex digest of everything read from disk that shapes a vector; "" when nothing is.
-        dtype: Number type of the computation, "float32" or "bfloat16".
+        dtype: Of the computation, "float32" or "bfloat16".
         backbone: Name of the pretrained model, as tables should print it.
         parameters: Number of weights used; None when not known without loading.
         trained: False while a method runs on a backbone that was never trained by its recipe.
         licence: Licence of the weights.
-        training_tokens: Token positions that went through the trained network; None when not known.
+        training_tokens: Tokens that went through the trained network; None when not known.
         device: Where the network computes, such as "cpu" or "cuda".
-        training: How the weights were trained, the content of the checkpoint's card.json; empty when not known.
-        embedding_parameters: Those of the parameters that are looked up, not multiplied with; None when not known.
-        passes: Forward passes of the network that a text takes; None when not known, or when there is no network.
+        training: The content of the checkpoint's card.json; empty when not known.
+        embedding_parameters: Those of the parameters that are looked up, not multiplied with; None
+            when not known.
+        passes: Forward passes of the network that a text takes; None when not known, or when there
+            is no network.
         instructed_sides: As the function of this name; filled in by ``bench.encoder.card``.
     """
 
@@ -132,251 +110,104 @@ class Card:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Turns texts into vectors.
+    """An encoder of texts.
 
-    Two class attributes say what no call can tell: ``version: ClassVar[int]`` and ``follows_instructions: ClassVar[bool]``.
-    A third may: ``instructed_sides: ClassVar[tuple[Side, ...]]``, see the function of this name.
+    Five members are optional:
+
+    - ``stream(items) -> Iterator[Batch]`` takes all items of a run at once and yields batches, in
+      any order, that together contain every item exactly once;
+    - ``card() -> Card`` returns the model card without loading the network; without it there are no
+      weights. It raises ``Unavailable`` where the weights are not on this machine and
+      ``CheckpointError`` where they are incomplete;
+    - ``runs() -> Ngrams | None`` returns the n-grams of the training data, None where not known;
+    - ``for_side(side) -> Encoder`` returns the encoder of queries or of documents, with another
+      fingerprint wherever its vectors differ;
+    - ``instructed_sides: ClassVar[tuple[Side, ...]]``, see the function of this name.
     """
 
     @property
     def version(self) -> int:
-        """Raised whenever the same settings and weights begin to give other vectors."""
+        """Class attribute: raised whenever the same settings and weights give other vectors."""
         ...
 
     @property
     def follows_instructions(self) -> bool:
-        """Whether the instruction can change a vector; if not, one vector per text serves every task."""
+        """Class attribute: whether the instruction can change a vector."""
         ...
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         """Return float32 (n, dim), row i for text i.
 
         Args:
-            texts: Any strings, the empty one included; texts over the length limit are cut.
+            texts: Any strings, also empty ones; texts over the length limit are truncated.
             instruction: What the embeddings are for; "" is no instruction.
         """
         ...
 
 
 @runtime_checkable
-class StreamingEncoder(Encoder, Protocol):
-    """An encoder that takes a whole plan at once and hands out vectors batch by batch, in the order it likes."""
-
-    def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
-        """Yield batches that together cover every item exactly once."""
-        ...
-
-
-@runtime_checkable
 class TokenEncoder(Encoder, Protocol):
-    """An encoder that also gives the states of single tokens."""
+    """An encoder that also gives the states of single tokens.
+
+    Three methods are optional:
+
+    - ``layer_count() -> int`` returns the number of the last layer;
+    - ``encode_layers(texts, *, layers) -> list[list[TokenStates]]`` returns for each layer what
+      ``encode_tokens`` does, from one pass;
+    - ``encode_long(texts) -> list[TokenStates]`` returns the last-layer states of all tokens of
+      texts of any length.
+    """
 
     def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        """Return the states of each text's tokens at one layer (0 = input embeddings, -1 = last), pads removed."""
-        ...
+        """Return the states of each text's tokens at one layer, without padding.
 
-
-@runtime_checkable
-class LayeredEncoder(TokenEncoder, Protocol):
-    """A token encoder that says how many layers it has, and gives the states of several from one pass."""
-
-    def layer_count(self) -> int:
-        """Return the number of the last layer; 0 is below the first."""
-        ...
-
-    def encode_layers(
-        self, texts: Sequence[str], *, layers: Sequence[int]
-    ) -> list[list[TokenStates]]:
-        """Return for each layer what ``encode_tokens`` would."""
-        ...
-
-
-@runtime_checkable
-class LongTokenEncoder(TokenEncoder, Protocol):
-    """A token encoder that reads texts of any length in windows."""
-
-    def encode_long(self, texts: Sequence[str]) -> list[TokenStates]:
-        """Return the last-layer states of all tokens of each text."""
+        Args:
+            texts: As for ``encode``.
+            layer: 0 for input embeddings, -1 for the last layer.
+        """
         ...
 
 
 @runtime_checkable
 class QuestionEncoder(TokenEncoder, Protocol):
-    """A token encoder whose questions live in the space of its token states."""
+    """An encoder that also gives question vectors, in the space of its token states."""
 
     def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
-        """Return start and end vectors, float32 (m, dim) each, to be multiplied with token states."""
+        """Return start and end vectors, float32 (m, dim), to be multiplied with token states."""
         ...
 
 
-@runtime_checkable
-class PromptedEncoder(TokenEncoder, Protocol):
-    """A token encoder whose language model can also be asked how a text goes on."""
-
-    def score_words(
-        self, texts: Sequence[str], *, prompt: str, words: Sequence[str]
-    ) -> NDArray[np.float32]:
-        """Return the log-probability of each word behind each text and the prompt, float32 (n, m).
-
-        Args:
-            texts: Any strings; long ones are cut, the prompt is not.
-            prompt: What is put behind each text.
-            words: With the white space before them; they differ in their first token, which is what is scored.
-
-        Raises:
-            Unavailable: There is no language model behind this encoder.
-        """
-        ...
-
-
-@runtime_checkable
-class TunableEncoder(TokenEncoder, Protocol):
-    """A token encoder whose network can be trained further on a few examples; the encoder itself stays as it is."""
-
-    def tune_pairs(
-        self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
-    ) -> PairScorer:
-        """Train a copy of the network to tell pairs apart by BERTScore at some layers, and return what scores pairs.
-
-        Args:
-            sets: Training pairs. Several sets follow one another on one copy, each with a classifier of its own; the last one's scores.
-            layers: Layers whose BERTScore is a feature each, counted from the last, which is -1.
-            epochs: How often each pair is seen.
-            seed: The only source of randomness.
-        """
-        ...
-
-    def tune_classes(
-        self,
-        marked: Sequence[Marked],
-        *,
-        classes: int,
-        start: NDArray[np.float32] | None,
-        epochs: int,
-        seed: int,
-    ) -> Marker:
-        """Train a copy of the network with a linear classifier of words, and return what classifies words.
-
-        Args:
-            marked: Training texts with their words and their classes.
-            classes: Number of classes.
-            start: The classifier's weights at first, float32 (classes, dim); None for random ones.
-            epochs: How often each text is seen.
-            seed: The only source of randomness.
-        """
-        ...
-
-
-@runtime_checkable
-class TunableQuestionEncoder(TunableEncoder, QuestionEncoder, Protocol):
-    """A question encoder whose network can be trained further on a few examples."""
-
-
-@runtime_checkable
-class SidedEncoder(Encoder, Protocol):
-    """An encoder that reads queries and documents in different ways."""
-
-    def for_side(self, side: Side) -> Encoder:
-        """Return the encoder of one side; it has another fingerprint wherever its vectors differ."""
-        ...
-
-
-@runtime_checkable
-class CardedEncoder(Encoder, Protocol):
-    """An encoder that can tell what stands behind it; one without a card has no weights and no backbone."""
-
-    def card(self) -> Card:
-        """Return the card, without loading the network.
-
-        Raises:
-            Unavailable: The weights cannot be had on this machine.
-            CheckpointError: They are there but incomplete.
-        """
-        ...
-
-
-@runtime_checkable
-class TrainedEncoder(Encoder, Protocol):
-    """An encoder that can tell whether a text was trained on."""
-
-    def runs(self) -> Ngrams | None:
-        """Return the runs of words of its training data; None where they are not known."""
-        ...
-
-
-@runtime_checkable
-class AnsweringEncoder(Encoder, Protocol):
-    """An encoder that can also answer the instruction in words."""
-
-    def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
-        """Return a short answer to each text, on one line; "" where it has none."""
-        ...
-
-
-@runtime_checkable
-class ReadableEncoder(Encoder, Protocol):
-    """An encoder whose vectors can be read as words."""
-
-    def read_words(self, vectors: Embeddings, origin: Embeddings, n: int) -> list[list[str]]:
-        """Return the words that each vector makes likelier than the origin does, at most n a vector, the strongest first.
-
-        Args:
-            vectors: float32 (m, dim), embeddings or means of embeddings.
-            origin: float32 (dim,), what they are compared with, such as the mean of all embeddings.
-            n: Most words of a vector.
-        """
-        ...
-
-
-@runtime_checkable
-class MemoryEncoder(Encoder, Protocol):
-    """An encoder that compresses a text into several vectors before they become one."""
-
-    def encode_memory(self, texts: Sequence[str], *, instruction: str = "") -> NDArray[np.float32]:
-        """Return the single vectors, float32 (n, k, dim)."""
-        ...
-
-
-@runtime_checkable
-class WrappedEncoder(Encoder, Protocol):
-    """An encoder that adds something to another and gives the same vectors, so the other's identity is its own."""
-
-    @property
-    def inner(self) -> Encoder:
-        """The encoder that is wrapped."""
-        ...
-
-
-def unwrapped(encoder: Encoder) -> Encoder:
-    """Return the encoder under all wrappers."""
-    while isinstance(encoder, WrappedEncoder):
+def unwrap(encoder: Encoder) -> Any:  # noqa: ANN401 - it may have any of the optional methods
+    """Return the encoder behind the cache, or any other wrapper with an attribute ``inner``."""
+    while hasattr(encoder, "inner"):
         encoder = encoder.inner
     return encoder
 
 
-def one_side(encoder: Encoder, side: Side | None) -> Encoder:
-    """Return the encoder of one side of a retrieval; the encoder itself where it has no sides, or the text is on none."""
-    return encoder.for_side(side) if side and isinstance(encoder, SidedEncoder) else encoder
+def select_side(encoder: Encoder, side: Side | None) -> Encoder:
+    """Return the encoder of one side of a retrieval; the encoder itself where it has no sides."""
+    for_side = getattr(encoder, "for_side", None)
+    return for_side(side) if side and for_side else encoder
 
 
 def instructed_sides(encoder: Encoder) -> tuple[Side, ...]:
     """Return the sides of a retrieval or reranking whose texts get the task's instruction.
 
-    A method says so in its class attribute ``instructed_sides``, and raises its version when that changes; the query alone
-    is the default. An encoder that follows no instructions has none. A text that is on no side always gets the instruction.
+    A method says so in its class attribute ``instructed_sides``, and raises its version when that
+    changes; the query alone is the default. An encoder that follows no instructions has none. A
+    text that is on no side always gets the instruction.
     """
-    encoder = unwrapped(encoder)
     if not encoder.follows_instructions:
         return ()
-    sides: tuple[Side, ...] = getattr(encoder, "instructed_sides", ("query",))
+    sides: tuple[Side, ...] = getattr(unwrap(encoder), "instructed_sides", ("query",))
     return sides
 
 
 def card(encoder: Encoder) -> Card:
     """Return the encoder's card, or the empty one, with the sides that get an instruction."""
-    encoder = unwrapped(encoder)
-    made = encoder.card() if isinstance(encoder, CardedEncoder) else Card()
-    return dataclasses.replace(made, instructed_sides=instructed_sides(encoder))
+    inner = unwrap(encoder)
+    own = getattr(inner, "card", None)
+    return dataclasses.replace(own() if own else Card(), instructed_sides=instructed_sides(encoder))
 
 
 def settings(encoder: Encoder) -> dict[str, Any]:
@@ -385,10 +216,11 @@ def settings(encoder: Encoder) -> dict[str, Any]:
     Raises:
         EncodingError: The encoder is no dataclass, or a field is no plain JSON value.
     """
-    encoder = unwrapped(encoder)
+    encoder = unwrap(encoder)
     if not dataclasses.is_dataclass(encoder) or isinstance(encoder, type):
         raise EncodingError(
-            f"an encoder must be a dataclass instance, got {type(encoder).__name__}: add @dataclass(frozen=True)"
+            f"an encoder must be a dataclass instance, got {type(encoder).__name__}: "
+            "add @dataclass(frozen=True)"
         )
     fields = {f.name: getattr(encoder, f.name) for f in dataclasses.fields(encoder) if f.compare}
     try:
@@ -401,44 +233,48 @@ def settings(encoder: Encoder) -> dict[str, Any]:
 
 
 def location(default: str | None) -> Any:  # noqa: ANN401 - dataclasses.field itself is typed Any
-    """Return a dataclass field whose identity is in the card's digest, such as the place of weights or the name of a prompt."""
+    """Return a dataclass field whose identity is in the card's digest, such as a path of weights."""
     return dataclasses.field(default=default, metadata={"location": True})
 
 
 def fingerprint(encoder: Encoder, *, exact: bool = False) -> str:
-    """Return 16 hex digits that are equal exactly when class, version, settings and weights are equal.
+    """Return 16 hex digits that are equal exactly when class, version, settings, weights are equal.
 
-    Names and places do not count: two folders with the same weights give the same digits, two models under one name
-    give different ones. With ``exact`` they stand for the encoder given each text in a batch of its own.
+    Names and places do not count: two folders with the same weights give the same digits, two
+    models under one name give different ones.
+
+    Args:
+        encoder: Any encoder, behind the cache or not.
+        exact: Whether each text is encoded in a batch of its own.
     """
-    encoder = unwrapped(encoder)
-    own, behind = settings(encoder), card(encoder)
-    if isinstance(
-        encoder, CardedEncoder
-    ):  # the card knows better: what lies in a place, and what dtype "auto" stands for
+    encoder = unwrap(encoder)
+    own, model_card = settings(encoder), card(encoder)
+    if getattr(
+        encoder, "card", None
+    ):  # which has the digest of what is in a place, and the real dtype
         places = {f.name for f in dataclasses.fields(encoder) if f.metadata.get("location")}  # type: ignore[arg-type]
         own = {name: value for name, value in own.items() if name not in places | {"dtype"}}
-    return digest(
-        {
-            "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
-            "version": encoder.version,
-            "settings": own,
-            "weights": behind.weights,
-            "dtype": behind.dtype,
-            **({"exact": True} if exact else {}),
-        }
-    )[:16]
+    identity = {
+        "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
+        "version": encoder.version,
+        "settings": own,
+        "weights": model_card.weights,
+        "dtype": model_card.dtype,
+    }
+    return digest(identity | ({"exact": True} if exact else {}))[:16]
 
 
 def digest(value: object) -> str:
     """Return the sha256, in hex, of a plain JSON value in canonical form."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    ).hexdigest()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def gather(batches: Iterable[Batch], n: int) -> Embeddings:
-    """Put streamed batches back in the order of the items: float32 (n, dim), NaN where the batches leave an item out."""
+    """Return the vectors of streamed batches in the order of the items, float32 (n, dim).
+
+    Items that the batches leave out are NaN.
+    """
     out: Embeddings | None = None
     for batch in batches:
         if out is None:
@@ -456,18 +292,21 @@ def stream(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
     Raises:
         EncodingError: As ``checked``, or an item is left out.
     """
-    if isinstance(encoder, StreamingEncoder):
-        left = np.ones(len(items), np.bool_)
-        for batch in encoder.stream(items):
-            checked(batch.vectors, [items[i].text for i in batch.positions])
-            left[batch.positions] = False
-            yield batch
-        if left.any():
-            example = shortened(items[int(left.argmax())].text)
-            raise EncodingError(
-                f"the stream left out {left.sum()} of {len(items)} items, {example} for one"
-            )
-        return
+    left = np.ones(len(items), np.bool_)
+    own = getattr(encoder, "stream", None)
+    for batch in own(items) if own else _calls(encoder, items):
+        checked(batch.vectors, [items[i].text for i in batch.positions])
+        left[batch.positions] = False
+        yield batch
+    if left.any():
+        example = shortened(items[int(left.argmax())].text)
+        raise EncodingError(
+            f"the stream left out {left.sum()} of {len(items)} items, {example} for one"
+        )
+
+
+def _calls(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
+    """Yield the vectors of items, instruction by instruction."""
     groups: dict[str, list[int]] = {}
     for i, item in enumerate(items):
         groups.setdefault(item.instruction, []).append(i)
@@ -475,8 +314,7 @@ def stream(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
         for start in range(0, len(positions), _CALL_TEXTS):
             some = positions[start : start + _CALL_TEXTS]
             texts = [items[i].text for i in some]
-            vectors = checked(encoder.encode(texts, instruction=instruction), texts)
-            n = len(some)
+            vectors, n = encoder.encode(texts, instruction=instruction), len(some)
             yield Batch(np.asarray(some), vectors, np.zeros(n, np.int32), np.zeros(n, bool), 0)
 
 

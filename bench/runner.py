@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 import psutil
 
 from bench import data
-from bench.cache import CachedEncoder, Progress, cached, silent
+from bench.embeddings import CachedEncoder, Progress, cached, silent
 from bench.encoder import Encoder, Item, card, fingerprint
 from bench.errors import BenchError, DataError, ResultError, Unavailable, install_hint, one_line
 from bench.files import hide_home, remove_leftovers

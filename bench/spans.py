@@ -19,6 +19,20 @@ ANSWER_TOKENS, RATIONALE_TOKENS = 17, 5
 """Longest answers, and longest rationales, in tokens."""
 
 
+class Marked(NamedTuple):
+    """A text and words of it.
+
+    Attributes:
+        text: The text.
+        spans: First character of each word, and the one after its last, int (words, 2), in order.
+        classes: Class of each word (words,); empty where they are to be found.
+    """
+
+    text: str
+    spans: Sequence[tuple[int, int]]
+    classes: Sequence[int] = ()
+
+
 class Answer(NamedTuple):
     """Words of a passage.
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cache import CachedEncoder, cached
 from bench.columns import Kind
 from bench.data import Rows, load
+from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item
 
 APART = frozenset({"diagnostics"})

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from adapters.baseline.hashing import Hashing
-from bench.cache import cached
+from bench.embeddings import cached
 from bench.encoder import Batch, Embeddings, Encoder, Item, gather
 from bench.vectors import Vectors
 

@@ -93,9 +93,9 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: Json = False,
 ) -> None:
     """Group your own texts, and describe each group: key words, examples, a map."""
-    from bench.cache import cached
     from bench.clusters import cluster_texts, read_texts
     from bench.clusters.page import about, default_folder, rows, write
+    from bench.embeddings import cached
     from bench.registry import compute_settings
     from bench.vectors import open_vectors
 
@@ -142,7 +142,7 @@ def _load_encoder(
     name: str, settings: Mapping[str, str], changes: Sequence[str]
 ) -> "tuple[str, Encoder]":
     """Return one encoder; by default the first that answers in words."""
-    from bench.encoder import AnsweringEncoder
+    from bench.clusters.grouping import AnsweringEncoder
     from bench.registry import load_encoders
 
     if not name:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.cache import Progress
+    from bench.embeddings import Progress
     from bench.encoder import Encoder
     from bench.runner import Cell
     from bench.testing import CheckOutcome
@@ -218,7 +218,7 @@ def print_plan(
     as_json: bool,
 ) -> None:
     """Print what a run would do for an encoder: every cell, and the texts it would encode."""
-    from bench.cache import cached
+    from bench.embeddings import cached
 
     for cell in cells:
         texts = len(set(cell.items))

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping
-from inspect import getdoc, getmembers
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from inspect import getdoc
 from shutil import get_terminal_size
 from textwrap import fill
 from typing import Annotated, Any
@@ -127,15 +128,23 @@ def _abilities(name: str) -> Row:
     for field in field_names(made):
         about = " ".join(described.get(field, "").split())
         settings[field] = {"default": getattr(made, field), "about": about}
-    protocols = getmembers(
-        encoder, lambda each: encoder.Encoder in getattr(each, "__mro__", ())[1:]
-    )
+    for module in ("bench.tasks", "bench.clusters.grouping"):  # protocols are beside their use
+        import_module(module)
+    protocols = list(_list_protocols(encoder.Encoder))
     return {
         "follows_instructions": made.follows_instructions,
         "instructed_sides": list(encoder.instructed_sides(made)),
-        "offers": [name for name, protocol in protocols if isinstance(made, protocol)],
+        "offers": sorted({each.__name__ for each in protocols if isinstance(made, each)}),
         "settings": settings,
     }
+
+
+def _list_protocols(protocol: Any) -> Iterator[Any]:  # noqa: ANN401 - any protocol
+    """Yield the protocols of encoders beyond one, as the loaded modules define them."""
+    for each in protocol.__subclasses__():
+        if getattr(each, "_is_protocol", False):
+            yield each
+            yield from _list_protocols(each)
 
 
 def _show(row: Row) -> None:

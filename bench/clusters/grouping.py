@@ -9,13 +9,14 @@ Source:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cache import CachedEncoder, Progress, silent
 from bench.clusters.keywords import find_key_words, stop_words
-from bench.encoder import AnsweringEncoder, Embeddings, Encoder, Item, ReadableEncoder, unwrapped
+from bench.embeddings import CachedEncoder, Progress, silent
+from bench.encoder import Embeddings, Encoder, Item
 from bench.errors import UsageError
 
 AUTO = 0
@@ -33,6 +34,30 @@ WORDS = 10
 _BATCH = 128  # texts answered between two steps of the progress bar
 _FEW = 10  # texts below which t-SNE has no neighbourhoods
 _SAMPLE = 2000  # texts on which the silhouette is computed
+
+
+@runtime_checkable
+class AnsweringEncoder(Encoder, Protocol):
+    """An encoder that can also answer the instruction in words."""
+
+    def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
+        """Return a short answer to each text, on one line; "" where it has none."""
+        ...
+
+
+@runtime_checkable
+class ReadableEncoder(Encoder, Protocol):
+    """An encoder whose vectors can be read as words."""
+
+    def read_words(self, vectors: Embeddings, origin: Embeddings, n: int) -> list[list[str]]:
+        """Return the words that each vector makes likelier than the origin, the strongest first.
+
+        Args:
+            vectors: float32 (m, dim), embeddings or means of embeddings.
+            origin: float32 (dim,), what they are compared with, such as the mean of all embeddings.
+            n: Most words of a vector.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -218,15 +243,14 @@ def _collect_answers(
     encoder: Encoder, texts: Sequence[str], instruction: str, progress: Progress
 ) -> list[str]:
     """Return the answer to each text; each different text is answered once, the longest first."""
-    inner = unwrapped(encoder)
-    if not isinstance(inner, AnsweringEncoder):
+    if not isinstance(encoder, AnsweringEncoder):
         return []
     different = sorted(dict.fromkeys(texts), key=lambda text: -len(text))
     found: dict[str, str] = {}
     for start in range(0, len(different), _BATCH):
         progress("answering", start, len(different))
         some = different[start : start + _BATCH]
-        found |= zip(some, inner.answer(some, instruction=instruction), strict=True)
+        found |= zip(some, encoder.answer(some, instruction=instruction), strict=True)
     return [found[text] for text in texts]
 
 
@@ -245,10 +269,9 @@ def _find_words(
         found["answers"] = find_key_words(
             [[answers[i] for i in group] for group in groups], WORDS, stops
         )
-    inner = unwrapped(encoder)
-    if isinstance(inner, ReadableEncoder):
+    if isinstance(encoder, ReadableEncoder):
         means = np.stack([vectors[list(group)].mean(axis=0) for group in groups])
-        read = inner.read_words(means, vectors.mean(axis=0), 4 * WORDS)
+        read = encoder.read_words(means, vectors.mean(axis=0), 4 * WORDS)
         found["head"] = [
             tuple(word for word in words if word.lower() not in stops)[:WORDS] for words in read
         ]

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cache import CachedEncoder
 from bench.columns import TEXT
 from bench.data import load
+from bench.embeddings import CachedEncoder
 from bench.encoder import Embeddings, Encoder, Item
 from bench.errors import DataError
 from bench.task import NetworkTask, Score, Scores, sample

@@ -23,10 +23,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cache import CachedEncoder
 from bench.columns import CLASS, TEXT
 from bench.conll import convert_to_iob2
 from bench.data import load
+from bench.embeddings import CachedEncoder
 from bench.encoder import Encoder, QuestionEncoder, TokenEncoder, TokenStates
 from bench.errors import DataError
 from bench.spans import first_tokens

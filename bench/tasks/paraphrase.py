@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cache import CachedEncoder, cached
 from bench.columns import BINARY, CLASS, NUMBER, TEXT, Kind, check_classes
 from bench.data import Rows, load
+from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item, TokenEncoder
 from bench.errors import DataError, UsageError
 from bench.task import PICKING, NetworkTask, Score, Scores, Task, sample, split_vectors

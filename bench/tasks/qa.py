@@ -13,9 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from bench.cache import CachedEncoder
 from bench.columns import ANSWERS, TEXT
 from bench.data import Rows
+from bench.embeddings import CachedEncoder
 from bench.encoder import Encoder, QuestionEncoder
 from bench.spans import ANSWER_TOKENS, exact_match, extract_answer, f1
 from bench.task import NetworkTask, Score, Scores

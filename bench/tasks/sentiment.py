@@ -15,8 +15,8 @@ from typing import ClassVar, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cache import CachedEncoder, cached
 from bench.columns import BINARY
+from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item, QuestionEncoder, TokenEncoder, shortened
 from bench.errors import EncodingError
 from bench.spans import RATIONALE_TOKENS, extract_answer

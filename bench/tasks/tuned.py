@@ -10,7 +10,7 @@ is trained for tags, sentences and questions begin with a space, as in the relea
 Tasks that end in ``-leaking`` go on from split to split with one network, as the released code of pairs does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -19,18 +19,11 @@ from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cache import CachedEncoder
 from bench.data import Rows
-from bench.encoder import (
-    Encoder,
-    Labelled,
-    Marked,
-    Marker,
-    PairScorer,
-    QuestionEncoder,
-    TokenEncoder,
-)
+from bench.embeddings import CachedEncoder
+from bench.encoder import Encoder, QuestionEncoder, TokenEncoder
 from bench.errors import UsageError
+from bench.spans import Marked
 from bench.task import NetworkTask, Scores
 from bench.tasks.linear import predicted_from
 from bench.tasks.ner import (
@@ -48,10 +41,18 @@ from bench.tasks.ner import (
 from bench.tasks.paraphrase import ABOUT, SETS, SHOTS, FewShot, existing_layers, f1_scores
 from bench.tasks.similarity import unit
 
+Pair = tuple[str, str]
+Labelled = tuple[Sequence[Pair], Sequence[int]]
+"""Pairs, and for each 1 for a paraphrase or 0 for none."""
+PairScorer = Callable[[Sequence[Pair]], NDArray[np.float32]]
+"""Scores pairs, float32 (n,); positive means paraphrase."""
+Marker = Callable[[Sequence[Marked]], list[NDArray[np.int64]]]
+"""Gives the class of each word of each text; -1 for a word that was truncated."""
+
 
 @runtime_checkable
 class TunableEncoder(TokenEncoder, Protocol):
-    """A token encoder of whose network copies can be trained on a few examples."""
+    """A token encoder that can be fine-tuned on a few examples, as a copy."""
 
     def tune_pairs(
         self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
@@ -90,7 +91,7 @@ class TunableEncoder(TokenEncoder, Protocol):
 
 @runtime_checkable
 class TunableQuestionEncoder(TunableEncoder, QuestionEncoder, Protocol):
-    """A question encoder of whose network copies can be trained on a few examples."""
+    """A question encoder that can be fine-tuned on a few examples, as a copy."""
 
 
 _Start = NDArray[np.float32] | None

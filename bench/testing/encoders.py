@@ -5,21 +5,16 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.encoder import (
-    AnsweringEncoder,
     Batch,
     Encoder,
     Item,
-    LayeredEncoder,
-    PromptedEncoder,
     QuestionEncoder,
-    ReadableEncoder,
-    StreamingEncoder,
     TokenEncoder,
     TokenStates,
     card,
@@ -259,10 +254,9 @@ def check_no_side_effects(encoder: Encoder) -> None:
 
 def check_streaming(encoder: Encoder) -> None:
     """A stream covers every item exactly once, with the vectors that ``encode`` gives, and counts its tokens."""
-    if not isinstance(encoder, StreamingEncoder):
-        raise _Skipped("no stream")
+    stream = _method(encoder, "stream", "no stream")
     items = [Item(text, instruction) for instruction in ("", INSTRUCTION) for text in TEXTS]
-    batches = list(encoder.stream(items))
+    batches = list(stream(items))
     positions = sorted(int(i) for batch in batches for i in batch.positions)
     if positions != list(range(len(items))):
         raise ContractError(
@@ -307,11 +301,11 @@ def check_tokens(encoder: Encoder) -> None:
         raise ContractError(
             f"layer 0 has other spans than the last layer for {shortened(TEXTS[0])}; expected the same tokens at all layers"
         )
-    if isinstance(encoder, LayeredEncoder):
+    if getattr(encoder, "encode_layers", None):
         _check_layers(encoder)
 
 
-def _check_layers(encoder: LayeredEncoder) -> None:
+def _check_layers(encoder: Any) -> None:  # noqa: ANN401 - has two of the optional methods
     layers = (0, encoder.layer_count())
     found = encoder.encode_layers(TEXTS, layers=layers)
     if len(found) != len(layers):
@@ -359,16 +353,15 @@ def check_questions(encoder: Encoder) -> None:
 
 def check_answers(encoder: Encoder) -> None:
     """Each text has one answer, on one line, the same in every call."""
-    if not isinstance(encoder, AnsweringEncoder):
-        raise _Skipped("no answers")
-    found = encoder.answer(TEXTS, instruction=INSTRUCTION)
+    answer = _method(encoder, "answer", "no answers")
+    found = answer(TEXTS, instruction=INSTRUCTION)
     if len(found) != len(TEXTS) or not all(
-        isinstance(answer, str) and len(answer.splitlines()) <= 1 for answer in found
+        isinstance(text, str) and len(text.splitlines()) <= 1 for text in found
     ):
         raise ContractError(
             f"{len(TEXTS)} texts have the answers {found}; expected a string of one line for each"
         )
-    if found != encoder.answer(TEXTS, instruction=INSTRUCTION):
+    if found != answer(TEXTS, instruction=INSTRUCTION):
         raise ContractError(
             "two equal calls give other answers; sampled without a seed, or dropout left on"
         )
@@ -376,10 +369,9 @@ def check_answers(encoder: Encoder) -> None:
 
 def check_words(encoder: Encoder) -> None:
     """Vectors are read as at most n different words each."""
-    if not isinstance(encoder, ReadableEncoder):
-        raise _Skipped("no words")
+    read_words = _method(encoder, "read_words", "no words")
     vectors = encoder.encode(TEXTS[:3], instruction=INSTRUCTION)
-    found = encoder.read_words(vectors, vectors.mean(axis=0), 4)
+    found = read_words(vectors, vectors.mean(axis=0), 4)
     if len(found) != len(vectors) or any(
         len(words) > 4 or len(set(words)) < len(words) for words in found
     ):
@@ -390,11 +382,10 @@ def check_words(encoder: Encoder) -> None:
 
 def check_prompted(encoder: Encoder) -> None:
     """Words behind a prompt have finite log-probabilities, float32 (n, m), that do not depend on company."""
-    if not isinstance(encoder, PromptedEncoder):
-        raise _Skipped("no language model to ask")
+    score_words = _method(encoder, "score_words", "no language model to ask")
     prompt, words = "\nQuestion: Is this good or bad?\nAnswer: It is", (" good", " bad")
     try:
-        found = encoder.score_words(TEXTS, prompt=prompt, words=words)
+        found = score_words(TEXTS, prompt=prompt, words=words)
     except Unavailable as error:
         raise _Skipped(str(error)) from error
     if (
@@ -406,9 +397,7 @@ def check_prompted(encoder: Encoder) -> None:
         raise ContractError(
             f"words have the scores {found.dtype} {found.shape}; expected finite float32 ({len(TEXTS)}, 2), none above 0"
         )
-    alone = np.concatenate(
-        [encoder.score_words([text], prompt=prompt, words=words) for text in TEXTS]
-    )
+    alone = np.concatenate([score_words([text], prompt=prompt, words=words) for text in TEXTS])
     agree(encoder, found, alone, TEXTS, "scores of words alone give", "padding not masked")
 
 
@@ -431,6 +420,13 @@ CHECKS: tuple[Callable[[Encoder], None], ...] = (
     check_prompted,
 )
 """The rules, in the order in which they are tried."""
+
+
+def _method(encoder: Encoder, name: str, lack: str) -> Callable[..., Any]:
+    method: Callable[..., Any] | None = getattr(encoder, name, None)
+    if method is None:
+        raise _Skipped(lack)
+    return method
 
 
 def _check_batch(items: Sequence[Item], batch: Batch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.cache import cached
+from bench.embeddings import cached
 from bench.encoder import Batch, Encoder, TokenStates
 from bench.errors import BenchError, EncodingError
 from bench.task import APART, Score, Task, missing_parts
@@ -127,7 +127,7 @@ def _break(encoder: Encoder) -> Encoder:
         if method := getattr(encoder, name, None):
             object.__setattr__(broken, name, partial(_spoil_call, method))
     for name in _TRAINING:
-        if hasattr(encoder, name):
+        if getattr(encoder, name, None):
             object.__setattr__(broken, name, _refuse)
     return broken
 

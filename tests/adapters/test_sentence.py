@@ -20,7 +20,7 @@ from adapters.baseline.sentence import (  # noqa: E402
     all_minilm_l6_v2,
     folder_of,
 )
-from bench.encoder import card, fingerprint, one_side  # noqa: E402
+from bench.encoder import card, fingerprint, select_side  # noqa: E402
 from bench.errors import CheckpointError, Unavailable, UsageError  # noqa: E402
 from tests.tiny import SENTENCES, tiny_folder, tiny_tokenizer  # noqa: E402
 
@@ -238,7 +238,7 @@ def test_every_layout_and_side_gives_the_vectors_of_sentence_transformers(layout
         ("query", theirs.encode_query),
         ("document", theirs.encode_document),
     ):
-        found = one_side(ours, side).encode(texts)
+        found = select_side(ours, side).encode(texts)
         np.testing.assert_allclose(found, expected(list(texts)), atol=1e-5)
     assert len(np.unique(found, axis=0)) > 3
 
@@ -286,11 +286,11 @@ def test_prompts_are_chosen_by_name_or_in_words_and_are_part_of_the_identity(par
     np.testing.assert_allclose(words.encode(texts), theirs.encode(texts, prompt="Say: "), atol=1e-5)
     asked = on_cpu(folder, query_prompt="Say: ")
     np.testing.assert_allclose(
-        one_side(asked, "query").encode(texts), theirs.encode(texts, prompt="Say: "), atol=1e-5
+        select_side(asked, "query").encode(texts), theirs.encode(texts, prompt="Say: "), atol=1e-5
     )
     assert len({fingerprint(e) for e in (by_default, none, named, words, asked)}) == 5
     assert fingerprint(on_cpu(folder, prompt="the cat: ")) == fingerprint(named)
-    assert fingerprint(one_side(by_default, "query")) == fingerprint(named)
+    assert fingerprint(select_side(by_default, "query")) == fingerprint(named)
     with pytest.raises(UsageError, match="document, query, topic"):
         on_cpu(folder, prompt="web search").encode(texts)
 
@@ -298,7 +298,7 @@ def test_prompts_are_chosen_by_name_or_in_words_and_are_part_of_the_identity(par
 def test_the_packaged_model_has_no_prompts_and_is_known_without_its_files(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
     encoder = SentenceEncoder(dtype="float32", device="cpu")
-    assert fingerprint(encoder) == fingerprint(one_side(encoder, "query")) == "5c4f8783778f6344"
+    assert fingerprint(encoder) == fingerprint(select_side(encoder, "query")) == "5c4f8783778f6344"
     assert (
         fingerprint(SentenceEncoder(dtype="float32", device="cpu", prompt="a: "))
         != "5c4f8783778f6344"

@@ -12,7 +12,7 @@ from adapters import _batching, _sharing
 from adapters._backbone import Backbone
 from adapters._batching import Prompt, Row
 from adapters.inbedder.encoder import InBedder
-from bench.cache import cached
+from bench.embeddings import cached
 from bench.encoder import Item, gather
 from bench.vectors import Vectors
 from tests.tiny import tiny_folder

@@ -7,9 +7,10 @@ import pytest
 
 from adapters._tuning import PAIRS, TAGS, Schedule
 from adapters.baseline.pooled import Pooled
-from bench.encoder import Marked, TunableEncoder
 from bench.errors import EncodingError, UsageError
+from bench.spans import Marked
 from bench.tasks import load_task
+from bench.tasks.tuned import TunableEncoder
 from tests.tiny import SENTENCES, tiny_folder
 
 torch = pytest.importorskip("torch")

@@ -28,7 +28,7 @@ from bench.encoder import (
     settings,
     shortened,
     stream,
-    unwrapped,
+    unwrap,
 )
 from bench.errors import EncodingError, UsageError, unknown
 
@@ -114,7 +114,7 @@ def test_a_place_and_the_way_a_number_type_was_asked_for_are_no_part_of_the_iden
 def test_a_wrapper_has_the_identity_of_what_it_wraps():
     inner = Placed()
     outer = Wrapped(Wrapped(inner))
-    assert unwrapped(outer) is inner
+    assert unwrap(outer) is inner
     assert (fingerprint(outer), settings(outer), card(outer)) == (
         fingerprint(inner),
         settings(inner),

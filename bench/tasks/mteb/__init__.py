@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cache import CachedEncoder
+from bench.embeddings import CachedEncoder
 from bench.encoder import Item
 from bench.errors import EncodingError, Unavailable, unknown
 from bench.task import NetworkTask, Score, Scores

@@ -20,8 +20,8 @@ from bench.encoder import (
     checked,
     fingerprint,
     instructed_sides,
-    one_side,
-    unwrapped,
+    select_side,
+    unwrap,
 )
 from bench.errors import Unavailable
 from bench.tasks.mteb.rows import Columns
@@ -57,7 +57,9 @@ class MtebEncoder:
         asked = instruction_for(
             task_metadata, prompt_type, self.instruction, instructed_sides(self.encoder)
         )
-        return checked(one_side(self.encoder, prompt_type).encode(texts, instruction=asked), texts)
+        return checked(
+            select_side(self.encoder, prompt_type).encode(texts, instruction=asked), texts
+        )
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - mteb's array types
         """Return cosine similarities (n1, n2)."""
@@ -90,7 +92,7 @@ def as_mteb(encoder: Encoder, *, name: str = "", instruction: str = "") -> MtebE
         name: What mteb's results should call it; its class by default.
         instruction: Replaces the prompts of the tasks.
     """
-    return MtebEncoder(encoder, name or type(unwrapped(encoder)).__name__, instruction)
+    return MtebEncoder(encoder, name or type(unwrap(encoder)).__name__, instruction)
 
 
 def instruction_for(

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from adapters.baseline.hashing import Hashing
-from bench.cache import cached
 from bench.clusters import agreement, cluster_texts
-from bench.clusters.grouping import directions
+from bench.clusters.grouping import AnsweringEncoder, ReadableEncoder, directions
 from bench.clusters.keywords import find_key_words, stop_words
-from bench.encoder import AnsweringEncoder, ReadableEncoder
+from bench.embeddings import cached
 from bench.errors import UsageError
 from bench.vectors import Vectors
 

@@ -1,7 +1,7 @@
-"""Every distinct (encoder, instruction, text) is encoded once: an encoder that looks into the store of vectors first.
+"""The embedding cache: each (encoder, instruction, text) is encoded once.
 
-The key of a vector is content: the encoder's fingerprint (class, version, settings, weights) and a hash of instruction and
-text, never a name.
+``CachedEncoder`` is the only caller of ``encode``. The key of a vector is content: the encoder's
+fingerprint (class, version, settings, weights) and a hash of instruction and text, never a name.
 """
 
 import hashlib
@@ -71,7 +71,7 @@ class Tally:
 
 @dataclass
 class Cost:
-    """What encoding took so far: seconds, texts and token positions that went through the network; and how long a vector is."""
+    """What encoding took so far: seconds, texts, tokens; and the dimension of a vector."""
 
     encode_seconds: float = 0.0
     forward_texts: int = 0
@@ -81,15 +81,15 @@ class Cost:
 
 
 class CachedEncoder:
-    """An encoder that looks into the store first. Its vectors are checked; equal items are encoded once.
+    """An encoder behind the cache: equal items are encoded once, and vectors are checked.
 
     Args:
         inner: The encoder that is asked for what the store lacks.
         vectors: The store.
         progress: Told about characters encoded, while encoding.
-        exact: Have every text encoded in a batch of its own. The last bits of a vector depend on its batch, and which texts
-            share one depends on what the store held before; alone, a text has the same bits every time. Such vectors are
-            kept apart from others.
+        exact: Encode every text in a batch of its own. The last bits of a vector depend on its
+            batch, and the batches on what is cached already; alone, a text has the same bits every
+            time. Such vectors are kept apart from others.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class CachedEncoder:
         *,
         exact: bool = False,
     ) -> None:
-        self._inner, self._vectors, self._progress, self._exact = inner, vectors, progress, exact
-        self._able: Any = inner  # may have the optional methods of ``bench.encoder``
+        self.inner: Any = inner  # may have the optional methods of ``bench.encoder``
+        self._vectors, self._progress, self._exact = vectors, progress, exact
         name = fingerprint(inner, exact=exact)
         self._prefix, self._records = name.encode(), vectors.of(name)
         self.begin()
@@ -109,30 +109,28 @@ class CachedEncoder:
 
     def begin(self) -> None:
         """Begin a new tally, for the next task."""
-        self.tally = Tally(keep_texts=hasattr(self._able, "runs"))
+        self.tally = Tally(keep_texts=bool(getattr(self.inner, "runs", None)))
 
     def summary(self) -> dict[str, float]:
-        """Return what the task asked for, and the share of its texts that share a run of words with the training data, where known."""
-        ngrams = self._able.runs() if self.tally.texts and hasattr(self._able, "runs") else None
+        """Return the counts of a task, with the overlap with the training data where known.
+
+        ``overlap_share`` is the fraction of its texts that share an 8-gram with it.
+        """
+        ngrams = self.inner.runs() if self.tally.texts else None
         shared = {}
         if ngrams is not None:
             shared["overlap_share"] = float(ngrams.find_overlaps(list(self.tally.texts)).mean())
         return {**self.tally.summary(), **shared}
 
     @property
-    def inner(self) -> Encoder:
-        """The encoder that is wrapped."""
-        return self._inner
-
-    @property
     def version(self) -> int:
         """The wrapped encoder's version."""
-        return self._inner.version
+        return int(self.inner.version)
 
     @property
     def follows_instructions(self) -> bool:
         """Whether the wrapped encoder follows instructions."""
-        return self._inner.follows_instructions
+        return bool(self.inner.follows_instructions)
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         """Return float32 (n, dim), row i for text i; as ``embed``."""
@@ -178,7 +176,7 @@ class CachedEncoder:
         Raises:
             EncodingError: A state is not finite.
         """
-        return self._read_tokens(texts, lambda: [self._able.encode_tokens(texts, layer=layer)])[0]
+        return self._read_tokens(texts, lambda: [self.inner.encode_tokens(texts, layer=layer)])[0]
 
     def encode_layers(
         self, texts: Sequence[str], *, layers: Sequence[int]
@@ -188,9 +186,9 @@ class CachedEncoder:
         Raises:
             EncodingError: A state is not finite.
         """
-        if not hasattr(self._able, "encode_layers"):
+        if not getattr(self.inner, "encode_layers", None):
             return [self.encode_tokens(texts, layer=layer) for layer in layers]
-        return self._read_tokens(texts, lambda: self._able.encode_layers(texts, layers=layers))
+        return self._read_tokens(texts, lambda: self.inner.encode_layers(texts, layers=layers))
 
     def encode_long(self, texts: Sequence[str]) -> list[TokenStates]:
         """Return the states of all tokens of each text, or of those that one pass takes.
@@ -198,20 +196,20 @@ class CachedEncoder:
         Raises:
             EncodingError: A state is not finite.
         """
-        if not hasattr(self._able, "encode_long"):
+        if not getattr(self.inner, "encode_long", None):
             return self.encode_tokens(texts)
-        return self._read_tokens(texts, lambda: [self._able.encode_long(texts)])[0]
+        return self._read_tokens(texts, lambda: [self.inner.encode_long(texts)])[0]
 
     def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
         """Return the start and end vectors of questions."""
-        found: QuestionVectors = self._able.encode_questions(questions)
+        found: QuestionVectors = self.inner.encode_questions(questions)
         return found
 
     def for_side(self, side: Side) -> "CachedEncoder":
         """Return the encoder of one side of a retrieval, behind the same cache and counts."""
-        if not hasattr(self._able, "for_side"):
+        if not getattr(self.inner, "for_side", None):
             return self
-        inner = self._able.for_side(side)
+        inner = self.inner.for_side(side)
         one = CachedEncoder(inner, self._vectors, self._progress, exact=self._exact)
         one.tally, one.cost = self.tally, self.cost
         return one
@@ -279,10 +277,10 @@ class CachedEncoder:
 
     def _stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         if not self._exact:
-            yield from stream(self._inner, items)
+            yield from stream(self.inner, items)
             return
         for i, item in enumerate(items):
-            for batch in stream(self._inner, [item]):
+            for batch in stream(self.inner, [item]):
                 yield replace(batch, positions=batch.positions + i)
 
     def _add_cost(self, batch: Batch) -> None:
@@ -367,7 +365,7 @@ def _is_truncated(text: str, tokens: TokenStates) -> bool:
 
 
 def _digest(encoder: bytes, instruction: str, text: str) -> bytes:
-    # The instruction's length in front keeps ("ab", "c") and ("a", "bc") apart; lone surrogates are legal in a str.
+    # The length keeps ("ab", "c") and ("a", "bc") apart; lone surrogates are legal in a str.
     data = instruction.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(
         len(data).to_bytes(8, "little") + data + text.encode("utf-8", "surrogatepass"),

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cache import cached
-from bench.encoder import Embeddings, Item, TokenStates, one_side
+from bench.embeddings import cached
+from bench.encoder import Embeddings, Item, TokenStates, select_side
 from bench.errors import EncodingError
 from bench.overlap import Ngrams
 from bench.vectors import KEY, KeyIndex, Vectors, as_keys, first_places
@@ -155,14 +155,14 @@ def test_queries_and_documents_never_share_a_vector_and_count_for_one_task():
     encoder = TwoSided()
     wrapped = cached(encoder, Vectors(None))
     query, document, text = (
-        one_side(wrapped, side).encode(["a"]) for side in ("query", "document", None)
+        select_side(wrapped, side).encode(["a"]) for side in ("query", "document", None)
     )
-    one_side(wrapped, "query").encode(["a"])
+    select_side(wrapped, "query").encode(["a"])
     assert not (query == document).any()
     assert not (query == text).any()
     assert encoder.asked == [("query", "a"), ("document", "a"), ("", "a")]
     assert (wrapped.tally.asked, wrapped.cost.forward_texts) == (4, 3)
-    assert one_side(cached(Counting(), Vectors(None)), "query").encode(["a"]).shape == (1, 8)
+    assert select_side(cached(Counting(), Vectors(None)), "query").encode(["a"]).shape == (1, 8)
 
 
 def test_the_plan_is_encoded_in_one_call_and_then_read():
