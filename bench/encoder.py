@@ -48,7 +48,7 @@ class TokenStates:
 
 @dataclass(frozen=True)
 class QuestionVectors:
-    """Vectors of questions in the space of token states: ``start`` and ``end``, float32 (m, dim)."""
+    """Vectors of questions in the space of token states, float32 (m, dim) each."""
 
     start: NDArray[np.float32]
     end: NDArray[np.float32]
@@ -233,7 +233,7 @@ def settings(encoder: Encoder) -> dict[str, Any]:
 
 
 def location(default: str | None) -> Any:  # noqa: ANN401 - dataclasses.field itself is typed Any
-    """Return a dataclass field whose identity is in the card's digest, such as a path of weights."""
+    """Return a dataclass field whose content is in the card's digest, such as a path."""
     return dataclasses.field(default=default, metadata={"location": True})
 
 
@@ -252,7 +252,8 @@ def fingerprint(encoder: Encoder, *, exact: bool = False) -> str:
     if getattr(
         encoder, "card", None
     ):  # which has the digest of what is in a place, and the real dtype
-        places = {f.name for f in dataclasses.fields(encoder) if f.metadata.get("location")}  # type: ignore[arg-type]
+        fields = dataclasses.fields(encoder)  # type: ignore[arg-type]
+        places = {f.name for f in fields if f.metadata.get("location")}
         own = {name: value for name, value in own.items() if name not in places | {"dtype"}}
     identity = {
         "class": f"{type(encoder).__module__}.{type(encoder).__qualname__}",
@@ -326,7 +327,8 @@ def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:
         texts: One text per row, named in the message when its vector is at fault.
 
     Raises:
-        EncodingError: Wrong shape or dtype, a NaN or infinite number, or a vector whose numbers are all the same.
+        EncodingError: Wrong shape or dtype, a NaN or infinite number, or a vector whose numbers are
+            all the same.
     """
     if (
         not isinstance(vectors, np.ndarray)

@@ -147,8 +147,8 @@ def _check_task(target: Any, name: str) -> Task:  # noqa: ANN401 - whatever the 
     missing = missing_parts(task)
     if not is_dataclass(task) or missing or "limit" not in {f.name for f in fields(task) if f.init}:
         raise UsageError(
-            f"{name!r} gives a {type(task).__name__}, which is no task: expected a frozen dataclass "
-            "of bench.task.Task, or with its attributes, limit among the fields"
+            f"{name!r} gives a {type(task).__name__}, which is no task: expected a frozen "
+            "dataclass of bench.task.Task, or with its attributes, limit among the fields"
         )
     return task  # type: ignore[return-value]
 

@@ -1,16 +1,20 @@
 """Instruction awareness: does an embedding show the side of a text that the instruction asks for?
 
-Source: InBedder, section 5.1, and its repository at 3d95d4fa. Sets whose texts carry two labelings, one instruction each.
-A row of ``clinc/clinc_oos/plus``: ``text`` "how would you say fly in italian", ``intent`` translate, ``domain`` travel.
+Source: InBedder, section 5.1, and its repository at 3d95d4fa. Sets whose texts carry two labelings,
+one instruction each.
+A row of ``clinc/clinc_oos/plus``: ``text`` "how would you say fly in italian", ``intent``
+translate, ``domain`` travel.
 Run: ``bench run --model inbedder,backbone-mean --task clinc-awareness,trec-awareness``.
-Protocol: the texts are clustered under either instruction, by k-means on vectors of length 1 with k the number of classes, and
-V-measure is taken of either labeling under its own and under the other instruction. The harmonic mean of the two labelings
-under their own instructions is what the paper reports; the gap is what the right instruction adds to the wrong one, 0 for an
-encoder that ignores instructions.
-Repeats: disjoint folds of the texts, alike in their classes, each clustered on its own and averaged over several starts of
-k-means. Starts alone say nothing of other texts, and parts of one clustering share their clusters; clusterings of disjoint
-texts are independent given the encoder, so an interval over them holds for texts like these. It is paired, since a seed deals
-every encoder the same folds. Another seed deals the same texts anew: its repeats are no further independent ones.
+Protocol: the texts are clustered under either instruction, by k-means on vectors of length 1 with k
+the number of classes, and V-measure is taken of either labeling under its own and under the other
+instruction. The harmonic mean of the two labelings under their own instructions is what the paper
+reports; the gap is what the right instruction adds to the wrong one, 0 for an encoder that ignores
+instructions.
+Repeats: disjoint folds of the texts, alike in their classes, each clustered on its own and averaged
+over several starts of k-means. Starts alone say nothing of other texts, and parts of one clustering
+share their clusters; clusterings of disjoint texts are independent given the encoder, so an
+interval over them holds for texts like these. It is paired, since a seed deals every encoder the
+same folds. Another seed deals the same texts anew: its repeats are no further independent ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -152,7 +156,7 @@ TASKS: tuple[Task, ...] = (
         ),
         size=120,
         whole="id",
-        about="596 packaged questions about building, in English and Swedish: 14 categories against the language",
+        about="596 packaged questions on building in two languages: 14 categories against language",
     ),
     Awareness(
         "clinc-awareness",
@@ -162,7 +166,7 @@ TASKS: tuple[Task, ...] = (
             Labeling("domain", "What area of life is the request about?"),
         ),
         whole="intent",
-        about="2,250 requests of CLINC150: their intents against their domains, 30 intents of 10 domains in each of five folds",
+        about="2,250 requests of CLINC150: intents against domains, 30 of 10 in each of five folds",
     ),
     Awareness(
         "trec-awareness",
@@ -180,7 +184,7 @@ TASKS: tuple[Task, ...] = (
             Labeling("emotion", "Which emotion does the writer feel?"),
             Labeling("sentiment", "Is the feeling positive or negative?"),
         ),
-        about="2,250 comments of GoEmotions with one emotion: 27 emotions against positive, negative and ambiguous",
+        about="2,250 comments of GoEmotions: 27 emotions against positive, negative and ambiguous",
     ),
     Awareness(
         "nyt-awareness",

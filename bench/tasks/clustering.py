@@ -1,11 +1,14 @@
 """Clustering: do the groups k-means finds among the vectors agree with the classes people gave?
 
-Source: intent, question and topic sets with class labels; InBedder's clusterings (section 5.2) with its instructions.
-A row of ``clinc/clinc_oos/plus``: ``text`` "how would you say fly in italian", ``intent`` 61 (translate).
+Source: intent, question and topic sets with class labels; InBedder's clusterings (section 5.2) with
+its instructions.
+A row of ``clinc/clinc_oos/plus``: ``text`` "how would you say fly in italian", ``intent`` 61
+(translate).
 Run: ``bench run --model inbedder,backbone-mean --task clinc-intent,clinc-domain``.
-Protocol: V-measure of k-means on vectors of length 1, k the number of classes, one start with each of ten seeds; InBedder's
-sets as its code does it, MiniBatchKMeans with batches of 500 on the vectors as they are. The other of the two stands beside it.
-Rows that hold whole lists of texts and labels are clustered one by one and averaged.
+Protocol: V-measure of k-means on vectors of length 1, k the number of classes, one start with each
+of ten seeds; InBedder's sets as its code does it, MiniBatchKMeans with batches of 500 on the
+vectors as they are. The other of the two stands beside it. Rows that hold whole lists of texts and
+labels are clustered one by one and averaged.
 """
 
 from collections.abc import Mapping
@@ -109,7 +112,7 @@ def v_measures(
     seed: int,
     algorithm: Algorithm = "kmeans",
 ) -> list[float]:
-    """Return the V-measure of the clusters that each start of k-means finds, k the number of classes.
+    """Return the V-measure of the clusters from each start of k-means, k the number of classes.
 
     Args:
         vectors: float32 (n, dim).
@@ -263,7 +266,7 @@ TASKS = (
         label="labels",
         instruction="Categorize the topic of the news article.",
         algorithm="minibatch",
-        about="ten sets of subject lines from Usenet, 20 groups; mteb's TwentyNewsgroupsClustering as InBedder does it",
+        about="ten sets of subject lines from Usenet, 20 groups, clustered as InBedder does",
     ),
     _inbedder(
         "nyt-topic",
@@ -282,31 +285,36 @@ TASKS = (
     _inbedder(
         "rate-my-prof",
         "RateMyProf",
-        "Here is a student review on the course and the professor. Categorize the aspect the student is discussing about.",
+        "Here is a student review on the course and the professor. "
+        "Categorize the aspect the student is discussing about.",
         "2,296 reviews of professors, 4 aspects",
     ),
     _inbedder(
         "feedbacks",
         "Feedbacks",
-        "Here is a human feedback on machine-generated text. Categorize the type of reason why the human like or dislike it.",
+        "Here is a human feedback on machine-generated text. "
+        "Categorize the type of reason why the human like or dislike it.",
         "756 comments on generated text, 3 kinds of reasons",
     ),
     _inbedder(
         "few-rel",
         "FewRel",
-        "Here is a sentence. Please tell me the relation type between two specified entities appended after the sentence.",
+        "Here is a sentence. Please tell me the relation type between two specified entities "
+        "appended after the sentence.",
         "4,480 sentences with two entities, 64 relations",
     ),
     _inbedder(
         "few-nerd",
         "FewNerd",
-        "Here is a sentence. Please tell me the type of the specified entity appended after the sentence.",
+        "Here is a sentence. Please tell me the type of the specified entity appended after "
+        "the sentence.",
         "3,789 sentences with an entity, 58 types",
     ),
     _inbedder(
         "few-event",
         "FewEvent",
-        "Here is a sentence. Please tell me the type of the specified event according to the trigger words appended after the sentence.",
+        "Here is a sentence. Please tell me the type of the specified event according to the "
+        "trigger words appended after the sentence.",
         "4,742 sentences with an event, 34 types",
     ),
 )

@@ -1,10 +1,12 @@
-"""Diagnostics: how many directions do embeddings use, and do the vectors of a compressed text say different things?
+"""Diagnostics: how many directions embeddings use, and whether memory vectors have collapsed.
 
-Source: LLM2Comp's poster, which shows the spectrum of embeddings, their effective dimension, and the correlation of memory vectors.
-A row of ``mteb/stsbenchmark-sts``: ``sentence1`` "A girl is styling her hair.", ``sentence2`` "A girl is brushing her hair.".
+Source: LLM2Comp's poster, which shows the spectrum of embeddings, their effective dimension, and
+the correlation of memory vectors.
+A row of ``mteb/stsbenchmark-sts``: ``sentence1`` "A girl is styling her hair.", ``sentence2`` "A
+girl is brushing her hair.".
 Run: ``bench run --model all --task stsb-spectrum``.
-Protocol: the distinct sentences without an instruction; singular values around the mean. Nothing here is better or worse by itself, so the
-family counts in no mean and no comparison.
+Protocol: the distinct sentences without an instruction; singular values around the mean. Nothing
+here is better or worse by itself, so the family counts in no mean and no comparison.
 """
 
 from collections.abc import Sequence
@@ -84,7 +86,7 @@ class Spectrum(NetworkTask):
 
 
 def spectrum(embeddings: Embeddings) -> NDArray[np.float64]:
-    """Return the singular values of embeddings (n, dim) around their mean, the largest first: (min(n, dim),)."""
+    """Return the singular values of centred embeddings (n, dim), the largest first."""
     exact = embeddings.astype(np.float64)
     values = np.linalg.svd(exact - exact.mean(0), compute_uv=False)
     noise = np.finfo(np.float32).eps * np.linalg.norm(
@@ -94,15 +96,17 @@ def spectrum(embeddings: Embeddings) -> NDArray[np.float64]:
 
 
 def effective_dimension(singular: NDArray[np.float64]) -> float:
-    """Return how many directions embeddings use: d where their variance is spread evenly over d, 0 where they are all one.
+    """Return how many directions embeddings use, 0 where they are all the same.
 
-    It is the exponential of the entropy of the shares that the principal directions have in the variance.
+    It is the exponential of the entropy of the shares that the principal directions have in the
+    variance.
 
     Args:
         singular: What ``spectrum`` returns.
 
     Source:
-        The poster names the measure without a formula; this is the effective rank of Roy and Vetterli (2007), of the covariance.
+        The poster names the measure without a formula; this is the effective rank of Roy and
+        Vetterli (2007), of the covariance.
     """
     shares = _shares(singular)
     used = shares[shares > 0]
@@ -110,7 +114,7 @@ def effective_dimension(singular: NDArray[np.float64]) -> float:
 
 
 def mean_correlation(memory: NDArray[Any]) -> float:
-    """Return the correlation of two different memory vectors of a text, the mean over pairs and texts.
+    """Return the mean correlation of two different memory vectors of a text.
 
     Near 1 the memory has collapsed: all of its vectors say the same.
 
@@ -123,7 +127,7 @@ def mean_correlation(memory: NDArray[Any]) -> float:
 
 
 def memory_correlations(memory: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the correlation of each two of a text's memory vectors (n, k, dim), the mean over texts: (k, k)."""
+    """Return the mean correlations (k, k) of the memory vectors (n, k, dim) of texts."""
     centred = memory.astype(np.float64) - memory.mean(-1, keepdims=True, dtype=np.float64)
     unit = centred / np.maximum(
         np.linalg.norm(centred, axis=-1, keepdims=True), np.finfo(np.float64).tiny

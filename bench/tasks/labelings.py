@@ -13,7 +13,7 @@ from bench.errors import DataError
 from bench.tasks.groups import DOMAINS, SENTIMENTS
 
 Labels = NDArray[np.int64]
-"""Class of each text under one labeling, (n,); -1 where the labeling says nothing about the text."""
+"""Class of each text under one labeling, (n,); -1 where it has none."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,14 @@ def class_names(rows: Rows, column: str) -> list[str]:
     """
     if (names := rows.names(column)) is None:
         raise DataError(
-            f"{rows.source}: expected class names of the column {column}; a local copy has them in features.json"
+            f"{rows.source}: expected class names of the column {column}; "
+            "a local copy has them in features.json"
         )
     return [names[int(i)] for i in rows[column]]
 
 
 def clinc() -> Labelled:
-    """Return the requests of CLINC150 that are in scope: ``intent`` (150 classes) and ``domain`` (10)."""
+    """Return the requests of CLINC150 in scope: ``intent`` (150 classes) and ``domain`` (10)."""
     rows = load("clinc/clinc_oos", "test", config="plus", columns={"text": TEXT, "intent": CLASS})
     domain = {intent: name for name, intents in DOMAINS.items() for intent in intents.split()}
     intents = class_names(rows, "intent")
@@ -68,7 +69,7 @@ def clinc_fifth() -> Labelled:
 
 
 def trec() -> Labelled:
-    """Return the questions of TREC, both splits since nothing is trained on them: ``coarse`` (6 classes) and ``fine`` (50)."""
+    """Return the questions of TREC, both splits: ``coarse`` (6 classes) and ``fine`` (50)."""
     parts = [
         load(
             "CogComp/trec",
@@ -87,7 +88,7 @@ def trec() -> Labelled:
 
 
 def go_emotions() -> Labelled:
-    """Return the comments of GoEmotions with one emotion: ``emotion`` (27 classes, without neutral) and ``sentiment`` (3 groups)."""
+    """Return comments with one emotion: ``emotion`` (27 classes) and ``sentiment`` (3)."""
     rows = load(
         "google-research-datasets/go_emotions",
         "test",
@@ -120,7 +121,10 @@ def ag_news() -> Labelled:
 
 
 def faq() -> Labelled:
-    """Return questions about building, each in two languages: ``category`` (those of 15 or more questions), ``language``, ``id``."""
+    """Return questions about building in two languages: ``category``, ``language``, ``id``.
+
+    Categories have 15 questions or more.
+    """
     columns = {"question": TEXT, "category": CLASS, "language": CLASS, "id": CLASS}
     rows = load("pypi/zaragoza-construction-faq", "train", config="bilingual", columns=columns)
     count = Counter(rows["category"])
@@ -153,7 +157,7 @@ def nyt() -> Labelled:
 def _labelled(
     pairs: Iterable[tuple[str, Mapping[str, object]]], names: tuple[str, ...] = ()
 ) -> Labelled:
-    """Return distinct texts, each with its first classes, numbered in the order in which they come up."""
+    """Return distinct texts with their first classes, numbered in the order of occurrence."""
     first: dict[str, Mapping[str, object]] = {}
     for text, classes in pairs:
         first.setdefault(text, classes)
@@ -170,7 +174,14 @@ def _labelled(
 
 
 def drawn(found: Labelled, size: int, *, seed: int = 0, by: Sequence[str] = ()) -> Labelled:
-    """Return at most ``size`` of the texts, a fixed draw in which every class of the labelings named keeps its share; none for all."""
+    """Return at most ``size`` of the texts, a fixed draw that keeps the proportions of classes.
+
+    Args:
+        found: The texts.
+        size: Most texts.
+        seed: Random seed.
+        by: The labelings whose proportions are kept; all of them by default.
+    """
     rng = np.random.default_rng(seed)
     strata = _strata(Labelled([], {name: found.labels[name] for name in by or found.labels}))
     order = _grouped(strata, rng)
@@ -181,13 +192,14 @@ def drawn(found: Labelled, size: int, *, seed: int = 0, by: Sequence[str] = ()) 
 
 
 def dealt(found: Labelled, folds: int, *, seed: int, whole: str = "") -> list[NDArray[np.int64]]:
-    """Return the numbers of the texts of each fold: disjoint, together all, every class shared out evenly.
+    """Return the row numbers of each fold: disjoint, together all, stratified by class.
 
     Args:
         found: The texts.
         folds: Number of folds.
         seed: Decides which text goes where.
-        whole: A labeling whose classes are each kept in one fold, shared out evenly over the classes of the other labelings.
+        whole: A labeling whose classes are each kept in one fold, shared out evenly over the
+            classes of the other labelings.
     """
     rng = np.random.default_rng(seed)
     if not whole:
@@ -204,9 +216,8 @@ def dealt(found: Labelled, folds: int, *, seed: int, whole: str = "") -> list[ND
 
 def _strata(found: Labelled) -> Labels:
     """Return a number for each text, equal where all labelings agree: (n,)."""
-    return np.unique(np.stack(list(found.labels.values()), axis=1), axis=0, return_inverse=True)[
-        1
-    ].reshape(-1)
+    labels = np.stack(list(found.labels.values()), axis=1)
+    return np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _grouped(strata: Labels, rng: np.random.Generator) -> NDArray[np.int64]:

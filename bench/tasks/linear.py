@@ -33,7 +33,7 @@ def predicted(x: NDArray[np.float32], y: NDArray[Any], test: NDArray[np.float32]
 
 
 _SCALE = 20.0
-"""Factor of the cosines, so that classes can be told apart with certainty: a temperature of 0.05."""
+"""Factor of the cosines: a temperature of 0.05."""
 
 
 def predicted_from(
@@ -42,10 +42,11 @@ def predicted_from(
     test: NDArray[np.float32],
     start: NDArray[np.float32],
 ) -> NDArray[np.int64]:
-    """Return the classes (n,) that a logistic regression gives the test vectors whose weights are drawn to given ones.
+    """Return the classes (n,) from a logistic regression regularised towards given weights.
 
-    Vectors are taken from the mean of the training vectors, and as directions. What is minimised is the sum of the cross-entropies and
-    half the squared distance of the weights from where they start: zeros make it an ordinary logistic regression (C = 1, no intercept).
+    Vectors are taken from the mean of the training vectors, and as directions. What is minimised is
+    the sum of the cross-entropies and half the squared distance of the weights from where they
+    start: zeros make it an ordinary logistic regression (C = 1, no intercept).
 
     Args:
         x: Training vectors (m, dim).

@@ -1,13 +1,17 @@
 """Named entities: can a simple tagger find them in frozen token states after a few sentences?
 
-Source: WNUT-17 (Derczynski et al. 2017) and CoNLL-2003 with the 5-shot splits of Huang et al. 2020, as in QuIP, table 4;
-CrossNER (Liu et al. 2020), Broad Twitter Corpus (Derczynski et al. 2016), and a packaged set of tweets with ten types.
-A row of ``leondz/wnut_17``: ``tokens`` ["The", "soldier", …, "Sonmarg", …], ``ner_tags`` [0, 0, …, 7, …].
-Run: ``bench run --model quip,backbone-mean --task wnut17,wnut17-question``; another layer is ``wnut17@20``; one's own files in CoNLL's
-layout are ``ner:FOLDER``, ``ner-question:FOLDER`` (see ``bench/tasks/own.py``).
-Protocol: words are joined by spaces and read at their first sub-token; entity F1 by seqeval in its default mode, which also
-decides about tags out of order; a word cut away by the encoder's length limit is tagged O. Texts and questions are tokenised as any other
-text, while the released code puts a space before the first word. Nothing in the encoder is tuned, unlike in the paper, whose numbers
+Source: WNUT-17 (Derczynski et al. 2017) and CoNLL-2003 with the 5-shot splits of Huang et al. 2020,
+as in QuIP, table 4; CrossNER (Liu et al. 2020), Broad Twitter Corpus (Derczynski et al. 2016), and
+a packaged set of tweets with ten types.
+A row of ``leondz/wnut_17``: ``tokens`` ["The", "soldier", …, "Sonmarg", …],
+``ner_tags`` [0, 0, …, 7, …].
+Run: ``bench run --model quip,backbone-mean --task wnut17,wnut17-question``; another layer is
+``wnut17@20``; one's own files in CoNLL's layout are ``ner:FOLDER``, ``ner-question:FOLDER`` (see
+``bench/tasks/own.py``).
+Protocol: words are joined by spaces and read at their first sub-token; entity F1 by seqeval in its
+default mode, which also decides about tags out of order; a word cut away by the encoder's length
+limit is tagged O. Texts and questions are tokenised as any other text, while the released code puts
+a space before the first word. Nothing in the encoder is tuned, unlike in the paper, whose numbers
 come from fine-tuning.
 """
 
@@ -55,13 +59,16 @@ QUESTIONS = {
     "musicgenre": "What is a music genre ?",
     "literarygenre": "What is a literary genre ?",
 }
-"""Questions for tags whose name does not simply follow "What is a": QuIP's (table 12), and ours for what CrossNER writes in one word."""
+"""Questions for tags whose name does not follow "What is a".
+
+They are QuIP's (table 12), and ours for what CrossNER writes in one word.
+"""
 
 
 _Entity = tuple[str, int, int]
 
 WordStates = Mapping[tuple[str, ...], NDArray[np.float32]]
-"""The states of a sentence's words, float32 (words, dim), by its words; NaN for a word the encoder's length limit cut away."""
+"""The states of a sentence's words, float32 (words, dim), by its words; NaN where truncated."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,8 @@ class Tagged:
         """Return the sentences, at most ``limit``, a fixed draw.
 
         Raises:
-            DataError: A sentence has another number of tags than of words, or its tags follow no scheme.
+            DataError: A sentence has another number of tags than of words, or its tags follow no
+                scheme.
         """
         columns = {"tokens": TEXT.lists()}
         rows = load(self.data, self.split, config=self.config, columns=columns)
@@ -110,7 +118,8 @@ class Tagged:
         for i, (words, tags) in enumerate(zip(rows["tokens"], tagged, strict=True), 1):
             if len(words) != len(tags):
                 raise DataError(
-                    f"{rows.source} row {i}: expected one tag a word, got {len(words)} words and {len(tags)} tags in {words[:5]}"
+                    f"{rows.source} row {i}: expected one tag a word, got {len(words)} words "
+                    f"and {len(tags)} tags in {words[:5]}"
                 )
         if any(not re.match("O$|[BI]-", tag) for tags in tagged for tag in tags):
             tagged = convert_to_iob2(
@@ -241,8 +250,8 @@ def entity_types(sentences: Iterable[Sentence], source: Tagged) -> list[str]:
     if not types:
         split = "" if Path(source.data).suffix else f" {source.split}"
         raise DataError(
-            f"{source.data}{split}: expected entities, got tags O alone, for which F1 is not defined; "
-            "raise the limit, or look at the tags"
+            f"{source.data}{split}: expected entities, got tags O alone, for which F1 is not "
+            "defined; raise the limit, or look at the tags"
         )
     return types
 
@@ -295,7 +304,7 @@ def word_states(
 
 
 def first_states(words: Sequence[str], tokens: TokenStates) -> NDArray[np.float32]:
-    """Return the state of each word's first sub-token, float32 (words, dim); NaN where a word has none.
+    """Return the state of each word's first sub-token, float32 (words, dim); NaN for none.
 
     Args:
         words: The words which, joined by spaces, are the text.
@@ -316,7 +325,10 @@ def places(words: Sequence[str]) -> list[tuple[int, int]]:
 def prototype(
     x: NDArray[np.float32], y: NDArray[np.str_], test: NDArray[np.float32]
 ) -> NDArray[np.str_]:
-    """Return for each test state (n, dim) the tag whose mean training state has the highest cosine, both standardised."""
+    """Return for each test state (n, dim) the tag of the nearest mean training state.
+
+    Nearest is by cosine; states are standardised on the training states.
+    """
     tags, index = np.unique(y, return_inverse=True)
     centre, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
     sums = np.zeros((len(tags), x.shape[1]), np.float32)
@@ -327,9 +339,12 @@ def prototype(
 def entity_scores(
     gold: Sequence[Sequence[str]], repeats: Sequence[Sequence[Sequence[str]]]
 ) -> dict[str, Score]:
-    """Return ``f1``, ``precision`` and ``recall`` of seqeval's entities, one repeat for each set of predicted tags.
+    """Return ``f1``, ``precision`` and ``recall`` of seqeval's entities.
 
-    Precision has no repeat where no entity is found, since it is not defined there, and is left out where none is found in any.
+    There is one repeat for each set of predicted tags.
+
+    Precision has no repeat where no entity is found, since it is not defined there, and is left out
+    where none is found in any.
     """
     wanted = _entities(gold)
     counts = [_counts(_entities(found), wanted) for found in repeats]
@@ -344,7 +359,7 @@ def entity_scores(
 def _counts(
     found: Sequence[set[_Entity]], wanted: Sequence[set[_Entity]]
 ) -> tuple[Counts, Counts, Counts]:
-    """Return how many entities of each sentence (n,) are found and right, how many are found, and how many there are."""
+    """Return for each sentence (n,) the number of entities found and right, found, and gold."""
     right = [len(a & b) for a, b in zip(found, wanted, strict=True)]
     return np.array(right), np.array([len(a) for a in found]), np.array([len(b) for b in wanted])
 
@@ -430,7 +445,13 @@ _MORE: dict[str, dict[str, Any]] = {
 }
 
 
-def _taggers(name: str, *, about: str, test: Tagged, **train: Any) -> tuple[NetworkTask, ...]:  # noqa: ANN401
+def _taggers(
+    name: str,
+    *,
+    about: str,
+    test: Tagged,
+    **train: Any,  # noqa: ANN401 - fields of NER
+) -> tuple[NetworkTask, ...]:
     states = f"{about}; {{}} token states, 5 sentences a type"
     return (
         NER(name, test=test, **train, about=states.format("logistic regression on")),

@@ -1,6 +1,7 @@
-"""One's own data as a task: a folder of files with a word and its tag a line, in the layouts that ``bench.conll`` reads.
+"""A user's own entities as a task: a folder of files that ``bench.conll`` reads.
 
-A folder holds ``test.conll``, ``train.conll`` for what is trained, and maybe ``questions.json`` with a question for each type.
+A folder holds ``test.conll``, ``train.conll`` for what is trained, and maybe ``questions.json``
+with a question for each type.
 Run: ``bench run --model quip --task ner:FOLDER,ner-question:FOLDER,ner-start-question:FOLDER``.
 Protocol: that of the tasks of the same names; training sentences are drawn, 5 a type, five times.
 """
@@ -29,7 +30,7 @@ KINDS: Mapping[str, tuple[type[Task], dict[str, Any]]] = {
 
 
 def own_task(kind: str, folder: str) -> Task:
-    """Return the task of a folder; its name tells the folder's and the content's, so that results of other data are other results.
+    """Return the task of a folder; its name has a hash of the content.
 
     Args:
         kind: One of ``KINDS``.
@@ -42,7 +43,8 @@ def own_task(kind: str, folder: str) -> Task:
     names = ["test.conll", *([] if kind == "ner-question" else ["train.conll"])]
     if missing := [name for name in names if not (place / name).is_file()]:
         raise UsageError(
-            f"expected {' and '.join(missing)} in {place} for {kind}: a word and its tag a line, an empty line after a sentence"
+            f"expected {' and '.join(missing)} in {place} for {kind}: a word and its tag a line, "
+            "an empty line after a sentence"
         )
     questions = place / "questions.json"
     files = [place / name for name in names] + ([questions] if questions.is_file() else [])

@@ -1,13 +1,17 @@
 """Paraphrase: are pairs that mean the same more alike than pairs that do not?
 
-Source: MRPC and QQP (GLUE), PAWS-Wiki and PAWS-QQP (Zhang et al. 2019), as ranked zero-shot in QuIP, table 2.
-A row of ``nyu-mll/glue/mrpc``: ``sentence1`` "He said the foodservice pie business …", ``sentence2`` "The foodservice pie business …",
-``label`` 1.
-Run: ``bench run --model quip,backbone-mean --task mrpc,mrpc-bertscore``; another layer is ``mrpc-bertscore@20``; ``mrpc-picked`` picks one.
-Protocol: AUROC of one similarity a pair, nothing is trained: the cosine of the two vectors, or BERTScore F over the token
-states of one layer, special tokens kept. A picked layer is, of the last 24, the one with the highest AUROC on other pairs: 160
-training pairs of MRPC, 500 of PAWS-Wiki's validation split; the paper picks one layer for all sets, on translations of WMT16, and reads
-``@20`` of QuIP and ``@17`` of RoBERTa-large. Few-shot: F1 of a classifier on BERTScore F at eight layers, the encoder frozen.
+Source: MRPC and QQP (GLUE), PAWS-Wiki and PAWS-QQP (Zhang et al. 2019), as ranked zero-shot in
+QuIP, table 2.
+A row of ``nyu-mll/glue/mrpc``: ``sentence1`` "He said the foodservice pie business …",
+``sentence2`` "The foodservice pie business …", ``label`` 1.
+Run: ``bench run --model quip,backbone-mean --task mrpc,mrpc-bertscore``; another layer is
+``mrpc-bertscore@20``; ``mrpc-picked`` picks one.
+Protocol: AUROC of one similarity a pair, nothing is trained: the cosine of the two vectors, or
+BERTScore F over the token states of one layer, special tokens kept. A picked layer is, of the last
+24, the one with the highest AUROC on other pairs: 160 training pairs of MRPC, 500 of PAWS-Wiki's
+validation split; the paper picks one layer for all sets, on translations of WMT16, and reads
+``@20`` of QuIP and ``@17`` of RoBERTa-large. Few-shot: F1 of a classifier on BERTScore F at eight
+layers, the encoder frozen.
 """
 
 from collections.abc import Sequence
@@ -366,7 +370,7 @@ TASKS: tuple[Task, ...] = (
             f"{name}-fewshot",
             **SETS[name],
             **train,
-            about=f"{ABOUT[name]}; frozen classifier on BERTScore at eight layers, 16 pairs a class",
+            about=f"{ABOUT[name]}; frozen classifier on eight layers' BERTScore, 16 a class",
         )
         for name, train in SHOTS.items()
     ),

@@ -1,4 +1,4 @@
-"""Cutting sets of texts: into two halves that every machine agrees on, into blocks that fit into memory."""
+"""Parts of a set of texts: two fixed halves, and blocks that fit into memory."""
 
 import zlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _BLOCK = 200_000  # characters: some 50,000 tokens, whose states take 200 MB at 
 
 
 def members(texts: Sequence[str], half: Half) -> NDArray[np.int64]:
-    """Return the numbers of the texts in a half, told by a hash of the text: equal texts fall on the same side."""
+    """Return the row numbers of a half, by a hash of the text: equal texts are in the same."""
     if not half:
         return np.arange(len(texts))
     test = np.array(

@@ -1,7 +1,9 @@
 """Linear probes: how well do frozen embeddings of a few labelled texts tell the classes of others?
 
-Source: the probes of sentence encoders (SentEval, mteb's classification), with as few texts a class as few-shot papers take.
-A row of ``CogComp/trec``: ``text`` "How far is it from Denver to Aspen ?", ``coarse_label`` 5 (a number).
+Source: the probes of sentence encoders (SentEval, mteb's classification), with as few texts a class
+as few-shot papers take.
+A row of ``CogComp/trec``: ``text`` "How far is it from Denver to Aspen ?", ``coarse_label`` 5 (a
+number).
 Run: ``bench run --model llm2comp,backbone-mean --task trec-probe,clinc-probe --data DIR``.
 Protocol: accuracy of a logistic regression on frozen embeddings of 16 texts a class, five draws.
 """

@@ -1,11 +1,14 @@
-"""Extractive question answering: do token states and question vectors find the words that answer a question?
+"""Extractive question answering: do token states and question vectors find the answer?
 
-Source: SQuAD (Rajpurkar et al. 2016), as QuIP's bi-encoder is measured in table 1; XQuAD's English part is 1,190 questions of it.
-A row of ``google/xquad``: ``context`` "The Panthers defense …", ``question`` "How many points …?", ``answers`` {"text": ["308"], …}.
+Source: SQuAD (Rajpurkar et al. 2016), as QuIP's bi-encoder is measured in table 1; XQuAD's English
+part is 1,190 questions of it.
+A row of ``google/xquad``: ``context`` "The Panthers defense …", ``question`` "How many …?",
+``answers`` {"text": ["308"], …}.
 Run: ``bench run --model quip --task xquad``.
-Protocol: the span of at most 17 tokens with the largest p_start times p_end, one softmax over the passage; passages that are longer than
-the encoder takes are read in windows where it offers them, else they are cut. Only encoders with question vectors can be asked, so this
-says how well such an encoder was trained and counts in no mean.
+Protocol: the span of at most 17 tokens with the largest p_start times p_end, one softmax over the
+passage; passages that are longer than the encoder takes are read in windows where it offers them,
+else they are cut. Only encoders with question vectors can be asked, so this says how well such an
+encoder was trained and counts in no mean.
 """
 
 from dataclasses import dataclass

@@ -15,7 +15,8 @@ def f1_score(repeats: Sequence[tuple[Counts, Counts, Counts]]) -> Score | None:
     """Return micro-averaged F1.
 
     Args:
-        repeats: For each repeat, what each test example adds: how many are right, how many are found, and how many should be.
+        repeats: For each repeat, what each test example adds: how many are right, how many are
+            found, and how many should be.
 
     Returns:
         None where nothing is found or asked for in any repeat; such repeats are left out.
@@ -30,7 +31,8 @@ def ratio_score(repeats: Sequence[tuple[Counts, Counts]]) -> Score | None:
         repeats: For each repeat, what each test example (n,) adds above and below the line.
 
     Returns:
-        None where the sum below the line is 0 in every repeat; repeats where it is are left out, since the ratio is not defined.
+        None where the sum below the line is 0 in every repeat; repeats where it is are left out,
+        since the ratio is not defined.
     """
     each = [of_ratio(above, below) for above, below in repeats if np.any(below)]
     if not each:

@@ -1,17 +1,21 @@
 """Instruction robustness: is a wish understood in any words, and is it the wish that counts?
 
-Source: InBedder, section 5.3: ten correct, ten implicit and ten incorrect instructions for each of six clusterings. Sets and
-wordings here are our own.
-A row of ``clinc/clinc_oos/plus``: ``text`` "how would you say fly in italian", ``intent`` translate.
+Source: InBedder, section 5.3: ten correct, ten implicit and ten incorrect instructions for each of
+six clusterings. Sets and wordings here are our own.
+A row of ``clinc/clinc_oos/plus``: ``text`` "how would you say fly in italian", ``intent``
+translate.
 Run: ``bench run --model inbedder,backbone-mean --task clinc-intent-robustness``.
-Protocol: V-measure of k-means on vectors of length 1, k the number of classes, averaged over five starts, under each wording.
-Reported are the means of each group, the difference between the means of correct and incorrect, and the paper's two deltas:
-the worst correct (or implicit) wording minus the best incorrect one.
+Protocol: V-measure of k-means on vectors of length 1, k the number of classes, averaged over five
+starts, under each wording. Reported are the means of each group, the difference between the means
+of correct and incorrect, and the paper's two deltas: the worst correct (or implicit) wording minus
+the best incorrect one.
 Repeats are the wordings, the same for every encoder, so that two encoders are paired by wording.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +24,14 @@ from bench.encoder import Embeddings, Item
 from bench.task import Score, Scores, Task
 from bench.tasks.clustering import v_measures
 from bench.tasks.labelings import Labelled, ag_news, clinc_fifth, drawn, trec
-from bench.tasks.wordings import DOMAIN, INTENT, NEWS_TOPIC, QUESTION_TYPE, Wordings
+
+Wordings = Mapping[str, Sequence[str]]
+"""Instructions by kind: "correct", "implicit" and "incorrect"."""
+
+WORDINGS: Mapping[str, Wordings] = tomllib.loads(
+    files("bench.tasks").joinpath("wordings.toml").read_text(encoding="utf-8")
+)
+"""The instructions of our tasks, by what they ask for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +48,7 @@ class Robustness(Task):
 
     read: Callable[[], Labelled]
     labeling: str
-    wordings: Wordings
+    wordings: Wordings = field(hash=False)
     size: int = 450
     starts: int = 5
     family: ClassVar[str] = "robustness"
@@ -70,8 +81,7 @@ class Robustness(Task):
 
     def _wordings(self) -> list[tuple[str, str]]:
         """Return the group and the words of each instruction."""
-        kinds = [kind.name for kind in fields(Wordings)]
-        return [(kind, words) for kind in kinds for words in getattr(self.wordings, kind)]
+        return [(kind, words) for kind, all_ in self.wordings.items() for words in all_]
 
 
 TASKS = (
@@ -79,28 +89,28 @@ TASKS = (
         "clinc-intent-robustness",
         read=clinc_fifth,
         labeling="intent",
-        wordings=INTENT,
+        wordings=WORDINGS["intent"],
         about="450 requests of CLINC150 with 30 intents, asked for in 30 wordings",
     ),
     Robustness(
         "clinc-domain-robustness",
         read=clinc_fifth,
         labeling="domain",
-        wordings=DOMAIN,
+        wordings=WORDINGS["domain"],
         about="450 requests of CLINC150 from 10 domains, asked for in 30 wordings",
     ),
     Robustness(
         "trec-robustness",
         read=trec,
         labeling="coarse",
-        wordings=QUESTION_TYPE,
+        wordings=WORDINGS["question_type"],
         about="450 questions of TREC with 6 general types of answers, asked for in 30 wordings",
     ),
     Robustness(
         "ag-news-robustness",
         read=ag_news,
         labeling="topic",
-        wordings=NEWS_TOPIC,
+        wordings=WORDINGS["news_topic"],
         about="450 news items of AG News on 4 topics, asked for in 30 wordings",
     ),
 )

@@ -1,11 +1,13 @@
 """Sentiment: is a review good or bad, told without training or from a few examples?
 
-Source: SST-2, MR and CR, read zero-shot by questions in QuIP, table 5; label texts and probe are the common read-outs.
+Source: SST-2, MR and CR, read zero-shot by questions in QuIP, table 5; label texts and probe are
+the common read-outs.
 A row of ``lm-bff/mr``: ``text`` "simplistic , silly and tedious .", ``label`` 0.
 Run: ``bench run --model quip,backbone-mean --task mr,mr-question,mr-probe``.
-Protocol: accuracy. By label texts, a class scores the cosine of the text with the mean vector of its label texts; by questions,
-the best token state times the start vector plus the best one times the end vector. From both the class's mean score on ten
-words without content is subtracted. The probe is a logistic regression on frozen embeddings of 16 texts a class, five draws.
+Protocol: accuracy. By label texts, a class scores the cosine of the text with the mean vector of
+its label texts; by questions, the best token state times the start vector plus the best one times
+the end vector. From both the class's mean score on ten words without content is subtracted. The
+probe is a logistic regression on frozen embeddings of 16 texts a class, five draws.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ from bench.tasks.probe import Labelled, LabelledTexts, Probe, accuracy
 from bench.tasks.similarity import unit
 
 CONTENT_FREE = ("the", "be", "to", "of", "and", "a", "in", "that", "have", "I")
-"""Words whose scores show how much a class is preferred whatever the text (QuIP's released code)."""
+"""Words whose scores are the prior preference for a class (QuIP's released code)."""
 
 LABEL_TEXTS = (
     ("It was terrible.", "This {noun} is bad.", "I did not like this {noun} at all."),
@@ -43,10 +45,10 @@ QUESTIONS = (
     ("What is the reason this {noun} is bad?", "What is the reason this {noun} is good?"),
     ("What is the reason this {noun} is terrible?", "What is the reason this {noun} is great?"),
 )
-"""Questions for the classes negative and positive, in the order of the released code (QuIP, table 5)."""
+"""Questions for the classes negative and positive, in the order of QuIP's released code."""
 
 PROMPT, WORDS = "\nQuestion: Is this {noun} good or bad?\nAnswer: It is", (" bad", " good")
-"""What a language model is asked behind a review, and its words for the classes negative and positive (DINO's released code)."""
+"""The prompt after a review, and the words for negative and positive (DINO's released code)."""
 
 _EXPLAINED = 3
 """Texts of each class that are explained."""
@@ -207,7 +209,7 @@ def _accuracies(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> tupl
 def best_answers(
     encoder: QuestionEncoder, texts: Sequence[str], start: Embeddings, end: Embeddings
 ) -> NDArray[np.float32]:
-    """Return for each text and question the best token's start product plus the best token's end product.
+    """Return for each text and question the best start product plus the best end product.
 
     Args:
         encoder: Gives the token states of the last layer.

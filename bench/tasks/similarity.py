@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from bench.encoder import TokenStates
 
 DECIMALS = 6
-"""Similarities are rounded to this many decimals: pairs that are equal but for rounding noise must tie in a ranking."""
+"""Decimals of similarities: pairs that are equal but for rounding noise must tie in a ranking."""
 
 
 def unit(vectors: NDArray[Any]) -> NDArray[Any]:
-    """Return the vectors (..., dim) scaled to length 1, in their dtype; vectors of zeros stay zero."""
+    """Return the vectors (..., dim) scaled to length 1, in their dtype; zeros stay zeros."""
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: NDArray[Any] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return scaled
@@ -30,8 +30,9 @@ def cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.
 def bertscore(left: Sequence[TokenStates], right: Sequence[TokenStates]) -> NDArray[np.float64]:
     """Return BERTScore F of each pair of texts, rounded: float64 (n,), at most 1.
 
-    F is the harmonic mean of two numbers: the best cosine of each left token averaged over the left, and the same for the
-    right. There is no weighting by token frequency and no rescaling; F is 0 unless both numbers are positive.
+    F is the harmonic mean of two numbers: the best cosine of each left token averaged over the
+    left, and the same for the right. There is no weighting by token frequency and no rescaling; F
+    is 0 unless both numbers are positive.
 
     Args:
         left: Token states of the first texts; special tokens count as tokens.
@@ -45,9 +46,7 @@ def bertscore(left: Sequence[TokenStates], right: Sequence[TokenStates]) -> NDAr
 
 
 def _bertscore(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    cosines = (
-        a @ b.T
-    )  # (s, t); pair by pair, since padding texts to one length would take longer than their products
+    cosines = a @ b.T  # (s, t); padding pairs to one length would take longer than this
     cosines *= _scales(a)[:, None]
     cosines *= _scales(b)
     best = cosines.max(axis=1, initial=-1.0), cosines.max(axis=0, initial=-1.0)
@@ -56,7 +55,7 @@ def _bertscore(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 
 def _scales(states: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what scales each state (t, dim) to length 1, a finite number for a state of zeros: (t,)."""
+    """Return the finite factors (t,) that scale each state (t, dim) to length 1."""
     scales: NDArray[np.float32] = 1 / np.maximum(
         np.sqrt(np.vecdot(states, states)), np.finfo(np.float32).tiny
     )

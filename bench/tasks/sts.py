@@ -1,10 +1,12 @@
 """STS: does the similarity of two vectors rank sentence pairs as people do?
 
 Source: SemEval STS 2012 to 2016, STS benchmark, SICK-R.
-A row of ``mteb/stsbenchmark-sts``: ``sentence1`` "A girl is styling her hair.", ``sentence2`` "A girl is brushing …", ``score`` 2.5.
+A row of ``mteb/stsbenchmark-sts``: ``sentence1`` "A girl is styling her hair.", ``sentence2`` "A
+girl is brushing …", ``score`` 2.5.
 Run: ``bench run --model all --task stsb``.
-Protocol: Spearman of the cosine with the gold score over all pairs of the split at once, as mteb's ``cosine_spearman``;
-beside it the best Spearman of four similarities, chosen on the test pairs themselves, which is what DINO's repository reports.
+Protocol: Spearman of the cosine with the gold score over all pairs of the split at once, as mteb's
+``cosine_spearman``; beside it the best Spearman of four similarities, chosen on the test pairs
+themselves, which is what DINO's repository reports.
 """
 
 from dataclasses import dataclass
@@ -75,7 +77,10 @@ class STS(Task):
 
 
 def similarities(left: Embeddings, right: Embeddings) -> dict[str, NDArray[np.float64]]:
-    """Return four similarities of the rows of two sets of vectors, float64 (n,) each, rounded relative to the largest."""
+    """Return four similarities of the rows of two sets of vectors, float64 (n,) each.
+
+    They are rounded relative to the largest.
+    """
     a, b = left.astype(np.float64), right.astype(np.float64)
     others = {
         "manhattan": -np.abs(a - b).sum(axis=1),

@@ -1,11 +1,13 @@
 """Triplets: which of two texts an anchor is nearer to depends on what the instruction asks for.
 
-Source: IntentEmotion (InBedder, section 5.1): requests to a bank, with triplets about what the customer needs and about how the
-customer feels; what is the positive for one is the negative for the other.
+Source: IntentEmotion (InBedder, section 5.1): requests to a bank, with triplets about what the
+customer needs and about how the customer feels; what is the positive for one is the negative for
+the other.
 A row of ``BrandonZYW/IntentEmotion``: ``anchor``, ``positive``, ``negative``, each a request.
 Run: ``bench run --model inbedder,backbone-mean --task intent-emotion``.
-Protocol: the share of triplets whose anchor is nearer to the positive by cosine, for both sets under both instructions; their
-harmonic mean under the right ones is what the paper reports. An encoder that ignores instructions has shares that add to 1.
+Protocol: the share of triplets whose anchor is nearer to the positive by cosine, for both sets
+under both instructions; their harmonic mean under the right ones is what the paper reports. An
+encoder that ignores instructions has shares that add to 1.
 """
 
 from dataclasses import dataclass
@@ -84,7 +86,10 @@ def _nearer(vectors: Embeddings) -> NDArray[np.bool_]:
 def _overall(
     first: NDArray[Any], first_wrong: NDArray[Any], second_wrong: NDArray[Any], second: NDArray[Any]
 ) -> dict[str, Score]:
-    """Return harmonic mean and gap; their examples are the score plus the influence of the triplets of one number."""
+    """Return harmonic mean and gap.
+
+    Examples are the score plus the influence of the triplets of one row number.
+    """
     a, b = first.mean(), second.mean()
     mean, gap = (
         float(v)

@@ -1,13 +1,18 @@
-"""Few-shot protocols that train the encoder's network, or begin a classifier at the vectors of questions.
+"""Few-shot protocols that train the network, or start a classifier at question vectors.
 
-Source: QuIP, tables 3 and 4: five splits of 16 pairs a class, or of 5 sentences a type; each begins with the encoder's own weights.
+Source: QuIP, tables 3 and 4: five splits of 16 pairs a class, or of 5 sentences a type; each begins
+with the encoder's own weights.
 A row of ``few-shot-ner/wnut17``: ``tokens`` ["The", "soldier", …], ``ner_tags`` [0, 0, …].
-Run: ``bench run --model quip --task wnut17-start-standard,wnut17-start-question``; with a GPU ``wnut17-tuned-question,mrpc-tuned``.
-Protocol: a tag's classifier weights start, or are drawn, to the unit vector of the question for its type, or to none. Trained networks are
-trained whole, 200 epochs for tags (batches of 8, rate 2e-5 falling to 0, dropout 0.1 of states and attention weights) and 20 for pairs
-(batches of 16, rate 1e-5, dropout 0.1 of attention weights alone), and the last epoch counts; each split begins anew. Where a network
-is trained for tags, sentences and questions begin with a space, as in the released code; else texts are tokenised as in ``ner``.
-Tasks that end in ``-leaking`` go on from split to split with one network, as the released code of pairs does.
+Run: ``bench run --model quip --task wnut17-start-standard,wnut17-start-question``; with a GPU
+``wnut17-tuned-question,mrpc-tuned``.
+Protocol: a tag's classifier weights start, or are drawn, to the unit vector of the question for its
+type, or to none. Trained networks are trained whole, 200 epochs for tags (batches of 8, rate 2e-5
+falling to 0, dropout 0.1 of states and attention weights) and 20 for pairs (batches of 16, rate
+1e-5, dropout 0.1 of attention weights alone), and the last epoch counts; each split begins anew.
+Where a network is trained for tags, sentences and questions begin with a space, as in the released
+code; else texts are tokenised as in ``ner``.
+Tasks that end in ``-leaking`` go on from split to split with one network, as the released code of
+pairs does.
 """
 
 from collections.abc import Callable, Sequence

@@ -255,7 +255,7 @@ def test_an_encoder_without_the_needed_protocol_is_skipped_and_what_is_needed_is
     assert cell.status == "skipped"
     assert (
         cell.reason
-        == "norms needs an encoder that also gives the states of single tokens, which letters is not"
+        == "norms requires an encoder that also gives the states of single tokens; letters is not one"
     )
 
 

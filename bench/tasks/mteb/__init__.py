@@ -1,14 +1,16 @@
-"""Any mteb task by its name, scored by mteb itself on vectors of ours; and our encoders in the shape mteb asks for.
+"""Tasks of mteb, scored by mteb itself on our vectors; and our encoders as models of mteb.
 
-Source: Muennighoff et al. 2023, MTEB; the package ``mteb`` 2.20 or newer (extra ``mteb``), whose protocols are used as they are.
+Source: Muennighoff et al. 2023, MTEB; the package ``mteb`` 2.20 or newer (extra ``mteb``), whose
+protocols are used as they are.
 Run: ``bench run --model all --task STS13`` or ``--suite "MTEB(eng, v2)"``.
-Protocol: mteb's, with three choices of ours. The split is ``test`` where there is one, else every evaluation split; of a task
-in many languages the purely English subsets are taken, or all where there is none; a benchmark's own choice of splits and subsets
-goes before both, and the read-out names it; the instruction is the task's own prompt
-where mteb has one (mteb's generic prompts are not used). Texts without a side all get it; of queries and documents those that the
-encoder names (``bench.encoder.instructed_sides``): queries alone by default, both for InBedder.
-The number of the protocol holds mteb's own version: 1002026 is our protocol 1 on mteb 2.26.
-Labels are handed to mteb as plain lists: its lazy columns are decoded row by row, which takes minutes on a set like IMDb.
+Protocol: mteb's, with three choices of ours. The split is ``test`` where there is one, else every
+evaluation split; of a task in many languages the purely English subsets are taken, or all where
+there is none; a benchmark's own choice of splits and subsets goes before both, and the read-out
+names it; the instruction is the task's own prompt where mteb has one (mteb's generic prompts are
+not used). Texts without a side all get it; of queries and documents those that the encoder names
+(``bench.encoder.instructed_sides``): queries alone by default, both for InBedder. The number of the
+protocol holds mteb's own version: 1002026 is our protocol 1 on mteb 2.26. Labels are handed to mteb
+as plain lists: its lazy columns are decoded row by row, which takes minutes on a set like IMDb.
 """
 
 import functools
@@ -55,10 +57,12 @@ class MtebTask(NetworkTask):
 
     Attributes:
         name: mteb's name of the task; a label where ``source`` is given.
-        source: A class of mteb's kind, or what makes such a task when called with ``seed=``, for tasks that mteb does not list.
+        source: A class of mteb's kind, or what makes such a task when called with ``seed=``, for
+            tasks that mteb does not list.
         instruction: Replaces the task's own prompt.
-        limit: At most this many test examples; for clustering, at most this many embedded texts; for retrieval and
-            reranking, at most this many queries (``bench.tasks.mteb.retrieval.draw``).
+        limit: At most this many test examples; for clustering, at most this many embedded texts;
+            for retrieval and reranking, at most this many queries
+            (``bench.tasks.mteb.retrieval.draw``).
         subsets: mteb's subsets to take instead of our choice; () for ours.
         splits: Its evaluation splits, likewise.
     """
@@ -89,7 +93,7 @@ class MtebTask(NetworkTask):
 
     @property
     def readout(self) -> str:
-        """The embedding; with an instruction that replaces the task's own, or other subsets or splits than ours, these are named.
+        """The embedding, with the instruction, subsets and splits that replace the default ones.
 
         So are the documents beside the judged ones where a limit cuts a retrieval task.
         """
@@ -102,11 +106,10 @@ class MtebTask(NetworkTask):
         )
 
     def items(self, *, seed: int) -> list[Item]:
-        """Return the texts of pairs and of a classification's test examples; others are encoded when mteb asks for them."""
+        """Return the texts of pairs and of classification; others are encoded when mteb asks."""
         if not installed() or self._metadata.type not in (*PAIRS, "Classification"):
             return []
-        with undisturbed():
-            task = self._loaded(seed)
+        task = self.load(seed)
         # the instruction of a text on a side is the encoder's choice
         columns = [column for column, side in inputs(task) if side is None]
         asked = instruction_for(task.metadata, None, self.instruction)
@@ -125,11 +128,12 @@ class MtebTask(NetworkTask):
             seed: 42 is mteb's own protocol.
 
         Raises:
-            Unavailable: mteb is not installed, the data cannot be had, or the task cannot be limited.
+            Unavailable: mteb is not installed, the data cannot be had, or the task cannot be
+                limited.
             EncodingError: The vectors are no embeddings, or have no score.
         """
         with undisturbed(), without_bars(), tempfile.TemporaryDirectory() as folder:
-            mteb, task = loaded_mteb(), self._loaded(seed)
+            mteb, task = loaded_mteb(), self.load(seed)
             result = mteb.evaluate(
                 as_mteb(encoder, instruction=self.instruction),
                 task,
@@ -143,7 +147,8 @@ class MtebTask(NetworkTask):
             )
             if self.metric not in scores:
                 raise EncodingError(
-                    f"mteb's {self.metric} on {self.name} is not a number: are all vectors the same?"
+                    f"mteb's {self.metric} on {self.name} is not a number: "
+                    "are all vectors the same?"
                 )
             for metric, (examples, gold) in _examples(task, Path(folder)).items():
                 scores[metric] = Score(scores[metric].repeats, examples, gold)
@@ -153,18 +158,23 @@ class MtebTask(NetworkTask):
     def _metadata(self) -> "TaskMetadata":
         return _metadata(self.name, self.source)
 
-    def _loaded(self, seed: int) -> "AbsTask":
+    @undisturbed()
+    def load(self, seed: int) -> "AbsTask":
+        """Return mteb's task with its data, cut to ``limit``."""
+        loaded_mteb()
         task = _fresh(self.name, self.source, seed)
         task.hf_subsets = list(self.subsets) or task.hf_subsets
         if self.splits:
             task = task.filter_eval_splits(list(self.splits))
         if set(task.metadata.modalities) != {"text"}:
             raise Unavailable(
-                f"{self.name} reads {', '.join(task.metadata.modalities)}; only tasks on text can be run"
+                f"{self.name} reads {', '.join(task.metadata.modalities)}; "
+                "only tasks on text can be run"
             )
         if self.limit is not None and not (is_flat(task) or is_standard(task)):
             raise Unavailable(
-                f"{self.name}: a limit is not defined for {task.metadata.type} tasks of this kind; run it without one"
+                f"{self.name}: a limit is not defined for {task.metadata.type} tasks of this kind; "
+                "run it without one"
             )
         load(task, self.limit)
         return task
@@ -176,7 +186,7 @@ def known_task(name: str) -> bool:
 
 
 def benchmark(name: str) -> tuple[MtebTask, ...]:
-    """Return the tasks of an mteb benchmark; none where mteb is not installed or has no such benchmark."""
+    """Return the tasks of an mteb benchmark; none where there is no such benchmark."""
     if not installed():
         return ()
     try:
@@ -187,7 +197,7 @@ def benchmark(name: str) -> tuple[MtebTask, ...]:
 
 
 def _chosen(task: "AbsTask") -> MtebTask:
-    """Return a task of a benchmark, with the subsets and splits that it evaluates where they are not our choice."""
+    """Return a task of a benchmark, with its subsets and splits where they are not the default."""
     ours = _fresh(task.metadata.name, None, 42)
     subsets = task.hf_subsets if set(task.hf_subsets or ()) != set(ours.hf_subsets or ()) else ()
     splits = task.eval_splits if set(task.eval_splits) != set(ours.eval_splits) else ()
@@ -243,7 +253,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _repeats(part: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-    """Return the repeats of every metric of one split and subset; what is not a number is left out."""
+    """Return the repeats of every metric of one split and subset that is a number."""
     metrics = {
         name: value
         for name, value in part.items()
@@ -273,7 +283,10 @@ def _runs(part: Mapping[str, Any], name: str, value: float) -> Sequence[float | 
 def _examples(
     task: "AbsTask", folder: Path
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Return the cosine and the gold value of every pair, or for every text the share of classifiers that are right, by metric."""
+    """Return examples and gold values by metric.
+
+    Examples are the cosines of pairs, or the fraction of classifiers that are right on a text.
+    """
     kind = task.metadata.type
     if not is_flat(task) or kind == "Clustering" or len(evaluated := list(parts(task))) != 1:
         return {}

@@ -48,7 +48,7 @@ class MtebEncoder:
         prompt_type: Side | None = None,
         **_: object,
     ) -> Embeddings:
-        """Return float32 (n, dim) for a loader of texts; how they are put into batches is the encoder's choice.
+        """Return float32 (n, dim) for a loader of texts; the encoder chooses the batches.
 
         Raises:
             EncodingError: As ``bench.encoder.checked``.
@@ -61,13 +61,13 @@ class MtebEncoder:
             select_side(self.encoder, prompt_type).encode(texts, instruction=asked), texts
         )
 
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - mteb's array types
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - arrays
         """Return cosine similarities (n1, n2)."""
         from mteb.similarity_functions import cos_sim
 
         return cos_sim(embeddings1, embeddings2)
 
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - mteb's array types
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401
         """Return cosine similarities row by row (n,)."""
         from mteb.similarity_functions import pairwise_cos_sim
 
@@ -75,7 +75,7 @@ class MtebEncoder:
 
     @functools.cached_property
     def mteb_model_meta(self) -> "ModelMeta":
-        """Name and fingerprint, so that mteb's cache of results cannot take one encoder for another."""
+        """Name and fingerprint, which keep encoders apart in mteb's cache of results."""
         from mteb.models import ModelMeta
 
         name = re.sub(r"[^\w.+-]+", "_", self.name)
@@ -101,7 +101,8 @@ def instruction_for(
     """Return the instruction for a text of an mteb task; "" where it gets none.
 
     Args:
-        metadata: The task's. A prompt that it has for documents alone is theirs, whatever ``sides`` says.
+        metadata: The task's. A prompt that it has for documents alone is theirs, whatever ``sides``
+            says.
         side: "query", "document" or None where the task has only one kind of text.
         instruction: Replaces the task's own prompt.
         sides: Those that get the instruction, by the encoder.
@@ -114,7 +115,7 @@ def instruction_for(
 
 
 def texts_of(loader: "DataLoader[Any]") -> list[str]:
-    """Return the texts of mteb's loader: the whole column at once where its data set has one, else batch by batch."""
+    """Return the texts of mteb's loader, the whole column at once where its data set has one."""
     from datasets import Dataset
 
     rows = loader.dataset
@@ -145,7 +146,7 @@ def loaded_mteb() -> Any:  # noqa: ANN401 - an optional module
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Put global random state and warning filters back: mteb seeds the state whenever it makes an object, and when imported."""
+    """Restore global random state and warning filters: mteb seeds when it makes an object."""
     torch = sys.modules.get("torch")
     plain, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - to put it back
     tensors = torch.get_rng_state() if torch else None

@@ -1,4 +1,4 @@
-"""The data of mteb's retrieval and reranking tasks: read from a local copy, and cut to a fixed draw of queries."""
+"""The data of mteb's retrieval and reranking tasks: local copies, and draws of queries."""
 
 import logging
 from typing import TYPE_CHECKING, Any
@@ -28,15 +28,16 @@ _COLUMNS = {
 
 
 def is_standard(task: "AbsTask") -> bool:
-    """Say whether a task retrieves or reranks documents of its own, without a protocol of its own on top."""
+    """Say whether a task retrieves or reranks its documents by the standard protocol."""
     return task.metadata.type in {"Retrieval", "Reranking"} and not task.is_aggregate
 
 
 def read_local(task: "AbsTask") -> "dict[str, dict[str, RetrievalSplitData]] | None":
-    """Return the corpus, queries, judgements and candidates of a task from the local copy; None where there is none.
+    """Return the corpus, queries, judgements and candidates from a local copy, if there is one.
 
-    The copy has the hub's configurations as folders: ``corpus``, ``queries`` and ``default``, or ``qrels``, for the
-    judgements, and ``top_ranked`` for reranking; those of a subset begin with its name.
+    The copy has the hub's configurations as folders: ``corpus``, ``queries`` and ``default``, or
+    ``qrels``, for the judgements, and ``top_ranked`` for reranking; those of a subset begin with
+    its name.
 
     Raises:
         DataError: A part of the copy is missing or broken.
@@ -70,7 +71,7 @@ def read_local(task: "AbsTask") -> "dict[str, dict[str, RetrievalSplitData]] | N
     return loaded
 
 
-def _local_loader(where: str, found: dict[str, list[str]]) -> Any:  # noqa: ANN401 - a subclass made here, as mteb is optional
+def _local_loader(where: str, found: dict[str, list[str]]) -> Any:  # noqa: ANN401
     from datasets import Dataset
     from mteb.abstasks.retrieval_dataset_loaders import RetrievalDatasetLoader
 
@@ -135,9 +136,10 @@ def _tell(task: "AbsTask", subset: str, split: str, part: "RetrievalSplitData") 
 
 
 def draw(task: "AbsTask", limit: int) -> None:
-    """Cut every split of a loaded task to a fixed draw of queries, with the documents that are judged or candidates for them.
+    """Cut every split to a fixed draw of queries, with their judged and candidate documents.
 
-    Where there are no candidates, ``OTHERS`` further documents are drawn too, however many queries there are.
+    Where there are no candidates, ``OTHERS`` further documents are drawn too, however many queries
+    there are.
 
     Args:
         task: A task for which ``is_standard`` holds; changed.

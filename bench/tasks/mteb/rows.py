@@ -80,11 +80,12 @@ def _splits(task: "AbsTask") -> Sequence[str]:
 
 
 def load(task: "AbsTask", limit: int | None) -> None:
-    """Load a task's data, from where ``bench.data`` has it, else as mteb does; a set that is known at another revision is not taken.
+    """Load a task's data from where ``bench.data`` has it at mteb's revision, else as mteb does.
 
     Args:
         task: Any task; one whose type is flat gets plain columns.
-        limit: At most this many test examples, or queries; for tasks that are flat or ``retrieval.is_standard`` only.
+        limit: At most this many test examples, or queries; for tasks that are flat or
+            ``retrieval.is_standard`` only.
 
     Raises:
         Unavailable: The data cannot be had on this machine.
@@ -118,8 +119,8 @@ def _load_from_hub(task: "AbsTask") -> None:
     revision = str(where.get("revision"))
     if Path(where["path"]).exists():  # mteb would read it and take it for the hub's
         raise Unavailable(
-            f"{name}: the folder {where['path']} of the working directory has the name of a set of the hub; "
-            "run in another folder, or give its files with --data"
+            f"{name}: the folder {where['path']} of the working directory has the name of a set "
+            "of the hub; run in another folder, or give its files with --data"
         )
     try:
         with hub.offline_if_unreachable():
@@ -131,7 +132,7 @@ def _load_from_hub(task: "AbsTask") -> None:
         ) from error
     if other := {hub.find_cached_commit(rows) for rows in _tables(task.dataset)} - {"", revision}:
         raise Unavailable(
-            f"{name}: the cache of the hub holds {where['path']} at {min(other)}, not at {revision}; "
+            f"{name}: the cache of the hub has {where['path']} at {min(other)}, not at {revision}; "
             "give the data, or a network"
         )
     for split in task.eval_splits:
@@ -239,7 +240,7 @@ def _limit(task: "AbsTask", limit: int | None) -> None:
         for subset, split, rows in list(parts(task)):
             task.dataset[subset][split] = rows.select(sample(len(rows), limit).tolist())
         return
-    # mteb draws the texts it embeds itself, mostly 4 % of all; cutting the rows first would leave next to none.
+    # mteb draws the texts to embed, mostly 4 %: of rows that are cut first next to none are left.
     embedded, share = task.max_document_to_embed, task.max_fraction_of_documents_to_embed
     if share is not None:
         embedded = int(share * max(len(rows) for _, _, rows in parts(task)))
