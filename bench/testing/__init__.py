@@ -1,4 +1,4 @@
-"""The contracts of encoders and tasks, for everybody's tests; ``bench check`` prints how an encoder fares under each rule."""
+"""The contracts of encoders and tasks, for everybody's tests and for ``bench check``."""
 
 from bench.testing.agreement import ContractError
 from bench.testing.encoders import CHECKS, CheckOutcome, check_encoder, run_checks

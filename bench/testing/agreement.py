@@ -10,11 +10,11 @@ from bench.errors import EncodingError
 
 
 class ContractError(AssertionError):
-    """A rule of the contract is broken; the message names the rule, what was got, and the likely fault."""
+    """A rule of the contract is broken; the message names it and the likely fault."""
 
 
 def embeddings(vectors: Embeddings, texts: Sequence[str], fault: str) -> Embeddings:
-    """Return the vectors if they are embeddings of the texts; the fault is what they suffer from otherwise."""
+    """Return the vectors if they are embeddings of the texts; otherwise raise, naming the fault."""
     try:
         return checked(vectors, texts)
     except EncodingError as error:
@@ -29,19 +29,20 @@ def agree(
     what: str,
     fault: str,
 ) -> None:
-    """Raise unless two sets of vectors of the texts are equal up to rounding; ``what`` gave the second one."""
+    """Raise unless two sets of vectors are equal up to rounding; ``what`` gave the second one."""
     if expected.shape != got.shape:
         raise ContractError(f"{what} shape {got.shape}, expected {expected.shape}; {fault}")
     apart, allowed = distance(expected, got), tolerance(encoder)
     if not (apart <= allowed).all():  # a distance that is not a number is not within the tolerance
         worst = int(apart.argmax())
         raise ContractError(
-            f"{what} another vector for {shortened(texts[worst])}, {apart[worst]:.2g} off (allowed {allowed:g}); {fault}"
+            f"{what} another vector for {shortened(texts[worst])}, "
+            f"{apart[worst]:.2g} off (allowed {allowed:g}); {fault}"
         )
 
 
 def distance(a: Embeddings, b: Embeddings) -> NDArray[np.float64]:
-    """Return how far the rows lie apart, in lengths of the longer one; NaN where one of them is not finite."""
+    """Return the distances of rows relative to the longer one; NaN where one is not finite."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore"):  # of infinity minus infinity, NaN is the wanted answer
         longer = np.maximum(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1))
@@ -49,7 +50,6 @@ def distance(a: Embeddings, b: Embeddings) -> NDArray[np.float64]:
 
 
 def tolerance(encoder: Encoder) -> float:
-    """Return the relative difference that rounding explains: sums are taken in another order in another batch."""
-    return (
-        1e-4 if card(encoder).dtype == "float32" else 5e-2
-    )  # half types keep 8 to 11 bits, through some tens of layers
+    """Return the relative difference that rounding explains, as batches change sums."""
+    # Half types keep 8 to 11 bits, through some tens of layers.
+    return 1e-4 if card(encoder).dtype == "float32" else 5e-2

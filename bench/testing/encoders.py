@@ -29,10 +29,15 @@ from bench.testing.randomness import random_states_touched
 
 log = logging.getLogger(__name__)
 
+_LONG = (
+    "The cat sat on the mat while the dog, who had never liked the cat very much, "
+    "looked out of the window and waited for rain."
+)
+
 TEXTS = (
     "A man is playing a flute.",
     "",
-    "The cat sat on the mat while the dog, who had never liked the cat very much, looked out of the window and waited for rain.",
+    _LONG,
     "x",
     "Emoji \U0001f642 \U0001f469\u200d\U0001f467, naïve café, 中文, שלום.",
     " ",
@@ -41,7 +46,7 @@ TEXTS = (
     "Somebody is making music.",
     "A man is playing a flute.",
 )
-"""Texts that every encoder takes: short and long ones mixed, empty, spaces only, several scripts, one of them twice."""
+"""Texts that every encoder takes: short, long, empty, in several scripts, one of them twice."""
 
 INSTRUCTION = "What is the text about?"
 
@@ -66,7 +71,7 @@ class _Skipped(Exception):  # noqa: N818 - an outcome
 
 
 def check_encoder(encoder: Encoder) -> None:
-    """Hold an encoder against every rule.
+    """Check an encoder against every rule.
 
     Raises:
         ContractError: Some are broken; all of them are named.
@@ -102,7 +107,7 @@ def run_checks(encoder: Encoder) -> Iterator[CheckOutcome]:
 
 
 def check_shape(encoder: Encoder) -> None:
-    """Vectors are finite, varied float32 (n, dim), one a text, the empty text and no text at all included."""
+    """Vectors are finite, varied float32 (n, dim), one a text, an empty text included."""
     embeddings(
         encoder.encode(TEXTS), TEXTS, "half precision, a dropped row, or no token in an empty text"
     )
@@ -116,7 +121,8 @@ def check_distinct(encoder: Encoder) -> None:
     a, b = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     if np.allclose(a, b, atol=1e-6):
         raise ContractError(
-            f"{shortened(TEXTS[0])} and {shortened(TEXTS[2])} have one vector; the text does not reach the network"
+            f"{shortened(TEXTS[0])} and {shortened(TEXTS[2])} have one vector; "
+            "the text does not reach the network"
         )
 
 
@@ -154,7 +160,7 @@ def check_order(encoder: Encoder) -> None:
 
 
 def check_instruction(encoder: Encoder) -> None:
-    """The empty instruction is no instruction; another keeps the shape, and changes vectors only where instructions are followed."""
+    """The empty instruction is none; another changes vectors only where they are followed."""
     plain = encoder.encode(TEXTS)
     spaced = embeddings(
         encoder.encode(TEXTS, instruction=INSTRUCTION),
@@ -171,13 +177,15 @@ def check_instruction(encoder: Encoder) -> None:
     )
     if plain.shape != spaced.shape:
         raise ContractError(
-            f"with an instruction the shape is {spaced.shape}, without {plain.shape}; expected the same"
+            f"with an instruction the shape is {spaced.shape}, without {plain.shape}; "
+            "expected the same"
         )
     changed = float(distance(plain, spaced).max()) > tolerance(encoder)
     if changed != encoder.follows_instructions:
         got = "changes vectors" if changed else "changes nothing"
         raise ContractError(
-            f"follows_instructions is {encoder.follows_instructions}, yet an instruction {got}; set it right"
+            f"follows_instructions is {encoder.follows_instructions}, yet an instruction {got}; "
+            "set it right"
         )
 
 
@@ -208,7 +216,8 @@ def check_settings(encoder: Encoder) -> None:
         or fingerprint(again) != fingerprint(encoder)
     ):
         raise ContractError(
-            f"an encoder made from the settings {plain} is another one; a setting is not kept as it was given"
+            f"an encoder made from the settings {plain} is another one; "
+            "a setting is not kept as it was given"
         )
     field = next(iter(dataclasses.fields(encoder)), None)  # type: ignore[arg-type]
     if field is None:
@@ -246,14 +255,15 @@ def check_no_side_effects(encoder: Encoder) -> None:
 
     if touched := random_states_touched(use):
         raise ContractError(
-            f"encoding touches the global random state of {', '.join(touched)}; pass a generator, never seed globally"
+            f"encoding touches the global random state of {', '.join(touched)}; pass a generator, "
+            "never seed globally"
         )
     if texts != list(TEXTS):
         raise ContractError("encoding changes the list of texts it is given; sort or clean a copy")
 
 
 def check_streaming(encoder: Encoder) -> None:
-    """A stream covers every item exactly once, with the vectors that ``encode`` gives, and counts its tokens."""
+    """A stream gives every item once, with the vector of ``encode``, and counts tokens."""
     stream = _method(encoder, "stream", "no stream")
     items = [Item(text, instruction) for instruction in ("", INSTRUCTION) for text in TEXTS]
     batches = list(stream(items))
@@ -276,7 +286,7 @@ def check_streaming(encoder: Encoder) -> None:
 
 
 def check_tokens(encoder: Encoder) -> None:
-    """Token states are finite float32 with spans that cover the text in order; pads are gone, company does not matter."""
+    """Token states are finite float32 without padding; their spans cover the text in order."""
     if not isinstance(encoder, TokenEncoder):
         raise _Skipped("no token states")
     together = encoder.encode_tokens(TEXTS)
@@ -287,7 +297,8 @@ def check_tokens(encoder: Encoder) -> None:
         _check_spans(text, many)
         if one.states.shape != many.states.shape:
             raise ContractError(
-                f"{shortened(text)} has {len(many.states)} token states among others and {len(one.states)} alone; pads left in"
+                f"{shortened(text)} has {len(many.states)} token states among others and "
+                f"{len(one.states)} alone; pads left in"
             )
         agree(
             encoder,
@@ -299,7 +310,8 @@ def check_tokens(encoder: Encoder) -> None:
         )
     if not np.array_equal(encoder.encode_tokens(TEXTS[:1], layer=0)[0].spans, together[0].spans):
         raise ContractError(
-            f"layer 0 has other spans than the last layer for {shortened(TEXTS[0])}; expected the same tokens at all layers"
+            f"layer 0 has other spans than the last layer for {shortened(TEXTS[0])}; "
+            "expected the same tokens at all layers"
         )
     if getattr(encoder, "encode_layers", None):
         _check_layers(encoder)
@@ -327,7 +339,7 @@ def _check_layers(encoder: Any) -> None:  # noqa: ANN401 - has two of the option
 
 
 def check_questions(encoder: Encoder) -> None:
-    """Question vectors are finite float32 (m, dim) as wide as token states, and do not depend on company."""
+    """Question vectors are finite float32 (m, dim) as wide as token states, in any batch."""
     if not isinstance(encoder, QuestionEncoder):
         raise _Skipped("no question vectors")
     questions = [
@@ -341,7 +353,8 @@ def check_questions(encoder: Encoder) -> None:
         embeddings(vectors, questions, "half precision, or a dropped row")
         if vectors.shape[1] != width:
             raise ContractError(
-                f"{name} vectors have {vectors.shape[1]} numbers, token states {width}; expected the same space"
+                f"{name} vectors have {vectors.shape[1]} numbers, token states {width}; "
+                "expected the same space"
             )
         alone = np.concatenate(
             [getattr(encoder.encode_questions([question]), name) for question in questions]
@@ -376,12 +389,13 @@ def check_words(encoder: Encoder) -> None:
         len(words) > 4 or len(set(words)) < len(words) for words in found
     ):
         raise ContractError(
-            f"{len(vectors)} vectors are read as {found}; expected at most 4 different words for each"
+            f"{len(vectors)} vectors are read as {found}; "
+            "expected at most 4 different words for each"
         )
 
 
 def check_prompted(encoder: Encoder) -> None:
-    """Words behind a prompt have finite log-probabilities, float32 (n, m), that do not depend on company."""
+    """Words have finite log-probabilities, float32 (n, m), the same in any batch."""
     score_words = _method(encoder, "score_words", "no language model to ask")
     prompt, words = "\nQuestion: Is this good or bad?\nAnswer: It is", (" good", " bad")
     try:
@@ -395,7 +409,8 @@ def check_prompted(encoder: Encoder) -> None:
         or (found > 0).any()
     ):
         raise ContractError(
-            f"words have the scores {found.dtype} {found.shape}; expected finite float32 ({len(TEXTS)}, 2), none above 0"
+            f"words have the scores {found.dtype} {found.shape}; "
+            f"expected finite float32 ({len(TEXTS)}, 2), none above 0"
         )
     alone = np.concatenate([score_words([text], prompt=prompt, words=words) for text in TEXTS])
     agree(encoder, found, alone, TEXTS, "scores of words alone give", "padding not masked")
@@ -438,7 +453,8 @@ def _check_batch(items: Sequence[Item], batch: Batch) -> None:
     counts = len(batch.positions), len(batch.tokens), len(batch.truncated)
     if len(set(counts)) > 1:
         raise ContractError(
-            f"a batch has (positions, tokens, truncated) of lengths {counts}; expected one of each an item"
+            f"a batch has (positions, tokens, truncated) of lengths {counts}; "
+            "expected one of each an item"
         )
     if batch.padded < batch.tokens.sum() or (batch.tokens < 1).any():
         raise ContractError(
@@ -455,7 +471,8 @@ def _check_spans(text: str, tokens: TokenStates) -> None:
         or not np.isfinite(states).all()
     ):
         raise ContractError(
-            f"token states of {where} are {states.dtype} {states.shape}; expected finite float32 (t, dim), one a word at least"
+            f"token states of {where} are {states.dtype} {states.shape}; "
+            "expected finite float32 (t, dim), one a word at least"
         )
     if (
         spans.shape != (len(states), 2)
@@ -464,7 +481,8 @@ def _check_spans(text: str, tokens: TokenStates) -> None:
         or (spans[:, 0] > spans[:, 1]).any()
     ):
         raise ContractError(
-            f"spans of {where} are {spans.tolist()}; expected one (start, end) inside the text for each state"
+            f"spans of {where} are {spans.tolist()}; expected one (start, "
+            "end) inside the text for each state"
         )
     real = spans[spans[:, 1] > spans[:, 0]]
     covered: NDArray[np.bool_] = np.zeros(len(text), bool)
@@ -474,5 +492,6 @@ def _check_spans(text: str, tokens: TokenStates) -> None:
         not c and not character.isspace() for c, character in zip(covered, text, strict=True)
     ):
         raise ContractError(
-            f"spans of {where} are {real.tolist()}; expected them to cover it in order: off by one, or special tokens counted"
+            f"spans of {where} are {real.tolist()}; expected them to cover it in order: "
+            "off by one, or special tokens counted"
         )

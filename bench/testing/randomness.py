@@ -8,10 +8,11 @@ import numpy as np
 
 
 def random_states_touched(action: Callable[[], object]) -> list[str]:
-    """Run an action, and return the libraries whose global random state it changed; the states are put back."""
-    # Each is moved on first: code that seeds with a constant would otherwise leave what its last call left.
+    """Return the libraries whose global random state an action changes, and restore it."""
+    # Each is advanced first: code that seeds with a constant would leave it as it was.
     torch = sys.modules.get("torch")
-    kept = random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None  # noqa: NPY002
+    kept = random.getstate(), np.random.get_state()  # noqa: NPY002
+    tensors = torch.get_rng_state() if torch else None
     random.random(), np.random.random(), torch.rand(1) if torch else None  # noqa: NPY002, S311
     before = _random_states()
     try:
@@ -23,7 +24,7 @@ def random_states_touched(action: Callable[[], object]) -> list[str]:
         random.setstate(kept[0])
         np.random.set_state(kept[1])  # noqa: NPY002
         if torch:
-            torch.set_rng_state(kept[2])
+            torch.set_rng_state(tensors)
 
 
 def _random_states() -> dict[str, object]:

@@ -21,7 +21,7 @@ _TRAINING = "tune_pairs", "tune_classes"
 
 
 def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, Score]:
-    """Hold a task against its contract, and return the scores it gives.
+    """Check a task against its contract, and return its scores.
 
     Args:
         task: Any task whose data is on this machine.
@@ -52,23 +52,25 @@ def _check_description(task: Task) -> None:
     """What a task says of itself fits into a results file, and a copy of it can be limited."""
     if missing := missing_parts(task):
         raise ContractError(f"{type(task).__name__} is no task: it lacks {', '.join(missing)}")
-    for name, value in ((name, getattr(task, name)) for name in _WORDS):
+    for name in _WORDS:
+        value = getattr(task, name)
         if not isinstance(value, str) or not value:
             raise ContractError(f"the {name} of {type(task).__name__} is {value!r}; expected words")
     if not isinstance(task.version, int):
         raise ContractError(
             f"the version of {task.name} is {task.version!r}; expected a whole number"
         )
-    copy: Any = task
     try:
-        limited = dataclasses.replace(copy, limit=7)
+        limited = dataclasses.replace(task, limit=7)
     except (TypeError, ValueError) as error:
         raise ContractError(
-            f"{task.name} cannot be limited ({error}); make it a frozen dataclass with a field limit"
+            f"{task.name} cannot be limited ({error}); "
+            "make it a frozen dataclass with a field limit"
         ) from error
     if limited.limit != 7:
         raise ContractError(
-            f"{task.name} with the limit 7 has the limit {limited.limit}; keep the field as it is given"
+            f"{task.name} with the limit 7 has the limit {limited.limit}; "
+            "keep the field as it is given"
         )
 
 
@@ -81,7 +83,8 @@ def _check_repeat(task: Task, encoder: Encoder, scores: Mapping[str, Score], see
 
     if touched := random_states_touched(repeat):
         raise ContractError(
-            f"{task.name} touches the global random state of {', '.join(touched)}; use the seed it is given"
+            f"{task.name} touches the global random state of {', '.join(touched)}; "
+            "use the seed it is given"
         )
     if {name: score.repeats for name, score in again.items()} != {
         name: score.repeats for name, score in scores.items()
@@ -98,10 +101,12 @@ def _check_refusal(task: Task, encoder: Encoder, seed: int) -> None:
         return
     except BenchError as error:
         raise ContractError(
-            f"{task.name} answers vectors that are not finite with {type(error).__name__} ({error}); expected the EncodingError as it is"
+            f"{task.name} answers vectors that are not finite with {type(error).__name__} "
+            f"({error}); expected the EncodingError as it is"
         ) from error
     raise ContractError(
-        f"{task.name} gives a score for vectors that are not finite; it must not catch what encoding raises"
+        f"{task.name} gives a score for vectors that are not finite; "
+        "it must not catch what encoding raises"
     )
 
 
@@ -113,11 +118,13 @@ def _check_scores(task: Task, scores: Mapping[str, Score]) -> None:
     for name, score in scores.items():
         if not score.repeats or not np.isfinite(score.repeats).all():
             raise ContractError(
-                f"{task.name}: {name} has the repeats {score.repeats}; expected at least one, all finite"
+                f"{task.name}: {name} has the repeats {score.repeats}; expected at least one, "
+                "all finite"
             )
     if task.family not in APART and np.abs(main := scores[task.metric].repeats).max() > 1:
         raise ContractError(
-            f"{task.name}: the main score has the repeats {main}; expected a scale on which 1 is best"
+            f"{task.name}: the main score has the repeats {main}; "
+            "expected a scale on which 1 is best"
         )
 
 

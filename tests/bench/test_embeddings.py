@@ -293,13 +293,13 @@ for i in range(0, count, 20):
 
 
 def test_two_processes_may_write_at_once(tmp_path):
-    both = [_python(_WRITER, tmp_path, f"{1 << 30},8,{first},200") for first in (0, 200)]
+    both = [_python(_WRITER, tmp_path, f"{1 << 30},8,{first},60") for first in (0, 60)]
     for process in both:
         _, told = process.communicate(timeout=60)
         assert process.returncode == 0, told
     wrapped = cached(Counting(), Vectors(tmp_path))
-    texts = [str(i) for i in range(600)]
-    assert len(wrapped.missing([Item(text) for text in texts])) == 200
+    texts = [str(i) for i in range(180)]
+    assert len(wrapped.missing([Item(text) for text in texts])) == 60
     assert np.array_equal(wrapped.encode(texts), Counting().encode(texts))
 
 
@@ -330,13 +330,13 @@ def test_what_is_dropped_between_planning_and_reading_is_encoded_again(tmp_path)
 
 def test_the_limit_holds_after_every_write(tmp_path):
     vectors = Vectors(tmp_path, limit=200_000)
-    for i in range(40):
+    for i in range(20):
         cached(Counting(dim=100 + i % 7), vectors).encode([f"{i} {j}" for j in range(100)])
         assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) <= 200_000
 
 
 def test_a_process_killed_while_it_writes_leaves_whole_records_only(tmp_path):
-    for seconds in (0.0, 0.02, 0.05):
+    for seconds in (0.0, 0.03):
         process = _python(_WRITER, tmp_path, f"{1 << 30},8,0,100000")
         known = len(_files(tmp_path, ".vectors"))
         while len(_files(tmp_path, ".vectors")) < known + 3:
@@ -384,7 +384,7 @@ def test_a_flipped_bit_anywhere_is_noticed_and_costs_at_most_its_file(damage):
         changed[place] ^= 1 << place % 8
         return bytes(changed)
 
-    for place in range(damage.size):
+    for place in range(0, damage.size, 3):
         encoder = damage(lambda whole, place=place: flip(whole, place))
         assert len(encoder.asked) == (1 if place >= 16 else len(TEXTS))
 
