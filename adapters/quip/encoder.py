@@ -1,57 +1,65 @@
-"""QuIP: token states that hold the answers to many questions, and questions as vectors in their space.
+"""QuIP's encoder: token states trained to answer questions, and question vectors in their space.
 
-Jia, Lewis, Zettlemoyer. Question Answering Infused Pre-training of General-Purpose Contextualized Representations.
-Findings of ACL 2022.
+Jia, Lewis, Zettlemoyer. Question Answering Infused Pre-training of General-Purpose Contextualized
+Representations. Findings of ACL 2022. Section 2: one network r reads passages c and questions q;
+two heads turn the state of a question's first token into f_start(q) and f_end(q); the answer
+starts at token i with probability softmax_i(r(c)_i . f_start(q)), and ends likewise with f_end(q).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._batching import Prompt
 from adapters._checkpoint import card_of, located, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, stamp, tensors
 from adapters._text import Framed, prompts
-from adapters.quip.windows import long_states
 from bench.encoder import Batch, Card, Item, QuestionVectors, TokenStates, digest, gather, location
-from bench.errors import CheckpointError, UsageError
+from bench.errors import CheckpointError, UsageError, unknown
 from bench.overlap import Ngrams
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from bench.spans import ANSWER_TOKENS, Answer, extract_answer
 
 HEAD_FILES = ("model_qa_head_start", "model_qa_head_end")
 """File names of the two question heads, ending in ``.safetensors`` or ``.pt``."""
 
+READOUTS = ("mean", "question")
+QUESTION_TOKENS = ("auto", "first", "last")
+
 
 @dataclass(frozen=True)
 class QuIP(NetworkEncoder):
-    """QuIP (Jia et al. 2022): token states trained to answer questions; a text is the mean of its token states.
+    """QuIP (Jia et al. 2022): a text is the mean of its token states, trained to answer questions.
 
-    The paper reads token states and question vectors; both read-outs of a single vector per text are ours.
+    The paper reads token states and question vectors; both read-outs of one vector per text are
+    ours.
 
     Attributes:
-        checkpoint: "default" for the weights that come with this package, a folder that the recipe wrote, or an encoder folder
-            or hub id. The authors' archives (facebookresearch/quip at 934c724, CC BY-NC 4.0) are never fetched here: unpack
-            ``<name>-hf``, which holds the encoder and wants the tokenizer files of roberta-large beside it, and ``<name>``, which holds the
-            heads; <name> is quip, quip-noTeacher or quip-concat.
+        checkpoint: "default" for the weights of this package, a folder that the recipe wrote, or
+            an encoder's folder or hub id. The authors' archives (facebookresearch/quip at 934c724,
+            CC BY-NC 4.0) are never downloaded here: unpack ``<name>-hf``, which holds the encoder
+            and needs the tokenizer files of roberta-large beside it, and ``<name>``, which holds
+            the heads; <name> is quip, quip-noTeacher or quip-concat.
         heads: Folder of the question heads; "" looks in the checkpoint folder. Without heads a
             question's vector is its bare state, and the encoder counts as untrained.
-        readout: "mean" of the token states of one layer, or "question": start and end vector of the text side by side.
-        layer: Layer of the mean; None is, of an encoder, 20 of 24, scaled to the depth (the paper's layer for paraphrase), and the last
-            one of a decoder, in whose inner layers a few huge numbers are all that a mean shows.
-        question_token: Which state stands for a question: "first" (the paper's), "last", or "auto": the first one of an
-            encoder; the last one of a decoder, whose first state has seen nothing of the question.
-        attention: "native" or, for decoders, "bidirectional"; "auto" is what the checkpoint was trained with.
-        max_length: Longest text in tokens, special tokens not counted (section 3 of the paper).
-        max_question: Longest question, counted likewise; as many as of a text in the released evaluation, 50 in training.
-
-    Source:
-        Sections 2 and 3 of the paper; heads, token choice and longest question as in the released code.
+        readout: "mean" of the token states of one layer, or "question": start and end vector of
+            the text, concatenated.
+        layer: Layer of the mean. None is layer 20 of 24, scaled to the depth (the paper's layer
+            for paraphrase); of a decoder the last one, since in its inner layers a few huge
+            numbers dominate a mean.
+        question_token: Which state represents a question: "first" (the paper's), "last", or
+            "auto": the last one of a decoder, whose first state has seen nothing of the question.
+        attention: "native", "bidirectional" for a decoder, or "auto": that of the training.
+        max_length: Most tokens of a text, without special ones.
+        max_question: Most tokens of a question, without special ones.
     """
 
     checkpoint: str = location("default")
@@ -67,66 +75,96 @@ class QuIP(NetworkEncoder):
     follows_instructions: ClassVar[bool] = False
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
-        """Yield the vectors of items, longest first."""
+        """Yield the vectors of items, longest first.
+
+        Raises:
+            UsageError: The read-out or the question token is not a known one.
+        """
+        if self.readout not in READOUTS:
+            raise unknown("readout", self.readout, READOUTS)
         network = self._network()
         if self.readout == "question":
-            return self._questions(items, network, self.max_length)
-        if self.readout != "mean":
-            raise UsageError(f"readout of quip is 'mean' or 'question', got {self.readout!r}")
-        layer = (
-            mean_layer(network.layers, decoder=network.decoder)
-            if self.layer is None
-            else self.layer
-        )
+            return self._stream_questions(items, network, self.max_length)
+        layer = self.layer
+        if layer is None:
+            layer = network.layers if network.decoder else mean_layer(network.layers)
 
-        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
+        def forward(ids: Tensor, mask: Tensor) -> Tensor:
             return _pooling.mean(network.hidden_states(ids, mask, layer), mask)
 
-        return _batching.stream(items, self._prepare(network), forward, network, budget=self.budget)
+        prepare = self._prepare(network)
+        return _batching.stream(items, prepare, forward, network, budget=self.budget)
 
     def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
-        """Return start and end vectors, float32 (m, dim) each, to be multiplied with last-layer token states.
+        """Return start and end vectors, float32 (m, dim) each, for last-layer token states.
 
         Raises:
             CheckpointError: The heads are incomplete or of another width.
         """
-        batches = self._questions(
-            [Item(question) for question in questions], self._network(), self.max_question
-        )
-        both = gather(batches, len(questions))
-        half = both.shape[1] // 2
-        return QuestionVectors(both[:, :half].copy(), both[:, half:].copy())
+        items = [Item(question) for question in questions]
+        batches = self._stream_questions(items, self._network(), self.max_question)
+        start, end = np.split(gather(batches, len(items)), 2, axis=1)
+        return QuestionVectors(start.copy(), end.copy())
 
     def encode_long(
         self, texts: Sequence[str], *, window: int = 456, stride: int = 328
     ) -> list[TokenStates]:
-        """Return the last-layer token states of texts of any length, each token's from the window in which it stands deeper.
+        """Return the last-layer token states of texts of any length, read in overlapping windows.
+
+        Special tokens are at a text's own ends alone, so that an inner window has none.
 
         Args:
             texts: What is read.
-            window: Most tokens read at once, special ones counted.
-            stride: Tokens from one window's begin to the next; overlaps are parted in their middle.
+            window: Most tokens read at once, special ones included; less if the network takes less.
+            stride: Tokens from one window's start to the next, reduced with the window.
 
         Raises:
             UsageError: The stride is not between 1 and the window.
 
         Source:
-            Windows and stride as in the released code.
+            Windows and stride of the released code.
         """
         if not 1 <= stride <= window:
-            raise UsageError(
-                f"expected a stride from 1 to the window of {window} tokens, got {stride}"
+            raise UsageError(f"expected a stride from 1 to the window of {window}, got {stride}")
+        network = self._network()
+        size = min(window, network.max_length)
+        step = max(stride * size // window, 1)
+        framed = [Framed(text) for text in texts]
+        wholes = prompts(network.tokenizer, framed, limit=1 << 30, spans=True)
+        pieces: list[Prompt] = []
+        kept: list[list[slice]] = []
+        for whole in wholes:
+            windows = split_windows(len(whole.ids), size, step)
+            kept.append([inner for _, inner in windows])
+            for cut, _ in windows:
+                spans = None if whole.spans is None else whole.spans[cut]
+                pieces.append(Prompt(whole.ids[cut], spans=spans))
+
+        def prepare(items: Sequence[Item]) -> list[Prompt]:
+            return [pieces[int(item.text)] for item in items]
+
+        items = [Item(str(i)) for i in range(len(pieces))]
+        states = iter(
+            _batching.stream_tokens(
+                items, prepare, network.hidden_states, network, budget=self.budget
             )
-        return long_states(self._network(), texts, size=window, stride=stride, budget=self.budget)
+        )
+        found = []
+        for inners in kept:
+            parts = [(next(states), inner) for inner in inners]
+            vectors = np.concatenate([part.states[inner] for part, inner in parts])
+            spans = np.concatenate([part.spans[inner] for part, inner in parts])
+            found.append(TokenStates(vectors, spans))
+        return found
 
     def card(self) -> Card:
-        """Return the backbone's card with the heads' digest mixed in; trained where there are heads."""
+        """Return the backbone's card with the heads' digest mixed in; trained if there are heads."""
         files = self._head_files()
         card = replace(self._backbone().card(), trained=bool(files))
         return replace(card, weights=digest([card.weights, files_digest(files)])) if files else card
 
     def runs(self) -> Ngrams | None:
-        """Return the runs of words that default weights, or those of a recipe's folder, were trained on; None for others."""
+        """Return the 8-grams that a recipe's checkpoint was trained on; None for other weights."""
         return runs_of(self._backbone().source)
 
     def _source(self) -> str:
@@ -134,14 +172,14 @@ class QuIP(NetworkEncoder):
 
     def _backbone(self) -> Backbone:
         source = self._source()
-        trained = card_of(Path(source)).get("recipe", {}).get("attention", "native")
-        attention = trained if self.attention == "auto" else self.attention
+        attention = self.attention
+        if attention == "auto":
+            attention = card_of(Path(source)).get("recipe", {}).get("attention", "native")
         return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _head_files(self) -> tuple[Path, ...]:
-        return head_files(
-            Path(self.heads or self._source()).expanduser(), required=bool(self.heads)
-        )
+        folder = Path(self.heads or self._source()).expanduser()
+        return find_heads(folder, required=bool(self.heads))
 
     def _network(self) -> Network:
         return self._backbone().load()
@@ -149,126 +187,162 @@ class QuIP(NetworkEncoder):
     def _prepare(
         self, network: Network, *, spans: bool = False, length: int | None = None
     ) -> _batching.Prepare:
-        limit = min(
-            (length or self.max_length) + network.tokenizer.num_special_tokens_to_add(),
-            network.max_length,
-        )
-        return lambda items: prompts(
-            network.tokenizer, [Framed(item.text) for item in items], limit=limit, spans=spans
-        )
+        limit = token_limit(network, length or self.max_length)
 
-    def _questions(self, items: Sequence[Item], network: Network, length: int) -> Iterator[Batch]:
-        import torch
+        def prepare(items: Sequence[Item]) -> list[Prompt]:
+            framed = [Framed(item.text) for item in items]
+            return prompts(network.tokenizer, framed, limit=limit, spans=spans)
 
-        read = question_reader(self.question_token, decoder=network.decoder)
+        return prepare
+
+    def _stream_questions(
+        self, items: Sequence[Item], network: Network, length: int
+    ) -> Iterator[Batch]:
+        if self.question_token not in QUESTION_TOKENS:
+            raise unknown("question_token", self.question_token, QUESTION_TOKENS)
+        last = self.question_token == "last"  # noqa: S105 - a token of text
+        if self.question_token == "auto":  # noqa: S105
+            last = network.decoder
+        pool = _pooling.last if last else _pooling.first
         files = self._head_files()
-        heads = (
-            load_heads(files, network.dim, str(network.device), stamp(files))
-            if files
-            else (torch.nn.Identity(),) * 2
-        )
+        heads: Sequence[Callable[[Tensor], Tensor]] = (nn.Identity(), nn.Identity())
+        if files:
+            heads = load_heads(files, network)
 
-        def forward(ids: "Tensor", mask: "Tensor") -> "Tensor":
-            state = read(network.hidden_states(ids, mask), mask)
-            return torch.cat([head(state) for head in heads], dim=-1)
+        def forward(ids: Tensor, mask: Tensor) -> Tensor:
+            state = pool(network.hidden_states(ids, mask), mask)  # (b, dim)
+            return torch.cat([head(state) for head in heads], dim=-1)  # (b, 2 dim)
 
-        return _batching.stream(
-            items, self._prepare(network, length=length), forward, network, budget=self.budget
-        )
+        prepare = self._prepare(network, length=length)
+        return _batching.stream(items, prepare, forward, network, budget=self.budget)
 
 
-def mean_layer(layers: int, *, decoder: bool) -> int:
-    """Return the layer whose mean stands for a text: as deep as layer 20 in RoBERTa-large's 24, or the last one of a decoder."""
-    return layers if decoder else round(layers * 20 / 24)
-
-
-def question_reader(token: str, *, decoder: bool) -> "Callable[[Tensor, Tensor], Tensor]":
-    """Return the pooling (states, mask) -> (b, dim) that picks the state standing for a question.
+def find_answers(
+    encoder: QuIP,
+    passages: Sequence[str],
+    questions: Sequence[str],
+    *,
+    longest: int = ANSWER_TOKENS,
+) -> list[Answer]:
+    """Return the most probable answer to each question in its passage.
 
     Args:
-        token: "first", "last" or "auto".
-        decoder: Whether the backbone is a decoder, which settles "auto".
+        encoder: With question heads.
+        passages: Texts of any length, one for each question; each distinct one is encoded once.
+        questions: What is asked.
+        longest: Most tokens of an answer.
 
     Raises:
-        UsageError: Another word.
+        UsageError: The numbers of passages and questions differ.
+
+    Source:
+        Released code: the largest p_start times p_end, one softmax over the whole passage.
     """
-    if token not in {"auto", "first", "last"}:
-        raise UsageError(f"question_token of quip is 'auto', 'first' or 'last', got {token!r}")
-    return _pooling.last if token == "last" or (token == "auto" and decoder) else _pooling.first  # noqa: S105 - a token of text
+    if len(passages) != len(questions):
+        got = f"{len(passages)} passages and {len(questions)} questions"
+        raise UsageError(f"expected a passage for each question, got {got}")
+    distinct = list(dict.fromkeys(passages))
+    states = dict(zip(distinct, encoder.encode_long(distinct), strict=True))
+    vectors = encoder.encode_questions(questions)
+    rows = zip(passages, vectors.start, vectors.end, strict=True)
+    return [extract_answer(text, states[text], start, end, longest) for text, start, end in rows]
 
 
-def head(dim: int, out: int | None = None) -> "nn.Sequential":
-    """Return a new head, Linear -> tanh -> Linear, whose tensors are named as in the published files.
+def mean_layer(layers: int) -> int:
+    """Return the layer as deep as layer 20 in the 24 of RoBERTa-large, the paper's choice."""
+    return round(layers * 20 / 24)
 
-    Args:
-        dim: Width of the encoder.
-        out: Numbers that come out; None for as many as go in, as question heads have.
+
+def token_limit(network: Network, tokens: int) -> int:
+    """Return how many ids of a text the network reads: its tokens and the special ones."""
+    return min(tokens + network.tokenizer.num_special_tokens_to_add(), network.max_length)
+
+
+def split_windows(n: int, size: int, stride: int) -> list[tuple[slice, slice]]:
+    """Return the windows of n tokens: each one's tokens, and which of them are kept.
+
+    Every token is kept once; an overlap is divided in its middle.
+
+    Source:
+        facebookresearch/quip at 934c724.
     """
-    from torch import nn
+    windows = []
+    kept = 0
+    for start in range(0, max(n - size, 0) + stride, stride):
+        last = start + size >= n
+        end = n if last else start + (size + stride) // 2
+        windows.append((slice(start, start + size), slice(kept - start, end - start)))
+        if last:
+            break
+        kept = end
+    return windows
 
-    made = nn.Sequential()
-    made.add_module("dense", nn.Linear(dim, dim))
-    made.add_module("tanh", nn.Tanh())
-    made.add_module("out_proj", nn.Linear(dim, out or dim))
-    return made
+
+def make_head(dim: int, out: int) -> nn.Sequential:
+    """Return a new head, Linear -> tanh -> Linear, from ``dim`` to ``out`` numbers.
+
+    Its tensors are named as in the published files. Question heads have ``out`` = ``dim``.
+    """
+    head = nn.Sequential()
+    head.add_module("dense", nn.Linear(dim, dim))
+    head.add_module("tanh", nn.Tanh())
+    head.add_module("out_proj", nn.Linear(dim, out))
+    return head
 
 
-def head_files(folder: Path, *, required: bool = True) -> tuple[Path, ...]:
-    """Return the files of the start and the end head in a folder, or nothing where there are none and none are required.
+def find_heads(folder: Path, *, required: bool = True) -> tuple[Path, ...]:
+    """Return the files of the start and the end head; nothing if both are absent and not required.
 
     Raises:
         CheckpointError: One of them is missing.
     """
-    found = tuple(
-        path
-        for name in HEAD_FILES
-        for path in (folder / f"{name}.safetensors", folder / f"{name}.pt")
-        if path.is_file()
-    )
-    names = {path.stem for path in found}
-    if len(names) < 2 and (required or found):
-        missing = ", ".join(f"{name}.pt" for name in HEAD_FILES if name not in names)
+    found: list[Path] = []
+    for name in HEAD_FILES:
+        candidates = (folder / f"{name}.safetensors", folder / f"{name}.pt")
+        found += [path for path in candidates if path.is_file()][:1]
+    names = [path.stem for path in found]
+    missing = [f"{name}.pt" for name in HEAD_FILES if name not in names]
+    if missing and (found or required):
         raise CheckpointError(
-            f"expected two question heads in {folder}, missing {missing}: name the folder of the unpacked archive as `heads`"
+            f"expected two question heads in {folder}, missing {', '.join(missing)}: "
+            "give the folder of the unpacked archive as `heads`"
         )
-    return (
-        tuple(next(path for path in found if path.stem == name) for name in HEAD_FILES)
-        if found
-        else ()
-    )
+    return tuple(found)
+
+
+def load_heads(
+    files: tuple[Path, ...], network: Network, *, out: int | None = None
+) -> tuple[nn.Module, ...]:
+    """Return the start and the end head in float32 on the network's device, for inference.
+
+    Args:
+        files: What ``find_heads`` returned.
+        network: Says the width and the device.
+        out: Numbers that a head returns; None for the network's width.
+
+    Raises:
+        CheckpointError: A file cannot be read, or its tensors do not belong to the encoder.
+    """
+    return _load_heads(files, network.dim, out or network.dim, network.device, stamp(files))
 
 
 @lru_cache(maxsize=2)
-def load_heads(
-    files: tuple[Path, ...], dim: int, device: str, _stamp: object = None, *, out: int | None = None
-) -> "tuple[nn.Module, ...]":
-    """Return the start and the end head in float32, ready to use.
-
-    Args:
-        files: What ``head_files`` found.
-        dim: Width of the encoder.
-        device: Where to put them.
-        out: As for ``head``.
-
-    Raises:
-        CheckpointError: A file cannot be read, a tensor is missing, left over or of another shape.
-    """
+def _load_heads(
+    files: tuple[Path, ...], dim: int, out: int, device: str, _stamp: object
+) -> tuple[nn.Module, ...]:
     return tuple(_load_head(path, dim, out).to(device) for path in files)
 
 
-def _load_head(path: Path, dim: int, out: int | None) -> "nn.Module":
-    import torch
-
+def _load_head(path: Path, dim: int, out: int) -> nn.Module:
     state = tensors(path)
-    with torch.device(
-        "meta"
-    ):  # so that no random number is drawn for weights that are replaced at once
-        made = head(dim, out)
+    with torch.device("meta"):  # so that no random numbers are drawn for weights replaced at once
+        head = make_head(dim, out)
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wanted = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
     if found != wanted:
         raise CheckpointError(
-            f"expected the tensors {wanted} in {path}, got {found}: the heads must belong to the encoder"
+            f"expected the tensors {wanted} in {path}, got {found}: "
+            "the heads must belong to the encoder"
         )
-    made.load_state_dict(state, assign=True)
-    return made.float().eval().requires_grad_(requires_grad=False)
+    head.load_state_dict(state, assign=True)
+    return head.float().eval().requires_grad_(requires_grad=False)

@@ -1,51 +1,104 @@
-"""Training QuIP: token states learn to hold the answers to the questions that could be asked of a text.
+"""Training QuIP: token states learn to hold the answers to the questions one could ask of a text.
 
-Command: ``bench train quip --budget S`` (just under two hours on one CPU core with bfloat16, more than half of them in the last stage).
-Jia, Lewis, Zettlemoyer (Findings of ACL 2022). Four stages, each with its artefact in the folder ``stages`` of the checkpoint: a
-generator is tuned and writes questions (``generator``), a teacher is tuned (``teacher``) and says where their answers are, and
-the bi-encoder learns from it (``biencoder``). Neither code nor data of the training was released; what the paper leaves open
-(optimiser, generator and teacher settings) is ours. At a small budget some things differ on purpose: passages are shorter than
-456 tokens and have four questions instead of ten, so that there are many; a part of the questions are people's own with
-their answers; and low-rank weights are trained, at a higher rate. The paper's own form: ``--set window=456 --set questions=10
---set human=0 --set lora=false --set lr=1e-5``. In both the inner products are divided by the square root of the width while heads are
-trained, which their written weights contain, so that a new head does not begin with scores in the hundreds.
+Command: ``bench train quip --budget S`` (two hours on one CPU core in bfloat16 for 1M tokens).
+Jia, Lewis, Zettlemoyer (Findings of ACL 2022), sections 2 and 3. In ``stages`` of the checkpoint:
+
+1. A generator is tuned on people's questions (``generator``) and writes more of them on further
+   passages (``questions.jsonl``).
+2. A teacher is tuned on people's questions (``teacher``) and finds the answers to the written ones
+   (``labels.jsonl``).
+3. The encoder learns from the teacher's distributions, and at a small budget from people's own
+   questions and answers too.
+
+``PAPER`` holds the paper's settings. The defaults are for a small budget: shorter passages with
+fewer questions, so that there are many, LoRA weights at a higher rate, and people's questions for
+60 % of the tokens. Neither code nor data of the training was released; what the paper leaves open
+(optimiser, batch size, how generator and teacher are tuned) is ours. In training the inner
+products are divided by the square root of the width, which the written heads contain.
 """
 
+import json
+import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import nn
 
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
 from adapters._checkpoint import RUNS
-from adapters._files import stamp
+from adapters._files import files_digest
 from adapters._sharing import shareable
 from adapters._training.budget import Spent, batches
 from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import Fitted, Training, main_first, main_process, waited
+from adapters._training.loop import (
+    Fitted,
+    Optimisation,
+    Training,
+    fit,
+    seeded,
+)
+from adapters._training.processes import main_first, main_process, waited
 from adapters._training.settings import at_least_one, deciding, one_of, positive, share
 from adapters._training.sources import Source, named
-from adapters.quip.answering import answered
-from adapters.quip.biencoder import Group, Pointing, folded, grouped, sharpened
-from adapters.quip.encoder import QuIP, head_files, load_heads
-from adapters.quip.generator import learning
-from adapters.quip.passages import OPEN, Passage, Question, gathered
-from adapters.quip.sampling import written
-from adapters.quip.selection import Selection, selected
-from adapters.quip.stages import Tuning, stage_trained, took
-from adapters.quip.teacher import Finding, Labels, Pair, pair, predicted, relabelled
-from adapters.quip.tokens import passage_prompts, place, question_ids, spans_of
+from adapters._training.stage import Journal, Stage
+from adapters._training.weights import attached, save_trained, trained
+from adapters.quip.data import (
+    MAX_PASSAGE,
+    OPEN_SETS,
+    Passage,
+    Question,
+    TokenizedPassage,
+    TrainingData,
+    load_passages,
+    select_data,
+    tokenize,
+)
+from adapters.quip.encoder import HEAD_FILES, QuIP, find_answers, find_heads, load_heads, make_head
+from adapters.quip.generate import (
+    make_generator_rows,
+    make_prompts,
+    parse_questions,
+    sample_outputs,
+)
+from adapters.quip.objective import (
+    AnswerLabels,
+    CrossEntropy,
+    EncoderObjective,
+    EncoderRow,
+    GeneratorObjective,
+    TeacherObjective,
+    concatenate,
+    fold_scale,
+    keep_largest,
+    label_by_teacher,
+    label_known_answers,
+    make_certain,
+    make_teacher_rows,
+    predict_answers,
+)
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
+from bench.files import ESCAPED, write_atomic
 from bench.overlap import Ngrams
 from bench.recipe import Load, Progress
 from bench.spans import ANSWER_TOKENS, exact_match, extract_span, f1
 
+log = logging.getLogger(__name__)
+
 LABELS = ("soft", "hard", "answers")
+
 _MEASURED = 200
-"""Most kept-out questions that teacher and encoder answer."""
+"""Most held-out questions that teacher and encoder answer."""
+
+_PASSAGES, _QUESTIONS = 16, 512
+"""Passages that are written on at once, and questions labelled at once: what a kill can cost."""
 
 
 @dataclass(frozen=True)
@@ -53,36 +106,33 @@ class Recipe:
     """The recipe of QuIP on any backbone.
 
     Attributes:
-        backbone: Of teacher and encoder: the packaged backbone, a folder, or a hub id with ``@revision``.
-        generator: What learns to write questions, a decoder or a model like BART; "" is the backbone, or the packaged one where that is no
-            decoder.
-        sources: Question-answering sets: empty for the open ones listed in ``passages.OPEN``, else ids, ``id:config``,
-            ``id:config:split``, or files (SQuAD's JSON or JSON lines, MRQA's JSON lines), separated by commas.
-        passages: More passages to write questions on, named alike; also sets with a text column, and plain text files.
-        window: Most tokens of a passage, whole sentences; the paper fills 456.
-        questions: Questions written on each passage; 10 in the paper.
-        top_p: Nucleus they are drawn from.
-        labels: "soft" for the teacher's probabilities, "hard" for its likeliest places, "answers" for the generator's own
-            answers without a teacher ("QuIP (no teacher)").
-        top: Places of the teacher's distribution that are kept.
-        human: Share of the budget for passages with people's questions and answers; 0 in the paper, 1 is its "Bi-encoder +
-            MRQA", which needs no generator and no teacher.
-        together: Passages among whose tokens a question looks for its answer; more than 1 is the paper's "concat".
+        backbone: Of teacher and encoder: the packaged backbone, a folder, or a hub id with
+            ``@revision``.
+        generator: What learns to write questions, a decoder or a model like BART; "" is the
+            backbone, or the packaged one if that is no decoder.
+        sources: Question-answering sets: "" for ``data.OPEN_SETS``, else ids, ``id:config``,
+            ``id:config:split`` or files (SQuAD's JSON or JSON lines, MRQA's JSON lines), separated
+            by commas.
+        passages: Further passages to write questions on, named alike; also sets with a text column
+            and plain text files.
+        window: Most tokens of a passage, whole sentences.
+        questions: Questions written on each passage.
+        top_p: Probability of the nucleus that they are sampled from.
+        labels: "soft" for the teacher's probabilities, "hard" for its most probable tokens,
+            "answers" for the generator's own answers (the paper's "no teacher").
+        human: Share of the budget for people's questions with their answers; 1 is the paper's
+            "Bi-encoder + MRQA", which needs neither generator nor teacher.
         attention: "native" or, for decoders, "bidirectional"; of teacher and encoder.
-        epochs: Times that a passage is seen, as far as the data allow; 2 in the paper.
-        generator_share: Token positions to tune the generator with, as a share of the budget; they count apart from it.
+        epochs: Times that a passage is seen, if there is enough data.
+        generator_share: Tokens for tuning the generator, as a share of the budget; they are not
+            part of it.
         teacher_share: The same for the teacher.
-        lr: Highest learning rate; the paper has 1e-5, for all weights, not low-rank ones.
-        batch_size: Passages a step, or questions for the teacher.
-        lora: Whether low-rank weights are trained; otherwise all weights are.
-        max_length: Longest passage in tokens, without special ones.
-        max_question: Longest question.
-        positions: Token positions computed at once; it changes no result.
+        lr: Highest learning rate.
+        batch_size: Passages a step; for the teacher questions.
+        lora: Whether LoRA weights are trained; otherwise all weights are.
+        positions: Most tokens of a micro-batch; changes no result.
         dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu", "cuda", "mps".
-
-    Source:
-        Sections 2 and 3 of the paper.
     """
 
     backbone: str = PACKAGED
@@ -93,9 +143,7 @@ class Recipe:
     questions: int = 4
     top_p: float = 0.6
     labels: str = "soft"
-    top: int = 8
     human: float = 0.6
-    together: int = 1
     attention: str = "native"
     epochs: int = 2
     generator_share: float = 0.1
@@ -103,8 +151,6 @@ class Recipe:
     lr: float = 5e-4
     batch_size: int = 16
     lora: bool = True
-    max_length: int = 456
-    max_question: int = 50
     positions: int = field(default=2048, compare=False)
     dtype: str = "auto"
     device: str = field(default="auto", compare=False)
@@ -113,326 +159,402 @@ class Recipe:
         """Train all stages, write the checkpoint and its card, and return its folder."""
         self.check()
         main_process()  # each process takes its device before anything is put on one
-        if finished(out, Training("quip", deciding(self), budget, seed)):
+        training = Training("quip", deciding(self), budget, seed)
+        if finished(out, training):
             return out
         progress("reading data", 0, 1)
-        base = self._backbone(self.backbone).load()
-        passages, material = gathered(
-            [*(named(self.sources, Source) or OPEN), *named(self.passages, Source)], load
+        base = self.load_network(self.backbone)
+        sources = [*(named(self.sources, Source) or OPEN_SETS), *named(self.passages, Source)]
+        passages, material = load_passages(sources, load)
+        data = select_data(
+            passages,
+            base,
+            window=self.window,
+            tokens=max(budget // self.epochs, 1),
+            human=self.human,
+            questions=self.questions,
+            seed=seed,
         )
-        data = selected(
-            passages, base, window=self.window, longest=self.max_length, positions=max(budget // self.epochs, 1), human=self.human,
-            questions=self.questions, seed=seed,
-        )  # fmt: skip
-        run = _Run(self, base, data, out, budget, seed, progress)
-        groups, texts = run.groups()
-        encoder = run.trained(groups)
-        if main_process():
-            run.finish(encoder, material, texts)
-        waited()
+        _Run(self, training, base, data, out, progress).train(material)
         return out
 
     def check(self) -> None:
-        """Raise a UsageError where a setting is off."""
+        """Raise a UsageError if a setting is invalid."""
         one_of(self, "labels", LABELS)
         one_of(self, "attention", ATTENTIONS)
         share(self, "human", "top_p")
         positive(self, "top_p", "lr")
         if self.human < 1:
-            positive(
-                self, "generator_share", *(() if self.labels == "answers" else ("teacher_share",))
-            )
-        if self.window > self.max_length:
-            raise UsageError(
-                f"window is at most max_length, got {self.window} and {self.max_length}: lower it, or raise max_length"
-            )
-        at_least_one(
-            self,
-            "window",
-            "questions",
-            "top",
-            "together",
-            "epochs",
-            "batch_size",
-            "max_length",
-            "max_question",
-        )
+            positive(self, "generator_share")
+            if self.labels != "answers":
+                positive(self, "teacher_share")
+        at_least_one(self, "window", "questions", "epochs", "batch_size")
+        if self.window > MAX_PASSAGE:
+            raise UsageError(f"window is at most {MAX_PASSAGE}, got {self.window}")
 
-    def _backbone(self, source: str, *, head: str = "none") -> Backbone:
-        attention = "native" if head == "lm" else self.attention
+    def load_network(self, source: str) -> Network:
+        """Return the network that teacher or encoder start from or have become."""
         return Backbone(
             source,
-            attention=attention,  # type: ignore[arg-type]
-            head=head,  # type: ignore[arg-type]
+            attention=self.attention,  # type: ignore[arg-type]
             dtype=self.dtype,
             device=self.device,
-        )
+        ).load()
+
+    def load_generator(self, source: str) -> Network:
+        """Return the generator with its language-model head."""
+        return Backbone(source, head="lm", dtype=self.dtype, device=self.device).load()
 
 
+PAPER = Recipe(
+    backbone="FacebookAI/roberta-large",
+    generator="facebook/bart-large",
+    window=456,
+    questions=10,
+    top_p=0.6,
+    labels="soft",
+    human=0.0,
+    epochs=2,
+    lr=1e-5,
+    lora=False,
+)
+"""The paper's settings, as far as it states them (section 3 and appendix).
+
+``sources`` are the training sets of MRQA 2019, ``passages`` 8M from RoBERTa's corpus; name your own
+copies. Batch size and the shares of generator and teacher are not stated. Of its ablations,
+``labels="answers"`` is "no teacher" and ``human=1`` is "Bi-encoder + MRQA".
+"""
+
+
+ObjectiveT = TypeVar("ObjectiveT", bound=CrossEntropy[Any])
+
+
+@dataclass(frozen=True, eq=False)
 class _Run:
-    """The stages of one training, in order, with what each of them took."""
+    """The stages of one training, with what each took and scored."""
 
-    def __init__(
-        self, recipe: Recipe, base: Network, data: Selection, out: Path, budget: int, seed: int, progress: Progress
-    ) -> None:  # fmt: skip
-        self.recipe, self.base, self.data, self.out, self.budget, self.seed, self.progress = (
-            recipe,
-            base,
-            data,
-            out,
-            budget,
-            seed,
-            progress,
-        )
-        self.took: dict[str, dict[str, Any]] = {}
-        self.measured: dict[str, Any] = {}
-        self.settings = deciding(recipe)
-        self.data_mark = digest(
-            [[[p.text, list(map(list, p.questions))] for p in data.teaching], data.texts]
-        )
-        self.tuning = Tuning(recipe.backbone, recipe.lora, recipe.lr, recipe.batch_size, seed)
+    recipe: Recipe
+    training: Training
+    base: Network
+    data: TrainingData
+    out: Path
+    progress: Progress
+    took: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
 
-    def groups(self) -> tuple[list[Group], list[str]]:
-        """Return the bi-encoder's examples, and the texts in each of them: people's questions first, then generated ones."""
-        recipe, data = self.recipe, self.data
-        people, texts = self._grouped(data.human)
-        if not data.texts:
-            return people, texts
-        questions = self._written()
-        made = [
-            Passage(text, tuple(some)) for text, some in zip(data.texts, questions, strict=True)
-        ]
-        if recipe.labels == "answers":
-            groups, more = self._grouped(made)
-        else:
-            groups, more = self._relabelled(made)
-        return [*people, *groups], [*texts, *more]
+    @property
+    def stages(self) -> Path:
+        return self.out / "stages"
 
-    def trained(self, groups: Sequence[Group]) -> tuple[Fitted, Training]:
-        """Train the bi-encoder and return how that went."""
+    def train(self, material: Sequence[Material]) -> None:
+        """Train the encoder, measure it, and write it with its card and 8-grams."""
         recipe, base = self.recipe, self.base
-        if not groups:
+        rows = label_known_answers(tokenize(base, self.data.human))
+        if self.data.texts:
+            rows += self.write_and_label()
+        if not rows:
             raise DataError(
-                "expected passages with questions whose answers they hold, got none: name other --set sources="
+                "expected passages with questions whose answers they hold, got none: "
+                "name other --set sources="
             )
-        plan = batches(
-            [group.width for group in groups],
-            budget=self.budget,
-            size=recipe.batch_size,
-            seed=self.seed,
+        objective = EncoderObjective(
+            base,
+            self.make_heads(base.dim),
+            rows,
+            recipe.positions,
+            packed=shareable(base),
+            scale=base.dim**-0.5,
         )
-        network = self.tuning.attached(base)
-        heads = self.tuning.heads(network, network.dim)
-        scale, last = network.dim**-0.5, base.decoder
-        objective = Pointing(
-            network, heads, groups, recipe.positions, recipe.together, shareable(base), last, scale
-        )
-        training = Training("quip", self.settings, self.budget, self.seed)
-        decided = replace(
-            training, recipe={**self.settings, "data": self.data_mark, "before": digest(self.took)}
-        )
-        fitted = self.tuning.fitted(
-            decided, network, heads, objective, plan, self.out / "state.pt", self.progress
-        )
-        folded(heads, scale)
+        key = self.key("", 1, sorted(self.stages.glob("*.jsonl")))
+        objective, fitted = self.fit(key, objective, self.out)
+        fold_scale(objective.heads, objective.scale)
         if main_process():
-            self.tuning.save(network, heads, self.out)
-        self.used = sorted({i for batch in plan for i in batch})
-        self.examples = {
-            "passages": len(self.used),
-            "questions": sum(len(groups[i].questions) for i in self.used),
-        }
-        return fitted, training
+            self.save(objective, recipe.backbone, self.out)
+            self.measure("encoder", self.ask_encoder)
+            used = {i for batch in self.plan(key, objective) for i in batch}
+            self.finish(fitted, [rows[i] for i in sorted(used)], material)
+        waited()
 
-    def finish(
-        self, done: tuple[Fitted, Training], material: Sequence[Material], texts: Sequence[str]
-    ) -> None:
-        """Measure the encoder on what was kept out, and write the card and the runs of words that were trained on."""
-        fitted, training = done
-        self._measure("encoder", self._encoder_answers)
-        inference = sum(stage.get("positions", 0) for stage in self.took.values())
-        self.took["biencoder"] = took(fitted)
-        more = {
-            "examples": self.examples,
-            "stages": listed(self.took),
-            "kept_out": self.measured,
-        }
-        whole = replace(fitted, spent=fitted.spent + Spent(inference=inference))
-        taught = (
-            self.data.teaching if self.data.texts else []
-        )  # what generator and teacher learn from
-        Ngrams.of([*(texts[i] for i in self.used), *(passage.whole for passage in taught)]).write(
-            self.out / RUNS
-        )
-        write_card(self.out, training, whole, self.base, material, more)
-        (self.out / "state.pt").unlink(missing_ok=True)
+    def write_and_label(self) -> list[EncoderRow]:
+        """Return passages with generated questions, and where their answers are."""
+        questions = self.write_questions()
+        asked = zip(self.data.texts, questions, strict=True)
+        passages = tokenize(self.base, [Passage(text, tuple(some)) for text, some in asked])
+        if self.recipe.labels == "answers":
+            return label_known_answers(passages)
+        labels = self.relabel(passages)
+        if self.recipe.labels == "hard":
+            labels = make_certain(labels.tokens[:, :, 0])
+        return label_by_teacher(passages, labels)
 
-    def _stage(self, name: str, share: float, *uses: str, before: Any = None) -> Training:  # noqa: ANN401 - plain JSON values
-        """Return what decides the outcome of a stage: the settings it uses, the data, and what an earlier stage gave it."""
-        recipe = {
-            use: self.settings[use]
-            for use in (*uses, "lora", "lr", "batch_size", "dtype", "max_length", "attention")
-        }
-        return Training(
-            f"quip {name}",
-            {**recipe, "data": self.data_mark, "before": digest(before)},
-            int(share * self.budget),
-            self.seed,
-        )
-
-    def _written(self) -> list[list[Question]]:
-        recipe, folder = self.recipe, self.out / "stages" / "generator"
+    def write_questions(self) -> list[list[Question]]:
+        """Tune the generator, and return the questions that it writes on each passage."""
+        recipe, texts = self.recipe, self.data.texts
         source = recipe.generator or (recipe.backbone if self.base.decoder else PACKAGED)
-        base = recipe._backbone(source, head="lm").load()  # noqa: SLF001 - the recipe is this run's own
+        base = recipe.load_generator(source)
         if not base.decoder and not base.seq2seq:
             raise UsageError(
-                f"a generator of quip has a decoder, got {source}: set generator to one, or to '' for the default"
+                f"expected a generator with a decoder, got {source}: "
+                "set generator to one, or to '' for the default"
             )
-        lengths, objective = learning(
-            base, self.data.teaching, limit=recipe.max_length, positions=recipe.positions
-        )
-        if not lengths:
-            raise DataError(
-                "expected people's questions to tune the generator on, got none: name question-answering --set sources="
+        rows = make_generator_rows(base, self.data.asked)
+        objective = GeneratorObjective(base, (), rows, recipe.positions)
+        share = recipe.generator_share
+        folder = self.train_stage("generator", share, source, objective)
+        network = recipe.load_generator(str(folder))
+        prompts = make_prompts(network, texts)
+
+        def write(chunk: Sequence[int]) -> tuple[dict[str, Any], int]:
+            outputs = sample_outputs(
+                network,
+                [prompts[i] for i in chunk],
+                chunk,
+                samples=recipe.questions,
+                top_p=recipe.top_p,
+                seed=self.training.seed,
             )
-        training = self._stage("generator", recipe.generator_share, "generator", "backbone")
-        self.took["generator"] = stage_trained(
-            replace(self.tuning, backbone=source), training, base, lambda network, _: objective(network), lengths, folder, self.progress,
-            heads=False,
-        )  # fmt: skip
-        training = self._stage(
-            "questions",
-            recipe.generator_share,
-            "generator",
-            "backbone",
-            "questions",
-            "top_p",
-            before=self.took["generator"],
-        )
-        tuned = recipe._backbone(str(folder), head="lm").load()  # noqa: SLF001
-        with main_first():
-            found, self.took["questions"] = written(
-                tuned, self.data.texts, folder.parent / "questions.jsonl", training, self.progress
+            decode = network.tokenizer.batch_decode
+            written = [decode(some, skip_special_tokens=True) for some in outputs]
+            tokens = sum(len(prompts[i]) for i in chunk)
+            tokens += sum(map(len, concatenate(outputs)))
+            return {"passages": chunk, "written": written}, tokens
+
+        sizes = [len(prompt) for prompt in prompts]
+        lines = self.compute_chunks("questions", sizes, _PASSAGES, write, folder)
+        found: list[list[Question]] = [[] for _ in texts]
+        for line in lines:
+            for i, written in zip(line["passages"], line["written"], strict=True):
+                found[i] = list(parse_questions(texts[i], written))
+        flat = concatenate(found)
+        self.took["questions"] |= {
+            "passages": len(texts),
+            "questions": len(flat),
+            "malformed": len(texts) * recipe.questions - len(flat),
+            "answer_in_passage": sum(question.start >= 0 for question in flat),
+        }
+        if not flat:
+            log.warning(
+                "quip: no generated question can be parsed; raise generator_share or the budget"
             )
         return found
 
-    def _pairs(self, passages: Sequence[Passage]) -> list[Pair]:
-        """Return the pairs of passages and their questions; an answer that is not in the passage is at -1."""
-        limit, base = self.recipe.max_length, self.base
-        prompts = passage_prompts(base, [p.text for p in passages], limit)
-        asked = question_ids(
-            base, [q.text for p in passages for q in p.questions], self.recipe.max_question
-        )
-        rows, ids = [], iter(asked)
-        for passage, prompt in zip(passages, prompts, strict=True):
-            for question in passage.questions:
-                own, found = next(ids), place(spans_of(prompt), question.start, question.end)
-                rows.append(pair(base, own, prompt.ids, found or (-1, -1)))
-        return rows
+    def relabel(self, passages: Sequence[TokenizedPassage]) -> AnswerLabels:
+        """Train the teacher, and return where it finds the answers to the passages' questions."""
+        recipe, base = self.recipe, self.base
+        asked = make_teacher_rows(base, tokenize(base, self.data.asked))
+        known = [row for row in asked if row.answer]
+        objective = TeacherObjective(base, self.make_heads(1), known, recipe.positions)
+        share = recipe.teacher_share
+        folder = self.train_stage("teacher", share, recipe.backbone, objective)
+        network = recipe.load_network(str(folder))
+        heads = load_heads(find_heads(folder), network, out=1)
+        teacher = replace(objective, network=network, heads=heads)
+        self.measure("teacher", partial(self.ask_teacher, teacher))
+        rows = make_teacher_rows(base, passages)
 
-    def _teacher(self) -> tuple[Network, Any]:
-        recipe, folder = self.recipe, self.out / "stages" / "teacher"
-        pairs = [
-            row
-            for row in self._pairs(self.data.teaching)
-            if row.start >= 0 and row.begin + row.end < len(row.ids)
-        ]
-        if not pairs:
-            raise DataError(
-                "expected people's questions to teach the teacher, got none: name question-answering --set sources="
-            )
-        training = self._stage("teacher", recipe.teacher_share, "backbone", "max_question")
-        self.took["teacher"] = stage_trained(
-            self.tuning, training, self.base, lambda network, heads: Finding(network, heads, pairs, recipe.positions),
-            [len(row.ids) for row in pairs], folder, self.progress, heads=True,
-        )  # fmt: skip
-        network = recipe._backbone(str(folder)).load()  # noqa: SLF001
-        files = head_files(folder)
-        return network, load_heads(files, network.dim, network.device, stamp(files), out=1)
-
-    def _relabelled(self, made: Sequence[Passage]) -> tuple[list[Group], list[str]]:
-        recipe = self.recipe
-        network, heads = self._teacher()
-        self._measure("teacher", partial(self._teacher_answers, network, heads))
-        before = [[[p.text, list(map(list, p.questions))] for p in made], self.took["teacher"]]
-        training = self._stage(
-            "labels", recipe.teacher_share, "backbone", "top", "max_question", before=before
-        )
-        rows = self._pairs(made)
-        with main_first():
-            labels, self.took["labels"] = relabelled(
-                network,
-                heads,
-                rows,
-                self.out / "stages" / "labels",
-                training,
-                recipe.positions,
-                self.progress,
-            )
-        if recipe.labels == "hard":
-            labels = sharpened(labels)
-        prompts = passage_prompts(self.base, [p.text for p in made], recipe.max_length)
-        asked = question_ids(
-            self.base, [q.text for p in made for q in p.questions], recipe.max_question
-        )
-        groups, texts, begin = [], [], 0
-        for passage, prompt in zip(made, prompts, strict=True):
-            end = begin + len(passage.questions)
-            if begin < end:
-                groups.append(
-                    Group(
-                        prompt.ids,
-                        asked[begin:end],
-                        Labels(labels.places[begin:end], labels.chances[begin:end]),
-                    )
-                )
-                texts.append(passage.whole)
-            begin = end
-        return groups, texts
-
-    def _grouped(self, passages: Sequence[Passage]) -> tuple[list[Group], list[str]]:
-        recipe = self.recipe
-        return grouped(
-            self.base,
-            passages,
-            max_length=recipe.max_length,
-            max_question=recipe.max_question,
-            top=recipe.top,
-        )
-
-    def _measure(self, name: str, answers: Callable[[list[str], list[str]], list[str]]) -> None:
-        asked = [(p.text, q) for p in self.data.kept_out for q in p.questions][:_MEASURED]
-        if asked:
-            found = answers([text for text, _ in asked], [q.text for _, q in asked])
-            pairs = [
-                (answer, [text[q.start : q.end]])
-                for answer, (text, q) in zip(found, asked, strict=True)
-            ]
-            right = {
-                what: round(fmean(one(*both) for both in pairs), 4)
-                for what, one in (("exact", exact_match), ("f1", f1))
+        def label(chunk: Sequence[int]) -> tuple[dict[str, Any], int]:
+            some = [rows[i] for i in chunk]
+            found = predict_answers(network, heads, some, recipe.positions)
+            labels = [keep_largest(both) for both in found]
+            line = {
+                "questions": chunk,
+                "tokens": [own.tokens[0].tolist() for own in labels],
+                # float16 is precise enough, and short
+                "probabilities": [
+                    own.probabilities[0].astype(np.float16).tolist() for own in labels
+                ],
             }
-            self.measured |= {"questions": len(asked), name: right}
+            return line, sum(row.tokens for row in some)
 
-    def _encoder_answers(self, texts: list[str], questions: list[str]) -> list[str]:
-        recipe = self.recipe
-        encoder = QuIP(
-            str(self.out), attention=recipe.attention, dtype=recipe.dtype, device=recipe.device
+        sizes = [row.tokens for row in rows]
+        lines = self.compute_chunks("labels", sizes, _QUESTIONS, label, folder)
+        self.took["labels"]["questions"] = len(rows)
+        labels = make_certain(np.zeros((len(rows), 2), np.int64))
+        for line in lines:
+            labels.tokens[line["questions"]] = line["tokens"]
+            labels.probabilities[line["questions"]] = line["probabilities"]
+        return labels
+
+    def key(self, stage: str, share: float, before: Sequence[Path] = ()) -> Training:
+        """Return what decides the outcome of a stage: settings, data, and files of earlier ones."""
+        asked = [[p.text, list(map(list, p.questions))] for p in self.data.asked]
+        settings = {
+            **self.training.recipe,
+            "data": digest([asked, self.data.texts]),
+            "before": files_digest(before),
+        }
+        return replace(
+            self.training,
+            method=f"quip {stage}".strip(),
+            recipe=settings,
+            budget=int(share * self.training.budget),
         )
-        return [answer.text for answer in answered(encoder, texts, questions)]
 
-    def _teacher_answers(
+    def make_heads(self, size: int) -> list[nn.Sequential]:
+        """Return a new start and a new end head that return ``size`` numbers."""
+        with seeded(self.training.seed, "cpu"):
+            heads = [make_head(self.base.dim, size) for _ in HEAD_FILES]
+        return [head.to(self.base.device) for head in heads]
+
+    def plan(self, key: Training, objective: CrossEntropy[Any]) -> list[list[int]]:
+        """Return the numbers of the examples of each step."""
+        return batches(
+            [row.tokens for row in objective.rows],
+            budget=key.budget,
+            size=self.recipe.batch_size,
+            seed=key.seed,
+            stage=key.method.removeprefix("quip"),
+        )
+
+    def fit(self, key: Training, objective: ObjectiveT, folder: Path) -> tuple[ObjectiveT, Fitted]:
+        """Return the objective with a trained copy of its network, and how that went."""
+        network = attached(objective.network, lora=self.recipe.lora, seed=key.seed)
+        objective = replace(objective, network=network)
+        weights = dict(trained(network))
+        for name, head in zip(HEAD_FILES, objective.heads, strict=False):
+            weights |= {f"{name}.{part}": weight for part, weight in head.named_parameters()}
+        fitted = fit(
+            weights,
+            self.plan(key, objective),
+            objective,
+            Optimisation(self.recipe.lr),
+            network=network,
+            state=folder / "state.pt",
+            training=key,
+            progress=self.progress,
+        )
+        return objective, fitted
+
+    def save(self, objective: CrossEntropy[Any], backbone: str, folder: Path) -> None:
+        """Write what was trained; heads in bfloat16, under the names of the published files."""
+        save_trained(objective.network, folder, backbone, lora=self.recipe.lora)
+        for name, head in zip(HEAD_FILES, objective.heads, strict=False):
+            state = {}
+            for part, tensor in head.state_dict().items():
+                state[part] = tensor.to("cpu", torch.bfloat16).contiguous()
+            write_atomic(folder / f"{name}.safetensors", save(state, metadata={"format": "pt"}))
+
+    def train_stage(
+        self, name: str, share: float, backbone: str, objective: CrossEntropy[Any]
+    ) -> Path:
+        """Train a model that only serves later stages, unless it was done; return its folder."""
+        if not objective.rows:
+            raise DataError(
+                f"expected people's questions to tune the {name} on, got none: "
+                "name question-answering --set sources="
+            )
+        folder, key = self.stages / name, self.key(name, share)
+        stage = Stage(folder / "stage.json", asdict(key))
+        took = stage.begin()
+        if took is None:
+            objective, fitted = self.fit(key, objective, folder)
+            took = describe(fitted)
+            if main_process():
+                self.save(objective, backbone, folder)
+                stage.finish(*folder.glob("*.safetensors"), **took)
+                (folder / "state.pt").unlink(missing_ok=True)
+            waited()
+        self.took[name] = took
+        return folder
+
+    def compute_chunks(
         self,
-        network: Network,
-        heads: Any,  # noqa: ANN401
-        texts: list[str],
-        questions: list[str],
-    ) -> list[str]:
-        prompts = passage_prompts(self.base, texts, self.recipe.max_length)
-        asked = question_ids(self.base, questions, self.recipe.max_question)
-        pairs = [pair(self.base, q, p.ids) for q, p in zip(asked, prompts, strict=True)]
-        both = predicted(network, heads, pairs, self.recipe.positions)
+        name: str,
+        sizes: Sequence[int],
+        chunk: int,
+        compute: Callable[[list[int]], tuple[dict[str, Any], int]],
+        before: Path,
+    ) -> list[dict[str, Any]]:
+        """Return what a computation gives for each chunk of examples, the longest first.
+
+        Each result is a line of ``stages/NAME.jsonl``, and is not computed again after a kill.
+
+        Args:
+            name: Of the stage.
+            sizes: Tokens of each example, by which they are sorted.
+            chunk: Examples at once.
+            compute: From numbers of examples to plain JSON values and the tokens that it took.
+            before: Folder of the model that computes.
+        """
+        order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+        chunks = [order[i : i + chunk] for i in range(0, len(order), chunk)]
+        key = self.key(name, 0, sorted(before.glob("*.safetensors")))
+        with main_first():
+            stage = Stage(self.stages / f"{name}.json", asdict(key))
+            journal = Journal(stage, self.stages / f"{name}.jsonl")
+            done = journal.progress or {"chunks": 0, "positions": 0, "seconds": 0.0}
+            for some in chunks[done["chunks"] :]:
+                self.progress(f"quip: {name}", done["chunks"] * chunk, len(order))
+                start = time.perf_counter()
+                values, tokens = compute(some)
+                line = json.dumps(values, ensure_ascii=False).encode("utf-8", ESCAPED) + b"\n"
+                done = {
+                    "chunks": done["chunks"] + 1,
+                    "positions": done["positions"] + tokens,
+                    "seconds": round(done["seconds"] + time.perf_counter() - start, 3),
+                }
+                journal.append(line, **done)
+        self.took[name] = {"positions": done["positions"], "seconds": round(done["seconds"], 1)}
+        return [json.loads(line) for line in journal.read().splitlines()]
+
+    def measure(self, name: str, find: Callable[[Sequence[Passage]], list[str]]) -> None:
+        """Score a model's answers to held-out questions, each the only one of its passage."""
+        held_out: list[Passage] = []
+        for text, questions in self.data.held_out:
+            held_out += [Passage(text, (question,)) for question in questions]
+        held_out = held_out[:_MEASURED]
+        if not held_out:
+            return
+        scores = []
+        for (text, (question,)), answer in zip(held_out, find(held_out), strict=True):
+            right = [text[question.start : question.end]]
+            scores.append((exact_match(answer, right), f1(answer, right)))
+        exact, overlap = np.mean(scores, axis=0).tolist()
+        self.scores["questions"] = len(held_out)
+        self.scores[name] = {"exact": round(exact, 4), "f1": round(overlap, 4)}
+
+    def ask_teacher(self, teacher: TeacherObjective, passages: Sequence[Passage]) -> list[str]:
+        """Return the teacher's answers to the question of each passage."""
+        tokenized = tokenize(self.base, passages)
+        rows = make_teacher_rows(self.base, tokenized)
+        found = predict_answers(teacher.network, teacher.heads, rows, teacher.positions)
         return [
-            extract_span(text, spans_of(p), probabilities, ANSWER_TOKENS).text
-            for text, p, probabilities in zip(texts, prompts, both, strict=True)
+            extract_span(own.passage.text, own.spans, both, ANSWER_TOKENS).text
+            for own, both in zip(tokenized, found, strict=True)
         ]
+
+    def ask_encoder(self, passages: Sequence[Passage]) -> list[str]:
+        """Return the written encoder's answers to the question of each passage."""
+        recipe, out = self.recipe, str(self.out)
+        encoder = QuIP(out, attention=recipe.attention, dtype=recipe.dtype, device=recipe.device)
+        texts = [passage.text for passage in passages]
+        questions = [passage.questions[0].text for passage in passages]
+        return [answer.text for answer in find_answers(encoder, texts, questions)]
+
+    def finish(
+        self, fitted: Fitted, used: Sequence[EncoderRow], material: Sequence[Material]
+    ) -> None:
+        """Write the 8-grams that were trained on and the card."""
+        tuned_on = self.data.asked if self.data.texts else []  # by generator and teacher
+        texts = [*(row.text for row in used), *(passage.lines for passage in tuned_on)]
+        Ngrams.of(texts).write(self.out / RUNS)
+        inference = sum(stage["positions"] for stage in self.took.values())
+        whole = replace(fitted, spent=fitted.spent + Spent(inference=inference))
+        questions = sum(len(row.questions) for row in used)
+        more = {
+            "examples": {"passages": len(used), "questions": questions},
+            "stages": listed({**self.took, "biencoder": describe(fitted)}),
+            "kept_out": self.scores,
+        }
+        write_card(self.out, self.training, whole, self.base, material, more)
+        (self.out / "state.pt").unlink(missing_ok=True)
+
+
+def describe(fitted: Fitted) -> dict[str, Any]:
+    """Return what training a stage took, plain JSON values."""
+    return {
+        "positions": fitted.spent.trained,
+        "seconds": round(fitted.seconds, 1),
+        "steps": len(fitted.curve),
+        "loss": fitted.thinned(),
+    }

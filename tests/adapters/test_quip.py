@@ -1,253 +1,229 @@
-"""QuIP on tiny random models in the layout of the published archives, against the formulae computed from raw forward passes."""
+"""QuIP on tiny random models in the layout of the published archives, against raw forward passes."""
 
 import os
 from dataclasses import replace
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from transformers import AutoModel, AutoTokenizer
 
-from adapters.quip.encoder import HEAD_FILES, QuIP, head, head_files, mean_layer
+from adapters.quip.encoder import (
+    HEAD_FILES,
+    QuIP,
+    find_answers,
+    find_heads,
+    make_head,
+    mean_layer,
+    split_windows,
+)
 from bench.encoder import fingerprint
 from bench.errors import CheckpointError, UsageError
-from bench.tasks.paraphrase import bertscores
-from bench.tasks.sentiment import CONTENT_FREE, best_answers
-from tests.tiny import tiny_folder
-
-torch = pytest.importorskip("torch")
+from tests.tiny import SENTENCES, tiny_folder
 
 TEXTS = ["The cat sat on the mat.", "Why is it good?", "rain", "São Paulo is far — 9,600 km."]
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums in another order
+HEADS_CLOSE = {"atol": 1e-4, "rtol": 1e-5}  # sums of numbers near 30
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny_folder("roberta", tmp_path_factory.mktemp("quip") / "quip-hf")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("quip")
+    return {kind: tiny_folder(kind, place / f"{kind}-hf") for kind in ("roberta", "llama")}
 
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory):
-    place = tmp_path_factory.mktemp("heads")
-    for seed, name in enumerate(HEAD_FILES):
-        torch.save(head_state(seed), place / f"{name}.pt")
-    return place
+    return write_heads(tmp_path_factory.mktemp("heads"), head_state(0), head_state(1))
+
+
+@pytest.fixture(params=["roberta", "llama"])
+def encoder(request, folders, heads):
+    return QuIP(str(folders[request.param]), str(heads), dtype="float32", device="cpu")
 
 
 @pytest.fixture
-def quip(folder, heads):
-    return QuIP(str(folder), str(heads), dtype="float32", device="cpu")
+def quip(folders, heads):
+    return QuIP(str(folders["roberta"]), str(heads), dtype="float32", device="cpu")
 
 
 def head_state(seed, dim=32):
     draw = torch.Generator().manual_seed(seed)
-    shapes = {
-        "dense.weight": (dim, dim),
-        "dense.bias": (dim,),
-        "out_proj.weight": (dim, dim),
-        "out_proj.bias": (dim,),
-    }
+    shapes = {"dense.weight": (dim, dim), "dense.bias": (dim,)}
+    shapes |= {"out_proj.weight": (dim, dim), "out_proj.bias": (dim,)}
     return {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
 
 
-def raw_states(folder, text, layer=-1, length=None):
-    from transformers import AutoModel, AutoTokenizer
+def write_heads(place, *states):
+    place.mkdir(exist_ok=True)
+    for name, state in zip(HEAD_FILES, states, strict=True):
+        torch.save(state, place / f"{name}.pt")
+    return place
 
-    ids = AutoTokenizer.from_pretrained(folder)(
-        text, return_tensors="pt", truncation=length is not None, max_length=length
-    )
-    model = AutoModel.from_pretrained(folder).eval()
+
+def raw_states(encoder, text, layer=-1, length=None):
+    tokenizer = AutoTokenizer.from_pretrained(encoder.checkpoint)
+    ids = tokenizer(text, return_tensors="pt", truncation=length is not None, max_length=length)
+    model = AutoModel.from_pretrained(encoder.checkpoint).eval()
     with torch.no_grad():
-        return model(input_ids=ids["input_ids"], output_hidden_states=True).hidden_states[layer][0]
+        states = model(input_ids=ids["input_ids"], output_hidden_states=True).hidden_states
+    return states[layer][0]
 
 
-def through_head(state, seed):
-    made = head_state(seed)
-    return (
-        torch.tanh(state @ made["dense.weight"].T + made["dense.bias"]) @ made["out_proj.weight"].T
-        + made["out_proj.bias"]
-    )
+def apply_head(state, seed):
+    head = head_state(seed)
+    hidden = torch.tanh(state @ head["dense.weight"].T + head["dense.bias"])
+    return (hidden @ head["out_proj.weight"].T + head["out_proj.bias"]).numpy()
 
 
-def test_a_text_is_the_mean_of_its_states_five_sixths_up_the_layers(quip, folder):
-    expected = [raw_states(folder, text, layer=2).mean(0).numpy() for text in TEXTS]
-    np.testing.assert_allclose(quip.encode(TEXTS), expected, **CLOSE)
-    assert mean_layer(24, decoder=False) == 20
+@pytest.mark.parametrize("layer", [None, 1])
+def test_a_text_is_the_mean_of_one_layer(encoder, layer):
+    expected_layer = layer or (2 if "roberta" in encoder.checkpoint else -1)  # 2 of 3 is 5/6 up
+    expected = [raw_states(encoder, text, expected_layer).mean(0).numpy() for text in TEXTS]
+    np.testing.assert_allclose(replace(encoder, layer=layer).encode(TEXTS), expected, **CLOSE)
+    assert mean_layer(24) == 20
 
 
-def test_a_decoder_s_text_is_the_mean_of_its_last_states(tmp_path):
-    folder = tiny_folder("llama", tmp_path / "m")
-    expected = [raw_states(folder, text).mean(0).numpy() for text in TEXTS]
-    np.testing.assert_allclose(
-        QuIP(str(folder), dtype="float32", device="cpu").encode(TEXTS), expected, **CLOSE
-    )
-
-
-def test_another_layer_can_be_asked_for(quip, folder):
-    expected = raw_states(folder, TEXTS[0], layer=1).mean(0).numpy()
-    np.testing.assert_allclose(replace(quip, layer=1).encode(TEXTS[:1])[0], expected, **CLOSE)
-
-
-def test_token_states_are_the_bare_last_layer_alone_and_in_a_batch(quip, folder):
+def test_token_states_are_the_bare_last_layer_with_their_characters(quip):
     for text, found in zip(TEXTS, quip.encode_tokens(TEXTS), strict=True):
-        np.testing.assert_allclose(found.states, raw_states(folder, text).numpy(), **CLOSE)
+        np.testing.assert_allclose(found.states, raw_states(quip, text).numpy(), **CLOSE)
         assert found.spans[0].tolist() == found.spans[-1].tolist() == [0, 0]
-        assert {i for a, b in found.spans.tolist() for i in range(a, b)} >= {
-            i for i, character in enumerate(text) if character != " "
-        }
+        covered = {i for start, end in found.spans.tolist() for i in range(start, end)}
+        assert covered >= {i for i, character in enumerate(text) if character != " "}
 
 
-def test_questions_go_through_the_two_heads_at_their_first_token(quip, folder):
-    found = quip.encode_questions(TEXTS)
-    first = torch.stack([raw_states(folder, text)[0] for text in TEXTS])
-    np.testing.assert_allclose(
-        found.start, through_head(first, 0).numpy(), atol=1e-4, rtol=1e-5
-    )  # sums of numbers near 30
-    np.testing.assert_allclose(found.end, through_head(first, 1).numpy(), atol=1e-4, rtol=1e-5)
+def test_a_question_goes_through_both_heads_at_its_first_token_and_a_decoders_last(encoder):
+    at = 0 if "roberta" in encoder.checkpoint else -1
+    states = torch.stack([raw_states(encoder, text)[at] for text in TEXTS])
+    found = encoder.encode_questions(TEXTS)
+    np.testing.assert_allclose(found.start, apply_head(states, 0), **HEADS_CLOSE)
+    np.testing.assert_allclose(found.end, apply_head(states, 1), **HEADS_CLOSE)
+    both = replace(encoder, readout="question").encode(TEXTS)
+    np.testing.assert_allclose(both, np.hstack([found.start, found.end]), **CLOSE)
 
 
-def test_scores_are_those_of_the_formulae_on_raw_states(quip, folder):
-    texts = [*TEXTS, *CONTENT_FREE]
-    raw = {text: raw_states(folder, text).double() for text in texts}
-    asked = [raw_states(folder, question)[0] for question in ("Why is it good?", "Why is it bad?")]
-    ends = [[through_head(state, seed).double() for state in asked] for seed in (0, 1)]
-    scores = np.array(
-        [[sum(float((raw[t] @ each[y]).max()) for each in ends) for y in (0, 1)] for t in texts]
-    )
-    vectors = quip.encode_questions(["Why is it good?", "Why is it bad?"])
-    np.testing.assert_allclose(
-        best_answers(quip, texts, vectors.start, vectors.end),
-        scores,
-        atol=1e-5 * np.abs(scores).max(),
-    )
-
-    def best(a, b):
-        return float(
-            (torch.nn.functional.normalize(a, dim=-1) @ torch.nn.functional.normalize(b, dim=-1).T)
-            .amax(1)
-            .mean()
-        )
-
-    for layer in (2, -1):
-        states = [raw_states(folder, text, layer).double() for text in TEXTS]
-        both = [(best(a, b), best(b, a)) for a, b in pairwise(states)]
-        found = bertscores(quip, TEXTS[:-1], TEXTS[1:], (layer,))[:, 0]
-        np.testing.assert_allclose(found, [2 * p * r / (p + r) for p, r in both], atol=1e-5)
-
-
-def test_a_decoder_reads_a_question_at_its_last_token(tmp_path):
-    folder = tiny_folder("llama", tmp_path / "m")
-    quip = QuIP(str(folder), dtype="float32", device="cpu")
-    expected = [raw_states(folder, text)[-1].numpy() for text in TEXTS]
-    np.testing.assert_allclose(quip.encode_questions(TEXTS).start, expected, **CLOSE)
-    np.testing.assert_allclose(
-        replace(quip, question_token="first").encode_questions(TEXTS).start,  # noqa: S106 - a token of text
-        [raw_states(folder, text)[0].numpy() for text in TEXTS],
-        **CLOSE,
-    )
-
-
-def test_the_question_readout_puts_start_and_end_of_the_text_side_by_side(quip):
-    both = quip.encode_questions(TEXTS)
-    np.testing.assert_allclose(
-        replace(quip, readout="question").encode(TEXTS), np.hstack([both.start, both.end]), **CLOSE
-    )
-
-
-def test_without_heads_a_question_is_its_bare_state_and_the_card_says_untrained(quip, folder):
-    bare = replace(quip, heads="")
-    assert not bare.card().trained
+def test_without_heads_a_question_is_its_bare_state_and_the_card_says_untrained(quip):
+    bare = replace(quip, heads="", question_token="last")  # noqa: S106 - a token of text
     assert quip.card().trained
-    np.testing.assert_allclose(
-        bare.encode_questions(TEXTS[:1]).end[0], raw_states(folder, TEXTS[0])[0].numpy(), **CLOSE
-    )
+    assert not bare.card().trained
+    found = bare.encode_questions(TEXTS[:1]).end[0]
+    np.testing.assert_allclose(found, raw_states(quip, TEXTS[0])[-1].numpy(), **CLOSE)
 
 
-def test_a_checkpoint_in_the_home_directory_is_found_by_its_short_name(
-    quip, folder, heads, monkeypatch
-):
+def test_the_identity_is_of_the_heads_content_wherever_they_are(quip, tmp_path, monkeypatch):
+    same = write_heads(tmp_path / "same", head_state(0), head_state(1))
+    swapped = write_heads(tmp_path / "swapped", head_state(1), head_state(0))
+    assert fingerprint(replace(quip, heads=str(same))) == fingerprint(quip)
+    assert fingerprint(replace(quip, heads=str(swapped))) != fingerprint(quip)
+    folder = Path(quip.checkpoint)
     monkeypatch.setenv("HOME", str(folder.parent))
     short = replace(
-        quip, checkpoint=f"~/{folder.name}", heads=f"~/{os.path.relpath(heads, folder.parent)}"
+        quip, checkpoint=f"~/{folder.name}", heads=f"~/{os.path.relpath(same, folder.parent)}"
     )
     assert fingerprint(short) == fingerprint(quip)
 
 
-def test_other_heads_give_another_fingerprint_and_a_moved_folder_the_same(quip, heads, tmp_path):
-    for place, seeds in (("same", (0, 1)), ("swapped", (1, 0))):
-        (tmp_path / place).mkdir()
-        for seed, name in zip(seeds, HEAD_FILES, strict=True):
-            torch.save(head_state(seed), tmp_path / place / f"{name}.pt")
-    assert fingerprint(replace(quip, heads=str(tmp_path / "swapped"))) != fingerprint(quip)
-    assert fingerprint(replace(quip, heads=str(tmp_path / "same"))) == fingerprint(quip)
-
-
 def test_heads_are_found_beside_the_encoder_and_in_safetensors_too(quip, tmp_path):
-    from safetensors.torch import save_file
-
     folder = tiny_folder("roberta", tmp_path / "one")
     for seed, name in enumerate(HEAD_FILES):
         save_file(head_state(seed), folder / f"{name}.safetensors")
     found = replace(quip, checkpoint=str(folder), heads="").encode_questions(TEXTS)
     np.testing.assert_allclose(found.start, quip.encode_questions(TEXTS).start, **CLOSE)
+    assert make_head(8, 8).state_dict().keys() == head_state(0).keys()
 
 
-def test_texts_and_questions_are_cut_at_their_own_limits(quip, folder):
+def test_texts_and_questions_are_cut_at_their_own_limits(quip):
     long = "word " * 300
-    kept = raw_states(folder, long, length=7)
     assert len(replace(quip, max_length=5).encode_tokens([long])[0].states) == 7
     found = replace(quip, max_question=5, heads="").encode_questions([long]).start[0]
-    np.testing.assert_allclose(found, kept[0].numpy(), **CLOSE)
+    np.testing.assert_allclose(found, raw_states(quip, long, length=7)[0].numpy(), **CLOSE)
 
 
-def test_a_head_without_a_tensor_is_refused(quip, heads, tmp_path):
-    state = head_state(0)
-    del state["out_proj.bias"]
-    for name in HEAD_FILES:
-        torch.save(state, tmp_path / f"{name}.pt")
-    with pytest.raises(CheckpointError, match="out_proj"):
-        replace(quip, heads=str(tmp_path)).encode_questions(TEXTS)
+FAULTS = {
+    "width": head_state(0, dim=16),
+    "object": ["a list"],
+    "tensor": {name: value for name, value in head_state(0).items() if name != "out_proj.bias"},
+}
 
 
-@pytest.mark.parametrize("fault", ["width", "garbage", "object"])
+@pytest.mark.parametrize("fault", [*FAULTS, "garbage", "empty", "one"])
 def test_heads_of_another_kind_are_refused(quip, tmp_path, fault):
-    for name in HEAD_FILES:
-        path = tmp_path / f"{name}.pt"
-        if fault == "garbage":
-            path.write_bytes(b"no tensors here")
-        else:
-            torch.save(head_state(0, dim=16) if fault == "width" else ["a list"], path)
+    if fault in FAULTS:
+        write_heads(tmp_path, FAULTS[fault], FAULTS[fault])
+    elif fault == "one":
+        torch.save(head_state(0), tmp_path / f"{HEAD_FILES[0]}.pt")
+        with pytest.raises(CheckpointError, match=HEAD_FILES[1]):
+            find_heads(tmp_path, required=False)
+    elif fault == "garbage":
+        for name in HEAD_FILES:
+            (tmp_path / f"{name}.pt").write_bytes(b"no tensors here")
     with pytest.raises(CheckpointError):
         replace(quip, heads=str(tmp_path)).encode_questions(TEXTS)
 
 
-def test_one_head_alone_or_an_empty_folder_is_refused(quip, tmp_path):
-    with pytest.raises(CheckpointError, match="missing"):
-        replace(quip, heads=str(tmp_path)).card()
-    torch.save(head_state(0), tmp_path / f"{HEAD_FILES[0]}.pt")
-    with pytest.raises(CheckpointError, match=HEAD_FILES[1]):
-        head_files(tmp_path, required=False)
-
-
-def test_a_new_head_has_the_published_tensor_names():
-    assert head(8).state_dict().keys() == head_state(0).keys()
-
-
 @pytest.mark.parametrize("setting", [{"readout": "cls"}, {"question_token": "middle"}])
-def test_an_unknown_word_for_a_setting_is_a_usage_error(quip, setting):
+def test_an_unknown_value_of_a_setting_is_a_usage_error(quip, setting):
     with pytest.raises(UsageError):
         replace(quip, **({"readout": "question"} | setting)).encode(TEXTS)
 
 
-@pytest.mark.parametrize("readout", ["mean", "question"])
-def test_order_batching_and_odd_texts_do_not_matter(quip, readout):
-    encoder = replace(quip, readout=readout)
-    texts = [*TEXTS, "", "🙂🙃", "word " * 20_000]
-    torch.manual_seed(5)
-    together = encoder.encode(texts)
-    assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(5))
-    assert np.isfinite(together).all()
-    np.testing.assert_allclose(encoder.encode(texts[::-1])[::-1], together, atol=1e-4)
-    np.testing.assert_allclose(
-        np.vstack([encoder.encode([text]) for text in texts]), together, atol=1e-4
-    )
-    assert encoder.encode([]).shape[0] == 0
+@given(st.integers(1, 60), st.integers(1, 6), st.data())
+@settings(max_examples=60)
+def test_windows_keep_every_token_once_far_from_their_ends(n, half, data):
+    size, stride = 2 * half, 2 * data.draw(st.integers(1, half))
+    ids = np.arange(n)
+    windows = split_windows(n, size, stride)
+    starts = range(0, n - size + stride, stride) if n > size else [0]
+    expected = [ids[start : start + size].tolist() for start in starts]
+    assert [ids[window].tolist() for window, _ in windows] == expected
+    kept = [ids[window][inner] for window, inner in windows]
+    assert np.concatenate(kept).tolist() == ids.tolist()
+    middle = slice(half - stride // 2, half + stride // 2)
+    assert [inner for _, inner in windows[1:-1]] == [middle] * (len(windows) - 2)
+
+
+def test_a_long_text_is_read_in_slices_of_one_encoding(encoder):
+    text = " ".join(SENTENCES[:4])
+    network = encoder._network()
+    whole = network.tokenizer(text)["input_ids"]
+    (found,) = encoder.encode_long([text], window=20, stride=12)
+    expected = []
+    for begin in range(0, len(whole) - 20 + 12, 12):
+        ids = torch.tensor([whole[begin : begin + 20]])
+        with torch.no_grad():
+            states = network.model(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0]
+        last = begin + 20 >= len(whole)
+        expected.append(states[4 if begin else 0 : None if last else 16])
+    assert len(expected) > 3
+    np.testing.assert_allclose(found.states, torch.cat(expected).numpy(), **CLOSE)
+    short = encoder.encode_tokens(SENTENCES)
+    for ours, theirs in zip(encoder.encode_long(SENTENCES), short, strict=True):
+        np.testing.assert_allclose(ours.states, theirs.states, **CLOSE)
+        np.testing.assert_array_equal(ours.spans, theirs.spans)
+    with pytest.raises(UsageError, match="stride"):
+        encoder.encode_long([text], window=20, stride=21)
+
+
+def test_an_answer_is_the_best_span_under_the_softmax_of_products(encoder):
+    passage, question = SENTENCES[1], "What jumps?"
+    tokens, vectors = encoder.encode_tokens([passage])[0], encoder.encode_questions([question])
+    sides = []
+    for vector in (vectors.start[0], vectors.end[0]):
+        scores = tokens.states.astype(np.float64) @ vector
+        sides.append(np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum())
+    start, end = sides
+    spans = [(a, b) for a in range(len(start)) for b in range(a, min(a + 17, len(start)))]
+    a, b = max(spans, key=lambda ab: start[ab[0]] * end[ab[1]])
+    (found,) = find_answers(encoder, [passage], [question])
+    inside = [(i, j) for i, j in tokens.spans[a : b + 1].tolist() if i < j]
+    assert found.probability == pytest.approx(start[a] * end[b], rel=1e-4)
+    assert found.text == (passage[inside[0][0] : inside[-1][1]].strip() if inside else "")
+    long = " ".join(SENTENCES * 20)  # far longer than the network takes
+    (found,) = find_answers(encoder, [long], ["Who scored?"])
+    assert long[found.start : found.end] == found.text
+    with pytest.raises(UsageError):
+        find_answers(encoder, [passage], [])

@@ -1,0 +1,388 @@
+"""QuIP's training data: passages of whole sentences with the questions that people asked of them.
+
+Jia, Lewis, Zettlemoyer (Findings of ACL 2022), section 3. People's questions (MRQA in the paper)
+teach the generator and the teacher; further passages, the longest runs of whole sentences that
+fill a window of 456 tokens in the paper, get generated questions. At a small budget people's
+questions also train the encoder as they are.
+"""
+
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters._backbone import Network
+from adapters._text import Framed, prompts, split_sentences
+from adapters._training.card import Material
+from adapters._training.sources import Source, readable
+from adapters.quip.encoder import token_limit
+from bench.errors import DataError
+from bench.overlap import Ngrams
+from bench.recipe import Load
+
+MAX_PASSAGE, MAX_QUESTION = 456, 50
+"""Most tokens of a passage and of a question, without special ones (appendix of the paper)."""
+
+TEXT_COLUMNS = ("context", "text", "passage")
+"""Columns that hold passages; the first one that a row has counts."""
+
+OPEN_SETS: tuple[Source, ...] = (
+    Source("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA"),
+    Source("ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users"),
+    Source(
+        "ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers"
+    ),
+    Source("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0"),
+    Source("google/xquad", "xquad.en", "validation", "CC BY-SA 4.0"),
+    Source("deepset/covid_qa_excerpts", "", "train", "Apache-2.0"),
+)
+"""Extractive question answering with licences under which a model can be published.
+
+Of the tasks here only question answering shares passages with it: XQuAD, and SQuAD by its
+development set. The report's table of overlap shows how many.
+"""
+
+_HELD_OUT_SHARE, _MOST_HELD_OUT = 0.05, 100
+"""Share and largest number of the passages that are held out."""
+
+_MIN_TOKENS = 24
+"""Fewest tokens of a passage that questions are generated for."""
+
+_QUESTION_TOKENS = 13
+"""Expected length of a generated question, for counting how many passages fill the budget."""
+
+
+class Question(NamedTuple):
+    """A question with the characters of its answer in the passage, half-open; -1 if unknown."""
+
+    text: str
+    start: int = -1
+    end: int = -1
+
+
+class Passage(NamedTuple):
+    """A text and the questions that are asked of it."""
+
+    text: str
+    questions: tuple[Question, ...] = ()
+
+    @property
+    def lines(self) -> str:
+        """The text and the questions, each on a line."""
+        return "\n".join([self.text, *(question.text for question in self.questions)])
+
+
+def load_passages(sources: Sequence[Source], load: Load) -> tuple[list[Passage], list[Material]]:
+    """Return the distinct passages of the sources with the questions that all of them ask.
+
+    Args:
+        sources: Data sets, or files: SQuAD's JSON or rows, MRQA's JSON lines, or plain text.
+        load: Loads the data sets.
+
+    Returns:
+        The passages, and for each source what was read of it.
+
+    Raises:
+        Unavailable: No source is available; a single missing one is skipped with a warning.
+        DataError: A source is broken, or has no passage.
+    """
+    merged: dict[str, dict[Question, None]] = {}
+    material = []
+    read = readable(sources, partial(_read_source, load=load), what="passages to train on")
+    for source, (passages, pin) in read:
+        for passage in passages:
+            merged.setdefault(passage.text, {}).update(dict.fromkeys(passage.questions))
+        material.append(Material(source.name, source.licence, len(passages), pin))
+    return [Passage(text, tuple(questions)) for text, questions in merged.items()], material
+
+
+def _read_source(source: Source, load: Load) -> tuple[list[Passage], dict[str, str]]:
+    path = Path(source.id)
+    if path.is_file() or path.suffix in {".json", ".jsonl", ".txt", ".gz"}:
+        data, pin = _read_file(path)
+        rows: Iterable[Mapping[str, Any]] = _parse_file(data, path)
+    else:
+        table = load(source.id, source.split, config=source.config)
+        wanted = (*TEXT_COLUMNS, "question", "answers")
+        names = [name for name in wanted if name in table.columns]
+        columns = zip(*(table[name] for name in names), strict=True)
+        rows = (dict(zip(names, values, strict=True)) for values in columns)
+        pin = dict(table.pin)
+    passages: list[Passage] = []
+    try:
+        for row in rows:
+            passages += _parse_row(row)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DataError(
+            "expected SQuAD rows (context, question, answers), SQuAD's or MRQA's nesting, or a "
+            f"text column in {source.name}, got {type(error).__name__}: {error}"
+        ) from error
+    if not passages:
+        raise DataError(
+            f"expected passages in {source.name}, got none: "
+            "it needs a context, passage or text column, or SQuAD's nesting"
+        )
+    return passages, pin
+
+
+def _read_file(path: Path) -> tuple[bytes, dict[str, str]]:
+    try:
+        raw = path.read_bytes()
+        data = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path} cannot be read ({reason}): expected JSON, JSON lines or text"
+        ) from error
+    return data, {"source": "file", "sha256": hashlib.sha256(raw).hexdigest()}
+
+
+def _parse_file(data: bytes, path: Path) -> Iterable[Mapping[str, Any]]:
+    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    try:
+        text = data.decode()
+        if kind == ".json":
+            return [json.loads(text)]
+        if kind == ".jsonl" or (kind != ".txt" and text.lstrip().startswith("{")):
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except ValueError as error:
+        raise DataError(
+            f"{path} is broken: expected JSON, JSON lines or text by its ending, got {error}"
+        ) from error
+    paragraphs = re.split(r"\n\s*\n", text)
+    return [{"text": part.strip()} for part in paragraphs if part.strip()]
+
+
+def _parse_row(row: Mapping[str, Any]) -> Iterator[Passage]:
+    """Yield the passages of SQuAD's file, article or paragraph, an MRQA line, a row or a text."""
+    if "data" in row or "paragraphs" in row:
+        for part in row.get("data", row.get("paragraphs")) or ():
+            yield from _parse_row(part)
+        return
+    texts = [str(row[name]) for name in TEXT_COLUMNS if row.get(name)]
+    if not texts or not texts[0].strip():  # such as MRQA's first line, a header
+        return
+    asked = row.get("qas", [row] if "question" in row else [])
+    questions = [_parse_question(texts[0], one) for one in asked]
+    yield Passage(texts[0], tuple(question for question in questions if question))
+
+
+def _parse_question(text: str, row: Mapping[str, Any]) -> Question | None:
+    """Return a question with its first answer that the text has where the row says."""
+    question = str(row["question"]).strip()
+    for answer, start, end in _parse_answers(row):
+        if question and 0 <= start < end <= len(text) and answer in {None, text[start:end]}:
+            return Question(question, start, end)
+    return None
+
+
+def _parse_answers(row: Mapping[str, Any]) -> Iterator[tuple[str | None, int, int]]:
+    if "detected_answers" in row:  # MRQA's: ends are inclusive, matches ignore case
+        for found in row["detected_answers"]:
+            for start, end in found["char_spans"]:
+                yield None, int(start), int(end) + 1
+    answers = row.get("answers") or ()
+    pairs: Iterable[tuple[str, int]] = ()
+    if isinstance(answers, Mapping):
+        pairs = zip(answers["text"], answers["answer_start"], strict=True)
+    elif not row.get("is_impossible") and "detected_answers" not in row:
+        pairs = [(answer["text"], answer["answer_start"]) for answer in answers]
+    for answer, start in pairs:
+        yield answer, int(start), int(start) + len(answer)
+
+
+def cut_passages(
+    passages: Sequence[Passage],
+    tokenizer: Any,  # noqa: ANN401 - a tokenizer
+    *,
+    tokens: int,
+    longest: int = MAX_PASSAGE,
+) -> list[list[Passage]]:
+    """Cut each passage into runs of whole sentences, as long as fits into ``tokens``.
+
+    Args:
+        passages: Texts of any length; a question stays with the run that holds its answer.
+        tokenizer: A fast one.
+        tokens: Most tokens of a run, unless a single sentence has more.
+        longest: A sentence of more tokens is left out.
+
+    Returns:
+        The runs of each passage, in order.
+    """
+    encoded = tokenizer(
+        [passage.text for passage in passages],
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        verbose=False,
+    )
+    cut = []
+    for passage, offsets in zip(passages, encoded["offset_mapping"], strict=True):
+        # counted by their ends: many tokenizers start a word's token at the blank before it
+        ends = np.asarray([end for _, end in offsets], np.int64)
+        cut.append(list(_cut_passage(passage, ends, tokens, longest)))
+    return cut
+
+
+def _cut_passage(
+    passage: Passage, ends: NDArray[np.int64], tokens: int, longest: int
+) -> Iterator[Passage]:
+    def count(start: int, end: int) -> int:
+        first, last = np.searchsorted(ends, [start, end], "right")
+        return int(last - first)
+
+    runs: list[tuple[int, int]] = []
+    for start, end in split_sentences(passage.text):
+        if runs and count(runs[-1][0], end) <= tokens:
+            runs[-1] = (runs[-1][0], end)
+        else:
+            runs.append((start, end))
+    for start, end in runs:
+        if count(start, end) <= longest:
+            inside = [q for q in passage.questions if start <= q.start and q.end <= end]
+            moved = [Question(q.text, q.start - start, q.end - start) for q in inside]
+            yield Passage(passage.text[start:end], tuple(moved))
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The passages of one training.
+
+    Attributes:
+        asked: Passages with people's questions: generator and teacher learn from them.
+        human: Those of them whose questions the encoder is trained on as they are.
+        texts: Passages that questions are generated for.
+        held_out: Passages with people's questions for measuring only, which share no 8-gram with
+            the others; empty if there are few.
+    """
+
+    asked: list[Passage]
+    human: list[Passage]
+    texts: list[str]
+    held_out: list[Passage]
+
+
+def select_data(
+    passages: Sequence[Passage],
+    network: Network,
+    *,
+    window: int,
+    tokens: int,
+    human: float,
+    questions: int,
+    seed: int,
+) -> TrainingData:
+    """Return the passages that fill an epoch.
+
+    Args:
+        passages: Texts of any length; whole ones are held out, not parts of them.
+        network: Says what a token is.
+        window: Most tokens of a passage after cutting, see ``cut_passages``.
+        tokens: Tokens of passages and questions in an epoch.
+        human: Share of these tokens for passages with people's questions.
+        questions: Questions that are generated for a passage.
+        seed: Random seed of the selection.
+    """
+
+    def count(texts: Iterable[str]) -> int:
+        return sum(len(network.tokenizer(text, verbose=False)["input_ids"]) for text in texts)
+
+    rng = np.random.default_rng(seed)
+    passages = [passages[i] for i in rng.permutation(len(passages))]
+    asked = [i for i, passage in enumerate(passages) if passage.questions]
+    held_out = set(asked[: min(int(_HELD_OUT_SHARE * len(asked)), _MOST_HELD_OUT)])
+    cut = cut_passages(passages, network.tokenizer, tokens=window)
+    pool: list[Passage] = []
+    unseen: list[Passage] = []
+    for i, parts in enumerate(cut):
+        if i in held_out:
+            unseen += [part for part in parts if part.questions]
+        else:
+            pool += parts
+    pool = [pool[i] for i in rng.permutation(len(pool))]
+
+    teaching = [part for part in pool if part.questions]
+    sizes = [count([part.text, *(q.text for q in part.questions)]) for part in teaching]
+    people = teaching[: _count_to_fill(sizes, human * tokens)]
+
+    used = {part.text for part in people}
+    pool.sort(key=lambda part: part.text in used)  # stable: passages used with questions come last
+    lengths = [count([part.text]) for part in pool]
+    if max(lengths, default=0) >= _MIN_TOKENS:
+        pool = [part for part, n in zip(pool, lengths, strict=True) if n >= _MIN_TOKENS]
+        lengths = [n for n in lengths if n >= _MIN_TOKENS]
+    sizes = [n + _QUESTION_TOKENS * questions for n in lengths]
+    texts = [part.text for part in pool[: _count_to_fill(sizes, (1 - human) * tokens)]]
+
+    seen = Ngrams.of([*(part.text for part in teaching), *texts])
+    shared = seen.find_overlaps([part.text for part in unseen])
+    apart = [part for part, touched in zip(unseen, shared, strict=True) if not touched]
+    return TrainingData(teaching, people, texts, apart)
+
+
+def _count_to_fill(sizes: Sequence[int], tokens: float) -> int:
+    """Return how many of the sizes, from the first on, it takes to fill the tokens; or all."""
+    if tokens < 1:
+        return 0
+    return min(int(np.searchsorted(np.cumsum(sizes), tokens - 1e-6)) + 1, len(sizes))
+
+
+class TokenizedPassage(NamedTuple):
+    """A passage and its questions as the encoder reads them.
+
+    Attributes:
+        passage: Its text and questions.
+        ids: Token ids of the text, special ones included.
+        spans: int32 (t, 2), the characters of each token; empty for special ones.
+        questions: Token ids of each question.
+        answers: First and last token of each answer; None if the tokens do not hold it.
+    """
+
+    passage: Passage
+    ids: list[int]
+    spans: NDArray[np.int32]
+    questions: list[list[int]]
+    answers: list[tuple[int, int] | None]
+
+
+def tokenize(network: Network, passages: Sequence[Passage]) -> list[TokenizedPassage]:
+    """Return passages in tokens, texts cut at ``MAX_PASSAGE``, questions at ``MAX_QUESTION``."""
+    asked = [Framed(question.text) for passage in passages for question in passage.questions]
+    limit = token_limit(network, MAX_QUESTION)
+    questions = iter(prompts(network.tokenizer, asked, limit=limit))
+    texts = [Framed(passage.text) for passage in passages]
+    limit = token_limit(network, MAX_PASSAGE)
+    made = []
+    for passage, prompt in zip(
+        passages, prompts(network.tokenizer, texts, limit=limit, spans=True), strict=True
+    ):
+        _, spans = prompt.own()
+        ids = [next(questions).ids for _ in passage.questions]
+        answers = [locate_answer(spans, q.start, q.end) for q in passage.questions]
+        made.append(TokenizedPassage(passage, prompt.ids, spans, ids, answers))
+    return made
+
+
+def locate_answer(spans: NDArray[np.int32], start: int, end: int) -> tuple[int, int] | None:
+    """Return the first and the last token that hold characters from start to end.
+
+    Args:
+        spans: int32 (t, 2), the characters of each token; empty for special ones.
+        start: First character; -1 if unknown.
+        end: Character after the last.
+
+    Returns:
+        None if the tokens, which may be cut, do not hold all of the characters.
+    """
+    overlapping = (spans[:, 0] < end) & (spans[:, 1] > start)
+    inside = np.flatnonzero(overlapping & (spans[:, 0] < spans[:, 1]))
+    if start < 0 or len(inside) == 0 or spans[inside[-1], 1] < end:
+        return None
+    return int(inside[0]), int(inside[-1])
