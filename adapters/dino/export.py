@@ -1,58 +1,59 @@
-"""DINO's weights for others: a folder that plain sentence-transformers loads, with low-rank weights merged.
+"""Exporting DINO: a folder that sentence-transformers loads, with LoRA weights merged.
 
-Run: ``python -m adapters.dino.export CHECKPOINT FOLDER``; then ``SentenceTransformer(FOLDER)`` gives the same vectors.
+Run: ``python -m adapters.dino.export CHECKPOINT FOLDER``; ``SentenceTransformer(FOLDER)`` then gives
+the same vectors.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
-from adapters._backbone import quiet
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+from adapters._network import quiet
 from adapters._training.weights import save_whole
 from adapters.dino.encoder import DINO
 from bench.errors import BenchError, UsageError
 
 
 def export(encoder: DINO, folder: Path) -> Path:
-    """Write a whole model with its pooling, in the encoder's number type, and return the folder.
+    """Write a whole model with its pooling, in the encoder's dtype, and return the folder.
 
     Args:
-        encoder: What to write.
-        folder: Where to.
+        encoder: The encoder.
+        folder: The folder to write.
 
     Raises:
-        UsageError: The encoder lets a decoder's tokens see all others, which sentence-transformers has no setting for.
+        UsageError: The encoder makes a decoder bidirectional, for which sentence-transformers has
+            no setting.
     """
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-
-    layout, network = encoder.layout(), encoder.backbone().load()
+    network = encoder.backbone().load()
     if network.decoder and not network.causal:
         raise UsageError(
-            "expected an encoder with attention='native' to export, got a bidirectional decoder: load it with DINO instead"
+            "expected an encoder with attention='native' to export, "
+            "got a bidirectional decoder: load it with DINO instead"
         )
-    limit = min(encoder.max_length, layout.max_length or encoder.max_length, network.max_length)
+    safe = {"trust_remote_code": False}
     with tempfile.TemporaryDirectory() as place, quiet():
         save_whole(network, Path(place))
         transformer = Transformer(
             place,
-            max_seq_length=limit,
-            model_kwargs={"dtype": network.dtype, "trust_remote_code": False},
-            processor_kwargs={"trust_remote_code": False},
-            config_kwargs={"trust_remote_code": False},
+            max_seq_length=encoder.limit(network),
+            model_kwargs={"dtype": network.dtype, **safe},
+            processor_kwargs=safe,
+            config_kwargs=safe,
         )
-        parts = [
-            transformer,
-            Pooling(network.dim, "mean"),
-            *([Normalize()] if layout.normalise else []),
-        ]
-        model = SentenceTransformer(modules=parts, device="cpu", trust_remote_code=False)
+        modules = [transformer, Pooling(network.dim, "mean")]
+        if encoder.layout().normalize:
+            modules.append(Normalize())
+        model = SentenceTransformer(modules=modules, device="cpu", trust_remote_code=False)
         model.save(str(folder), create_model_card=False)
     return folder
 
 
 def main() -> None:
-    """Export what the command line names."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,26 +1,24 @@
-"""Film reviews that a language model writes, with the labels it was told to write them for: training data of ``imdb-generated``.
+"""Film reviews that a language model generates: the training data of the task ``imdb-generated``.
 
-Run: ``python -m adapters.dino.reviews DIR --films 100``, then ``bench run --data DIR --task imdb-generated``. Titles are written first,
-then a bad and a good review of each, steered away from each other; a run that was stopped goes on. The same of the released code
-(timoschick/dino at 0e4a052) trains a classifier of its own; here it is the probe that reads every encoder.
+Run: ``python -m adapters.dino.reviews DIR --films 100``, then ``bench run --data DIR --task
+imdb-generated``. Titles are generated first, then a bad and a good review of each, self-debiased
+against each other; an interrupted run resumes. The released code (timoschick/dino at 0e4a052)
+trains a classifier on such reviews; here it is the probe that every encoder gets.
 """
 
 import argparse
 import gzip
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from adapters._backbone import PACKAGED, Backbone
-from adapters.dino.dataset import Order, Report, generated, generator_of
-from adapters.dino.debiasing import Sampling
-from adapters.dino.generation import Writing
-from adapters.dino.specification import read
+from adapters.dino.generate import Generation, Job, generate, generator_digest, read_task
 from bench.errors import BenchError, DataError
 from bench.files import ESCAPED, write_atomic
+from bench.recipe import Progress
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ class Review(NamedTuple):
     label: int
 
 
-def reviews(
+def generate_reviews(
     folder: Path,
     generator: Backbone,
     *,
@@ -40,54 +38,62 @@ def reviews(
     samples: int,
     new_tokens: int,
     seed: int,
-    report: Report,
+    progress: Progress,
 ) -> list[Review]:
-    """Write titles and reviews, and return the reviews, each text once; one that was written for both labels is dropped.
+    """Generate titles and reviews, and return the distinct reviews with a single label.
 
     Args:
-        folder: Of the generated texts; what is there is not written again.
+        folder: Folder of the generated texts; those that it has are reused.
         generator: A decoder with its language-model head.
-        films: Titles that are asked for; a bad title is dropped, as is one that comes twice.
+        films: Number of titles asked for; unusable ones and duplicates are dropped.
         samples: Reviews of each film and label.
         new_tokens: Most tokens of a review.
-        seed: The only source of randomness.
-        report: Told about texts.
+        seed: Random seed.
+        progress: Called with the number of texts.
 
     Raises:
-        DataError: Reviews of only one label, or none, came of it.
+        DataError: There are no reviews, or only of one label.
     """
-    model = generator_of(generator)
-    naming = Order(
-        read("imdb-x1"), [""], -(-films // 2), Writing(Sampling(top_k=0), 20, seed=seed), model
-    )
-    titles = list(
-        dict.fromkeys(row["text_a"] for row in generated(naming, generator, folder, report).rows())
-    )
-    writing = Order(
-        read("imdb-x2"), titles, samples, Writing(Sampling(), new_tokens, seed=seed), model
-    )
-    rows = generated(writing, generator, folder, report).rows() if titles else ()
-    labels: dict[str, set[int]] = defaultdict(set)
-    for row in rows:
-        labels[row["text_b"]].add(int(row["label"]))
-    found = [Review(text, *seen) for text, seen in labels.items() if len(seen) == 1]
+    model = generator_digest(generator)
+    naming = Generation(top_k=0, new_tokens=20, seed=seed)
+    job = Job(read_task("imdb-x1"), [""], -(-films // 2), naming, model)
+    rows = generate(job, generator, folder, progress).rows
+    titles = list(dict.fromkeys(row["text_a"] for row in rows))
+    writing = Generation(new_tokens=new_tokens, seed=seed)
+    job = Job(read_task("imdb-x2"), titles, samples, writing, model)
+    rows = generate(job, generator, folder, progress).rows if titles else []
+    found = single_label(Review(row["text_b"], int(row["label"])) for row in rows)
     if {review.label for review in found} != {0, 1}:
         raise DataError(
-            f"expected reviews of both labels, {len(found)} came of {len(titles)} titles: ask for more films or tokens"
+            f"expected reviews of both labels, got {len(found)} reviews of {len(titles)} titles: "
+            "ask for more films or tokens"
         )
     return found
 
 
-def write(folder: Path, found: Sequence[Review]) -> Path:
+def single_label(reviews: Iterable[Review]) -> list[Review]:
+    """Return the distinct reviews whose text has a single label."""
+    labels: dict[str, set[int]] = {}
+    for text, label in reviews:
+        labels.setdefault(text, set()).add(label)
+    return [Review(text, *found) for text, found in labels.items() if len(found) == 1]
+
+
+def write_reviews(folder: Path, reviews: Sequence[Review]) -> Path:
     """Write reviews where tasks look for them under ``folder``, and return the file."""
     path = folder / "dino" / "imdb-generated" / "train.jsonl.gz"
-    lines = "".join(json.dumps(review._asdict(), ensure_ascii=False) + "\n" for review in found)
-    write_atomic(path, gzip.compress(lines.encode("utf-8", ESCAPED), mtime=0))
+    lines = [json.dumps(review._asdict(), ensure_ascii=False) + "\n" for review in reviews]
+    write_atomic(path, gzip.compress("".join(lines).encode("utf-8", ESCAPED), mtime=0))
     return path
 
 
+def log_progress(what: str, done: int, total: int) -> None:
+    """Log how many texts are generated."""
+    log.info("%s: %d of %d", what, done, total)
+
+
 def main() -> None:
-    """Write what the command line asks for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -103,14 +109,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42, help="[42]")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    generator = Backbone(args.generator, head="lm")
     try:
-        found = reviews(
-            args.folder / "dino" / "generated", Backbone(args.generator, head="lm"), films=args.films, samples=args.samples,
-            new_tokens=args.new_tokens, seed=args.seed, report=lambda what, done, of: log.info("%s: %d of %d", what, done, of),
-        )  # fmt: skip
+        reviews = generate_reviews(
+            args.folder / "dino" / "generated",
+            generator,
+            films=args.films,
+            samples=args.samples,
+            new_tokens=args.new_tokens,
+            seed=args.seed,
+            progress=log_progress,
+        )
     except BenchError as error:
         parser.exit(2, f"error: {error}\n")
-    log.info("%s: %d reviews", write(args.folder, found), len(found))
+    log.info("%s: %d reviews", write_reviews(args.folder, reviews), len(reviews))
 
 
 if __name__ == "__main__":
