@@ -1,18 +1,20 @@
-"""How sure a difference between encoders is: paired bootstrap, correction for many comparisons, ranks.
+"""Statistics of comparisons: paired bootstrap, correction for multiple comparisons, ranks.
 
-A score over test examples is the mean of one contribution an example (``bench.influence``), so all encoders are resampled
-together, by one matrix product; measuring a rank correlation again for every draw and encoder would take minutes.
+A score over test examples is the mean of one contribution per example (``bench.influence``), so all
+encoders are resampled together, by one matrix product.
 
-Two things can vary, test examples and repeats (seeds, draws, folds); where both are known their deviations are drawn apart and
-added. Intervals are percentiles of the draws, widened for small samples as t is wider than the normal distribution (after
-Hesterberg 2015, The American Statistician 69(4)); one that would leave the range of its metric is Wilson's (1927), with the variance of
-the score in place of a proportion's. p-values are those of a t test on the same contributions, since no share of
-1,000 draws is small enough to survive a correction for many comparisons.
+There are up to two variance components: test examples and repeats (seeds, draws, folds). Where both
+are known, their deviations are resampled separately and added. Intervals are percentiles of the
+bootstrap, widened for small samples as t is wider than the normal distribution (after Hesterberg
+2015, The American Statistician 69(4)). An interval that would leave the range of its metric is
+Wilson's (1927), with the variance of the score in place of that of a proportion. p-values come from
+a t test on the same contributions: 1,000 resamples cannot give a p-value small enough to survive a
+correction for many comparisons.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -21,25 +23,25 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 DRAWS = 1000
-"""Number of bootstrap draws."""
+"""Number of bootstrap resamples."""
 
 SEED = 0
-"""Seed of the draws."""
+"""Seed of the resamples."""
 
 LEVEL = 0.95
 """Coverage of every interval."""
 
-_ROUNDING = 1e-6  # of draws in single precision
+_ROUNDING = 1e-6  # of resamples in single precision
 _BLOCK = 8_000_000  # resampled examples counted at once: 64 MB
 
 
 @dataclass(frozen=True)
-class Part:
-    """One source of chance in the scores of m encoders.
+class VarianceComponent:
+    """One variance component of the scores of m encoders.
 
     Attributes:
-        covariance: Of the encoders' scores, (m, m); NaN for an encoder that is not paired with the others.
-        freedom: Degrees of freedom it is known with.
+        covariance: Of the encoders' scores, (m, m); NaN for an encoder that is not paired.
+        freedom: Its degrees of freedom.
     """
 
     covariance: Array
@@ -47,25 +49,8 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """Scores of m encoders with what is known of their chance.
-
-    Attributes:
-        scores: (m,), NaN for an encoder without one.
-        draws: Deviations from the scores, (m, draws), the same resample for all encoders.
-        parts: The sources of chance; none where nothing was measured more than once.
-        bounds: The least and the greatest value that a score can have.
-    """
-
-    scores: Array
-    draws: NDArray[np.floating]
-    parts: tuple[Part, ...]
-    bounds: tuple[float, float] = (-np.inf, np.inf)
-
-
-@dataclass(frozen=True)
 class Estimates:
-    """Numbers with their intervals and p-values, arrays of one shape; NaN where nothing is known.
+    """Numbers with intervals and p-values, arrays of one shape; NaN where nothing is known.
 
     Attributes:
         value: The estimates.
@@ -79,6 +64,34 @@ class Estimates:
     high: Array
     p: Array
 
+    def bounds(self) -> list[tuple[float, float] | None]:
+        """Return the ends of each interval, to six digits; None where it is not known."""
+        ends = zip(self.low.round(6).tolist(), self.high.round(6).tolist(), strict=True)
+        return [None if np.isnan(low) else (low, high) for low, high in ends]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Scores of m encoders with their bootstrap distribution.
+
+    Attributes:
+        scores: (m,), NaN for an encoder without a score.
+        draws: Deviations from the scores, (m, draws), one resample for all encoders.
+        components: The variance components; none where nothing was measured more than once.
+        bounds: The range of the metric.
+    """
+
+    scores: Array
+    draws: NDArray[np.floating]
+    components: tuple[VarianceComponent, ...]
+    bounds: tuple[float, float] = (-np.inf, np.inf)
+
+    @cached_property
+    def intervals(self) -> Estimates:
+        """The scores (m,) with their intervals; p is against 0."""
+        variances = [(each.covariance.diagonal(), each.freedom) for each in self.components]
+        return _estimates(self.scores, self.draws, variances, self.bounds)
+
 
 def sampled(
     scores: Array,
@@ -87,30 +100,29 @@ def sampled(
     seed: int = SEED,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Sampled:
-    """Return the scores with their bootstrap draws.
+    """Return the scores with their bootstrap distribution.
 
     Args:
-        scores: (m,), one score an encoder.
-        sources: (n, m) each: what every example, or every repeat, contributes to the scores; their mean is the score. NaN
-            columns are encoders that cannot be paired.
+        scores: (m,), one score per encoder.
+        sources: (n, m) each: the contribution of every example, or every repeat, to the scores;
+            their mean is the score. NaN columns are encoders that cannot be paired.
         draws: Number of resamples.
-        seed: Seed of the resamples; equal n and seed give equal ones.
-        bounds: The least and the greatest value that a score can have.
+        seed: Seed of the resamples; equal n and seed give equal resamples.
+        bounds: The range of the metric.
     """
     total = np.zeros((len(scores), draws), np.float32)
-    parts = []
+    components = []
     for i, source in enumerate(sources):
         n = len(source)
-        centred = np.where(
-            np.ptp(source, axis=0) == 0, 0.0, source - source.mean(axis=0)
-        )  # rounding is no variance
-        parts.append(Part(centred.T @ centred / (n * (n - 1)), n - 1))
+        constant = np.ptp(source, axis=0) == 0  # rounding is no variance
+        centred = np.where(constant, 0.0, source - source.mean(axis=0))
+        components.append(VarianceComponent(centred.T @ centred / (n * (n - 1)), n - 1))
         total += np.sqrt(n / (n - 1)) * resampled_means(centred.astype(np.float32), draws, seed + i)
-    return Sampled(np.asarray(scores, np.float64), total, tuple(parts), bounds)
+    return Sampled(np.asarray(scores, np.float64), total, tuple(components), bounds)
 
 
 def resampled_means(values: NDArray[np.float32], draws: int, seed: int) -> NDArray[np.float32]:
-    """Return the means of the columns of (n, m) over ``draws`` resamples of the rows: (m, draws)."""
+    """Return the column means of (n, m) over ``draws`` resamples of the rows: (m, draws)."""
     n = len(values)
     rng = np.random.default_rng([seed, n])
     step = max(1, _BLOCK // n)
@@ -120,9 +132,8 @@ def resampled_means(values: NDArray[np.float32], draws: int, seed: int) -> NDArr
         picked = rng.integers(n, size=(size, n), dtype=np.uint16 if n <= 1 << 16 else np.uint32)
         rows = picked + n * np.arange(size, dtype=np.int64)[:, None]
         counts = np.bincount(rows.ravel(), minlength=size * n).reshape(size, n)
-        with _threads().limit(
-            limits=1
-        ):  # the sums, and so the last digits, would depend on the number of threads
+        # The last digits of the sums would depend on the number of threads.
+        with _threads().limit(limits=1):
             blocks.append(values.T @ counts.T.astype(np.float32) / n)
     return np.concatenate(blocks, axis=1)
 
@@ -135,66 +146,73 @@ def _threads() -> Any:  # noqa: ANN401 - threadpoolctl is not typed
 
 
 def mean_of(each: Sequence[Sampled]) -> Sampled:
-    """Return the mean of several scores of the same encoders; its chance is known where that of each is.
+    """Return the mean of several scores of the same encoders.
 
-    Their chances are added as if they were independent. Those of tasks on the same texts are not: their mean is less sure than this says.
+    Its variance is known where that of each score is. The scores are assumed independent, so the
+    interval is too narrow for tasks on the same texts.
     """
     k = len(each)
-    known = all(one.parts for one in each)
-    parts = (
-        tuple(Part(part.covariance / k**2, part.freedom) for one in each for part in one.parts)
-        if known
-        else ()
+    components = tuple(
+        VarianceComponent(part.covariance / k**2, part.freedom)
+        for one in each
+        for part in one.components
     )
+    lows, highs = zip(*(one.bounds for one in each), strict=True)
     return Sampled(
         np.mean([one.scores for one in each], axis=0),
         np.mean([one.draws for one in each], axis=0),
-        parts,
-        (sum(one.bounds[0] for one in each) / k, sum(one.bounds[1] for one in each) / k),
-    )
-
-
-def intervals(found: Sampled) -> Estimates:
-    """Return the scores (m,) with their intervals; p is against 0."""
-    return _estimates(
-        found.scores,
-        found.draws,
-        [(part.covariance.diagonal(), part.freedom) for part in found.parts],
-        found.bounds,
+        components if all(one.components for one in each) else (),
+        (sum(lows) / k, sum(highs) / k),
     )
 
 
 def differences(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Estimates:
-    """Return the score of each encoder in ``rows`` minus that of its partner in ``columns``, with interval and p-value."""
+    """Return the scores of the encoders in ``rows`` minus those of their partners in ``columns``.
+
+    Args:
+        found: The scores.
+        rows: Numbers of encoders (n,).
+        columns: Numbers of their partners (n,).
+    """
     gaps = found.scores[rows] - found.scores[columns]
     widest = found.bounds[1] - found.bounds[0]
-    return _estimates(
-        gaps,
-        found.draws[rows] - found.draws[columns],
-        _variances(found, rows, columns),
-        (-widest, widest),
-    )
+    draws = found.draws[rows] - found.draws[columns]
+    return _estimates(gaps, draws, _variances(found, rows, columns), (-widest, widest))
 
 
-def p_values(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
-    """Return the p-values of the same differences; without their intervals, which take longer."""
-    return _test(found.scores[rows] - found.scores[columns], _variances(found, rows, columns))[1]
+def corrected_p(found: Sequence[Sampled]) -> Array:
+    """Return the p-value of every pair of m encoders on every score, Holm-corrected over all.
+
+    Returns:
+        (scores, m, m), symmetric; NaN where a p-value is not known, and on the diagonals.
+    """
+    m = len(found[0].scores) if found else 0
+    first, second = np.triu_indices(m, 1)
+    p = [
+        _test(one.scores[first] - one.scores[second], _variances(one, first, second))[1]
+        for one in found
+    ]
+    square = np.full((len(found), m, m), np.nan)
+    square[:, first, second] = holm(np.array(p).ravel()).reshape(len(found), len(first))
+    square[:, second, first] = square[:, first, second]
+    return square
 
 
 def _variances(
     found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> list[tuple[Array, int]]:
-    own = [(part, part.covariance.diagonal()) for part in found.parts]
-    each = [(part, v[rows] + v[columns] - 2 * part.covariance[rows, columns]) for part, v in own]
-    return [
-        (np.maximum(variance, 0.0), part.freedom) for part, variance in each
-    ]  # rounding may take it below 0
+    variances = []
+    for component in found.components:
+        own = component.covariance.diagonal()
+        variance = own[rows] + own[columns] - 2 * component.covariance[rows, columns]
+        variances.append((np.maximum(variance, 0.0), component.freedom))  # rounding may be negative
+    return variances
 
 
 def _test(values: Array, variances: Sequence[tuple[Array, int]]) -> tuple[Array | int, Array]:
-    """Return degrees of freedom, by Welch and Satterthwaite, and two-sided p-values; NaN where nothing is known.
+    """Return degrees of freedom (Welch and Satterthwaite) and two-sided p-values.
 
-    What never varies is known to be equal, but not known to differ.
+    NaN where nothing is known. Equal values that never vary have p = 1, different ones NaN.
     """
     from scipy.special import stdtr
 
@@ -204,9 +222,8 @@ def _test(values: Array, variances: Sequence[tuple[Array, int]]) -> tuple[Array 
     freedom: Array | int = variances[0][1]
     with np.errstate(divide="ignore", invalid="ignore"):
         if len(variances) > 1:
-            freedom = np.where(
-                variance > 0, variance**2 / np.sum([v**2 / f for v, f in variances], axis=0), 1.0
-            )
+            terms = np.sum([v**2 / f for v, f in variances], axis=0)
+            freedom = np.where(variance > 0, variance**2 / terms, 1.0)
         t = np.abs(values) / np.sqrt(variance)
     p = np.where(variance > 0, 2 * stdtr(freedom, -t), np.where(values == 0, 1.0, np.nan))
     return freedom, np.where(np.isfinite(variance) & np.isfinite(values), p, np.nan)
@@ -218,7 +235,7 @@ def _estimates(
     variances: Sequence[tuple[Array, int]],
     bounds: tuple[float, float],
 ) -> Estimates:
-    """Return percentile intervals, widened for the degrees of freedom; Wilson's where these leave the bounds."""
+    """Return percentile intervals, widened for few degrees of freedom; Wilson's at the bounds."""
     from scipy.special import ndtri, stdtrit
 
     freedom, p = _test(values, variances)
@@ -229,12 +246,12 @@ def _estimates(
     low, high = values + wider * ordered[:, place], values + wider * ordered[:, -1 - place]
     outside = (low < bounds[0] - _ROUNDING) | (high > bounds[1] + _ROUNDING)
     if outside.any():
-        wilson = _wilson(values, stdtrit(freedom, tail) ** 2 * sum(v for v, _ in variances), bounds)
-        low, high = (np.where(outside, *ends) for ends in zip(wilson, (low, high), strict=True))
+        squares = stdtrit(freedom, tail) ** 2 * sum(v for v, _ in variances)
+        wilson_low, wilson_high = _wilson(values, squares, bounds)
+        low, high = np.where(outside, wilson_low, low), np.where(outside, wilson_high, high)
+    unknown = np.isnan(p)
     low, high = np.clip(low, *bounds), np.clip(high, *bounds)
-    return Estimates(
-        values, np.where(np.isnan(p), np.nan, low), np.where(np.isnan(p), np.nan, high), p
-    )
+    return Estimates(values, np.where(unknown, np.nan, low), np.where(unknown, np.nan, high), p)
 
 
 def _wilson(values: Array, squares: Array, bounds: tuple[float, float]) -> tuple[Array, Array]:
@@ -242,15 +259,14 @@ def _wilson(values: Array, squares: Array, bounds: tuple[float, float]) -> tuple
 
     Args:
         values: The estimates (m,).
-        squares: The squared half width that each would have around its estimate (m,).
-        bounds: The least and the greatest value there can be.
+        squares: The squared half width of a symmetric interval (m,).
+        bounds: The range of the metric.
     """
     lowest, width = bounds[0], bounds[1] - bounds[0]
     share = np.clip((values - lowest) / width, 0.0, 1.0)
     square, variance = squares / width**2, share * (1 - share)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # z^2 / n, where n makes the variance of a proportion the one that was measured
-        ratio = square / variance
+        ratio = square / variance  # z^2 / n, where a proportion of n has the measured variance
         centre, half = share + ratio / 2, np.sqrt(square + ratio**2 / 4)
         low, high = (centre - half) / (1 + ratio), (centre + half) / (1 + ratio)
     inner = variance > 0  # at a bound itself the interval is the whole range
@@ -261,18 +277,17 @@ def _wilson(values: Array, squares: Array, bounds: tuple[float, float]) -> tuple
 
 
 def holm(p: Array) -> Array:
-    """Return p-values corrected for their number (Holm 1979); NaN ones stay and do not count."""
+    """Return p-values corrected for multiple comparisons (Holm 1979); NaN ones do not count."""
     known = np.flatnonzero(np.isfinite(p))
     order = known[np.argsort(p[known], kind="stable")]
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
     corrected = np.full(p.shape, np.nan)
-    corrected[order] = np.minimum(
-        np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0
-    )
+    corrected[order] = np.minimum(stepped, 1.0)
     return corrected
 
 
 def mean_ranks(scores: Array) -> Array:
-    """Return each encoder's mean rank over tasks (m,), 1 is best, ties share theirs.
+    """Return each encoder's mean rank over tasks (m,); 1 is best, ties share theirs.
 
     Args:
         scores: (tasks, m), without gaps.
@@ -283,7 +298,13 @@ def mean_ranks(scores: Array) -> Array:
 
 
 def friedman(scores: Array) -> float:
-    """Return the p-value of Friedman's test that all encoders rank alike; NaN for fewer than three encoders or two tasks."""
+    """Return the p-value of Friedman's test that all encoders rank alike.
+
+    NaN for fewer than three encoders or two tasks.
+
+    Args:
+        scores: (tasks, m), without gaps.
+    """
     from scipy.stats import friedmanchisquare
 
     tasks, m = scores.shape
@@ -293,9 +314,11 @@ def friedman(scores: Array) -> float:
 
 
 def critical_difference(m: int, tasks: int) -> float:
-    """Return by how much two mean ranks of m encoders must differ over this many tasks (Nemenyi, as in Demšar 2006, level 0.05)."""
+    """Return the critical difference of mean ranks of m encoders (Nemenyi, level 0.05).
+
+    Source: Demšar 2006, section 3.2.2.
+    """
     from scipy.stats import studentized_range
 
-    return float(
-        studentized_range.ppf(LEVEL, m, np.inf) / np.sqrt(2) * np.sqrt(m * (m + 1) / (6 * tasks))
-    )
+    quantile = studentized_range.ppf(LEVEL, m, np.inf) / np.sqrt(2)
+    return float(quantile * np.sqrt(m * (m + 1) / (6 * tasks)))

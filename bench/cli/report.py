@@ -1,6 +1,7 @@
 """``bench report``: print tables, or write them with figures and a page."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,9 +68,19 @@ Compare = Annotated[
 Published = Annotated[
     bool, typer.Option("--published", help="Print the published numbers of the tasks.")
 ]
+Columns = Annotated[
+    list[str],
+    typer.Option(
+        help="Columns to print, comma-separated or repeated. [default: all; in tex those that fit]",
+        show_default=False,
+    ),
+]
+Digits = Annotated[int, typer.Option(help="Decimals of scores.", min=0, max=6)]
+Caption = Annotated[str, typer.Option(help="Caption of a table in tex.")]
+Label = Annotated[str, typer.Option(help="Label of a table in tex.")]
 
 
-def report(
+def report(  # noqa: PLR0913, PLR0917 - one parameter per option
     model: Encoders = [],  # noqa: B006 - typer copies lists
     task: OnTasks = [],  # noqa: B006
     results: Results = Path("results"),
@@ -78,6 +89,10 @@ def report(
     table: Tables = [],  # noqa: B006
     compare: Compare = None,
     published: Published = False,
+    columns: Columns = [],  # noqa: B006
+    digits: Digits = 1,
+    caption: Caption = "",
+    label: Label = "",
 ) -> None:
     """Write tables, figures and a page from the results; nothing is computed again."""
     from bench.store import Store
@@ -85,26 +100,29 @@ def report(
     if form not in {"", *reporting.FORMATS}:
         raise UsageError(f"--format takes {', '.join(reporting.FORMATS)}, got {form!r}")
     models, tasks, tables = split_names(model), split_names(task), split_names(table)
+    read = partial(reporting.read, models=models, tasks=tasks, digits=digits)
+    output = partial(
+        _output, form=form or "md", out=out, columns=split_names(columns), tex=(caption, label)
+    )
     store = Store(results)
     if published:
         from bench.reporting.published import listing
 
-        _output([listing(tasks)], form, out)
+        output([listing(tasks)])
     elif compare is not None:
         from bench.reporting.differences import changes
 
-        before = reporting.read(Store(compare), models=models, tasks=tasks)
-        now = reporting.read(store, models=models, tasks=tasks)
-        _output([changes(before, now)], form, out)
+        output([changes(read(Store(compare)), read(store))])
     elif form == "html":
-        _output_page(reporting.read(store, models=models, tasks=tasks), out)
-    elif form or tables:
+        _output_page(read(store), out)
+    elif form or tables or columns:
         from bench.reporting.tables import tables as make_tables
 
-        comparison = reporting.read(store, models=models, tasks=tasks)
+        comparison = read(store)
         one = out is None and comparison.tasks.compared.any()
-        wanted = tables or (["by-task"] if one else ["all"])
-        _output(reporting.chosen(make_tables(comparison), wanted), form, out)
+        usual = ["by-task", "notes"] if form == "md" and not columns else ["by-task"]
+        wanted = tables or (usual if one else ["all"])
+        output(reporting.chosen(make_tables(comparison), wanted))
     else:
         _print_paths(reporting.build(store, out or Path("reports"), models=models, tasks=tasks))
 
@@ -119,14 +137,40 @@ def _output_page(comparison: "Comparison", out: Path | None) -> None:
         _print_paths(reporting.write(out, {"index.html": page}))
 
 
-def _output(tables: "Sequence[Table]", form: str, out: Path | None) -> None:
-    """Print tables, or write one file each."""
-    form = form or "md"
-    if out is None:
+def _output(
+    tables: "Sequence[Table]",
+    *,
+    form: str,
+    out: Path | None,
+    columns: Sequence[str],
+    tex: tuple[str, str],
+) -> None:
+    """Print tables, or write one file each.
+
+    Args:
+        tables: The tables.
+        form: Their format.
+        out: Folder to write into; None to print.
+        columns: Columns to print; none for all, or in tex for those that fit.
+        tex: Caption and label in tex; "" for those of the table.
+    """
+    from bench.reporting import formats
+
+    if columns:
+        tables = [table.select(columns) for table in tables]
+    elif form == "tex":
+        tables = [formats.for_paper(table) for table in tables]
+    texts = {
+        table.name: formats.latex(table, *tex) if form == "tex" else reporting.text([table], form)
+        for table in tables
+    }
+    if out is not None:
+        files = {f"{name}.{form}": text for name, text in texts.items()}
+        _print_paths(reporting.write(out, files))
+    elif form == "json":
         print(reporting.text(tables, form), end="")
     else:
-        files = {f"{table.name}.{form}": reporting.text([table], form) for table in tables}
-        _print_paths(reporting.write(out, files))
+        print("\n".join(texts.values()), end="")
 
 
 def _print_paths(paths: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Tables, figures and a page: a pure function of the results, so the same results give the same bytes."""
+"""Tables, figures and a page: a function of the results; the same results give the same bytes."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -17,11 +17,11 @@ FORMATS = ("md", "csv", "tex", "json", "html")
 """Formats in which tables can be printed."""
 
 TABLES = (
-    "families", "by-task", "equal-budget", "other-checkpoints", "variants", "ranks", "win-tie-loss",
-    "differences", "cost", "published", "instruction", "robustness", "diagnostics", "samples",
-    "training", "overlap", "data", "missing", "made",
+    "summary", "families", "by-task", "equal-budget", "other-checkpoints", "variants", "ranks",
+    "win-tie-loss", "differences", "cost", "published", "instruction", "robustness", "diagnostics",
+    "samples", "training", "overlap", "data", "missing", "notes", "made",
 )  # fmt: skip
-"""Names of the tables of a report; several of equal budgets or of variants are numbered, as in "variants-2"."""
+"""Names of the tables; several of equal budgets or of variants are numbered: "variants-2"."""
 
 
 def build(
@@ -31,7 +31,8 @@ def build(
 
     Args:
         store: The results.
-        out: Folder for ``index.html``, ``results.md``, ``results.csv``, ``results.json`` and the figures (png and svg).
+        out: Folder for ``index.html``, ``results.md``, ``results.csv``, ``results.json`` and the
+            figures (png, svg and pdf).
         models: Names of the encoders to report on; all by default.
         tasks: Names of the tasks; all by default.
 
@@ -43,11 +44,16 @@ def build(
     from bench.reporting.frame import flat
 
     comparison = read(store, models=models, tasks=tasks)
+    write(out, {})  # fails before the work, not after it
     made, drawings = contents(comparison)
     drawn = [drawing for drawing in drawings if drawing.figure is not None]
+    pictures = {
+        table.name: [f"{drawing.name}.png" for drawing in figures.beside(table.name, made, drawn)]
+        for table in made
+    }
     files: dict[str, bytes | str] = {
         "index.html": html.page(comparison, made, drawings),
-        "results.md": formats.results_md(made, [f"{drawing.name}.png" for drawing in drawn]),
+        "results.md": formats.results_md(made, pictures),
         "results.csv": formats.csv_of(flat(comparison)),
         "results.json": formats.text(made, "json"),
     }
@@ -82,14 +88,25 @@ def write(out: Path, files: Mapping[str, bytes | str]) -> list[Path]:
 
 
 def read(
-    store: "Store", *, models: Collection[str] = (), tasks: Collection[str] = ()
+    store: "Store",
+    *,
+    models: Collection[str] = (),
+    tasks: Collection[str] = (),
+    digits: int = 1,
 ) -> "Comparison":
-    """Return the results of some encoders and tasks, with their per-example values, and why others have none.
+    """Return the results of some encoders and tasks, and why others have none.
+
+    Args:
+        store: The results.
+        models: Names of the encoders; all by default.
+        tasks: Names of the tasks; all by default.
+        digits: Decimals of printed scores.
 
     Raises:
         UsageError: There is neither, or not under one of the names.
     """
-    from bench.reporting.comparison import Comparison, select, strip_folders
+    from bench.reporting.comparison import Comparison, select
+    from bench.reporting.names import strip_folders
 
     found, absences = list(store.results()), store.absences()
     encoders = {
@@ -98,7 +115,7 @@ def read(
     }
     if not encoders:
         raise UsageError(
-            f"no results in {store.root}; make some with `bench run`, or name another folder with --results"
+            f"no results in {store.root}; run `bench run`, or name another folder with --results"
         )
     on = {*(r.spec.task for r in found), *(a.task for a in absences)}
     for kind, wanted, known in (("encoder", models, encoders), ("task", tasks, on)):
@@ -108,9 +125,10 @@ def read(
     kept, reasons = select(found, absences, models, tasks)
     if not kept and not reasons:
         raise UsageError(
-            f"none of these encoders has a result on these tasks in {store.root}; run them with `bench run`"
+            "none of these encoders has a result on these tasks in "
+            f"{store.root}; run them with `bench run`"
         )
-    return Comparison.of(kept, reasons)
+    return Comparison.of(kept, reasons, digits=digits)
 
 
 def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]":

@@ -1,14 +1,14 @@
-"""Tables of encoders against each other: ranks, wins and losses, paired differences, and what changed between runs."""
+"""Tables of encoders against each other: ranks, wins and losses, differences, and changes."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench import stats
-from bench.reporting import notes
-from bench.reporting.comparison import METHOD, Comparison, holm, judgement, sampled, seed_of
+from bench.reporting.comparison import Comparison, sampled, seed_of
 from bench.reporting.notes import machine
 from bench.reporting.table import MISSING, Entry, Table, measure, score, warned, word
 from bench.result import Result
@@ -17,45 +17,40 @@ MOST = 30_000
 """Differences that a table shows at most."""
 
 BATCHES = 3e-4
-"""About how far a score moves in bfloat16 or float16 with which texts share a batch."""
+"""About how far a score moves in half precision with the composition of batches."""
 
 
 def ranks(c: Comparison) -> Table:
-    """Return mean rank, Borda points, and wins, ties and losses over all comparisons, encoder by encoder."""
+    """Return mean rank, Borda points, and wins, ties and losses against all other encoders."""
     scores = c.ranked.to_numpy()
     tasks, m = scores.shape
-    mean = (
-        dict(zip(c.ranked, stats.mean_ranks(scores).tolist(), strict=True)) if tasks and m else {}
-    )
-    common = c.tasks.index[c.tasks.common]
+    means = stats.mean_ranks(scores).tolist() if scores.size else []
+    mean = dict(zip(c.ranked, means, strict=False))
     rows = []
     for label, counts in zip(c.labels, c.outcomes.sum(axis=1).tolist(), strict=True):
         rank = mean.get(label)
         points = None if rank is None else tasks * (m - rank)
-        rank_entry = warned(measure(rank, digits=2), c.overlap_warning(label, common))
+        rank_entry = warned(measure(rank, digits=2), c.overlap_warning(label, c.common))
         outcomes = [Entry(str(n), float(n)) for n in counts]
         title = word(c.encoders.at[label, "title"])
         rows.append((title, rank_entry, measure(points, digits=1), *outcomes))
     rows.sort(key=lambda row: math.inf if row[1].value is None else row[1].value)
     about = (
-        f"Ranks over the {tasks} tasks that most encoders have, among the encoders that have all of them. "
-        "A Borda point is one encoder beaten on one task, half a point an equal score."
+        f"Ranks over the {tasks} tasks that most encoders have, among the encoders that have all "
+        "of them. A Borda point is one encoder beaten on one task, half a point an equal score. "
+        "Ties: not significantly different."
     )
     if m > 1 and tasks:
-        p, cd = stats.friedman(scores), stats.critical_difference(m, tasks)
+        p, critical = stats.friedman(scores), stats.critical_difference(m, tasks)
         test = "" if np.isnan(p) else f" Friedman test that all rank alike: p = {p:.2g}."
-        about += (
-            f"{test} Mean ranks that differ by less than {cd:.2f} are not significantly different "
-            "(Nemenyi, level 0.05)."
-        )
+        about += f"{test} Critical difference of mean ranks (Nemenyi, level 0.05): {critical:.2f}."
     return Table(
         "ranks",
         "Ranks",
         ("encoder", "mean rank", "Borda points", "wins", "ties", "losses"),
         tuple(rows),
         words=frozenset({"encoder"}),
-        about=f"{about} Wins, ties and losses against every other encoder on every task; {judgement()}.",
-        notes=notes.of(c, c.labels),
+        about=about,
     )
 
 
@@ -64,9 +59,10 @@ def win_tie_loss(c: Comparison) -> Table:
     rows = []
     for i, title in enumerate(c.encoders.title):
         against = [
-            Entry("") if i == j else Entry("/".join(map(str, counts)), float(counts[0] - counts[2]))
-            for j, counts in enumerate(c.outcomes[i].tolist())
+            Entry("/".join(map(str, counts)), float(counts[0] - counts[2]))
+            for counts in c.outcomes[i].tolist()
         ]
+        against[i] = Entry("")
         rows.append((word(title), *against))
     return Table(
         "win-tie-loss",
@@ -74,77 +70,100 @@ def win_tie_loss(c: Comparison) -> Table:
         ("encoder", *c.encoders.title),
         tuple(rows) if len(rows) > 1 else (),
         frozenset({"encoder"}),
-        f"Tasks won/tied/lost by the encoder of the row against that of the column; {judgement()}.",
+        "Tasks won/tied/lost by the encoder of the row against that of the column; "
+        "tie: not significantly different.",
     )
 
 
 def differences(c: Comparison) -> Table:
-    """Return the paired difference of every two encoders on every task; on family means where that is too much."""
+    """Return the paired difference of every two encoders on every task.
+
+    Where these are too many, on family means.
+    """
+    first, second = np.triu_indices(len(c.labels), 1)
     compared = list(c.tasks.index[c.tasks.compared])
-    whole = len(c.partners[0]) * len(compared) <= MOST
+    whole = len(first) * len(compared) <= MOST
     found = {title: c.by_task[title] for title in compared} if whole else c.by_family
-    over = () if whole else ("every pair of encoders and every family mean",)
+    p = c.p_tasks if whole else c.p_means
     less = "Family means only; choose encoders or tasks by --model and --task for single tasks."
-    first, second = ([word(c.encoders.title.iloc[i]) for i in side] for side in c.partners)
-    estimates = {name: stats.differences(one, *c.partners) for name, one in found.items()}
+    columns = [
+        ("first", [word(title) for title in c.encoders.title.iloc[first]]),
+        ("second", [word(title) for title in c.encoders.title.iloc[second]]),
+    ]
+    columns += [
+        (name, difference_entries(one, p[name], first, second)) for name, one in found.items()
+    ]
+    narrow = _narrow(c, [entry for _, entries in columns[2:] for entry in entries], first, second)
     return Table.of_columns(
         "differences",
         "Paired differences",
-        [("first", first), ("second", second), *difference_columns(estimates)] if found else [],
+        columns if found else [],
         words={"first", "second"},
-        about="First minus second, x 100, with the 95 % interval; *: significant. "
-        f"{METHOD}; {judgement(*over)}.",
-        notes=(
-            *(() if whole else (less,)),
-            *_narrow(c, estimates.values()),
-            *notes.of(c, c.labels),
-        ),
+        about="First minus second, x 100, with the 95 % interval; *: significant.",
+        notes=(*(() if whole else (less,)), *narrow),
     )
 
 
-def _narrow(c: Comparison, estimates: Iterable[stats.Estimates]) -> tuple[str, ...]:
+def _narrow(
+    c: Comparison,
+    entries: Sequence[Entry],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+) -> tuple[str, ...]:
     """Return a note where batches can move a difference by more than its interval says."""
-    half = np.array(
-        [card.get("dtype") in {"bfloat16", "float16"} for card in c.encoders.card], bool
+    half = np.array([card.get("dtype") in {"bfloat16", "float16"} for card in c.encoders.card])
+    if not half.any():
+        return ()
+    either = np.resize(half[first] | half[second], len(entries))
+    widths = [np.ptp(entry.interval) if entry.interval else np.inf for entry in entries]
+    count = int((either & (np.array(widths) / 2 < BATCHES)).sum())
+    note = (
+        f"{count} intervals in bfloat16 or float16 are narrower than ± {100 * BATCHES:.2f}, about "
+        "how far a score moves with the composition of batches, and so with the state of the "
+        "cache; `bench run --exact` gives identical bits."
     )
-    either = half[c.partners[0]] | half[c.partners[1]]
-    count = sum(int((either & ((e.high - e.low) / 2 < BATCHES)).sum()) for e in estimates)
-    told = (
-        f"{count} intervals in bfloat16 or float16 are narrower than ± {100 * BATCHES:.2f}, about as far as a score moves with which "
-        "texts share a batch, and so with what the cache held before; `bench run --exact` gives the same bits every time."
-    )
-    return (told,) if count else ()
+    return (note,) if count else ()
 
 
-def difference_columns(estimates: Mapping[str, stats.Estimates]) -> list[tuple[str, list[Entry]]]:
-    """Return a column of entries for each estimate, with p-values corrected over all of them."""
-    p = holm({name: each.p for name, each in estimates.items()})
-    return [(name, difference_entries(each, p[name])) for name, each in estimates.items()]
+def difference_entries(
+    found: stats.Sampled, p: stats.Array, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> list[Entry]:
+    """Return the scores of some encoders minus those of others, starred where significant.
+
+    Args:
+        found: The score of all encoders.
+        p: Corrected p-values of every pair, (m, m).
+        rows: Numbers of encoders (n,).
+        columns: Numbers of their partners (n,).
+    """
+    each = stats.differences(found, rows, columns)
+    numbers = (each.value.tolist(), each.bounds(), each.p.tolist(), p[rows, columns].tolist())
+    return [_difference(*one) for one in zip(*numbers, strict=True)]
 
 
-def difference_entries(found: stats.Estimates, p: stats.Array) -> list[Entry]:
-    """Return an entry for each difference, starred where it is significant."""
-    numbers = (found.value, found.low.round(6), found.high.round(6), found.p, p)
-    rows = zip(*(array.tolist() for array in numbers), strict=True)
-    return [_difference(*row) for row in rows]
-
-
-def _difference(value: float, low: float, high: float, p: float, corrected: float) -> Entry:
+def _difference(
+    value: float, bounds: tuple[float, float] | None, p: float, corrected: float
+) -> Entry:
     if math.isnan(value):
         return Entry(MISSING, mark="missing", note="one of the two has no result")
-    if math.isnan(p):
+    if bounds is None:
         note = "measured once, or always the same, so its uncertainty is not known"
         return Entry(f"{100 * value:+z.1f}", value, note=note)
     star = "*" if corrected < 1 - stats.LEVEL else ""
-    text = f"{100 * value:+z.1f} [{100 * low:z.1f}, {100 * high:z.1f}]{star}"
-    return Entry(text, value, (low, high), note=f"p = {p:.2g}, corrected {corrected:.2g}")
+    text = f"{100 * value:+z.1f} [{100 * bounds[0]:z.1f}, {100 * bounds[1]:z.1f}]{star}"
+    return Entry(text, value, bounds, note=f"p = {p:.2g}, corrected {corrected:.2g}")
 
 
 # ---- two folders of results
 
 
 def changes(before: Comparison, now: Comparison) -> Table:
-    """Return every cell that is new, gone or changed, with the paired difference and what else is different."""
+    """Return every cell that is new, gone or changed, with the paired difference.
+
+    Args:
+        before: The results of before.
+        now: The results of now.
+    """
     old, new = _by_cell(before), _by_cell(now)
     both = [cell for cell in sorted(old.keys() | new.keys()) if cell in old and cell in new]
     moved = [cell for cell in both if _repeats(old[cell]) != _repeats(new[cell])]
@@ -161,8 +180,8 @@ def changes(before: Comparison, now: Comparison) -> Table:
         ("encoder", "task", "change", "before", "now", "difference", "else"),
         tuple(rows),
         words=frozenset({"encoder", "task", "change", "else"}),
-        about="Now minus before, main scores x 100; *: significant. "
-        f"{METHOD}; {judgement('the cells that changed')}.",
+        about="Now minus before, main scores x 100, with the 95 % interval; *: p < 0.05 in a "
+        "paired t test, Holm-corrected over the cells that changed.",
         notes=(f"{len(both) - len(moved)} of {len(both)} cells that both have are equal.",),
     )
 
@@ -171,7 +190,7 @@ _Cell = tuple[str, str, str, str, int, str]  # encoder, family, task, read-out, 
 
 
 def _by_cell(c: Comparison) -> dict[_Cell, list[Result]]:
-    """Return the results of the highest protocol version of each cell; another version is a change, not another cell."""
+    """Return the results of each cell in its highest protocol version."""
     found = {}
     for title, task in c.tasks.sort_values("protocol", kind="stable").iterrows():
         for label in c.labels:
@@ -188,15 +207,15 @@ def _repeats(results: Sequence[Result]) -> list[tuple[float, ...]]:
 def _now_minus_before(
     cells: Sequence[_Cell], old: Mapping[_Cell, list[Result]], new: Mapping[_Cell, list[Result]]
 ) -> list[Entry]:
-    one, other = np.array([0]), np.array([1])
-    estimates = {}
-    for cell in cells:
-        label, family, task, readout, limit, metric = cell
+    found = []
+    for label, family, task, readout, limit, metric in cells:
         column = {"family": family, "task": task, "readout": readout, "limit": limit}
         seed = seed_of({**column, "protocol": 0, "metric": metric}, label)
-        found = sampled([new[cell], old[cell]], metric, seed)
-        estimates[str(cell)] = stats.differences(found, one, other)
-    return [entries[0] for _, entries in difference_columns(estimates)]
+        cell = (label, family, task, readout, limit, metric)
+        found.append(sampled([new[cell], old[cell]], metric, seed))
+    one, other = np.array([0]), np.array([1])
+    ps = stats.corrected_p(found)
+    return [difference_entries(each, p, one, other)[0] for each, p in zip(found, ps, strict=True)]
 
 
 def _change(
@@ -216,7 +235,7 @@ def _mean(results: Sequence[Result]) -> Entry:
 
 
 def _other_changes(old: Sequence[Result], new: Sequence[Result]) -> Iterator[str]:
-    """Yield what differs between two cells beside their scores."""
+    """Yield the differences between two cells other than their scores."""
     if not old or not new:
         return
     before, now = _facts(old), _facts(new)

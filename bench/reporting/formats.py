@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -19,13 +20,39 @@ _TEX = {
     "±": r"$\pm$", "†": r"$^\dagger$", "‡": r"$^\ddagger$", "—": "---",
     "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
+_TEX_LEFT_OUT = {"family", "metric", "repeats", "backbone"}  # columns that a paper has no room for
+_TEX_DEVIATIONS = 4  # columns of numbers up to which deviations are printed
+_TEX_SHORT = 8  # letters of a heading beyond which headings of numbers are turned
+_TEX_HEAD = r"""%% \usepackage{booktabs,graphicx}
+\begin{table}[t]
+\centering
+\caption[%s]{%s}
+\label{%s}
+\smallskip
+\footnotesize
+\setlength{\tabcolsep}{3pt}
+\sbox0{%%
+"""
+_TEX_TAIL = r"""}
+\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi
+\end{table}
+"""
 
 
-def results_md(tables: Sequence[Table], figures: Iterable[str] = ()) -> str:
-    """Return results.md: the figures by their file names, then the tables; very large ones are named, not printed."""
-    pictures = "".join(f"![{name.rpartition('.')[0]}]({name})\n" for name in figures)
-    sections = [markdown(table) if _fits(table) else _named(table) for table in tables]
-    return "\n".join(part for part in ("# Results\n", pictures, *sections) if part)
+def results_md(tables: Sequence[Table], figures: Mapping[str, Iterable[str]] = {}) -> str:
+    """Return results.md: every table after its figures; very large tables are named only.
+
+    Args:
+        tables: The tables.
+        figures: By a table's name, the file names of the figures it is shown with.
+    """
+    parts = ["# Results\n"]
+    for table in tables:
+        text = markdown(table) if _fits(table) else _named(table)
+        names = figures.get(table.name, ())
+        pictures = "".join(f"![{name.rpartition('.')[0]}]({name})\n" for name in names)
+        parts += [text, pictures] if pictures else [text]
+    return "\n".join(parts)
 
 
 def _fits(table: Table) -> bool:
@@ -39,21 +66,28 @@ def _named(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    """Return a section: headline, what is shown, the table, notes and every warning in words."""
-    frame = _frame(table, lambda entry: _marked(entry, "**{}**", escape_markdown))
+    """Return a section: headline, what is shown, the table, notes and every warning."""
+    frame = _frame(table, _markdown_entry).rename(columns=escape_markdown)
     sides = ["left" if column in table.words else "right" for column in table.columns]
-    safe = frame.rename(columns=escape_markdown)
-    grid = (
-        safe.to_markdown(index=False, disable_numparse=True, colalign=sides) if table.rows else ""
-    )
+    grid = frame.to_markdown(index=False, disable_numparse=True, colalign=sides)
     notes = "".join(f"- {escape_markdown(note)}\n" for note in (*table.notes, *_warnings(table)))
     about = f"{escape_markdown(table.about)}\n" if table.about else ""
-    parts = (f"## {escape_markdown(table.title)}\n", about, f"{grid}\n" if grid else "", notes)
+    parts = (
+        f"## {escape_markdown(table.title)}\n",
+        about,
+        f"{grid}\n" if table.rows else "",
+        notes,
+    )
     return "\n".join(part for part in parts if part)
 
 
+def _markdown_entry(entry: Entry) -> str:
+    shown = _marked(entry, "**{}**", escape_markdown)
+    return f"[{shown}]({entry.link})" if entry.link else shown
+
+
 def csv(table: Table) -> str:
-    """Return the rows with a heading: exact, unscaled numbers, and columns for intervals and marks where there are any."""
+    """Return exact, unscaled numbers, with columns for intervals and marks where there are any."""
     columns: dict[str, list[Any]] = {}
     for i, heading in enumerate(table.columns):
         entries = [row[i] for row in table.rows]
@@ -71,28 +105,44 @@ def csv_of(frame: pd.DataFrame) -> str:
     """Return a frame as CSV in which no text is a formula."""
     numeric = pd.api.types.is_numeric_dtype
     safe = frame.apply(lambda column: column if numeric(column) else column.map(escape_formula))
-    safe = safe.rename(columns=escape_formula)
-    return str(safe.to_csv(index=False, lineterminator="\n"))
+    return str(safe.rename(columns=escape_formula).to_csv(index=False, lineterminator="\n"))
 
 
-def latex(table: Table) -> str:
-    """Return a table for booktabs, with everything a reader must know in its caption."""
-    frame = _frame(table, lambda entry: _marked(entry, r"\textbf{{{}}}", _tex))
+def latex(table: Table, caption: str = "", label: str = "") -> str:
+    r"""Return a table for booktabs, at most as wide as a line.
+
+    Args:
+        table: The table.
+        caption: Its caption; what it shows, its notes and the legend of its marks by default.
+        label: Its label; its name after "tab:" by default.
+    """
     parts = (table.title, table.about, *table.notes, *_warnings(table))
-    caption = ". ".join(part.rstrip(".") for part in parts if part) + "."
-    text = frame.rename(columns=_tex).to_latex(
-        index=False,
-        escape=False,
-        caption=(_tex(caption), _tex(table.title)),
-        label=f"tab:{table.name}",
-        column_format="".join("l" if column in table.words else "r" for column in table.columns),
-        position="t",
-    )
-    return str(text).replace(r"\begin{tabular}", "\\centering\n\\begin{tabular}", 1)
+    usual = ". ".join(part.rstrip(".") for part in parts if part) + "."
+    frame = _frame(table, lambda entry: _marked(entry, r"\textbf{{{}}}", _tex))
+    numbers = [column for column in table.columns if column not in table.words]
+    turned = numbers if any(len(column) > _TEX_SHORT for column in numbers) else ()
+    heads = {
+        column: rf"\rotatebox{{90}}{{{_tex(column)}}}" if column in turned else _tex(column)
+        for column in table.columns
+    }
+    sides = "".join("l" if column in table.words else "r" for column in table.columns)
+    body = frame.rename(columns=heads).to_latex(index=False, escape=False, column_format=sides)
+    head = _TEX_HEAD % (_tex(table.title), _tex(caption or usual), label or f"tab:{table.name}")
+    return f"{head}{str(body).rstrip()}{_TEX_TAIL}"
+
+
+def for_paper(table: Table) -> Table:
+    """Return a table as a page has room for: fewer columns, and no deviations in a wide one."""
+    kept = table.select([name for name in table.columns if name not in _TEX_LEFT_OUT])
+    if sum(name not in kept.words for name in kept.columns) <= _TEX_DEVIATIONS:
+        return kept
+    rows = [[replace(e, text=e.text.partition(" ± ")[0]) for e in row] for row in kept.rows]
+    about = re.sub("; ± is[^.]*", "", kept.about)
+    return replace(kept, rows=tuple(map(tuple, rows)), about=about)
 
 
 def plain(table: Table) -> str:
-    """Return the table as JSON, one line per row; what an entry does not have is left out of it."""
+    """Return the table as JSON, one line per row; empty fields of an entry are left out."""
     head = {**vars(table), "words": sorted(table.words)}
     del head["rows"]
     rows = [json.dumps([_filled(entry) for entry in row], ensure_ascii=False) for row in table.rows]
@@ -104,7 +154,7 @@ def text(tables: Sequence[Table], form: str) -> str:
     """Return tables one after the other as "md", "csv" or "tex", or as one list in "json"."""
     if form == "json":
         return "[\n" + ",\n".join(plain(table) for table in tables) + "\n]\n"
-    render = {"md": markdown, "csv": csv, "tex": latex}[form]
+    render: Callable[[Table], str] = {"md": markdown, "csv": csv, "tex": latex}[form]
     return "\n".join(render(table) for table in tables)
 
 
@@ -113,7 +163,7 @@ def _frame(table: Table, show: Callable[[Entry], str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(table.columns), dtype=object)
 
 
-def _marked(entry: Entry, bold: str, safe: Callable[[str], str] = str) -> str:
+def _marked(entry: Entry, bold: str, safe: Callable[[str], str]) -> str:
     shown = safe(entry.text + _MARKS.get(entry.mark, ""))
     return bold.format(shown) if entry.mark == "best" else shown
 
@@ -122,9 +172,10 @@ def _warnings(table: Table) -> list[str]:
     """Return the legend of the marks in a table, and the note to each warned entry, once."""
     entries = [entry for row in table.rows for entry in row if entry.mark in _MARKS]
     marks = {entry.mark for entry in entries}
-    legend = [words for mark, words in _LEGEND.items() if mark in marks]
-    warned = {f"‡ {e.text}: {e.note}" for e in entries if e.mark == "warning" and e.note}
-    return legend + sorted(warned)
+    legend = [_LEGEND[mark] for mark in _LEGEND if mark in marks]
+    legend = [words for words in legend if words not in table.about]
+    notes = {f"‡ {e.text}: {e.note}" for e in entries if e.mark == "warning" and e.note}
+    return legend + sorted(notes)
 
 
 def _plain(entry: Entry) -> float | str | None:

@@ -7,20 +7,52 @@ import numpy as np
 import pandas as pd
 
 from bench import stats
-from bench.reporting.comparison import TASK, Comparison
+from bench.reporting.comparison import Comparison
+from bench.reporting.names import TASK
 from bench.result import Result
 
-_CARD = ("trained", "backbone", "parameters", "dtype", "device")
+_CARD = (
+    "trained",
+    "backbone",
+    "parameters",
+    "embedding_parameters",
+    "passes",
+    "dtype",
+    "device",
+    "licence",
+)
 _TEXTS = ("asked", "distinct", "repeated_share", "truncated_share", "overlap_share")
-_COST = ("seconds", "encode_seconds", "tokens", "padded_tokens")
-_COUNTS = ("parameters", "training_tokens", "limit", "seed", "asked", "distinct", *_COST[2:])
+_COST = (
+    "seconds",
+    "encode_seconds",
+    "forward_texts",
+    "tokens",
+    "padded_tokens",
+    "dimension",
+    "peak_memory_mb",
+)
+_COUNTS = (
+    "parameters",
+    "embedding_parameters",
+    "training_tokens",
+    "budget",
+    "limit",
+    "seed",
+    "asked",
+    "distinct",
+    "forward_texts",
+    "tokens",
+    "padded_tokens",
+    "dimension",
+)
 
 
 def flat(c: Comparison) -> pd.DataFrame:
-    """Return one row per encoder, task, seed and metric, with intervals, card and cost; scores are not x 100.
+    """Return one row per encoder, task, seed and metric, with intervals, card and cost.
 
-    A cell without a result has one row, of its main metric, whose ``status`` and ``reason`` say why. ``main`` marks
-    the main metric of a task. ``low`` and ``high`` are the 95 % interval of the encoder's score over all seeds.
+    Scores are not x 100. ``low`` and ``high`` are the 95 % interval of the encoder's score over all
+    seeds. ``main`` marks the main metric of a task. A cell without a result has one row, of its
+    main metric, whose ``status`` and ``reason`` say why.
     """
     encoders = {label: _encoder(c, label) for label in c.labels}
     rows = [encoders[label] | row for title in c.tasks.index for label, row in _task(c, str(title))]
@@ -39,6 +71,8 @@ def _encoder(c: Comparison, label: str) -> dict[str, Any]:
         "encoder": label,
         "fingerprint": c.of_encoder(label)[0].spec.fingerprint,
         **{name: encoder.card.get(name) for name in _CARD},
+        "method": encoder.training.get("method"),
+        "budget": encoder.training.get("budget"),
         "training_tokens": encoder.tokens,
     }
 
@@ -47,7 +81,7 @@ def _task(c: Comparison, title: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of a task, each with the encoder's label."""
     task = c.tasks.loc[title].to_dict()
     head = {name: task[name] for name in TASK} | {"limit": task["limit"] or None, "main": True}
-    intervals: dict[str, stats.Estimates] = {}
+    found: dict[str, stats.Estimates] = {task["metric"]: c.by_task[title].intervals}
     for i, label in enumerate(c.labels):
         results = c.cells.get((label, title), [])
         if not results:
@@ -55,12 +89,10 @@ def _task(c: Comparison, title: str) -> Iterator[tuple[str, dict[str, Any]]]:
             yield label, {**head, "repeats": 0, "status": status, "reason": reason}
         for result in results:
             for name in result.scores:
-                if name not in intervals:
-                    main = name == task["metric"]
-                    found = c.by_task[title] if main else c.sampled(title, name)
-                    intervals[name] = stats.intervals(found)
-                bounds = {"low": intervals[name].low[i], "high": intervals[name].high[i]}
-                yield label, head | _score(result, name) | bounds
+                if name not in found:
+                    found[name] = c.sampled(title, name).intervals
+                ends = {"low": found[name].low[i], "high": found[name].high[i]}
+                yield label, head | _score(result, name) | ends
 
 
 def _score(r: Result, name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Our numbers beside those that papers printed: only where checkpoint, read-out, task and metric are the same.
+"""Our numbers beside published ones: only with the same checkpoint, pooling, task and metric.
 
-``published.csv`` holds the printed numbers with their sources; ``matches.json`` says which of our results are the same
-measurement: checkpoint and settings to a paper's model and variant, task and score to its task and metric. What is in
+``published.csv`` has the published numbers with their sources; ``matches.json`` maps checkpoint and
+settings to a paper's model and variant, and task and score to its task and metric. What is in
 neither is not compared.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from bench.errors import unknown
-from bench.reporting.comparison import METHOD, Comparison
+from bench.reporting.comparison import Comparison
 from bench.reporting.table import Entry, Mark, Table, measure, warned, word
 from bench.result import Result
 
@@ -28,9 +28,9 @@ _Z = 1.96  # half a 95 % interval, in standard errors
 
 @cache
 def printed() -> pd.DataFrame:
-    """Return every published number: the columns of the file, value and stderr on a scale where 1 is best.
+    """Return every published number: the columns of the file, and ``rounding``.
 
-    ``rounding`` is by how much printing may have moved the value.
+    Value and stderr are on a scale where 1 is best; ``rounding`` is half of the last printed digit.
     """
     with files("bench.reporting").joinpath("published.csv").open(encoding="utf-8") as file:
         numbers = pd.read_csv(file, dtype=str, keep_default_na=False)
@@ -45,8 +45,10 @@ def printed() -> pd.DataFrame:
 @cache
 def _trusted() -> Mapping[tuple[str, ...], list[Any]]:
     numbers = printed()
-    trusted = numbers[~numbers.provenance.isin(UNTRUSTED)]
-    return {key: list(group.itertuples()) for key, group in trusted.groupby(_KEY)}
+    found: dict[tuple[str, ...], list[Any]] = {}
+    for number in numbers[~numbers.provenance.isin(UNTRUSTED)].itertuples():
+        found.setdefault(tuple(getattr(number, column) for column in _KEY), []).append(number)
+    return found
 
 
 @cache
@@ -57,7 +59,10 @@ def _matches() -> dict[str, list[dict[str, Any]]]:
 
 
 def matching(result: Result) -> Iterator[tuple[str, Any]]:
-    """Yield the published numbers (rows of ``printed``) that a result measured again, with the name of our score."""
+    """Yield the published numbers (rows of ``printed``) that a result reproduces.
+
+    Each is preceded by the name of our score.
+    """
     if result.spec.limit:
         return
     wanted: dict[tuple[str, ...], str] = {}
@@ -77,7 +82,7 @@ def matching(result: Result) -> Iterator[tuple[str, Any]]:
 
 
 def _is_checkpoint(encoder: Mapping[str, Any], result: Result) -> bool:
-    """Say whether a result's backbone is the checkpoint (a hub id, or a folder of its name) with these settings."""
+    """Return whether a result is of the checkpoint (a hub id, or a folder of its name)."""
     name = str(result.card.get("backbone") or "").partition("@")[0].rpartition("/")[2]
     settings = result.spec.settings
     return name == encoder["checkpoint"] and all(
@@ -93,7 +98,7 @@ def _variants(encoder: Mapping[str, Any], task: Mapping[str, Any], result: Resul
 
 
 def table(c: Comparison) -> Table:
-    """Return ours beside the published number for every result that measured one again."""
+    """Return our score beside the published one for every result that reproduces one."""
     rows = [
         _row(c, label, title, name, number)
         for (label, title), results in c.cells.items()
@@ -108,15 +113,14 @@ def table(c: Comparison) -> Table:
         (*words[:3], *numbers, *words[3:]),
         tuple(rows),
         words=frozenset(words),
-        about="x 100: same checkpoint, pooling, task and metric. ‡: they differ by more than our interval, the "
-        f"published standard error and rounding together. {METHOD}.",
-        notes=() if rows or c.runs.empty else ("No result here matches a published row.",),
+        about="x 100: same checkpoint, pooling, task and metric. ‡: they differ by more than our "
+        "interval, the published standard error and rounding together.",
     )
 
 
 def _row(c: Comparison, label: str, title: str, name: str, number: Any) -> tuple[Entry, ...]:  # noqa: ANN401 - a row of ``printed``
     found, i = c.sampled(title, name), c.number[label]
-    ours, bounds = float(found.scores[i]), c.bounds(found)[i]
+    ours, bounds = float(found.scores[i]), found.intervals.bounds()[i]
     gap = ours - number.value
     half = 0.0 if bounds is None else (bounds[1] - ours if gap < 0 else ours - bounds[0])
     stderr = 0.0 if pd.isna(number.stderr) else number.stderr

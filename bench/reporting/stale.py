@@ -1,4 +1,4 @@
-"""Results of one task that were made from different data are no comparison: the older ones are left out, and said to be."""
+"""Results of one task on different versions of its data: the older ones are left out."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,9 +8,9 @@ _UNKNOWN = "unknown"
 
 
 def leave_out_stale(results: Iterable[Result]) -> tuple[list[Result], list[Absence]]:
-    """Return the results made from the data that was read last, and why the others are left out.
+    """Return the results on the newest data, and why the others are left out.
 
-    Only places of one kind are compared (local files, archives, the hub): their digests say nothing about each other.
+    Digests are only comparable between sources of one kind: local files, archives, or the hub.
     """
     each = list(results)
     newest: dict[tuple[str, ...], str] = {}
@@ -29,7 +29,7 @@ def leave_out_stale(results: Iterable[Result]) -> tuple[list[Result], list[Absen
 
 
 def _pins(result: Result) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the task and the place that a split was read from, with a digest or the commit of what was there."""
+    """Yield the task and source of each split, with a digest or the commit of its content."""
     spec = result.spec
     task = (spec.task, spec.readout, str(spec.limit), str(spec.task_version), result.metric)
     for entry in result.provenance.get("data", ()):
@@ -38,7 +38,8 @@ def _pins(result: Result) -> Iterator[tuple[tuple[str, ...], str]]:
         for digest in ("sha256", "classes", "revision"):
             pin = str(entry.get(digest, _UNKNOWN))
             if _UNKNOWN not in {kind, pin[: len(_UNKNOWN)]}:
-                yield (*task, kind, digest, entry["id"], entry["config"], entry["split"]), pin
+                place = (entry.get(name) or "" for name in ("id", "config", "split"))
+                yield (*task, kind, digest, *place), pin
 
 
 def _absence(result: Result, reason: str) -> Absence:

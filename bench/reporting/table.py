@@ -1,10 +1,12 @@
-"""A table of the report: what each place shows and the number behind it. Every format prints the same entries."""
+"""A table of the report: what each cell shows and the number behind it, for every format."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import pandas as pd
+
+from bench.errors import unknown
 
 Mark = Literal["", "best", "tie", "missing", "warning"]
 
@@ -13,15 +15,17 @@ MISSING = "—"
 
 @dataclass(frozen=True)
 class Entry:
-    """One place in a table.
+    """One cell of a table.
 
     Attributes:
-        text: What is printed, without marks of any format.
-        value: The number behind it on its own scale; None where there is none.
-        interval: Lower and upper end of its interval, on the same scale; None where it is not known.
-        mark: "best" of its row or column, "tie" (not significantly different from the best), "missing", or "warning".
+        text: What is printed, without the marks of any format.
+        value: The number behind it, unscaled; None where there is none.
+        interval: Ends of its 95 % interval, unscaled; None where it is not known.
+        mark: "best" of its row or column, "tie" (not significantly different from the best),
+            "missing", or "warning".
         note: Why it is missing, or what the warning is; one line.
-        key: The result's key (``RunSpec.key``) where the entry shows one result, so that a page can show its origin.
+        key: The result's key (``RunSpec.key``) where the entry shows one result.
+        link: Address of a page about it.
     """
 
     text: str
@@ -30,6 +34,7 @@ class Entry:
     mark: Mark = ""
     note: str = ""
     key: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,9 @@ class Table:
         title: Headline, a few words.
         columns: Headings.
         rows: One entry per column each.
-        words: Headings of the columns that hold words; the others are aligned as numbers.
+        words: Headings of text columns; the others are aligned as numbers.
         about: What is shown and how it was computed: one or two sentences.
-        notes: What a reader must know, such as what is left out.
+        notes: What is special about this table, such as what is left out.
     """
 
     name: str
@@ -65,31 +70,45 @@ class Table:
         about: str = "",
         notes: Sequence[str] = (),
     ) -> Self:
-        """Return a table from its columns, each a heading with one entry per row."""
-        rows = zip(*(entries for _, entries in columns), strict=True)
+        """Return a table from its columns: a heading with one entry per row each."""
+        rows = tuple(zip(*(entries for _, entries in columns), strict=True))
         headings = tuple(heading for heading, _ in columns)
-        return cls(name, title, headings, tuple(rows), frozenset(words), about, tuple(notes))
+        return cls(name, title, headings, rows, frozenset(words), about, tuple(notes))
+
+    def select(self, columns: Collection[str]) -> Self:
+        """Return the table with these columns only, in this order.
+
+        Raises:
+            UsageError: There is no such column.
+        """
+        for name in columns:
+            if name not in self.columns:
+                raise unknown(f"column of {self.name}", name, self.columns)
+        places = [self.columns.index(name) for name in columns]
+        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
+        return replace(self, columns=tuple(columns), rows=rows)
 
 
-def word(text: object) -> Entry:
-    """Return an entry of plain words; None and "" are shown as missing."""
-    return Entry(str(text)) if text not in {None, ""} else Entry(MISSING, mark="missing")
+def word(text: object, link: str = "") -> Entry:
+    """Return an entry of text; None and "" are shown as missing."""
+    return Entry(MISSING, mark="missing") if text in {None, ""} else Entry(str(text), link=link)
 
 
-def score(value: float | None, std: float | None = None) -> str:
-    """Return a score x 100 with its standard deviation over repeats; a single measurement has none."""
+def score(value: float | None, std: float | None = None, *, digits: int = 1) -> str:
+    """Return a score x 100 with its standard deviation over repeats, if any."""
     if value is None or pd.isna(value):
         return MISSING
-    return f"{100 * value:z.1f}" + ("" if std is None or pd.isna(std) else f" ± {100 * std:.1f}")
+    plus = "" if std is None or pd.isna(std) else f" ± {100 * std:.{digits}f}"
+    return f"{100 * value:z.{digits}f}{plus}"
 
 
 def measure(value: float | None, *, scale: float = 1, digits: int = 0, unit: str = "") -> Entry:
-    """Return a count or a measurement; what is not known is missing."""
+    """Return a count or a measurement; an unknown one is missing."""
     if value is None or pd.isna(value):
         return Entry(MISSING, mark="missing")
     return Entry(f"{scale * value:,.{digits}f}{unit}", float(value))
 
 
 def warned(entry: Entry, note: str) -> Entry:
-    """Return an entry marked with what is wrong with its number; unchanged where nothing is, or without a number."""
+    """Return the entry marked with a warning, if there is a note and a number."""
     return replace(entry, mark="warning", note=note) if note and entry.value is not None else entry

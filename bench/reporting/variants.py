@@ -1,7 +1,6 @@
-"""Variants of one recipe: encoders trained by one method at one budget, and what each changed setting does."""
+"""Ablations: encoders that one method trained at one budget, and the effect of each setting."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -9,12 +8,13 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from bench import stats
-from bench.reporting.comparison import METHOD, Comparison, judgement
-from bench.reporting.differences import difference_columns
+from bench.reporting.comparison import Comparison
+from bench.reporting.differences import difference_entries
+from bench.reporting.names import natural
 from bench.reporting.table import Table, word
 
 Settings = Mapping[str, Any]
-"""What a training was: its recipe's settings, its seed, and its last stage where the card names one."""
+"""A training run: its recipe's settings, its seed, and its last stage if the card names one."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ class Variants:
 
     @property
     def sweeps(self) -> dict[str, dict[float, str]]:
-        """For each numeric setting with at least three values, where nothing else changed: the label of each value.
+        """The label of each value, for each numeric setting with at least three values.
 
-        The seed is no such setting. Of several encoders with one value the first counts.
+        Nothing else differs. The seed is excluded. Of several encoders with one value the first
+        counts.
         """
         reference, *rest = self.labels
         found: dict[str, dict[float, str]] = {}
@@ -86,7 +87,7 @@ def groups(c: Comparison) -> list[Variants]:
 
 
 def _last_stage(training: Mapping[str, Any]) -> str | None:
-    """Return the last stage that a card names; checkpoints of one training's stages differ in nothing else."""
+    """Return the last stage that a card names, by which checkpoints of one training differ."""
     stages = training.get("stages")
     if not isinstance(stages, list | tuple):
         return None
@@ -99,17 +100,11 @@ def _ordered(settings: Mapping[str, Settings]) -> dict[str, Settings]:
 
     def distance(label: str) -> tuple[int, list[Any]]:
         gaps = [len(_differing(settings[label], other)) for other in settings.values()]
-        return sum(gaps), _natural(label)
+        return sum(gaps), natural(label)
 
     reference = min(settings, key=distance)
-    rest = sorted(settings.keys() - {reference}, key=_natural)
+    rest = sorted(settings.keys() - {reference}, key=natural)
     return {label: settings[label] for label in (reference, *rest)}
-
-
-def _natural(label: str) -> list[Any]:
-    """Return a sort key by which m2 comes before m16."""
-    parts = re.split(r"(\d+)", label)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _differing(one: Settings, other: Settings) -> list[str]:
@@ -133,21 +128,23 @@ def tables(c: Comparison) -> list[Table]:
 def _table(c: Comparison, group: Variants, name: str) -> Table:
     reference, *rest = group.labels
     scores = c.scores.loc[c.tasks.compared, group.labels].dropna()
-    found = {str(title): c.by_task[str(title)] for title in scores.index}
-    estimates = {title: gaps(c, each, group.labels) for title, each in found.items()}
     columns = [
         ("encoder", [word(label) for label in rest]),
         ("what is changed", [word(group.changes[label]) for label in rest]),
-        *difference_columns(estimates),
     ]
-    base = ", ".join(f"{title} {100 * value:.1f}" for title, value in scores[reference].items())
+    numbers = np.array([c.number[label] for label in rest])
+    base = np.full(len(rest), c.number[reference])
+    columns += [
+        (title, difference_entries(c.by_task[title], c.p_tasks[title], numbers, base))
+        for title in map(str, scores.index)
+    ]
+    means = ", ".join(f"{title} {100 * value:.1f}" for title, value in scores[reference].items())
     return Table.of_columns(
         name,
         f"Variants of {group.method} at {group.budget:,} training tokens",
-        columns if found else [],
+        columns if len(scores) else [],
         words={"encoder", "what is changed"},
-        about=f"Each minus {reference} ({base}), x 100, with the 95 % interval; *: significant. "
-        f"{METHOD}; {judgement('all of this table')}.",
+        about=f"Each minus {reference} ({means}), x 100, with the 95 % interval; *: significant.",
     )
 
 

@@ -1,24 +1,27 @@
-"""Figures of the report, drawn without global state so that the same results give the same bytes."""
+"""Figures of the report, drawn without global state: the same results give the same bytes."""
+
+from collections.abc import Sequence
 
 from bench.reporting.comparison import Comparison
 from bench.reporting.figures.curves import layers, learning, loss, spectrum
 from bench.reporting.figures.drawing import KINDS, Drawing
 from bench.reporting.figures.instruction import instruction, robustness
-from bench.reporting.figures.scores import critical_difference, families, heatmap
-from bench.reporting.figures.tradeoff import throughput, training_tokens
+from bench.reporting.figures.scores import critical_difference, families, forest, heatmap
+from bench.reporting.figures.tradeoff import throughput
 from bench.reporting.figures.variants import ablations, sweeps
+from bench.reporting.table import Table
 
-__all__ = ["KINDS", "Drawing", "draw"]
+__all__ = ["KINDS", "Drawing", "beside", "draw"]
 
 
 def draw(c: Comparison) -> tuple[Drawing, ...]:
-    """Return every figure of the report; one without its data says why it is not there."""
+    """Return every figure of the report; one without the necessary results says why."""
     return (
+        forest(c),
         families(c),
         heatmap(c),
         critical_difference(c),
         throughput(c),
-        training_tokens(c),
         instruction(c),
         robustness(c),
         layers(c),
@@ -28,3 +31,10 @@ def draw(c: Comparison) -> tuple[Drawing, ...]:
         ablations(c),
         *sweeps(c),
     )
+
+
+def beside(name: str, tables: Sequence[Table], drawings: Sequence[Drawing]) -> list[Drawing]:
+    """Return the figures that are shown with a table; with the first of several numbered ones."""
+    stem = name.rstrip("-0123456789")
+    first = next(table.name for table in tables if table.name.rstrip("-0123456789") == stem)
+    return [drawing for drawing in drawings if drawing.beside == stem and name == first]

@@ -1,62 +1,74 @@
-"""Curves: scores over the layers of a network, loss and scores over training, and the spectrum of embeddings."""
+"""Curves: scores over layers, scores and loss over training, and the spectrum of embeddings."""
 
+import json
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from bench.reporting.comparison import TASK, Comparison
+from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.figures.drawing import (
+    COLORS,
+    MARKERS,
+    MOST_CURVES,
+    ROLES,
     Drawing,
     add_tip,
     draw_point,
     line_style,
-    name_curves,
+    name_marks,
     number,
+    scaled,
     shortened,
     side_by_side,
     styled,
 )
+from bench.reporting.names import TASK
+from bench.reporting.scores import WITHIN, method_of
 from bench.task import PICKING
 
-_MOST = 14  # encoders: colours and dashes do not tell more apart
 _LAYER = r"@(\d+)$"
 
 
 @styled
 def layers(c: Comparison) -> Drawing:
-    """Return the score of every task that was read at several layers, or that picked one, a curve per encoder."""
+    """Return the scores of tasks read at several layers, or that pick one, a curve per encoder."""
     name, title = "layers", "Scores over layers"
     groups = [group for _, group in _by_layer(c) if len(group) > 1]
-    picking = {t: curves for t in c.tasks.index if (curves := _picking(c, str(t)))}
+    picking = {str(t): curves for t in c.tasks.index if (curves := _picking(c, str(t)))}
     if not groups and not picking:
-        why = "no task was read at more than one layer (a read-out such as bertscore@12, or mrpc-picked)"
-        return Drawing(name, title, why=why)
+        why = "no task was read at several layers (a read-out such as bertscore@12, or mrpc-picked)"
+        return Drawing(name, title, why=why, beside="by-task")
     titles = [title for group in groups for title in group.index]
     has = c.scores.loc[[*titles, *picking]].notna().any()
     encoders = [label for label in c.labels if has[label]]
+    shown = encoders[:MOST_CURVES]
     headings = [_stem(group.iloc[0]) for group in groups]
-    headings += [f"{c.tasks.at[title, 'task']}: other pairs" for title in picking]
+    headings += [f"{c.tasks.at[title, 'task']}: validation pairs" for title in picking]
     figure, axes = side_by_side(headings)
     for panel, group in zip(axes, groups, strict=False):
-        _draw_layers(panel, c, group, encoders[:_MOST])
-    for panel, (title_, curves) in zip(axes[len(groups) :], picking.items(), strict=True):
-        _draw_picking(panel, c, curves, encoders[:_MOST])
-        metric = c.tasks.at[title_, "metric"]
-        panel.set(xlabel="layer, counted from the last (-1)", ylabel=f"{metric} x 100")
-    name_curves(figure, list(c.encoders.title[encoders[:_MOST]]))
-    more = f" The {_MOST} best of {len(encoders)} encoders." if len(encoders) > _MOST else ""
-    about = (
-        "Main score x 100 over the layer that is read, 0 being the input embeddings; whiskers: 95 % interval. "
-        f"Where a task picks a layer, the score on the pairs that it picks on.{more}"
+        _draw_layers(panel, c, group, shown)
+    for panel, (task, curves) in zip(axes[len(groups) :], picking.items(), strict=True):
+        _draw_picking(panel, c, curves, shown)
+        panel.set(xlabel="layer from the last (-1)", ylabel=f"{c.tasks.at[task, 'metric']} x 100")
+    name_marks(
+        figure, {c.encoders.at[label, "title"]: line_style(i) for i, label in enumerate(shown)}
     )
-    return Drawing(name, title, about, figure)
+    more = (
+        f" The {len(shown)} best of {len(encoders)} encoders." if len(encoders) > len(shown) else ""
+    )
+    about = (
+        "Main score x 100 by layer, 0 being the input embeddings; whiskers: 95 % interval. Where a "
+        f"task picks a layer: the scores on the pairs that it picks on.{more}"
+    )
+    return Drawing(name, title, about, figure, beside="by-task")
 
 
 def _by_layer(c: Comparison) -> Any:  # noqa: ANN401 - a groupby of pandas
-    """Return the tasks grouped by everything but their layer; the layer is NaN for the last one, which has no name."""
+    """Return the tasks grouped by everything but their layer, which is NaN for the last one."""
     tasks = c.tasks[TASK].assign(layer=c.tasks.readout.str.extract(_LAYER)[0].astype(float))
     for column in ("task", "readout"):
         tasks[column] = tasks[column].str.replace(_LAYER, "", regex=True)
@@ -71,25 +83,25 @@ def _draw_layers(panel: Axes, c: Comparison, group: pd.DataFrame, encoders: Sequ
     numbers = sorted(group.layer.dropna().astype(int))
     last = numbers[-1] + max(1, (numbers[-1] - numbers[0]) / 8)
     places = group.layer.fillna(last).sort_values()
+    bounds = {title: c.by_task[title].intervals.bounds() for title in places.index}
     for i, label in enumerate(encoders):
-        scores = 100 * c.scores.loc[places.index, label].dropna()
-        panel.plot(places[scores.index], scores, linewidth=1.2, **line_style(i))
-        for title in scores.index:
-            found = c.by_task[title]
-            value, bounds = float(found.scores[c.number[label]]), c.bounds(found)[c.number[label]]
-            layer = group.layer[title]
-            words = "last layer" if pd.isna(layer) else f"layer {layer:.0f}"
-            words = f"{c.encoders.at[label, 'title']}, {words}: {number(value, bounds)}"
-            draw_point(panel, places[title], value, bounds, i, words)
-    ticks = numbers[:: max(1, -(-len(numbers) // 8))]
-    unnamed = group.layer.isna().any()
-    panel.set_xticks([*ticks, *([last] if unnamed else [])])
-    panel.set_xticklabels([*map(str, ticks), *(["last"] if unnamed else [])])
+        scores = c.scores.loc[places.index, label].dropna()
+        panel.plot(places[scores.index], 100 * scores, linewidth=1.2, color=COLORS[i])
+        for title, value in scores.items():
+            ends, layer = bounds[title][c.number[label]], group.layer[title]
+            where = "last layer" if pd.isna(layer) else f"layer {layer:.0f}"
+            tip = f"{c.encoders.at[label, 'title']}, {where}: {number(value, ends)}"
+            place = (places[title], 100 * value)
+            draw_point(panel, place, tip, bounds=scaled(ends), color=COLORS[i], marker=MARKERS[i])
+    ticks = {number: str(number) for number in numbers[:: max(1, -(-len(numbers) // 8))]}
+    if group.layer.isna().any():
+        ticks[last] = "last"
+    panel.set_xticks(list(ticks), list(ticks.values()))
     panel.set(xlabel="layer", ylabel=f"{c.tasks.at[group.index[0], 'metric']} x 100")
 
 
 def _picking(c: Comparison, title: str) -> dict[str, dict[int, float]]:
-    """Return by encoder and layer what a task that picks a layer scored where it picked; nothing for other tasks."""
+    """Return the scores that a task picked a layer by, by encoder and layer; {} for other tasks."""
     found = {}
     for label in c.labels:
         for result in c.cells.get((label, title), [])[:1]:
@@ -106,48 +118,45 @@ def _draw_picking(
     for i, label in enumerate(encoders):
         points = curves.get(label, {})
         values = [100 * value for value in points.values()]
-        panel.plot(list(points), values, linewidth=1.2, **line_style(i))
+        panel.plot(list(points), values, linewidth=1.2, color=COLORS[i])
         for layer, value in points.items():
-            words = (
-                f"{c.encoders.at[label, 'title']}, layer {layer} on other pairs: {100 * value:.1f}"
-            )
-            draw_point(panel, layer, value, None, i, words)
+            tip = f"{c.encoders.at[label, 'title']}, layer {layer}: {100 * value:.1f}"
+            draw_point(panel, (layer, 100 * value), tip, color=COLORS[i], marker=MARKERS[i])
 
 
 @styled
 def spectrum(c: Comparison) -> Drawing:
-    """Return the share of variance in the first principal directions, and the correlation of memory states."""
-    name, title = "spectrum", "Directions that embeddings use"
+    """Return the variance in the first principal directions, and correlations of memory states."""
+    name, title = "spectrum", "Spectrum of embeddings"
     found = {label: scores for label in c.labels if (scores := _diagnosed(c, label))}
     if not found:
-        return Drawing(name, title, why="no diagnostics were run (stsb-spectrum)")
-    shown = list(found)[:_MOST]
+        why = "no diagnostics were run (stsb-spectrum)"
+        return Drawing(name, title, why=why, beside="diagnostics")
+    shown = list(found)[:MOST_CURVES]
     key = "memory_correlation"
     memories = {label: found[label][key] for label in shown if key in found[label]}
     second = ["correlation of a text's memory states"] if memories else []
     figure, axes = side_by_side(["variance in the first directions", *second])
     for i, label in enumerate(shown):
         shares = [name for name in found[label] if name.startswith("share_")]
-        points = sorted(
-            (int(share.removeprefix("share_")), found[label][share]) for share in shares
-        )
-        axes[0].plot(*zip(*points, strict=True), linewidth=1.2, **line_style(i))
-        for n, value in points:
-            words = f"{c.encoders.at[label, 'title']}: {100 * value:.1f} % of the variance in {n} directions"
-            draw_point(axes[0], n, value, None, i, words, scale=1)
+        points = {int(share.removeprefix("share_")): found[label][share] for share in shares}
+        points = dict(sorted(points.items()))
+        axes[0].plot(list(points), list(points.values()), linewidth=1.2, color=COLORS[i])
+        for n, value in points.items():
+            tip = f"{c.encoders.at[label, 'title']}: {100 * value:.1f} % of variance in {n} directions"
+            draw_point(axes[0], (n, value), tip, color=COLORS[i], marker=MARKERS[i])
     axes[0].set_xscale("log", base=2)
     axes[0].xaxis.set_major_formatter("{x:g}")
-    axes[0].set(xlabel="principal directions", ylabel="share of the variance", ylim=(0, 1.02))
+    axes[0].set(xlabel="principal directions", ylabel="share of variance", ylim=(0, 1.02))
+    text = "The earlier a curve reaches 1, the fewer directions carry the embeddings."
     if memories:
-        _draw_memories(
-            axes[1], c, memories, [line_style(shown.index(m))["color"] for m in memories]
-        )
-    name_curves(figure, list(c.encoders.title[shown]))
-    about = (
-        "The sooner a curve reaches 1, the fewer directions carry the embeddings; memory states with "
-        "correlation 1 have collapsed."
+        colors = [COLORS[shown.index(label)] for label in memories]
+        _draw_memories(axes[1], c, memories, colors)
+        text += " Memory states with correlation 1 have collapsed."
+    name_marks(
+        figure, {c.encoders.at[label, "title"]: line_style(i) for i, label in enumerate(shown)}
     )
-    return Drawing(name, title, about, figure)
+    return Drawing(name, title, text, figure, beside="diagnostics")
 
 
 def _draw_memories(
@@ -158,7 +167,7 @@ def _draw_memories(
     for bar, (label, value) in zip(bars, memories.items(), strict=True):
         add_tip(bar, f"{c.encoders.at[label, 'title']}: mean correlation {value:.3f}")
     panel.bar_label(bars, fmt="{:.2f}", fontsize=8)
-    panel.set(ylim=(min(0.0, *values), 1.02), xlim=(-0.6, max(len(values), 4) - 0.4), xticks=[])
+    panel.set(ylim=(min(0.0, *values), 1.08), xlim=(-0.6, max(len(values), 4) - 0.4), xticks=[])
 
 
 def _diagnosed(c: Comparison, label: str) -> dict[str, float]:
@@ -170,68 +179,84 @@ def _diagnosed(c: Comparison, label: str) -> dict[str, float]:
 
 @styled
 def learning(c: Comparison) -> Drawing:
-    """Return the mean score over training tokens, a curve per method that was trained with several budgets."""
-    name, title = "learning", "Score over training"
+    """Return the mean score over training tokens; lines join checkpoints that differ in budget alone."""
+    name, title = "learning", "Score over training tokens"
     trained = c.encoders[c.encoders.tokens.notna() & c.encoders["mean"].notna()]
-    methods = [
-        f"{encoder.training.get('method') or encoder['name']} on {encoder.base or 'its backbone'}"
-        for _, encoder in trained.iterrows()
-    ]
-    groups = [
-        (method, group.sort_values("tokens"))
-        for method, group in trained.groupby(pd.Series(methods, index=trained.index, dtype=object))
-        if group.tokens.nunique() > 1
-    ]
-    if not groups:
-        why = "no method was trained with more than one budget on one backbone"
-        return Drawing(name, title, why=why)
-    bounds = c.bounds(c.overall)
+    if trained.empty or trained.tokens.max() < (1 + WITHIN) * trained.tokens.min():
+        why = "no two encoders with a mean over families that were trained on different budgets"
+        return Drawing(name, title, why=why, beside="training")
+    same = [_all_but_budget(c, str(label)) for label in trained.index]
+    bounds = c.overall.intervals.bounds()
     figure, (axes,) = side_by_side([""])
-    for i, (_, group) in enumerate(groups[:_MOST]):
-        axes.plot(group.tokens, 100 * group["mean"], linewidth=1.2, **line_style(i))
-        for label, encoder in group.iterrows():
+    marks, places = {}, count()
+    for _, group in trained.groupby(pd.Series(same, index=trained.index)):
+        curve = group.sort_values("tokens")
+        if (i := next(places)) >= MOST_CURVES:
+            break
+        marks[method_of(c, str(curve.index[0])) if len(curve) > 1 else curve.title.iloc[0]] = (
+            line_style(i)
+        )
+        axes.plot(curve.tokens, 100 * curve["mean"], linewidth=1.2, color=COLORS[i])
+        for label, encoder in curve.iterrows():
             ends = bounds[c.number[str(label)]]
-            words = f"{encoder.title}, {encoder.tokens:,} training tokens: {number(encoder['mean'], ends)}"
-            draw_point(axes, encoder.tokens, encoder["mean"], ends, i, words)
+            mean = number(encoder["mean"], ends)
+            tip = f"{encoder.title}, {encoder.tokens:,} training tokens: {mean}"
+            place = (encoder.tokens, 100 * encoder["mean"])
+            draw_point(axes, place, tip, bounds=scaled(ends), color=COLORS[i], marker=MARKERS[i])
+    about = "Each point is a checkpoint; lines join those that differ in budget alone."
+    if c.baseline is not None and not pd.isna(c.encoders.at[c.baseline, "mean"]):
+        style: Any = {"color": ROLES["untrained"], "linestyle": (0, (4, 3)), "linewidth": 0.9}
+        axes.axhline(100 * c.encoders.at[c.baseline, "mean"], **style)
+        marks[c.baseline] = style
     axes.set_xscale("log")
-    _count_tokens(axes, "tokens through the trained network")
-    axes.set_ylabel("mean of family means x 100")
-    name_curves(figure, [str(method) for method, _ in groups[:_MOST]])
-    about = "Each point is a checkpoint of its own; whiskers: 95 % interval."
-    return Drawing(name, title, about, figure)
+    _count_tokens(axes, "training tokens")
+    axes.set_ylabel(f"{MEAN} x 100")
+    name_marks(figure, marks)
+    return Drawing(name, title, f"{about} Whiskers: 95 % interval.", figure, beside="training")
+
+
+def _all_but_budget(c: Comparison, label: str) -> str:
+    """Return what distinguishes an encoder from others, except its budget and its checkpoint."""
+    encoder = c.encoders.loc[label]
+    training = encoder.training
+    settings = dict(c.of_encoder(label)[0].spec.settings)
+    settings.pop("checkpoint", None)
+    stages = [s.get("stage") for s in training.get("stages") or () if isinstance(s, Mapping)]
+    same = [method_of(c, label), encoder.base, training.get("recipe"), training.get("seed")]
+    return json.dumps([*same, stages, settings], sort_keys=True, default=str)
 
 
 @styled
 def loss(c: Comparison) -> Drawing:
     """Return the training loss over tokens, a panel per method and stage."""
-    name, title = "loss", "Loss over training"
+    name, title = "loss", "Training loss"
     curves: dict[str, list[tuple[str, Sequence[Sequence[float]]]]] = {}
     for label, training in c.encoders.training.items():
-        method = str(training.get("method") or label)
+        method = method_of(c, str(label))
         for stage, points in _losses(training):
             heading = f"{method}: {stage}" if stage else method
             curves.setdefault(heading, []).append((str(label), points))
     if not curves:
-        return Drawing(name, title, why="no encoder's card holds the losses of its training")
+        why = "no card has the losses of its training"
+        return Drawing(name, title, why=why, beside="training")
     figure, axes = side_by_side(list(curves))
     for panel, (heading, found) in zip(axes, curves.items(), strict=True):
-        for i, (label, points) in enumerate(found[:_MOST]):
-            style = {"linewidth": 1.2, "label": shortened(label), **line_style(i)}
+        for color, (label, points) in zip(COLORS, found, strict=False):
+            style: Any = {"linewidth": 1.2, "label": shortened(label), "color": color}
             (line,) = panel.plot(*zip(*points, strict=True), **style)
             (start, first), (end, last) = points[0], points[-1]
-            add_tip(
-                line, f"{label}: loss {first:.3f} at {start:,.0f} tokens, {last:.3f} at {end:,.0f}"
-            )
+            ends = f"{first:.3f} at {start:,.0f} tokens, {last:.3f} at {end:,.0f}"
+            add_tip(line, f"{label}: loss {ends}")
         if len(found) > 1 or found[0][0] != heading.split(":")[0]:
             panel.legend(fontsize=7)
         _count_tokens(panel, "tokens trained")
         panel.set_ylabel("loss")
-    about = "Losses of different methods and stages measure different things: compare shapes, not heights."
-    return Drawing(name, title, about, figure)
+    about = "Losses of different methods and stages are not comparable in height."
+    return Drawing(name, title, about, figure, beside="training")
 
 
 def _losses(card: Mapping[str, Any]) -> list[tuple[str, Sequence[Sequence[float]]]]:
-    """Return the loss curves of a card by stage, or its single one under no stage's name."""
+    """Return the loss curves of a card by stage, or its single one without a stage's name."""
     stages = [stage for stage in card.get("stages") or () if isinstance(stage, Mapping)]
     curves = [(str(stage.get("stage")), stage.get("loss") or ()) for stage in stages]
     found = [(stage, points) for stage, points in curves if len(points) > 1]

@@ -1,4 +1,4 @@
-"""What every figure of the report shares: its style, its marks, and how it becomes a file."""
+"""What every figure of the report shares: its style, its marks, and its files."""
 
 import io
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, wraps
-from typing import Any, ParamSpec
+from typing import Any, Literal, ParamSpec
 
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.artist import Artist
@@ -19,22 +19,26 @@ from bench.errors import UsageError
 P = ParamSpec("P")
 
 Bounds = tuple[float, float] | None
-"""Lower and upper end of an interval; None where it is not known."""
+"""Ends of an interval; None where it is not known."""
 
-KINDS = ("png", "svg")
+KINDS = ("png", "svg", "pdf")
 
 INK, MUTED, RULE, SURFACE = "#333333", "#767676", "#d9d9d9", "#ffffff"
-"""Colours of letters and axes, of what steps back, of thin lines, and of the ground."""
+"""Colours of text and axes, of secondary text, of thin lines, and of the background."""
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b5b5b")
-"""Okabe and Ito's colours without their yellow, which is too light for lines; safe for colour-blind readers."""
+"""Okabe and Ito's colours for colour-blind readers, without yellow, which is too light for lines."""
 
-TRAINED, UNTRAINED = COLORS[0], COLORS[4]
+ROLES = {"method": COLORS[0], "untrained": COLORS[1], "reference": COLORS[6]}
+"""The colour of each role of an encoder."""
 
 MARKERS = "osD^vPX"
 
+MOST_CURVES = len(COLORS)
+"""Curves of a panel at most: one per colour."""
+
 LETTER = 0.075
-"""Inches a letter of a label takes, about."""
+"""Width of a letter of a label in inches, about."""
 
 _STYLE: Any = {
     "axes.edgecolor": INK,
@@ -44,12 +48,18 @@ _STYLE: Any = {
     "axes.titlecolor": INK,
     "font.size": 9,
     "legend.frameon": False,
+    "pdf.fonttype": 42,  # TrueType, as publishers ask for
     "svg.fonttype": "path",  # letters are shapes, so that the file looks the same everywhere
     "svg.hashsalt": "bench",
     "text.color": INK,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "xtick.color": INK,
     "ytick.color": INK,
+}
+_UNDATED = {
+    "png": ("Software",),
+    "svg": ("Date", "Creator"),
+    "pdf": ("CreationDate", "Producer", "Creator"),
 }
 _TIP = "tip: "
 _BLANK = re.compile(r"[\x00-\x20\x7f]+")
@@ -64,8 +74,9 @@ class Drawing:
         name: Stem of its files, lower case with hyphens.
         title: Headline, a few words.
         about: What is shown and how to read it: one or two sentences.
-        figure: The figure; None where the results do not hold what it shows.
+        figure: The figure; None without the necessary results.
         why: What is missing, where there is no figure; one line.
+        beside: Name of the table it is shown with.
     """
 
     name: str
@@ -73,29 +84,33 @@ class Drawing:
     about: str = ""
     figure: Figure | None = None
     why: str = ""
+    beside: str = ""
 
     @cached_property
     def png(self) -> bytes:
-        """The figure as a PNG file, 160 dots per inch, without the library's version."""
-        return self._saved("png", ("Software",))
+        """The figure as a PNG file, 160 dots per inch."""
+        return self._saved("png")
 
     @cached_property
     def svg(self) -> bytes:
-        """The figure as an SVG file without a date; pointing at a mark shows its numbers."""
-        text = self._saved("svg", ("Date", "Creator")).decode()
+        """The figure as an SVG file; pointing at a mark shows its numbers."""
+        text = self._saved("svg").decode()
         return re.sub(f'<g id="{_TIP}([^"]*)">', r'<g class="tip"><title>\1</title>', text).encode()
 
     def rendered(self, kind: str) -> bytes:
-        """Return the bytes of a file of this kind, one of ``KINDS``."""
-        return self.png if kind == "png" else self.svg
+        """Return the bytes of a file of this kind, one of ``KINDS``, without date or version."""
+        return {"png": lambda: self.png, "svg": lambda: self.svg}.get(
+            kind, lambda: self._saved(kind)
+        )()
 
-    def _saved(self, kind: str, dropped: Sequence[str]) -> bytes:
+    def _saved(self, kind: str) -> bytes:
         if self.figure is None:
             raise UsageError(f"there is no figure {self.name!r} to render: {self.why}")
         buffer = io.BytesIO()
         with style():
             settle(self.figure)
-            self.figure.savefig(buffer, format=kind, dpi=160, metadata=dict.fromkeys(dropped))
+            metadata: Any = dict.fromkeys(_UNDATED[kind])
+            self.figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
         return buffer.getvalue()
 
 
@@ -112,7 +127,7 @@ def number(value: float, bounds: Bounds = None) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a name that fits beside an axis, on one line; a long one loses its middle."""
+    """Return a name on one line that fits beside an axis; a long one loses its middle."""
     text = _BLANK.sub(" ", text)
     half = _LONGEST // 2 - 1
     return text if len(text) <= _LONGEST else f"{text[:half]}…{text[-half:]}"
@@ -155,7 +170,7 @@ def caption(figure: Figure, words: str) -> None:
 
 
 def panels(
-    titles: Sequence[str], names: Sequence[str], *, row: float = 0.22
+    titles: Sequence[str], names: Sequence[str], *, row: float = 0.22, across: int = 3
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with one panel per title, side by side, whose rows are the names, from top to bottom.
 
@@ -163,11 +178,12 @@ def panels(
         titles: Titles of the panels.
         names: What stands beside the rows.
         row: Height of a row in inches.
+        across: Panels side by side, at most.
     """
-    down = -(-len(titles) // (3 if len(names) <= 16 else 6))
+    down = -(-len(titles) // (across if len(names) <= 16 else 6))
     across = -(-len(titles) // down)
     short = [shortened(name) for name in names]
-    width = max(5.5, 0.6 + LETTER * max(map(len, short)) + 2.6 * across)
+    width = max(5.5, 0.6 + LETTER * max(map(len, short)) + (2.6 if across < 4 else 2.1) * across)
     figure = blank(width, 0.8 + down * (0.6 + row * len(names)))
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     shown = _titled(grid.ravel().tolist(), titles)
@@ -202,31 +218,55 @@ def _titled(grid: list[Axes], titles: Sequence[str]) -> list[Axes]:
 
 
 def line_style(i: int) -> dict[str, Any]:
-    """Return colour and dashes of the i-th curve; twice as many curves as colours can be told apart."""
-    return {
-        "color": COLORS[i % len(COLORS)],
-        "linestyle": "-" if i // len(COLORS) % 2 == 0 else "--",
-    }
+    """Return colour and marker of the i-th curve."""
+    return {"color": COLORS[i], "marker": MARKERS[i], "markersize": 4.5, "linewidth": 1.2}
 
 
 def draw_point(
-    panel: Axes, x: float, value: float, bounds: Bounds, i: int, words: str, *, scale: float = 100
+    panel: Axes,
+    place: tuple[float, float],
+    tip: str,
+    *,
+    bounds: Bounds = None,
+    along: Literal["x", "y"] = "y",
+    color: str = COLORS[0],
+    marker: str = "o",
+    hollow: bool = False,
 ) -> None:
-    """Draw a point of the i-th curve with its interval as a whisker and a tip."""
-    color = COLORS[i % len(COLORS)]
+    """Draw a point with its interval and a tip.
+
+    Args:
+        panel: Where to draw.
+        place: Its x and y.
+        tip: Words to show when it is pointed at.
+        bounds: Ends of its interval, on the axis ``along``.
+        along: Axis of the interval.
+        color: Colour of both.
+        marker: Marker of the point.
+        hollow: Whether the marker is not filled.
+    """
     if bounds:
-        panel.plot([x, x], [scale * end for end in bounds], color=color, linewidth=0.8)
-    style = {"markersize": 4.5, "markeredgecolor": SURFACE, "markeredgewidth": 0.5}
-    (point,) = panel.plot(x, scale * value, MARKERS[i % len(MARKERS)], color=color, **style)  # type: ignore[arg-type]
-    add_tip(point, words)
+        ends = list(bounds)
+        line = ([place[0]] * 2, ends) if along == "y" else (ends, [place[1]] * 2)
+        panel.plot(*line, color=color, linewidth=1.2, zorder=2)
+    face = SURFACE if hollow else color
+    (point,) = panel.plot(*place, marker, color=face, markeredgecolor=color, markersize=5, zorder=3)
+    add_tip(point, tip)
 
 
-def name_curves(figure: Figure, names: Sequence[str]) -> None:
-    """Write the names of the curves below the panels."""
-    handles = []
-    for i, name in enumerate(names):
-        marker = MARKERS[i % len(MARKERS)]
-        handles.append(
-            Line2D([], [], marker=marker, markersize=4.5, label=shortened(name), **line_style(i))
-        )
-    figure.legend(handles=handles, loc="outside lower left", fontsize=8, ncols=min(len(names), 3))
+def scaled(bounds: Bounds) -> Bounds:
+    """Return an interval x 100."""
+    return None if bounds is None else (100 * bounds[0], 100 * bounds[1])
+
+
+def name_marks(figure: Figure, styles: dict[str, dict[str, Any]]) -> None:
+    """Write below the panels what each marker or line stands for."""
+    handles = [Line2D([], [], label=shortened(name), **each) for name, each in styles.items()]
+    columns = min(len(handles), 4 if max(map(len, styles)) < 24 else 3)
+    figure.legend(handles=handles, loc="outside lower left", fontsize=8, ncols=columns)
+
+
+def dot(color: str, marker: str = "o", *, hollow: bool = False) -> dict[str, Any]:
+    """Return the style of a marker without a line, for ``name_marks``."""
+    face = SURFACE if hollow else color
+    return {"linestyle": "", "marker": marker, "color": face, "markeredgecolor": color}

@@ -1,88 +1,249 @@
-"""The scores themselves: every cell as a colour, every family as bars, and mean ranks."""
+"""The scores: differences to the backbone, family means, every task, and mean ranks."""
 
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from bench import stats
-from bench.reporting.comparison import Comparison
+from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.figures.drawing import (
     INK,
     LETTER,
     MUTED,
+    ROLES,
+    RULE,
     SURFACE,
-    TRAINED,
-    UNTRAINED,
-    Bounds,
     Drawing,
     add_tip,
     blank,
     caption,
+    dot,
+    draw_point,
+    name_marks,
     number,
     panels,
+    scaled,
     shortened,
     styled,
 )
+from bench.reporting.scores import budgets
+from bench.reporting.summary import ROLES as ROLE_NAMES
+from bench.reporting.summary import by_role
 from bench.reporting.table import MISSING
 
 _MOST_NUMBERS = 14  # encoders; beyond that numbers would be too small to read
 _MOST_TIPS = 1500  # cells; beyond that the file would be mostly tips
 _NO_SCORE = "no task whose score says how good an encoder is"
+_FILLED = "significant after correction"
+_HOLLOW = "not significantly different"
+
+
+@styled
+def forest(c: Comparison) -> Drawing:
+    """Return how much each encoder differs from the untrained backbone, a panel per family."""
+    name, title = "gains", "Difference to the untrained backbone"
+    others = [label for label in by_role(c) if label != c.baseline]
+    if c.baseline is None or not c.by_family or not others:
+        why = "no untrained backbone beside encoders that were trained on it"
+        return Drawing(name, title, why=why, beside="summary")
+    rows = np.array([c.number[label] for label in others])
+    base = np.full(len(rows), c.number[c.baseline])
+    numbers = {MEAN: c.overall, **c.by_family}
+    figure, axes = panels(list(numbers), _with_budgets(c, others), across=4)
+    for panel, (family, found) in zip(axes, numbers.items(), strict=True):
+        gaps = stats.differences(found, rows, base)
+        significant = c.p_means[family][rows, base] < 1 - stats.LEVEL
+        _separate_roles(panel, c, others)
+        panel.axvline(0, color=INK, linewidth=0.8)
+        for y, (value, ends) in enumerate(zip(gaps.value, gaps.bounds(), strict=True)):
+            if np.isnan(value):
+                panel.text(0, y, "  no mean", va="center", fontsize=7, color=MUTED)
+                continue
+            tip = f"{others[y]}, {family}: {value_with_sign(value, ends)}"
+            color = ROLES[c.encoders.at[others[y], "role"]]
+            hollow, line = not significant[y], scaled(ends)
+            place = (100 * value, y)
+            draw_point(panel, place, tip, bounds=line, along="x", color=color, hollow=hollow)
+    caption(figure, f"Mean score x 100 minus that of {c.baseline}; lines: 95 % interval")
+    name_marks(figure, {**_role_marks(c, others), **_significance_marks()})
+    about = (
+        f"Each encoder minus {c.baseline}, with the 95 % interval of the paired difference. "
+        f"Filled: {_FILLED}; hollow: {_HOLLOW}."
+    )
+    return Drawing(name, title, about, figure, beside="summary")
+
+
+def value_with_sign(value: float, ends: tuple[float, float] | None) -> str:
+    """Return a difference x 100 in words."""
+    return ("+" if value > 0 else "") + number(value, ends)
+
+
+def _with_budgets(c: Comparison, labels: list[str]) -> list[str]:
+    """Return the titles of encoders; trained ones of another budget than most with their own."""
+    usual = {label for group in budgets(c)[:1] for label in group}
+    count = EngFormatter(sep="", places=1)
+    names = []
+    for label in labels:
+        encoder = c.encoders.loc[label]
+        odd = usual and label not in usual and not pd.isna(encoder.tokens)
+        names.append(f"{encoder.title} ({count(encoder.tokens)} tokens)" if odd else encoder.title)
+    return names
+
+
+def _separate_roles(panel: Axes, c: Comparison, labels: list[str]) -> None:
+    roles = list(c.encoders.role[labels])
+    for y in range(1, len(roles)):
+        if roles[y] != roles[y - 1]:
+            panel.axhline(y - 0.5, color=RULE, linewidth=0.8)
+
+
+def _role_marks(c: Comparison, labels: list[str]) -> dict[str, dict[str, Any]]:
+    shown = set(c.encoders.role[labels])
+    return {ROLE_NAMES[role]: dot(ROLES[role]) for role in ROLES if role in shown}
+
+
+def _significance_marks() -> dict[str, dict[str, Any]]:
+    return {_FILLED: dot(MUTED), _HOLLOW: dot(MUTED, hollow=True)}
+
+
+@styled
+def families(c: Comparison) -> Drawing:
+    """Return the family means with their intervals, a panel per family."""
+    name, title = "families", "Family means"
+    if not c.by_family:
+        return Drawing(name, title, why=_NO_SCORE, beside=name)
+    labels = by_role(c)
+    figure, axes = panels(list(c.by_family), list(c.encoders.title[labels]))
+    for panel, (family, found) in zip(axes, c.by_family.items(), strict=True):
+        bounds = found.intervals.bounds()
+        _separate_roles(panel, c, labels)
+        if c.baseline is not None:
+            start = 100 * found.scores[c.number[c.baseline]]
+            panel.axvline(start, color=ROLES["untrained"], linewidth=0.9, linestyle=(0, (4, 3)))
+        for y, label in enumerate(labels):
+            i, encoder = c.number[label], c.encoders.loc[label]
+            value, ends = float(found.scores[i]), bounds[i]
+            text = MISSING if np.isnan(value) else f"{100 * value:z.1f}"
+            place: Any = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 7}
+            panel.text(1.02, y, text, color=MUTED, **place)
+            if not np.isnan(value):
+                tip = f"{encoder.title}, {family}: {number(value, ends)}"
+                color = ROLES[encoder.role]
+                draw_point(
+                    panel, (100 * value, y), tip, bounds=scaled(ends), along="x", color=color
+                )
+        panel.margins(x=0.08)
+    for panel in axes:
+        panel.autoscale_view()
+    caption(figure, "Mean of main scores x 100; lines: 95 % interval")
+    marks = _role_marks(c, labels)
+    line = ""
+    if c.baseline is not None:
+        marks[c.baseline] = {
+            "color": ROLES["untrained"],
+            "linewidth": 0.9,
+            "linestyle": (0, (4, 3)),
+        }
+        line = f" Dashed: {c.baseline}."
+    name_marks(figure, marks)
+    about = f"Mean of each family's main scores x 100, with its 95 % interval where known.{line}"
+    return Drawing(name, title, about, figure, beside="families")
 
 
 @styled
 def heatmap(c: Comparison) -> Drawing:
-    """Return the scores of every cell as colours, task by encoder; a missing cell is white with a dash."""
+    """Return every task by encoder as colours: differences to the backbone, or scores without one.
+
+    Stars are significant differences.
+    """
+    name, title = "heatmap", "Every task"
     tasks = c.tasks[c.tasks.compared]
     if tasks.empty:
-        return Drawing("heatmap", "Every task", why=_NO_SCORE)
-    scores = 100 * c.scores.loc[tasks.index].to_numpy()
-    titles = [shortened(title) for title in tasks.index]
-    names = [shortened(title) for title in c.encoders.title]
-    numbers = len(names) <= _MOST_NUMBERS
-    height = 0.26 * max(len(titles), 4)
+        return Drawing(name, title, why=_NO_SCORE, beside="by-task")
+    labels = [label for label in by_role(c) if label != c.baseline]
+    labels = labels if c.baseline is None else [c.baseline, *labels]
+    shown = 100 * c.scores.loc[tasks.index, labels]
+    numbers = len(labels) <= _MOST_NUMBERS
+    texts = shown.map(lambda value: MISSING if np.isnan(value) else f"{value:z.1f}")
+    if c.baseline is not None and len(labels) > 1:
+        texts, shown = _minus_baseline(c, shown, texts)
+    names = [shortened(name) for name in c.encoders.title[labels]]
+    rows = [shortened(str(name)) for name in tasks.index]
+    height = 0.26 * max(len(rows), 4)
     width = max(len(names), 4) * (0.62 if numbers else 0.2)
     figure = blank(
-        2.2 + LETTER * max(map(len, titles)) + width,
-        0.9 + (0.65 if numbers else 1) * LETTER * max(map(len, names)) + height,
+        2.2 + LETTER * max(map(len, rows)) + width,
+        1.1 + (0.65 if numbers else 1) * LETTER * max(map(len, names)) + height,
     )
     axes = figure.add_subplot()
-    low = min(0.0, float(np.nanmin(scores)))
-    image = axes.imshow(
-        scores, cmap="cividis", aspect="auto", vmin=low, vmax=100, interpolation="none"
-    )
-    _write_numbers(axes, scores, low, numbers=numbers)
+    norm, cmap, about = _scale(c, shown)
+    image = axes.imshow(shown, cmap=cmap, norm=norm, aspect="auto", interpolation="none")
+    if numbers:
+        _write_numbers(axes, image, shown, texts)
     slant: Any = {"rotation": 40} if numbers else {"rotation": 90, "va": "center"}
     axes.set_xticks(range(len(names)), names, ha="right", rotation_mode="anchor", **slant)
-    axes.set_yticks(range(len(titles)), titles)
+    axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     _separate_families(axes, tasks.family.value_counts(sort=False).to_dict(), len(names))
-    if scores.size <= _MOST_TIPS:
-        _add_tips(axes, c, list(tasks.index))
+    roles = list(c.encoders.role[labels])
+    for x in range(1, len(roles)):
+        if roles[x] != roles[x - 1]:
+            axes.axvline(x - 0.5, color=SURFACE, linewidth=3)
+    if shown.size <= _MOST_TIPS:
+        _add_tips(axes, c, shown)
     shrink, aspect = min(1.0, 4 / height), min(4.0, height) / 0.15
     bar = figure.colorbar(image, ax=axes, pad=0.02, anchor=(0, 1), shrink=shrink, aspect=aspect)
     bar.outline.set_visible(False)
-    axes.set_title("Main score of every task x 100", loc="left")
-    about = "Main score x 100 by colour; a cell without a result has a dash."
-    return Drawing("heatmap", "Every task", about, figure)
+    axes.set_title(about, loc="left")
+    more = f" *: {_FILLED}." if c.baseline is not None else ""
+    return Drawing(name, title, f"{about}; {MISSING}: no result.{more}", figure, beside="by-task")
 
 
-def _write_numbers(axes: Axes, scores: Any, low: float, *, numbers: bool) -> None:  # noqa: ANN401 - an array
-    for y, x in np.ndindex(*scores.shape):
-        value = scores[y, x]
-        if np.isnan(value):
-            axes.text(x, y, MISSING, ha="center", va="center", color=MUTED)
-        elif numbers:
-            color = "#fafafa" if value < (low + 100) / 2 else "#111111"
-            axes.text(x, y, f"{value:z.1f}", ha="center", va="center", fontsize=7.5, color=color)
+def _minus_baseline(
+    c: Comparison, scores: pd.DataFrame, texts: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return texts and values of differences; the baseline's own column has its scores in text."""
+    base = scores[c.baseline]
+    gaps = scores.sub(base, axis=0)
+    i = c.number[str(c.baseline)]
+    for label in gaps.columns[1:]:
+        for title, gap in gaps[label].items():
+            if not np.isnan(gap):
+                p = c.p_tasks[str(title)][i, c.number[label]]
+                texts.at[title, label] = f"{gap:+z.1f}{'*' if p < 1 - stats.LEVEL else ''}"
+            elif not np.isnan(scores.at[title, label]):
+                texts.at[title, label] = f"({texts.at[title, label]})"
+    return texts, gaps
+
+
+def _scale(c: Comparison, shown: pd.DataFrame) -> tuple[Normalize, str, str]:
+    """Return the colour scale, its map, and what is shown."""
+    values = shown.to_numpy()
+    if c.baseline is None or shown.shape[1] == 1:
+        low = min(0.0, float(np.nanmin(values)))
+        return Normalize(low, 100), "cividis", "Main score x 100"
+    widest = max(1.0, float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0)
+    norm = TwoSlopeNorm(0, -widest, widest)
+    return norm, "RdBu", f"Main score x 100 of {c.baseline}, others minus it"
+
+
+def _write_numbers(axes: Axes, image: Any, shown: pd.DataFrame, texts: pd.DataFrame) -> None:  # noqa: ANN401 - an image
+    for y, x in np.ndindex(*shown.shape):
+        value = shown.iat[y, x]
+        red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
+        light = 0.3 * red + 0.6 * green + 0.1 * blue
+        color = "#111111" if light > 0.5 else "#fafafa"
+        axes.text(x, y, texts.iat[y, x], ha="center", va="center", fontsize=7.5, color=color)
 
 
 def _separate_families(axes: Axes, counts: dict[str, int], width: int) -> None:
-    """Set the families apart by white lines, and name each to the right of its rows."""
+    """Separate the families by white lines, and name each to the right of its rows."""
     top = 0
     for family, count in counts.items():
         if top:
@@ -92,68 +253,33 @@ def _separate_families(axes: Axes, counts: dict[str, int], width: int) -> None:
         top += count
 
 
-def _add_tips(axes: Axes, c: Comparison, titles: list[str]) -> None:
-    """Lay an invisible tile over every cell that tells its number, or why there is none."""
-    for y, title in enumerate(titles):
+def _add_tips(axes: Axes, c: Comparison, shown: pd.DataFrame) -> None:
+    """Lay an invisible tile with a tip over every cell: its score, or why there is none."""
+    for y, title in enumerate(map(str, shown.index)):
         found = c.by_task[title]
-        for x, (label, bounds) in enumerate(zip(c.labels, c.bounds(found), strict=True)):
-            value = found.scores[x]
-            words = c.absence(label, title) if np.isnan(value) else number(value, bounds)
+        bounds = found.intervals.bounds()
+        for x, label in enumerate(shown.columns):
+            i = c.number[label]
+            value = found.scores[i]
+            words = c.absence(label, title) if np.isnan(value) else number(value, bounds[i])
             tile = Rectangle((x - 0.5, y - 0.5), 1, 1, color=SURFACE, alpha=0, linewidth=0)
             add_tip(tile, f"{c.encoders.at[label, 'title']}, {title}: {words}")
             axes.add_patch(tile)
 
 
 @styled
-def families(c: Comparison) -> Drawing:
-    """Return the family means as bars with their intervals, one panel per family."""
-    if not c.by_family:
-        return Drawing("families", "Family means", why=_NO_SCORE)
-    figure, axes = panels(list(c.by_family), list(c.encoders.title))
-    for panel, (family, found) in zip(axes, c.by_family.items(), strict=True):
-        for y, (label, bounds) in enumerate(zip(c.labels, c.bounds(found), strict=True)):
-            value, encoder = float(found.scores[y]), c.encoders.loc[label]
-            if np.isnan(value):
-                have = c.have(label, family)
-                panel.text(1, y, have, va="center", fontsize=7, color=MUTED)
-            else:
-                color = TRAINED if encoder.trained else UNTRAINED
-                bar = _draw_bar(panel, y, value, bounds, color)
-                add_tip(bar, f"{encoder.title}, {family}: {number(value, bounds)}")
-    axes[0].set_xlim(min(0.0, *(panel.get_xlim()[0] for panel in axes), 0.0), 114)
-    caption(figure, "Mean of main scores x 100; whiskers: 95 % interval")
-    if not c.encoders.trained.all():
-        kinds = {"trained, or nothing to train": TRAINED, "method, untrained": UNTRAINED}
-        handles = [Patch(color=color, label=words) for words, color in kinds.items()]
-        figure.legend(handles=handles, loc="outside lower right", fontsize=8, ncols=2)
-    about = "Mean of each family's main scores x 100, with its 95 % interval where it is known."
-    return Drawing("families", "Family means", about, figure)
-
-
-def _draw_bar(panel: Axes, y: int, value: float, bounds: Bounds, color: str) -> Any:  # noqa: ANN401 - a patch
-    low, high = (100 * end for end in bounds or (value, value))
-    (bar,) = panel.barh(y, 100 * value, color=color, height=0.7)
-    if bounds:
-        middle, half = (low + high) / 2, (high - low) / 2
-        panel.errorbar(middle, y, xerr=half, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
-    panel.text(max(high, 0) + 1.5, y, f"{100 * value:z.1f}", va="center", fontsize=7)
-    return bar
-
-
-@styled
 def critical_difference(c: Comparison) -> Drawing:
-    """Return the critical-difference diagram of Demšar (2006): bars join mean ranks that are not significantly different."""
-    name, title = "critical-difference", "Critical difference of mean ranks"
+    """Return the critical-difference diagram of Demšar (2006), with Nemenyi's test."""
+    name, title = "critical-difference", "Mean ranks"
     tasks, m = c.ranked.shape
     if m < 3 or tasks < 2:
         why = "it takes at least three encoders that have all of at least two common tasks"
-        return Drawing(name, title, why=why)
+        return Drawing(name, title, why=why, beside="ranks")
     means = stats.mean_ranks(c.ranked.to_numpy())
     order = np.argsort(means, kind="stable")
     ranks = means[order].tolist()
     encoders = c.encoders.loc[c.ranked.columns[order]]
-    names = [shortened(encoder) for encoder in encoders.title]
-    colors = [TRAINED if trained else UNTRAINED for trained in encoders.trained]
+    names = [shortened(title) for title in encoders.title]
     critical = stats.critical_difference(m, tasks)
     joined = cliques(ranks, critical)
     half, bars = (m + 1) // 2, 0.16 * len(joined)
@@ -168,21 +294,21 @@ def critical_difference(c: Comparison) -> Drawing:
         left = i < half
         height = 0.4 + bars + 0.24 * (i if left else m - 1 - i)
         end = 0.7 if left else m + 0.3
-        (line,) = axes.plot([rank, rank, end], [0, height, height], color=colors[i], linewidth=1.2)
+        color = ROLES[encoders.role.iloc[i]]
+        (line,) = axes.plot([rank, rank, end], [0, height, height], color=color, linewidth=1.2)
         add_tip(line, f"{encoder}: mean rank {rank:.3f} over {tasks} tasks")
         words = f"{encoder}  {rank:.2f} " if left else f" {rank:.2f}  {encoder}"
         axes.text(end, height, words, ha="right" if left else "left", va="center", fontsize=8)
     axes.set(ylim=(down, -0.75), xlim=(0.7, m + 0.3))
     about = (
-        f"Mean rank over {tasks} tasks, 1 is best, among the {m} encoders that have all of them. Bars join "
-        f"ranks that differ by less than the critical difference {critical:.2f} (Nemenyi, level 0.05): they "
-        "are not significantly different."
+        f"Mean rank over {tasks} tasks, 1 is best, of the {m} encoders that have all of them. Bars "
+        f"join ranks within the critical difference {critical:.2f} (Nemenyi, level 0.05)."
     )
-    return Drawing(name, title, about, figure)
+    return Drawing(name, title, about, figure, beside="ranks")
 
 
 def cliques(ranks: list[float], critical: float) -> list[tuple[int, int]]:
-    """Return first and last index of every maximal run of sorted ranks within the critical difference."""
+    """Return the ends of every maximal run of sorted ranks within the critical difference."""
     found: list[tuple[int, int]] = []
     for first, rank in enumerate(ranks):
         within = [i for i, other in enumerate(ranks) if other - rank < critical or i == first]
@@ -193,7 +319,7 @@ def cliques(ranks: list[float], critical: float) -> list[tuple[int, int]]:
 
 
 def _draw_scale(axes: Axes, most: int, critical: float) -> None:
-    """Draw the axis of ranks on top, and the length of the critical difference above it."""
+    """Draw the axis of ranks on top, and the critical difference above it."""
     axes.spines[["left", "bottom", "top"]].set_visible(False)
     axes.set_xticks([])
     axes.set_yticks([])

@@ -1,4 +1,4 @@
-"""Ablations: what each changed setting of a recipe does, and scores over the values of one setting."""
+"""Ablations: the effect of each changed setting, and scores over the values of one setting."""
 
 import re
 from collections import Counter
@@ -6,22 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from bench import stats
 from bench.reporting.comparison import Comparison
 from bench.reporting.figures.drawing import (
+    COLORS,
     INK,
     MUTED,
-    SURFACE,
-    TRAINED,
-    Bounds,
     Drawing,
-    add_tip,
     caption,
+    dot,
+    draw_point,
+    name_marks,
     number,
     panels,
+    scaled,
     shortened,
     side_by_side,
     styled,
@@ -34,12 +33,12 @@ _MOST_TICKS = 7
 
 @styled
 def ablations(c: Comparison) -> Drawing:
-    """Return the difference of each variant of a recipe from the reference, a panel per family, a row per variant."""
-    name, title = "variants", "Variants of recipes"
+    """Return the difference of each variant from its reference, a panel per family."""
+    name, title = "variants", "Ablation effects"
     found = groups(c)
     if not found or not c.by_family:
         why = "no two encoders that one method trained at one budget"
-        return Drawing(name, title, why=why)
+        return Drawing(name, title, why=why, beside="variants")
     names = [
         f"{group.method}: {change}"
         for group in found
@@ -47,26 +46,35 @@ def ablations(c: Comparison) -> Drawing:
     ]
     figure, axes = panels(list(c.by_family), names)
     for panel, (family, scores) in zip(axes, c.by_family.items(), strict=True):
-        estimates = [gaps(c, scores, group.labels) for group in found]
-        values = np.concatenate([each.value for each in estimates])
-        bounds = [ends for each in estimates for ends in _bounds(each)]
-        for y, (value, ends) in enumerate(zip(values.tolist(), bounds, strict=True)):
-            if np.isnan(value):
-                panel.text(0, y, "  not measured", va="center", fontsize=7, color=MUTED)
-                continue
-            (dot,) = panel.plot(100 * value, y, "o", color=TRAINED, markersize=5)
-            add_tip(dot, f"{names[y]}, {family}: {number(value, ends)}")
-            if ends:
-                panel.hlines(y, 100 * ends[0], 100 * ends[1], color=TRAINED, linewidth=1.4)
         panel.axvline(0, color=INK, linewidth=0.8)
+        y = 0
+        for group in found:
+            each = gaps(c, scores, group.labels)
+            p = _p(c, family, group)
+            for value, ends, corrected in zip(each.value.tolist(), each.bounds(), p, strict=True):
+                tip = f"{names[y]}, {family}: {number(value, ends)}"
+                if np.isnan(value):
+                    panel.text(0, y, "  not measured", va="center", fontsize=7, color=MUTED)
+                else:
+                    hollow = not corrected < 1 - stats.LEVEL
+                    place = (100 * value, y)
+                    draw_point(panel, place, tip, bounds=scaled(ends), along="x", hollow=hollow)
+                y += 1
     caption(figure, "Ablation effects on family means x 100; lines: 95 % interval")
+    marks = {"significant": dot(COLORS[0])}
+    marks["not significantly different"] = dot(COLORS[0], hollow=True)
+    name_marks(figure, marks)
     references = "; ".join(f"{group.method}: {group.labels[0]}" for group in found)
-    return Drawing(name, title, f"Each minus its reference ({references}).", figure)
+    return Drawing(
+        name, title, f"Each minus its reference ({references}).", figure, beside="variants"
+    )
 
 
-def _bounds(estimates: stats.Estimates) -> list[Bounds]:
-    ends = zip(estimates.low.tolist(), estimates.high.tolist(), strict=True)
-    return [None if np.isnan(low) else (low, high) for low, high in ends]
+def _p(c: Comparison, family: str, group: Variants) -> list[float]:
+    """Return the corrected p-values of the variants against their reference."""
+    numbers = [c.number[label] for label in group.labels]
+    found: list[float] = c.p_means[family][numbers[1:], numbers[0]].tolist()
+    return found
 
 
 def sweeps(c: Comparison) -> tuple[Drawing, ...]:
@@ -78,11 +86,8 @@ def sweeps(c: Comparison) -> tuple[Drawing, ...]:
         if _shown(c, group, setting)
     ]
     if not found:
-        why = (
-            "no task on which a method was run with three values of a number among its recipe's settings, "
-            "all else the same"
-        )
-        return (Drawing("sweep", "Scores over a setting", why=why),)
+        why = "no task on which three values of a numeric setting were run, all else the same"
+        return (Drawing("sweep", "Scores over a setting", why=why, beside="variants"),)
     stems = [re.sub("[^a-z0-9]+", "-", setting.lower()).strip("-")[:40] for _, setting in found]
     counts, drawings = Counter(stems), []
     for i, (group, setting) in enumerate(found):
@@ -95,29 +100,35 @@ def sweeps(c: Comparison) -> tuple[Drawing, ...]:
 
 @styled
 def sweep(c: Comparison, group: Variants, setting: str, name: str) -> Drawing:
-    """Return the scores over the values of a setting, a panel per task, or per family where there are many tasks."""
+    """Return the scores over the values of a setting, a panel per task, or per family of many."""
     shown, labels = _shown(c, group, setting), group.sweeps[setting]
     reference = group.labels[0]
     figure, axes = side_by_side(list(shown))
     for panel, (title, (words, found)) in zip(axes, shown.items(), strict=True):
-        _draw_sweep(panel, c, found, reference, list(labels.values()), title)
+        _draw_sweep(panel, c, found, [reference, *labels.values()], title)
         ticks = range(0, len(labels), -(-len(labels) // _MOST_TICKS))
         values = list(labels)
         panel.set_xticks(ticks, [f"{values[i]:g}" for i in ticks])
         panel.set(xlabel=shortened(setting), ylabel=words)
     caption(figure, f"{shortened(group.method)} at {group.budget:,} training tokens")
-    whiskers = any(found.parts for _, found in shown.values())
-    _name_marks(figure, reference, whiskers=whiskers)
-    about = (
-        f"Main scores x 100 over {setting}, at equal distances; nothing else was changed. Whiskers, where known: "
-        f"95 % interval of the difference from {reference} (ring), around its score; one that crosses the dashed "
-        "line is not significant."
-    )
-    return Drawing(name, f"{group.method}: scores over {setting}", about, figure)
+    marks = {reference: dot(COLORS[0], hollow=True)}
+    known = any(found.components for _, found in shown.values())
+    if known:
+        whisker = {"linestyle": "", "marker": "|", "markersize": 9, "color": COLORS[0]}
+        marks["difference from it, 95 % interval"] = whisker
+    name_marks(figure, marks)
+    about = f"Main scores x 100 over {setting}, at equal distances; all else the same."
+    if known:
+        about += f" Whiskers: 95 % interval of the difference from {reference}."
+    title = f"{group.method}: scores over {setting}"
+    return Drawing(name, title, about, figure, beside="variants")
 
 
 def _shown(c: Comparison, group: Variants, setting: str) -> Mapping[str, tuple[str, stats.Sampled]]:
-    """Return by title what is drawn over a setting, with the words beside its axis: tasks run with all values."""
+    """Return by title what is drawn over a setting, with the label of its axis.
+
+    Only tasks that were run with all values are drawn.
+    """
     labels = list(group.sweeps[setting].values())
     scores = c.scores.loc[c.tasks.compared, labels].dropna()
     tasks = c.tasks.loc[scores.index]
@@ -137,35 +148,19 @@ def _shown(c: Comparison, group: Variants, setting: str) -> Mapping[str, tuple[s
 
 
 def _draw_sweep(
-    panel: Axes,
-    c: Comparison,
-    found: stats.Sampled,
-    reference: str,
-    labels: Sequence[str],
-    title: str,
+    panel: Axes, c: Comparison, found: stats.Sampled, labels: Sequence[str], title: str
 ) -> None:
+    """Draw the scores of encoders; the first label is the reference, the others are drawn."""
+    reference, *shown = labels
     start = float(found.scores[c.number[reference]])
-    estimates = gaps(c, found, [reference, *labels])
-    values = estimates.value.tolist()
+    each = gaps(c, found, labels)
+    scores = 100 * (start + each.value)
     panel.axhline(100 * start, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
-    panel.plot([100 * (start + value) for value in values], color=TRAINED, linewidth=1.2)
-    for x, (label, value, ends) in enumerate(zip(labels, values, _bounds(estimates), strict=True)):
-        score, words = 100 * (start + value), ""
+    panel.plot(scores, color=COLORS[0], linewidth=1.2)
+    for x, (label, gap, ends) in enumerate(zip(shown, each.value, each.bounds(), strict=True)):
+        tip, around = f"{label}, {title}: {scores[x]:z.2f}", None
         if label != reference:
-            words = f", minus {reference} {number(value, ends)}"
-            if ends:
-                whisker = [100 * (start + end) for end in ends]
-                panel.plot([x, x], whisker, color=TRAINED, linewidth=0.8)
-        color = SURFACE if label == reference else TRAINED
-        (dot,) = panel.plot(x, score, "o", color=color, markeredgecolor=TRAINED, markersize=5)
-        add_tip(dot, f"{label}, {title}: {score:z.2f}{words}")
-    panel.set_xlim(-0.4, len(labels) - 0.6)
-
-
-def _name_marks(figure: Figure, reference: str, *, whiskers: bool) -> None:
-    ring = Line2D([], [], linestyle="", marker="o", color=SURFACE, markeredgecolor=TRAINED)
-    ring.set(markersize=5, label=shortened(reference))
-    whisker = Line2D([], [], linestyle="", marker="|", markersize=9, color=TRAINED)
-    whisker.set_label("difference from it, 95 % interval")
-    handles = [ring, whisker][: 1 + whiskers]
-    figure.legend(handles=handles, loc="outside lower left", fontsize=8, ncols=2)
+            tip += f", minus {reference} {number(gap, ends)}"
+            around = ends and (100 * (start + ends[0]), 100 * (start + ends[1]))
+        draw_point(panel, (x, scores[x]), tip, bounds=around, hollow=label == reference)
+    panel.set_xlim(-0.4, len(shown) - 0.6)

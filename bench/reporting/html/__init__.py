@@ -1,4 +1,4 @@
-"""index.html: one file that opens from disk and loads nothing, with tables, figures and the origin of each number."""
+"""index.html: one file that opens from disk and loads nothing, with tables, figures and origins."""
 
 import base64
 import hashlib
@@ -6,26 +6,33 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
 from bench.reporting.comparison import Comparison
-from bench.reporting.figures.drawing import COLORS, INK, MUTED, RULE, SURFACE, TRAINED, Drawing
+from bench.reporting.figures import beside
+from bench.reporting.figures.drawing import COLORS, INK, MUTED, RULE, SURFACE, Drawing
 from bench.reporting.html.grid import grid
 from bench.reporting.html.origin import origins
-from bench.reporting.html.summary import summary
+from bench.reporting.notes import machine
 from bench.reporting.table import Table
 
-MOST = 30_000
+MOST = 10_000
 """Entries of a table beyond which the page names it instead of showing it."""
 
+_CLOSED = frozenset({
+    "equal-budget", "other-checkpoints", "win-tie-loss", "differences", "samples", "training",
+    "overlap", "data", "missing", "made",
+})  # fmt: skip
 _THEMED = {
-    TRAINED: "trained",
+    COLORS[0]: "blue",
+    COLORS[1]: "orange",
+    COLORS[-1]: "muted",
     INK: "ink",
     MUTED: "muted",
     RULE: "rule",
     SURFACE: "ground",
-    COLORS[-1]: "muted",
 }
 _SIZE = re.compile(r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
 
@@ -34,17 +41,26 @@ def page(c: Comparison, tables: Sequence[Table], figures: Sequence[Drawing] = ()
     """Return the page.
 
     Args:
-        c: The results, for the summary and for where numbers come from.
+        c: The results, for the first lines and for the origins of numbers.
         tables: The report's tables, in the order of the page.
-        figures: The report's figures; one without its data is named with the reason.
+        figures: The report's figures; one that could not be drawn is named with the reason.
     """
     shown = [table for table in tables if len(table.rows) * len(table.columns) <= MOST]
     keys = {entry.key for table in shown for row in table.rows for entry in row if entry.key}
     script = _read("page.js")
+    drawn = [figure for figure in figures if figure.figure is not None]
+    sections = [
+        {
+            "table": table,
+            "grid": grid(table, c) if table in shown else None,
+            "figures": [(each, _inline(each)) for each in beside(table.name, tables, drawn)],
+            "open": table.name.rstrip("-0123456789") not in _CLOSED,
+        }
+        for table in tables
+    ]
     return _template().render(
-        summary=summary(c, tables),
-        tables=[(table, grid(table, c) if table in shown else None) for table in tables],
-        figures=[(figure, _inline(figure)) for figure in figures if figure.figure is not None],
+        facts=_facts(c),
+        sections=sections,
         absent=[figure for figure in figures if figure.figure is None],
         encoders=list(c.encoders.title),
         families=sorted(set(c.tasks.family)),
@@ -53,6 +69,21 @@ def page(c: Comparison, tables: Sequence[Table], figures: Sequence[Drawing] = ()
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _facts(c: Comparison) -> dict[str, Any]:
+    """Return the numbers of encoders, tasks and cells, and when and where they were run."""
+    sources = [result.provenance for result in c.runs.result]
+    days = sorted({s["time"][:10] for s in sources if s.get("time")})
+    return {
+        "encoders": len(c.labels),
+        "tasks": len(c.tasks),
+        "families": c.tasks.family.nunique(),
+        "have": len(c.cells),
+        "whole": c.scores.size,
+        "days": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
+        "machines": sorted({machine(s.get("machine") or {}) for s in sources} - {""}),
+    }
 
 
 def _inline(drawing: Drawing) -> str:

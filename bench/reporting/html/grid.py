@@ -1,4 +1,4 @@
-"""A table as the page shows it: every heading and row says which encoders and family it is about, for the filter."""
+"""A table as the page shows it: headings and rows name their encoders and family for the filter."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from bench.reporting.comparison import Comparison
 from bench.reporting.table import Entry, Table
 
 _ENCODERS = ("encoder", "first", "second")
-_ASIDE = frozenset({"backbone", "family", "metric", "repeats"})  # the first to go on a small screen
-_LONG = 24  # letters; a column of longer words gets more width
+_ASIDE = frozenset({"backbone", "family", "metric", "repeats"})
+_LONG = 24  # letters; a column of longer texts gets more width
 _MARKS = {"best": "b", "tie": "t", "warning": "x", "missing": "m"}
-_SPOKEN = {"best": "best", "tie": "tied with the best"}
+_SPOKEN = {"best": "best", "tie": "not significantly different from the best"}
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Grid:
     """A table ready for the template.
 
     Attributes:
-        heads: The ``text`` and ``kind`` of each column, and the ``encoder`` or ``family`` it is about. A kind is "w"
-            for words, "n" for numbers or "id" for what a row is about, with "long" for long words and "aside" for
-            what a small screen leaves out.
+        heads: The ``text`` and ``kind`` of each column, and the ``encoder`` or ``family`` it is
+            about. A kind is "w" for texts, "n" for numbers or "id" for the subject of a row, with
+            "long" for long texts and "aside" for columns that a small screen leaves out.
         rows: The ``encoders`` and ``family`` each row is about, and its ``cells``.
     """
 
@@ -35,7 +35,7 @@ class Grid:
 
 
 def grid(table: Table, c: Comparison) -> Grid:
-    """Return a table with what the page needs to know of every place."""
+    """Return a table with the kind and the subject of every row, column and cell."""
     numbers = {title: str(i) for i, title in enumerate(c.encoders.title)}
     numbers |= {label: numbers[c.encoders.at[label, "title"]] for label in c.labels}
     family_of = {family: family for family in c.tasks.family} | dict(c.tasks.family)
@@ -51,10 +51,8 @@ def grid(table: Table, c: Comparison) -> Grid:
     ]
     rows = []
     for row in table.rows:
-        place = {
-            heading: entry.text
-            for heading, entry in reversed([*zip(table.columns, row, strict=True)])
-        }
+        texts = [entry.text for entry in row]
+        place = dict(reversed([*zip(table.columns, texts, strict=True)]))
         about = [numbers.get(place[name], "") for name in _ENCODERS if name in place]
         family = place.get("family") or family_of.get(place.get("task", ""), "")
         cells = [_cell(entry, kind) for entry, kind in zip(row, kinds, strict=True)]
@@ -63,14 +61,14 @@ def grid(table: Table, c: Comparison) -> Grid:
 
 
 def _kinds(table: Table) -> list[str]:
-    """Return what each column is; the one a row is about stays in sight when a wide table is scrolled."""
+    """Return the kind of each column; the subject of a row stays visible when a table scrolls."""
     names = [name for name in ("task", "encoder", "first") if name in table.columns]
     first = table.columns.index(names[0]) if names else 0
     numbers = sum(heading not in table.words for heading in table.columns)
     kinds = []
     for i, heading in enumerate(table.columns):
         kind = "n" if heading not in table.words else "id" if i == first else "w"
-        if numbers > 2 and heading in _ASIDE and kind != "id":
+        if numbers > 1 and heading in _ASIDE and kind != "id":
             kind += " aside"
         longest = max((len(row[i].text) for row in table.rows), default=0)
         kinds.append(f"{kind} long" if kind.startswith("w") and longest > _LONG else kind)
@@ -86,4 +84,5 @@ def _cell(entry: Entry, kind: str) -> Mapping[str, str]:
         "interval": low_high,
         "note": "; ".join(filter(None, (_SPOKEN.get(entry.mark, ""), entry.note))),
         "key": entry.key,
+        "link": entry.link,
     }

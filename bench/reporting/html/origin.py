@@ -1,11 +1,11 @@
-"""Where a number comes from, in words: what the page shows of a cell when it is asked."""
+"""The origin of a number: what the page shows of a cell on request."""
 
-from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from bench.reporting.comparison import Comparison, strip_folders
+from bench.reporting.comparison import Comparison
 from bench.reporting.context import command_of
+from bench.reporting.names import strip_folders
 from bench.reporting.notes import machine
 from bench.result import Result
 
@@ -39,50 +39,42 @@ _CARD = (
 
 
 def origins(c: Comparison, keys: Collection[str]) -> dict[str, Any]:
-    """Return the origin of the cells of these keys; what several cells share is stored once.
+    """Return the origin of the cells of these keys; equal blocks are stored once.
 
     Returns:
-        ``shapes``: a heading and the names under it; ``blocks``: number of a shape and its values; ``cells``: by key
-        the encoder, the task, and its blocks, or their numbers where others have them too.
+        ``blocks``: a heading and (what, value) pairs each; ``cells``: by key the encoder, the task,
+        and the numbers of its blocks.
     """
-    found = {}
+    numbers: dict[Block, int] = {}
+    cells = {}
     for (label, title), results in c.cells.items():
         if key := next((r.spec.key for r in results if r.spec.key in keys), ""):
-            found[key] = (c.encoders.at[label, "title"], title, _blocks(c, label, title))
-    counts = Counter(block for *_, blocks in found.values() for block in blocks)
-    shared = {block: i for i, block in enumerate(b for b, count in counts.items() if count > 1)}
-    shapes: dict[tuple[str, ...], int] = {}
-
-    def flat(block: Block) -> list[int | str]:
-        heading, pairs = block
-        shape = (heading, *(name for name, _ in pairs))
-        return [shapes.setdefault(shape, len(shapes)), *(value for _, value in pairs)]
-
-    blocks = [flat(block) for block in shared]
-    cells = {
-        key: [encoder, task, [shared.get(block, flat(block)) for block in own]]
-        for key, (encoder, task, own) in found.items()
-    }
-    return {"blocks": blocks, "cells": cells, "shapes": [list(shape) for shape in shapes]}
+            blocks = [block for block in dict.fromkeys(_blocks(c, label, title)) if block[1]]
+            places = [numbers.setdefault(block, len(numbers)) for block in blocks]
+            cells[key] = [c.encoders.at[label, "title"], title, places]
+    return {"blocks": list(numbers), "cells": cells}
 
 
 def _blocks(c: Comparison, label: str, title: str) -> list[Block]:
-    """Return the blocks of a cell; what all its seeds share appears once."""
+    """Return the blocks of a cell, scores first."""
     results = sorted(c.cells[label, title], key=lambda r: r.spec.seed)
     several = len(results) > 1
     blocks: list[Block] = [
         (f"Score with seed {r.spec.seed}" if several else "Score", _scores(r)) for r in results
     ]
     for r in results:
+        cost = {what: _rounded(r.cost.get(name), digits) for name, (what, digits) in _COST.items()}
+        texts = {what: _count(name, r.texts.get(name)) for name, what in _TEXTS.items()}
         blocks += [
-            ("How it was made", _made(r)),
+            ("Provenance", _made(r)),
             ("Data", _data(r)),
-            ("Encoding, up to this cell", _cost(r)),
-            ("Texts", _texts(r)),
+            ("Encoding, up to this cell", _words(cost)),
+            ("Texts", _words(texts)),
         ]
     first, task = results[0], c.tasks.loc[title]
     card = {name: first.card.get(name) for name in _CARD}
-    sides = " and ".join(first.card.get("instructed_sides", ()))
+    card["instructed sides"] = " and ".join(first.card.get("instructed_sides", ()))
+    card["fingerprint"] = first.spec.fingerprint
     settings = {
         name: strip_folders(value) if isinstance(value, str) else value
         for name, value in first.spec.settings.items()
@@ -90,50 +82,40 @@ def _blocks(c: Comparison, label: str, title: str) -> list[Block]:
     protocol = {
         "family": task.family,
         "read-out": task.readout,
-        "protocol": task.protocol,
+        "protocol": str(task.protocol),
         "limit": task.limit or "none",
         "main score": task.metric,
     }
-    blocks += [
-        (
-            "Encoder",
-            _words({**card, "instructed sides": sides, "fingerprint": first.spec.fingerprint}),
-        ),
-        ("Settings", _words(settings)),
-        ("Task", _words(protocol)),
-    ]
-    return [block for block in dict.fromkeys(blocks) if block[1]]
+    blocks += [("Encoder", _words(card)), ("Settings", _words(settings))]
+    return [*blocks, ("Task", _words(protocol))]
 
 
 def _scores(result: Result) -> tuple[tuple[str, str], ...]:
-    rows = []
+    rows = {}
     for name in sorted(result.scores, key=lambda name: (name != result.metric, name)):
         score = result.scores[name]
-        text = f"{score.mean:.6f}"
+        more = ""
         if score.spread is not None:
-            text += f" ± {score.spread:.4f} over {len(score.repeats)} repeats"
-        rows.append((name, text))
+            more = f" ± {score.spread:.4f} over {len(score.repeats)} repeats"
+        rows[name] = f"{score.mean:.6f}{more}"
     if 1 < len(result.main.repeats) <= 20:
-        rows.append(("repeats", ", ".join(f"{value:.4f}" for value in result.main.repeats)))
-    if (seconds := result.cost.get("seconds")) is not None:
-        rows.append(("seconds of this cell", f"{seconds:,.1f}"))
-    if time := result.provenance.get("time"):
-        rows.append(("finished", str(time)))
-    return (*rows, ("key", result.spec.key))
+        rows["repeats"] = ", ".join(f"{value:.4f}" for value in result.main.repeats)
+    rest = {
+        "seconds of this cell": _rounded(result.cost.get("seconds"), 1),
+        "finished": result.provenance.get("time"),
+        "key": result.spec.key,
+    }
+    return (*rows.items(), *_words(rest))
 
 
-def _cost(result: Result) -> tuple[tuple[str, str], ...]:
-    known = {name: value for name in _COST if (value := result.cost.get(name)) is not None}
-    return tuple((_COST[name][0], f"{known[name]:,.{_COST[name][1]}f}") for name in known)
+def _count(name: str, value: float | None) -> str:
+    """Return a number of texts, or a share in per cent."""
+    is_share = name.endswith("share") and value is not None
+    return f"{100 * (value or 0):.1f} %" if is_share else _rounded(value, 0)
 
 
-def _texts(result: Result) -> tuple[tuple[str, str], ...]:
-    rows = []
-    for name, words in _TEXTS.items():
-        if (value := result.texts.get(name)) is not None:
-            is_share = name.endswith("share")
-            rows.append((words, f"{100 * value:.1f} %" if is_share else f"{value:,.0f}"))
-    return tuple(rows)
+def _rounded(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
 
 
 def _made(result: Result) -> tuple[tuple[str, str], ...]:
@@ -162,7 +144,7 @@ def _data(result: Result) -> tuple[tuple[str, str], ...]:
 
 
 def _words(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return plain values in words; what is not known is left out."""
+    """Return plain values in words; unknown ones are left out."""
     known = {name: value for name, value in found.items() if value not in (None, "")}
     return tuple((name.replace("_", " "), _word(value)) for name, value in known.items())
 

@@ -130,20 +130,20 @@
     title.remove();
   }
   for (const svg of all("figure svg")) svg.querySelector("g.tip")?.setAttribute("tabindex", "0");
-  const told = (place) => {
+  const describe = (place) => {
     const { v, i, n, k } = place.dataset;
     const lines = [];
     if (v !== undefined) lines.push(made("b", v));
     if (i) lines.push(made("span", `95 % interval ${i.replace(" ", " to ")}`));
     if (n) lines.push(made("span", n));
-    if (k && drawers.cells[k]) lines.push(made("span", "Press for where it comes from"));
+    if (k && drawers.cells[k]) lines.push(made("span", "Press for its origin"));
     return lines.flatMap((line, at) => (at ? [document.createElement("br"), line] : [line]));
   };
   const hideTip = () => { tip.hidden = true; };
   const showTip = (event) => {
     const place = event.target.closest?.("[data-v], [data-n]");
     if (!place) return hideTip();
-    tip.replaceChildren(...told(place));
+    tip.replaceChildren(...describe(place));
     tip.hidden = false;
     const at = place.getBoundingClientRect();
     const size = tip.getBoundingClientRect();
@@ -155,17 +155,16 @@
   document.addEventListener("focusout", hideTip);
   document.addEventListener("scroll", hideTip, { capture: true, passive: true });
 
-  // ---- where a number comes from
+  // ---- the origin of a number
   const drawer = byId("drawer");
   const openDrawer = (cell) => {
     const [encoder, task, blocks] = drawers.cells[cell.dataset.k];
     const { i } = cell.dataset;
     byId("drawer-title").textContent = `${encoder} on ${task}`;
     byId("drawer-body").replaceChildren(...blocks.flatMap((block) => {
-      const [shape, ...values] = typeof block === "number" ? drawers.blocks[block] : block;
-      const [heading, ...whats] = drawers.shapes[shape];
+      const [heading, found] = drawers.blocks[block];
       const list = document.createElement("dl");
-      const pairs = whats.map((what, at) => [what, values[at]]);
+      const pairs = [...found];
       if (i && heading === "Score") pairs.splice(1, 0, ["95 % interval", i.replace(" ", " to ")]);
       for (const [what, value] of pairs) list.append(made("dt", what), made("dd", value, what === "command" ? "code" : ""));
       return [made("h3", heading), list];
@@ -228,24 +227,20 @@
   }
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
 
-  // ---- contents folded on small screens; all open on paper, and where a link leads
+  // ---- contents folded on small screens; a section unfolds where a link leads
   if (innerWidth < 1080) document.querySelector("nav details").open = false;
   const unfold = (hash) => {
     const details = byId(hash.slice(1))?.querySelector(":scope > details");
     if (details) details.open = true;
   };
   addEventListener("hashchange", () => unfold(location.hash));
-  document.querySelector("nav").addEventListener("click", (event) => unfold(event.target.closest("a")?.hash ?? "")); // before it scrolls
+  document.addEventListener("click", (event) => unfold(event.target.closest("a")?.hash ?? "")); // before it scrolls
   unfold(location.hash);
   const PAPER = 1000; // pixels across a sheet of A4 on its side
-  let folded = [];
   addEventListener("beforeprint", () => {
-    folded = all("section details:not([open])");
-    for (const details of folded) details.open = true;
-    for (const table of all("table")) table.style.zoom = Math.max(0.3, Math.min(0.75, PAPER / table.scrollWidth));
+    for (const table of all("table")) table.style.zoom = Math.max(0.3, Math.min(1, PAPER / table.scrollWidth));
   });
   addEventListener("afterprint", () => {
-    for (const details of folded) details.open = false;
     for (const table of all("table")) table.style.zoom = "";
   });
 })();

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bench.result import Result, RunSpec
+from bench.result import Absence, Result, RunSpec
 from bench.task import Score
 
 
@@ -88,3 +88,8 @@ def right(count, n=400, *, first=0):
     answers = np.zeros(n)
     answers[(first + np.arange(count)) % n] = 1
     return answers
+
+
+def absence(encoder, task, *, limit=None, readout="embedding", status="skipped", reason=""):
+    """Why a cell has no result."""
+    return Absence(encoder, "sts", task, readout, 42, limit, status, reason)

@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -16,8 +14,11 @@ import numpy as np
 import pytest
 
 import adapters.quip
+from bench import reporting
 from bench.encoder import Card
 from bench.provenance import record_provenance
+from bench.reporting import html
+from bench.reporting.tables import tables
 from bench.result import Result, RunSpec
 from bench.store import Store
 from bench.task import Score
@@ -64,21 +65,17 @@ def changed(data: Any, at: tuple[Any, ...], value: Any) -> Any:
     return copy
 
 
-def harms(data: Any) -> Iterator[Callable[[bytes], bytes]]:
-    """Yield what cuts a file, flips a bit of it, and takes a value out or puts one of another kind in its place."""
+def harms(data: Any, *, removed: bool) -> Iterator[Callable[[bytes], bytes]]:
+    """Yield what cuts a file, flips a bit, and removes or replaces a value."""
     rng = random.Random(1)
-    for _ in range(10):
+    for _ in range(5):
         yield itemgetter(slice(rng.randrange(4000)))
-    yield from (
-        lambda _, made=made: made for made in (b"", b"[" * 100_000, b"1" * 5000, b"\xff", b"null")
-    )
-    for _ in range(40):
+    for made in (b"", b"[" * 100_000, b"1" * 5000, b"\xff", b"null"):
+        yield lambda _, made=made: made
+    for _ in range(20):
         yield partial(flipped, rng.random(), rng.randrange(8))
     for at in places(data):
-        for value in (Ellipsis, *rng.sample(OTHERS, 1)):
-            yield lambda content, at=at, value=value: json.dumps(
-                changed(json.loads(content), at, value)
-            ).encode()
+        yield partial(replaced, at, Ellipsis if removed else rng.choice(OTHERS))
 
 
 def flipped(share: float, bit: int, content: bytes) -> bytes:
@@ -86,33 +83,36 @@ def flipped(share: float, bit: int, content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :]
 
 
-def report(folder: Path, out: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "bench", "report", "--results", folder, "--out", out]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def replaced(at: tuple[Any, ...], value: Any, content: bytes) -> bytes:
+    return json.dumps(changed(json.loads(content), at, value)).encode()
 
 
-def test_damaged_results_are_named_and_left_out_and_whatever_is_read_makes_a_report(tmp_path):
-    store = Store(tmp_path / "results")
-    changes = [*harms(result(0).to_json())]
-    whole = []
+@pytest.mark.parametrize("with_digest", [True, False])
+def test_damaged_results_are_named_and_whatever_is_read_makes_tables(tmp_path, caplog, with_digest):
+    store = Store(tmp_path)
+    changes = [*harms(result(0).to_json(), removed=not with_digest)]
+    store[result(0).spec] = result(0)
+    whole = {store.path(result(0).spec)}
     for seed, harm in enumerate(changes, 1):
         store[result(seed).spec] = result(seed)
         path = store.path(result(seed).spec)
         data = json.loads(path.read_bytes())
-        if seed % 2:  # as before there were digests: changes that fit are not seen
+        if not with_digest:  # as before there were digests: a change that fits is not seen
             del data["digest"]
-        path.write_bytes(harm(json.dumps(data, indent=1).encode()))
-        whole += [path] if seed % 2 == 0 and same(path.read_bytes(), data) else []
-    done = report(tmp_path / "results", tmp_path / "out")
-    assert done.returncode == 0, done.stderr[-2000:]
-    told = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
-    assert len(done.stderr.splitlines()) == len(told)
-    files = sorted(tmp_path.glob("results/*/*.json"))
-    left = {path for path in files if any(str(path) in line for line in told)}
-    assert len(left) == len(told)
-    assert len(left) + len(list(store.results())) == len(files) == len(changes)
-    read = [path for path in files if path not in left]
-    assert [path for path in read if b'"digest"' in path.read_bytes()] == sorted(whole)
+        path.write_bytes(harm(json.dumps(data).encode()))
+        whole |= {path} if same(path.read_bytes(), data) else set()
+    comparison = reporting.read(store)
+    named = [record.getMessage() for record in caplog.records]
+    files = sorted(tmp_path.glob("*/*.json"))
+    read = {store.path(spec) for spec in comparison.runs.result.map(lambda r: r.spec)}
+    left_out = {path for path in files if any(str(path) in line for line in named)}
+    assert len(named) == len(left_out)
+    assert left_out.isdisjoint(read)
+    assert left_out | read == set(files)
+    assert whole == read if with_digest else whole < read
+    made = tables(comparison)
+    assert html.page(comparison, made)
+    assert reporting.text(made, "json")
 
 
 def same(content: bytes, data: Any) -> bool:
@@ -122,16 +122,15 @@ def same(content: bytes, data: Any) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", ["results", "clusters"])
-def test_json_that_no_run_has_written_is_named_and_nobody_is_told_to_delete_it(tmp_path, name):
+def test_json_of_others_is_named_and_nobody_is_told_to_delete_it(tmp_path, caplog):
     store = Store(tmp_path)
     store[result(0).spec] = result(0)
     (tmp_path / "reports").mkdir()
-    content = {"schema": 1, "groupings": []} if name == "clusters" else [{"name": "by-task"}]
-    (tmp_path / "reports" / f"{name}.json").write_text(json.dumps(content))
+    contents = {"clusters": {"schema": 1, "groupings": []}, "results": [{"name": "by-task"}]}
+    for name, content in contents.items():
+        (tmp_path / "reports" / f"{name}.json").write_text(json.dumps(content))
     os.mkfifo(tmp_path / "reports" / "pipe.json")
-    done = report(tmp_path, tmp_path / "reports")
-    assert done.returncode == 0
-    for file in (f"reports/{name}.json", "reports/pipe.json"):
-        assert file in done.stderr
-    assert "delete" not in done.stderr
+    assert len(reporting.read(store).runs) == 1
+    for name in (*contents, "pipe"):
+        assert f"reports/{name}.json" in caplog.text
+    assert "delete" not in caplog.text

@@ -4,14 +4,18 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt  # which rich brings
 
+from bench.errors import UsageError
 from bench.files import escape_formula
 from bench.reporting import formats, read
+from bench.reporting.comparison import Comparison
 from bench.reporting.table import Entry, Table
 from bench.reporting.tables import tables
 from tests.bench.reporting.made import result, right
@@ -80,19 +84,44 @@ def test_csv_holds_exact_numbers_with_intervals_and_marks():
 
 def test_latex_is_booktabs_with_everything_escaped_and_the_notes_in_the_caption():
     text = formats.latex(TABLE)
-    assert all(
-        rule in text
-        for rule in (
-            r"\toprule",
-            r"\midrule",
-            r"\bottomrule",
-            r"\begin{tabular}{lrrr}",
-            r"\label{tab:scores}",
-        )
-    )
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrr}", "booktabs"):
+        assert rule in text
+    assert r"\label{tab:scores}" in text
     assert r"a & \textbf{80.0} & 78.0 $\pm$ 1.0$^\dagger$ & --- \\" in text
     assert r"b \& c & 30.0 & 20.0 & 90.0$^\ddagger$ \\" in text
     assert r"Of 100 \% of texts. Something is mixed." in text
+    own = formats.latex(TABLE, caption="Mine & yours", label="tab:own")
+    assert r"\caption[Scores]{Mine \& yours}" in own
+    assert r"\label{tab:own}" in own
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive")
+@pytest.mark.parametrize("encoders", [2, 8])
+def test_latex_of_twelve_tasks_fits_a_column(tmp_path, encoders):
+    cells = [
+        result(
+            f"an-encoder-{e}", f"a-task-of-mteb-{t}", 0.5 + e / 100, 0.6, 0.7 + t / 100, limit=250
+        )
+        for e in range(encoders)
+        for t in range(12)
+    ]
+    made = {table.name: table for table in tables(Comparison.of(cells))}
+    shown = [formats.latex(formats.for_paper(made[name])) for name in ("by-task", "families")]
+    packages = r"\usepackage{booktabs,graphicx}"
+    (tmp_path / "t.tex").write_text(
+        rf"\documentclass[10pt]{{article}}{packages}\begin{{document}}{shown[0]}{shown[1]}\end{{document}}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+    assert "Output written on t.pdf" in done.stdout
+
+
+def test_columns_are_selected_by_name():
+    assert TABLE.select(["two", "task"]).rows[1][0].text == "20.0"
+    with pytest.raises(UsageError, match="three"):
+        TABLE.select(["tree"])
 
 
 def test_json_gives_every_entry_back():
@@ -161,12 +190,12 @@ def test_no_name_is_a_formula_in_csv_or_markup_in_markdown_and_numbers_stay_numb
     for row in csv.reader(io.StringIO(formats.csv(table))):
         assert not [cell for cell in row if cell[0] in "=+-@\t" and cell != "-0.5"]
         assert "-0.5" in row
-    told = (
+    blocks = (
         MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(formats.markdown(table))
     )
-    inline = {token.type for block in told for token in block.children or ()}
+    inline = {token.type for block in blocks for token in block.children or ()}
     assert inline == {"text"}
-    assert "html_block" not in {block.type for block in told}
+    assert "html_block" not in {block.type for block in blocks}
 
 
 def test_a_table_without_rows_is_its_notes():
@@ -175,6 +204,7 @@ def test_a_table_without_rows_is_its_notes():
     assert all(formats.text([empty], form) for form in ("csv", "tex", "json"))
 
 
+@settings(max_examples=30)
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
 def test_any_word_survives_csv_and_json(text):
     made = Table(
@@ -185,13 +215,8 @@ def test_any_word_survives_csv_and_json(text):
 
 
 @pytest.mark.parametrize("odd", ["a\\b", "50 %", "a_b", "#1", "{x}", "x^2", "~", "$5", "<a>"])
-def test_latex_escapes_what_it_would_read_as_a_command(odd):
-    line = next(
-        line
-        for line in formats.latex(Table("t", "T", ("a",), ((Entry(odd),),))).splitlines()
-        if line.endswith(r" \\") and "a \\" not in line
-    )
-    assert (
-        re.search(r"(?<!\\)[%#_]|(?<!\\)\$5|[<>~]", line.replace("{}", "").replace(r"\^", ""))
-        is None
-    )
+def test_latex_escapes_commands(odd):
+    text = formats.latex(Table("t", "T", ("a",), ((Entry(odd),),)))
+    line = next(line for line in text.splitlines() if line.endswith(r" \\") and "a \\" not in line)
+    plain = line.replace("{}", "").replace(r"\^", "")
+    assert re.search(r"(?<!\\)[%#_]|(?<!\\)\$5|[<>~]", plain) is None

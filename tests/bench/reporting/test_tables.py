@@ -9,74 +9,60 @@ from bench.influence import contributions
 from bench.reporting import read, tables
 from bench.reporting.comparison import Comparison
 from bench.result import Absence
-from tests.bench.reporting.made import result, right
+from tests.bench.reporting.made import absence, result, right
 
 
 def table(source, name):
-    cells = source if isinstance(source, Comparison) else read(source)
-    return next(t for t in tables.tables(cells) if t.name == name)
+    return next(t for t in tables.tables(source) if t.name == name)
 
 
 def column(made, heading):
     return [row[made.columns.index(heading)] for row in made.rows]
 
 
+def texts(made):
+    return [[entry.text for entry in row] for row in made.rows]
+
+
 def marks(made, *headings):
     return [tuple(row[made.columns.index(h)].mark for h in headings) for row in made.rows]
 
 
-@pytest.fixture
+def names(source):
+    return {t.name for t in tables.tables(source)}
+
+
+def pair(task, ours, theirs, **more):
+    """Results of two encoders on a task, by examples."""
+    return [result(e, task, examples=x, **more) for e, x in (("ours", ours), ("theirs", theirs))]
+
+
+@pytest.fixture(scope="module")
 def known():
-    """Two encoders: one truly better on two tasks, as good on two others, and not to be told apart on a fifth."""
+    """Two encoders: one better on two tasks, equal on two others, and close on a fifth."""
     rng = np.random.default_rng(0)
     gold = rng.normal(size=400)
-    near = gold + rng.normal(size=400)
 
     def similar(encoder, values):
-        score = float(
-            contributions("spearman", values.astype(np.float32), gold.astype(np.float32)).mean()
-        )
+        parts = contributions("spearman", values.astype(np.float32), gold.astype(np.float32))
+        score = float(parts.mean())
         return result(encoder, "d-ranks", score, metric="spearman", examples=values, gold=gold)
 
-    def accuracy(task, ours, theirs):
-        return [
-            result("ours", task, examples=ours, family="x"),
-            result("theirs", task, examples=theirs, family="x"),
-        ]
-
+    repeats = (0.51, 0.55, 0.53, 0.54, 0.52)
     return Comparison.of([
-        *accuracy("a-better", right(320), right(240)),
-        *accuracy("b-equal", right(200), right(200, first=100)),  # as many right, of other examples
-        *accuracy("c-near", right(204), right(200, first=100)),
-        similar("ours", near),
+        *pair("a-better", right(320), right(240), family="x"),
+        *pair("b-equal", right(200), right(200, first=100), family="x"),  # other examples
+        *pair("c-near", right(204), right(200, first=100), family="x"),
+        similar("ours", gold + rng.normal(size=400)),
         similar("theirs", gold + 4 * rng.normal(size=400)),
-        result("ours", "e-repeats", 0.51, 0.55, 0.53, 0.54, 0.52, family="x"),
-        result("theirs", "e-repeats", 0.51, 0.55, 0.53, 0.54, 0.52, family="x"),
+        *(result(encoder, "e-repeats", *repeats, family="x") for encoder in ("ours", "theirs")),
     ])  # fmt: skip
 
 
-def test_no_interval_leaves_the_range_of_its_metric():
-    found = Comparison.of(
-        [result("near one", task, examples=[1] * 11 + [0], metric="accuracy") for task in "ab"]
-        + [result("near zero", task, examples=[0] * 11 + [1], metric="accuracy") for task in "ab"]
-    )
-    families, by_task, gaps = (
-        column(table(found, name), heading)
-        for name, heading in (("families", "sts"), ("by-task", "near one"), ("differences", "a"))
-    )
-    intervals = [entry.interval for entry in (*families, *by_task) if entry.interval]
-    assert len(intervals) == 4
-    assert all(0 <= low < high <= 1 for low, high in intervals)
-    assert all(-1 <= entry.interval[0] < entry.interval[1] <= 1 for entry in gaps)
-
-
-def test_the_known_case_has_exactly_the_expected_marks(known):
+def test_marks_wins_and_stars_of_a_known_case_follow_one_rule(known):
     by_task = table(known, "by-task")
-    assert dict(
-        zip(
-            [e.text for e in column(by_task, "task")], marks(by_task, "ours", "theirs"), strict=True
-        )
-    ) == {
+    tasks = [entry.text for entry in column(by_task, "task")]
+    assert dict(zip(tasks, marks(by_task, "ours", "theirs"), strict=True)) == {
         "a-better": ("best", ""),
         "b-equal": ("best", "best"),
         "c-near": ("best", "tie"),
@@ -84,170 +70,123 @@ def test_the_known_case_has_exactly_the_expected_marks(known):
         "e-repeats": ("best", "best"),
     }
     assert [e.text for e in column(table(known, "win-tie-loss"), "theirs")] == ["2/3/0", ""]
-    assert [[e.text for e in row[3:]] for row in table(known, "ranks").rows] == [
-        ["2", "3", "0"],
-        ["0", "3", "2"],
-    ]
-    differences = table(known, "differences")
-    starred = {
-        task for task in differences.columns[2:] if column(differences, task)[0].text.endswith("*")
-    }
+    assert [row[3:] for row in texts(table(known, "ranks"))] == [["2", "3", "0"], ["0", "3", "2"]]
+    gaps = table(known, "differences")
+    starred = {task for task in gaps.columns[2:] if column(gaps, task)[0].text.endswith("*")}
     assert starred == {"a-better", "d-ranks"}
 
 
-def test_an_interval_stands_behind_every_number_whose_chance_is_known(known):
+def test_a_difference_that_does_not_survive_correction_is_a_tie_everywhere():
+    one = pair("t", right(208), right(200))  # p = 0.005
+    others = [each for i in range(12) for each in pair(f"u{i}", right(201), right(200, first=100))]
+    for cells, mark, outcome in ((one, "", "1/0/0"), ([*one, *others], "tie", "0/13/0")):
+        c = Comparison.of(cells)
+        assert marks(table(c, "by-task"), "theirs")[0] == (mark,)
+        gap = column(table(c, "differences"), "t")[0]
+        assert gap.interval[0] > 0
+        assert gap.text.endswith("*") is (mark == "")
+        ours = c.number["ours"]
+        assert table(c, "win-tie-loss").rows[ours][2 - ours].text == outcome
+
+
+def test_no_interval_leaves_the_range_of_its_metric():
+    found = Comparison.of([
+        result(encoder, task, examples=examples, metric="accuracy")
+        for encoder, examples in (("near one", [1] * 11 + [0]), ("near zero", [0] * 11 + [1]))
+        for task in "ab"
+    ])  # fmt: skip
+    families, by_task = table(found, "families"), table(found, "by-task")
+    entries = (*column(families, "sts"), *column(by_task, "near one"))
+    assert all(0 <= e.interval[0] < e.interval[1] <= 1 for e in entries)
+    gaps = column(table(found, "differences"), "a")
+    assert all(-1 <= e.interval[0] < e.interval[1] <= 1 for e in gaps)
+
+
+def test_an_interval_is_as_wide_as_the_standard_error_says(known):
     better = next(e for e in column(table(known, "by-task"), "ours") if e.text == "80.0")
     low, high = better.interval
-    # Of 400 answers, 80 % right: a standard error of 2 %, so an interval of 7.8 %; 1,000 draws leave 5 % of it to chance.
-    assert (better.value, high - low) == (
-        pytest.approx(0.8),
-        pytest.approx(4 * 0.02 * 0.98, rel=0.15),
-    )
-    assert low < 0.8 < high
+    # Of 400 answers, 80 % right: a standard error of 2 %; 1,000 draws leave 5 % of it to chance.
+    assert high - low == pytest.approx(4 * 0.02 * 0.98, rel=0.15)
+    assert low < better.value < high
 
 
-def test_intervals_of_a_pair_use_what_both_get_right_together(store):
+def test_intervals_of_a_pair_use_what_both_get_right_together():
     # Both right on the same 320 but for 8: unpaired, 2 % would be nothing.
-    made = store(
-        result("ours", "t", examples=right(328)), result("theirs", "t", examples=right(320))
-    )
-    assert marks(table(made, "by-task"), "ours", "theirs") == [("best", "")]
+    c = Comparison.of(pair("t", right(328), right(320)))
+    assert marks(table(c, "by-task"), "ours", "theirs") == [("best", "")]
 
 
-def test_scores_stand_with_their_spread_and_untrained_is_said(usual):
-    by_task = table(usual, "by-task")
-    assert by_task.columns == (
-        "family",
-        "task",
-        "metric",
-        "repeats",
-        "good",
-        "poor (untrained)",
-        "floor",
-    )
-    assert [e.text for e in by_task.rows[0]] == [
-        "ner",
-        "t2",
-        "metric",
-        "2",
-        "65.0 ± 7.1",
-        "30.0 ± 14.1",
-        "—",
-    ]
-    assert [e.text for e in by_task.rows[2]] == ["sts", "t1", "metric", "1", "80.0", "40.0", "10.0"]
+def test_scores_have_their_deviation_and_untrained_is_said(usual):
+    by_task = table(read(usual), "by-task")
+    assert by_task.columns[4:] == ("good", "poor (untrained)", "floor")
+    assert texts(by_task)[0] == ["ner", "t2", "metric", "2", "65.0 ± 7.1", "30.0 ± 14.1", "—"]
+    assert texts(by_task)[2] == ["sts", "t1", "metric", "1", "80.0", "40.0", "10.0"]
 
 
-def test_a_family_mean_is_of_all_its_tasks_or_not_there(usual):
-    rows = {row[0].text: [e.text for e in row[2:]] for row in table(usual, "families").rows}
+def test_a_family_mean_is_of_all_its_tasks_or_missing(usual):
+    rows = {row[0]: row[2:] for row in texts(table(read(usual), "families"))}
     assert rows["good"] == ["57.5 ± 3.5", "80.0", "68.8", "1.00"]
     assert rows["floor"] == ["0 of 2 tasks", "10.0", "—", "—"]
 
 
-def test_a_task_that_few_encoders_can_do_stays_out_of_means_and_is_named(store):
-    made = store(
-        result("a", "t", 0.5),
-        result("b", "t", 0.6),
-        result("c", "t", 0.7),
-        result("a", "rare", 0.9, readout="question"),
-    )
-    cells = read(made)
-    assert cells.family_means.at["sts", "a"] == pytest.approx(0.5)
-    assert any(
-        "Excluded from means" in note and "rare" in note for note in table(cells, "families").notes
-    )
-    alone = next(row for row in table(cells, "by-task").rows if row[1].text == "rare")
+def test_a_task_of_few_encoders_is_excluded_from_means():
+    cells = [result(e, "t", score) for e, score in (("a", 0.5), ("b", 0.6), ("c", 0.7))]
+    c = Comparison.of([*cells, result("a", "rare", 0.9, readout="question")])
+    assert c.family_means.at["sts", "a"] == pytest.approx(0.5)
+    assert any("rare" in text for (text,) in texts(table(c, "notes")))
+    alone = next(row for row in table(c, "by-task").rows if row[1].text == "rare")
     assert not any(e.mark == "best" for e in alone)  # the best of one says nothing
 
 
-def test_of_one_task_only_the_newest_protocol_and_then_the_largest_part_counts(store):
-    made = store(*(
+def test_the_newest_protocol_counts_and_then_the_largest_limit():
+    versions = (
+        ("t", 1, None, (300, 200)), ("t", 2, 9, (200, 300)), ("t", 2, None, (320, 240)),
+        ("u", 1, 9, (200, 300)), ("u", 1, 50, (320, 240)),
+    )  # fmt: skip
+    c = Comparison.of(
         result(encoder, task, examples=right(count), version=version, limit=limit)
-        for task, version, limit, counts in (
-            ("t", 1, None, (300, 200)), ("t", 2, 9, (200, 300)), ("t", 2, None, (320, 240)),
-            ("u", 1, 9, (200, 300)), ("u", 1, 50, (320, 240)),
-        )
+        for task, version, limit, counts in versions
         for encoder, count in zip("ab", counts, strict=True)
-    ))  # fmt: skip
-    families = table(made, "families")
-    assert [[e.text for e in row[2:]] for row in families.rows] == [
-        ["80.0", "80.0", "1.00"],
-        ["60.0", "60.0", "2.00"],
-    ]
-    told = "another protocol or limit of the same task counts: t (protocol 1), t (limit 9, protocol 2), u (limit 9)."
-    assert any(told in note for note in families.notes)
-    assert [e.text for e in column(table(made, "win-tie-loss"), "b")] == ["2/0/0", ""]
-
-
-def test_an_old_protocol_counts_while_few_encoders_have_the_new_one(store):
-    made = store(
-        *(result(encoder, "t", 0.5) for encoder in "abc"), result("a", "t", 0.9, version=2)
     )
-    assert [e.text for e in column(table(made, "families"), "sts")] == ["50.0"] * 3
+    means = [row[2:] for row in texts(table(c, "families"))]
+    assert means == [["80.0", "80.0", "1.00"], ["60.0", "60.0", "2.00"]]
+    left_out = "t (protocol 1), t (limit 9, protocol 2), u (limit 9)"
+    assert any(left_out in text for (text,) in texts(table(c, "notes")))
+    assert [e.text for e in column(table(c, "win-tie-loss"), "b")] == ["2/0/0", ""]
 
 
-def test_a_missing_cell_says_why_it_is_missing(store):
-    made = store(result("a", "t", 0.5), result("b", "u", 0.6))
-    made.leave_out(
-        Absence(
-            "b",
-            "sts",
-            "t",
-            "embedding",
-            42,
-            None,
-            "skipped",
-            "t: not in /home/ann/data/t.gz, get it",
-        )
+def test_an_old_protocol_counts_while_few_encoders_have_the_new_one():
+    old = [result(encoder, "t", 0.5) for encoder in "abc"]
+    c = Comparison.of([*old, result("a", "t", 0.9, version=2)])
+    assert [e.text for e in column(table(c, "families"), "sts")] == ["50.0"] * 3
+
+
+def test_missing_cells_have_their_own_reasons():
+    cells = [result("a", "t", 0.5, limit=limit) for limit in (9, 50)]
+    cells += [result("b", "t", 0.5, limit=50), result("b", "u", 0.5)]
+    c = Comparison.of(
+        cells,
+        [
+            absence("b", "t", limit=9, reason="not in /home/ann/data/t.gz, get it"),
+            absence("c", "t", limit=9, status="failed", reason="no weights"),
+            absence("c", "t", limit=7, readout="tokens", reason="no tokens"),
+        ],
     )
-    cells = read(made)
-    missing = {
-        (row[0].text, row[1].text): (row[2].text, row[3].text)
-        for row in table(cells, "missing").rows
-    }
-    assert missing == {
-        ("a", "u"): ("not run", ""),
-        ("b", "t"): ("skipped", "t: not in t.gz, get it"),
-    }
-    entry = column(table(cells, "by-task"), "b")[0]
-    assert (entry.text, entry.mark, entry.note) == (
-        "—",
-        "missing",
-        "skipped: t: not in t.gz, get it",
-    )
-
-
-def test_a_missing_cell_is_told_with_its_own_limit_and_read_out(store):
-    made = store(
-        *(result("a", "t", 0.5, limit=limit) for limit in (9, 50)), result("b", "t", 0.5, limit=50)
-    )
-    made.leave_out(Absence("b", "sts", "t", "embedding", 42, 9, "failed", "broken"))
-    made.leave_out(Absence("c", "sts", "t", "embedding", 42, 9, "failed", "no weights"))
-    made.leave_out(Absence("c", "sts", "t", "tokens", 42, 7, "skipped", "no tokens"))
-    shown = [[e.text for e in row] for row in table(made, "missing").rows]
-    assert shown == [
-        ["b", "t (limit 9)", "failed", "broken"],
+    assert texts(table(c, "missing")) == [
+        ["a", "u", "not run", ""],
+        ["b", "t (limit 9)", "skipped", "not in t.gz, get it"],
         ["c", "t (limit 7, tokens)", "skipped", "no tokens"],
         ["c", "t (limit 9)", "failed", "no weights"],
     ]
-
-
-def test_encoders_that_never_gave_a_result_are_named_with_the_reason(store):
-    made = store(result("a", "t", 0.5))
-    made.leave_out(Absence("b", "sts", "t", "embedding", 42, None, "failed", "no weights"))
-    assert [[e.text for e in row] for row in table(made, "missing").rows] == [
-        ["b", "t", "failed", "no weights"]
-    ]
+    entry = column(table(c, "by-task"), "b")[0]
+    assert (entry.text, entry.mark, entry.note) == ("—", "missing", "skipped: not in t.gz, get it")
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "told"),
+    ("one", "other", "expected"),
     [
         ({"commit": "c1"}, {"commit": "c2"}, "code versions are mixed: c1; c2"),
-        (
-            {"machine": {"cores": 2}},
-            {"machine": {"cores": 4}},
-            "machines are mixed: 2 cores; 4 cores",
-        ),
+        ({"machine": {"cores": 2}}, {"machine": {"cores": 4}}, "mixed: 2 cores; 4 cores"),
         ({"seed": 1}, {"seed": 2}, "seed sets are mixed: 1; 2"),
         ({"card": {"dtype": "float32"}}, {"card": {"dtype": "bfloat16"}}, "dtypes"),
         (
@@ -257,60 +196,41 @@ def test_encoders_that_never_gave_a_result_are_named_with_the_reason(store):
         ),
     ],
 )
-def test_a_table_of_cells_that_do_not_agree_says_so(store, one, other, told):
-    made = store(result("a", "t", 0.4, **one), result("b", "t", 0.6, **other))
-    assert any(told in note for note in table(made, "by-task").notes)
-    same = store(result("a", "t", 0.4, **one), result("b", "t", 0.6, **one))
-    assert not any(told in note for note in table(same, "by-task").notes)
+def test_results_that_do_not_agree_are_noted(one, other, expected):
+    for second, mixed in ((other, True), (one, False)):
+        c = Comparison.of([result("a", "t", 0.4, **one), result("b", "t", 0.6, **second)])
+        assert any(expected in text for (text,) in texts(table(c, "notes"))) is mixed
 
 
-def test_a_score_on_texts_the_encoder_was_trained_on_is_warned_of_everywhere_and_competes_for_no_best(
-    store,
-):
-    seen = {"texts": {"overlap_share": 0.4}}
-    made = store(
-        result("a", "t", 0.9, **seen),
+def test_a_score_on_training_texts_is_marked_everywhere_and_never_the_best():
+    c = Comparison.of([
+        result("a", "t", 0.9, texts={"overlap_share": 0.4}),
         result("b", "t", 0.5),
         result("c", "t", 0.4, texts={"overlap_share": 0.01}),
-    )
-    cells = read(made)
-    assert marks(table(cells, "by-task"), "a", "b", "c") == [("warning", "best", "")]
-    families, ranks, cost = (table(cells, name) for name in ("families", "ranks", "cost"))
-    for made, heading in (
-        (families, "sts"),
-        (families, "mean of families"),
-        (families, "mean rank"),
+    ])  # fmt: skip
+    assert marks(table(c, "by-task"), "a", "b", "c") == [("warning", "best", "")]
+    for name, heading, best in (
+        ("families", "sts", "best"),
+        ("families", "mean of families", "best"),
+        ("families", "mean rank", "best"),
+        ("ranks", "mean rank", ""),
+        ("cost", "mean of families", ""),
+        ("summary", "mean of families", ""),
     ):
-        assert [e.mark for e in column(made, heading)] == ["warning", "best", ""]
-    for made, heading in ((ranks, "mean rank"), (cost, "mean of families")):
-        assert [e.mark for e in column(made, heading)] == ["warning", "", ""]
-    assert "t 40 %" in column(table(cells, "by-task"), "a")[0].note
-    assert [e.text for e in table(cells, "overlap").rows[0]] == ["t", "40.0 %", "—", "1.0 %"]
-    assert [e.mark for e in table(cells, "overlap").rows[0]] == ["", "warning", "missing", ""]
+        assert [e.mark for e in column(table(c, name), heading)] == ["warning", best, ""]
+    assert "t 40 %" in column(table(c, "by-task"), "a")[0].note
+    assert texts(table(c, "overlap")) == [["t", "40.0 %", "—", "1.0 %"]]
+    assert "overlap" not in names(Comparison.of([result("a", "t", 0.5)]))
 
 
-def test_overlap_that_was_never_measured_has_no_table(usual):
-    assert "overlap" not in {t.name for t in tables.tables(read(usual))}
+def trained(name, tokens, score, backbone="A backbone", **more):
+    card = {"training_tokens": tokens, "backbone": backbone}
+    return result(name, "t", score, card={**card, "training": {"trained_tokens": tokens}}, **more)
 
 
-def trained(name, tokens, score, backbone="A backbone", **card):
-    return result(
-        name,
-        "t",
-        score,
-        card={
-            "training_tokens": tokens,
-            "backbone": backbone,
-            "training": {"trained_tokens": tokens},
-            **card,
-        },
-    )
-
-
-def test_equal_budget_holds_those_within_five_percent_beside_the_untrained_backbone_and_baselines(
-    store,
-):
-    made = store(
+@pytest.fixture(scope="module")
+def budgets():
+    return Comparison.of([
         trained("one", 1_000_000, 0.6),
         trained("two", 960_000, 0.7),
         trained("longer", 2_000_000, 0.9),
@@ -318,9 +238,11 @@ def test_equal_budget_holds_those_within_five_percent_beside_the_untrained_backb
         result("raw", "t", 0.3, trained=False),
         result("floor", "t", 0.1, card={"backbone": ""}),
         result("famous", "t", 0.95, card={"backbone": "famous"}),
-    )
-    cells = read(made)
-    equal, others = table(cells, "equal-budget"), table(cells, "other-checkpoints")
+    ])  # fmt: skip
+
+
+def test_equal_budgets_are_within_five_percent_beside_what_is_untrained(budgets):
+    equal, others = table(budgets, "equal-budget"), table(budgets, "other-checkpoints")
     assert [(row[0].text, row[2].mark) for row in equal.rows] == [
         ("two", "best"),
         ("one", ""),
@@ -329,308 +251,224 @@ def test_equal_budget_holds_those_within_five_percent_beside_the_untrained_backb
     ]
     assert "960,000 to 1,000,000 training tokens" in equal.about
     assert {row[0].text for row in others.rows} == {"longer", "larger", "famous"}
+    alone = Comparison.of([trained("one", 1_000_000, 0.6), trained("longer", 2_000_000, 0.6)])
+    assert not {"equal-budget", "other-checkpoints"} & names(alone)
 
 
-def test_without_two_encoders_of_one_budget_there_is_no_such_table(usual):
-    assert not {"equal-budget", "other-checkpoints"} & {t.name for t in tables.tables(read(usual))}
+def test_the_summary_has_methods_first_as_differences_to_the_untrained_backbone(budgets):
+    summary = table(budgets, "summary")
+    assert budgets.baseline == "raw"
+    shown = {row[0]: (row[1], row[-1]) for row in texts(summary)}
+    assert list(shown) == ["longer", "two", "one", "raw (untrained)", "famous", "larger", "floor"]
+    assert shown["two"] == ("+40.0", "method")
+    assert shown["raw (untrained)"] == ("—", "untrained backbone")
+    assert shown["famous"] == ("+65.0", "reference model")
+
+
+def test_the_summary_says_what_a_known_method_is_with_its_paper():
+    made = [trained(name, 10, 0.5) for name in ("quip:folder", "mine")]
+    rows = {row[0].text: row for row in table(Comparison.of(made), "summary").rows}
+    columns = table(Comparison.of(made), "summary").columns
+    quip = dict(zip(columns, rows["quip:folder"], strict=True))
+    assert quip["paper"].link == "https://arxiv.org/abs/2106.08190"
+    assert "answer questions" in quip["what it is"].text
+    assert dict(zip(columns, rows["mine"], strict=True))["paper"].mark == "missing"
 
 
 def variant(name, seed, *, stages=(), **settings):
-    training = {
-        "trained_tokens": 1000,
-        "method": "m",
-        "budget": 1000,
-        "seed": seed,
-        "recipe": {"decay": 100, "smooth": 0.2, **settings},
-    }
-    training["stages"] = stages
-    right_ = {"base": 300, "none": 200, "rough": 299, "seeded": 310}.get(name, 250)
-    return result(
-        name,
-        "t",
-        examples=right(right_),
-        card={"training_tokens": 1000, "backbone": "B", "training": training},
-    )
+    recipe = {"decay": 100, "smooth": 0.2, **settings}
+    training = {"method": "m", "budget": 1000, "seed": seed, "recipe": recipe, "stages": stages}
+    count = {"base": 300, "none": 200, "rough": 299, "seeded": 310}.get(name, 250)
+    card = {"training_tokens": 1000, "backbone": "B", "training": training}
+    return result(name, "t", examples=right(count), card=card)
 
 
-def test_variants_of_one_recipe_stand_beside_the_one_that_they_start_from(store):
-    made = [
-        variant("none", 1, decay=0),
-        variant("base", 1),
-        variant("rough", 1, smooth=0),
-        variant("seeded", 2),
-    ]
-    cells = read(store(*made, trained("other", 1000, 0.9, backbone="B")))
-    found = table(cells, "variants")
+def test_variants_are_compared_with_the_one_closest_to_all():
+    made = [variant("none", 1, decay=0), variant("base", 1)]
+    made += [variant("rough", 1, smooth=0), variant("seeded", 2)]
+    c = Comparison.of([*made, trained("other", 1000, 0.9, backbone="B")])
+    found = table(c, "variants")
     assert found.title == "Variants of m at 1,000 training tokens"
-    assert [(row[0].text, row[1].text) for row in found.rows] == [
-        ("none", "decay 0"),
-        ("rough", "smooth 0"),
-        ("seeded", "seed 2"),
-    ]
+    changes = [["none", "decay 0"], ["rough", "smooth 0"], ["seeded", "seed 2"]]
+    assert [row[:2] for row in texts(found)] == changes
     assert [round(400 * row[2].value) for row in found.rows] == [-100, -1, 10]
     assert [row[2].text.endswith("*") for row in found.rows] == [True, False, True]
     assert "Each minus base (t 75.0)" in found.about
-    assert "corrected over all of this table" in found.about
-    assert {row[0].text for row in table(cells, "equal-budget").rows} >= {
-        "other",
-        "base",
-    }  # two methods at one budget
-    assert "variants" not in {t.name for t in tables.tables(Comparison.of(made[:1]))}
+    assert {"other", "base"} <= {row[0].text for row in table(c, "equal-budget").rows}
+    assert "equal-budget" not in names(Comparison.of(made))  # one method is no comparison
+    assert "variants" not in names(Comparison.of(made[:1]))
 
 
-def test_checkpoints_of_one_trainings_stages_differ_in_their_stage():
+def test_checkpoints_of_the_stages_of_one_training_differ_in_their_stage():
     first, last = {"stage": "compression", "steps": 3}, {"stage": "contrastive"}
     made = [
-        variant(
-            "base", 1, stages=[first, last, {"seconds": 3}, "a note"]
-        ),  # the last one that has a name
+        variant("base", 1, stages=[first, last, {"seconds": 3}, "a note"]),  # the last with a name
         variant("same", 1, stages=[first, last]),
         variant("early", 1, stages=[first]),
         variant("lower", 1, stages=[first], decay=0),
         variant("unknown", 1, stages={"written by": "something else"}),
         variant("unnamed", 1, stages=["compression"]),
     ]
-    changes = {row[0].text: row[1].text for row in table(Comparison.of(made), "variants").rows}
-    alike = ("same", "unknown", "unnamed")
-    assert changes == {
-        "early": "stage compression",
-        "lower": "decay 0, stage compression",
-        **dict.fromkeys(alike, "the same settings"),
-    }
+    changes = {row[0]: row[1] for row in texts(table(Comparison.of(made), "variants"))}
+    alike = dict.fromkeys(("same", "unknown", "unnamed"), "the same settings")
+    expected = {"early": "stage compression", "lower": "decay 0, stage compression"}
+    assert changes == {**expected, **alike}
 
 
 def test_variants_are_in_the_order_of_their_numbers():
-    cells = Comparison.of([variant(f"k{k}", 1, k=k) for k in (16, 8, 2, 1)])
-    assert [row[0].text for row in table(cells, "variants").rows] == ["k2", "k8", "k16"]
+    c = Comparison.of([variant(f"k{k}", 1, k=k) for k in (16, 8, 2, 1)])
+    assert [row[0] for row in texts(table(c, "variants"))] == ["k2", "k8", "k16"]
 
 
-def test_variants_of_one_method_are_no_comparison_of_methods():
-    cells = Comparison.of([variant("none", 1, decay=0), variant("base", 1)])
-    assert "equal-budget" not in {t.name for t in tables.tables(cells)}
-
-
-def test_examples_of_tasks_are_shown_in_words():
+def test_examples_of_tasks_are_shown():
     shown = replace(result("a", "t", 0.5), samples=({"text": "A fine film.", "answer": "fine"},))
     found = table(Comparison.of([shown, result("b", "t", 0.4)]), "samples")
     assert found.columns == ("encoder", "task", "text", "answer")
-    assert [[entry.text for entry in row] for row in found.rows] == [
-        ["a", "t", "A fine film.", "fine"]
-    ]
+    assert texts(found) == [["a", "t", "A fine film.", "fine"]]
 
 
-def test_cost_stands_beside_quality_and_what_is_not_known_is_missing(store):
-    card = {"parameters": 3_000_000, "embedding_parameters": 1_000_000}
-    cost = table(store(result("a", "t", 0.5, card=card)), "cost")
-    shown = dict(zip(cost.columns, cost.rows[0], strict=True))
-    # 100 tokens of 8 texts in 2 seconds; 2 x 2 million parameters x 12.5 tokens a text.
-    assert [
-        shown[c].text for c in ("mean of families", "tokens / text", "tokens / s", "GFLOP / text")
-    ] == ["50.0", "12.5", "50", "0.05"]
-    assert "those of earlier ones count too" in cost.about  # the peak of memory
-    assert [shown[c].mark for c in ("passes / text", "dimension", "training tokens")] == [
-        "missing"
-    ] * 3
-    nothing = column(
-        table(store(result("b", "t", 0.1, card={"parameters": None})), "cost"), "GFLOP / text"
-    )
-    assert nothing[1].mark == "missing"
+def test_cost_is_of_the_largest_run_and_unknown_numbers_are_missing():
+    card = {"training_tokens": 10, "embedding_parameters": 500_000, "passes": 1.5}
+    small = result("a", "t", 0.5, card=card)
+    larger = {**small.cost, "tokens": 400, "encode_seconds": 4.0, "forward_texts": 8}
+    large = replace(result("a", "u", 0.5, card=card), cost={**larger, "dimension": 3})
+    c = Comparison.of([small, large, replace(result("b", "t", 0.4), cost={}, card={})])
+    cost = table(c, "cost")
+    shown = dict(zip(cost.columns, texts(cost)[0], strict=True))
+    assert (shown["tokens / s"], shown["tokens / text"], shown["dimension"]) == ("100", "50.0", "3")
+    assert shown["GFLOP / text"] == "0.20"  # 2 x 2 million x 50
+    assert (shown["parameters (M)"], shown["passes / text"]) == ("2.5", "1.5")
+    assert set(texts(cost)[1][1:]) == {"—", "40.0"}
 
 
-def test_the_training_card_is_shown_with_the_two_ends_of_its_loss(store):
-    training = {
-        "method": "recipe",
-        "trained_tokens": 1_000_000,
-        "seconds": 500,
-        "steps": 20,
-        "data": [{"id": "org/set", "licence": "MIT", "rows": 1200}],
-        "loss": [[i, 4 - i / 10] for i in range(20)],
+def test_training_has_both_ends_of_the_loss():
+    losses = [[i, float(100 - i)] for i in range(20)]
+    training = {"method": "m", "loss": losses, "trained_tokens": 200, "seconds": 4.0}
+    training["data"] = [{"id": "org/set", "rows": 1000, "licence": "MIT"}]
+    shown = table(Comparison.of([result("a", "t", 0.5, card={"training": training})]), "training")
+    row = dict(zip(shown.columns, texts(shown)[0], strict=True))
+    assert (row["loss at first"], row["loss at last"]) == ("99.500", "81.500")
+    assert (row["tokens / s"], row["data"]) == ("50", "org/set (1,000 rows, MIT)")
+
+
+def test_what_was_not_measured_is_missing():
+    c = Comparison.of([replace(result("a", "t", 0.5), cost={}, texts={}, card={}, provenance={})])
+    assert set(texts(table(c, "data"))[0][1:]) == {"—"}
+    assert {"cost", "data"} <= names(c)
+
+
+def instructed():
+    scores = {"gap": (0.2,), "topic": (0.8,), "topic under mood": (0.9,)}
+    other = {"topic": (0.7,), "topic under mood": (0.95,)}
+    more = {"family": "instruction", "metric": "harmonic_mean"}
+    cells = [result("a", "news", 0.5, **more, scores=scores)]
+    return [*cells, result("b", "news", 0.4, **more, scores=other), result("c", "other", 0.3)]
+
+
+def test_a_score_under_a_wrong_instruction_is_never_the_best():
+    shown = table(Comparison.of(instructed()), "instruction")
+    scores = [row[1].text for row in shown.rows]
+    assert scores == ["harmonic mean", "gap", "topic", "topic under mood"]
+    marked = [{e.mark for e in row} for row in shown.rows]
+    assert "best" in marked[2]
+    assert "best" not in marked[3]
+    assert {e.note for e in shown.rows[1] if e.mark == "missing"} == {
+        "has no such score",
+        "not run",
     }
-    made = table(store(result("a", "t", 0.5, card={"training": training})), "training")
-    shown = {name: entry.text for name, entry in zip(made.columns, made.rows[0], strict=True)}
-    assert (shown["loss at first"], shown["loss at last"]) == ("3.950", "2.150")
-    assert (shown["tokens / s"], shown["data"], shown["seed"]) == (
-        "2,000",
-        "org/set (1,200 rows, MIT)",
-        "—",
-    )
 
 
-def test_instruction_scores_stand_with_harmonic_mean_and_gap_first(store):
-    scores = {"gap": (0.2,), "topic": (0.6,), "topic under place": (0.4,)}
-    made = store(
-        *(
-            result(e, "news", v, family="instruction", metric="harmonic_mean", scores=scores)
-            for e, v in (("a", 0.5), ("b", 0.4))
-        )
-    )
-    shown = table(made, "instruction")
+def test_robustness_has_intervals_over_wordings():
+    scores = {"implicit": (0.5, 0.6, 0.4), "incorrect": (0.1, 0.2, 0.3), "delta_ci": (0.2,)}
+    more = {"family": "robustness", "metric": "correct", "scores": scores}
+    c = Comparison.of([result("a", "news", 0.5, 0.6, 0.7, **more)])
+    shown = {row[1].text: row[2].interval is not None for row in table(c, "robustness").rows}
+    assert shown == {"correct": True, "delta ci": False, "implicit": True, "incorrect": True}
+
+
+def test_diagnostics_are_in_the_order_of_their_numbers_and_count_in_no_mean():
+    shares = {f"share_{k}": (0.1,) for k in (16, 2, 128, 1)}
+    spectrum = result("a", "spectrum", 0.123, family="diagnostics", scores=shares)
+    c = Comparison.of([result("a", "t", 0.5), spectrum, result("b", "t", 0.4)])
+    shown = table(c, "diagnostics")
     assert [row[1].text for row in shown.rows] == [
-        "harmonic mean",
-        "gap",
-        "topic",
-        "topic under place",
+        "metric",
+        *(f"share {k}" for k in (1, 2, 16, 128)),
     ]
-    assert marks(shown, "a", "b")[0] == ("best", "")
+    assert (shown.rows[0][2].text, shown.rows[0][2].mark) == ("0.123", "")
+    assert c.encoders.at["a", "mean"] == 0.5
+    assert "spectrum" not in {row[1].text for row in table(c, "by-task").rows}
+    assert "diagnostics" not in names(Comparison.of([result("a", "t", 0.5)]))
 
 
-def test_a_score_that_an_encoder_does_not_have_is_told_from_a_cell_that_was_not_run(store):
-    made = store(
-        result("a", "news", 0.5, family="instruction", scores={"gap": (0.2,)}),
-        result("b", "news", 0.4, family="instruction"),
-        result("c", "other", 0.3),
+def test_commands_have_no_folders():
+    c = Comparison.of(
+        [result("a", "t", 0.5, command="bench run --data '/srv/my data/all' -m dino")]
     )
-    gaps = next(row for row in table(made, "instruction").rows if row[1].text == "gap")
-    assert {e.note for e in gaps if e.mark == "missing"} == {"has no such score", "not run"}
+    assert ["command", "bench run --data all -m dino"] in texts(table(c, "made"))
 
 
-def test_robustness_shows_its_groups_with_intervals_over_wordings(store):
-    scores = {
-        "implicit": (0.5, 0.6, 0.4),
-        "incorrect": (0.1, 0.2, 0.3),
-        "delta_ci": (0.2,),
-        "delta_ii": (0.1,),
-    }
-    made = table(
-        store(
-            result("a", "news", 0.5, 0.6, 0.7, family="robustness", metric="correct", scores=scores)
-        ),
-        "robustness",
-    )
-    assert [row[1].text for row in made.rows] == [
-        "correct",
-        "delta ci",
-        "delta ii",
-        "implicit",
-        "incorrect",
-    ]
-    assert [e.interval is not None for e in column(made, "a")] == [True, False, False, True, True]
-
-
-def test_diagnostics_are_shown_with_all_their_scores_and_count_in_no_mean(store):
-    made = store(
-        result("a", "t", 0.5), result("a", "slots", 0.123, family="diagnostics", scores={"rank": (7.5,)}), result("b", "t", 0.4)
-    )  # fmt: skip
-    cells = read(made)
-    shown = table(cells, "diagnostics")
-    assert [(row[1].text, row[2].text, row[2].mark) for row in shown.rows] == [
-        ("metric", "0.123", ""),
-        ("rank", "7.500", ""),
-    ]
-    assert cells.encoders.at["a", "mean"] == 0.5
-    assert "slots" not in {row[1].text for row in table(cells, "by-task").rows}
-
-
-def test_what_was_not_measured_is_missing_in_every_table(store):
-    made = store(replace(result("a", "t", 0.5), cost={}, texts={}, card={}, provenance={}))
-    cells = read(made)
-    assert {e.text for e in table(cells, "cost").rows[0][1:]} == {"—", "50.0"}
-    assert {e.text for e in table(cells, "data").rows[0][1:]} == {"—"}
-
-
-def test_commands_are_told_without_the_places_of_files(store):
-    made = store(result("a", "t", 0.5, command="bench run --data '/srv/my data/all' --model dino"))
-    assert "bench run --data all --model dino" in {row[1].text for row in table(made, "made").rows}
-
-
-def test_scores_of_one_seed_and_another_are_not_paired(store):
-    made = store(
+def test_scores_of_different_seeds_are_not_paired():
+    c = Comparison.of([
         result("a", "t", 0.5, 0.6, 0.55, seed=1),
         result("b", "t", 0.3, 0.4, 0.35, seed=1),
         result("c", "t", 0.1, 0.2, 0.1, seed=2),
-    )
-    pairs = {(row[0].text, row[1].text): row[2] for row in table(made, "differences").rows}
+    ])  # fmt: skip
+    pairs = {(row[0].text, row[1].text): row[2] for row in table(c, "differences").rows}
     assert pairs["a", "b"].interval is not None
-    assert (pairs["a", "c"].interval, pairs["a", "c"].value) == (
-        None,
-        pytest.approx(0.4167, abs=1e-4),
-    )
+    assert pairs["a", "c"].interval is None
+    assert pairs["a", "c"].value == pytest.approx(0.4167, abs=1e-4)
 
 
-def test_another_seed_makes_no_more_repeats_of_a_task_that_has_several(store):
-    repeats = (0.5, 0.6, 0.55, 0.52)
-    one, two = (
-        column(
-            table(store(*(result("a", "t", *repeats, seed=seed) for seed in seeds)), "by-task"), "a"
-        )[0]
-        for seeds in ((1,), (1, 2))
-    )
-    assert two.interval == one.interval != None  # noqa: E711 - both, and known
+@pytest.mark.parametrize(
+    ("cells", "known_"),
+    [
+        ([("t", (0.5, 0.6, 0.55), 1)], True),
+        ([("t", (0.5,), seed) for seed in range(2)], False),  # always the same
+        ([("t", (0.4 + seed / 10,), seed) for seed in range(3)], True),  # seeds are the repeats
+        ([("t", (0.8,) * 5, 1)], False),
+        ([("t", (0.5,), 1)], False),
+    ],
+)
+def test_repeats_that_vary_give_an_interval(cells, known_):
+    c = Comparison.of([result("a", task, *repeats, seed=s) for task, repeats, s in cells])
+    assert (column(table(c, "by-task"), "a")[0].interval is not None) is known_
+
+
+def test_another_seed_adds_no_repeats_to_a_task_that_has_several():
+    def interval(seeds):
+        cells = [result("a", "t", 0.5, 0.6, 0.55, 0.52, seed=seed) for seed in seeds]
+        return column(table(Comparison.of(cells), "by-task"), "a")[0].interval
+
+    assert interval([1]) == interval([1, 2]) != None  # noqa: E711 - both, and known
+
+
+def test_examples_that_do_not_make_up_the_score_are_not_used():
+    wrong = result("a", "t", 0.9, examples=right(100))
+    c = Comparison.of([wrong, result("b", "t", 0.5, examples=right(200))])
+    assert column(table(c, "by-task"), "a")[0].interval is None
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("noise", [1e-5, 1e-1])
-def test_an_interval_narrower_than_the_effect_of_batches_is_noted(store, dtype, noise):
+def test_an_interval_narrower_than_the_effect_of_batches_is_noted(dtype, noise):
     rows = np.random.default_rng(0).random(100)
-    made = store(
-        result("a", "t", examples=rows, card={"dtype": dtype}),
-        result("b", "t", examples=rows + noise * np.sin(np.arange(100)) + 0.1),
-    )
-    told = any("--exact" in note for note in table(made, "differences").notes)
-    assert told is (dtype == "bfloat16" and noise < 1e-4)
+    other = rows + noise * np.sin(np.arange(100)) + 0.1
+    one = result("a", "t", examples=rows, card={"dtype": dtype})
+    notes = table(Comparison.of([one, result("b", "t", examples=other)]), "differences").notes
+    assert bool(notes) is (dtype == "bfloat16" and noise < 1e-4)
 
 
-def test_seeds_of_one_repeat_each_are_the_repeats(store):
-    made = store(
-        *(result("a", "t", value, seed=seed) for seed, value in enumerate((0.5, 0.6, 0.55)))
-    )
-    low, high = column(table(made, "by-task"), "a")[0].interval
-    assert low < 0.55 < high
-
-
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_repeats_that_never_vary_tell_nothing_of_chance(store, seeds):
-    made = store(
-        *(
-            result(e, "t", *[value] * 5, seed=seed)
-            for e, value in (("a", 0.8), ("b", 0.7))
-            for seed in range(seeds)
-        )
-    )
-    by_task = table(made, "by-task")
-    assert [e.interval for e in by_task.rows[0][-2:]] == [None, None]
-    assert table(made, "differences").rows[0][2].text == "+10.0"
-
-
-def test_examples_that_do_not_make_up_the_score_are_not_used(store):
-    made = store(
-        result("a", "t", 0.9, examples=right(100)), result("b", "t", 0.5, examples=right(200))
-    )
-    entry = column(table(made, "by-task"), "a")[0]
-    assert entry.interval is None
-
-
-@pytest.mark.parametrize("family", ["diagnostics", "sts"])
-def test_a_single_result_of_any_family_has_its_tables(store, family):
-    names = {t.name for t in tables.tables(read(store(result("a", "t", 0.5, family=family))))}
-    assert ("diagnostics" in names) == (family == "diagnostics")
-    assert names >= {"cost", "data", "made"}
-
-
-def test_too_many_differences_for_a_table_are_those_of_family_means_and_it_says_how_to_see_the_others(
-    store, monkeypatch
-):
+def test_differences_of_too_many_pairs_are_those_of_family_means(monkeypatch):
     monkeypatch.setattr("bench.reporting.differences.MOST", 5)
-    made = store(
-        *(
-            result(e, t, examples=right(n))
-            for e, n in (("a", 300), ("b", 200), ("c", 250))
-            for t in ("t1", "t2")
-        )
-    )
-    shown = table(made, "differences")
+    counts = (("a", 300), ("b", 200), ("c", 250))
+    cells = [result(e, task, examples=right(n)) for e, n in counts for task in ("t1", "t2")]
+    shown = table(Comparison.of(cells), "differences")
     assert (shown.columns, len(shown.rows)) == (("first", "second", "sts"), 3)
     assert "--task" in shown.notes[0]
-    assert "every family mean" in shown.about
-    assert [e.text for e in table(made, "win-tie-loss").rows[0]] == [
-        "a",
-        "",
-        "2/0/0",
-        "2/0/0",
-    ]  # of single tasks all the same
 
 
-def test_results_from_data_that_has_changed_since_are_left_out_and_said_to_be():
+def test_results_from_data_that_has_changed_since_are_left_out():
     def made(encoder, content, hour, source="local"):
         place = {"id": "org/set", "config": "", "split": "test", "source": source}
         pin = {"revision": content} if source == "hub" else {"sha256": content}
@@ -638,10 +476,14 @@ def test_results_from_data_that_has_changed_since_are_left_out_and_said_to_be():
         return result(encoder, "task", 0.5, time=time, data=[{**place, **pin}])
 
     old, new = made("old", "a", 1), made("new", "b", 2)
-    elsewhere = made("elsewhere", "c", 0, source="hub")
-    cells = Comparison.of([old, new, elsewhere])
-    assert set(cells.runs.name) == {"new", "elsewhere"}  # what the hub had says nothing of files
-    (row,) = table(cells, "missing").rows
-    assert row[0].mark or row[0].text == "old"
-    assert "org/set/test has changed" in row[3].text
+    c = Comparison.of([old, new, made("elsewhere", "c", 0, source="hub")])
+    assert set(c.runs.name) == {"new", "elsewhere"}  # digests of files say nothing of the hub
+    (row,) = texts(table(c, "missing"))
+    assert row[0] == "old"
+    assert "org/set/test has changed" in row[3]
     assert set(Comparison.of([old, made("same", "a", 3)]).runs.name) == {"old", "same"}
+
+
+def test_a_folder_of_failures_alone_has_their_reasons():
+    c = Comparison.of([], [Absence("a", "sts", "t", "embedding", 42, 9, "failed", "no weights")])
+    assert texts(table(c, "missing")) == [["a", "t (limit 9)", "failed", "no weights"]]

@@ -1,0 +1,91 @@
+"""Names in the report: labels of encoders, titles of tasks, and no folder of anyone's disk."""
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+TASK = ["family", "task", "readout", "limit", "protocol", "metric"]
+"""What makes one task of the report: results that differ in any of these are not compared."""
+
+_FOLDER = r"(?:(?<=[=:,])|^)(?:~|[A-Za-z]:)?[\\/][^,]*?([^\\/,]+)[\\/]*(?=,|$)"
+_PATH = r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/,;:'\"()]+[\\/])+(?=[^\s\\/,;:'\"()])"
+
+
+def strip_folders(text: str) -> str:
+    """Return a name or an argument with absolute paths cut to their last part."""
+    return re.sub(_FOLDER, r"\1", text)
+
+
+def strip_paths(text: str) -> str:
+    """Return a sentence with absolute paths cut to their last part."""
+    return re.sub(_PATH, "", text)
+
+
+def natural(text: str) -> list[Any]:
+    """Return a sort key by which m2 comes before m16."""
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def titles(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the tasks with a ``title`` each: the name, and what distinguishes it from others."""
+    tasks = runs[TASK].drop_duplicates()
+    distinct = tasks.groupby("task")[["readout", "protocol", "metric", "family"]]
+    several = distinct.transform("nunique") > 1
+    found = []
+    for (_, task), differs in zip(tasks.iterrows(), several.itertuples(index=False), strict=True):
+        marks = [f"limit {task.limit}"] if task.limit else []
+        marks += [task.readout] * differs.readout
+        marks += [f"protocol {task.protocol}"] * differs.protocol
+        marks += [task.metric] * differs.metric
+        marks += [task.family] * differs.family
+        found.append(task.task + (f" ({', '.join(marks)})" if marks else ""))
+    return tasks.assign(title=found)
+
+
+def labels(runs: pd.DataFrame) -> pd.Series:
+    """Return the encoders' names; those of one name with the settings in which they differ.
+
+    Settings are written as ``--set`` takes them. Encoders of the same settings get the first digits
+    of their fingerprints, at least four.
+    """
+    found = runs["name"].copy()
+    for _, group in runs.groupby("name"):
+        first = group.drop_duplicates("fingerprint").set_index("fingerprint").result
+        if len(first) > 1:
+            found[group.index] += group.fingerprint.map(_differences(first))
+    return found
+
+
+def _differences(results: "pd.Series[Any]") -> dict[str, str]:
+    """Return by fingerprint how results of one encoder name differ."""
+    each = [_settings(result) for result in results]
+    names = dict.fromkeys(name for settings in each for name in settings)
+    differing = [name for name in names if len({settings.get(name) for settings in each}) > 1]
+    marks = []
+    for settings in each:
+        own = [f" {name}={settings[name]}" for name in differing if name in settings]
+        marks.append("".join(own))
+    counts, digits = Counter(marks), _digits(results.index)
+    return {
+        fingerprint: mark + (f" #{fingerprint[:digits]}" if counts[mark] > 1 else "")
+        for fingerprint, mark in zip(results.index, marks, strict=True)
+    }
+
+
+def _settings(result: Any) -> dict[str, str]:  # noqa: ANN401 - a Result
+    return {
+        name: strip_folders(json.dumps(value, ensure_ascii=False).strip('"'))
+        for name, value in result.spec.settings.items()
+    }
+
+
+def _digits(fingerprints: "pd.Index[str]") -> int:
+    """Return how many first digits distinguish the fingerprints, at least four."""
+    digits = 4
+    while fingerprints.str[:digits].nunique() < len(fingerprints):
+        digits += 1
+    return digits

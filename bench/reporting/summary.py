@@ -1,0 +1,87 @@
+"""The first table: what was compared, and how much each encoder gains over the backbone."""
+
+import json
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+from bench.reporting.comparison import MEAN, Comparison
+from bench.reporting.differences import difference_entries
+from bench.reporting.scores import method_of
+from bench.reporting.table import MISSING, Entry, Table, measure, score, warned, word
+
+ROLES = {
+    "method": "method",
+    "untrained": "untrained backbone",
+    "reference": "reference model",
+}
+"""Roles of encoders, in the order in which they are listed."""
+
+
+@cache
+def methods() -> dict[str, dict[str, str]]:
+    """Return what each known method or encoder is: its ``idea``, its ``paper`` and the ``link``."""
+    text = files("bench.reporting").joinpath("methods.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, str]] = json.loads(text)
+    return found
+
+
+def by_role(c: Comparison) -> list[str]:
+    """Return the labels: methods first, then the untrained backbone, then reference models."""
+    places = c.encoders.role.map(list(ROLES).index)
+    return list(places.sort_values(kind="stable").index)
+
+
+def summary(c: Comparison) -> Table:
+    """Return a row per encoder: what it is, its mean, and the difference to the backbone."""
+    labels = by_role(c)
+    encoders = c.encoders.loc[labels]
+    about = [_about(c, label) for label in labels]
+    papers = [word(each.get("paper"), each.get("link", "")) for each in about]
+    text = "Mean of family means x 100"
+    gains = []
+    if c.baseline is not None:
+        gains = [(f"minus {c.baseline}", _gains(c, c.baseline, labels))]
+        text += f", and the difference to {c.baseline} with its 95 % interval; *: significant"
+    columns = [
+        ("encoder", [word(title) for title in encoders.title]),
+        *gains,
+        (MEAN, [_mean(c, label) for label in labels]),
+        ("training tokens", [measure(tokens) for tokens in encoders.tokens]),
+        ("what it is", [word(each.get("idea")) for each in about]),
+        ("paper", papers),
+        ("role", [word(ROLES[role]) for role in encoders.role]),
+    ]
+    return Table.of_columns(
+        "summary",
+        "What was compared",
+        columns if len(labels) > 1 else [],
+        words={"encoder", "role", "what it is", "paper"},
+        about=f"{text}.",
+    )
+
+
+def _gains(c: Comparison, baseline: str, labels: list[str]) -> list[Entry]:
+    rows = np.array([c.number[label] for label in labels])
+    base = np.full(len(rows), c.number[baseline])
+    found = difference_entries(c.overall, c.p_means[MEAN], rows, base)
+    itself = word("")
+    return [itself if label == baseline else e for label, e in zip(labels, found, strict=True)]
+
+
+def _about(c: Comparison, label: str) -> dict[str, str]:
+    """Return what is known of an encoder, under its own name or the method that trained it."""
+    name = str(c.encoders.at[label, "name"]).partition(":")[0]
+    known = methods()
+    return known.get(name) or known.get(method_of(c, label)) or {}
+
+
+def _mean(c: Comparison, label: str) -> Entry:
+    mean = c.encoders.at[label, "mean"]
+    if pd.isna(mean):
+        return Entry(MISSING, mark="missing", note="lacks a family")
+    bounds = c.overall.intervals.bounds()[c.number[label]]
+    entry = Entry(score(mean, digits=c.digits), float(mean), bounds)
+    return warned(entry, c.overlap_warning(label, c.common))
