@@ -363,7 +363,7 @@ def tokenize(network: Network, passages: Sequence[Passage]) -> list[TokenizedPas
     for passage, prompt in zip(
         passages, prompts(network.tokenizer, texts, limit=limit, spans=True), strict=True
     ):
-        _, spans = prompt.own()
+        _, spans = prompt.text_tokens()
         ids = [next(questions).ids for _ in passage.questions]
         answers = [locate_answer(spans, q.start, q.end) for q in passage.questions]
         made.append(TokenizedPassage(passage, prompt.ids, spans, ids, answers))
