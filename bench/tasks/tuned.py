@@ -57,7 +57,10 @@ Marker = Callable[[Sequence[Marked]], list[NDArray[np.int64]]]
 
 @runtime_checkable
 class TunableEncoder(TokenEncoder, Protocol):
-    """A token encoder that can be fine-tuned on a few examples, as a copy."""
+    """A token encoder that can be fine-tuned on a few examples.
+
+    What is trained is a copy: the encoder stays as it is.
+    """
 
     def tune_pairs(
         self, sets: Sequence[Labelled], *, layers: Sequence[int], epochs: int, seed: int
@@ -96,7 +99,7 @@ class TunableEncoder(TokenEncoder, Protocol):
 
 @runtime_checkable
 class TunableQuestionEncoder(TunableEncoder, QuestionEncoder, Protocol):
-    """A question encoder that can be fine-tuned on a few examples, as a copy."""
+    """A question encoder that can be fine-tuned on a few examples."""
 
 
 _Start = NDArray[np.float32] | None

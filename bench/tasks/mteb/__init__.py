@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from bench.embeddings import CachedEncoder
 from bench.encoder import Item
-from bench.errors import EncodingError, Unavailable, unknown
+from bench.errors import EncodingError, Unavailable, UsageError
 from bench.task import NetworkTask, Score, Scores
 from bench.tasks.mteb.bridge import (
     MtebEncoder,
@@ -182,7 +182,10 @@ class MtebTask(NetworkTask):
 
 def known_task(name: str) -> bool:
     """Say whether mteb is installed and has a task of this name."""
-    return installed() and _registered(name) is not None
+    try:
+        return installed() and bool(_registered(name))
+    except UsageError:
+        return False
 
 
 def benchmark(name: str) -> tuple[MtebTask, ...]:
@@ -205,13 +208,18 @@ def _chosen(task: "AbsTask") -> MtebTask:
 
 
 @functools.cache
-def _registered(name: str) -> "type[AbsTask] | None":
-    """Return mteb's class of this name, or None."""
+def _registered(name: str) -> "type[AbsTask]":
+    """Return mteb's class of this name.
+
+    Raises:
+        UsageError: There is none; mteb's words name a similar one.
+    """
     try:
         with undisturbed():
             return type(loaded_mteb().get_task(name))
-    except KeyError:
-        return None
+    except KeyError as error:
+        hint = error.args[0].removeprefix("KeyError: ")
+        raise UsageError(f"no mteb task named {name!r}: {hint}") from error
 
 
 @functools.cache
@@ -222,8 +230,6 @@ def _metadata(name: str, source: Callable[..., Any] | None) -> "TaskMetadata":
 
 def _fresh(name: str, source: Callable[..., Any] | None, seed: int) -> "AbsTask":
     make = source or _registered(name)
-    if make is None:
-        raise unknown("mteb task", name, [task.metadata.name for task in loaded_mteb().get_tasks()])
     task = make(seed=seed)
     if task.metadata.is_multilingual and not task.is_aggregate:
         subsets = task.metadata.hf_subsets_to_langscripts.items()

@@ -223,16 +223,6 @@ def test_every_metric_equals_that_of_mteb_alone(kind):
         assert score.mean == pytest.approx(alone[name], abs=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_evaluating_twice_gives_the_same_and_another_encoder_something_else(kind):
-    task = MtebTask("made up", source=made(kind))
-    first, again, other = (
-        task.evaluate(Random(seed), seed=42)[task.metric].repeats for seed in (0, 0, 1)
-    )
-    assert first == again
-    assert first != other
-
-
 def test_repeats_are_the_experiments_of_mteb_and_follow_the_seed():
     task = MtebTask("made up", source=made("Classification"))
     scores = task.evaluate(Random(), seed=42)
@@ -249,10 +239,9 @@ def test_repeats_are_the_experiments_of_mteb_and_follow_the_seed():
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_vector_that_is_not_finite_is_an_error_in_every_kind_of_task(kind):
+def test_a_vector_that_is_not_finite_is_an_error():
     with pytest.raises(EncodingError, match="not finite"):
-        MtebTask("made up", source=made(kind)).evaluate(Broken(), seed=42)
+        MtebTask("made up", source=made("Retrieval")).evaluate(Broken(), seed=42)
 
 
 def test_vectors_that_are_all_the_same_have_no_score_and_say_so(write):
