@@ -27,7 +27,17 @@ from numpy.typing import NDArray
 from bench.encoder import Embeddings, Item
 from bench.task import Score, Scores, Task
 from bench.tasks.clustering import Algorithm, v_measures
-from bench.tasks.labelings import Labelled, Labels, clinc, dealt, drawn, faq, go_emotions, nyt, trec
+from bench.tasks.labelings import (
+    Labelled,
+    Labels,
+    clinc,
+    deal_folds,
+    draw_texts,
+    faq,
+    go_emotions,
+    nyt,
+    trec,
+)
 from bench.tasks.sts import STS
 
 _EPSILON = 1e-8  # as in the paper's code: a score of 0 gives a mean of 0
@@ -75,7 +85,7 @@ class Awareness(Task):
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return ``harmonic_mean``, ``gap``, and each labeling's score under each instruction."""
         texts = self._texts()
-        folds = dealt(texts, self.folds, seed=seed, whole=self.whole)
+        folds = deal_folds(texts, self.folds, seed=seed, whole=self.whole)
         names = [labeling.name for labeling in self.labelings]
         measures = []
         for name in names:
@@ -88,7 +98,9 @@ class Awareness(Task):
     def _texts(self) -> Labelled:
         names = [labeling.name for labeling in self.labelings]
         size = self.folds * self.size
-        return drawn(self.read(), size if self.limit is None else min(size, self.limit), by=names)
+        return draw_texts(
+            self.read(), size if self.limit is None else min(size, self.limit), by=names
+        )
 
     def _repeats(self, folds: Sequence[tuple[Embeddings, Labels]], seed: int) -> NDArray[Any]:
         measures = [

@@ -64,8 +64,8 @@ def clinc() -> Labelled:
 
 def clinc_fifth() -> Labelled:
     """Return 450 requests of CLINC150: 30 of its intents, three of each domain."""
-    found = drawn(clinc(), 2250)
-    return found.take(dealt(found, 5, seed=0, whole="intent")[0])
+    found = draw_texts(clinc(), 2250)
+    return found.take(deal_folds(found, 5, seed=0, whole="intent")[0])
 
 
 def trec() -> Labelled:
@@ -173,7 +173,7 @@ def _labelled(
     return Labelled(list(first), labels)
 
 
-def drawn(found: Labelled, size: int, *, seed: int = 0, by: Sequence[str] = ()) -> Labelled:
+def draw_texts(found: Labelled, size: int, *, seed: int = 0, by: Sequence[str] = ()) -> Labelled:
     """Return at most ``size`` of the texts, a fixed draw that keeps the proportions of classes.
 
     Args:
@@ -191,7 +191,9 @@ def drawn(found: Labelled, size: int, *, seed: int = 0, by: Sequence[str] = ()) 
     return found.take(np.sort(order[np.lexsort((rng.random(len(order)), share))[:size]]))
 
 
-def dealt(found: Labelled, folds: int, *, seed: int, whole: str = "") -> list[NDArray[np.int64]]:
+def deal_folds(
+    found: Labelled, folds: int, *, seed: int, whole: str = ""
+) -> list[NDArray[np.int64]]:
     """Return the row numbers of each fold: disjoint, together all, stratified by class.
 
     Args:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from bench.tasks.similarity import unit
 
 
-def predicted(x: NDArray[np.float32], y: NDArray[Any], test: NDArray[np.float32]) -> NDArray[Any]:
+def classify(x: NDArray[np.float32], y: NDArray[Any], test: NDArray[np.float32]) -> NDArray[Any]:
     """Return the classes (n,) a logistic regression on standardised vectors gives the test vectors.
 
     Args:
@@ -36,7 +36,7 @@ _SCALE = 20.0
 """Factor of the cosines: a temperature of 0.05."""
 
 
-def predicted_from(
+def classify_towards(
     x: NDArray[np.float32],
     y: NDArray[np.int64],
     test: NDArray[np.float32],

@@ -29,14 +29,14 @@ from numpy.typing import NDArray
 
 from bench.columns import CLASS, TEXT
 from bench.conll import convert_to_iob2
-from bench.data import load
+from bench.data import Rows, load
 from bench.embeddings import CachedEncoder
 from bench.encoder import Encoder, QuestionEncoder, TokenEncoder, TokenStates
 from bench.errors import DataError
 from bench.spans import first_tokens
-from bench.task import NetworkTask, Score, Scores, sample
-from bench.tasks.linear import predicted
-from bench.tasks.partition import Half, blocks, members
+from bench.task import NetworkTask, Score, Scores, sample, split_vectors
+from bench.tasks.linear import classify
+from bench.tasks.partition import Half, half_rows, split_blocks
 from bench.tasks.ratios import Counts, f1_score, ratio_score
 from bench.tasks.similarity import unit
 
@@ -109,26 +109,35 @@ class Tagged:
         """
         columns = {"tokens": TEXT.lists()}
         rows = load(self.data, self.split, config=self.config, columns=columns)
-        names = rows.names("ner_tags")
-        rows.check("ner_tags", CLASS.lists() if names else TEXT.lists())
-        tagged = [
-            [tag if isinstance(tag, str) or not names else names[int(tag)] for tag in tags]
-            for tags in rows["ner_tags"]
-        ]
-        for i, (words, tags) in enumerate(zip(rows["tokens"], tagged, strict=True), 1):
-            if len(words) != len(tags):
-                raise DataError(
-                    f"{rows.source} row {i}: expected one tag a word, got {len(words)} words "
-                    f"and {len(tags)} tags in {words[:5]}"
-                )
-        if any(not re.match("O$|[BI]-", tag) for tags in tagged for tag in tags):
-            tagged = convert_to_iob2(
-                tagged, lambda i, j: f"{rows.source} row {i + 1}, word {j + 1}"
+        pairs = zip(rows["tokens"], _read_tags(rows), strict=True)
+        sentences = [Sentence(tuple(words), tuple(tags)) for words, tags in pairs]
+        half = half_rows([sentence.text for sentence in sentences], self.half)
+        return [sentences[i] for i in half[sample(len(half), limit)]]
+
+
+def _read_tags(rows: Rows) -> list[list[str]]:
+    """Return the BIO tags of each sentence.
+
+    Raises:
+        DataError: A sentence has another number of tags than of words, or its tags follow no
+            scheme.
+    """
+    names = rows.names("ner_tags")
+    rows.check("ner_tags", CLASS.lists() if names else TEXT.lists())
+    tags = [_name_tags(each, names) for each in rows["ner_tags"]]
+    for i, (words, each) in enumerate(zip(rows["tokens"], tags, strict=True), 1):
+        if len(words) != len(each):
+            raise DataError(
+                f"{rows.source} row {i}: expected one tag a word, got {len(words)} words "
+                f"and {len(each)} tags in {words[:5]}"
             )
-        pairs = zip(rows["tokens"], tagged, strict=True)
-        found = [Sentence(tuple(words), tuple(tags)) for words, tags in pairs]
-        found = [found[i] for i in members([s.text for s in found], self.half)]
-        return [found[i] for i in sample(len(found), limit)]
+    if all(re.match("O$|[BI]-", tag) for tag in chain(*tags)):
+        return tags
+    return convert_to_iob2(tags, lambda i, j: f"{rows.source} row {i + 1}, word {j + 1}")
+
+
+def _name_tags(tags: Sequence[Any], names: Sequence[str] | None) -> list[str]:
+    return [tag if isinstance(tag, str) or not names else names[int(tag)] for tag in tags]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +192,11 @@ class NER(NetworkTask):
         """Return ``f1``, ``precision`` and ``recall``, with a repeat for each training set."""
         test, draws = self.load(seed)
         states = word_states(encoder, chain(test, *draws), layer=self.layer)
-        tag = predicted if self.tagger == "linear" else prototype
-        repeats = [tagged(test, states, partial(tag, *training(draw, states))) for draw in draws]
+        tag = classify if self.tagger == "linear" else prototype
+        repeats = [
+            tag_sentences(test, states, partial(tag, *training_states(draw, states)))
+            for draw in draws
+        ]
         return entity_scores([sentence.tags for sentence in test], repeats)
 
     def _draws(self, seed: int) -> list[list[Sentence]]:
@@ -236,7 +248,7 @@ class NERByQuestions(NetworkTask):
         def nearest(x: NDArray[np.float32]) -> NDArray[np.str_]:
             return np.asarray(np.take(types, (x @ vectors.T).argmax(axis=1)))
 
-        kinds = tagged(test, states, nearest)
+        kinds = tag_sentences(test, states, nearest)
         return entity_scores([sentence.tags for sentence in test], [_in_sequence(kinds)])
 
 
@@ -246,7 +258,8 @@ def entity_types(sentences: Iterable[Sentence], source: Tagged) -> list[str]:
     Raises:
         DataError: There is no entity, so F1 is not defined.
     """
-    types = sorted({tag[2:] for sentence in sentences for tag in sentence.tags if tag != "O"})
+    tags = chain.from_iterable(sentence.tags for sentence in sentences)
+    types = sorted({tag[2:] for tag in tags if tag != "O"})
     if not types:
         split = "" if Path(source.data).suffix else f" {source.split}"
         raise DataError(
@@ -294,7 +307,7 @@ def word_states(
     """Return the state of each word's first sub-token in every distinct sentence."""
     distinct = list({s.words: s for s in sentences}.values())
     states: dict[tuple[str, ...], NDArray[np.float32]] = {}
-    for numbers in blocks([len(s.text) for s in distinct]):
+    for numbers in split_blocks([len(s.text) for s in distinct]):
         block = [distinct[i] for i in numbers]
         found = encoder.encode_tokens([s.text for s in block], layer=layer)
         states |= {
@@ -310,13 +323,13 @@ def first_states(words: Sequence[str], tokens: TokenStates) -> NDArray[np.float3
         words: The words which, joined by spaces, are the text.
         tokens: Token states of the text; spans may begin at the space before a word.
     """
-    first = first_tokens(tokens.spans, places(words))
+    first = first_tokens(tokens.spans, word_spans(words))
     out = np.full((len(words), tokens.states.shape[1]), np.nan, np.float32)
     out[first >= 0] = tokens.states[first[first >= 0]]
     return out
 
 
-def places(words: Sequence[str]) -> list[tuple[int, int]]:
+def word_spans(words: Sequence[str]) -> list[tuple[int, int]]:
     """Return the characters of each word in the words joined by spaces."""
     ends = np.cumsum([len(word) + 1 for word in words]) - 1
     return [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
@@ -370,7 +383,7 @@ def _entities(sentences: Sequence[Sequence[str]]) -> list[set[_Entity]]:
     return [set(get_entities(list(tags))) for tags in sentences]
 
 
-def tagged(
+def tag_sentences(
     sentences: Sequence[Sentence],
     states: WordStates,
     tagger: Callable[[NDArray[np.float32]], NDArray[np.str_]],
@@ -378,29 +391,32 @@ def tagged(
     """Return the tagger's tags of every sentence; a word without a state gets O."""
     x = np.concatenate([states[s.words] for s in sentences])
     tags = np.where(np.isnan(x[:, 0]), "O", tagger(np.nan_to_num(x)))
-    return [
-        part.tolist() for part in np.split(tags, np.cumsum([len(s.words) for s in sentences])[:-1])
-    ]
+    parts = split_vectors(tags, [len(s.words) for s in sentences])
+    return [part.tolist() for part in parts]
 
 
-def training(
+def training_states(
     draw: Sequence[Sentence], states: WordStates
 ) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
     """Return the states of all words that have one (m, dim), and their tags (m,)."""
     x = np.concatenate([states[s.words] for s in draw])
     seen = ~np.isnan(x[:, 0])
-    return x[seen], np.array([tag for s in draw for tag in s.tags])[seen]
+    return x[seen], np.array(list(chain.from_iterable(s.tags for s in draw)))[seen]
 
 
 def _in_sequence(sentences: Sequence[Sequence[str]]) -> list[list[str]]:
     """Turn one type a word into BIO tags."""
-    return [
-        [
-            "O" if kind == "O" else f"{'I' if kind == before else 'B'}-{kind}"
-            for before, kind in zip(["O", *kinds], kinds, strict=False)
-        ]
-        for kinds in sentences
-    ]
+    tags = []
+    for kinds in sentences:
+        pairs = zip(["O", *kinds], kinds, strict=False)
+        tags.append([_bio(kind, before) for before, kind in pairs])
+    return tags
+
+
+def _bio(kind: str, before: str) -> str:
+    if kind == "O":
+        return "O"
+    return f"I-{kind}" if kind == before else f"B-{kind}"
 
 
 def _few_shot(data: str) -> dict[str, Any]:

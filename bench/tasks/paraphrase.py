@@ -28,7 +28,7 @@ from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item, TokenEncoder
 from bench.errors import DataError, UsageError
 from bench.task import PICKING, NetworkTask, Score, Scores, Task, sample, split_vectors
-from bench.tasks.partition import blocks
+from bench.tasks.partition import split_blocks
 from bench.tasks.ratios import f1_score, ratio_score
 from bench.tasks.similarity import bertscore, cosine
 
@@ -287,7 +287,7 @@ def bertscores(
     similarities = np.empty((len(left), len(layers)))
     # Sorted, so that pairs that share a text are mostly in one block and the text is encoded once.
     order = np.array(sorted(range(len(left)), key=lambda i: (left[i], right[i])))
-    for members in blocks([len(layers) * (len(left[i]) + len(right[i])) for i in order]):
+    for members in split_blocks([len(layers) * (len(left[i]) + len(right[i])) for i in order]):
         block = order[members]
         sides = [[texts[i] for i in block] for texts in (left, right)]
         distinct = list(dict.fromkeys(sides[0] + sides[1]))

@@ -13,7 +13,7 @@ Half = Literal["", "train", "test"]
 _BLOCK = 200_000  # characters: some 50,000 tokens, whose states take 200 MB at 1,024 dimensions
 
 
-def members(texts: Sequence[str], half: Half) -> NDArray[np.int64]:
+def half_rows(texts: Sequence[str], half: Half) -> NDArray[np.int64]:
     """Return the row numbers of a half, by a hash of the text: equal texts are in the same."""
     if not half:
         return np.arange(len(texts))
@@ -23,7 +23,7 @@ def members(texts: Sequence[str], half: Half) -> NDArray[np.int64]:
     return np.flatnonzero(test if half == "test" else ~test)
 
 
-def blocks(sizes: Sequence[int]) -> list[NDArray[np.int64]]:
+def split_blocks(sizes: Sequence[int]) -> list[NDArray[np.int64]]:
     """Return the numbers of the texts in consecutive blocks whose token states fit into memory.
 
     Args:

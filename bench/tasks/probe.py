@@ -19,8 +19,8 @@ from bench.data import load
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
 from bench.task import Score, Scores, Task, sample, split_vectors
-from bench.tasks.linear import predicted
-from bench.tasks.partition import Half, members
+from bench.tasks.linear import classify
+from bench.tasks.partition import Half, half_rows
 
 Labelled = tuple[list[str], NDArray[np.int64]]
 """Texts and their classes (n,)."""
@@ -54,7 +54,7 @@ class LabelledTexts:
         """
         columns = {self.text: TEXT, self.label: kind}
         rows = load(self.data, self.split, config=self.config, columns=columns)
-        rows = rows.take(members(rows[self.text], self.half))
+        rows = rows.take(half_rows(rows[self.text], self.half))
         rows = rows.take(sample(len(rows), limit))
         return list(rows[self.text]), np.asarray(rows[self.label], np.int64)
 
@@ -90,7 +90,7 @@ class Probe(Task):
         sets = self._sets(seed)
         test, *train = split_vectors(vectors, [len(texts) for texts, _ in sets])
         labels, *draws = (classes for _, classes in sets)
-        right = [predicted(x, y, test) == labels for x, y in zip(train, draws, strict=True)]
+        right = [classify(x, y, test) == labels for x, y in zip(train, draws, strict=True)]
         means = tuple(float(each.mean()) for each in right)
         return {"accuracy": Score(means, np.mean(right, axis=0, dtype=np.float32))}
 

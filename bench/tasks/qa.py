@@ -22,7 +22,7 @@ from bench.embeddings import CachedEncoder
 from bench.encoder import Encoder, QuestionEncoder
 from bench.spans import ANSWER_TOKENS, exact_match, extract_answer, f1
 from bench.task import NetworkTask, Score, Scores
-from bench.tasks.partition import blocks
+from bench.tasks.partition import split_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class ExtractiveQA(NetworkTask):
         for i, passage in enumerate(rows["context"]):
             by_passage.setdefault(passage, []).append(i)
         passages, answers = list(by_passage), [""] * len(rows)
-        for block in blocks([len(passage) for passage in passages]):
+        for block in split_blocks([len(passage) for passage in passages]):
             some = [passages[k] for k in block]
             for passage, tokens in zip(some, encoder.encode_long(some), strict=True):
                 for i in by_passage[passage]:

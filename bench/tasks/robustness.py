@@ -23,7 +23,7 @@ import numpy as np
 from bench.encoder import Embeddings, Item
 from bench.task import Score, Scores, Task
 from bench.tasks.clustering import v_measures
-from bench.tasks.labelings import Labelled, ag_news, clinc_fifth, drawn, trec
+from bench.tasks.labelings import Labelled, ag_news, clinc_fifth, draw_texts, trec
 
 Wordings = Mapping[str, Sequence[str]]
 """Instructions by kind: "correct", "implicit" and "incorrect"."""
@@ -77,7 +77,9 @@ class Robustness(Task):
         return {**scores, **{name: Score((value,)) for name, value in deltas.items()}}
 
     def _texts(self) -> Labelled:
-        return drawn(self.read(), self.size if self.limit is None else min(self.size, self.limit))
+        return draw_texts(
+            self.read(), self.size if self.limit is None else min(self.size, self.limit)
+        )
 
     def _wordings(self) -> list[tuple[str, str]]:
         """Return the group and the words of each instruction."""

@@ -24,7 +24,7 @@ from bench.errors import EncodingError
 from bench.spans import RATIONALE_TOKENS, extract_answer
 from bench.task import NetworkTask, Score, Scores, Task
 from bench.tasks.paraphrase import SEEDS
-from bench.tasks.partition import blocks
+from bench.tasks.partition import split_blocks
 from bench.tasks.probe import Labelled, LabelledTexts, Probe, accuracy
 from bench.tasks.similarity import unit
 
@@ -222,7 +222,7 @@ def best_answers(
     """
     vectors = np.concatenate([start, end]).T  # (dim, 2m)
     parts = []
-    for block in blocks([len(text) for text in texts]):
+    for block in split_blocks([len(text) for text in texts]):
         states = [tokens.states for tokens in encoder.encode_tokens([texts[i] for i in block])]
         lengths = np.array([len(s) for s in states])
         best = np.zeros(

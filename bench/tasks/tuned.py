@@ -30,17 +30,17 @@ from bench.encoder import Encoder, QuestionEncoder, TokenEncoder
 from bench.errors import UsageError
 from bench.spans import Marked
 from bench.task import NetworkTask, Scores
-from bench.tasks.linear import predicted_from
+from bench.tasks.linear import classify_towards
 from bench.tasks.ner import (
     FEW_SHOT,
     NER,
     Sentence,
     WordStates,
     entity_scores,
-    places,
     questions,
-    tagged,
-    training,
+    tag_sentences,
+    training_states,
+    word_spans,
     word_states,
 )
 from bench.tasks.paraphrase import ABOUT, SETS, SHOTS, FewShot, existing_layers, f1_scores
@@ -190,7 +190,9 @@ class StartedNER(NER):
     ) -> list[list[list[str]]]:
         test, draws = sets
         states = word_states(encoder, chain(test, *draws), layer=self.layer)
-        return [tagged(test, states, partial(_tag, draw, states, tags, start)) for draw in draws]
+        return [
+            tag_sentences(test, states, partial(_tag, draw, states, tags, start)) for draw in draws
+        ]
 
     @property
     def _lead(self) -> str:
@@ -199,7 +201,7 @@ class StartedNER(NER):
 
     def _mark(self, sentence: Sentence) -> Marked:
         n = len(self._lead)
-        spans = [(begin + n, end + n) for begin, end in places(sentence.words)]
+        spans = [(begin + n, end + n) for begin, end in word_spans(sentence.words)]
         return Marked(self._lead + sentence.text, spans)
 
 
@@ -214,9 +216,9 @@ def _tag(
     start: _Start,
     x: NDArray[np.float32],
 ) -> NDArray[np.str_]:
-    seen, names = training(draw, states)
+    seen, names = training_states(draw, states)
     origin = np.zeros((len(tags), x.shape[1]), np.float32) if start is None else start
-    return np.array(tags)[predicted_from(seen, np.searchsorted(tags, names), x, origin)]
+    return np.array(tags)[classify_towards(seen, np.searchsorted(tags, names), x, origin)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,24 +91,32 @@ def load(task: "AbsTask", limit: int | None) -> None:
         Unavailable: The data cannot be had on this machine.
         DataError: A local copy is broken, or a row holds something else than it must.
     """
-    for part in task.metadata.tasks if task.is_aggregate else [task]:
-        near = None if part.data_loaded else _near(part) or read_local(part)
-        if near is not None:
-            part.dataset = near
-            part.dataset_transform()
-            part.data_loaded = True
-        if not part.data_loaded:
-            _load_from_hub(part)
-    if is_flat(task):
-        _flatten(task)
-        known = (task.metadata.dataset["path"], "") in CATALOG  # told when it was loaded
-        if near is not None and not known:
-            for subset, split, rows in parts(task):
-                tell_size(task, subset, split, samples=len(rows))
-        _limit(task, limit)
-        _check(task)
-    elif limit is not None:
-        draw(task, limit)
+    parts_of_it = task.metadata.tasks if task.is_aggregate else [task]
+    local = [_load_near(part) for part in parts_of_it]
+    if not is_flat(task):
+        if limit is not None:
+            draw(task, limit)
+        return
+    _flatten(task)
+    if local[0] and (task.metadata.dataset["path"], "") not in CATALOG:  # else told when loaded
+        for subset, split, rows in parts(task):
+            tell_size(task, subset, split, samples=len(rows))
+    _limit(task, limit)
+    _check(task)
+
+
+def _load_near(task: "AbsTask") -> bool:
+    """Load a task's data if it is not loaded, and return whether ours has it or a local copy."""
+    if task.data_loaded:
+        return False
+    near = _near(task) or read_local(task)
+    if near is None:
+        _load_from_hub(task)
+        return False
+    task.dataset = near
+    task.dataset_transform()
+    task.data_loaded = True
+    return True
 
 
 def _load_from_hub(task: "AbsTask") -> None:
@@ -157,18 +165,25 @@ def _check(task: "AbsTask") -> None:
         DataError: A row holds something else than it must, or there is one gold value alone.
     """
     kind = task.metadata.type
-    gold = "score" if kind == "STS" else task.label_column_name
-    texts = [task.input_column_name] if kind == "Clustering" else [name for name, _ in inputs(task)]
     ranked = [task.train_split] if kind == "Classification" else task.eval_splits
     for subset, splits in task.dataset.items():
         for split, rows in splits.items():
             where = f"{task.metadata.name} {subset} {split}"
-            nested = isinstance(rows[gold][0], list)  # the levels of a hierarchy
-            each = NUMBER if kind in PAIRS else CLASS.lists() if nested else CLASS
-            for column, wanted in {**dict.fromkeys(texts, TEXT), gold: each}.items():
-                check_column(rows[column], wanted, f"{where}, column {column!r}")
-            if split in ranked and not nested:
-                check_classes(rows[gold], where)
+            _check_rows(task, rows, where, varied=split in ranked)
+
+
+def _check_rows(task: "AbsTask", rows: Columns, where: str, *, varied: bool) -> None:
+    """Check one table; where it is ``varied``, its gold values must differ."""
+    kind = task.metadata.type
+    gold = "score" if kind == "STS" else task.label_column_name
+    texts = [task.input_column_name] if kind == "Clustering" else [name for name, _ in inputs(task)]
+    nested = isinstance(rows[gold][0], list)  # the levels of a hierarchy
+    label = NUMBER if kind in PAIRS else CLASS
+    columns = {**dict.fromkeys(texts, TEXT), gold: label.lists() if nested else label}
+    for column, wanted in columns.items():
+        check_column(rows[column], wanted, f"{where}, column {column!r}")
+    if varied and not nested:
+        check_classes(rows[gold], where)
 
 
 def _near(task: "AbsTask") -> "dict[str, DatasetDict] | DatasetDict | None":

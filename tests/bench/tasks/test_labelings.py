@@ -9,7 +9,7 @@ from bench.data import load
 from bench.errors import DataError, Unavailable
 from bench.tasks import labelings
 from bench.tasks.groups import DOMAINS, SENTIMENTS
-from bench.tasks.labelings import Labelled, dealt, drawn
+from bench.tasks.labelings import Labelled, deal_folds, draw_texts
 
 
 def _labelled(fine, coarse) -> Labelled:
@@ -26,7 +26,7 @@ sets = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max
 
 @given(sets, st.integers(1, 6), st.integers(0, 99))
 def test_folds_are_disjoint_together_all_and_share_out_every_class(found, folds, seed):
-    parts = dealt(found, folds, seed=seed)
+    parts = deal_folds(found, folds, seed=seed)
     assert sorted(i for part in parts for i in part) == list(range(len(found.texts)))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     both = found.labels["fine"] * 10 + found.labels["coarse"]
@@ -37,7 +37,7 @@ def test_folds_are_disjoint_together_all_and_share_out_every_class(found, folds,
 
 @given(sets, st.integers(1, 6), st.integers(0, 99))
 def test_whole_classes_stay_in_one_fold(found, folds, seed):
-    parts = dealt(found, folds, seed=seed, whole="fine")
+    parts = deal_folds(found, folds, seed=seed, whole="fine")
     assert sorted(i for part in parts for i in part) == list(range(len(found.texts)))
     seen = [set(found.labels["fine"][part]) for part in parts]
     assert sum(map(len, seen)) == len(set.union(*seen))
@@ -45,13 +45,13 @@ def test_whole_classes_stay_in_one_fold(found, folds, seed):
 
 def test_whole_classes_are_shared_out_over_the_coarse_ones():
     found = _labelled(np.repeat(np.arange(30), 4), np.repeat(np.arange(3), 40))
-    for part in dealt(found, 5, seed=1, whole="fine"):
+    for part in deal_folds(found, 5, seed=1, whole="fine"):
         assert np.bincount(found.labels["coarse"][part]).tolist() == [8, 8, 8]
 
 
 @given(sets, st.integers(1, 90))
 def test_a_draw_keeps_the_share_of_every_class(found, size):
-    few = drawn(found, size)
+    few = draw_texts(found, size)
     classes = len({*zip(found.labels["fine"], found.labels["coarse"], strict=True)})
     assert len(few.texts) == len(set(few.texts)) == min(size, len(found.texts))
     for fine in range(10):
@@ -69,13 +69,13 @@ def test_a_draw_keeps_the_shares_of_the_labelings_that_are_named_where_another_o
     found = Labelled(
         [f"text {i}" for i in range(60)], {"kind": np.arange(60) % 3, "id": np.arange(60)}
     )
-    assert np.bincount(drawn(found, 30, by=["kind"]).labels["kind"]).tolist() == [10, 10, 10]
+    assert np.bincount(draw_texts(found, 30, by=["kind"]).labels["kind"]).tolist() == [10, 10, 10]
 
 
 def test_a_draw_is_the_same_every_time_and_labels_stay_with_their_texts():
     found = _labelled(np.arange(50) % 7, np.arange(50) % 2)
-    few = drawn(found, 20)
-    assert few.texts == drawn(found, 20).texts
+    few = draw_texts(found, 20)
+    assert few.texts == draw_texts(found, 20).texts
     assert few.labels["fine"].tolist() == [int(text.split()[1]) % 7 for text in few.texts]
 
 

@@ -12,7 +12,7 @@ from bench.encoder import (
 )
 from bench.errors import UsageError
 from bench.tasks import load_task
-from bench.tasks.linear import predicted_from
+from bench.tasks.linear import classify_towards
 from bench.tasks.ner import Tagged
 from bench.tasks.paraphrase import SEEDS
 from bench.tasks.tuned import (
@@ -164,7 +164,7 @@ def test_weights_drawn_to_nothing_are_an_ordinary_logistic_regression():
     expected = (
         LogisticRegression(C=1.0, fit_intercept=False, max_iter=5000).fit(seen, y).predict(asked)
     )
-    found = predicted_from(x, y, test, np.zeros((3, 6), np.float32))
+    found = classify_towards(x, y, test, np.zeros((3, 6), np.float32))
     assert (found == expected).mean() > 0.99  # two optimisers, which may part on a tie
 
 
@@ -174,8 +174,10 @@ def test_a_class_that_was_never_seen_is_found_where_its_question_points():
     y = rng.integers(3, size=200)
     x = (directions[y] + 0.05 * rng.normal(size=(200, 16))).astype(np.float32)
     few = np.flatnonzero(y != 2)[:20]
-    assert (predicted_from(x[few], y[few], x[y == 2], directions) == 2).mean() > 0.9
-    assert (predicted_from(x[few], y[few], x[y == 2], np.zeros_like(directions)) == 2).mean() < 0.9
+    assert (classify_towards(x[few], y[few], x[y == 2], directions) == 2).mean() > 0.9
+    assert (
+        classify_towards(x[few], y[few], x[y == 2], np.zeros_like(directions)) == 2
+    ).mean() < 0.9
 
 
 def test_a_layer_of_a_network_that_is_trained_is_refused():
