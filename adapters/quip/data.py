@@ -8,6 +8,7 @@ questions also train the encoder as they are.
 
 import gzip
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters._backbone import Network
-from adapters._text import Framed, prompts, split_sentences
-from adapters._training.card import Material
-from adapters._training.sources import Source, readable
+from adapters._network import Network
+from adapters._text import Framed, make_prompts, split_sentences
+from adapters._training.card import DataSource
+from adapters._training.sources import Source, read_sources
 from adapters.quip.encoder import token_limit
 from bench.errors import DataError
 from bench.overlap import Ngrams
@@ -75,12 +76,12 @@ class Passage(NamedTuple):
     questions: tuple[Question, ...] = ()
 
     @property
-    def lines(self) -> str:
-        """The text and the questions, each on a line."""
-        return "\n".join([self.text, *(question.text for question in self.questions)])
+    def texts(self) -> list[str]:
+        """The text and the questions."""
+        return [self.text, *(question.text for question in self.questions)]
 
 
-def load_passages(sources: Sequence[Source], load: Load) -> tuple[list[Passage], list[Material]]:
+def load_passages(sources: Sequence[Source], load: Load) -> tuple[list[Passage], list[DataSource]]:
     """Return the distinct passages of the sources with the questions that all of them ask.
 
     Args:
@@ -96,11 +97,11 @@ def load_passages(sources: Sequence[Source], load: Load) -> tuple[list[Passage],
     """
     merged: dict[str, dict[Question, None]] = {}
     material = []
-    read = readable(sources, partial(_read_source, load=load), what="passages to train on")
+    read = read_sources(sources, partial(_read_source, load=load), what="passages to train on")
     for source, (passages, pin) in read:
         for passage in passages:
             merged.setdefault(passage.text, {}).update(dict.fromkeys(passage.questions))
-        material.append(Material(source.name, source.licence, len(passages), pin))
+        material.append(DataSource(source.name, source.licence, len(passages), pin))
     return [Passage(text, tuple(questions)) for text, questions in merged.items()], material
 
 
@@ -167,12 +168,11 @@ def _parse_row(row: Mapping[str, Any]) -> Iterator[Passage]:
         for part in row.get("data", row.get("paragraphs")) or ():
             yield from _parse_row(part)
         return
-    texts = [str(row[name]) for name in TEXT_COLUMNS if row.get(name)]
-    if not texts or not texts[0].strip():  # such as MRQA's first line, a header
-        return
-    asked = row.get("qas", [row] if "question" in row else [])
-    questions = [_parse_question(texts[0], one) for one in asked]
-    yield Passage(texts[0], tuple(question for question in questions if question))
+    text = next((str(row[name]) for name in TEXT_COLUMNS if row.get(name)), "")
+    if text.strip():  # MRQA's first line, a header, has none
+        asked = row.get("qas", [row] if "question" in row else [])
+        questions = (_parse_question(text, one) for one in asked)
+        yield Passage(text, tuple(filter(None, questions)))
 
 
 def _parse_question(text: str, row: Mapping[str, Any]) -> Question | None:
@@ -290,41 +290,44 @@ def select_data(
         questions: Questions that are generated for a passage.
         seed: Random seed of the selection.
     """
-
-    def count(texts: Iterable[str]) -> int:
-        return sum(len(network.tokenizer(text, verbose=False)["input_ids"]) for text in texts)
-
     rng = np.random.default_rng(seed)
     passages = [passages[i] for i in rng.permutation(len(passages))]
-    asked = [i for i, passage in enumerate(passages) if passage.questions]
-    held_out = set(asked[: min(int(_HELD_OUT_SHARE * len(asked)), _MOST_HELD_OUT)])
-    cut = cut_passages(passages, network.tokenizer, tokens=window)
-    pool: list[Passage] = []
-    unseen: list[Passage] = []
-    for i, parts in enumerate(cut):
-        if i in held_out:
-            unseen += [part for part in parts if part.questions]
-        else:
-            pool += parts
+    held_out = [passage for passage in passages if passage.questions]
+    del held_out[min(int(_HELD_OUT_SHARE * len(held_out)), _MOST_HELD_OUT) :]
+    aside = set(held_out)
+    rest = [passage for passage in passages if passage not in aside]
+    cut = partial(cut_passages, tokenizer=network.tokenizer, tokens=window)
+    pool = list(itertools.chain(*cut(rest)))
     pool = [pool[i] for i in rng.permutation(len(pool))]
 
-    teaching = [part for part in pool if part.questions]
-    sizes = [count([part.text, *(q.text for q in part.questions)]) for part in teaching]
-    people = teaching[: _count_to_fill(sizes, human * tokens)]
+    asked = [passage for passage in pool if passage.questions]
+    sizes = [_count_tokens(network, passage.texts) for passage in asked]
+    people = asked[: _count_to_fill(sizes, human * tokens)]
+    used = {passage.text for passage in people}
+    pool.sort(key=lambda passage: passage.text in used)  # stable: those used already come last
+    texts = _choose_texts(
+        [passage.text for passage in pool], network, questions, (1 - human) * tokens
+    )
 
-    used = {part.text for part in people}
-    pool.sort(key=lambda part: part.text in used)  # stable: passages used with questions come last
-    lengths = [count([part.text]) for part in pool]
-    if max(lengths, default=0) >= _MIN_TOKENS:
-        pool = [part for part, n in zip(pool, lengths, strict=True) if n >= _MIN_TOKENS]
-        lengths = [n for n in lengths if n >= _MIN_TOKENS]
-    sizes = [n + _QUESTION_TOKENS * questions for n in lengths]
-    texts = [part.text for part in pool[: _count_to_fill(sizes, (1 - human) * tokens)]]
+    unseen = [passage for passage in itertools.chain(*cut(held_out)) if passage.questions]
+    seen = Ngrams.of([*(passage.text for passage in asked), *texts])
+    shared = seen.find_overlaps([passage.text for passage in unseen])
+    return TrainingData(asked, people, texts, list(itertools.compress(unseen, ~shared)))
 
-    seen = Ngrams.of([*(part.text for part in teaching), *texts])
-    shared = seen.find_overlaps([part.text for part in unseen])
-    apart = [part for part, touched in zip(unseen, shared, strict=True) if not touched]
-    return TrainingData(teaching, people, texts, apart)
+
+def _choose_texts(
+    texts: Sequence[str], network: Network, questions: int, tokens: float
+) -> list[str]:
+    """Return as many of the texts as fill the tokens with their generated questions."""
+    lengths = [_count_tokens(network, [text]) for text in texts]
+    shortest = _MIN_TOKENS if max(lengths, default=0) >= _MIN_TOKENS else 0
+    long = [length >= shortest for length in lengths]
+    sizes = [length + _QUESTION_TOKENS * questions for length in itertools.compress(lengths, long)]
+    return list(itertools.compress(texts, long))[: _count_to_fill(sizes, tokens)]
+
+
+def _count_tokens(network: Network, texts: Iterable[str]) -> int:
+    return sum(len(network.tokenizer(text, verbose=False)["input_ids"]) for text in texts)
 
 
 def _count_to_fill(sizes: Sequence[int], tokens: float) -> int:
@@ -356,12 +359,12 @@ def tokenize(network: Network, passages: Sequence[Passage]) -> list[TokenizedPas
     """Return passages in tokens, texts cut at ``MAX_PASSAGE``, questions at ``MAX_QUESTION``."""
     asked = [Framed(question.text) for passage in passages for question in passage.questions]
     limit = token_limit(network, MAX_QUESTION)
-    questions = iter(prompts(network.tokenizer, asked, limit=limit))
+    questions = iter(make_prompts(network.tokenizer, asked, limit=limit))
     texts = [Framed(passage.text) for passage in passages]
     limit = token_limit(network, MAX_PASSAGE)
     made = []
     for passage, prompt in zip(
-        passages, prompts(network.tokenizer, texts, limit=limit, spans=True), strict=True
+        passages, make_prompts(network.tokenizer, texts, limit=limit, spans=True), strict=True
     ):
         _, spans = prompt.text_tokens()
         ids = [next(questions).ids for _ in passage.questions]

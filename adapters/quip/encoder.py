@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from adapters import _batching, _pooling
-from adapters._backbone import PACKAGED, Backbone, Network
+from adapters._backbone import PACKAGED, Backbone
 from adapters._batching import Prompt
-from adapters._checkpoint import card_of, located, runs_of
+from adapters._checkpoint import locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, stamp, tensors
-from adapters._text import Framed, prompts
+from adapters._network import Network
+from adapters._text import Framed, make_prompts
 from bench.encoder import Batch, Card, Item, QuestionVectors, TokenStates, digest, gather, location
 from bench.errors import CheckpointError, UsageError, unknown
 from bench.overlap import Ngrams
@@ -130,32 +131,22 @@ class QuIP(NetworkEncoder):
         size = min(window, network.max_length)
         step = max(stride * size // window, 1)
         framed = [Framed(text) for text in texts]
-        wholes = prompts(network.tokenizer, framed, limit=1 << 30, spans=True)
+        wholes = make_prompts(network.tokenizer, framed, limit=1 << 30, spans=True)
         pieces: list[Prompt] = []
         kept: list[list[slice]] = []
         for whole in wholes:
             windows = split_windows(len(whole.ids), size, step)
+            pieces += [_cut_prompt(whole, window) for window, _ in windows]
             kept.append([inner for _, inner in windows])
-            for cut, _ in windows:
-                spans = None if whole.spans is None else whole.spans[cut]
-                pieces.append(Prompt(whole.ids[cut], spans=spans))
 
         def prepare(items: Sequence[Item]) -> list[Prompt]:
             return [pieces[int(item.text)] for item in items]
 
         items = [Item(str(i)) for i in range(len(pieces))]
-        states = iter(
-            _batching.stream_tokens(
-                items, prepare, network.hidden_states, network, budget=self.budget
-            )
-        )
-        found = []
-        for inners in kept:
-            parts = [(next(states), inner) for inner in inners]
-            vectors = np.concatenate([part.states[inner] for part, inner in parts])
-            spans = np.concatenate([part.spans[inner] for part, inner in parts])
-            found.append(TokenStates(vectors, spans))
-        return found
+        forward = network.hidden_states
+        found = _batching.stream_tokens(items, prepare, forward, network, budget=self.budget)
+        states = iter(found)
+        return [_join_windows(states, inners) for inners in kept]
 
     def card(self) -> Card:
         """Return the backbone's card with the heads' digest mixed in; trained if there are heads."""
@@ -168,13 +159,13 @@ class QuIP(NetworkEncoder):
         return runs_of(self._backbone().source)
 
     def _source(self) -> str:
-        return located(self.checkpoint, __file__, PACKAGED)
+        return locate(self.checkpoint, __file__, PACKAGED)
 
     def _backbone(self) -> Backbone:
         source = self._source()
         attention = self.attention
         if attention == "auto":
-            attention = card_of(Path(source)).get("recipe", {}).get("attention", "native")
+            attention = read_card(Path(source)).get("recipe", {}).get("attention", "native")
         return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _head_files(self) -> tuple[Path, ...]:
@@ -191,7 +182,7 @@ class QuIP(NetworkEncoder):
 
         def prepare(items: Sequence[Item]) -> list[Prompt]:
             framed = [Framed(item.text) for item in items]
-            return prompts(network.tokenizer, framed, limit=limit, spans=spans)
+            return make_prompts(network.tokenizer, framed, limit=limit, spans=spans)
 
         return prepare
 
@@ -276,6 +267,17 @@ def split_windows(n: int, size: int, stride: int) -> list[tuple[slice, slice]]:
             break
         kept = end
     return windows
+
+
+def _cut_prompt(prompt: Prompt, window: slice) -> Prompt:
+    _, spans = prompt.text_tokens()
+    return Prompt(prompt.ids[window], spans=spans[window])
+
+
+def _join_windows(states: Iterator[TokenStates], inners: Sequence[slice]) -> TokenStates:
+    parts = [(next(states), inner) for inner in inners]
+    vectors = np.concatenate([part.states[inner] for part, inner in parts])
+    return TokenStates(vectors, np.concatenate([part.spans[inner] for part, inner in parts]))
 
 
 def make_head(dim: int, out: int) -> nn.Sequential:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import GenerationConfig
 
-from adapters._backbone import Network
 from adapters._batching import pad_batch
 from adapters._generate import decode, draw_uniform, prefill, sampler
+from adapters._network import Network
 from adapters._sharing import shareable
-from adapters._training.loop import seeded
+from adapters._trainable import fork_seed
 from adapters.quip.data import MAX_PASSAGE, Passage, Question
 from adapters.quip.objective import GeneratorRow
 from bench.encoder import digest
@@ -29,7 +29,7 @@ _LONGEST_ANSWER = 120
 """Characters; the answers of some sets are sentences, which teach to copy."""
 
 
-def make_prompts(network: Network, texts: Sequence[str]) -> list[list[int]]:
+def make_generator_prompts(network: Network, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of passages as the generator reads them, cut at ``MAX_PASSAGE``."""
     if not texts:
         return []
@@ -50,31 +50,35 @@ def make_generator_rows(network: Network, passages: Sequence[Passage]) -> list[G
 
     The questions of a passage share a row if the network can share the passage's computation.
     """
-    tokenizer = network.tokenizer
     sharing = not network.seq2seq and shareable(network)
+    prompts = make_generator_prompts(network, [passage.text for passage in passages])
     rows = []
-    for passage, prompt in zip(
-        passages, make_prompts(network, [passage.text for passage in passages]), strict=True
-    ):
-        texts = []
-        for question in passage.questions:
-            answer = passage.text[max(question.start, 0) : max(question.end, 0)]
-            if 0 < len(answer) <= _LONGEST_ANSWER:
-                texts.append(f"{answer}{SEPARATOR} {question.text}")
-        if not texts:
-            continue
-        if network.seq2seq:
-            bare = [text.strip() for text in texts]
-            outputs = tokenizer(text_target=bare, verbose=False)["input_ids"]
-        else:
-            spaced = [f" {text}" for text in texts]
-            encoded = tokenizer(spaced, add_special_tokens=False, verbose=False)["input_ids"]
-            outputs = [[*ids, tokenizer.eos_token_id] for ids in encoded]
-        if sharing:
+    for passage, prompt in zip(passages, prompts, strict=True):
+        texts = [_write_target(passage.text, question) for question in passage.questions]
+        outputs = _tokenize_targets(network, [text for text in texts if text])
+        if sharing and outputs:
             rows.append(GeneratorRow(prompt, outputs))
         else:
             rows += [GeneratorRow(prompt, [output]) for output in outputs]
     return rows
+
+
+def _write_target(passage: str, question: Question) -> str:
+    """Return what is written for a question; nothing if its answer is unknown or too long."""
+    if not 0 < question.end - question.start <= _LONGEST_ANSWER:
+        return ""
+    return f" {passage[question.start : question.end]}{SEPARATOR} {question.text}"
+
+
+def _tokenize_targets(network: Network, texts: list[str]) -> list[list[int]]:
+    tokenizer = network.tokenizer
+    if not texts:
+        return []
+    if network.seq2seq:
+        bare = [text.strip() for text in texts]
+        return list(tokenizer(text_target=bare, verbose=False)["input_ids"])
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return [[*ids, tokenizer.eos_token_id] for ids in encoded]
 
 
 def sample_outputs(
@@ -90,7 +94,7 @@ def sample_outputs(
 
     Args:
         network: The generator.
-        prompts: Token ids, see ``make_prompts``; each is computed once for all of its samples.
+        prompts: Token ids, see ``make_generator_prompts``; each is computed once for all of its samples.
         numbers: Of the prompts. With the seed they decide a decoder's random numbers, whatever
             else is in the batch; a model with an encoder has one seed for the batch.
         samples: Samples of each prompt.
@@ -113,7 +117,7 @@ def sample_outputs(
         # the model's own settings, such as BART's beams, would fill in what is left out
         network.model.generation_config = settings
         with (
-            seeded(int(digest([seed, *numbers])[:15], 16), network.device),
+            fork_seed(int(digest([seed, *numbers])[:15], 16), network.device),
             torch.inference_mode(),
         ):
             tokens = network.model.generate(  # type: ignore[operator]

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from adapters._backbone import Network
 from adapters._batching import pad, pad_batch
 from adapters._head import head_of
+from adapters._network import Network
 from adapters._sharing import shared_states
-from adapters._training.budget import Spent, portions
-from adapters._training.loop import shared
+from adapters._training.budget import TokenCounts, micro_batches
+from adapters._training.loop import split_batch
 from adapters.quip.data import TokenizedPassage
 
 TOP = 8
@@ -149,13 +149,13 @@ class CrossEntropy(ABC, Generic[RowT]):
         """Return micro-batches, each with the number of terms of the whole batch."""
         rows = [self.rows[i] for i in batch]
         terms = sum(row.terms for row in rows)
-        chosen = shared([row.tokens for row in rows], self.positions)
+        chosen = split_batch([row.tokens for row in rows], self.positions)
         return [([rows[k] for k in some], terms) for some in chosen]
 
-    def loss(self, part: tuple[list[RowT], int]) -> tuple[Tensor, Spent]:
+    def loss(self, part: tuple[list[RowT], int]) -> tuple[Tensor, TokenCounts]:
         """Return the micro-batch's share of the batch's loss."""
         rows, terms = part
-        return self.sum_terms(rows) / terms, Spent(trained=sum(row.tokens for row in rows))
+        return self.sum_terms(rows) / terms, TokenCounts(trained=sum(row.tokens for row in rows))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +180,7 @@ class GeneratorObjective(CrossEntropy[GeneratorRow]):
                 begin += len(output)
         groups = [[row.prompt, *row.outputs] for row in rows]
         packed = any(len(row.outputs) > 1 for row in rows)
-        states = encode_groups(self.network, groups, first_part=1 if packed else None)
+        states = encode_groups(self.network, groups, first_segment=1 if packed else None)
         return head_of(self.network)(states[torch.tensor(sources, device=states.device)])
 
     def _encode_decode(self, rows: Sequence[GeneratorRow]) -> Tensor:
@@ -299,7 +299,7 @@ def predict_answers(
     """Return for each row the teacher's start and end probabilities, float32 (2, t)."""
     found: list[NDArray[np.float32]] = [np.empty((2, 0), np.float32)] * len(rows)
     with torch.inference_mode():
-        for some in portions([row.tokens for row in rows], positions):
+        for some in micro_batches([row.tokens for row in rows], positions):
             scores = score_passages(network, heads, [rows[i] for i in some])
             probabilities = torch.stack(scores, 1).softmax(-1).cpu().numpy()  # (b, 2, t)
             for i, both in zip(some, probabilities, strict=True):
@@ -342,7 +342,9 @@ def label_known_answers(passages: Sequence[TokenizedPassage]) -> list[EncoderRow
                 answers.append(target)
         if questions:
             labels = make_certain(answers)
-            rows.append(EncoderRow(passage.ids, questions, labels, passage.passage.lines))
+            rows.append(
+                EncoderRow(passage.ids, questions, labels, "\n".join(passage.passage.texts))
+            )
     return rows
 
 
@@ -355,7 +357,9 @@ def label_by_teacher(
         end = begin + len(passage.questions)
         if begin < end:
             own = AnswerLabels(labels.tokens[begin:end], labels.probabilities[begin:end])
-            rows.append(EncoderRow(passage.ids, passage.questions, own, passage.passage.lines))
+            rows.append(
+                EncoderRow(passage.ids, passage.questions, own, "\n".join(passage.passage.texts))
+            )
         begin = end
     return rows
 
@@ -372,7 +376,7 @@ def encode_examples(network: Network, rows: Sequence[EncoderRow], *, packed: boo
     sequences = concatenate(groups)
     lengths = [len(sequence) for sequence in sequences]
     if packed:
-        return list(torch.split(encode_groups(network, groups, first_part=2), lengths))
+        return list(torch.split(encode_groups(network, groups, first_segment=2), lengths))
     found: list[Tensor] = [torch.empty(0)] * len(sequences)
     order = np.argsort(lengths, kind="stable")
     for cut in np.array_split(order, min(_CUTS, len(order))):
@@ -383,24 +387,24 @@ def encode_examples(network: Network, rows: Sequence[EncoderRow], *, packed: boo
 
 
 def encode_groups(
-    network: Network, groups: Sequence[Sequence[list[int]]], *, first_part: int | None = None
+    network: Network, groups: Sequence[Sequence[list[int]]], *, first_segment: int | None = None
 ) -> Tensor:
     """Return the last-layer states (n, dim) of all tokens, one after the other, without padding.
 
     Args:
-        network: A decoder if there are parts.
+        network: A decoder if there are segments.
         groups: Token ids of sequences; those of a group share a row of the batch.
-        first_part: Part of a group's first sequence, the next ones have the following numbers, see
-            ``shared_states``: a part sees itself and part 1 before it. None makes a group one text.
+        first_segment: Number of a group's first segment; the next sequences count on from it. A
+            segment sees itself and segment 1, see ``shared_states``. None: a group is one text.
     """
     ids, mask = pad_batch([concatenate(group) for group in groups], network)
-    if first_part is None:
+    if first_segment is None:
         return network.hidden_states(ids, mask)[mask > 0]
-    parts = []
+    segments = []
     for group in groups:
-        numbers = range(first_part, first_part + len(group))
-        parts.append(np.repeat(numbers, [len(sequence) for sequence in group]).tolist())
-    return shared_states(network, ids, pad(parts, 0, network.device))[mask > 0]
+        numbers = range(first_segment, first_segment + len(group))
+        segments.append(np.repeat(numbers, [len(sequence) for sequence in group]).tolist())
+    return shared_states(network, ids, pad(segments, 0, network.device))[mask > 0]
 
 
 T = TypeVar("T")

@@ -31,29 +31,24 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from adapters._backbone import ATTENTIONS, PACKAGED, Backbone, Network
+from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._files import files_digest
+from adapters._network import Network
 from adapters._sharing import shareable
-from adapters._training.budget import Spent, batches
-from adapters._training.card import Material, finished, listed, write_card
-from adapters._training.loop import (
-    Fitted,
-    Optimisation,
-    Training,
-    fit,
-    seeded,
-)
-from adapters._training.processes import main_first, main_process, waited
-from adapters._training.settings import at_least_one, deciding, one_of, positive, share
-from adapters._training.sources import Source, named
+from adapters._trainable import fork_seed
+from adapters._training.budget import TokenCounts, batches
+from adapters._training.card import DataSource, is_finished, list_stages, write_card
+from adapters._training.loop import Fitted, Optimisation, Training, fit
+from adapters._training.processes import main_first, main_process, wait_for_all
+from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
+from adapters._training.sources import Source, parse_sources
 from adapters._training.stage import Journal, Stage
-from adapters._training.weights import attached, save_trained, trained
+from adapters._training.weights import make_trainable, save_trained, trainable_weights
 from adapters.quip.data import (
     MAX_PASSAGE,
     OPEN_SETS,
     Passage,
-    Question,
     TokenizedPassage,
     TrainingData,
     load_passages,
@@ -62,8 +57,8 @@ from adapters.quip.data import (
 )
 from adapters.quip.encoder import HEAD_FILES, QuIP, find_answers, find_heads, load_heads, make_head
 from adapters.quip.generate import (
+    make_generator_prompts,
     make_generator_rows,
-    make_prompts,
     parse_questions,
     sample_outputs,
 )
@@ -159,12 +154,15 @@ class Recipe:
         """Train all stages, write the checkpoint and its card, and return its folder."""
         self.check()
         main_process()  # each process takes its device before anything is put on one
-        training = Training("quip", deciding(self), budget, seed)
-        if finished(out, training):
+        training = Training("quip", key_settings(self), budget, seed)
+        if is_finished(out, training):
             return out
         progress("reading data", 0, 1)
         base = self.load_network(self.backbone)
-        sources = [*(named(self.sources, Source) or OPEN_SETS), *named(self.passages, Source)]
+        sources = [
+            *(parse_sources(self.sources, Source) or OPEN_SETS),
+            *parse_sources(self.passages, Source),
+        ]
         passages, material = load_passages(sources, load)
         data = select_data(
             passages,
@@ -246,7 +244,7 @@ class _Run:
     def stages(self) -> Path:
         return self.out / "stages"
 
-    def train(self, material: Sequence[Material]) -> None:
+    def train(self, material: Sequence[DataSource]) -> None:
         """Train the encoder, measure it, and write it with its card and 8-grams."""
         recipe, base = self.recipe, self.base
         rows = label_known_answers(tokenize(base, self.data.human))
@@ -273,13 +271,11 @@ class _Run:
             self.measure("encoder", self.ask_encoder)
             used = {i for batch in self.plan(key, objective) for i in batch}
             self.finish(fitted, [rows[i] for i in sorted(used)], material)
-        waited()
+        wait_for_all()
 
     def write_and_label(self) -> list[EncoderRow]:
         """Return passages with generated questions, and where their answers are."""
-        questions = self.write_questions()
-        asked = zip(self.data.texts, questions, strict=True)
-        passages = tokenize(self.base, [Passage(text, tuple(some)) for text, some in asked])
+        passages = tokenize(self.base, self.write_questions())
         if self.recipe.labels == "answers":
             return label_known_answers(passages)
         labels = self.relabel(passages)
@@ -287,9 +283,9 @@ class _Run:
             labels = make_certain(labels.tokens[:, :, 0])
         return label_by_teacher(passages, labels)
 
-    def write_questions(self) -> list[list[Question]]:
-        """Tune the generator, and return the questions that it writes on each passage."""
-        recipe, texts = self.recipe, self.data.texts
+    def tune_generator(self) -> Path:
+        """Return the folder of the tuned generator."""
+        recipe = self.recipe
         source = recipe.generator or (recipe.backbone if self.base.decoder else PACKAGED)
         base = recipe.load_generator(source)
         if not base.decoder and not base.seq2seq:
@@ -299,44 +295,47 @@ class _Run:
             )
         rows = make_generator_rows(base, self.data.asked)
         objective = GeneratorObjective(base, (), rows, recipe.positions)
-        share = recipe.generator_share
-        folder = self.train_stage("generator", share, source, objective)
-        network = recipe.load_generator(str(folder))
-        prompts = make_prompts(network, texts)
+        return self.train_stage("generator", recipe.generator_share, source, objective)
 
-        def write(chunk: Sequence[int]) -> tuple[dict[str, Any], int]:
+    def write_questions(self) -> list[Passage]:
+        """Return the passages with the questions that the generator writes on them."""
+        recipe, texts = self.recipe, self.data.texts
+        folder = self.tune_generator()
+        network = recipe.load_generator(str(folder))
+        prompts = make_generator_prompts(network, texts)
+        decode = partial(network.tokenizer.batch_decode, skip_special_tokens=True)
+
+        def write(chunk: list[int]) -> tuple[dict[str, Any], int]:
+            some = [prompts[i] for i in chunk]
             outputs = sample_outputs(
                 network,
-                [prompts[i] for i in chunk],
+                some,
                 chunk,
                 samples=recipe.questions,
                 top_p=recipe.top_p,
                 seed=self.training.seed,
             )
-            decode = network.tokenizer.batch_decode
-            written = [decode(some, skip_special_tokens=True) for some in outputs]
-            tokens = sum(len(prompts[i]) for i in chunk)
-            tokens += sum(map(len, concatenate(outputs)))
-            return {"passages": chunk, "written": written}, tokens
+            tokens = len(concatenate(some)) + len(concatenate(concatenate(outputs)))
+            return {"passages": chunk, "written": list(map(decode, outputs))}, tokens
 
-        sizes = [len(prompt) for prompt in prompts]
+        sizes = list(map(len, prompts))
         lines = self.compute_chunks("questions", sizes, _PASSAGES, write, folder)
-        found: list[list[Question]] = [[] for _ in texts]
+        passages = [Passage(text) for text in texts]
         for line in lines:
             for i, written in zip(line["passages"], line["written"], strict=True):
-                found[i] = list(parse_questions(texts[i], written))
-        flat = concatenate(found)
+                passages[i] = Passage(texts[i], tuple(parse_questions(texts[i], written)))
+        questions = concatenate(passage.questions for passage in passages)
         self.took["questions"] |= {
             "passages": len(texts),
-            "questions": len(flat),
-            "malformed": len(texts) * recipe.questions - len(flat),
-            "answer_in_passage": sum(question.start >= 0 for question in flat),
+            "questions": len(questions),
+            "malformed": len(texts) * recipe.questions - len(questions),
+            "answer_in_passage": sum(question.start >= 0 for question in questions),
         }
-        if not flat:
+        if not questions:
             log.warning(
                 "quip: no generated question can be parsed; raise generator_share or the budget"
             )
-        return found
+        return passages
 
     def relabel(self, passages: Sequence[TokenizedPassage]) -> AnswerLabels:
         """Train the teacher, and return where it finds the answers to the passages' questions."""
@@ -356,13 +355,12 @@ class _Run:
             some = [rows[i] for i in chunk]
             found = predict_answers(network, heads, some, recipe.positions)
             labels = [keep_largest(both) for both in found]
+            tokens = np.concatenate([own.tokens for own in labels])
+            probabilities = np.concatenate([own.probabilities for own in labels])
             line = {
                 "questions": chunk,
-                "tokens": [own.tokens[0].tolist() for own in labels],
-                # float16 is precise enough, and short
-                "probabilities": [
-                    own.probabilities[0].astype(np.float16).tolist() for own in labels
-                ],
+                "tokens": tokens.tolist(),
+                "probabilities": probabilities.astype(np.float16).tolist(),  # precise enough
             }
             return line, sum(row.tokens for row in some)
 
@@ -392,7 +390,7 @@ class _Run:
 
     def make_heads(self, size: int) -> list[nn.Sequential]:
         """Return a new start and a new end head that return ``size`` numbers."""
-        with seeded(self.training.seed, "cpu"):
+        with fork_seed(self.training.seed, "cpu"):
             heads = [make_head(self.base.dim, size) for _ in HEAD_FILES]
         return [head.to(self.base.device) for head in heads]
 
@@ -408,9 +406,9 @@ class _Run:
 
     def fit(self, key: Training, objective: ObjectiveT, folder: Path) -> tuple[ObjectiveT, Fitted]:
         """Return the objective with a trained copy of its network, and how that went."""
-        network = attached(objective.network, lora=self.recipe.lora, seed=key.seed)
+        network = make_trainable(objective.network, lora=self.recipe.lora, seed=key.seed)
         objective = replace(objective, network=network)
-        weights = dict(trained(network))
+        weights = dict(trainable_weights(network))
         for name, head in zip(HEAD_FILES, objective.heads, strict=False):
             weights |= {f"{name}.{part}": weight for part, weight in head.named_parameters()}
         fitted = fit(
@@ -453,7 +451,7 @@ class _Run:
                 self.save(objective, backbone, folder)
                 stage.finish(*folder.glob("*.safetensors"), **took)
                 (folder / "state.pt").unlink(missing_ok=True)
-            waited()
+            wait_for_all()
         self.took[name] = took
         return folder
 
@@ -532,18 +530,18 @@ class _Run:
         return [answer.text for answer in find_answers(encoder, texts, questions)]
 
     def finish(
-        self, fitted: Fitted, used: Sequence[EncoderRow], material: Sequence[Material]
+        self, fitted: Fitted, used: Sequence[EncoderRow], material: Sequence[DataSource]
     ) -> None:
         """Write the 8-grams that were trained on and the card."""
         tuned_on = self.data.asked if self.data.texts else []  # by generator and teacher
-        texts = [*(row.text for row in used), *(passage.lines for passage in tuned_on)]
+        texts = [*(row.text for row in used), *("\n".join(passage.texts) for passage in tuned_on)]
         Ngrams.of(texts).write(self.out / RUNS)
         inference = sum(stage["positions"] for stage in self.took.values())
-        whole = replace(fitted, spent=fitted.spent + Spent(inference=inference))
+        whole = replace(fitted, spent=fitted.spent + TokenCounts(inference=inference))
         questions = sum(len(row.questions) for row in used)
         more = {
             "examples": {"passages": len(used), "questions": questions},
-            "stages": listed({**self.took, "biencoder": describe(fitted)}),
+            "stages": list_stages({**self.took, "biencoder": describe(fitted)}),
             "kept_out": self.scores,
         }
         write_card(self.out, self.training, whole, self.base, material, more)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters._backbone import Backbone
-from adapters._training.sources import Source, named, sentences
+from adapters._text import split_sentences
+from adapters._training.sources import Source, parse_sources
 from adapters.quip.data import (
     Passage,
     Question,
@@ -43,7 +44,7 @@ def lines(*rows):
 def read(path, text=None):
     if text is not None:
         path.write_text(text, encoding="utf-8")
-    return load_passages(named(str(path), Source), load)[0]
+    return load_passages(parse_sources(str(path), Source), load)[0]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_every_usual_form_of_a_question_answering_file_gives_the_same_passages(
 ):
     assert read(tmp_path / name, text) == EXPECTED
     (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
-    passages, (material,) = load_passages(named(str(tmp_path / f"{name}.gz"), Source), load)
+    passages, (material,) = load_passages(parse_sources(str(tmp_path / f"{name}.gz"), Source), load)
     assert passages == EXPECTED
     assert (material.rows, len(material.pin["sha256"])) == (1, 64)
 
@@ -70,7 +71,7 @@ def test_questions_of_one_passage_come_together_and_repeated_ones_once(tmp_path)
     other = SQUAD | {"question": "Who lives there?", "answers": answers}
     (tmp_path / "a.jsonl").write_text(lines(SQUAD, other, SQUAD))
     (tmp_path / "b.jsonl").write_text(lines(SQUAD))
-    files = named(f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.jsonl'}", Source)
+    files = parse_sources(f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.jsonl'}", Source)
     passages, material = load_passages(files, load)
     assert [len(passage.questions) for passage in passages] == [2]
     assert [one.rows for one in material] == [3, 1]
@@ -118,13 +119,13 @@ def test_an_unavailable_set_is_skipped_with_a_warning_and_none_at_all_is_an_erro
         raise Unavailable(f"no {id}")
 
     (tmp_path / "a.jsonl").write_text(lines(SQUAD))
-    sources = [Source("org/set"), *named(str(tmp_path / "a.jsonl"), Source)]
+    sources = [Source("org/set"), *parse_sources(str(tmp_path / "a.jsonl"), Source)]
     assert load_passages(sources, nothing)[0] == EXPECTED
     assert "org/set" in caplog.text
     with pytest.raises(Unavailable):
         load_passages(sources[:1], nothing)
     with pytest.raises(UsageError):
-        named("a/b:c:d:e", Source)
+        parse_sources("a/b:c:d:e", Source)
 
 
 def test_a_passage_is_cut_into_runs_of_whole_sentences_and_answers_stay_in_place():
@@ -162,9 +163,9 @@ def test_runs_are_the_longest_that_fit(kind, order, tokens):
 
     assert " ".join(run.text for run in runs) == text
     for run, after in zip(runs, [*runs[1:], None], strict=True):
-        assert count(run.text) <= tokens or len(sentences(run.text)) == 1
+        assert count(run.text) <= tokens or len(split_sentences(run.text)) == 1
         if after is not None:
-            first, last = sentences(after.text)[0]
+            first, last = split_sentences(after.text)[0]
             assert count(f"{run.text} {after.text[first:last]}") > tokens
 
 
@@ -210,7 +211,7 @@ def test_passages_are_held_out_whole_and_shares_are_kept(networks):
     held_out = {passage.text.split()[2] for passage in data.held_out}
     assert len(held_out) == 3
     assert not held_out & {passage.text.split()[2] for passage in data.asked}
-    people = count_tokens(network, [line for one in data.human for line in one.lines.split("\n")])
+    people = sum(count_tokens(network, passage.texts) for passage in data.human)
     assert 440 < people < 480
     assert 440 < count_tokens(network, data.texts) + 2 * 13 * len(data.texts) < 510
     assert not {passage.text for passage in data.human} & set(data.texts)

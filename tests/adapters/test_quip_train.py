@@ -20,8 +20,8 @@ from adapters.quip.encoder import QuIP, find_answers, make_head
 from adapters.quip.generate import (
     ASK,
     SEPARATOR,
+    make_generator_prompts,
     make_generator_rows,
-    make_prompts,
     parse_questions,
     sample_outputs,
 )
@@ -226,7 +226,7 @@ def test_an_unknown_answer_is_the_first_token_if_that_is_special_else_left_out(n
 @pytest.mark.parametrize("kind", ["llama", "bart"])
 def test_written_questions_depend_on_seed_and_prompt(networks, kind):
     network = networks[kind]
-    prompts = make_prompts(network, SENTENCES[:3])
+    prompts = make_generator_prompts(network, SENTENCES[:3])
 
     def draw(seed, some=slice(None)):
         numbers = range(3)[some]
