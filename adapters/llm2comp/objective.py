@@ -13,7 +13,7 @@ copy of the backbone reads BOS, m_1..m_k, y_1..y_n; q_t is its next-token distri
   different dropout; supervised, hard negatives are further candidates.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple, TypeVar
@@ -196,16 +196,12 @@ class Compression:
         """Return a micro-batch's share of the loss; only tokens of the encoder count as trained."""
         read = [split.read for split in part.splits]
         targets = [self._target(split) for split in part.splits]
-        student = self.decode(list(self.student.compress(read)), targets)  # (m, dim)
-        k, start, texts = len(self.student.memory), len(self._start), len(targets)
-        predicted = sum(map(len, targets))
-        inference = (start + k) * texts + predicted
+        student, inference = self.decode(self.student.compress(read), targets)  # (m, dim)
         if self.objective == "kl":
-            contexts = [split.context for split in part.splits]
+            contexts = [embed_ids(self.frozen, split.context) for split in part.splits]
             with torch.no_grad():
-                embedded = [embed_ids(self.frozen, context) for context in contexts]
-                expected = self.decode(embedded, targets)  # (m, dim)
-            inference += start * texts + sum(map(len, contexts)) + predicted
+                expected, more = self.decode(contexts, targets)  # (m, dim)
+            inference += more
         else:
             expected = torch.tensor(list(chain.from_iterable(targets)), device=student.device)
         weights = self._weights(part).to(student.device)
@@ -213,8 +209,8 @@ class Compression:
         def loss(states: Tensor, rows: slice) -> Tensor:
             return self._token_losses(states, expected[rows]) @ weights[rows]
 
-        trained_tokens = k * texts + sum(map(len, read))
-        return sum_in_chunks(loss, student), TokenCounts(trained_tokens, inference)
+        trained = sum(len(ids) + len(self.student.memory) for ids in read)
+        return sum_in_chunks(loss, student), TokenCounts(trained, inference)
 
     def _token_losses(self, states: Tensor, expected: Tensor) -> Tensor:
         """Return the loss of each state (m,); expected are teacher states or token ids."""
@@ -232,31 +228,28 @@ class Compression:
         weights = torch.tensor([1 / (part.total * divisor) for divisor in divisors])
         return weights.repeat_interleave(torch.tensor(counts))
 
-    def decode(self, before: Sequence[Tensor], targets: Sequence[Ids]) -> Tensor:
-        """Return the frozen backbone's states that predict the targets, text after text (m, dim).
+    def decode(self, before: Iterable[Tensor], targets: Sequence[Ids]) -> tuple[Tensor, int]:
+        """Return the frozen backbone's states that predict the targets, and the tokens it read.
 
         Args:
             before: Input embeddings of memory or of a context, (length, dim) for each text.
             targets: Token ids to predict; "kl" has one more state, which predicts what follows.
+
+        Returns:
+            The states, text after text (m, dim).
         """
-        start = embed_ids(self.frozen, self._start)
+        bos = self.frozen.tokenizer.bos_token_id
+        start = embed_ids(self.frozen, [] if bos is None else [bos])
         inputs = [
             torch.cat([start, read.to(start.dtype), embed_ids(self.frozen, target)])
             for read, target in zip(before, targets, strict=True)
         ]
+        states = last_states(self.frozen, inputs)  # (b, t, dim)
         predicting = []
-        for states, row, target in zip(
-            last_states(self.frozen, inputs), inputs, targets, strict=True
-        ):
-            end = len(row) - 1
-            predicting.append(states[end - len(target) : end + self._after_last])
-        return torch.cat(predicting)
-
-    @property
-    def _start(self) -> Ids:
-        """The beginning-of-text token of the frozen backbone; none where it has none."""
-        bos = self.frozen.tokenizer.bos_token_id
-        return [] if bos is None else [int(bos)]
+        for row, ids, target in zip(states, inputs, targets, strict=True):
+            end = len(ids) - 1
+            predicting.append(row[end - len(target) : end + self._after_last])
+        return torch.cat(predicting), sum(map(len, inputs))
 
     @property
     def _after_last(self) -> int:

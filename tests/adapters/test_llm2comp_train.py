@@ -187,7 +187,8 @@ def test_the_context_itself_as_memory_gives_no_divergence(base, student, splits)
     for split in splits:
         with torch.no_grad():
             embedded = embed_ids(base, split.context)
-            log_q = head(step.decode([embedded], [split.continuation])).log_softmax(-1)
+            states, _ = step.decode([embedded], [split.continuation])
+            log_q = head(states).log_softmax(-1)
             ids = torch.tensor([[bos, *split.context, *split.continuation]])
             log_p = base.model(ids).logits[0, len(split.context) :].log_softmax(-1)
         assert log_q.shape == log_p.shape == (len(split.continuation) + 1, log_p.shape[1])
