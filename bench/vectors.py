@@ -1,12 +1,13 @@
-"""The store of embeddings: files that are written whole, never changed, and checked when they are read.
+"""The store of embeddings: files that are written atomically, never changed, and checked when read.
 
-Each encoder has a folder, named by its fingerprint, and each ``put`` writes a new file into it. Nothing is locked, mapped
-into memory or changed in place. So any number of processes, with whatever limits, on whatever machines that share the
-folder (a network file system will do), read and write at once. A process that is killed leaves no half record; one that
-makes room takes from a reader only what the reader then encodes again.
+Each encoder has a folder, named by its fingerprint, and each ``put`` writes a new file into it.
+Nothing is locked, memory-mapped or changed in place, so any number of processes, on any machines
+that share the folder (also by a network file system), can read and write at the same time. A killed
+process leaves no partial record. What one process deletes to make room, others encode again.
 
-A file holds ``_HEAD`` (a mark, dim, n), n keys of 16 bytes, n flags of one byte (truncated), n checksums (uint32,
-little-endian: CRC-32 of the record's key, flag and vector) and the vectors (float32, little-endian, (n, dim)).
+A file contains ``_HEAD`` (a mark, dim, n), n keys of 16 bytes, n flags of one byte (truncated), n
+checksums (uint32, little-endian: CRC-32 of the record's key, flag and vector) and the vectors
+(float32, little-endian, (n, dim)).
 """
 
 import contextlib
@@ -128,12 +129,13 @@ def first_places(keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 class Vectors:
-    """Embeddings by encoder: on disk in a folder, in memory where there is no folder or it cannot be written.
+    """Embeddings by encoder: on disk, or in memory without a folder that can be written.
 
     Args:
-        root: Folder of the store, made when needed; None keeps everything in memory.
-        limit: Bytes that its files take at most; the encoders unused for longest make room. Files that are being written
-            are not counted: one a process, of at most 4,096 embeddings.
+        root: Folder of the store, created when needed; None keeps everything in memory.
+        limit: Maximum size of its files in bytes; the least recently used encoders are deleted
+            first. Files being written are not counted: one per process, of at most 4,096
+            embeddings.
     """
 
     def __init__(self, root: Path | None, *, limit: int = 8 << 30) -> None:
@@ -151,7 +153,7 @@ class Vectors:
         """Write a file of records of an encoder.
 
         Returns:
-            Its path, or the data itself where it cannot be written: it is then kept in memory until the process ends.
+            Its path; or the data itself if it cannot be written, to be kept in memory.
         """
         if self.root is None:
             return data
@@ -169,10 +171,10 @@ class Vectors:
         return path
 
     def _make_room(self, size: int, *, keep: str) -> None:
-        """Delete the files of the encoders unused for longest until ``size`` bytes fit under the limit.
+        """Delete files of the least recently used encoders until ``size`` bytes fit the limit.
 
         Raises:
-            OSError: They do not fit beside those of the encoder to keep, or files cannot be deleted.
+            OSError: They do not fit with those of the encoder to keep, or a file cannot be deleted.
         """
         assert self.root is not None  # noqa: S101 - for the type checker; save asks first
         folders = [path for path in self.root.glob("*") if path.is_dir()]
@@ -231,7 +233,7 @@ class _Block:
     checksums: NDArray[np.uint32]
 
     def read(self, row: int, file: _Bytes, key: np.void, out: Embeddings) -> bool:
-        """Fill ``out``, float32 (dim,), with the vector of a record and return whether it is undamaged."""
+        """Read the vector of a record into ``out``, float32 (dim,); return whether it is valid."""
         if len(out) != self.dim:
             return False
         file.seek(self.offset + row * out.nbytes)
@@ -240,7 +242,7 @@ class _Block:
 
 
 class Records:
-    """The embeddings of one encoder by key, 16 bytes that stand for a text and its instruction; made by ``Vectors.of``."""
+    """The embeddings of one encoder, by keys of 16 bytes; made by ``Vectors.of``."""
 
     def __init__(self, store: Vectors, encoder: str) -> None:
         self._store, self._encoder = store, encoder
@@ -254,17 +256,17 @@ class Records:
                 os.utime(self._folder, ns=(time.time_ns(), time.time_ns()))  # in use
 
     def has(self, keys: Keys) -> NDArray[np.bool_]:
-        """Say for each key whether there is a record; whether it is damaged is seen when it is read."""
+        """Return for each key whether it has a record, which may be damaged."""
         return self._find(keys) >= 0
 
     def read(self, keys: Keys) -> Found:
-        """Return what is stored of the keys. A damaged record, or one deleted by another process, is not known."""
+        """Return the records of the keys; damaged ones and those deleted meanwhile are missing."""
         numbers = self._find(keys)
         n = len(keys)
         known, truncated = np.zeros(n, bool), np.zeros(n, bool)
         if not self._blocks:
             return Found(known, None, truncated)
-        # The dimension last written: records of another one are of an encoder that has changed since.
+        # The dimension last written: records of another one are of an earlier encoder.
         found = Found(known, np.empty((n, self._blocks[-1].dim), np.float32), truncated)
         order = np.argsort(numbers, kind="stable")
         starts = np.searchsorted(numbers[order], [block.first for block in self._blocks])
@@ -302,7 +304,7 @@ class Records:
         numbers: NDArray[np.int32],
         found: Found,
     ) -> int:
-        """Fill in the records at these places, all of one block, and return how many are damaged."""
+        """Read the records at these places, all of one block; return how many are damaged."""
         if not len(places):
             return 0
         rows = numbers[places] - block.first
@@ -321,7 +323,7 @@ class Records:
         return len(lost) - (len(places) - read)
 
     def _find(self, keys: Keys) -> NDArray[np.int32]:
-        """Return the number of each key's record, or -1; where one is missing, first look for new files."""
+        """Return the number of each key's record, or -1, after a look for new files."""
         numbers = self._index.find(keys)
         if self._folder is None or (numbers >= 0).all():
             return numbers
@@ -411,7 +413,7 @@ def _checksum(key: bytes, flag: int, vector: Embeddings) -> int:
 
 
 def _sized(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Yield the finished files of a folder and their bytes; what a killed process left unfinished is deleted."""
+    """Yield the files of a folder and their sizes; delete unfinished ones of killed processes."""
     for entry in os.scandir(folder):
         with contextlib.suppress(OSError):  # another process deletes too
             found = entry.stat()

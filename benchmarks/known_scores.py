@@ -1,9 +1,13 @@
-"""all-MiniLM-L6-v2 in float32 on tasks whose scores in mteb are published: do we get the same to four decimals?
+"""Compare scores of all-MiniLM-L6-v2 in float32 with mteb's published ones, to four decimals.
 
-Run: ``python benchmarks/known_scores.py --data DIR``, DIR in the layout of BENCH_DATA, from which the tasks are read where they lie
-there; what cannot be had is named and left out. SciFact, 5,183 abstracts, takes eight minutes on one core. The intents of CLINC,
-for which no score is published, are compared with mteb itself by ``benchmarks/versus_mteb.py``.
-Source of the scores: mteb's results of sentence-transformers/all-MiniLM-L6-v2; SciFact has a fifth decimal.
+    python benchmarks/known_scores.py --data DIR    # DIR in the layout of BENCH_DATA
+
+Tasks whose data is not available are named and left out. SciFact, 5,183 abstracts, takes eight
+minutes on one core. The intents of CLINC, for which no score is published, are compared with mteb
+itself by ``benchmarks/versus_mteb.py``.
+
+Source of the scores: mteb's results of sentence-transformers/all-MiniLM-L6-v2; SciFact has a fifth
+decimal.
 """
 
 import argparse

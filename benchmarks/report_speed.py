@@ -1,10 +1,10 @@
-"""How long a report of 50 encoders by 100 tasks takes, on results made here: without figures, and with them.
+"""Measure a report of 50 encoders by 100 tasks, on made-up results, without and with figures.
 
     python benchmarks/report_speed.py [--encoders 50] [--tasks 100]
 
-Half of the tasks have values for 200 to 2,000 test examples (accuracy, Spearman, AUROC), the others five repeats; one cell in
-fifty is missing. The time without figures is that of reading, statistics, all tables and their Markdown and CSV; with figures it
-is that of everything `bench report` writes.
+Half of the tasks have values for 200 to 2,000 test examples (accuracy, Spearman, AUROC), the
+others five repeats; one cell in fifty is missing. Without figures the time includes reading,
+statistics, all tables and their Markdown and CSV; with figures, everything `bench report` writes.
 """
 
 import argparse

@@ -1,9 +1,12 @@
-"""The same model on the same tasks: sentence-transformers in mteb, and our runner with mteb's own scoring.
+"""The same model on the same tasks: sentence-transformers in mteb, and our runner.
 
-Tasks: STS13, STS14, STS15, STSBenchmark and the intents of CLINC as an mteb classification; model: all-MiniLM-L6-v2 from PyPI.
-Run: ``python benchmarks/versus_mteb.py --data DIR``, DIR in the layout of BENCH_DATA. Every side runs in a fresh process:
-``mteb`` is sentence-transformers as it comes, in float32; ``float32`` and ``bfloat16`` are ours, each on an empty cache of
-vectors; ``again`` is the last of these a second time, with new results on its cache. ``--quick`` takes STS13 and a tenth of CLINC.
+    python benchmarks/versus_mteb.py --data DIR    # DIR in the layout of BENCH_DATA
+
+Tasks: STS13, STS14, STS15, STSBenchmark and the intents of CLINC as an mteb classification; model:
+all-MiniLM-L6-v2 from PyPI. Every side runs in a new process: ``mteb`` is sentence-transformers in
+float32; ``float32`` and ``bfloat16`` are ours, each with an empty cache of embeddings; ``again`` is
+the last of these a second time, with its cache and without results. ``--quick`` takes STS13 and a
+tenth of CLINC.
 """
 
 import argparse
@@ -161,7 +164,7 @@ def measured(name: str, args: argparse.Namespace, folder: str) -> dict[str, Any]
 
 
 def show(found: dict[str, dict[str, Any]]) -> None:
-    """Print a table of the sides; behind a number of ours stands mteb's in units of it, behind a score the difference."""
+    """Print a table: our numbers with mteb's as a multiple, scores with their difference."""
     print(f"{'':16}{'mteb':>12}" + "".join(f"{name:>12} {'mteb = ':>9}" for name in SIDES[1:]))
     for row in ("wall_s", "cpu_s", "peak_mb", "forward_texts", "tokens", "padded_tokens"):
         theirs = found["mteb"][row]
@@ -199,7 +202,7 @@ def main() -> None:
         return
     if not args.data:
         parser.error(
-            "expected --data DIR or BENCH_DATA: a folder with mteb/sts13-sts/test.jsonl.gz and the like"
+            "expected --data DIR or BENCH_DATA: a folder with mteb/sts13-sts/test.jsonl.gz"
         )
     with tempfile.TemporaryDirectory() as folder:
         found = {name: measured(name, args, folder) for name in SIDES}

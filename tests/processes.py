@@ -1,4 +1,4 @@
-"""Trainings on several processes, as ``accelerate launch`` and ``torchrun`` start them, and what a test's commands cost."""
+"""Trainings in several processes, as by ``torchrun``, and the CPU time of commands."""
 
 import os
 import resource
@@ -14,7 +14,7 @@ from bench.recipe import Recipe
 
 
 def in_two(work: Any, *args: Any) -> None:
-    """Call ``work(process, *args)`` in two processes that know of each other; an error in one is raised here."""
+    """Call ``work(process, *args)`` in two processes of one group; an error in one is raised."""
     import torch
 
     with socket.socket() as free:
@@ -30,7 +30,7 @@ def trained_by_two(recipe: Recipe, out: Path, budget: int) -> None:
 
 @contextmanager
 def children_seconds(most: float) -> Iterator[None]:
-    """Check that the commands run inside took at most so many seconds of processor time, however busy the machine is."""
+    """Check that the commands run inside take at most so many seconds of CPU time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     yield
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

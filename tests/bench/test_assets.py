@@ -72,9 +72,7 @@ def test_an_archive_is_fetched_by_pip_once_and_then_found_in_the_cache(index):
     assert not leftovers(cache_dir())
 
 
-def test_a_file_from_the_index_that_is_not_the_pinned_one_is_an_error_that_names_both_hashes_and_leaves_nothing(
-    index,
-):
+def test_a_file_that_is_not_the_pinned_one_is_an_error_with_both_hashes_and_is_not_kept(index):
     pin = wheel(index, "gadget")
     with pytest.raises(DataError, match=rf"{'0' * 64}.*{pin.sha256}"):
         fetch(replace(pin, sha256="0" * 64))

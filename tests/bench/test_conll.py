@@ -1,4 +1,4 @@
-"""Files of words with entity tags: whatever the layout and the scheme, the same entities as in IOB2."""
+"""Files of words with entity tags: every layout and scheme gives the same entities as IOB2."""
 
 import codecs
 
@@ -14,7 +14,7 @@ TYPES = st.sampled_from(["PER", "LOC", "ORG", "Other", "creative-work", "B"])
 WORDS = st.text(
     st.characters(codec="latin-1", categories=("L", "N", "P", "S")), min_size=1, max_size=5
 ).filter(lambda word: not word.startswith("-DOCSTART-"))
-# A sentence: groups of words with their type, "" for no entity. The first one has what only a word can be.
+# A sentence: groups of words with their type, "" for no entity. The first has only words.
 GROUPS = st.tuples(st.one_of(st.just(""), TYPES), st.lists(WORDS, min_size=1, max_size=4))
 DOCUMENTS = st.lists(st.lists(GROUPS, min_size=1, max_size=5), max_size=4).map(
     lambda made: [[("", ["Then", "."]), ("PER", ["Ann", "Lee"])], *made]

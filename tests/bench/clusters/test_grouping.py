@@ -20,7 +20,7 @@ TEXTS = [f"{sound} {animal} {i}" for i in range(6) for animal in ANIMALS for sou
 
 @dataclass(frozen=True)
 class Knowing:
-    """Reads the word that the instruction asks for, says it, and knows which direction stands for which word."""
+    """Answers with the word that the instruction asks for; each direction is a word."""
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = True
@@ -67,7 +67,7 @@ def test_each_instruction_gives_its_own_groups_named_by_its_answers_and_directio
     assert sorted(cluster.name[0] for cluster in sounds.clusters) == ["loud", "soft"]
 
 
-def test_the_number_of_clusters_with_the_best_silhouette_is_taken_and_all_that_were_tried_are_told():
+def test_the_number_of_clusters_is_the_one_with_the_best_silhouette():
     (found,) = groupings(Knowing(), instructions=("animal?",))
     assert len(found.clusters) == 4 == max(found.silhouettes, key=found.silhouettes.get)
     assert groupings(Knowing(), k=5)[0].silhouettes == {}
