@@ -78,8 +78,12 @@ def check_column(
             first = one if first is None else first
             if not kind.matches(one) or isinstance(one, str) != isinstance(first, str):
                 raise _error(where, row, kind.description, one)
-            if classes is not None and not isinstance(one, str) and one >= len(classes):
-                raise _error(where, row, f"the number of one of {len(classes)} classes", one)
+            if _is_beyond(one, classes):
+                raise _error(where, row, f"the number of one of {len(classes or ())} classes", one)
+
+
+def _is_beyond(value: Any, classes: Sequence[str] | None) -> bool:  # noqa: ANN401
+    return classes is not None and not isinstance(value, str) and value >= len(classes)
 
 
 def _error(where: str, row: int, expected: str, got: object) -> DataError:

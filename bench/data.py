@@ -162,14 +162,15 @@ def find_changed(entries: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _find_changed(entry: Mapping[str, Any]) -> str:
-    source, known = entry.get("source"), CATALOG.get((entry["id"], entry["config"]))
-    if source == "local":
-        path = find_local_file(entry["id"], entry["split"], config=entry["config"])
+    id_, config = entry["id"], entry["config"]
+    known = CATALOG.get((id_, config), DataSet(id_, config))
+    if entry.get("source") == "local":
+        path = find_local_file(id_, entry["split"], config=config)
         return str(path) if path and _differs(path, entry) else ""
-    if source == "hub":
-        pinned = known.revision if known and len(known.revision) == _COMMIT else ""
-        return entry["id"] if pinned and entry.get("revision") != pinned else ""
-    archive = ARCHIVES.get(known.archive) if known else None
+    if entry.get("source") == "hub":
+        pinned = len(known.revision) == _COMMIT
+        return known.id if pinned and entry.get("revision") != known.revision else ""
+    archive = ARCHIVES.get(known.archive)
     return archive.name if archive and entry.get("sha256") != archive.sha256 else ""
 
 

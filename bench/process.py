@@ -43,11 +43,7 @@ def report_error(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     if isinstance(error, OSError) and error in _write_errors:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for later output
-        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has finished
-            return 0
-        _print(f"error: cannot write to stdout: {error.strerror}")
-        return 1
+        return _report_write_error(error)
     message = one_line(error)
     if isinstance(error, OSError) and error.filename and error.strerror:
         message = f"cannot read or write {error.filename}: {error.strerror}"
@@ -58,6 +54,15 @@ def report_error(error: BaseException) -> int:
 
         logging.getLogger("bench").debug("", exc_info=error)  # the traceback, which `-v` shows
     return 1 + isinstance(error, UsageError)
+
+
+def _report_write_error(error: OSError) -> int:
+    """Print that stdout cannot be written, drop all later output, and return the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has finished
+        return 0
+    _print(f"error: cannot write to stdout: {error.strerror}")
+    return 1
 
 
 def finish() -> None:
