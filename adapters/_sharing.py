@@ -165,4 +165,5 @@ def last_of_segments(states: Tensor, segments: Tensor) -> Tensor:
 
 
 def common_ids(prompts: Sequence[Prompt]) -> int:
+    """Return the number of leading tokens that all prompts share."""
     return common_prefix([prompt.ids for prompt in prompts])
