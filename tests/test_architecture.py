@@ -18,9 +18,9 @@ def run(code: str) -> str:
 
 
 def measure(*commands: list[object]) -> list[float]:
-    """Return the shortest of five times of each command, measured in turns."""
+    """Return the shortest of three times of each command, measured in turns."""
     seconds: list[list[float]] = [[] for _ in commands]
-    for _ in range(5):
+    for _ in range(3):
         for command, times in zip(commands, seconds, strict=True):
             start = time.perf_counter()
             subprocess.run(command, capture_output=True, check=True, timeout=60)

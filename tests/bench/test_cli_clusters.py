@@ -103,24 +103,17 @@ def test_clusters_of_the_same_file_are_replaced_with_a_note_and_those_of_another
     ("arguments", "hint"),
     [
         ("--texts shap.txt", "shap.txt"),
-        ("--texts shop.txt --column text", "lines"),
-        ("--texts table.csv --column c", "a, b"),
-        ("--texts table.csv", "--column"),
         ("--texts one.txt", "at least 2 different texts"),
         ("--texts shop.txt --k 31", "at least 31 different texts"),
         ("--texts shop.txt --k 1", "--k takes auto"),
         ("--texts shop.txt --k many", "--k takes auto"),
-        ("--texts empty.txt", "only blanks"),
         ("--texts shop.txt -m hashing,adapters.baseline.hashing:Hashing", "one encoder"),
-        ("--texts shop.txt -m hasing", "hashing"),
         ("--texts shop.txt --out one.txt/x", "--out"),
         ("", "--texts"),
     ],
 )
 def test_an_invalid_call_exits_with_2_and_says_what_is_valid(arguments, hint):
-    Path("table.csv").write_text("a,b\n1,2\n")
     Path("one.txt").write_text("only one\n\n\n")
-    Path("empty.txt").write_text("\n\n")
     result = call("-m", "hashing", *arguments.split())
     assert result.exit_code == 2
     assert hint in " ".join(result.stderr.split())

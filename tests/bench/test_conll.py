@@ -155,7 +155,7 @@ def test_chunks_are_no_entities_whatever_their_scheme():
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "hint"),
     [
         ("\n", "no sentences"),
         ("Rome B-LOC\nlonely\n", "line 2: expected a word and its tag"),
@@ -184,7 +184,7 @@ def test_chunks_are_no_entities_whatever_their_scheme():
         (b"# -*- coding: nonsense -*-\na O\n", "line 1: no encoding"),
     ],
 )
-def test_what_is_broken_or_has_two_readings_is_refused_with_its_line(content, told):
-    with pytest.raises(DataError, match=rf"a\.conll .*{told}|a\.conll {told}") as error:
+def test_what_is_broken_or_has_two_readings_is_refused_with_its_line(content, hint):
+    with pytest.raises(DataError, match=rf"a\.conll .*{hint}|a\.conll {hint}") as error:
         read_conll(content if isinstance(content, bytes) else content.encode(), "a.conll")
     assert "\n" not in str(error.value)

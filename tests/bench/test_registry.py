@@ -1,7 +1,5 @@
 """Encoders by name."""
 
-import dataclasses
-
 import pytest
 
 from bench.encoder import Encoder
@@ -10,15 +8,8 @@ from bench.registry import describe, encoder_names, expand_names, field_names, l
 
 
 def test_all_stands_for_the_four_methods_and_the_default_baselines():
-    assert set(expand_names(["all"])) == {
-        "quip",
-        "dino",
-        "inbedder",
-        "llm2comp",
-        "hashing",
-        "backbone-mean",
-        "all-MiniLM-L6-v2",
-    }
+    methods = {"quip", "dino", "inbedder", "llm2comp"}
+    assert set(expand_names(["all"])) == {*methods, "hashing", "backbone-mean", "all-MiniLM-L6-v2"}
     assert expand_names(["dino", "all", "dino"])[0] == "dino"
     assert len(expand_names(["all", "dino"])) == 7
 
@@ -31,23 +22,17 @@ def test_every_registered_encoder_is_made_without_loading_and_described_in_a_lin
 
 def test_another_checkpoint_and_other_settings_are_named():
     encoder = load_encoder("inbedder:some/folder", {"layer": "7", "readout": "last-gen"})
-    assert dataclasses.asdict(encoder) | {
-        "checkpoint": "some/folder",
-        "layer": 7,
-        "readout": "last-gen",
-    } == dataclasses.asdict(encoder)
+    assert (encoder.checkpoint, encoder.layer) == ("some/folder", 7)
+    assert encoder.readout == "last-gen"
 
 
-def test_an_encoder_of_ones_own_is_named_by_module_and_class():
-    assert field_names(load_encoder("adapters.baseline.hashing:Hashing")) == (
-        "dim",
-        "shortest",
-        "longest",
-    )
+def test_an_own_encoder_is_named_by_module_and_class():
+    encoder = load_encoder("adapters.baseline.hashing:Hashing")
+    assert field_names(encoder) == ("dim", "shortest", "longest")
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "told"),
+    ("name", "settings", "hint"),
     [
         ("qip", {}, "'quip'"),
         ("adapters.baseline.hashing:Hasing", {}, "Hasing"),
@@ -57,15 +42,16 @@ def test_an_encoder_of_ones_own_is_named_by_module_and_class():
         ("hashing", {"dim": "null"}, "dim"),
         ("nope.module:Class", {}, "no module of this name"),
         ("hashing:folder", {}, "checkpoint"),
+        ("json:dumps", {}, "without arguments"),
+        ("json:JSONDecoder", {}, "encoder"),
     ],
 )
-def test_a_name_or_setting_that_does_not_exist_is_an_error_with_what_does(name, settings, told):
-    with pytest.raises(UsageError, match=told):
+def test_a_name_or_setting_that_does_not_exist_is_an_error_with_what_does(name, settings, hint):
+    with pytest.raises(UsageError, match=hint):
         load_encoder(name, settings)
 
 
 def test_only_names_that_look_alike_are_suggested():
-    assert "did you mean 'dino'" in str(unknown("encoder", "dinno", encoder_names()))
-    assert str(unknown("encoder", "nope", encoder_names())).endswith(
-        f"known: {', '.join(encoder_names())}"
-    )
+    names = encoder_names()
+    assert "did you mean 'dino'" in str(unknown("encoder", "dinno", names))
+    assert str(unknown("encoder", "nope", names)).endswith(f"known: {', '.join(names)}")

@@ -63,11 +63,11 @@ TABLE = [["id", "text", ""], *([str(i), f'a,b;c|d "e" {i}\nf', "x"] for i in ran
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("told", [False, True])
-def test_tables_are_read_whichever_delimiter_they_have(file, name, delimiter, end, told):
+@pytest.mark.parametrize("named", [False, True])
+def test_tables_are_read_whichever_delimiter_they_have(file, name, delimiter, end, named):
     out = io.StringIO(newline="")
     csv.writer(out, delimiter=delimiter, lineterminator=end).writerows(TABLE)
-    hint = f"sep={delimiter}{end}" * told
+    hint = f"sep={delimiter}{end}" * named
     path = file(name, f"\ufeff{hint}{out.getvalue()}")
     assert read_texts(path).texts == tuple(row[1] for row in TABLE[1:])
 
@@ -83,7 +83,7 @@ def test_tabs_part_fields_with_quotes_that_quote_nothing(file):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "column", "told"),
+    ("name", "content", "column", "named"),
     [
         ("a.csv", "text,b\nx,y\n", "txet", "'text'"),
         ("a.csv", "a,b\nx,y\n", "", "a, b"),
@@ -115,11 +115,11 @@ def test_tabs_part_fields_with_quotes_that_quote_nothing(file):
     ],
 )
 def test_what_cannot_be_read_is_an_error_of_one_line_that_says_why(
-    file, name, content, column, told
+    file, name, content, column, named
 ):
     with pytest.raises(UsageError) as error:
         read_texts(file(name, content), column=column)
-    assert told in str(error.value)
+    assert named in str(error.value)
     assert "\n" not in str(error.value)
 
 
