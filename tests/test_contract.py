@@ -1,4 +1,4 @@
-"""Every registered encoder keeps the contract, on tiny random models in the layouts of real ones."""
+"""Every registered encoder passes the contract, on tiny random models in real layouts."""
 
 import copy
 import dataclasses
@@ -176,7 +176,7 @@ PLANTED = {
     (HalfPrecision, "bert"): "shape",
     (NoTruncation, "bert"): "long text",
 }
-"""Faults of adapters, planted one by one in a sound one on a real network, and the rule that is there for each."""
+"""Faults planted one by one in a sound adapter, and the rule that finds each."""
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Exporting DINO: a folder that sentence-transformers loads, with LoRA weights merged.
 
-Run: ``python -m adapters.dino.export CHECKPOINT FOLDER``; ``SentenceTransformer(FOLDER)`` then gives
+Run ``python -m adapters.dino.export CHECKPOINT FOLDER``; ``SentenceTransformer(FOLDER)`` then gives
 the same vectors.
 """
 

@@ -85,7 +85,7 @@ class CosineRegression:
 
 
 def tokenize_pairs(network: Network, pairs: Sequence[SimilarityPair]) -> list[TokenizedPair]:
-    """Return pairs as token ids, texts cut at ``MAX_LENGTH``; pairs with an empty text are left out."""
+    """Return pairs as token ids, truncated to ``MAX_LENGTH``, without pairs with an empty text."""
     if not pairs:  # of few first texts none is held out
         return []
     texts = list(dict.fromkeys(text for pair in pairs for text in pair[:2]))

@@ -149,7 +149,7 @@ class QuIP(NetworkEncoder):
         return [_join_windows(states, inners) for inners in kept]
 
     def card(self) -> Card:
-        """Return the backbone's card with the heads' digest mixed in; trained if there are heads."""
+        """Return the backbone's card with the heads' digest added; trained if there are heads."""
         files = self._head_files()
         card = replace(self._backbone().card(), trained=bool(files))
         return replace(card, weights=digest([card.weights, files_digest(files)])) if files else card

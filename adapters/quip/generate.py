@@ -94,7 +94,7 @@ def sample_outputs(
 
     Args:
         network: The generator.
-        prompts: Token ids, see ``make_generator_prompts``; each is computed once for all of its samples.
+        prompts: Token ids, see ``make_generator_prompts``; each is computed once for all samples.
         numbers: Of the prompts. With the seed they decide a decoder's random numbers, whatever
             else is in the batch; a model with an encoder has one seed for the batch.
         samples: Samples of each prompt.

@@ -281,7 +281,7 @@ def make_teacher_rows(network: Network, passages: Sequence[TokenizedPassage]) ->
 def score_passages(
     network: Network, heads: Sequence[nn.Module], rows: Sequence[TeacherRow]
 ) -> tuple[Tensor, Tensor]:
-    """Return start and end scores, float32 (b, t) each, of the passages' tokens; -inf at padding."""
+    """Return start and end scores of the passages' tokens, float32 (b, t) each; -inf at padding."""
     states = encode_groups(network, [[row.ids] for row in rows])
     widths = np.asarray([len(row.ids) - row.begin for row in rows])
     inside = np.concatenate([np.arange(len(row.ids)) >= row.begin for row in rows])

@@ -275,7 +275,7 @@ class Comparison:
 
     @cached_property
     def p_means(self) -> dict[str, stats.Array]:
-        """p-values of every pair on every family mean and on ``MEAN``, (m, m), corrected over all."""
+        """Corrected p-values of every pair on every family mean and on ``MEAN``, (m, m)."""
         p = stats.corrected_p([*self.by_family.values(), self.overall])
         return dict(zip([*self.by_family, MEAN], p, strict=True))
 

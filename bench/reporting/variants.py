@@ -38,7 +38,7 @@ class Variants:
 
     @property
     def changes(self) -> dict[str, str]:
-        """How the settings of each differ from the reference, such as "decay 0, stage compression"."""
+        """How the settings of each differ from the reference, such as "decay 0, stage 1"."""
         words = {}
         for label in self.labels[1:]:
             changed = [f"{name} {self.settings[label].get(name)}" for name in self._changed(label)]
@@ -64,7 +64,7 @@ class Variants:
         return {name: dict(sorted(by.items())) for name, by in found.items() if len(by) > 2}
 
     def _changed(self, label: str) -> list[str]:
-        """Return the settings that differ from the reference; a stage must be named by both cards."""
+        """Return the settings that differ from the reference; both cards must name a stage."""
         reference, own = self.settings[self.labels[0]], self.settings[label]
         changed = _differing(reference, own)
         both = reference["stage"] and own["stage"]

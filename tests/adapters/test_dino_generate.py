@@ -1,4 +1,4 @@
-"""DINO's generator: self-debiasing against its formulae, task specifications, and files of texts."""
+"""DINO's generator: self-debiasing against its formulae, specifications, files of texts."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""QuIP on tiny random models in the layout of the published archives, against raw forward passes."""
+"""QuIP on tiny random models in the published layout, against raw forward passes."""
 
 import os
 from dataclasses import replace

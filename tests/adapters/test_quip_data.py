@@ -1,4 +1,4 @@
-"""QuIP's training data: the files that are read, how passages are cut, and what each is used for."""
+"""QuIP's training data: files, windows of passages, and the use of each."""
 
 import gzip
 import json

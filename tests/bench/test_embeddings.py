@@ -446,7 +446,7 @@ def test_memory_and_disk_stay_near_the_size_of_the_vectors():
 
 _FULL_DISK = """
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17))  # every write past 128 kB fails, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, 1 << 17))  # as a disk with 128 kB left
 texts = [str(i) for i in range(500)]
 assert cached(Counting(dim=200), Vectors(Path(sys.argv[1]))).encode(texts).shape == (500, 200)
 """

@@ -127,7 +127,8 @@ def test_an_encoder_without_a_card_has_no_weights():
 
 
 def test_the_identity_is_the_same_in_every_process():
-    code = "from bench.registry import load_encoder; from bench.encoder import fingerprint; print(fingerprint(load_encoder('hashing')))"
+    code = "from bench.registry import load_encoder; from bench.encoder import fingerprint\n"
+    code += "print(fingerprint(load_encoder('hashing')))"
     root = str(Path(__file__).parents[2])
     prints = {
         subprocess.run(

@@ -254,8 +254,8 @@ def test_an_encoder_without_the_needed_protocol_is_skipped_and_what_is_needed_is
     (cell,) = _run([NeedsTokens()], tmp_path)
     assert cell.status == "skipped"
     assert (
-        cell.reason
-        == "norms requires an encoder that also gives the states of single tokens; letters is not one"
+        cell.reason == "norms requires an encoder that also gives the states of single tokens; "
+        "letters is not one"
     )
 
 
@@ -312,7 +312,8 @@ class Slow(Norms):
         time.sleep(0.2)
         return super().evaluate(encoder, seed=seed)
 
-for cell in run({"letters": Letters()}, [Slow(name=f"t{i}") for i in range(50)], Store(Path(sys.argv[1])), Vectors(None)):
+tasks = [Slow(name=f"t{i}") for i in range(50)]
+for cell in run({"letters": Letters()}, tasks, Store(Path(sys.argv[1])), Vectors(None)):
     print(cell.status, flush=True)
 """
 

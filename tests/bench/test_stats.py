@@ -10,7 +10,7 @@ from bench import stats
 from bench.influence import bounds, contributions, of_ratio
 from tests.bench.test_influence import MEASURED, data
 
-# The number of 200 intervals at 95 % that cover has a standard deviation of 1.5 %: three of them to either side.
+# Of 200 intervals at 95 %, the share that covers has a standard deviation of 1.5 %.
 NOMINAL = pytest.approx(0.95, abs=0.046)
 
 

@@ -46,7 +46,7 @@ RESULT = Result(
 
 
 def test_the_file_format_is_the_golden_one():
-    """Another format needs another SCHEMA, and a new golden file: ``python -m tests.bench.test_store`` writes it."""
+    """A new format needs a new SCHEMA and golden file: ``python -m tests.bench.test_store``."""
     assert RESULT.to_json() == json.loads(GOLDEN.read_text())
     assert read(GOLDEN) == RESULT
 
@@ -308,7 +308,7 @@ from bench.store import Store
 from tests.bench.test_store import RESULT, SPEC
 store = Store(Path(sys.argv[1]))
 store[SPEC] = RESULT
-resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # writes past 100 bytes fail, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # as a disk with 100 bytes left
 try:
     store[SPEC] = replace(RESULT, family="changed")
 except Exception as error:

@@ -1,4 +1,4 @@
-"""The contract: a sound encoder passes it, and each planted fault is caught by the rule named for it."""
+"""The contract: a sound encoder passes, and its rule finds each planted fault."""
 
 import dataclasses
 import logging
@@ -23,7 +23,7 @@ def _word(word: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sound:
-    """A word is a random vector, a text the mean over its first words; offers everything an encoder can offer."""
+    """Words are random vectors, texts the mean of their first words; has all abilities."""
 
     words: int = 50
     checkpoint: str = ""

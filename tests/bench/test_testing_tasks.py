@@ -29,7 +29,7 @@ class Words:
 
 @dataclass(frozen=True)
 class FirstNumber:
-    """A sound task: how often the first number of a vector is above zero, among texts drawn with the seed."""
+    """A sound task: how often the first number of a vector is positive, on a random draw."""
 
     name: str = "first-number"
     limit: int | None = None

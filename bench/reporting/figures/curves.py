@@ -143,7 +143,8 @@ def spectrum(c: Comparison) -> Drawing:
         points = dict(sorted(points.items()))
         axes[0].plot(list(points), list(points.values()), linewidth=1.2, color=COLORS[i])
         for n, value in points.items():
-            tip = f"{c.encoders.at[label, 'title']}: {100 * value:.1f} % of variance in {n} directions"
+            title = c.encoders.at[label, "title"]
+            tip = f"{title}: {100 * value:.1f} % of variance in {n} directions"
             draw_point(axes[0], (n, value), tip, color=COLORS[i], marker=MARKERS[i])
     axes[0].set_xscale("log", base=2)
     axes[0].xaxis.set_major_formatter("{x:g}")
@@ -179,7 +180,7 @@ def _diagnosed(c: Comparison, label: str) -> dict[str, float]:
 
 @styled
 def learning(c: Comparison) -> Drawing:
-    """Return the mean score over training tokens; lines join checkpoints that differ in budget alone."""
+    """Return the mean score over training tokens; a line joins budgets of the same settings."""
     name, title = "learning", "Score over training tokens"
     trained = c.encoders[c.encoders.tokens.notna() & c.encoders["mean"].notna()]
     if trained.empty or trained.tokens.max() < (1 + WITHIN) * trained.tokens.min():

@@ -27,7 +27,7 @@ INK, MUTED, RULE, SURFACE = "#333333", "#767676", "#d9d9d9", "#ffffff"
 """Colours of text and axes, of secondary text, of thin lines, and of the background."""
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b5b5b")
-"""Okabe and Ito's colours for colour-blind readers, without yellow, which is too light for lines."""
+"""Okabe and Ito's colours for colour-blind readers, without yellow, too light for lines."""
 
 ROLES = {"method": COLORS[0], "untrained": COLORS[1], "reference": COLORS[6]}
 """The colour of each role of an encoder."""
@@ -172,7 +172,7 @@ def caption(figure: Figure, words: str) -> None:
 def panels(
     titles: Sequence[str], names: Sequence[str], *, row: float = 0.22, across: int = 3
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with one panel per title, side by side, whose rows are the names, from top to bottom.
+    """Return a figure with one panel per title, side by side; its rows are the names, downwards.
 
     Args:
         titles: Titles of the panels.

@@ -78,7 +78,7 @@ def _p(c: Comparison, family: str, group: Variants) -> list[float]:
 
 
 def sweeps(c: Comparison) -> tuple[Drawing, ...]:
-    """Return a figure for each numeric setting of which a group of variants has at least three values."""
+    """Return a figure for each numeric setting with at least three values in a group."""
     found = [
         (group, setting)
         for group in groups(c)

@@ -266,5 +266,6 @@ def test_reasons_are_told_without_the_places_of_files(given_, shown):
 
 
 def test_importing_the_package_loads_neither_pandas_nor_matplotlib():
-    code = "import sys, bench.reporting; sys.exit(bool({'pandas', 'matplotlib', 'tabulate', 'scipy'} & set(sys.modules)))"
+    heavy = {"pandas", "matplotlib", "tabulate", "scipy"}
+    code = f"import sys, bench.reporting; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

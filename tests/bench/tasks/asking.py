@@ -12,7 +12,7 @@ PLACE, COLOUR = "Where is it?", "Which colour is it?"
 
 
 def two_sides(each: int = 20) -> Labelled:
-    """``each`` texts of every place and colour: nine groups, whose places say nothing of their colours."""
+    """``each`` texts of every place and colour: nine groups with independent places and colours."""
     sides = [(p, c, i) for i in range(each) for p in range(3) for c in range(3)]
     texts = [f"{PLACES[p]} {COLOURS[c]} {i}" for p, c, i in sides]
     return Labelled(

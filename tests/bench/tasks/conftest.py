@@ -15,7 +15,7 @@ from bench.encoder import QuestionVectors, TokenStates
 
 @dataclass(frozen=True)
 class Words:
-    """A vector for each word, drawn once; a text is the mean of its words, a question the sum of its words' vectors."""
+    """A random vector for each word; texts are means of their words, questions sums."""
 
     dim: int = 64
     cut: int = 10_000

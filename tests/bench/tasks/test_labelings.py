@@ -61,11 +61,11 @@ def test_a_draw_keeps_the_share_of_every_class(found, size):
                 for f in (found, few)
             )
             share = whole / len(found.texts)
-            # Each class is rounded by half a text at most, and all of them together move the common share.
+            # Rounding moves each class by at most half a text, and all together the common share.
             assert abs(kept - share * len(few.texts)) <= 0.5 + share * classes / 2
 
 
-def test_a_draw_keeps_the_shares_of_the_labelings_that_are_named_where_another_one_sets_every_text_apart():
+def test_a_draw_keeps_the_shares_of_named_labelings_beside_one_with_a_class_per_text():
     found = Labelled(
         [f"text {i}" for i in range(60)], {"kind": np.arange(60) % 3, "id": np.arange(60)}
     )

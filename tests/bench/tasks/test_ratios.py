@@ -1,4 +1,4 @@
-"""Ratios of counts: the usual libraries' numbers, and what each test example contributes to them."""
+"""Ratios of counts: the numbers of the usual libraries, and each example's contribution."""
 
 import warnings
 

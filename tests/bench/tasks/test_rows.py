@@ -1,4 +1,4 @@
-"""Gold values, labels and texts that are no such thing, and those for which no score is defined: told, never scored."""
+"""Invalid gold values, labels and texts, and those without a defined score, are errors."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ TASKS = {
 
 
 def rows(**changes):
-    """Rows that every task takes; those named are changed in the sixth one, or in all where a list is given."""
+    """Valid rows of every task, changed in the sixth row, or in all for a list of values."""
     made = [
         {
             "text": f"{'sea' if i % 2 else 'oak'} w{i}",

@@ -1,4 +1,4 @@
-"""Few-shot protocols that train the network or start a tagger: what they ask for, and what comes out."""
+"""Few-shot protocols that train the network or start a tagger: requests and scores."""
 
 import dataclasses
 
