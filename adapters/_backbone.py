@@ -42,8 +42,6 @@ from bench.errors import CheckpointError, Unavailable, unknown
 if TYPE_CHECKING:  # see _network.py
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["Backbone", "Network", "quiet", "resolve"]
-
 log = logging.getLogger(__name__)
 
 PACKAGED = "SmolLM2-135M-Instruct-Q4_1"
@@ -347,7 +345,3 @@ def _check_tokenizer_class(folder: Path) -> None:
             f"expected a tokenizer of transformers in {folder}, got {kind!r}: "
             "code of a checkpoint is never run"
         )
-
-
-# Former names, until every method has the new ones.
-look_both_ways, positions = make_bidirectional, max_positions

@@ -169,7 +169,3 @@ def _read_object(path: Path) -> dict[str, Any]:
             f"expected a JSON object in {path}, got {type(value).__name__}: copy the file again"
         )
     return value
-
-
-# Former names, until every method has the new ones.
-located, card_of = locate, read_card

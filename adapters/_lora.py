@@ -135,7 +135,3 @@ def _find_linear(model: nn.Module, name: str, folder: Path) -> nn.Linear:
         f"expected a linear layer {name} in the backbone, got none: "
         f"{folder} belongs to another backbone"
     )
-
-
-# Former names, until every method has the new ones.
-merged, sharing = merge_lora, share_weights

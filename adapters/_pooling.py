@@ -59,6 +59,3 @@ def last_k(states: Tensor, mask: Tensor, k: int) -> Tensor:
 def _weighted(states: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean as a product of matrices: no masked copy of the states is made."""
     return (weights[:, None] @ states.float())[:, 0] / weights.sum(1, keepdim=True)
-
-
-slots = last_k  # the former name, until every method has the new one

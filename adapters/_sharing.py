@@ -162,8 +162,3 @@ def last_of_segments(states: Tensor, segments: Tensor) -> Tensor:
     single = segments.amax(1, keepdim=True) == 1
     is_prompt = (segments > 1) | ((segments == 1) & single)
     return states[ends & is_prompt].float()
-
-
-def common_ids(prompts: Sequence[Prompt]) -> int:
-    """Return the number of leading tokens that all prompts share."""
-    return common_prefix([prompt.ids for prompt in prompts])

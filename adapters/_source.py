@@ -241,7 +241,3 @@ def title(source: str, folder: Path) -> str:
     if Path(source).expanduser().is_dir():
         return Path(source).expanduser().resolve().name
     return f"{source.partition('@')[0]}@{folder.name[:12]}"
-
-
-# Former names, until every method has the new ones.
-made_once, downloaded = make_once, download

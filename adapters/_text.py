@@ -124,6 +124,3 @@ def _make_blank(tokenizer: PreTrainedTokenizerBase, *, spans: bool) -> Prompt:
         "expected a text with at least one token, got an empty one, "
         "and the tokenizer has no special token: leave it out"
     )
-
-
-prompts = make_prompts  # the former name, until every method has the new one

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adapters._training.loop import launched
+from adapters._training.processes import launched
 from bench.data import load
 from bench.recipe import Recipe
 

@@ -88,8 +88,3 @@ def micro_batches(lengths: Sequence[int], tokens: int, *, processes: int = 1) ->
         else:
             made.append([i])
     return made
-
-
-# Former names, until every method has the new ones.
-Spent = TokenCounts
-portions = micro_batches

@@ -121,8 +121,3 @@ def command_of(words: Sequence[str]) -> str:
 
 def _processor() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-
-
-# Former names, until every method has the new ones.
-Material = DataSource
-finished, listed = is_finished, list_stages

@@ -18,14 +18,12 @@ from transformers import get_scheduler
 from adapters._network import Network
 from adapters._trainable import autocast, fork_seed
 from adapters._training.budget import TokenCounts, micro_batches
-from adapters._training.processes import launched, main_first, main_process, wait_for_all
+from adapters._training.processes import launched, main_process, wait_for_all
 from adapters._training.stage import check_key
 from bench.encoder import digest
 from bench.errors import EncodingError, UsageError
 from bench.files import write_atomic
 from bench.recipe import Progress
-
-__all__ = ["Objective", "autocast", "fit", "launched", "main_first", "main_process"]
 
 Part = TypeVar("Part")
 
@@ -367,7 +365,3 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     except Exception:  # noqa: BLE001 - damage shows as an exception of almost any kind
         return None
     return state if isinstance(state, dict) else None
-
-
-# Former names, until every method has the new ones.
-seeded, shared, waited = fork_seed, split_batch, wait_for_all

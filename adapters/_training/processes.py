@@ -34,6 +34,3 @@ def main_first() -> Iterator[None]:
 def wait_for_all() -> None:
     """Wait until every process has come here."""
     launched().wait_for_everyone()
-
-
-waited = wait_for_all  # the former name, until every method has the new one

@@ -58,6 +58,3 @@ def share(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
     for name in names:
         if not 0 <= getattr(recipe, name) <= 1:
             raise UsageError(f"{name} is from 0 to 1, got {getattr(recipe, name)}")
-
-
-deciding = key_settings  # the former name, until every method has the new one

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from adapters._text import split_sentences
 from bench.errors import Unavailable, UsageError
 
 log = logging.getLogger(__name__)
@@ -90,7 +89,3 @@ def read_sources(
     for reason in missing:
         log.warning("left out: %s", reason)
     return found
-
-
-# Former names, until every method has the new ones.
-named, readable, sentences = parse_sources, read_sources, split_sentences

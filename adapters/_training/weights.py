@@ -15,16 +15,12 @@ from adapters._checkpoint import CONFIG, WEIGHTS
 from adapters._network import Network, quiet
 from adapters._trainable import (
     fork_seed,
-    make_differentiable,
-    set_dropout,
     set_training,
     share_weights,
     unfreeze,
 )
 from bench.errors import UsageError
 from bench.files import write_atomic
-
-__all__ = ["Lora", "set_dropout", "unfreeze"]
 
 _TARGETS = {
     "llama": ("q_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"),
@@ -111,8 +107,6 @@ class Lora:
         write_atomic(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
         write_atomic(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
-    attached = attach  # the former name, until every method has the new one
-
 
 def make_trainable(network: Network, *, lora: bool, seed: int) -> Network:
     """Return the network with new LoRA weights, or a copy of which all weights are trained."""
@@ -162,13 +156,3 @@ def lora_targets(model: nn.Module) -> str:
         known = ", ".join(sorted({*_TARGETS, *_LIKE}))
         raise UsageError(f"expected a backbone of one of {known} to train, got {kind!r}")
     return rf"(.*\.)?layers?\.\d+\.(.*\.)?({'|'.join(names)})"
-
-
-# Former names, until every method has the new ones.
-attached, trained, anywhere, targets = (
-    make_trainable,
-    trainable_weights,
-    absolute_source,
-    lora_targets,
-)
-unfrozen, differentiable = unfreeze, make_differentiable
