@@ -182,10 +182,10 @@ def tune_classes(
         UsageError: There is no text with a word in it, or the weights have another shape.
         EncodingError: The loss is not finite.
     """
-    if not marked or (start is not None and start.shape != (classes, network.dim)):
-        got = "no text" if not marked else f"weights {start.shape}" if start is not None else ""
+    if start is not None and start.shape != (classes, network.dim):
         raise UsageError(
-            f"expected texts, and weights of shape {(classes, network.dim)}, got {got}"
+            f"expected weights of shape {(classes, network.dim)}, got {start.shape}: "
+            "start from weights of this network"
         )
     copy = unfreeze(network)
     classifier = _make_classifier(network, classes, start, seed)

@@ -63,10 +63,9 @@ def batches(
             window = sorted(epoch[start : start + _WINDOW * size], key=lambda i: lengths[i])
             made += [window[k : k + size] for k in range(0, len(window), size)]
     if not made:
-        hint = " or this stage's share" if stage else ""
         raise UsageError(
             f"expected tokens for an example of up to {max(lengths)}{whose}, got {budget}: "
-            f"raise the budget{hint}"
+            "raise the budget, or this stage's share of it"
         )
     return [made[i] for i in rng.permutation(len(made))]
 
