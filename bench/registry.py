@@ -206,7 +206,8 @@ def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe
     if target is None:
         hint = module_hint(name, "(or give package.module:Class)")
         raise unknown("recipe", name, points, hint=hint)
-    recipe = instantiate(target, name)
+    is_value = isinstance(target, Recipe) and not isinstance(target, type)
+    recipe = target if is_value else instantiate(target, name)
     if not is_dataclass(recipe) or not isinstance(recipe, Recipe):
         raise UsageError(
             f"{name!r} is a {type(recipe).__name__}, not a recipe: "

@@ -8,7 +8,7 @@ code (timoschick/dino at 0e4a052, ``postprocess_dataset.py``).
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -130,7 +130,7 @@ def draw_first_texts(
     )
     total = sum(source.share for source, _ in tables)
     chosen: dict[str, None] = {}
-    material = []
+    used = []
     for number, (source, table) in enumerate(tables):
         passages = dict.fromkeys(map(str, table[source.column]))
         sentences = dict.fromkeys(s for passage in passages for s in split_sentences(passage))
@@ -138,9 +138,9 @@ def draw_first_texts(
         order = np.random.default_rng([seed, number]).permutation(len(usable))
         drawn = sorted(order[: round(count * source.share / total)])
         chosen |= dict.fromkeys(usable[i] for i in drawn)
-        material.append(DataSource(source.name, source.licence, len(drawn), dict(table.pin)))
+        used.append(DataSource(source.name, source.licence, len(drawn), dict(table.pin)))
     texts = list(chosen)
-    return [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))], material
+    return [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))], used
 
 
 def read_first_texts(path: Path, *, count: int, seed: int) -> tuple[list[str], list[DataSource]]:
@@ -162,7 +162,7 @@ def read_first_texts(path: Path, *, count: int, seed: int) -> tuple[list[str], l
     texts = list(dict.fromkeys(text for text in stripped if text))
     drawn = sorted(np.random.default_rng(seed).permutation(len(texts))[:count])
     texts = [texts[i] for i in drawn]
-    return texts, [_file_material(path, len(texts), texts)]
+    return texts, [_file_source(path, len(texts), texts)]
 
 
 def read_pairs(path: Path) -> tuple[list[SimilarityPair], list[DataSource]]:
@@ -178,7 +178,7 @@ def read_pairs(path: Path) -> tuple[list[SimilarityPair], list[DataSource]]:
     pairs = _parse_lines(path, _parse_pair)
     if not pairs:
         raise DataError(f"expected pairs in {path}, got none: name another file")
-    return pairs, [_file_material(path, len(pairs), [list(pair) for pair in pairs])]
+    return pairs, [_file_source(path, len(pairs), [list(pair) for pair in pairs])]
 
 
 def clean_pairs(
@@ -256,26 +256,6 @@ def hold_out(
     return train, [pair for pair in pairs if pair.text_a in held_out]
 
 
-def format_samples(
-    pairs: Iterable[SimilarityPair], counts: Mapping[str, int], *, rows: int = 20
-) -> str:
-    """Return a page in Markdown: the counts, and the first pairs of each label."""
-    lines = ["# Generated pairs", "", "| | pairs |", "| --- | ---: |"]
-    lines += [f"| {name} | {number:,} |" for name, number in counts.items()]
-    by_label: dict[float, list[SimilarityPair]] = {}
-    for pair in pairs:
-        by_label.setdefault(pair.label, []).append(pair)
-    for label, found in sorted(by_label.items(), reverse=True):
-        lines += ["", f"## {label:g}: {len(found):,} pairs", ""]
-        lines += ["| first text | second text |", "| --- | --- |"]
-        lines += [f"| {_cell(pair.text_a)} | {_cell(pair.text_b)} |" for pair in found[:rows]]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 def _limit_per_label(pairs: Iterable[SimilarityPair]) -> Iterator[SimilarityPair]:
     seen: Counter[tuple[str, float]] = Counter()
     for pair in pairs:
@@ -349,6 +329,6 @@ def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
     return value
 
 
-def _file_material(path: Path, rows: int, content: object) -> DataSource:
+def _file_source(path: Path, rows: int, content: object) -> DataSource:
     pin = {"kind": "file", "sha256": digest(content)}
     return DataSource(path.name, "as its owner says", rows, pin)

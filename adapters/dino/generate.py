@@ -354,7 +354,7 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """Return all that decides the file, plain JSON values."""
-        settings = {
+        return {
             **asdict(self.task),
             "x1": digest(list(self.x1)),
             "inputs": len(self.x1),
@@ -363,8 +363,6 @@ class Job:
             "model": self.model,
             "batch": self.batch,
         }
-        copied: dict[str, Any] = json.loads(json.dumps(settings))
-        return copied
 
     def paths(self, folder: Path) -> tuple[Path, Path]:
         """Return the file of texts in a folder, and that of its settings and progress."""
@@ -388,31 +386,6 @@ def _split(requests: Sequence[Request], size: int) -> list[list[Request]]:
     return [list(requests[i : i + size]) for i in range(0, len(requests), size)]
 
 
-class GeneratedTexts(NamedTuple):
-    """The texts of a job.
-
-    Attributes:
-        name: Name of their file, without suffix.
-        rows: With the three keys of the released data: ``text_a``, ``text_b`` and ``label``.
-        batches: Number of batches.
-        positions: Tokens that went through the generator.
-        seconds: Time of generating.
-        counts: Number of texts asked for, kept, and dropped by reason.
-    """
-
-    name: str
-    rows: list[dict[str, Any]]
-    batches: int
-    positions: int
-    seconds: float
-    counts: Mapping[str, int]
-
-    def summary(self) -> dict[str, Any]:
-        """Return time, tokens and counts, plain JSON values."""
-        took = {"seconds": round(self.seconds, 1), "inference_tokens": self.positions}
-        return {**took, **self.counts}
-
-
 def generator_digest(backbone: Backbone) -> str:
     """Return the digest of a generator's weights and dtype."""
     card = backbone.card()
@@ -427,17 +400,22 @@ def copy_finished(job: Job, folder: Path, others: Iterable[Path]) -> None:
         folder: Their folder.
         others: Folders that may have them.
     """
-    settings, batches = job.settings(), len(job.batches())
+    if job.paths(folder)[1].is_file():
+        return
+    key, batches = digest(job.settings()), len(job.batches())
     for other in others:
         data, args = job.paths(other)
         note = _read_note(args)
-        finished = note.get("of") == settings and note["progress"].get("batches") == batches
-        if finished and data.is_file() and not job.paths(folder)[1].is_file():
+        whole = note and note["progress"].get("batches") == batches
+        if whole and data.is_file() and digest(note["of"]) == key:
             for path in (data, args):
                 write_atomic(folder / path.name, path.read_bytes())
+            return
 
 
-def generate(job: Job, backbone: Backbone, folder: Path, progress: Progress) -> GeneratedTexts:
+def generate(
+    job: Job, backbone: Backbone, folder: Path, progress: Progress
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the texts of a job; those that its file lacks are generated batch by batch.
 
     Args:
@@ -445,6 +423,11 @@ def generate(job: Job, backbone: Backbone, folder: Path, progress: Progress) -> 
         backbone: A decoder with its language-model head; loaded if a text is missing.
         folder: Folder of the job's files: the texts, as JSON lines, and settings and progress.
         progress: Called with the number of texts.
+
+    Returns:
+        The rows of the file, with the keys ``text_a``, ``text_b`` and ``label`` of the released
+        data; and what they took: seconds, tokens through the generator, and the number of texts
+        asked for, kept, and dropped by reason.
 
     Raises:
         UsageError: The folder holds texts of another job, or the backbone is no decoder.
@@ -464,8 +447,7 @@ def generate(job: Job, backbone: Backbone, folder: Path, progress: Progress) -> 
     if left:
         _check_prompts(backbone.load(), job, left)
     for batch in left:
-        asked, total = done["counts"].get("asked", 0), sum(map(len, batches))
-        progress(f"dino: generating ({_speed(done)})", asked, total)
+        progress("dino: generating", done["counts"].get("asked", 0), sum(map(len, batches)))
         start = time.perf_counter()
         made, positions = complete(backbone.load(), job.task, batch, job.generation)
         outcomes = Counter(completion.dropped or "kept" for completion in made)
@@ -479,20 +461,14 @@ def generate(job: Job, backbone: Backbone, folder: Path, progress: Progress) -> 
         lines = "".join(_format_rows(job.task, batch, made))
         journal.append(lines.encode("utf-8", ESCAPED), **done)
     rows = [json.loads(line) for line in journal.read().splitlines()]
-    done.pop("generator", None)
-    return GeneratedTexts(data.stem, rows, **done)
+    took = {"seconds": round(done["seconds"], 1), "inference_tokens": done["positions"]}
+    return rows, took | done["counts"]
 
 
 def _check_prompts(network: Network, job: Job, batches: Sequence[Sequence[Request]]) -> None:
     head_of(network)
     prompts = dict.fromkeys((request.label, request.x1) for batch in batches for request in batch)
     tokenize_prompts(network, job.task, prompts, job.generation)
-
-
-def _speed(done: Mapping[str, Any]) -> str:
-    if not done["seconds"]:
-        return "first batch"
-    return f"{done['counts'].get('kept', 0) / done['seconds']:.1f} texts/s"
 
 
 def _format_rows(
@@ -515,4 +491,4 @@ def _read_note(args: Path) -> dict[str, Any]:
         note.pop("generator", None)
         progress = note.pop("done")
         return {"of": note, "size": progress.pop("size", 0), "progress": progress}
-    return note
+    return note if "progress" in note else {}

@@ -57,11 +57,11 @@ def generate_reviews(
     model = generator_digest(generator)
     naming = Generation(top_k=0, new_tokens=20, seed=seed)
     job = Job(read_task("imdb-x1"), [""], -(-films // 2), naming, model)
-    rows = generate(job, generator, folder, progress).rows
+    rows, _ = generate(job, generator, folder, progress)
     titles = list(dict.fromkeys(row["text_a"] for row in rows))
     writing = Generation(new_tokens=new_tokens, seed=seed)
     job = Job(read_task("imdb-x2"), titles, samples, writing, model)
-    rows = generate(job, generator, folder, progress).rows if titles else []
+    rows, _ = generate(job, generator, folder, progress) if titles else ([], {})
     found = single_label(Review(row["text_b"], int(row["label"])) for row in rows)
     if {review.label for review in found} != {0, 1}:
         raise DataError(

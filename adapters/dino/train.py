@@ -32,14 +32,12 @@ from adapters.dino.data import (
     SimilarityPair,
     clean_pairs,
     draw_first_texts,
-    format_samples,
     hold_out,
     parse_column,
     read_first_texts,
     read_pairs,
 )
 from adapters.dino.generate import (
-    GeneratedTexts,
     Generation,
     Job,
     copy_finished,
@@ -75,14 +73,14 @@ class PairCorpus(NamedTuple):
         x1: First texts.
         pairs: Training pairs.
         counts: Number of pairs by step of post-processing.
-        material: Data sources.
+        sources: Data sources.
         stages: Tokens, time and counts by stage.
     """
 
     x1: list[str]
     pairs: list[SimilarityPair]
     counts: dict[str, int]
-    material: list[DataSource]
+    sources: list[DataSource]
     stages: dict[str, dict[str, Any]]
 
 
@@ -196,7 +194,7 @@ class Recipe:
         if is_finished(out, training):
             return out
         with main_first():  # one process generates, the others read
-            data = self._prepare(out / GENERATED, budget, seed, load, progress)
+            data = self._make_pairs(out / GENERATED, budget, seed, load, progress)
         student = Backbone(
             self.backbone,
             attention=self.attention,  # type: ignore[arg-type]
@@ -239,7 +237,7 @@ class Recipe:
             Ngrams.of(data.x1).write(out / RUNS)
             write_atomic(out / SAMPLE, _sample_lines(data.pairs, seed))
             total = replace(fitted, spent=fitted.spent + TokenCounts(inference=generating))
-            write_card(out, training, total, network, data.material, more)
+            write_card(out, training, total, network, data.sources, more)
             (out / "state.pt").unlink(missing_ok=True)
         wait_for_all()
         return out
@@ -264,7 +262,7 @@ class Recipe:
             DataError: Pairs to be post-processed have labels that the task has not.
         """
         path = Path(self.pairs).expanduser()
-        pairs, material = read_pairs(path)
+        pairs, sources = read_pairs(path)
         known = sorted(map(float, read_task(self.task).labels))
         other = sorted({pair.label for pair in pairs} - set(known))
         if self.clean and other:
@@ -276,48 +274,39 @@ class Recipe:
         counts = {"training pairs": len(pairs)}
         if self.clean:
             pairs, counts = self._clean(pairs, seed)
-        return PairCorpus(x1, pairs, counts, material, {})
+        return PairCorpus(x1, pairs, counts, sources, {})
 
-    def _prepare(
+    def _make_pairs(
         self, folder: Path, budget: int, seed: int, load: Load, progress: Progress
     ) -> PairCorpus:
         """Return the training pairs; texts that an earlier call generated are reused."""
-        made = (
-            self._read(seed) if self.pairs else self._generate(folder, budget, seed, load, progress)
-        )
-        write_atomic(folder / "samples.md", format_samples(made.pairs, made.counts))
-        return made
-
-    def _generate(
-        self, folder: Path, budget: int, seed: int, load: Load, progress: Progress
-    ) -> PairCorpus:
+        if self.pairs:
+            return self._read(seed)
         backbone = Backbone(self.generator, head="lm", dtype=self.dtype, device=self.device)
         model = generator_digest(backbone)
         generation = Generation(self.decay, self.top_k, self.top_p, self.new_tokens, seed)
         count = max(self.inputs or budget // _TOKENS_PER_INPUT, 2)
         progress("reading data", 0, 1)
-        material: list[DataSource] = []
-        made: list[GeneratedTexts] = []
+        sources: list[DataSource] = []
+        stages: dict[str, dict[str, Any]] = {}
         if self.x1 == "generated":
             task = read_task(self.x1_task)
             samples = -(-count // len(task.labels))
-            wide = replace(generation, top_k=0)
-            job = Job(task, [""], samples, wide, model, self.batch)
-            made.append(generate(job, backbone, folder, progress))
-            x1 = list(dict.fromkeys(row["text_a"] for row in made[0].rows))
+            job = Job(task, [""], samples, replace(generation, top_k=0), model, self.batch)
+            rows, stages[f"generating {task.task_name}"] = generate(job, backbone, folder, progress)
+            x1 = list(dict.fromkeys(row["text_a"] for row in rows))
         elif Path(self.x1).expanduser().is_file():
-            x1, material = read_first_texts(Path(self.x1).expanduser(), count=count, seed=seed)
+            x1, sources = read_first_texts(Path(self.x1).expanduser(), count=count, seed=seed)
         else:
-            sources = [parse_column(self.x1)] if self.x1 else OPEN
-            x1, material = draw_first_texts(sources, load, count=count, words=_WORDS, seed=seed)
-        job = Job(read_task(self.task), x1, self.samples, generation, model, self.batch)
+            columns = [parse_column(self.x1)] if self.x1 else OPEN
+            x1, sources = draw_first_texts(columns, load, count=count, words=_WORDS, seed=seed)
+        task = read_task(self.task)
+        job = Job(task, x1, self.samples, generation, model, self.batch)
         copy_finished(job, folder, sorted(folder.parent.parent.glob(f"*/{folder.name}")))
-        made.append(generate(job, backbone, folder, progress))
-        rows = made[-1].rows
+        rows, stages[f"generating {task.task_name}"] = generate(job, backbone, folder, progress)
         raw = [SimilarityPair(row["text_a"], row["text_b"], float(row["label"])) for row in rows]
         pairs, counts = self._clean(raw, seed)
-        stages = {f"generating {texts.name}": texts.summary() for texts in made}
-        return PairCorpus(x1, pairs, counts, material, stages)
+        return PairCorpus(x1, pairs, counts, sources, stages)
 
 
 PAPER = Recipe(

@@ -13,7 +13,6 @@ from adapters.dino.data import (
     SimilarityPair,
     clean_pairs,
     draw_first_texts,
-    format_samples,
     hold_out,
     is_plain_sentence,
     parse_column,
@@ -80,9 +79,6 @@ def test_pairs_whose_words_contradict_their_label_are_dropped_on_request():
     assert {pair[:2] for pair in made} == {rows[0][:2], rows[5][:2]}
     assert counts["conflicting labels"] == 2
     assert counts["too little overlap"] == counts["too much overlap"] == 1
-    page = format_samples(made, counts)
-    assert "| generated | 6 |" in page
-    assert "## 0.9: 1 pairs" in page
 
 
 def test_word_overlap_is_the_jaccard_index():

@@ -219,10 +219,11 @@ def backbone(folder):
 
 
 def test_an_interrupted_file_resumes(backbone, tmp_path):
-    whole = generate(job(), backbone, tmp_path / "whole", quiet)
-    assert whole.counts["asked"] == sum(whole.counts.values()) - whole.counts["asked"] == 72
-    assert len(whole.rows) == whole.counts["kept"] > 5
-    for row in whole.rows:  # the original's reader takes these keys and no others
+    rows, took = generate(job(), backbone, tmp_path / "whole", quiet)
+    dropped = sum(took.get(reason, 0) for reason in ("no quote", "empty", "line break"))
+    assert took["asked"] == took["kept"] + dropped == 72
+    assert len(rows) == took["kept"] > 5
+    for row in rows:  # the original's reader takes these keys and no others
         assert row.keys() == {"text_a", "text_b", "label"}
         assert row["text_a"] in job().x1
         assert row["label"] in NAMES
@@ -235,19 +236,19 @@ def test_an_interrupted_file_resumes(backbone, tmp_path):
         generate(job(), backbone, tmp_path / "cut", stop)
     data = tmp_path / "cut" / "tiny-dataset.jsonl"
     data.write_bytes(data.read_bytes() + b'{"text_a": "The cat')  # was being written
-    resumed = generate(job(), backbone, tmp_path / "cut", quiet)
+    resumed = generate(job(), backbone, tmp_path / "cut", quiet)[1]
     assert data.read_bytes() == (tmp_path / "whole" / data.name).read_bytes()
-    assert resumed._replace(seconds=0) == whole._replace(seconds=0)
+    assert resumed | {"seconds": 0} == took | {"seconds": 0}
     with pytest.raises(UsageError, match="other settings"):
         generate(job(samples=1), backbone, tmp_path / "cut", quiet)
 
 
 def test_a_damaged_file_is_generated_again(backbone, tmp_path, caplog):
-    whole = generate(job(), backbone, tmp_path, quiet)
+    rows, _ = generate(job(), backbone, tmp_path, quiet)
     data = tmp_path / "tiny-dataset.jsonl"
     data.write_bytes(data.read_bytes()[:-5])
     with caplog.at_level(logging.WARNING):
-        assert generate(job(), backbone, tmp_path, quiet).rows == whole.rows
+        assert generate(job(), backbone, tmp_path, quiet)[0] == rows
     assert "damaged" in caplog.text
 
 
@@ -274,8 +275,8 @@ def test_a_file_of_an_earlier_version_is_read(backbone, tmp_path):
 
 def test_rows_may_hold_any_character_but_a_line_feed(backbone, tmp_path):
     texts = ["One line\u2028and another.", "A next\x85line."]
-    made = generate(job(x1=texts, samples=8), backbone, tmp_path, quiet)
-    assert {row["text_a"] for row in made.rows} == set(texts)
+    rows, _ = generate(job(x1=texts, samples=8), backbone, tmp_path, quiet)
+    assert {row["text_a"] for row in rows} == set(texts)
 
 
 def test_a_first_text_without_room_is_named_before_anything_is_generated(backbone, tmp_path):
@@ -290,7 +291,7 @@ def test_a_first_text_without_room_is_named_before_anything_is_generated(backbon
 
 def test_first_texts_are_generated_by_a_task_without_them(backbone, tmp_path):
     task = parse_task({"task_name": "x1", "labels": {"1": {"instruction": 'Same.\nA: "'}}}, "x1")
-    made = generate(job(task=task, x1=[""], samples=40), backbone, tmp_path, quiet)
-    assert made.counts["asked"] == 40
-    assert made.rows
-    assert all(row["text_b"] is None and row["text_a"] for row in made.rows)
+    rows, took = generate(job(task=task, x1=[""], samples=40), backbone, tmp_path, quiet)
+    assert took["asked"] == 40
+    assert rows
+    assert all(row["text_b"] is None and row["text_a"] for row in rows)
