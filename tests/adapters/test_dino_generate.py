@@ -2,7 +2,9 @@
 
 import json
 import logging
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from adapters.dino.generate import (
     Job,
     Request,
     complete,
+    copy_finished,
     debias,
     generate,
     parse_task,
@@ -42,7 +45,7 @@ SPEC = {
 TASK = parse_task(SPEC, "SPEC")
 X1 = ["The cat sat.", "It was a warm, funny and moving film."]
 REQUESTS = [Request(x1, label, k) for x1 in X1 for label in NAMES for k in range(2)]
-WIDE = Generation(top_k=0, top_p=1.0, new_tokens=12)
+WIDE = Generation(top_k=0, top_p=1.0, new_tokens=10)
 
 
 def quiet(*_):
@@ -209,67 +212,84 @@ def test_an_unknown_specification_is_refused():
 
 
 def job(**changes):
-    texts = [f"{sentence} {i}" for sentence in SENTENCES[:4] for i in range(3)]
-    return replace(Job(TASK, texts, 2, replace(WIDE, new_tokens=40), "m", batch=4), **changes)
+    texts = [f"{sentence} {i}" for sentence in SENTENCES[:4] for i in range(2)]
+    return replace(Job(TASK, texts, 2, replace(WIDE, new_tokens=32), "m", batch=4), **changes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def backbone(folder):
     return Backbone(str(folder), head="lm", dtype="float32", device="cpu")
 
 
-def test_an_interrupted_file_resumes(backbone, tmp_path):
-    rows, took = generate(job(), backbone, tmp_path / "whole", quiet)
+@pytest.fixture(scope="module")
+def whole(backbone, tmp_path_factory):
+    """The folder of the job's finished file, and what ``generate`` returned."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, generate(job(), backbone, folder, quiet)
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """A copy of that folder."""
+    return Path(shutil.copytree(whole[0], tmp_path / "copy"))
+
+
+def test_the_file_has_the_keys_of_the_released_data(whole):
+    rows, took = whole[1]
     dropped = sum(took.get(reason, 0) for reason in ("no quote", "empty", "line break"))
-    assert took["asked"] == took["kept"] + dropped == 72
-    assert len(rows) == took["kept"] > 5
+    assert took["asked"] == took["kept"] + dropped == 48
+    assert len(rows) == took["kept"] > 1
     for row in rows:  # the original's reader takes these keys and no others
         assert row.keys() == {"text_a", "text_b", "label"}
         assert row["text_a"] in job().x1
         assert row["label"] in NAMES
 
+
+def test_an_interrupted_file_resumes(backbone, whole, tmp_path):
     def stop(_, done, __):
-        if done > 40:
+        if done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(job(), backbone, tmp_path / "cut", stop)
-    data = tmp_path / "cut" / "tiny-dataset.jsonl"
-    data.write_bytes(data.read_bytes() + b'{"text_a": "The cat')  # was being written
-    resumed = generate(job(), backbone, tmp_path / "cut", quiet)[1]
-    assert data.read_bytes() == (tmp_path / "whole" / data.name).read_bytes()
-    assert resumed | {"seconds": 0} == took | {"seconds": 0}
-    with pytest.raises(UsageError, match="other settings"):
-        generate(job(samples=1), backbone, tmp_path / "cut", quiet)
-
-
-def test_a_damaged_file_is_generated_again(backbone, tmp_path, caplog):
-    rows, _ = generate(job(), backbone, tmp_path, quiet)
+        generate(job(), backbone, tmp_path, stop)
     data = tmp_path / "tiny-dataset.jsonl"
+    data.write_bytes(data.read_bytes() + b'{"text_a": "The cat')  # was being written
+    rows, took = generate(job(), backbone, tmp_path, quiet)
+    assert data.read_bytes() == (whole[0] / data.name).read_bytes()
+    assert (rows, took | {"seconds": 0}) == (whole[1][0], whole[1][1] | {"seconds": 0})
+
+
+def test_a_file_of_other_settings_is_refused(backbone, copied):
+    with pytest.raises(UsageError, match="other settings"):
+        generate(job(samples=1), backbone, copied, quiet)
+
+
+def test_a_damaged_file_is_generated_again(backbone, whole, copied, caplog):
+    data = copied / "tiny-dataset.jsonl"
     data.write_bytes(data.read_bytes()[:-5])
     with caplog.at_level(logging.WARNING):
-        assert generate(job(), backbone, tmp_path, quiet)[0] == rows
+        assert generate(job(), backbone, copied, quiet)[0] == whole[1][0]
     assert "damaged" in caplog.text
 
 
-def test_texts_of_unknown_settings_are_not_overwritten(backbone, tmp_path):
-    generate(job(), backbone, tmp_path, quiet)
-    (tmp_path / "tiny-args.json").unlink()
-    data = (tmp_path / "tiny-dataset.jsonl").read_bytes()
+def test_texts_of_unknown_settings_are_not_overwritten(backbone, copied):
+    (copied / "tiny-args.json").unlink()
+    data = (copied / "tiny-dataset.jsonl").read_bytes()
     with pytest.raises(DataError, match=r"tiny-args\.json"):
-        generate(job(), backbone, tmp_path, quiet)
-    assert (tmp_path / "tiny-dataset.jsonl").read_bytes() == data
+        generate(job(), backbone, copied, quiet)
+    assert (copied / "tiny-dataset.jsonl").read_bytes() == data
 
 
-def test_a_file_of_an_earlier_version_is_read(backbone, tmp_path):
-    made = generate(job(), backbone, tmp_path, quiet)
-    args = tmp_path / "tiny-args.json"
+def test_a_file_of_an_earlier_version_is_read(backbone, whole, copied):
+    args = copied / "tiny-args.json"
     note = json.loads(args.read_text())
     progress = note["progress"] | {"size": note["size"]}
     del progress["generator"]
     args.write_text(json.dumps(note["of"] | {"generator": "m", "done": progress}))
     calls = []
-    assert generate(job(), backbone, tmp_path, lambda *_: calls.append(_)) == made
+    copy_finished(job(), copied.parent / "new", [copied])
+    for folder in (copied.parent / "new", copied):
+        assert generate(job(), backbone, folder, lambda *_: calls.append(_)) == whole[1]
     assert not calls
 
 
