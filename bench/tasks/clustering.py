@@ -11,8 +11,10 @@ vectors as they are. The other of the two stands beside it. Rows that hold whole
 labels are clustered one by one and averaged.
 """
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -23,7 +25,7 @@ from bench.data import Rows, load
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
 from bench.task import Score, Scores, Task, sample, split_vectors
-from bench.tasks.groups import DOMAINS
+from bench.tasks.groups import DOMAINS, group_names
 from bench.tasks.labelings import class_names
 from bench.tasks.similarity import unit
 
@@ -98,9 +100,7 @@ class Clustering(Task):
     def _classes(self, rows: Rows) -> list[Any]:
         if not self.groups:
             return rows[self.label]
-        group = {
-            name: coarse for coarse, members in self.groups.items() for name in members.split()
-        }
+        group = group_names(self.groups)
         return [group.get(name, name) for name in class_names(rows, self.label)]
 
 
@@ -167,45 +167,10 @@ def clusters(
         return np.asarray(KMeans(k, n_init=1, random_state=seed).fit_predict(unit(vectors)))
 
 
-def _inbedder(name: str, data: str, instruction: str, about: str, config: str = "") -> Clustering:
-    return Clustering(
-        name,
-        data=f"BrandonZYW/{data}Clustering",
-        config=config,
-        label="cluster",
-        instruction=instruction,
-        algorithm="minibatch",
-        about=about,
-    )
-
+_TASKS = tomllib.loads(files("bench.tasks").joinpath("clustering.toml").read_text(encoding="utf-8"))
 
 TASKS = (
-    Clustering(
-        "faq-clustering",
-        data="pypi/zaragoza-construction-faq",
-        split="train",
-        text="question",
-        label="category",
-        instruction="What is the question about?",
-        about="503 questions about building, 39 categories",
-    ),
-    Clustering(
-        "dialogue-topics",
-        data="pypi/chatterbot-corpus",
-        split="train",
-        text="question",
-        label="topic",
-        instruction="What is the topic of the conversation?",
-        about="2,306 turns of small talk, 21 topics",
-    ),
-    Clustering(
-        "clinc-intent",
-        data="clinc/clinc_oos",
-        config="plus",
-        label="intent",
-        instruction="What does the user want to do?",
-        about="5,500 requests, 150 intents and out of scope",
-    ),
+    *(Clustering(name, **settings) for name, settings in _TASKS.items()),
     Clustering(
         "clinc-domain",
         data="clinc/clinc_oos",
@@ -214,108 +179,6 @@ TASKS = (
         groups=DOMAINS,
         instruction="What area of life is the request about?",
         about="5,500 requests, 10 domains and out of scope",
-    ),
-    Clustering(
-        "trec-coarse",
-        data="CogComp/trec",
-        label="coarse_label",
-        instruction="What general kind of answer is expected?",
-        about="500 questions, 6 types of answers",
-    ),
-    Clustering(
-        "trec-fine",
-        data="CogComp/trec",
-        label="fine_label",
-        instruction="What specific type of thing is asked for?",
-        about="500 questions, up to 50 types of answers",
-    ),
-    Clustering(
-        "ag-news",
-        data="fancyzhx/ag_news",
-        instruction="What is the topic of the news?",
-        about="7,600 news items, 4 topics",
-    ),
-    Clustering(
-        "snips",
-        data="few-shot-intent/snips",
-        instruction="What does the user want to do?",
-        about="700 requests, 7 intents",
-    ),
-    Clustering(
-        "search-snippets",
-        data="short-text-clustering/search_snippets",
-        instruction="What is the topic of the web page?",
-        about="12,340 search results without stop words, 8 topics",
-    ),
-    Clustering(
-        "biomedical",
-        data="short-text-clustering/biomedical",
-        instruction="What is the medical topic of the paper?",
-        about="20,000 titles of papers without stop words, 20 topics",
-    ),
-    Clustering(
-        "tweet",
-        data="short-text-clustering/tweet",
-        instruction="Which event is the tweet about?",
-        about="2,472 tweets without stop words, 89 events",
-    ),
-    Clustering(
-        "twenty-newsgroups",
-        data="mteb/twentynewsgroups-clustering",
-        text="sentences",
-        label="labels",
-        instruction="Categorize the topic of the news article.",
-        algorithm="minibatch",
-        about="ten sets of subject lines from Usenet, 20 groups, clustered as InBedder does",
-    ),
-    _inbedder(
-        "nyt-topic",
-        "NYT",
-        "What is the topic of news?",
-        "2,160 New York Times articles, 9 topics",
-        config="topic",
-    ),
-    _inbedder(
-        "nyt-location",
-        "NYT",
-        "Where did the news happen?",
-        "the same 2,160 New York Times articles, 10 places",
-        config="location",
-    ),
-    _inbedder(
-        "rate-my-prof",
-        "RateMyProf",
-        "Here is a student review on the course and the professor. "
-        "Categorize the aspect the student is discussing about.",
-        "2,296 reviews of professors, 4 aspects",
-    ),
-    _inbedder(
-        "feedbacks",
-        "Feedbacks",
-        "Here is a human feedback on machine-generated text. "
-        "Categorize the type of reason why the human like or dislike it.",
-        "756 comments on generated text, 3 kinds of reasons",
-    ),
-    _inbedder(
-        "few-rel",
-        "FewRel",
-        "Here is a sentence. Please tell me the relation type between two specified entities "
-        "appended after the sentence.",
-        "4,480 sentences with two entities, 64 relations",
-    ),
-    _inbedder(
-        "few-nerd",
-        "FewNerd",
-        "Here is a sentence. Please tell me the type of the specified entity appended after "
-        "the sentence.",
-        "3,789 sentences with an entity, 58 types",
-    ),
-    _inbedder(
-        "few-event",
-        "FewEvent",
-        "Here is a sentence. Please tell me the type of the specified event according to the "
-        "trigger words appended after the sentence.",
-        "4,742 sentences with an event, 34 types",
     ),
 )
 """The clustering tasks, to be asked for by name."""

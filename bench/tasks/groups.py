@@ -11,3 +11,11 @@ DOMAINS: Mapping[str, str] = _GROUPS["domains"]
 
 SENTIMENTS: Mapping[str, str] = _GROUPS["sentiments"]
 """Emotions of GoEmotions by sentiment, with white space between; neutral is in no group."""
+
+
+def group_names(groups: Mapping[str, str]) -> dict[str, str]:
+    """Return the group of each name, from names by group with white space between."""
+    found: dict[str, str] = {}
+    for group, names in groups.items():
+        found |= dict.fromkeys(names.split(), group)
+    return found

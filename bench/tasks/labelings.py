@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bench.columns import CLASS, TEXT
 from bench.data import Rows, load
 from bench.errors import DataError
-from bench.tasks.groups import DOMAINS, SENTIMENTS
+from bench.tasks.groups import DOMAINS, SENTIMENTS, group_names
 
 Labels = NDArray[np.int64]
 """Class of each text under one labeling, (n,); -1 where it has none."""
@@ -53,7 +53,7 @@ def class_names(rows: Rows, column: str) -> list[str]:
 def clinc() -> Labelled:
     """Return the requests of CLINC150 in scope: ``intent`` (150 classes) and ``domain`` (10)."""
     rows = load("clinc/clinc_oos", "test", config="plus", columns={"text": TEXT, "intent": CLASS})
-    domain = {intent: name for name, intents in DOMAINS.items() for intent in intents.split()}
+    domain = group_names(DOMAINS)
     intents = class_names(rows, "intent")
     return _labelled(
         (text, {"intent": i, "domain": domain[i]})
@@ -70,21 +70,13 @@ def clinc_fifth() -> Labelled:
 
 def trec() -> Labelled:
     """Return the questions of TREC, both splits: ``coarse`` (6 classes) and ``fine`` (50)."""
-    parts = [
-        load(
-            "CogComp/trec",
-            split,
-            columns={"text": TEXT, "coarse_label": CLASS, "fine_label": CLASS},
-        )
-        for split in ("test", "train")
-    ]
-    return _labelled(
-        (text, {"coarse": coarse, "fine": fine})
-        for rows in parts
-        for text, coarse, fine in zip(
-            rows["text"], rows["coarse_label"], rows["fine_label"], strict=True
-        )
-    )
+    columns = {"text": TEXT, "coarse_label": CLASS, "fine_label": CLASS}
+    questions: list[tuple[str, Mapping[str, object]]] = []
+    for split in ("test", "train"):
+        rows = load("CogComp/trec", split, columns=columns)
+        for text, coarse, fine in zip(*(rows[column] for column in columns), strict=True):
+            questions.append((text, {"coarse": coarse, "fine": fine}))
+    return _labelled(questions)
 
 
 def go_emotions() -> Labelled:
@@ -95,7 +87,7 @@ def go_emotions() -> Labelled:
         config="simplified",
         columns={"text": TEXT, "labels": CLASS.lists()},
     )
-    group = {emotion: name for name, emotions in SENTIMENTS.items() for emotion in emotions.split()}
+    group = group_names(SENTIMENTS)
     names = rows.names("labels") or [
         *sorted(group),
         "neutral",

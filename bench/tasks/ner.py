@@ -83,6 +83,11 @@ class Sentence:
         """The words joined by spaces."""
         return " ".join(self.words)
 
+    @property
+    def kinds(self) -> set[str]:
+        """The types of its entities, and "" for words outside."""
+        return {tag[2:] for tag in self.tags}
+
 
 @dataclass(frozen=True)
 class Tagged:
@@ -203,15 +208,17 @@ class NER(NetworkTask):
         if self.shots is None:
             return [source.load() for source in self.train]
         pool, rng = self.train[0].load(), np.random.default_rng(seed)
-        rows = []
-        for kind in entity_types(pool, self.train[0]):
-            has_kind = [any(tag[2:] == kind for tag in sentence.tags) for sentence in pool]
-            rows.append(np.flatnonzero(has_kind))
+        rows = [_rows_with(kind, pool) for kind in entity_types(pool, self.train[0])]
         # With replacement, as in the published 5-shot sets; a type may have fewer sentences.
-        return [
-            [pool[i] for members in rows for i in rng.choice(members, self.shots)]
-            for _ in range(self.repeats)
-        ]
+        draws = []
+        for _ in range(self.repeats):
+            drawn = np.concatenate([rng.choice(members, self.shots) for members in rows])
+            draws.append([pool[i] for i in drawn])
+        return draws
+
+
+def _rows_with(kind: str, sentences: Sequence[Sentence]) -> NDArray[np.int64]:
+    return np.flatnonzero([kind in sentence.kinds for sentence in sentences])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -152,7 +152,7 @@ class PickedBertScore(BertScore):
             load(name, split, config=config, columns=columns) for name, config, split in self.others
         ]
         parts = [rows.take(sample(len(rows), self.most)) for rows in sets]
-        merged = [list(chain(*(rows[column] for rows in parts))) for column in self.columns]
+        merged = [_join(parts, column) for column in self.columns]
         check_classes(merged[2], self.others[0][0])
         return merged
 
@@ -214,9 +214,7 @@ class FewShot(NetworkTask):
     def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
         """Return ``f1`` of the positive class and ``accuracy``, a repeat for each split."""
         parts = self.load(seed)
-        left, right = (
-            list(chain(*(rows[column] for rows in parts))) for column in self.columns[:2]
-        )
+        left, right = (_join(parts, column) for column in self.columns[:2])
         features = bertscores(encoder, left, right, existing_layers(encoder, self.layers))
         test, *train = split_vectors(features, [len(rows) for rows in parts])
         gold, *labels = (np.asarray(rows[self.columns[2]], int) for rows in parts)
@@ -242,6 +240,11 @@ class FewShot(NetworkTask):
             whole.take(place[number] for seed, number in pairs if seed == wanted)
             for wanted in SEEDS
         ]
+
+
+def _join(parts: Sequence[Rows], column: str) -> list[Any]:
+    """Return a column of several tables, one after another."""
+    return list(chain.from_iterable(rows[column] for rows in parts))
 
 
 def pair_columns(columns: tuple[str, str, str], label: Kind) -> dict[str, Kind]:

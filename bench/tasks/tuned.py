@@ -157,7 +157,7 @@ class StartedNER(NER):
         """Return ``f1``, ``precision`` and ``recall``, with a repeat for each training set."""
         test, draws = self.load(seed)
         sentences = [*self.test.load(), *chain(*draws)]
-        tags = sorted({tag for sentence in sentences for tag in sentence.tags})
+        tags = sorted(set(chain.from_iterable(sentence.tags for sentence in sentences)))
         start = None
         if self.initial == "question":
             asked = questions([tag[2:] or "O" for tag in tags], self.questions)

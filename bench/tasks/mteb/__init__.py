@@ -233,22 +233,23 @@ def _fresh(name: str, source: Callable[..., Any] | None, seed: int) -> "AbsTask"
     task = make(seed=seed)
     if task.metadata.is_multilingual and not task.is_aggregate:
         subsets = task.metadata.hf_subsets_to_langscripts.items()
-        task.hf_subsets = [
-            subset
-            for subset, languages in subsets
-            if all(lang.startswith("eng-") for lang in languages)
-        ] or task.hf_subsets
+        english = [subset for subset, languages in subsets if _is_english(languages)]
+        task.hf_subsets = english or task.hf_subsets
     return task.filter_eval_splits(["test"]) if "test" in task.eval_splits else task
+
+
+def _is_english(languages: Sequence[str]) -> bool:
+    return all(language.startswith("eng-") for language in languages)
 
 
 def _scores(measured: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
     """Return the scores of the splits and subsets, averaged over them repeat by repeat."""
-    each = [_repeats(part) for part in measured]
-    shared = [name for name in each[0] if all(name in repeats for repeats in each)]
-    return {name: _averaged([repeats[name] for repeats in each]) for name in shared}
+    first, *others = each = [_repeats(part) for part in measured]
+    shared = set(first).intersection(*others)
+    return {name: _average([repeats[name] for repeats in each]) for name in first if name in shared}
 
 
-def _averaged(each: Sequence[Sequence[float]]) -> Score:
+def _average(each: Sequence[Sequence[float]]) -> Score:
     if len({len(repeats) for repeats in each}) == 1:
         return Score(tuple(map(_mean, zip(*each, strict=True))))
     return Score((_mean([_mean(repeats) for repeats in each]),))
@@ -260,21 +261,14 @@ def _mean(values: Sequence[float]) -> float:
 
 def _repeats(part: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
     """Return the repeats of every metric of one split and subset that is a number."""
-    metrics = {
-        name: value
-        for name, value in part.items()
-        if isinstance(value, float | int) and name != "main_score"
-    }
-    found = {
-        name: [r for r in _runs(part, name, value) if r is not None]
-        for name, value in metrics.items()
-        if not name.endswith("_std")
-    }
-    return {
-        name: tuple(map(float, runs))
-        for name, runs in found.items()
-        if runs and all(map(math.isfinite, runs))
-    }
+    repeats = {}
+    for name, value in part.items():
+        if not isinstance(value, float | int) or name == "main_score" or name.endswith("_std"):
+            continue
+        runs = [float(run) for run in _runs(part, name, value) if run is not None]
+        if runs and all(map(math.isfinite, runs)):
+            repeats[name] = tuple(runs)
+    return repeats
 
 
 def _runs(part: Mapping[str, Any], name: str, value: float) -> Sequence[float | None]:

@@ -1,6 +1,7 @@
 """The data of mteb's retrieval and reranking tasks: local copies, and draws of queries."""
 
 import logging
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from bench import data
@@ -53,10 +54,9 @@ def read_local(task: "AbsTask") -> "dict[str, dict[str, RetrievalSplitData]] | N
     subsets = task.hf_subsets if task.metadata.is_multilingual else ["default"]
     loader = _local_loader(where, found)
     try:
-        loaded = {
-            subset: {split: loader(subset, split).load() for split in task.eval_splits}
-            for subset in subsets
-        }
+        loaded: dict[str, dict[str, RetrievalSplitData]] = {subset: {} for subset in subsets}
+        for subset, split in product(subsets, task.eval_splits):
+            loaded[subset][split] = loader(subset, split).load()
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"the local copy of {where} is no set for retrieval: {reason}") from error

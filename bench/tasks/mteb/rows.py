@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,17 +196,12 @@ def _near(task: "AbsTask") -> "dict[str, DatasetDict] | DatasetDict | None":
         return None
     where = task.metadata.dataset
     subsets = task.hf_subsets if task.metadata.is_multilingual else [where.get("name") or ""]
-    if not all(_is_near(where, config, split) for config in subsets for split in _splits(task)):
+    if not all(_is_near(where, *names) for names in product(subsets, _splits(task))):
         return None
-    loaded = {
-        config: DatasetDict(
-            {
-                s: Dataset.from_dict(dict(data.load(where["path"], s, config=config).data))
-                for s in _splits(task)
-            }
-        )
-        for config in subsets
-    }
+    loaded = {config: DatasetDict() for config in subsets}
+    for config, split in product(subsets, _splits(task)):
+        rows = data.load(where["path"], split, config=config)
+        loaded[config][split] = Dataset.from_dict(dict(rows.data))
     return loaded if task.metadata.is_multilingual else loaded[subsets[0]]
 
 
