@@ -39,7 +39,7 @@ def silent(label: str, done: int, total: int) -> None:
 
 
 class Tally:
-    """What one task asked for: how many texts, which distinct ones, which of those were cut.
+    """Counts of the texts that one task embeds: all, distinct and truncated ones.
 
     Args:
         keep_texts: Keep the texts themselves as well.
@@ -59,7 +59,7 @@ class Tally:
             self.texts.update(texts)
 
     def summary(self) -> dict[str, float]:
-        """Return counts, and the shares of texts seen before and of distinct texts cut."""
+        """Return the counts, and the fractions of duplicates and of truncated distinct texts."""
         n = len(self.distinct)
         return {
             "asked": self.asked,

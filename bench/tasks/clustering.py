@@ -7,8 +7,8 @@ A row of ``clinc/clinc_oos/plus``: ``text`` "how would you say fly in italian", 
 Run: ``bench run --model inbedder,backbone-mean --task clinc-intent,clinc-domain``.
 Protocol: V-measure of k-means on vectors of length 1, k the number of classes, one start with each
 of ten seeds; InBedder's sets as its code does it, MiniBatchKMeans with batches of 500 on the
-vectors as they are. The other of the two stands beside it. Rows that hold whole lists of texts and
-labels are clustered one by one and averaged.
+vectors as they are. The other algorithm's score is reported, too. Rows that hold whole lists of
+texts and labels are clustered one by one and averaged.
 """
 
 import tomllib

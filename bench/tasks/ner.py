@@ -9,7 +9,7 @@ Run: ``bench run --model quip,backbone-mean --task wnut17,wnut17-question``; ano
 ``wnut17@20``; one's own files in CoNLL's layout are ``ner:FOLDER``, ``ner-question:FOLDER`` (see
 ``bench/tasks/own.py``).
 Protocol: words are joined by spaces and read at their first sub-token; entity F1 by seqeval in its
-default mode, which also decides about tags out of order; a word cut away by the encoder's length
+default mode, which also decides about tags out of order; a word truncated by the encoder's length
 limit is tagged O. Texts and questions are tokenised as any other text, while the released code puts
 a space before the first word. Nothing in the encoder is tuned, unlike in the paper, whose numbers
 come from fine-tuning.

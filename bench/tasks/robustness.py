@@ -1,4 +1,4 @@
-"""Instruction robustness: is a wish understood in any words, and is it the wish that counts?
+"""Instruction robustness: are paraphrased instructions equivalent, and wrong ones not?
 
 Source: InBedder, section 5.3: ten correct, ten implicit and ten incorrect instructions for each of
 six clusterings. Sets and wordings here are our own.

@@ -1,4 +1,4 @@
-"""Sentiment: is a review good or bad, told without training or from a few examples?
+"""Sentiment: is a review good or bad, zero-shot or from a few examples?
 
 Source: SST-2, MR and CR, read zero-shot by questions in QuIP, table 5; label texts and probe are
 the common read-outs.
@@ -35,7 +35,7 @@ LABEL_TEXTS = (
     ("It was terrible.", "This {noun} is bad.", "I did not like this {noun} at all."),
     ("It was great.", "This {noun} is good.", "I liked this {noun} very much."),
 )
-"""Texts that stand for the classes negative and positive."""
+"""Label texts of the classes negative and positive."""
 
 QUESTIONS = (
     ("Why is it bad?", "Why is it good?"),

@@ -448,7 +448,7 @@ def _check_batch(items: Sequence[Item], batch: Batch) -> None:
     embeddings(
         batch.vectors,
         [items[i].text for i in batch.positions],
-        "a stream owes its vectors the same care as encode",
+        "vectors of a stream must be embeddings like those of encode",
     )
     counts = len(batch.positions), len(batch.tokens), len(batch.truncated)
     if len(set(counts)) > 1:

@@ -32,7 +32,7 @@ def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, 
         ContractError: A rule is broken: it says what it is, it can be limited, finite scores with
             the main one among them, the same for the same seed, global random state untouched, what
             is planned is asked for, broken vectors refused.
-        Unavailable: The data cannot be had on this machine.
+        Unavailable: The data is not on this machine.
     """
     _check_description(task)
     wrapped = cached(encoder)

@@ -128,7 +128,7 @@ class MtebTask(NetworkTask):
             seed: 42 is mteb's own protocol.
 
         Raises:
-            Unavailable: mteb is not installed, the data cannot be had, or the task cannot be
+            Unavailable: mteb is not installed, the data is not available, or the task cannot be
                 limited.
             EncodingError: The vectors are no embeddings, or have no score.
         """

@@ -89,7 +89,7 @@ def load(task: "AbsTask", limit: int | None) -> None:
             ``retrieval.is_standard`` only.
 
     Raises:
-        Unavailable: The data cannot be had on this machine.
+        Unavailable: The data is not on this machine.
         DataError: A local copy is broken, or a row holds something else than it must.
     """
     parts_of_it = task.metadata.tasks if task.is_aggregate else [task]
@@ -99,7 +99,7 @@ def load(task: "AbsTask", limit: int | None) -> None:
             draw(task, limit)
         return
     _flatten(task)
-    if local[0] and (task.metadata.dataset["path"], "") not in CATALOG:  # else told when loaded
+    if local[0] and (task.metadata.dataset["path"], "") not in CATALOG:  # else logged when loaded
         for subset, split, rows in parts(task):
             tell_size(task, subset, split, samples=len(rows))
     _limit(task, limit)

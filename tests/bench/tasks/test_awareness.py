@@ -16,6 +16,7 @@ TASK = Awareness(
     labelings=(Labeling("place", PLACE), Labeling("colour", COLOUR)),
     folds=4,
     size=45,
+    starts=2,
 )
 NAMES = ["harmonic_mean", "gap", "place", "colour", "place under colour", "colour under place"]
 
@@ -79,13 +80,6 @@ def test_the_means_follow_from_the_four_numbers():
 def test_folds_of_a_single_class_are_refused():
     with pytest.raises(DataError, match="limit"):
         dataclasses.replace(TASK, limit=4).evaluate(Hearing(), seed=0)
-
-
-def test_the_packaged_test_is_part_of_the_default_suite():
-    from bench.tasks import load_suite
-
-    assert "faq-awareness" in {task.name for task in load_suite("quick")}
-    assert TASKS["faq-awareness"].family == "instruction"
 
 
 def test_sts_under_instructions_belongs_to_the_family_and_is_zero_for_an_encoder_that_ignores_them(
