@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from bench.columns import Kind
 from bench.data import Rows, load
 from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item
+from bench.errors import UsageError
 
 APART = frozenset({"diagnostics"})
 """Families that measure no quality, on scales of their own: excluded from means and comparisons."""
@@ -86,6 +87,16 @@ class Task:
     instruction: str = ""
     limit: int | None = None
     about: str = field(default="", compare=False)
+    uses_instruction: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse an instruction that would change nothing.
+
+        Raises:
+            UsageError: There is one, and the task has no use for it.
+        """
+        if self.instruction and not self.uses_instruction:
+            raise UsageError(f"{self.name} takes no instruction, got {self.instruction!r}")
 
     @property
     def family(self) -> str:
@@ -157,6 +168,8 @@ class NetworkTask(Task):
     A subclass loads its data in ``load``, which a run calls before anything is embedded so that
     missing data is known early, and measures in ``measure``.
     """
+
+    uses_instruction: ClassVar[bool] = False
 
     def load(self, seed: int) -> Any:  # noqa: ANN401 - whatever ``measure`` needs
         """Return the data."""

@@ -73,6 +73,7 @@ class Awareness(Task):
     whole: str = ""
     starts: int = 5
     algorithm: Algorithm = "kmeans"
+    uses_instruction: ClassVar[bool] = False
     family: ClassVar[str] = "instruction"
     metric: ClassVar[str] = "harmonic_mean"
     version: ClassVar[int] = 2

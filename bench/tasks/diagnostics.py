@@ -48,6 +48,7 @@ class Spectrum(NetworkTask):
     """
 
     columns: tuple[str, ...] = ("sentence1", "sentence2")
+    uses_instruction: ClassVar[bool] = True
     family: ClassVar[str] = "diagnostics"
     metric: ClassVar[str] = "effective_dimension"
     version: ClassVar[int] = 2

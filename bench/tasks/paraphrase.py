@@ -138,6 +138,7 @@ class PickedBertScore(BertScore):
         Raises:
             UsageError: One is given.
         """
+        super().__post_init__()
         if self.layer != -1:
             raise UsageError(
                 f"{self.name} picks its layer, got layer {self.layer}: leave it out, "

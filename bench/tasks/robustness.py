@@ -51,6 +51,7 @@ class Robustness(Task):
     wordings: Wordings = field(hash=False)
     size: int = 450
     starts: int = 5
+    uses_instruction: ClassVar[bool] = False
     family: ClassVar[str] = "robustness"
     metric: ClassVar[str] = "correct"
 

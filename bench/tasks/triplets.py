@@ -35,6 +35,7 @@ class Triplets(Task):
     """
 
     labelings: tuple[Labeling, Labeling]
+    uses_instruction: ClassVar[bool] = False
     family: ClassVar[str] = "instruction"
     metric: ClassVar[str] = "harmonic_mean"
 

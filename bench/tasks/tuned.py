@@ -129,6 +129,7 @@ class StartedNER(NER):
         Raises:
             UsageError: There are epochs, and a layer that is not the last one.
         """
+        super().__post_init__()
         if self.epochs and self.layer != -1:
             raise UsageError(
                 f"{self.name} trains the network through its last layer, got layer {self.layer}: "

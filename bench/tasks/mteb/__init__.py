@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ class MtebTask(NetworkTask):
     source: Callable[..., Any] | None = None
     subsets: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    uses_instruction: ClassVar[bool] = True
 
     @property
     def family(self) -> str:

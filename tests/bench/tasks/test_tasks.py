@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -123,3 +124,10 @@ def test_a_task_of_mteb_passes_the_contract_on_packaged_data(encoder, monkeypatc
         check_task(load_task("STSBenchmark", limit=60), encoder)
     except Unavailable as reason:
         pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize("name", ["mrpc-bertscore", "tweet-ner", "xquad", "faq-awareness"])
+def test_an_instruction_that_would_change_nothing_is_refused(name):
+    with pytest.raises(UsageError, match="instruction"):
+        replace(TASKS[name], instruction="Compare")
+    assert "Compare" in replace(TASKS["stsb-paraphrase"], instruction="Compare").readout
