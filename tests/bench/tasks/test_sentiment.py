@@ -34,13 +34,6 @@ def test_texts_with_a_word_of_a_label_text_are_given_that_label(write, encoder):
     assert "accuracy_uncalibrated" in scores
 
 
-def test_the_plan_holds_all_that_is_encoded(write, encoder):
-    write("org/mood", "test", _reviews())
-    texts = [item.text for item in ZeroShot("toy", test=TEST, noun="product").items(seed=0)]
-    assert set(CONTENT_FREE) < set(texts)
-    assert "This product is good." in texts
-
-
 PUBLISHED = (
     ("Why is it bad?", "Why is it good?"),
     ("Why is this movie bad?", "Why is this movie good?"),
