@@ -1,6 +1,6 @@
 """The embedding cache: each (encoder, instruction, text) is encoded once.
 
-``CachedEncoder`` is the only caller of ``encode``. The key of a vector is content: the encoder's
+Tasks embed through ``CachedEncoder``. The key of a vector is content: the encoder's
 fingerprint (class, version, settings, weights) and a hash of instruction and text, never a name.
 """
 
