@@ -10,8 +10,6 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.cli.train import _default_folder
 from bench.errors import UsageError
-from bench.recipe import Recipe
-from bench.registry import load_recipe, recipe_names
 
 
 @dataclass(frozen=True)
@@ -144,11 +142,3 @@ def test_an_invalid_call_ends_with_one_line_and_code_2(recipe, options):
     done = train(options, recipe)
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: ")
-
-
-def test_every_registered_recipe_can_be_made():
-    assert recipe_names()
-    for name in recipe_names():
-        assert isinstance(load_recipe(name), Recipe)
-    with pytest.raises(UsageError, match="did you mean 'inbedder'"):
-        load_recipe("inbeder")

@@ -1,10 +1,19 @@
-"""Encoders by name."""
+"""Encoders and recipes by name."""
 
 import pytest
 
 from bench.encoder import Encoder
 from bench.errors import UsageError, unknown
-from bench.registry import describe, encoder_names, expand_names, field_names, load_encoder
+from bench.recipe import Recipe
+from bench.registry import (
+    describe,
+    encoder_names,
+    expand_names,
+    field_names,
+    load_encoder,
+    load_recipe,
+    recipe_names,
+)
 
 
 def test_all_stands_for_the_four_methods_and_the_default_baselines():
@@ -18,6 +27,13 @@ def test_all_stands_for_the_four_methods_and_the_default_baselines():
 def test_every_registered_encoder_is_made_without_loading_and_described_in_a_line(name):
     assert isinstance(load_encoder(name), Encoder)
     assert describe(name).endswith(".")
+
+
+def test_every_registered_recipe_can_be_made():
+    assert set(recipe_names()) == {"quip", "dino", "inbedder", "llm2comp"}
+    assert all(isinstance(load_recipe(name), Recipe) for name in recipe_names())
+    with pytest.raises(UsageError, match="did you mean 'inbedder'"):
+        load_recipe("inbeder")
 
 
 def test_another_checkpoint_and_other_settings_are_named():
