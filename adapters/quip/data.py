@@ -217,6 +217,8 @@ def cut_passages(
     Returns:
         The runs of each passage, in order.
     """
+    if not passages:
+        return []
     encoded = tokenizer(
         [passage.text for passage in passages],
         add_special_tokens=False,

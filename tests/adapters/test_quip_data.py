@@ -217,6 +217,15 @@ def test_passages_are_held_out_whole_and_shares_are_kept(networks):
     assert not {passage.text for passage in data.human} & set(data.texts)
 
 
+def test_few_passages_are_all_for_training(networks):
+    few = [Passage(text, (Question("What?", 0, 3),)) for text in SENTENCES[:3]]
+    data = select_data(
+        few, networks["llama"], window=99, tokens=999, human=1.0, questions=1, seed=0
+    )
+    assert {passage.text for passage in data.human} == set(SENTENCES[:3])
+    assert data.texts == data.held_out == []
+
+
 def test_held_out_passages_share_no_8_gram_with_the_others(networks):
     shared = "Every excerpt here ends in the very same sentence of more than eight words."
     passages = []

@@ -420,7 +420,7 @@ VARIANTS = {
     "encoder": {"kind": "roberta"},
     "lora": {"lora": True},
     "taught": {"human": 0.0, "epochs": 1, "questions": 1},
-    "bart": {"generator": "bart", "generator_share": 8.0},
+    "bart": {"generator": "bart", "generator_share": 6.0},
 }
 
 
@@ -437,7 +437,7 @@ def test_every_variant_trains(place, tmp_path, name):
     if name == "taught":
         assert encoder_in(tmp_path).runs().find_overlaps(PLAIN).any()
     elif name == "bart":
-        assert took["questions"]["questions"] > 10  # the tiny generator has learnt the form
+        assert took["questions"]["questions"] > 5  # the tiny generator has learnt the form
 
 
 def test_people_alone_need_neither_generator_nor_teacher_and_teach_to_answer(place, tmp_path):
@@ -496,11 +496,11 @@ def test_the_packaged_backbone_goes_through_all_stages_on_the_command_line(tmp_p
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = [sys.executable, "-m", "bench", "train", "quip", "--out", "out", "--device", "cpu"]
     settings = ["sources=questions.jsonl", "questions=1", "generator_share=0.3"]
-    command += ["--budget", "1200", *(word for text in settings for word in ("--set", text))]
+    command += ["--budget", "700", *(word for text in settings for word in ("--set", text))]
     made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert made.returncode == 0, made.stderr
     card = json.loads((tmp_path / "out/card.json").read_text())
-    assert card["trained_tokens"] > 1_000
+    assert card["trained_tokens"] > 500
     assert list(stages(card)) == ["generator", "questions", "teacher", "labels", "biencoder"]
     assert set(card["kept_out"]) == {"questions", "teacher", "encoder"}
     assert sum(map(len, weights_in(tmp_path / "out").values())) < 12e6
