@@ -311,10 +311,15 @@ def select_data(
         [passage.text for passage in pool], network, questions, (1 - human) * tokens
     )
 
-    unseen = [passage for passage in itertools.chain(*cut(held_out)) if passage.questions]
     seen = Ngrams.of([*(passage.text for passage in asked), *texts])
-    shared = seen.find_overlaps([passage.text for passage in unseen])
-    return TrainingData(asked, people, texts, list(itertools.compress(unseen, ~shared)))
+    unseen = [passage for passage in itertools.chain(*cut(held_out)) if passage.questions]
+    return TrainingData(asked, people, texts, _drop_seen(unseen, seen))
+
+
+def _drop_seen(passages: Sequence[Passage], seen: Ngrams) -> list[Passage]:
+    """Return the passages that share no 8-gram with those that were seen."""
+    shared = seen.find_overlaps([passage.text for passage in passages])
+    return list(itertools.compress(passages, ~shared))
 
 
 def _choose_texts(
@@ -359,7 +364,8 @@ class TokenizedPassage(NamedTuple):
 
 def tokenize(network: Network, passages: Sequence[Passage]) -> list[TokenizedPassage]:
     """Return passages in tokens, texts cut at ``MAX_PASSAGE``, questions at ``MAX_QUESTION``."""
-    asked = [Framed(question.text) for passage in passages for question in passage.questions]
+    every_question = itertools.chain.from_iterable(passage.questions for passage in passages)
+    asked = [Framed(question.text) for question in every_question]
     limit = token_limit(network, MAX_QUESTION)
     questions = iter(make_prompts(network.tokenizer, asked, limit=limit))
     texts = [Framed(passage.text) for passage in passages]

@@ -269,7 +269,7 @@ class _Run:
         if main_process():
             self.save(objective, recipe.backbone, self.out)
             self.measure("encoder", self.ask_encoder)
-            used = {i for batch in self.plan(key, objective) for i in batch}
+            used = set(concatenate(self.plan(key, objective)))
             self.finish(fitted, [rows[i] for i in sorted(used)], material)
         wait_for_all()
 
