@@ -1,8 +1,8 @@
-"""What each test example contributes to a score: numbers whose mean is the score, so that it can be resampled as a mean.
+"""Contributions of test examples to a score: their mean is the score, so it can be resampled.
 
-Rightness itself for accuracy; for ratios of counts such as F1, Spearman, AUROC and average precision the score plus the
-example's influence on it, which is the infinitesimal jackknife (Efron 1982, section 6), and for AUROC the placements of DeLong
-et al. 1988.
+For accuracy, whether the example is right; for ratios of counts such as F1, Spearman, AUROC and
+average precision, the score plus the example's influence on it, which is the infinitesimal
+jackknife (Efron 1982, section 6); for AUROC, the placements of DeLong et al. (1988).
 """
 
 import re
@@ -22,15 +22,15 @@ _ROUNDING = 1e-6
 
 
 def contributions(metric: str, values: NDArray[np.floating], gold: NDArray[np.floating]) -> Array:
-    """Return what each test example contributes to a score, float64 (n,), so that their mean is the score.
+    """Return the contribution of each test example to a score; their mean is the score.
 
     Args:
-        metric: Name of the metric; what it ends with says how examples make it up.
-        values: (n,), the similarity of each example, or how right it is.
-        gold: (n,), the similarity or class it should have; empty where ``values`` says how right each example is.
+        metric: Name of the metric; its ending chooses the formula.
+        values: (n,), the similarity of each example, or its correctness.
+        gold: (n,), the gold similarity or class; empty where ``values`` is the correctness.
 
     Returns:
-        NaN throughout where it is not known how examples make up the metric.
+        float64 (n,), all NaN for a metric without a formula.
     """
     x = np.asarray(values, np.float64)
     if not len(gold):
@@ -40,11 +40,11 @@ def contributions(metric: str, values: NDArray[np.floating], gold: NDArray[np.fl
 
 
 def bounds(metric: str, values: NDArray[np.floating]) -> tuple[float, float]:
-    """Return the least and the greatest value that a score can have: 0 and 1, or -1 and 1 for correlations and differences.
+    """Return the range of a score: 0 to 1, or -1 to 1 for correlations and differences.
 
     Args:
         metric: Name of the metric.
-        values: Values that were measured, NaN where none was; one beyond 1 says that the metric has a scale of its own.
+        values: Measured values, NaN for missing ones; with one beyond 1 there is no range.
     """
     seen = values[np.isfinite(values)]
     if (np.abs(seen) > 1 + _ROUNDING).any():
@@ -54,11 +54,12 @@ def bounds(metric: str, values: NDArray[np.floating]) -> tuple[float, float]:
 
 
 def of_ratio(above: NDArray[np.number], below: NDArray[np.number]) -> Array:
-    """Return what each test example contributes to a ratio of two sums, such as precision, recall or micro-averaged F1.
+    """Return contributions to a ratio of two sums: precision, recall or micro-averaged F1.
 
     Args:
-        above: (n,), what each example adds to the sum above the line: for F1 twice the entities that are found and right.
-        below: (n,), what it adds to the one below, not 0 throughout: for F1 the entities found and the right ones.
+        above: (n,), terms of the numerator; of F1 twice the true positives of each example.
+        below: (n,), terms of the denominator, not all 0; of F1 the predicted plus the gold
+            entities.
 
     Returns:
         float64 (n,), whose mean is the ratio.
@@ -96,23 +97,26 @@ class _Order:
         return np.asarray((self.less + self.most) / (2 * len(self.order)) - 0.5)
 
     def below(self, values: NDArray[np.generic]) -> tuple[Array, Array]:
-        """Return for each number the sum of ``values`` over the smaller ones, and over the smaller or equal ones."""
+        """Return for each number the sums of ``values`` over smaller, and smaller or equal, ones."""
         sums = np.append(0.0, np.cumsum(np.asarray(values, np.float64)[self.order]))
         return sums[self.less], sums[self.most]
 
     def mean_above(self, values: NDArray[np.generic]) -> Array:
-        """Return for each number the sum of ``values`` over the larger ones, equal ones counted half, divided by n."""
+        """Return for each number the sum of ``values`` over larger ones, divided by n.
+
+        Equal ones count half.
+        """
         less, most = self.below(values)
-        return np.asarray(
-            (np.asarray(values, np.float64).sum() - (less + most) / 2) / len(self.order)
-        )
+        total = np.asarray(values, np.float64).sum()
+        return np.asarray((total - (less + most) / 2) / len(self.order))
 
 
 def _spearman(x: Array, y: Array) -> Array:
     """Spearman's rho plus each example's influence on it.
 
-    With u and v the centred mid-ranks as shares, rho = A / sqrt(B C) where A, B, C are the means of u v, u u, v v; each is a
-    third-degree form in the weights of the examples, since a rank is a sum of weights itself.
+    With u and v the centred mid-ranks as shares, rho = A / sqrt(B C) where A, B, C are the means of
+    u v, u u and v v. Each is a cubic form in the weights of the examples, since a rank is a sum of
+    weights.
     """
     left, right = _Order.of(x), _Order.of(y)
     u, v = left.ranks(), right.ranks()

@@ -12,7 +12,7 @@ from bench.shape import find_mismatch
 from bench.task import Score, Task
 
 SCHEMA = 1
-"""Number of the results file format; raised whenever a reader of the old one would misread the new one."""
+"""Version of the results file format; raised when older readers would misread a new file."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,15 @@ class RunSpec:
 
     @classmethod
     def of(cls, name: str, encoder: Encoder, task: Task, seed: int, *, exact: bool = False) -> Self:
-        """Describe the cell of an encoder, under its name, and a task; ``exact``: every text in a batch of its own."""
+        """Describe the cell of an encoder and a task.
+
+        Args:
+            name: Name of the encoder.
+            encoder: The encoder.
+            task: The task.
+            seed: Its seed.
+            exact: Whether every text is encoded in a batch of its own.
+        """
         return cls(
             hide_home(escape_surrogates(name)),
             fingerprint(encoder, exact=exact),
@@ -55,7 +63,7 @@ class RunSpec:
 
     @cached_property
     def key(self) -> str:
-        """12 hex digits of the content, the same on every machine; names and places do not count."""
+        """12 hex digits of the content, the same on every machine; names do not count."""
         content = {
             f.name: getattr(self, f.name)
             for f in fields(self)
@@ -91,22 +99,22 @@ class Absence:
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of one cell with what it took and where they come from.
+    """Scores of one cell with their cost and provenance.
 
     Attributes:
         spec: What was run.
         family: The task's family.
         metric: Name of the main score.
         scores: Scores by metric name.
-        card: What stands behind the encoder, ``bench.encoder.Card`` as a mapping.
-        texts: Counts: ``asked`` texts, ``distinct`` ones, the ``repeated`` and ``truncated`` shares of the distinct and
-            asked texts.
-        cost: ``seconds`` of this cell; of all that this run has encoded with the encoder by the end of this cell
-            ``encode_seconds``, ``forward_texts``, and token positions as ``tokens`` and, with padding, ``padded_tokens``;
-            ``dimension`` of a vector; ``peak_memory_mb``, the most memory the process has held since it began.
-        provenance: Time, command, commit, versions, machine, and the revision of every data set read.
-        samples: A few examples in words, by column, where the task can show some.
-        archive: SHA-256, in hex, of the file of per-example values; "" where there is none, or in older results.
+        card: The encoder's model card, ``bench.encoder.Card`` as a mapping.
+        texts: Numbers of texts: ``asked`` and ``distinct``; ``repeated_share`` of the asked texts,
+            ``truncated_share`` of the distinct ones, and ``overlap_share`` with training data.
+        cost: ``seconds`` of this cell; the totals of this run's encoder up to this cell:
+            ``encode_seconds``, ``forward_texts``, ``tokens``, and with padding ``padded_tokens``;
+            ``dimension`` of a vector; ``peak_memory_mb`` of the process.
+        provenance: Time, command, commit, versions, machine, and the revision of every data set.
+        samples: A few examples, text by column, if the task shows any.
+        archive: SHA-256 (hex) of the file of per-example values; "" without one.
     """
 
     spec: RunSpec
@@ -126,7 +134,7 @@ class Result:
         return self.scores[self.metric]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the results file as plain JSON values; per-example values are kept beside it by the store."""
+        """Return the results file as plain JSON values, without per-example values."""
         return {
             "schema": SCHEMA,
             "spec": asdict(self.spec),
@@ -149,7 +157,7 @@ class Result:
         """Read what ``to_json`` wrote.
 
         Raises:
-            ValueError: A part is missing or of another kind, or the numbers do not agree; the words say which.
+            ValueError: A part is missing or of another type, or the numbers do not agree.
         """
         wrong = find_mismatch(data, _File) or find_mismatch(
             data["card"].get("training", {}), _Training, "card.training"
@@ -224,7 +232,7 @@ class _Training(TypedDict, total=False):
 
 
 class _File(TypedDict):
-    """What a results file holds, as far as somebody reads it."""
+    """The parts of a results file that are read."""
 
     spec: RunSpec
     family: str

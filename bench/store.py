@@ -1,4 +1,4 @@
-"""results/ as a mapping from RunSpec to Result: one small JSON file a cell, written whole or not at all."""
+"""results/ as a mapping from RunSpec to Result: one JSON file per cell, written atomically."""
 
 import hashlib
 import io
@@ -34,11 +34,10 @@ _LONGEST = 80  # bytes of a name in a path component, which may have 255
 
 
 def slug(name: str) -> str:
-    """Return the name as one safe path component; one that had to be changed gets digits of its own, so that no two share it."""
+    """Return the name as one safe path component; a changed name gets a digest, to stay unique."""
     safe = _safe(name)
-    return (
-        safe if safe == name and len(name) <= _LONGEST else f"{safe[:_LONGEST]}-{digest(name)[:8]}"
-    )
+    is_safe = safe == name and len(name) <= _LONGEST
+    return safe if is_safe else f"{safe[:_LONGEST]}-{digest(name)[:8]}"
 
 
 def _safe(name: str) -> str:
@@ -47,9 +46,9 @@ def _safe(name: str) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of results: ``<encoder>/<task>.<key>.json``, and ``….npz`` beside it with per-example values.
+    """The folder of results: ``<encoder>/<task>.<key>.json``, with per-example values in ``.npz``.
 
-    ``<encoder>/<task>.<digits>.absent`` says why a cell has no result; a result that comes later takes its place.
+    ``<encoder>/<task>.<digits>.absent`` says why a cell has no result, until it has one.
 
     Attributes:
         root: The folder; made on the first write.
@@ -66,7 +65,7 @@ class Store:
         path = self.root / slug(spec.encoder) / f"{slug(spec.task)}.{spec.key}.json"
         if path.exists():
             return path
-        # Earlier versions gave two names one file; it is the cell's where it has the encoder's name.
+        # Earlier versions gave two names one file, which is the cell's if it names the encoder.
         task = f"{_safe(spec.task)[:200]}.{spec.key}.json"
         written = spec.encoder.replace("~", str(Path.home()), 1)  # as they wrote it
         for encoder in (spec.encoder, written):
@@ -76,13 +75,16 @@ class Store:
         return path
 
     def __contains__(self, spec: RunSpec) -> bool:
-        """Say whether the cell has a result; one whose per-example values are another run's, as a kill may leave them, has none."""
+        """Return whether the cell has a result; not one whose per-example values are another run's.
+
+        A killed process may leave such a result.
+        """
         path = self.path(spec)
         if not path.exists():
             return False
         try:
             result = read(path)
-        except ResultError:  # told to whoever asks for it
+        except ResultError:  # raised again when the result is read
             return True
         if whole := _is_whole(path, result):
             return whole
@@ -140,7 +142,7 @@ class Store:
         return sum(1 for _ in self._files())
 
     def results(self) -> Iterator[Result]:
-        """Yield every result with its per-example values, in the order of the file names; a file that cannot be read is told."""
+        """Yield every result with its per-example values, by file name; log unreadable files."""
         return _readable(self._files(), lambda path: _with_examples(path, read(path)))
 
     def examples(self, result: Result) -> Result:
@@ -162,11 +164,11 @@ class Store:
             write_atomic(path, _text({"schema": SCHEMA, **asdict(absence)}))
 
     def absences(self) -> list[Absence]:
-        """Return why cells have no result, in the order of the file names; a file that cannot be read is told."""
+        """Return why cells have no result, by file name; log unreadable files."""
         return list(_readable(sorted(self.root.glob("*/*.absent")), _absence))
 
     def _absent_path(self, cell: RunSpec | Absence) -> Path:
-        # Named by what was asked for: where weights are missing, no fingerprint and so no key is known.
+        # Without weights there is no fingerprint, and so no key.
         key = digest([cell.encoder, cell.task, cell.readout, cell.seed, cell.limit])[:12]
         return self.root / slug(cell.encoder) / f"{slug(cell.task)}.{key}.absent"
 
@@ -193,7 +195,7 @@ def _readable(paths: Iterable[Path], reading: Callable[[Path], _Read]) -> Iterat
 
 
 def _is_whole(path: Path, result: Result) -> bool:
-    """Say whether the per-example values beside a results file are the ones that were written with it."""
+    """Return whether the per-example values beside a results file were written with it."""
     try:
         data = path.with_suffix(".npz").read_bytes()
     except OSError:
@@ -248,13 +250,13 @@ def read(path: Path) -> Result:
 
 
 def _text(data: dict[str, Any]) -> str:
-    """Return what a file holds: the data with its digest."""
+    """Return the text of a file: the data with its digest."""
     clean = _clean(json.loads(json.dumps(hide_home(data), allow_nan=False)))
     return json.dumps({**clean, "digest": digest(clean)}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _intact(data: dict[str, Any]) -> dict[str, Any]:
-    """Return what a results file holds beside its digest; older ones have none.
+    """Return the data of a results file without its digest; older ones have none.
 
     Raises:
         ValueError: The digest is that of something else.
@@ -294,7 +296,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ResultError(f"{path} has no schema number, so it is no results file; {_advice(path)}")
     if schema > SCHEMA:
         raise ResultError(
-            f"{path} has schema {schema}, this version reads up to {SCHEMA}; upgrade, or choose another --results"
+            f"{path} has schema {schema}, this version reads up to {SCHEMA}; "
+            "upgrade, or choose another --results"
         )
     return dict(data)
 
@@ -311,7 +314,7 @@ def _clean(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def _advice(path: Path) -> str:
-    """Return what to do with a file that cannot be read: only one that a run has named is ever to be deleted."""
+    """Return what to do with an unreadable file: delete it only if a run has named it."""
     if _OURS.fullmatch(path.name):
         return "delete it and run its cell again"
     return (
