@@ -64,6 +64,11 @@ class Estimates:
     high: Array
     p: Array
 
+    def take(self, numbers: Sequence[int]) -> "Estimates":
+        """Return some of them, in this order."""
+        places = list(numbers)
+        return Estimates(*(array[places] for array in (self.value, self.low, self.high, self.p)))
+
     def bounds(self) -> list[tuple[float, float] | None]:
         """Return the ends of each interval, to six digits; None where it is not known."""
         ends = zip(self.low.round(6).tolist(), self.high.round(6).tolist(), strict=True)

@@ -1,6 +1,5 @@
 """Tables beside the scores: cost, training, data, overlap, examples, missing cells, provenance."""
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -223,17 +222,24 @@ def overlap(c: Comparison) -> Table:
 def made(c: Comparison) -> Table:
     """Return how the results were made: commands, code, versions, machines and days."""
     sources = [result.provenance for result in c.runs.result]
-    lines = [("command", command) for command in _distinct(map(command_of, sources))]
-    lines += [("commit", commit) for commit in _distinct(s.get("commit") for s in sources)]
-    for name in ("machine", "versions"):
-        kinds = _distinct(json.dumps(s.get(name) or {}, sort_keys=True) for s in sources)
-        for kind in kinds:
-            words = ", ".join(f"{key} {value}" for key, value in json.loads(kind).items())
-            lines += [(name, words)] if words else []
-    if days := _distinct((s.get("time") or "")[:10] for s in sources):
-        lines.append(("run", " to ".join(dict.fromkeys((days[0], days[-1])))))
-    rows = [{"what": word(what), "value": word(value)} for what, value in lines]
+    days = _distinct((s.get("time") or "")[:10] for s in sources)
+    facts = {
+        "command": _distinct(map(command_of, sources)),
+        "commit": _distinct(s.get("commit") for s in sources),
+        "machine": _distinct(_listed(s.get("machine")) for s in sources),
+        "versions": _distinct(_listed(s.get("versions")) for s in sources),
+        "run": [" to ".join(dict.fromkeys((days[0], days[-1])))] if days else [],
+    }
+    rows = [
+        {"what": word(what), "value": word(value)}
+        for what, values in facts.items()
+        for value in values
+    ]
     return _table("made", "Provenance", rows, ("what", "value"), "")
+
+
+def _listed(found: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{key} {value}" for key, value in sorted((found or {}).items()))
 
 
 def command_of(provenance: Mapping[str, Any]) -> str:

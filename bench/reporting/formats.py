@@ -89,16 +89,20 @@ def _markdown_entry(entry: Entry) -> str:
 def csv(table: Table) -> str:
     """Return exact, unscaled numbers, with columns for intervals and marks where there are any."""
     columns: dict[str, list[Any]] = {}
-    for i, heading in enumerate(table.columns):
-        entries = [row[i] for row in table.rows]
-        columns[heading] = [_plain(entry) for entry in entries]
-        if any(entry.interval for entry in entries):
-            intervals = [entry.interval or (None, None) for entry in entries]
-            columns[f"{heading} low"] = [low for low, _ in intervals]
-            columns[f"{heading} high"] = [high for _, high in intervals]
-        if any(entry.mark not in {"", "missing"} for entry in entries):
-            columns[f"{heading} mark"] = [entry.mark for entry in entries]
-    return csv_of(pd.DataFrame(columns, dtype=object))
+    for heading, entries in zip(table.columns, zip(*table.rows, strict=True), strict=False):
+        columns |= _csv_columns(heading, entries)
+    return csv_of(pd.DataFrame(columns, columns=list(columns) or table.columns, dtype=object))
+
+
+def _csv_columns(heading: str, entries: Sequence[Entry]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {heading: [_plain(entry) for entry in entries]}
+    if any(entry.interval for entry in entries):
+        intervals = [entry.interval or (None, None) for entry in entries]
+        columns[f"{heading} low"] = [low for low, _ in intervals]
+        columns[f"{heading} high"] = [high for _, high in intervals]
+    if {entry.mark for entry in entries} - {"", "missing"}:
+        columns[f"{heading} mark"] = [entry.mark for entry in entries]
+    return columns
 
 
 def csv_of(frame: pd.DataFrame) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -12,13 +11,13 @@ from matplotlib.ticker import EngFormatter, NullFormatter
 from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.figures.drawing import (
     COLORS,
-    MARKERS,
     MOST_CURVES,
     ROLES,
     Drawing,
     add_tip,
-    draw_point,
+    draw_curve,
     line_style,
+    name_curves,
     name_marks,
     number,
     scaled,
@@ -54,16 +53,13 @@ def layers(c: Comparison) -> Drawing:
     for panel, (task, curves) in zip(axes[len(groups) :], picking.items(), strict=True):
         _draw_picking(panel, c, curves, shown)
         panel.set(xlabel="layer from the last (-1)", ylabel=f"{c.tasks.at[task, 'metric']} x 100")
-    name_marks(
-        figure, {c.encoders.at[label, "title"]: line_style(i) for i, label in enumerate(shown)}
-    )
-    more = (
-        f" The {len(shown)} best of {len(encoders)} encoders." if len(encoders) > len(shown) else ""
-    )
+    name_curves(figure, c.encoders.title[shown])
     about = (
         "Main score x 100 by layer, 0 being the input embeddings; whiskers: 95 % interval. Where a "
-        f"task picks a layer: the scores on the pairs that it picks on.{more}"
+        "task picks a layer: the scores on the pairs that it picks on."
     )
+    if len(shown) < len(encoders):
+        about += f" The {len(shown)} best of {len(encoders)} encoders."
     return Drawing(name, title, about, figure, beside="by-task")
 
 
@@ -86,18 +82,22 @@ def _draw_layers(panel: Axes, c: Comparison, group: pd.DataFrame, encoders: Sequ
     bounds = {title: c.by_task[title].intervals.bounds() for title in places.index}
     for i, label in enumerate(encoders):
         scores = c.scores.loc[places.index, label].dropna()
-        panel.plot(places[scores.index], 100 * scores, linewidth=1.2, color=COLORS[i])
-        for title, value in scores.items():
-            ends, layer = bounds[title][c.number[label]], group.layer[title]
-            where = "last layer" if pd.isna(layer) else f"layer {layer:.0f}"
-            tip = f"{c.encoders.at[label, 'title']}, {where}: {number(value, ends)}"
-            place = (places[title], 100 * value)
-            draw_point(panel, place, tip, bounds=scaled(ends), color=COLORS[i], marker=MARKERS[i])
+        ends = [bounds[title][c.number[label]] for title in scores.index]
+        tips = [
+            f"{c.encoders.at[label, 'title']}, {_where(group.layer[title])}: {number(value, end)}"
+            for (title, value), end in zip(scores.items(), ends, strict=True)
+        ]
+        xs, values = places[scores.index].tolist(), (100 * scores).tolist()
+        draw_curve(panel, i, xs, values, tips, [scaled(end) for end in ends])
     ticks = {number: str(number) for number in numbers[:: max(1, -(-len(numbers) // 8))]}
     if group.layer.isna().any():
         ticks[last] = "last"
     panel.set_xticks(list(ticks), list(ticks.values()))
     panel.set(xlabel="layer", ylabel=f"{c.tasks.at[group.index[0], 'metric']} x 100")
+
+
+def _where(layer: float) -> str:
+    return "last layer" if pd.isna(layer) else f"layer {layer:.0f}"
 
 
 def _picking(c: Comparison, title: str) -> dict[str, dict[int, float]]:
@@ -118,10 +118,9 @@ def _draw_picking(
     for i, label in enumerate(encoders):
         points = curves.get(label, {})
         values = [100 * value for value in points.values()]
-        panel.plot(list(points), values, linewidth=1.2, color=COLORS[i])
-        for layer, value in points.items():
-            tip = f"{c.encoders.at[label, 'title']}, layer {layer}: {100 * value:.1f}"
-            draw_point(panel, (layer, 100 * value), tip, color=COLORS[i], marker=MARKERS[i])
+        title = c.encoders.at[label, "title"]
+        tips = [f"{title}, layer {n}: {100 * value:.1f}" for n, value in points.items()]
+        draw_curve(panel, i, list(points), values, tips)
 
 
 @styled
@@ -141,11 +140,11 @@ def spectrum(c: Comparison) -> Drawing:
         shares = [name for name in found[label] if name.startswith("share_")]
         points = {int(share.removeprefix("share_")): found[label][share] for share in shares}
         points = dict(sorted(points.items()))
-        axes[0].plot(list(points), list(points.values()), linewidth=1.2, color=COLORS[i])
-        for n, value in points.items():
-            title = c.encoders.at[label, "title"]
-            tip = f"{title}: {100 * value:.1f} % of variance in {n} directions"
-            draw_point(axes[0], (n, value), tip, color=COLORS[i], marker=MARKERS[i])
+        title = c.encoders.at[label, "title"]
+        tips = [
+            f"{title}: {100 * v:.1f} % of variance in {n} directions" for n, v in points.items()
+        ]
+        draw_curve(axes[0], i, list(points), list(points.values()), tips)
     axes[0].set_xscale("log", base=2)
     axes[0].xaxis.set_major_formatter("{x:g}")
     axes[0].set(xlabel="principal directions", ylabel="share of variance", ylim=(0, 1.02))
@@ -154,9 +153,7 @@ def spectrum(c: Comparison) -> Drawing:
         colors = [COLORS[shown.index(label)] for label in memories]
         _draw_memories(axes[1], c, memories, colors)
         text += " Memory states with correlation 1 have collapsed."
-    name_marks(
-        figure, {c.encoders.at[label, "title"]: line_style(i) for i, label in enumerate(shown)}
-    )
+    name_curves(figure, c.encoders.title[shown])
     return Drawing(name, title, text, figure, beside="diagnostics")
 
 
@@ -180,7 +177,7 @@ def _diagnosed(c: Comparison, label: str) -> dict[str, float]:
 
 @styled
 def learning(c: Comparison) -> Drawing:
-    """Return the mean score over training tokens; a line joins budgets of the same settings."""
+    """Return the mean score over training tokens; lines join checkpoints that differ in budget alone."""
     name, title = "learning", "Score over training tokens"
     trained = c.encoders[c.encoders.tokens.notna() & c.encoders["mean"].notna()]
     if trained.empty or trained.tokens.max() < (1 + WITHIN) * trained.tokens.min():
@@ -189,21 +186,21 @@ def learning(c: Comparison) -> Drawing:
     same = [_all_but_budget(c, str(label)) for label in trained.index]
     bounds = c.overall.intervals.bounds()
     figure, (axes,) = side_by_side([""])
-    marks, places = {}, count()
-    for _, group in trained.groupby(pd.Series(same, index=trained.index)):
+    marks = {}
+    groups = [group for _, group in trained.groupby(pd.Series(same, index=trained.index))]
+    for i, group in enumerate(groups[:MOST_CURVES]):
         curve = group.sort_values("tokens")
-        if (i := next(places)) >= MOST_CURVES:
-            break
-        marks[method_of(c, str(curve.index[0])) if len(curve) > 1 else curve.title.iloc[0]] = (
-            line_style(i)
-        )
-        axes.plot(curve.tokens, 100 * curve["mean"], linewidth=1.2, color=COLORS[i])
-        for label, encoder in curve.iterrows():
-            ends = bounds[c.number[str(label)]]
-            mean = number(encoder["mean"], ends)
-            tip = f"{encoder.title}, {encoder.tokens:,} training tokens: {mean}"
-            place = (encoder.tokens, 100 * encoder["mean"])
-            draw_point(axes, place, tip, bounds=scaled(ends), color=COLORS[i], marker=MARKERS[i])
+        several = len(curve) > 1
+        marks[method_of(c, str(curve.index[0])) if several else curve.title.iloc[0]] = line_style(i)
+        ends = [bounds[c.number[str(label)]] for label in curve.index]
+        tips = [
+            f"{row.title}, {row.tokens:,} training tokens: {number(row.mean_, end)}"
+            for row, end in zip(
+                curve.rename(columns={"mean": "mean_"}).itertuples(), ends, strict=True
+            )
+        ]
+        values = (100 * curve["mean"].astype(float)).tolist()
+        draw_curve(axes, i, curve.tokens.tolist(), values, tips, [scaled(end) for end in ends])
     about = "Each point is a checkpoint; lines join those that differ in budget alone."
     if c.baseline is not None and not pd.isna(c.encoders.at[c.baseline, "mean"]):
         style: Any = {"color": ROLES["untrained"], "linestyle": (0, (4, 3)), "linewidth": 0.9}

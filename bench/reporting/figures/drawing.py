@@ -1,8 +1,9 @@
 """What every figure of the report shares: its style, its marks, and its files."""
 
 import io
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.errors import UsageError
+from bench.reporting.table import MISSING
+from bench.stats import Estimates
 
 P = ParamSpec("P")
 
@@ -99,9 +102,7 @@ class Drawing:
 
     def rendered(self, kind: str) -> bytes:
         """Return the bytes of a file of this kind, one of ``KINDS``, without date or version."""
-        return {"png": lambda: self.png, "svg": lambda: self.svg}.get(
-            kind, lambda: self._saved(kind)
-        )()
+        return self.svg if kind == "svg" else self._saved(kind)
 
     def _saved(self, kind: str) -> bytes:
         if self.figure is None:
@@ -252,6 +253,58 @@ def draw_point(
     face = SURFACE if hollow else color
     (point,) = panel.plot(*place, marker, color=face, markeredgecolor=color, markersize=5, zorder=3)
     add_tip(point, tip)
+
+
+def draw_rows(
+    panel: Axes,
+    found: Estimates,
+    tips: Sequence[str],
+    colors: Sequence[str],
+    *,
+    hollow: Iterable[bool] = (),
+    start: int = 0,
+) -> None:
+    """Draw estimates x 100 with their intervals, one per row of a panel.
+
+    Args:
+        panel: Where to draw.
+        found: The estimates (n,).
+        tips: What each one is.
+        colors: The colour of each.
+        hollow: Whether the marker of each is not filled; all filled by default.
+        start: The row of the first.
+    """
+    rows = zip(found.value.tolist(), found.bounds(), tips, colors, strict=True)
+    empty = [*hollow] or [False] * len(tips)
+    for y, (value, ends, tip, color) in enumerate(rows):
+        if math.isnan(value):
+            place = panel.get_yaxis_transform()
+            panel.text(0.5, start + y, MISSING, va="center", color=MUTED, transform=place)
+            continue
+        words = f"{tip}: {number(value, ends)}"
+        at = (100 * value, start + y)
+        bounds = scaled(ends)
+        draw_point(panel, at, words, bounds=bounds, along="x", color=color, hollow=empty[y])
+
+
+def draw_curve(
+    panel: Axes,
+    i: int,
+    xs: Sequence[float],
+    values: Sequence[float],
+    tips: Sequence[str],
+    bounds: Sequence[Bounds] = (),
+) -> None:
+    """Draw the i-th curve with a marker, an interval and a tip at each point."""
+    panel.plot(xs, values, linewidth=1.2, color=COLORS[i])
+    ends = bounds or [None] * len(tips)
+    for x, value, tip, each in zip(xs, values, tips, ends, strict=True):
+        draw_point(panel, (x, value), tip, bounds=each, color=COLORS[i], marker=MARKERS[i])
+
+
+def name_curves(figure: Figure, names: Iterable[str]) -> None:
+    """Write the names of the curves below the panels."""
+    name_marks(figure, {name: line_style(i) for i, name in enumerate(names)})
 
 
 def scaled(bounds: Bounds) -> Bounds:

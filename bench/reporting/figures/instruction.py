@@ -15,7 +15,7 @@ from bench.reporting.figures.drawing import (
     add_tip,
     caption,
     dot,
-    draw_point,
+    draw_rows,
     name_marks,
     number,
     panels,
@@ -75,17 +75,16 @@ def _draw_pairs(
 ) -> None:
     """Draw each encoder's score under the right and under another instruction."""
     task, labeling, other = names
-    own, under = c.sampled(task, labeling), c.sampled(task, f"{labeling} under {other}")
-    for y, label in enumerate(encoders):
-        i, title = c.number[label], c.encoders.at[label, "title"]
-        right, wrong = float(own.scores[i]), float(under.scores[i])
-        panel.plot([100 * wrong, 100 * right], [y, y], color=MUTED, linewidth=1.5, zorder=1)
-        words = number(wrong, under.intervals.bounds()[i])
-        tip = f"{title}, {labeling} under {other}: {words}"
-        draw_point(panel, (100 * wrong, y), tip, color=COLORS[1], hollow=True)
-        words = number(right, own.intervals.bounds()[i])
-        tip = f"{title}, {labeling} under its own instruction: {words}"
-        draw_point(panel, (100 * right, y), tip)
+    numbers = [c.number[label] for label in encoders]
+    own = c.sampled(task, labeling).intervals.take(numbers)
+    under = c.sampled(task, f"{labeling} under {other}").intervals.take(numbers)
+    for y, ends in enumerate(zip(under.value, own.value, strict=True)):
+        panel.plot([100 * end for end in ends], [y, y], color=MUTED, linewidth=1.5, zorder=1)
+    titles, n = c.encoders.title[encoders], len(encoders)
+    tips = [f"{title}, {labeling} under {other}" for title in titles]
+    draw_rows(panel, under, tips, COLORS[1:2] * n, hollow=[True] * n)
+    tips = [f"{title}, {labeling} under its own instruction" for title in titles]
+    draw_rows(panel, own, tips, COLORS[:1] * n)
 
 
 @styled

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -23,18 +24,17 @@ from bench.reporting.figures.drawing import (
     blank,
     caption,
     dot,
-    draw_point,
+    draw_rows,
     name_marks,
     number,
     panels,
-    scaled,
     shortened,
     styled,
 )
 from bench.reporting.scores import budgets
 from bench.reporting.summary import ROLES as ROLE_NAMES
 from bench.reporting.summary import by_role
-from bench.reporting.table import MISSING
+from bench.reporting.table import MISSING, score
 
 _MOST_NUMBERS = 14  # encoders; beyond that numbers would be too small to read
 _MOST_TIPS = 1500  # cells; beyond that the file would be mostly tips
@@ -55,20 +55,13 @@ def forest(c: Comparison) -> Drawing:
     base = np.full(len(rows), c.number[c.baseline])
     numbers = {MEAN: c.overall, **c.by_family}
     figure, axes = panels(list(numbers), _with_budgets(c, others), across=4)
+    colors = [ROLES[role] for role in c.encoders.role[others]]
     for panel, (family, found) in zip(axes, numbers.items(), strict=True):
-        gaps = stats.differences(found, rows, base)
-        significant = c.p_means[family][rows, base] < 1 - stats.LEVEL
+        same = ~(c.p_means[family][rows, base] < 1 - stats.LEVEL)
+        tips = [f"{label} minus {c.baseline}, {family}" for label in others]
         _separate_roles(panel, c, others)
         panel.axvline(0, color=INK, linewidth=0.8)
-        for y, (value, ends) in enumerate(zip(gaps.value, gaps.bounds(), strict=True)):
-            if np.isnan(value):
-                panel.text(0, y, "  no mean", va="center", fontsize=7, color=MUTED)
-                continue
-            tip = f"{others[y]}, {family}: {value_with_sign(value, ends)}"
-            color = ROLES[c.encoders.at[others[y], "role"]]
-            hollow, line = not significant[y], scaled(ends)
-            place = (100 * value, y)
-            draw_point(panel, place, tip, bounds=line, along="x", color=color, hollow=hollow)
+        draw_rows(panel, stats.differences(found, rows, base), tips, colors, hollow=same.tolist())
     caption(figure, f"Mean score x 100 minus that of {c.baseline}; lines: 95 % interval")
     name_marks(figure, {**_role_marks(c, others), **_significance_marks()})
     about = (
@@ -76,11 +69,6 @@ def forest(c: Comparison) -> Drawing:
         f"Filled: {_FILLED}; hollow: {_HOLLOW}."
     )
     return Drawing(name, title, about, figure, beside="summary")
-
-
-def value_with_sign(value: float, ends: tuple[float, float] | None) -> str:
-    """Return a difference x 100 in words."""
-    return ("+" if value > 0 else "") + number(value, ends)
 
 
 def _with_budgets(c: Comparison, labels: list[str]) -> list[str]:
@@ -96,10 +84,14 @@ def _with_budgets(c: Comparison, labels: list[str]) -> list[str]:
 
 
 def _separate_roles(panel: Axes, c: Comparison, labels: list[str]) -> None:
+    for y in _changes(c, labels):
+        panel.axhline(y - 0.5, color=RULE, linewidth=0.8)
+
+
+def _changes(c: Comparison, labels: list[str]) -> list[int]:
+    """Return the places at which the role changes."""
     roles = list(c.encoders.role[labels])
-    for y in range(1, len(roles)):
-        if roles[y] != roles[y - 1]:
-            panel.axhline(y - 0.5, color=RULE, linewidth=0.8)
+    return [i for i in range(1, len(roles)) if roles[i] != roles[i - 1]]
 
 
 def _role_marks(c: Comparison, labels: list[str]) -> dict[str, dict[str, Any]]:
@@ -119,36 +111,24 @@ def families(c: Comparison) -> Drawing:
         return Drawing(name, title, why=_NO_SCORE, beside=name)
     labels = by_role(c)
     figure, axes = panels(list(c.by_family), list(c.encoders.title[labels]))
+    colors = [ROLES[role] for role in c.encoders.role[labels]]
+    numbers = [c.number[label] for label in labels]
+    dashed: Any = {"color": ROLES["untrained"], "linewidth": 0.9, "linestyle": (0, (4, 3))}
     for panel, (family, found) in zip(axes, c.by_family.items(), strict=True):
-        bounds = found.intervals.bounds()
         _separate_roles(panel, c, labels)
         if c.baseline is not None:
-            start = 100 * found.scores[c.number[c.baseline]]
-            panel.axvline(start, color=ROLES["untrained"], linewidth=0.9, linestyle=(0, (4, 3)))
-        for y, label in enumerate(labels):
-            i, encoder = c.number[label], c.encoders.loc[label]
-            value, ends = float(found.scores[i]), bounds[i]
-            text = MISSING if np.isnan(value) else f"{100 * value:z.1f}"
-            place: Any = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 7}
-            panel.text(1.02, y, text, color=MUTED, **place)
-            if not np.isnan(value):
-                tip = f"{encoder.title}, {family}: {number(value, ends)}"
-                color = ROLES[encoder.role]
-                draw_point(
-                    panel, (100 * value, y), tip, bounds=scaled(ends), along="x", color=color
-                )
+            panel.axvline(100 * found.scores[c.number[c.baseline]], **dashed)
+        tips = [f"{title}, {family}" for title in c.encoders.title[labels]]
+        draw_rows(panel, found.intervals.take(numbers), tips, colors)
+        place: Any = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 7}
+        for y, value in enumerate(found.scores[numbers].tolist()):
+            panel.text(1.02, y, score(value), color=MUTED, **place)
         panel.margins(x=0.08)
-    for panel in axes:
-        panel.autoscale_view()
     caption(figure, "Mean of main scores x 100; lines: 95 % interval")
     marks = _role_marks(c, labels)
     line = ""
     if c.baseline is not None:
-        marks[c.baseline] = {
-            "color": ROLES["untrained"],
-            "linewidth": 0.9,
-            "linestyle": (0, (4, 3)),
-        }
+        marks[c.baseline] = dashed
         line = f" Dashed: {c.baseline}."
     name_marks(figure, marks)
     about = f"Mean of each family's main scores x 100, with its 95 % interval where known.{line}"
@@ -165,36 +145,22 @@ def heatmap(c: Comparison) -> Drawing:
     tasks = c.tasks[c.tasks.compared]
     if tasks.empty:
         return Drawing(name, title, why=_NO_SCORE, beside="by-task")
-    labels = [label for label in by_role(c) if label != c.baseline]
-    labels = labels if c.baseline is None else [c.baseline, *labels]
+    others = [label for label in by_role(c) if label != c.baseline]
+    labels = others if c.baseline is None else [c.baseline, *others]
     shown = 100 * c.scores.loc[tasks.index, labels]
-    numbers = len(labels) <= _MOST_NUMBERS
     texts = shown.map(lambda value: MISSING if np.isnan(value) else f"{value:z.1f}")
-    if c.baseline is not None and len(labels) > 1:
+    if c.baseline is not None and others:
         texts, shown = _minus_baseline(c, shown, texts)
-    names = [shortened(name) for name in c.encoders.title[labels]]
-    rows = [shortened(str(name)) for name in tasks.index]
-    height = 0.26 * max(len(rows), 4)
-    width = max(len(names), 4) * (0.62 if numbers else 0.2)
-    figure = blank(
-        2.2 + LETTER * max(map(len, rows)) + width,
-        1.1 + (0.65 if numbers else 1) * LETTER * max(map(len, names)) + height,
-    )
-    axes = figure.add_subplot()
+    wide = len(labels) > _MOST_NUMBERS
     norm, cmap, about = _scale(c, shown)
+    height = 0.26 * max(len(tasks), 4)
+    figure, axes = _empty_map(list(tasks.index), list(c.encoders.title[labels]), wide=wide)
     image = axes.imshow(shown, cmap=cmap, norm=norm, aspect="auto", interpolation="none")
-    if numbers:
+    if not wide:
         _write_numbers(axes, image, shown, texts)
-    slant: Any = {"rotation": 40} if numbers else {"rotation": 90, "va": "center"}
-    axes.set_xticks(range(len(names)), names, ha="right", rotation_mode="anchor", **slant)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    _separate_families(axes, tasks.family.value_counts(sort=False).to_dict(), len(names))
-    roles = list(c.encoders.role[labels])
-    for x in range(1, len(roles)):
-        if roles[x] != roles[x - 1]:
-            axes.axvline(x - 0.5, color=SURFACE, linewidth=3)
+    _separate_families(axes, tasks.family.value_counts(sort=False).to_dict(), len(labels))
+    for x in _changes(c, labels):
+        axes.axvline(x - 0.5, color=SURFACE, linewidth=3)
     if shown.size <= _MOST_TIPS:
         _add_tips(axes, c, shown)
     shrink, aspect = min(1.0, 4 / height), min(4.0, height) / 0.15
@@ -203,6 +169,21 @@ def heatmap(c: Comparison) -> Drawing:
     axes.set_title(about, loc="left")
     more = f" *: {_FILLED}." if c.baseline is not None else ""
     return Drawing(name, title, f"{about}; {MISSING}: no result.{more}", figure, beside="by-task")
+
+
+def _empty_map(tasks: list[str], encoders: list[str], *, wide: bool) -> tuple[Figure, Axes]:
+    """Return a figure with a row per task and a column per encoder; narrow columns of many."""
+    rows, names = [shortened(task) for task in tasks], [shortened(name) for name in encoders]
+    letters = LETTER * max(map(len, names))
+    width = 2.2 + LETTER * max(map(len, rows)) + max(len(names), 4) * (0.2 if wide else 0.62)
+    figure = blank(width, 1.1 + letters * (1 if wide else 0.65) + 0.26 * max(len(rows), 4))
+    axes = figure.add_subplot()
+    slant: Any = {"rotation": 90, "va": "center"} if wide else {"rotation": 40}
+    axes.set_xticks(range(len(names)), names, ha="right", rotation_mode="anchor", **slant)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
 
 
 def _minus_baseline(

@@ -51,33 +51,31 @@ def throughput(c: Comparison) -> Drawing:
         why = "no encoder has both a mean over families and a known number of tokens per second"
         return Drawing(name, title, why=why, beside="cost")
     places = {label: (speed, 100 * means[label]) for label, speed in speeds.items()}
-    front = pareto(places)
+    shown = c.encoders.loc[list(places)]
     figure = blank(7.2, 4.6)
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    marks = {ROLE_NAMES[r]: dot(ROLES[r]) for r in ROLES if r in set(c.encoders.role[list(places)])}
+    marks = {ROLE_NAMES[role]: dot(ROLES[role]) for role in ROLES if role in set(shown.role)}
+    front = pareto(places)
     if len(front) > 1:
         style: Any = {"color": MUTED, "linewidth": 1, "linestyle": "--"}
         axes.step(*zip(*(places[f] for f in front), strict=True), where="pre", zorder=1, **style)
         marks["Pareto front"] = style
     bounds = c.overall.intervals.bounds()
+    ends = {label: bounds[c.number[label]] for label in places}
     for label, place in places.items():
-        encoder, ends = c.encoders.loc[label], bounds[c.number[label]]
-        words = f"{number(means[label], ends)}; {speeds[label]:,.0f} tokens per second"
-        tip = f"{encoder.title}: {words}"
-        draw_point(axes, place, tip, bounds=scaled(ends), color=ROLES[encoder.role])
-    devices = sorted(
-        {str(c.encoders.at[label, "card"].get("device") or "unknown") for label in places}
-    )
+        encoder, mean = shown.loc[label], number(means[label], ends[label])
+        tip = f"{encoder.title}: {mean}; {speeds[label]:,.0f} tokens per second"
+        draw_point(axes, place, tip, bounds=scaled(ends[label]), color=ROLES[encoder.role])
+    devices = sorted({str(card.get("device") or "unknown") for card in shown.card})
     _scale(axes, list(speeds.values()), f"tokens encoded per second ({' and '.join(devices)})")
     name_marks(figure, marks)
-    titles = c.encoders.title
-    names = {titles[each]: places[each] for each in places}
-    whiskers = {titles[each]: scaled(bounds[c.number[each]]) for each in places}
-    _name_points(axes, names, whiskers, set(titles[front]))
-    lost = [titles[label] for label in c.labels if label not in places]
-    missing = f" Not shown, since a number is missing: {', '.join(lost)}." if lost else ""
-    about = f"Throughput in the encoder's largest run; whiskers: 95 % interval.{missing}"
+    names = {shown.title[label]: place for label, place in places.items()}
+    whiskers = {shown.title[label]: scaled(ends[label]) for label in places}
+    _name_points(axes, names, whiskers, set(shown.title[front]))
+    about = "Throughput in the encoder's largest run; whiskers: 95 % interval."
+    if lost := [title for label, title in c.encoders.title.items() if label not in places]:
+        about += f" Not shown, since a number is missing: {', '.join(lost)}."
     return Drawing(name, title, about, figure, beside="cost")
 
 

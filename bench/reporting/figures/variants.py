@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from bench import stats
@@ -17,10 +16,10 @@ from bench.reporting.figures.drawing import (
     caption,
     dot,
     draw_point,
+    draw_rows,
     name_marks,
     number,
     panels,
-    scaled,
     shortened,
     side_by_side,
     styled,
@@ -47,19 +46,14 @@ def ablations(c: Comparison) -> Drawing:
     figure, axes = panels(list(c.by_family), names)
     for panel, (family, scores) in zip(axes, c.by_family.items(), strict=True):
         panel.axvline(0, color=INK, linewidth=0.8)
-        y = 0
+        start = 0
         for group in found:
             each = gaps(c, scores, group.labels)
-            p = _p(c, family, group)
-            for value, ends, corrected in zip(each.value.tolist(), each.bounds(), p, strict=True):
-                tip = f"{names[y]}, {family}: {number(value, ends)}"
-                if np.isnan(value):
-                    panel.text(0, y, "  not measured", va="center", fontsize=7, color=MUTED)
-                else:
-                    hollow = not corrected < 1 - stats.LEVEL
-                    place = (100 * value, y)
-                    draw_point(panel, place, tip, bounds=scaled(ends), along="x", hollow=hollow)
-                y += 1
+            n = len(each.value)
+            same = [not p < 1 - stats.LEVEL for p in _p(c, family, group)]
+            tips = [f"{name}, {family}" for name in names[start : start + n]]
+            draw_rows(panel, each, tips, COLORS[:1] * n, hollow=same, start=start)
+            start += n
     caption(figure, "Ablation effects on family means x 100; lines: 95 % interval")
     marks = {"significant": dot(COLORS[0])}
     marks["not significantly different"] = dot(COLORS[0], hollow=True)

@@ -228,7 +228,7 @@ def test_figures_tell_their_numbers_to_pointer_and_keyboard(opened):
     mark = page.locator("#f-gains g.tip").first
     mark.hover()
     assert re.match(
-        r"good, mean of families|good, sts: \+[\d.]+, 95 % interval",
+        r"good minus poor, sts: [\d.]+, 95 % interval",
         page.locator("#tip").inner_text(),
     )
     mark.focus()
