@@ -97,7 +97,7 @@ class _Order:
         return np.asarray((self.less + self.most) / (2 * len(self.order)) - 0.5)
 
     def below(self, values: NDArray[np.generic]) -> tuple[Array, Array]:
-        """Return for each number the sums of ``values`` over smaller, and smaller or equal, ones."""
+        """Return for each number the sums of ``values`` over smaller and over not larger ones."""
         sums = np.append(0.0, np.cumsum(np.asarray(values, np.float64)[self.order]))
         return sums[self.less], sums[self.most]
 

@@ -118,7 +118,13 @@ def table(c: Comparison) -> Table:
     )
 
 
-def _row(c: Comparison, label: str, title: str, name: str, number: Any) -> tuple[Entry, ...]:  # noqa: ANN401 - a row of ``printed``
+def _row(
+    c: Comparison,
+    label: str,
+    title: str,
+    name: str,
+    number: Any,  # noqa: ANN401 - a row of ``printed``
+) -> tuple[Entry, ...]:
     found, i = c.sampled(title, name), c.number[label]
     ours, bounds = float(found.scores[i]), found.intervals.bounds()[i]
     gap = ours - number.value

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.encoder import Card, digest, fingerprint
@@ -53,21 +53,14 @@ def test_the_file_format_is_the_golden_one():
 
 def test_the_key_does_not_depend_on_the_hash_seed():
     code = "from tests.bench.test_store import SPEC; print(SPEC.key)"
-    keys = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={
-                **os.environ,
-                "PYTHONHASHSEED": seed,
-                "PYTHONPATH": str(Path(__file__).parents[2]),
-            },
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    assert keys == {SPEC.key + "\n"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == SPEC.key + "\n"
 
 
 @pytest.mark.parametrize(
@@ -89,6 +82,7 @@ def test_names_and_places_do_not_change_the_key():
     assert replace(SPEC, encoder="other", settings={"checkpoint": "elsewhere"}).key == SPEC.key
 
 
+@settings(max_examples=25)
 @given(
     st.dictionaries(
         st.text(min_size=1), st.lists(st.floats(-1e6, 1e6), min_size=1).map(tuple), min_size=1

@@ -177,7 +177,7 @@ def _diagnosed(c: Comparison, label: str) -> dict[str, float]:
 
 @styled
 def learning(c: Comparison) -> Drawing:
-    """Return the mean score over training tokens; lines join checkpoints that differ in budget alone."""
+    """Return the mean score over training tokens, a curve per set of settings."""
     name, title = "learning", "Score over training tokens"
     trained = c.encoders[c.encoders.tokens.notna() & c.encoders["mean"].notna()]
     if trained.empty or trained.tokens.max() < (1 + WITHIN) * trained.tokens.min():

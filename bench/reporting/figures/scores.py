@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -214,7 +215,7 @@ def _scale(c: Comparison, shown: pd.DataFrame) -> tuple[Normalize, str, str]:
     return norm, "RdBu", f"Main score x 100 of {c.baseline}, others minus it"
 
 
-def _write_numbers(axes: Axes, image: Any, shown: pd.DataFrame, texts: pd.DataFrame) -> None:  # noqa: ANN401 - an image
+def _write_numbers(axes: Axes, image: AxesImage, shown: pd.DataFrame, texts: pd.DataFrame) -> None:
     for y, x in np.ndindex(*shown.shape):
         value = shown.iat[y, x]
         red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (1, 1, 1, 1)

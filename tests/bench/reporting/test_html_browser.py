@@ -74,7 +74,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser, address):
-    """Open the page, and hold that it says nothing on the console and asks for nothing but itself."""
+    """Open the page, and check that it logs nothing and requests nothing but itself."""
     pages, said, asked = [], [], []
 
     def _opened(width=1400, **settings):
@@ -95,7 +95,7 @@ def opened(browser, address):
 
 def unfold(page):
     page.evaluate(
-        "document.querySelectorAll('details').forEach((d) => { if (!d.matches('.menu')) d.open = true; })"
+        "document.querySelectorAll('details:not(.menu)').forEach((d) => { d.open = true; })"
     )
 
 
@@ -107,7 +107,8 @@ def column(page, table, heading):
             const at = heads.findIndex((head) => head.textContent.trim() === heading);
             const contents = (element) => element.getClientRects().length > 0;
             const rows = [...document.querySelectorAll(`#${id} tbody tr`)].filter(contents);
-            return rows.map((row) => row.cells[at]).filter(contents).map((cell) => cell.textContent.trim());
+            const cells = rows.map((row) => row.cells[at]).filter(contents);
+            return cells.map((cell) => cell.textContent.trim());
         }""",
         [table, heading],
     )
@@ -120,8 +121,10 @@ def test_it_loads_in_silence_and_fits_the_width(opened, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         unfold(page)
     hanging = page.evaluate(
-        """() => [...document.querySelectorAll('body *')].filter((e) => !e.closest('.scroll, .hidden, .skip, dialog, #tip, fieldset'))
-            .filter((e) => e.getClientRects().length && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+        """() => [...document.querySelectorAll('body *')]
+            .filter((e) => !e.closest('.scroll, .hidden, .skip, dialog, #tip, fieldset'))
+            .filter((e) => e.getClientRects().length)
+            .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
             .map((e) => e.outerHTML.slice(0, 80))"""
     )
     assert hanging == []
@@ -204,7 +207,8 @@ def test_a_table_is_one_stop_of_the_tab_key(opened):
     page = opened()
     unfold(page)
     stops = page.evaluate(
-        "[...document.querySelectorAll('[role=grid]')].map((t) => t.querySelectorAll('[tabindex=\"0\"]').length)"
+        """[...document.querySelectorAll('[role=grid]')]
+            .map((table) => table.querySelectorAll('[tabindex="0"]').length)"""
     )
     assert set(stops) == {1}
     page.locator("#t-by-task tbody td").nth(8).click()
