@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
 from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.figures.drawing import (
@@ -52,6 +52,7 @@ def layers(c: Comparison) -> Drawing:
         _draw_layers(panel, c, group, shown)
     for panel, (task, curves) in zip(axes[len(groups) :], picking.items(), strict=True):
         _draw_picking(panel, c, curves, shown)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set(xlabel="layer from the last (-1)", ylabel=f"{c.tasks.at[task, 'metric']} x 100")
     name_curves(figure, c.encoders.title[shown])
     about = (
@@ -190,8 +191,7 @@ def learning(c: Comparison) -> Drawing:
     groups = [group for _, group in trained.groupby(pd.Series(same, index=trained.index))]
     for i, group in enumerate(groups[:MOST_CURVES]):
         curve = group.sort_values("tokens")
-        several = len(curve) > 1
-        marks[method_of(c, str(curve.index[0])) if several else curve.title.iloc[0]] = line_style(i)
+        marks[curve.title.iloc[-1]] = line_style(i)
         ends = [bounds[c.number[str(label)]] for label in curve.index]
         tips = [
             f"{row.title}, {row.tokens:,} training tokens: {number(row.mean_, end)}"
