@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.embeddings import cached
@@ -105,6 +105,7 @@ def test_repeated_keys_are_found_where_they_first_appear(keys):
     assert equal.tolist() == [keys.index(key) for key in keys]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.text(max_size=20), max_size=30), st.text(max_size=5))
 def test_any_texts_come_back_as_the_encoder_gives_them(texts, instruction):
     plain, store = Counting(), Vectors(None)

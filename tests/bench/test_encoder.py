@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import settings as limit
 from hypothesis import strategies as st
 
 from bench.encoder import (
@@ -155,6 +156,7 @@ PLAIN = st.recursive(
 )
 
 
+@limit(max_examples=30)
 @given(st.dictionaries(st.text(), PLAIN, min_size=2))
 def test_a_digest_does_not_depend_on_the_order_of_keys(value):
     assert digest(dict(reversed(value.items()))) == digest(value)

@@ -2,7 +2,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.data import load
@@ -24,6 +24,7 @@ sets = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max
 )
 
 
+@settings(max_examples=30)
 @given(sets, st.integers(1, 6), st.integers(0, 99))
 def test_folds_are_disjoint_together_all_and_share_out_every_class(found, folds, seed):
     parts = deal_folds(found, folds, seed=seed)
@@ -35,6 +36,7 @@ def test_folds_are_disjoint_together_all_and_share_out_every_class(found, folds,
         assert max(counts) - min(counts) <= 1
 
 
+@settings(max_examples=30)
 @given(sets, st.integers(1, 6), st.integers(0, 99))
 def test_whole_classes_stay_in_one_fold(found, folds, seed):
     parts = deal_folds(found, folds, seed=seed, whole="fine")
@@ -49,6 +51,7 @@ def test_whole_classes_are_shared_out_over_the_coarse_ones():
         assert np.bincount(found.labels["coarse"][part]).tolist() == [8, 8, 8]
 
 
+@settings(max_examples=30)
 @given(sets, st.integers(1, 90))
 def test_a_draw_keeps_the_share_of_every_class(found, size):
     few = draw_texts(found, size)
