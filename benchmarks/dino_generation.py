@@ -106,16 +106,19 @@ def measure(side: Callable[[Sequence[str]], int], texts: Sequence[str]) -> dict[
     pairs = side(texts[1:])
     seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
     return {
-        "texts": len(texts) - 1, "pairs": pairs, "wall_s": round(seconds, 1), "cpu_s": round(cpu_seconds, 1),
-        "pairs_per_s": round(pairs / seconds, 2), "pairs_per_cpu_s": round(pairs / cpu_seconds, 2),
-    }  # fmt: skip
+        "texts": len(texts) - 1,
+        "pairs": pairs,
+        "wall_s": round(seconds, 1),
+        "cpu_s": round(cpu_seconds, 1),
+        "pairs_per_s": round(pairs / seconds, 2),
+        "pairs_per_cpu_s": round(pairs / cpu_seconds, 2),
+    }
 
 
 def show(found: dict[str, Any]) -> None:
     """Print one line a side."""
-    print(
-        f"{'':10}{'texts':>7}{'pairs':>7}{'wall s':>9}{'CPU s':>9}{'pairs/s':>10}{'pairs/CPU s':>13}"
-    )
+    heads = f"{'texts':>7}{'pairs':>7}{'wall s':>9}{'CPU s':>9}{'pairs/s':>10}{'pairs/CPU s':>13}"
+    print(f"{'':10}{heads}")
     for name in ("original", "ours"):
         row = found[name]
         print(
@@ -123,9 +126,8 @@ def show(found: dict[str, Any]) -> None:
             end="",
         )
         print(f"{row['pairs_per_s']:>10}{row['pairs_per_cpu_s']:>13}")
-    print(
-        f"{found['times_wall']:.1f}x pairs per second, {found['times_cpu']:.1f}x pairs per second of CPU"
-    )
+    wall, cpu = found["times_wall"], found["times_cpu"]
+    print(f"{wall:.1f}x pairs per second, {cpu:.1f}x pairs per second of CPU")
 
 
 def main() -> None:

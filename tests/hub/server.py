@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on loopback: repositories from folders, served by the hub's own protocol."""
+"""A small Hugging Face hub on loopback, which serves folders by the hub's own protocol."""
 
 import hashlib
 import json

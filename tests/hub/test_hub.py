@@ -1,4 +1,4 @@
-"""The hub from the command line: models and data sets by id, through the hub's own client, from a server on loopback."""
+"""Models and data sets by id, through the hub's own client, from a server on loopback."""
 
 import json
 import shutil
@@ -17,7 +17,14 @@ from tests.tiny import SENTENCES, tiny_folder
 
 TASKS = str(Path(__file__).parent)
 PAIRS = "tasks:PAIRS"
-CARD = "---\nconfigs:\n- config_name: en\n  data_files:\n  - split: test\n    path: en/test.parquet\n---\n"
+CARD = """---
+configs:
+- config_name: en
+  data_files:
+  - split: test
+    path: en/test.parquet
+---
+"""
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +35,17 @@ def server():
 
 @pytest.fixture(scope="module")
 def bench(server, tmp_path_factory):
-    """Runs commands in a folder; ``folder`` may be kept for a second command on the same results."""
+    """Runs commands in a new folder, or in ``folder`` for a second command on the same results."""
     home = tmp_path_factory.mktemp("home")
     environment = {
-        "HF_ENDPOINT": server.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*", "no_proxy": "*",
-    }  # fmt: skip
+        "HF_ENDPOINT": server.address,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "*",
+        "no_proxy": "*",
+    }
     forks = Forks((*TORCH, "datasets", "pyarrow.parquet"), **environment)
 
     def run(*command: str, folder: Path | None = None, **env: str) -> Ended:
@@ -84,7 +96,8 @@ def expected(folder: Path) -> float:
 
 def score(bench, folder: Path, model: str, *options: str, **env: str) -> float:
     """Return the score of the task of pairs."""
-    said = bench("run", "-m", model, "-t", PAIRS, "--dtype", "float32", *options, folder=folder, **env)  # fmt: skip
+    command = ["run", "-m", model, "-t", PAIRS, "--dtype", "float32", *options]
+    said = bench(*command, folder=folder, **env)
     assert said.code == 0, said.said
     return cell(folder)["scores"]["cosine_spearman"]["mean"]
 
@@ -102,10 +115,13 @@ def sharded(folder: Path, *, safe: bool) -> Path:
         return folder
     state = model.state_dict()
     names = sorted(state)
-    parts = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}  # fmt: skip
-    for file, kept in parts.items():
+    weight_map = {}
+    for part in (0, 1):
+        file = f"pytorch_model-{part + 1:05d}-of-00002.bin"
+        kept = names[part::2]
         torch.save({name: state[name] for name in kept}, folder / file)
-    index = {"metadata": {}, "weight_map": {name: file for file, kept in parts.items() for name in kept}}  # fmt: skip
+        weight_map |= dict.fromkeys(kept, file)
+    index = {"metadata": {}, "weight_map": weight_map}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     return folder
 
