@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from adapters._backbone import PACKAGED, Backbone
@@ -44,7 +45,7 @@ class Debiasing(LogitsProcessor):
         self.rows, self.never, self.rng = counters + 1, list(never), rng
         self.generation = Generation()
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # noqa: ARG002 - transformers' protocol
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - transformers'
         """Return scores (b, v) that are finite at one token of each row."""
         scores = scores.float()
         scores[:, self.never] = -torch.inf
@@ -117,17 +118,12 @@ def measure(side: Callable[[Sequence[str]], int], texts: Sequence[str]) -> dict[
 
 def show(found: dict[str, Any]) -> None:
     """Print one line a side."""
-    heads = f"{'texts':>7}{'pairs':>7}{'wall s':>9}{'CPU s':>9}{'pairs/s':>10}{'pairs/CPU s':>13}"
-    print(f"{'':10}{heads}")
+    columns = ("texts", "pairs", "wall_s", "cpu_s", "pairs_per_s", "pairs_per_cpu_s")
+    print(f"{'':10}" + "".join(f"{column:>17}" for column in columns))
     for name in ("original", "ours"):
-        row = found[name]
-        print(
-            f"{name:10}{row['texts']:>7}{row['pairs']:>7}{row['wall_s']:>9}{row['cpu_s']:>9}",
-            end="",
-        )
-        print(f"{row['pairs_per_s']:>10}{row['pairs_per_cpu_s']:>13}")
-    wall, cpu = found["times_wall"], found["times_cpu"]
-    print(f"{wall:.1f}x pairs per second, {cpu:.1f}x pairs per second of CPU")
+        print(f"{name:10}" + "".join(f"{found[name][column]:>17}" for column in columns))
+    print(f"{found['times_wall']:.1f}x pairs per second")
+    print(f"{found['times_cpu']:.1f}x pairs per second of CPU")
 
 
 def main() -> None:

@@ -146,7 +146,12 @@ class DINO(NetworkEncoder):
         source, attention = self.layout().transformer, self.attention
         if attention == "auto":
             attention = read_card(Path(source)).get("recipe", {}).get("attention", "native")
-        return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        return Backbone(
+            source,
+            attention=attention,  # type: ignore[arg-type]
+            dtype=self.dtype,
+            device=self.device,
+        )
 
     def limit(self, network: Network) -> int:
         """Return the longest text in tokens that is not cut."""

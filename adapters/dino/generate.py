@@ -25,7 +25,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import groupby, product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -228,20 +229,10 @@ def complete(
         UsageError: The network is no decoder, or has a head that is not supported.
         DataError: A prompt leaves no room for the text.
     """
-    rows: list[tuple[str, str]] = []  # label and first text of each
-    members: list[list[int]] = []  # numbers of the rows of each text, its own first
-    for request in requests:
-        counters = task.labels[request.label].counter_labels if generation.decay else ()
-        labels = [request.label, *counters]
-        members.append(list(range(len(rows), len(rows) + len(labels))))
-        rows += [(label, request.x1) for label in labels]
-    groups: dict[str, list[tuple[str, str]]] = {label: [] for label in task.labels}
-    for label, x1 in dict.fromkeys(rows):
-        groups[label].append((label, x1))
-    prompts = [prompt for group in groups.values() for prompt in group]
-    numbers = {prompt: number for number, prompt in enumerate(prompts)}
-    ids = [tokenize_prompts(network, task, group, generation) for group in groups.values() if group]
-    sources = torch.tensor([numbers[row] for row in rows], device=network.device)
+    prompts, rows, members = _plan_rows(task, requests, generation)
+    groups = [list(group) for _, group in groupby(prompts, key=itemgetter(0))]
+    ids = [tokenize_prompts(network, task, group, generation) for group in groups]
+    sources = torch.tensor(rows, device=network.device)
     seeds = [int(digest([generation.seed, *request])[:32], 16) for request in requests]
     uniform = draw_uniform(seeds, generation.new_tokens).to(network.device)
     never, ends = _special_ids(network)
@@ -251,6 +242,23 @@ def complete(
     own = decoded.tokens[[row[0] for row in members]].tolist()
     texts = network.tokenizer.batch_decode([_drop_padding(row) for row in own])
     return [_cut_at_quote(text) for text in texts], decoded.computed
+
+
+def _plan_rows(
+    task: TaskSpec, requests: Sequence[Request], generation: Generation
+) -> tuple[list[tuple[str, str]], list[int], list[list[int]]]:
+    """Return the distinct prompts, label by label, the prompt of each row, and each text's rows."""
+    rows: list[tuple[str, str]] = []
+    members: list[list[int]] = []  # its own row first
+    for request in requests:
+        counters = task.labels[request.label].counter_labels if generation.decay else ()
+        prompts = [(label, request.x1) for label in (request.label, *counters)]
+        members.append(list(range(len(rows), len(rows) + len(prompts))))
+        rows += prompts
+    order = {label: number for number, label in enumerate(task.labels)}
+    distinct = sorted(dict.fromkeys(rows), key=lambda prompt: order[prompt[0]])
+    numbers = {prompt: number for number, prompt in enumerate(distinct)}
+    return distinct, [numbers[row] for row in rows], members
 
 
 def _as_tensor(members: list[list[int]], network: Network) -> Tensor:
@@ -308,7 +316,8 @@ def tokenize_prompts(
 
 def _special_ids(network: Network) -> tuple[Tensor, Tensor]:
     """Return the ids that are never sampled, and those that decide a text: quotes, line breaks."""
-    tokenizer, head = network.tokenizer, network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    tokenizer = network.tokenizer
+    head = network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
     size = head.weight.shape[0]
     never = sorted({*tokenizer.all_special_ids, *range(len(tokenizer), size)})
     texts = tokenizer.batch_decode([[i] for i in range(min(size, len(tokenizer)))])
