@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import WHOLE, Forks, Tally
-from tests.faults.made import folder_with_data, fresh, outcome, unfinished
-from tests.faults.test_kills import RUN
+from tests.faults.campaign import WHOLE, Job, Tally
+from tests.faults.commands import AGAIN, RUN, fresh, read_outcome, write_data
 
 pytestmark = pytest.mark.faults
 
@@ -27,57 +26,49 @@ HOSTILE = {
 }
 
 
+NO_CACHE = (*RUN.words, "--no-cache")
+
+
 @pytest.mark.parametrize("processes", [2, 3, 4] if WHOLE else [3])
 @pytest.mark.parametrize(
-    "command", [RUN, (*RUN, "--force"), (*RUN, "--no-cache")], ids=["run", "force", "no-cache"]
+    "words", [RUN.words, AGAIN.words, NO_CACHE], ids=["run", "force", "no-cache"]
 )
 def test_several_processes_on_one_folder_leave_what_one_leaves(
-    tmp_path, forks: Forks, command, processes
+    tmp_path, forks, prepared, words, processes
 ):
-    start, tally = (
-        folder_with_data(tmp_path / "start"),
-        Tally("2 to 4 `bench run` on one folder at once"),
-    )
-    alone = fresh(tmp_path / "alone", start)
-    assert forks.run(alone, *command).code == 0
+    tally = Tally("2 to 4 `bench run` on one folder at once")
+    start, _, _, wanted = prepared(RUN)
     for n in range(2 if WHOLE else 1):
         folder = fresh(tmp_path / "crowd", start)
-        ends = forks.together(folder, [list(command)] * processes)
-        same = outcome(folder) == outcome(alone) and not unfinished(folder)
+        ends = forks.run_together(*[Job(folder, words)] * processes)
         for end in ends:
-            good = "equal" if same and end.code == 0 else "differing"
-            tally.count("crashed" if end.crashed else good, f"time {n}: {end.said}")
+            tally.add_repeated(end, read_outcome(folder) == wanted, f"time {n}")
     tally.check()
 
 
-def test_a_process_that_is_killed_in_a_crowd_takes_nothing_from_the_others(tmp_path, forks: Forks):
-    start, tally = (
-        folder_with_data(tmp_path / "start"),
-        Tally("one of 3 `bench run` on one folder is killed"),
-    )
-    alone = fresh(tmp_path / "alone", start)
-    assert forks.run(alone, *RUN).code == 0
-    for n in range(1, 24) if WHOLE else (6, 15):
+def test_a_process_that_is_killed_takes_nothing_from_the_others(tmp_path, forks, prepared):
+    tally = Tally("one of 3 `bench run` on one folder is killed")
+    start, _, operations, wanted = prepared(RUN)
+    for n in range(1, operations) if WHOLE else (6, 15):
         folder = fresh(tmp_path / "crowd", start)
-        ends = forks.together(folder, [list(RUN)] * 3, die_at=n)
-        good = all(end.code == 0 for end in ends[1:]) and outcome(folder) == outcome(alone)
-        crashed = any(end.crashed for end in ends[1:])
-        tally.count(
-            "crashed" if crashed else "equal" if good else "differing",
-            f"operation {n}: {differences(outcome(folder), outcome(alone))} {[end.said for end in ends]}",
-        )
+        others = [Job(folder, RUN.words)] * 2
+        _, *ends = forks.run_together(Job(folder, RUN.words, die_at=n), *others)
+        found = read_outcome(folder)
+        kept = {name: found.get(name) for name in wanted}
+        for end in ends:
+            tally.add_repeated(end, kept == wanted, f"operation {n}")
     tally.check()
 
 
-def test_hostile_texts_go_through_run_report_and_clusters(tmp_path, forks: Forks):
+def test_hostile_texts_go_through_run_report_and_clusters(tmp_path, forks):
     tally = Tally("hostile texts go through run, report and clusters")
     pairs = [text for hostile in HOSTILE.values() for text in (hostile, f"plain {hostile}")]
-    folder = folder_with_data(tmp_path / "folder", pairs)
+    folder = write_data(tmp_path / "folder", pairs)
     lines = folder / "texts.jsonl"
     lines.write_text("".join(json.dumps({"text": text}) + "\n" for text in pairs))
     commands = [
-        RUN,
-        (*RUN, "--json", "--force"),
+        RUN.words,
+        (*RUN.words, "--json", "--force"),
         ("report", "--task", "stsb"),
         (
             "clusters",
@@ -93,17 +84,11 @@ def test_hostile_texts_go_through_run_report_and_clusters(tmp_path, forks: Forks
     ]
     for command in commands:
         end = forks.run(folder, *command)
-        good = "equal" if end.code == 0 else "told"
-        tally.count("crashed" if end.crashed else good, f"{command}: {end.said}")
-        assert "\x1b]0;" not in end.said
+        good = "equal" if end.code == 0 else "reported"
+        tally.add("crashed" if end.crashed else good, f"{command}: {end.output}")
+        assert "\x1b]0;" not in end.output
     check_written(folder)
     tally.check()
-
-
-def differences(found: dict[str, object], wanted: dict[str, object]) -> dict[str, object]:
-    """Return what two outcomes do not share, by the names of the files."""
-    names = {*found, *wanted}
-    return {n: (found.get(n), wanted.get(n)) for n in names if found.get(n) != wanted.get(n)}
 
 
 def check_written(folder: Path) -> None:

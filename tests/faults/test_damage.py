@@ -1,166 +1,175 @@
-"""Flipped bits and cut files: what was damaged is done again or told with the file's name, and never served as it is."""
+"""Flipped bits and cut files: a damaged file is made again or named, and never used as it is."""
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.faults.conftest import WHOLE, Ended, Forks, Tally
-from tests.faults.made import checkpoint, folder_with_data, fresh, outcome, training_of
-from tests.faults.test_kills import RUN
+from tests.faults.campaign import WHOLE, Ended, Forks, Job, Tally
+from tests.faults.commands import (
+    RUN,
+    TABLES,
+    TRAININGS,
+    Command,
+    age,
+    differences,
+    fresh,
+    read_outcome,
+    scoring,
+)
 
 pytestmark = pytest.mark.faults
 
-TABLES = ("report", "--table", "all", "--format", "json")
-Damage = Callable[[bytes, random.Random], bytes]
+Read = Callable[[Path, Ended], dict[str, object]]
 
 
-def flipped(data: bytes, rng: random.Random) -> bytes:
+def flip(data: bytes, rng: random.Random) -> bytes:
+    """Flip one bit."""
     at = rng.randrange(len(data))
     return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
 
 
 def cut(data: bytes, rng: random.Random) -> bytes:
+    """Cut the end off."""
     return data[: rng.randrange(len(data))]
 
 
-def judged(tally: Tally, end: Ended, path: Path, same: bool, case: str) -> None:
-    """Count what came of a damaged file: the same results, or a line with its name."""
-    case = f"{case} of {path.name}: {end.said[:1500]}"
-    if end.crashed:
-        tally.count("crashed", case)
-    elif same:
-        tally.count("equal", case)
-    else:
-        tally.count("told" if path.name in end.said else "differing", case)
-
-
-def damaged(paths: list[Path], times: int):
-    """Yield each file damaged in several ways, one at a time, and what was done to it; it is whole again afterwards."""
+def damage(names: Sequence[str], start: Path, times: int) -> Iterator[tuple[str, bytes, str]]:
+    """Yield names of files with their damaged content and what was done, several times each."""
     rng = random.Random(7)
-    for path in paths:
-        data = path.read_bytes()
-        for n in range(times):
-            for damage in (flipped, cut):
-                path.write_bytes(damage(data, rng))
-                yield path, f"{damage.__name__} {n}"
-        path.write_bytes(data)
+    for name in names:
+        data = (start / name).read_bytes()
+        for n in range(times if data else 0):
+            for change in (flip, cut):
+                yield name, change(data, rng), f"{change.__name__} {n}"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, forks: Forks):
-    folder = folder_with_data(tmp_path_factory.mktemp("damaged") / "folder")
-    assert forks.run(folder, *RUN).code == 0
-    return folder
-
-
-def numbers(said: str) -> object:
-    """Return the tables that a report has printed; None where it printed none."""
-    start = said.find("[\n")
-    try:
-        return json.JSONDecoder().raw_decode(said[start:])[0] if start >= 0 else None
-    except ValueError:
-        return None
-
-
-@pytest.mark.parametrize("suffix", [".json", ".npz", ".absent"])
-def test_a_damaged_result_is_left_out_of_the_report_with_a_line(folder, forks: Forks, suffix):
-    tally = Tally(f"a bit of a `{suffix}` of results is flipped, or its end cut; `bench report`")
-    wanted = numbers(forks.run(folder, *TABLES).said)
-    for path, case in damaged(sorted(folder.glob(f"results/*/*{suffix}")), 20 if WHOLE else 2):
-        end = forks.run(folder, *TABLES)
-        judged(tally, end, path, numbers(end.said) == wanted, case)
+def run_damaged(
+    forks: Forks,
+    tally: Tally,
+    start: Path,
+    names: Sequence[str],
+    times: int,
+    command: tuple[str, ...],
+    read: Read,
+    wanted: dict[str, object],
+) -> None:
+    """Run a command in copies of a folder with a damaged file each, and count the outcomes."""
+    assert names
+    cases = list(damage(names, start, times))
+    folders = [fresh(start.with_name(f"damaged{i}"), start) for i in range(len(cases))]
+    for folder, (name, data, _) in zip(folders, cases, strict=True):
+        (folder / name).write_bytes(data)
+    ends = forks.run_apart([Job(folder, command) for folder in folders])
+    for folder, (name, _, case), end in zip(folders, cases, ends, strict=True):
+        changes = differences(read(folder, end), wanted)
+        tally.add_damaged(end, not changes, folder / name, f"{changes}, {case}")
+        fresh(folder).rmdir()
     tally.check()
 
 
-@pytest.mark.parametrize("suffix", [".json", ".npz", ".absent"])
-def test_a_damaged_result_is_run_again_or_told(folder, tmp_path, forks: Forks, suffix):
-    tally = Tally(f"a bit of a `{suffix}` of results is flipped, or its end cut; `bench run`")
-    wanted = outcome(folder)
-    for path, case in damaged(sorted(folder.glob(f"results/*/*{suffix}")), 10 if WHOLE else 1):
-        copy = fresh(tmp_path / "copy", folder)
-        end = forks.run(copy, *RUN)
-        judged(tally, end, path, outcome(copy) == wanted, case)
-    tally.check()
-
-
-def test_a_damaged_store_of_embeddings_changes_no_score(folder, tmp_path, forks: Forks):
-    tally = Tally("a bit of the store of embeddings is flipped, or its end cut; `bench run`")
-    wanted = outcome(folder)
-    kept = [path for path in sorted((folder / "cache").rglob("*")) if path.is_file()]
-    assert kept
-    for path, case in damaged(kept, 15 if WHOLE else 2):
-        copy = fresh(tmp_path / "copy", folder)
-        end = forks.run(copy, *RUN, "--force")
-        judged(tally, end, path, outcome(copy) == wanted, case)
-    tally.check()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, torch_forks: Forks):
-    """A folder with a finished checkpoint, one with a training that was killed after its last step, and the command."""
-    folder = folder_with_data(tmp_path_factory.mktemp("trained") / "folder")
-    command = training_of(folder)
-    assert torch_forks.run(folder, *command).code == 0
-    return folder, command
-
-
-def test_a_damaged_checkpoint_is_refused_or_gives_the_same_scores(trained, torch_forks: Forks):
-    folder, _ = trained
-    tally = Tally("a bit of a file of a checkpoint is flipped, or its end cut; `bench run`")
-    command = (
-        "run",
-        "-m",
-        "inbedder:out",
-        "-t",
-        "stsb",
-        "--data",
-        "data",
-        "--no-cache",
-        "--json",
-        "--force",
-        "--device",
-        "cpu",
+def names_below(start: Path, *patterns: str) -> list[str]:
+    """Return the names of the files that match a pattern; lock and unfinished files do not."""
+    paths = {path for pattern in patterns for path in start.glob(pattern)}
+    return sorted(
+        str(path.relative_to(start))
+        for path in paths
+        if path.is_file() and not path.name.startswith(".")
     )
-    names = ("adapter_model.safetensors", "adapter_config.json", "card.json", "runs.u64")
-    wanted = scored(torch_forks.run(folder, *command))
+
+
+def outcome(folder: Path, _: Ended) -> dict[str, object]:
+    """Return what a command has left."""
+    return read_outcome(folder)
+
+
+def reported(folder: Path, _: Ended) -> dict[str, object]:
+    """Return the tables that a report has written."""
+    return {name: data for name, data in read_outcome(folder).items() if name.startswith("reports")}
+
+
+def scores(_: Path, end: Ended) -> dict[str, object]:
+    """Return the scores that a run has printed, and whether their encoder is trained."""
+    rows = [json.loads(line) for line in end.output.splitlines() if line.startswith("{")]
+    done = [row for row in rows if row["status"] == "done"]
+    return {row["task"]: (row["score"], row["trained"]) for row in done}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz", ".absent"])
+def test_a_report_names_a_damaged_result(tmp_path, forks, prepared, suffix):
+    tally = Tally(f"a `{suffix}` of results is damaged; `bench report`")
+    start = fresh(tmp_path / "start", prepared(TABLES).start)
+    command = ("report", "--table", "all", "--format", "json", "--out", "reports")
+    whole = fresh(tmp_path / "whole", start)
+    wanted = reported(whole, forks.run(whole, *command))
     assert wanted
-    for path, case in damaged([folder / "out" / name for name in names], 8 if WHOLE else 1):
-        end = torch_forks.run(folder, *command)
-        judged(tally, end, path, scored(end) == wanted, case)
-    tally.check()
+    names = names_below(start, f"results/*/*{suffix}")
+    times = 10 if WHOLE else 1
+    run_damaged(forks, tally, start, names, times, command, reported, wanted)
 
 
-def scored(end: Ended) -> list[object]:
-    """Return the scores that a run has printed, and what they say of the encoder."""
-    rows = [json.loads(line) for line in end.said.splitlines() if line.startswith("{")]
-    return [(row["score"], row["trained"]) for row in rows if row["status"] == "done"]
+@pytest.mark.parametrize("suffix", [".json", ".npz", ".absent"])
+def test_a_damaged_result_is_run_again_or_named(tmp_path, forks, prepared, suffix):
+    tally = Tally(f"a `{suffix}` of results is damaged; `bench run`")
+    start = fresh(tmp_path / "start", prepared(RUN).whole)
+    names = names_below(start, f"results/*/*{suffix}")
+    wanted = prepared(RUN).wanted
+    run_damaged(forks, tally, start, names, 5 if WHOLE else 1, RUN.words, outcome, wanted)
 
 
-def test_a_damaged_state_is_refused_or_trained_from_to_the_same_weights(
-    trained, tmp_path, torch_forks: Forks
+@pytest.mark.parametrize(
+    ("kind", "pattern"), [("the cache of embeddings", "cache/**/*"), ("a data set", "data/**/*.gz")]
+)
+def test_a_damaged_cache_or_data_set_changes_no_score(tmp_path, forks, prepared, kind, pattern):
+    tally = Tally(f"a file of {kind} is damaged; `bench run --force`")
+    start = fresh(tmp_path / "start", prepared(RUN).whole)
+    names, words = names_below(start, pattern), (*RUN.words, "--force")
+    wanted = prepared(RUN).wanted
+    run_damaged(forks, tally, start, names, 8 if WHOLE else 2, words, outcome, wanted)
+
+
+@pytest.mark.parametrize("method", TRAININGS if WHOLE else ["inbedder"])
+def test_a_damaged_checkpoint_is_refused_or_gives_the_same_scores(
+    tmp_path, forks, prepared, method
 ):
-    folder, command = trained
-    tally = Tally("a bit of a training's `state.pt` is flipped, or its end cut; `bench train`")
-    wanted = checkpoint(folder / "out")
-    start = fresh(tmp_path / "start", folder)
-    fresh(start / "out")
-    operations = torch_forks.run(start, *command).operations
-    for die_at in range(operations, 0, -1):
-        fresh(start / "out")
-        torch_forks.run(start, *command, die_at=die_at)
-        if (start / "out/state.pt").exists() and not (start / "out/card.json").exists():
-            break
-    for path, case in damaged([start / "out/state.pt"], 15 if WHOLE else 2):
-        copy = fresh(folder.with_name("copy"), start)
-        end = torch_forks.run(copy, *command)
-        made = checkpoint(copy / "out")
-        same = (
-            made["adapter_model.safetensors"] == wanted["adapter_model.safetensors"]
-            if "adapter_model.safetensors" in made
-            else False
-        )
-        judged(tally, end, path, same, case)
-    tally.check()
+    tally = Tally(f"a file of a checkpoint of {method} is damaged; `bench run`")
+    start = fresh(tmp_path / "start", prepared(TRAININGS[method]).whole)
+    command = scoring(method)
+    wanted = scores(start, forks.run(start, *command))
+    assert wanted
+    names = names_below(start, "out/*")
+    run_damaged(forks, tally, start, names, 2 if WHOLE else 1, command, scores, wanted)
+
+
+@pytest.mark.parametrize("method", TRAININGS if WHOLE else ["inbedder", "dino", "llm2comp"])
+def test_a_training_goes_on_from_damaged_files_to_the_same_weights_or_names_them(
+    tmp_path, forks, prepared, method
+):
+    tally = Tally(f"a file of a killed training of {method} is damaged; `bench train`")
+    command = TRAININGS[method]
+    _, _, operations, wanted = prepared(command)
+    tried: set[str] = set()
+    for share in (0.95, 0.6) if WHOLE else (0.7,):
+        start = kill(command, tmp_path / "start", forks, prepared, round(share * operations))
+        names = [name for name in names_below(start, "out/**/*") if name not in tried]
+        tried.update(names)
+        names = names if WHOLE else names[-1:]
+        run_damaged(forks, tally, start, names, 1, command.words, outcome, wanted)
+
+
+def kill(
+    command: Command,
+    folder: Path,
+    forks: Forks,
+    prepared: Callable[[Command], Any],
+    operation: int,
+) -> Path:
+    """Return a folder in which a command was killed at a file operation, or soon after."""
+    fresh(folder, prepared(command).start)
+    end = forks.run(folder, *command.words, die_at=operation)
+    assert end.code == -9
+    age(folder)
+    return folder

@@ -14,7 +14,7 @@ from bench.cli import app
 from bench.errors import CheckpointError
 from bench.files import write_atomic
 from bench.registry import load_encoder
-from tests.faults.made import folder_with_data, training_of
+from tests.faults.commands import TRAININGS, write_data, write_sources
 from tests.tiny import tiny_folder
 
 pytestmark = pytest.mark.faults
@@ -167,41 +167,26 @@ def test_who_may_read_a_file_follows_the_umask(tmp_path, mask):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-def test_results_cards_and_clusters_do_not_tell_the_home_folder(tmp_path, torch_forks, monkeypatch):
-    home = folder_with_data(tmp_path / "home")
+def test_results_cards_and_clusters_do_not_tell_the_home_folder(tmp_path, forks):
+    home = write_data(tmp_path / "home")
+    write_sources(home)
     env = {"HOME": str(home), "BENCH_DATA": str(home / "data")}
-    train = [word.replace("=base", f"={home}/base") for word in training_of(home)]
+    train = [word.replace("=base", f"={home}/base") for word in TRAININGS["inbedder"].words]
+    pooled = ("-m", f"backbone-mean:{home}/base,backbone-last:{home}/none", "--device", "cpu")
     (home / "texts.txt").write_text("a\nb\nc\nd\n")
-    commands = [
-        train,
-        ["run", "-m", f"backbone-mean:{home}/base,backbone-last:{home}/none", "-t", "stsb"],
-        [
-            "clusters",
-            "--texts",
-            f"{home}/texts.txt",
-            "-m",
-            f"backbone-mean:{home}/base",
-            "--k",
-            "2",
-        ],
-        ["report"],
-    ]
-    for command in commands:
-        end = (
-            torch_forks.run(home, *command, "--device", "cpu", env=env)
-            if command != ["report"]
-            else torch_forks.run(home, *command, env=env)
-        )
-        assert not end.crashed, end.said
-    told = [
+    own = ("-m", f"backbone-mean:{home}/base", "--texts", f"{home}/texts.txt", "--k", "2")
+    run = ("run", *pooled, "-t", "stsb")
+    for command in (train, run, ("clusters", *own, "--device", "cpu"), ("report",)):
+        end = forks.run(home, *command, env=env)
+        assert not end.crashed, end.output
+    written = [
         home / "out/card.json",
         *home.glob("results/*/*"),
         *home.glob("clusters/*/*"),
         *home.glob("reports/*"),
     ]
-    assert len(told) > 8
-    names = [str(path.relative_to(home)) for path in told]
+    assert len(written) > 8
+    names = [str(path.relative_to(home)) for path in written]
     assert not [name for name in names if "home" in name]
-    assert not [path for path in told if str(home).encode() in path.read_bytes()]
-    kept = torch_forks.run(home, *commands[1], "--device", "cpu", "--json", env=env)
-    assert '"cached"' in kept.said
+    assert not [path for path in written if str(home).encode() in path.read_bytes()]
+    assert '"cached"' in forks.run(home, *run, "--json", env=env).output

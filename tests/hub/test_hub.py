@@ -11,7 +11,7 @@ import torch
 from scipy.stats import spearmanr
 
 from adapters.baseline.pooled import Pooled
-from tests.faults.conftest import TORCH, Ended, Forks
+from tests.faults.campaign import Ended, Forks
 from tests.hub.server import TOKEN, hub
 from tests.tiny import SENTENCES, tiny_folder
 
@@ -46,7 +46,7 @@ def bench(server, tmp_path_factory):
         "NO_PROXY": "*",
         "no_proxy": "*",
     }
-    forks = Forks((*TORCH, "datasets", "pyarrow.parquet"), **environment)
+    forks = Forks(**environment)
 
     def run(*command: str, folder: Path | None = None, **env: str) -> Ended:
         folder = folder or tmp_path_factory.mktemp("work")
@@ -98,7 +98,7 @@ def score(bench, folder: Path, model: str, *options: str, **env: str) -> float:
     """Return the score of the task of pairs."""
     command = ["run", "-m", model, "-t", PAIRS, "--dtype", "float32", *options]
     said = bench(*command, folder=folder, **env)
-    assert said.code == 0, said.said
+    assert said.code == 0, said.output
     return cell(folder)["scores"]["cosine_spearman"]["mean"]
 
 
@@ -165,8 +165,8 @@ def test_a_private_model_needs_a_token(server, bench, data, tmp_path):
     server.repositories["models", "org/secret"].private = True
     refused = bench("run", "-m", "backbone-mean:org/secret", "-t", PAIRS)
     assert (refused.code, refused.crashed) == (1, False)
-    assert "org/secret" in refused.said
-    assert "HF_TOKEN" in refused.said
+    assert "org/secret" in refused.output
+    assert "HF_TOKEN" in refused.output
     assert score(bench, tmp_path / "a", "backbone-mean:org/secret", HF_TOKEN=TOKEN)
 
 
@@ -176,7 +176,7 @@ def test_a_private_data_set_needs_a_token(server, bench, tmp_path):
     command = ("run", "-m", "hashing", "-t", "tasks:PRIVATE")
     refused = bench(*command)
     assert (refused.code, refused.crashed) == (1, False)
-    assert "org/secret-pairs" in refused.said
+    assert "org/secret-pairs" in refused.output
     assert bench(*command, HF_TOKEN=TOKEN).code == 0
 
 
@@ -185,7 +185,7 @@ def test_what_is_not_there_is_named_in_one_line(server, bench, data, tmp_path, n
     server.push("models", "org/tiny-revisions", tiny_folder("llama", tmp_path / "model"))
     missing = bench("run", "-m", f"backbone-mean:{name}", "-t", PAIRS)
     assert (missing.code, missing.crashed) == (1, False)
-    assert name in missing.said
+    assert name in missing.output
 
 
 def test_a_renamed_model_is_followed(server, bench, data, tmp_path):
@@ -227,5 +227,5 @@ def test_data_sets_are_fetched_at_their_pinned_revision(server, bench, tmp_path)
     assert not list((tmp_path / "one").rglob("*.gz"))
     repository.revisions[pinned] = folder
     right = bench("data", "mirror", str(tmp_path / "two"), "mteb/sts16-sts")
-    assert right.code == 0, right.said
+    assert right.code == 0, right.output
     assert len(list((tmp_path / "two").rglob("test.jsonl.gz"))) == 1
