@@ -449,7 +449,8 @@ class _Run:
             took = describe(fitted)
             if main_process():
                 self.save(objective, backbone, folder)
-                stage.finish(*folder.glob("*.safetensors"), **took)
+                others = {stage.note, folder / "state.pt"}
+                stage.finish(*sorted(set(folder.iterdir()) - others), **took)
                 (folder / "state.pt").unlink(missing_ok=True)
             wait_for_all()
         self.took[name] = took

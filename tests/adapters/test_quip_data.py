@@ -141,6 +141,7 @@ def test_a_passage_is_cut_into_runs_of_whole_sentences_and_answers_stay_in_place
     assert cut_passages([Passage(text, asked)], tokenizer, tokens=100) == [[Passage(text, asked)]]
     for empty in ("A " * 50, ""):
         assert cut_passages([Passage(empty)], tokenizer, tokens=10, longest=20) == [[]]
+    assert cut_passages([], tokenizer, tokens=10) == []
 
 
 def test_a_word_whose_token_begins_at_the_blank_before_it_counts_in_its_run():
