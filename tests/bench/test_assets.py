@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +56,13 @@ def index(tmp_path, monkeypatch):
     return tmp_path / "index"
 
 
+@pytest.fixture
+def mirrored(tmp_path, monkeypatch):
+    """An archive in a mirror, which needs no pip."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "mirror"))
+    return wheel(tmp_path / "mirror/archives", "gadget")
+
+
 def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if ".part" in path.name]
 
@@ -89,19 +95,15 @@ def test_a_damaged_file_in_the_cache_is_fetched_again_with_a_warning(index, capl
     assert "damaged" in caplog.text
 
 
-def test_the_mirror_is_used_where_there_is_no_index(tmp_path, index, monkeypatch):
-    pin = wheel(tmp_path / "mirror/archives", "gadget")
-    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "mirror"))
-    assert fetch(pin) == tmp_path / "mirror/archives" / pin.filename
-    assert assets.read_member(pin, "gadget/data.bin") == CONTENT
+def test_the_mirror_is_used_where_there_is_no_index(tmp_path, index, mirrored):
+    assert fetch(mirrored) == tmp_path / "mirror/archives" / mirrored.filename
+    assert assets.read_member(mirrored, "gadget/data.bin") == CONTENT
 
 
-def test_a_damaged_file_in_the_mirror_is_an_error(tmp_path, index, monkeypatch):
-    pin = wheel(tmp_path / "mirror/archives", "gadget")
-    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "mirror"))
-    (tmp_path / "mirror/archives" / pin.filename).write_bytes(b"")
-    with pytest.raises(DataError, match=pin.sha256):
-        fetch(pin)
+def test_a_damaged_file_in_the_mirror_is_an_error(tmp_path, index, mirrored):
+    (tmp_path / "mirror/archives" / mirrored.filename).write_bytes(b"")
+    with pytest.raises(DataError, match=mirrored.sha256):
+        fetch(mirrored)
 
 
 def test_without_a_network_the_reason_is_one_line_with_the_places_and_the_commands(index):
@@ -149,14 +151,6 @@ def test_a_cache_that_cannot_be_made_is_one_clear_line(index, tmp_path, monkeypa
         fetch(wheel(index, "gadget"))
 
 
-def test_threads_that_fetch_the_same_archive_at_once_all_get_it(index):
-    pin = wheel(index, "gadget")
-    with ThreadPoolExecutor(2) as pool:
-        paths = list(pool.map(fetch, [pin] * 2))
-    assert len(set(paths)) == 1
-    assert not leftovers(cache_dir())
-
-
 def test_processes_that_fetch_the_same_archive_at_once_all_get_it(index):
     pin = wheel(index, "gadget")
     code = f"from bench.assets import *; print(fetch({pin!r}))"
@@ -169,17 +163,16 @@ def test_processes_that_fetch_the_same_archive_at_once_all_get_it(index):
     assert set(outputs) == {str(fetch(pin))}
 
 
-def test_a_member_is_extracted_whole_and_replaces_what_was_there(index, tmp_path):
+def test_a_member_is_extracted_whole_and_replaces_what_was_there(mirrored, tmp_path):
     target = tmp_path / "deep/down/data.bin"
-    pin = wheel(index, "gadget")
     for _ in range(2):
-        assets.extract(pin, "gadget/data.bin", target)
+        assets.extract(mirrored, "gadget/data.bin", target)
         assert target.read_bytes() == CONTENT
     assert not leftovers(tmp_path)
 
 
-def test_members_are_listed_by_name(index):
-    assert "gadget/data.bin" in assets.list_members(wheel(index, "gadget"))
+def test_members_are_listed_by_name(mirrored):
+    assert "gadget/data.bin" in assets.list_members(mirrored)
 
 
 @pytest.mark.parametrize(
@@ -194,13 +187,12 @@ def test_members_are_listed_by_name(index):
     ],
 )
 def test_a_member_that_leads_outside_or_does_not_exist_is_refused_and_nothing_is_written(
-    index, tmp_path, path
+    mirrored, tmp_path, path
 ):
-    pin = wheel(index, "gadget")
     with pytest.raises(DataError):
-        assets.read_member(pin, path)
+        assets.read_member(mirrored, path)
     with pytest.raises(DataError):
-        assets.extract(pin, path, tmp_path / "target")
+        assets.extract(mirrored, path, tmp_path / "target")
     assert not (tmp_path / "target").exists()
 
 

