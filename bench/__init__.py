@@ -49,8 +49,8 @@ def load_task(name: str, *, limit: int | None = None) -> "Task":
     """Return the task with a name.
 
     Args:
-        name: A registered name (``bench list``), a task of mteb, ``ner:FOLDER`` and the like for
-            your own files, or ``package.module:TASK``.
+        name: A registered name (``bench list``), a task of mteb, ``sts:pairs.csv`` and the like for
+            your own files (``bench.tasks.own``), or ``package.module:TASK``.
         limit: At most this many test examples.
 
     Raises:

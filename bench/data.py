@@ -5,6 +5,7 @@ The columns are the same wherever the rows come from.
 
 import gzip
 import hashlib
+import io
 import json
 import logging
 import os
@@ -24,12 +25,15 @@ from bench.assets import ARCHIVES
 from bench.catalog import CATALOG, Columns, DataSet, read_packaged
 from bench.columns import Kind, check_column
 from bench.conll import read_conll
+from bench.delimited import read_table
 from bench.errors import DataError, Unavailable, UsageError, unknown
 
 log = logging.getLogger(__name__)
 
 _COMMIT = 40  # characters of a full commit
-_OWN = (".jsonl", ".jsonl.gz", ".conll")  # suffixes of the user's own files
+_FORMATS = (".jsonl", ".csv", ".tsv", ".parquet", ".conll")
+_OWN = (*_FORMATS, ".jsonl.gz", ".csv.gz", ".tsv.gz")  # suffixes of the user's own files
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 _seen: ContextVar[list[dict[str, Any]] | None] = ContextVar("seen", default=None)
 
@@ -99,8 +103,9 @@ def load(
 
     Args:
         id: On the hub, such as "mteb/sts12-sts"; it need not be in the catalogue. Or the path of
-            your own file, ``.jsonl``, ``.jsonl.gz`` or ``.conll`` (words and entity tags, see
-            ``bench.conll``), which has neither splits nor configurations.
+            your own file, which has neither splits nor configurations: ``.jsonl``, ``.csv`` or
+            ``.tsv``, also with ``.gz``; ``.parquet``; or ``.conll`` (words and entity tags, see
+            ``bench.conll``).
         split: Its split.
         config: Its configuration; "" where there is only one.
         columns: Columns it must have; as a mapping, with the kind of their values.
@@ -249,7 +254,7 @@ def _read_file(path: Path, root: Path) -> Rows:
     try:
         rows = _parse_file(path, *_state(path))
     except (OSError, EOFError, zlib.error) as error:
-        kind = "gzip" if path.suffix == ".gz" else "a file of JSON lines"
+        kind = "gzip" if path.suffix == ".gz" else f"a file of kind {path.suffix}"
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot read {kind} ({reason}); copy it again") from error
     classes = {} if path.suffix == ".conll" else _read_classes(path.parent, root)
@@ -264,13 +269,55 @@ def _digest(classes: Mapping[str, list[str]]) -> str:
 @lru_cache(maxsize=16)
 def _parse_file(path: Path, size: int, mtime: int) -> Rows:  # noqa: ARG001 - keys of the cache
     packed = path.read_bytes()
-    if path.suffix == ".conll":
-        words, tags = read_conll(packed, str(path))
-        columns = {"tokens": words, "ner_tags": tags}
+    content = gzip.decompress(packed) if path.suffix == ".gz" else packed
+    kind = Path(path.name.removesuffix(".gz")).suffix
+    if kind == ".conll":
+        words, tags = read_conll(content, str(path))
+        columns: Columns = {"tokens": words, "ner_tags": tags}
+    elif kind in {".csv", ".tsv"}:
+        columns = _parse_delimited(path, content, "," if kind == ".csv" else "\t")
+    elif kind == ".parquet":
+        columns = _parse_parquet(path, content)
     else:
-        columns = _parse_json(path, gzip.decompress(packed) if path.suffix == ".gz" else packed)
+        columns = _parse_json(path, content)
     pin = {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()}
     return Rows(columns, str(path), pin=pin)
+
+
+def _parse_delimited(path: Path, content: bytes, delimiter: str) -> Columns:
+    """Return the columns of CSV or TSV; one of numbers and blanks is numbers, blanks None."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: save it as text in UTF-8") from error
+    rows = read_table(text, path, delimiter)
+    if not rows:
+        raise DataError(f"{path} has no rows; copy it again")
+    return {name: _parse_numbers([row[name] for row in rows]) for name in rows[0]}
+
+
+def _parse_numbers(values: list[str]) -> list[Any]:
+    given = [value.strip() for value in values if value.strip()]
+    if not given or not all(map(_NUMBER.fullmatch, given)):
+        return values
+    whole = all(re.fullmatch(r"[-+]?\d+", value) for value in given)
+    number: type[int | float] = int if whole else float
+    return [number(value) if value.strip() else None for value in values]
+
+
+def _parse_parquet(path: Path, content: bytes) -> Columns:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading Parquet needs pyarrow; pip install pyarrow, or save it as .jsonl"
+        ) from error
+    try:
+        return dict(parquet.read_table(io.BytesIO(content)).to_pydict())
+    except pa.ArrowException as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: cannot read Parquet ({reason}); copy it again") from error
 
 
 def _parse_json(path: Path, content: bytes) -> Columns:

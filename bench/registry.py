@@ -88,6 +88,11 @@ def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encod
     points = {known: point.value for known, point in _points().items()}
     known = head in points
     target = import_object(points.get(head, name), here=not known)
+    if target is None and Path(name).expanduser().is_dir():
+        raise UsageError(
+            f"{name!r} is a folder: say what reads it, such as st:{name} for a model of "
+            f"sentence-transformers or backbone-mean:{name} for a language model"
+        )
     if target is None:
         hint = module_hint(name, "(see `bench list`, or give package.module:Class)")
         raise unknown("encoder", head, [*points, "all"], hint=hint)
@@ -108,16 +113,18 @@ def load_encoders(
     """Return encoders by name.
 
     Args:
-        names: Names as for ``load_encoder``; ``all`` stands for the default encoders, of which
-            those that cannot be imported are left out with a warning.
+        names: Names as for ``load_encoder``, or ``LABEL=NAME`` to have it called LABEL in every
+            table; ``all`` stands for the default encoders, of which those that cannot be imported
+            are left out with a warning.
         settings: Values by field, for the encoders that have the field.
         changes: ``field=value`` for the encoders that have the field, ``encoder.field=value``
             for one.
 
     Raises:
-        UsageError: No name at all, or no such encoder or setting.
+        UsageError: No name at all, one label for two encoders, or no such encoder or setting.
     """
-    encoders = _load_defaults(names)
+    targets = _split_labels(expand_names(names))
+    encoders = _load_defaults(targets, names)
     if not encoders:
         raise UsageError("--model names no encoder; give names separated by commas, or all")
     overrides: dict[str, dict[str, str]] = {}
@@ -129,19 +136,36 @@ def load_encoders(
         owner, _, field = target.rpartition(".")
         for name in _find_owners(owner, field, encoders):
             overrides[name][field] = value
-    return {name: load_encoder(name, overrides[name]) for name in encoders}
+    return {name: load_encoder(targets[name], overrides[name]) for name in encoders}
 
 
-def _load_defaults(names: Sequence[str]) -> dict[str, Encoder]:
-    """Return the encoders in their default settings."""
+def _split_labels(names: Sequence[str]) -> dict[str, str]:
+    """Return the name of each encoder by its label: the name itself where there is no label."""
+    targets: dict[str, str] = {}
+    for name in names:
+        label, equals, target = name.partition("=")
+        if not equals or re.search(r"[:/\\]", label):  # an equals sign in a path
+            label = target = name
+        if targets.setdefault(label, target) != target or not label or not target:
+            raise UsageError(
+                f"expected one encoder for each label, as in mine=st:FOLDER, got {name!r}"
+            )
+    return targets
+
+
+def _load_defaults(targets: Mapping[str, str], names: Sequence[str]) -> dict[str, Encoder]:
+    """Return the encoders in their default settings, by label.
+
+    One that is not among ``names`` stems from ``all``, and may be missing.
+    """
     encoders = {}
-    for name in expand_names(names):
+    for label, target in targets.items():
         try:
-            encoders[name] = load_encoder(name)
+            encoders[label] = load_encoder(target)
         except BenchError as error:
-            if name in names:
+            if label in names or label != target:
                 raise
-            log.warning("%s is left out: %s", name, error)
+            log.warning("%s is left out: %s", label, error)
     return encoders
 
 

@@ -18,6 +18,7 @@ from bench.cli.options import (
     Device,
     Dtype,
     Exact,
+    Instruction,
     Json,
     Limit,
     Models,
@@ -52,6 +53,7 @@ command(app, "bench list", "bench list inbedder", "bench list quick --json", nam
     "bench run -m inbedder,llm2comp --task STSBenchmark --device cuda --dtype bfloat16",
     "bench run -m all --suite quip-paper --data DIR --limit 500 --dry-run",
     "bench run -m st:my/folder --suite quick --json | jq .score",
+    "bench run -m all --task classification:reviews.csv:text=review,label=stars",
     reads_data=True,
 )
 def run(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -60,6 +62,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     task: Tasks = [],  # noqa: B006
     results: Results = Path("results"),
     seed: Annotated[list[str], typer.Option(help="Seeds, comma-separated or repeated.")] = ["42"],  # noqa: B006
+    instruction: Instruction = "",
     limit: Limit = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -86,7 +89,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     seeds = [_parse_seed(text) for text in split_names(seed)]
     settings = compute_settings(device, dtype, exact=exact)
     encoders = load_encoders(split_names(model), settings, set_)
-    tasks = load_tasks(split_names(task), split_names(suite), limit=limit)
+    tasks = load_tasks(split_names(task), split_names(suite), limit=limit, instruction=instruction)
     store, vectors = Store(results), open_vectors(on_disk=cache)
     cells: list[Cell] = []
     if dry_run:

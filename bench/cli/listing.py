@@ -27,11 +27,12 @@ _OTHER_NAMES = {
     "encoder": {
         "NAME:PATH_OR_ID": "another checkpoint of a method",
         "package.module:Class": "your own encoder",
+        "LABEL=NAME": "the same encoder under another name",
     },
     "suite": {},
     "task": {
         "NAME@LAYER": "another layer of token states, such as mrpc-bertscore@20 or wnut17@0",
-        "ner:FOLDER": "your own entities in CoNLL files; also {kinds}",
+        "KIND:FILE_OR_FOLDER": "your own data; kinds: {kinds}",
         "package.module:TASK": "your own task",
     },
 }
@@ -172,7 +173,7 @@ def _show_all(rows: list[Row]) -> None:
     from bench.tasks.own import KINDS
 
     width = max(len(row["name"]) for row in rows)
-    kinds = ", ".join(kind for kind in KINDS if kind != "ner")
+    kinds = ", ".join(KINDS)
     for kind, note in _NOTES.items():
         print(f"{kind}s ({note}; details: bench list NAME)")
         for row in rows:

@@ -80,17 +80,29 @@ def split_names(lists: Sequence[str]) -> tuple[str, ...]:
     """Return the names in comma-separated lists, each once.
 
     A comma in parentheses is part of its name, as in "MTEB(eng, v2)"; so is one in the path of an
-    existing file or folder.
+    existing file or folder, and one between columns, as in "sts:pairs.csv:first=a,second=b".
     """
     names: dict[str, None] = {}
     for text in lists:
-        parts = re.split(r",(?![^()]*\))", text)
+        parts = _join_columns(re.split(r",(?![^()]*\))", text))
         while parts:
             lengths = range(len(parts), 1, -1)
             n = next((n for n in lengths if _is_path(",".join(parts[:n]))), 1)
             names[",".join(parts[:n]).strip()] = None
             parts = parts[n:]
     return tuple(name for name in names if name)
+
+
+def _join_columns(parts: list[str]) -> list[str]:
+    """Return the parts of a list, those that name another column joined to the part before."""
+    joined: list[str] = []
+    for part in parts:
+        follows = joined and re.search(r":\w+=[^:]*$", joined[-1])
+        if follows and re.fullmatch(r"\s*\w+=[^:]*", part):
+            joined[-1] += f",{part}"
+        else:
+            joined.append(part)
+    return joined
 
 
 def _is_path(name: str) -> bool:
@@ -139,7 +151,7 @@ Models = Annotated[
         "--model",
         "-m",
         help="Encoders, comma-separated or repeated: a name, `name:PATH_OR_ID`, "
-        "`package.module:Class`, or `all`.",
+        "`package.module:Class`, or `all`; `LABEL=` before one renames it in every table.",
         autocompletion=complete(encoder_names),
     ),
 ]
@@ -159,8 +171,8 @@ Tasks = Annotated[
         "--task",
         "-t",
         help="Tasks, comma-separated or repeated: a name, also of mteb; `mrpc-bertscore@20` for "
-        "another layer of token states; `ner:FOLDER` or `ner-question:FOLDER` for your own "
-        "entities; `package.module:TASK`.",
+        "another layer of token states; `classification:FILE`, `sts:FILE`, `ner:FOLDER` and "
+        "other kinds for your own data (`bench list`); `package.module:TASK`.",
         autocompletion=complete(task_names),
         show_default=False,
     ),
@@ -184,6 +196,13 @@ Data = Annotated[
 Results = Annotated[
     Path,
     typer.Option("--results", envvar="BENCH_RESULTS", help="Folder of results.", file_okay=False),
+]
+Instruction = Annotated[
+    str,
+    typer.Option(
+        help="What the embeddings of the tasks named by --task are for; replaces their own.",
+        show_default=False,
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(help="At most this many test examples a task.", min=1)]
 Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]

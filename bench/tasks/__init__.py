@@ -106,7 +106,11 @@ def load_suite(name: str, *, limit: int | None = None) -> tuple[Task, ...]:
 
 
 def load_tasks(
-    tasks: Iterable[str | Task], suites: Iterable[str] = (), *, limit: int | None = None
+    tasks: Iterable[str | Task],
+    suites: Iterable[str] = (),
+    *,
+    limit: int | None = None,
+    instruction: str = "",
 ) -> list[Task]:
     """Return tasks and the tasks of suites, each once; those of "quick" where none are named.
 
@@ -114,11 +118,14 @@ def load_tasks(
         tasks: Tasks, or names as for ``load_task``.
         suites: Names as for ``load_suite``.
         limit: At most this many test examples of each task that is named.
+        instruction: Replaces the instruction of each task in ``tasks``; "" leaves it.
 
     Raises:
-        UsageError: There is no such task or suite.
+        UsageError: There is no such task or suite, or a task takes no instruction.
     """
     found = [load_task(task, limit=limit) if isinstance(task, str) else task for task in tasks]
+    if instruction:
+        found = [_instruct(task, instruction) for task in found]
     for suite in suites or (() if found else ("quick",)):
         found += load_suite(suite, limit=limit)
     return [task for i, task in enumerate(found) if task not in found[:i]]
@@ -151,6 +158,12 @@ def _check_task(target: Any, name: str) -> Task:  # noqa: ANN401 - whatever the 
             "dataclass of bench.task.Task, or with its attributes, limit among the fields"
         )
     return task  # type: ignore[return-value]
+
+
+def _instruct(task: Task, instruction: str) -> Task:
+    if "instruction" not in {f.name for f in fields(task) if f.init}:
+        raise UsageError(f"{task.name} takes no instruction: leave out --instruction")
+    return replace(task, instruction=instruction)
 
 
 def _limit(task: Task, limit: int | None) -> Task:

@@ -1,23 +1,96 @@
-"""A user's own entities as a task: a folder of files that ``bench.conll`` reads.
+"""Tasks on a user's own files, without code: ``KIND:PATH``, such as ``classification:reviews.csv``.
 
-A folder holds ``test.conll``, ``train.conll`` for what is trained, and maybe ``questions.json``
-with a question for each type.
-Run: ``bench run --model quip --task ner:FOLDER,ner-question:FOLDER,ner-start-question:FOLDER``.
-Protocol: that of the tasks of the same names; training sentences are drawn, 5 a type, five times.
+A file has a heading: CSV, TSV, JSON lines or Parquet. Columns are found by their usual names, or
+named: ``classification:reviews.csv:text=review,label=stars``. A folder has ``test`` and ``train``
+files; for ``ner`` they are ``test.conll`` and ``train.conll`` (``bench.conll``), maybe with
+``questions.json``, a question for each type; for ``retrieval`` it is in BEIR's layout:
+``corpus.jsonl``, ``queries.jsonl``, ``qrels/test.tsv``.
+Run: ``bench run --model quip --task ner:FOLDER,classification:reviews.csv,sts:pairs.tsv``.
+Protocol: that of the tasks of the same kinds. NER draws 5 training sentences a type, five times;
+retrieval is mteb's.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.data import load
 from bench.encoder import digest
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
 from bench.task import Task
+from bench.tasks.classification import Classification
+from bench.tasks.clustering import Clustering
 from bench.tasks.ner import NER, NERByQuestions, Tagged
+from bench.tasks.paraphrase import Paraphrase
+from bench.tasks.sts import STS
 from bench.tasks.tuned import StartedNER
 
-KINDS: Mapping[str, tuple[type[Task], dict[str, Any]]] = {
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
+
+_FIRST = ("sentence1", "text1", "text_a", "question1", "premise", "first", "left", "s1", "a")
+_SECOND = ("sentence2", "text2", "text_b", "question2", "hypothesis", "second", "right", "s2", "b")
+_USUAL: Mapping[str, tuple[str, ...]] = {
+    "text": ("text", "sentence", "content", "review", "comment", "message", "question", "query",
+             "document", "body", "tweet", "utterance", "title"),
+    "label": ("label", "class", "category", "target", "intent", "topic", "sentiment", "stars",
+              "rating", "is_duplicate", "duplicate", "paraphrase"),
+    "score": ("score", "similarity", "similarity_score", "relatedness", "relatedness_score",
+              "gold", "label"),
+    "first": _FIRST,
+    "second": _SECOND,
+}  # fmt: skip
+"""Usual names of columns, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a name such as ``sts:pairs.csv:score=gold`` refers to.
+
+    Attributes:
+        name: For tables, with a hash of the content.
+        test: The file of the test rows.
+        train: The file of the training rows; None where there is one file.
+        columns: The column of each part that the kind of task needs.
+    """
+
+    name: str
+    test: Path
+    train: Path | None
+    columns: Mapping[str, str]
+
+
+def _classification(source: _Source) -> Task:
+    train = str(source.train) if source.train else ""
+    text, label = source.columns["text"], source.columns["label"]
+    return Classification(source.name, data=str(source.test), train=train, text=text, label=label)
+
+
+def _clustering(source: _Source) -> Task:
+    text, label = source.columns["text"], source.columns["label"]
+    return Clustering(source.name, data=str(source.test), text=text, label=label)
+
+
+def _sts(source: _Source) -> Task:
+    first, second, score = (source.columns[part] for part in ("first", "second", "score"))
+    return STS(source.name, data=str(source.test), columns=(first, second, score))
+
+
+def _pairs(source: _Source) -> Task:
+    first, second, label = (source.columns[part] for part in ("first", "second", "label"))
+    return Paraphrase(source.name, data=str(source.test), columns=(first, second, label))
+
+
+_TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[_Source], Task]]] = {
+    "classification": (("text", "label"), _classification),
+    "clustering": (("text", "label"), _clustering),
+    "sts": (("first", "second", "score"), _sts),
+    "pairs": (("first", "second", "label"), _pairs),
+}
+"""The parts that a kind of task needs of a row, and what makes the task."""
+
+_ENTITIES: Mapping[str, tuple[type[Task], dict[str, Any]]] = {
     "ner": (NER, {}),
     "ner-prototype": (NER, {"tagger": "prototype"}),
     "ner-question": (NERByQuestions, {}),
@@ -26,37 +99,127 @@ KINDS: Mapping[str, tuple[type[Task], dict[str, Any]]] = {
     "ner-tuned-question": (StartedNER, {"epochs": 200}),
     "ner-tuned-standard": (StartedNER, {"initial": "standard", "epochs": 200}),
 }
-"""The class and the settings of a task on a folder, by the word before the colon."""
+"""The class and the settings of a task on named entities."""
+
+KINDS = (*_TABLES, "retrieval", *_ENTITIES)
+"""What stands before the colon."""
 
 
-def own_task(kind: str, folder: str) -> Task:
-    """Return the task of a folder; its name has a hash of the content.
+def own_task(kind: str, place: str) -> Task:
+    """Return the task of a file or folder; its name has a hash of the content.
 
     Args:
         kind: One of ``KINDS``.
-        folder: Holds the files.
+        place: The file or folder, with columns after a colon where their names are not usual.
 
     Raises:
-        UsageError: A file is missing.
+        UsageError: A file is missing or cannot be read, or a column is not known.
     """
-    place = Path(folder).expanduser()
-    names = ["test.conll", *([] if kind == "ner-question" else ["train.conll"])]
-    if missing := [name for name in names if not (place / name).is_file()]:
+    if kind in _ENTITIES:
+        return _entities(kind, Path(place).expanduser())
+    if kind == "retrieval":
+        return _retrieval(Path(place).expanduser())
+    path, named = _split_columns(place)
+    test, train = _find_files(kind, path)
+    parts, make = _TABLES[kind]
+    columns = _choose_columns(kind, parts, named, test)
+    return make(
+        _Source(_name(kind, path, [test, *([train] if train else [])]), test, train, columns)
+    )
+
+
+def _name(kind: str, path: Path, files: list[Path]) -> str:
+    hashed = digest([file.read_bytes().hex() for file in files])[:6]
+    return f"{kind}:{path.resolve().name}-{hashed}"
+
+
+def _split_columns(place: str) -> tuple[Path, dict[str, str]]:
+    """Return the path, and the columns that are named after it."""
+    path = Path(place).expanduser()
+    head, colon, tail = place.rpartition(":")
+    if path.exists() or not colon or "=" not in tail:
+        return path, {}
+    pairs = [each.partition("=") for each in tail.split(",")]
+    return Path(head).expanduser(), {part.strip(): column.strip() for part, _, column in pairs}
+
+
+def _find_files(kind: str, path: Path) -> tuple[Path, Path | None]:
+    """Return the test file, and the training file of a folder that has one."""
+    if path.is_file():
+        if not path.name.endswith(_SUFFIXES):
+            raise UsageError(
+                f"expected a file with a heading ({', '.join(_SUFFIXES[:4])}), got {path}: "
+                "save it as one of these"
+            )
+        return path.resolve(), None
+    found = {
+        split: [path / f"{split}{suffix}" for suffix in _SUFFIXES] for split in ("test", "train")
+    }
+    files = {split: [file for file in each if file.is_file()] for split, each in found.items()}
+    for split, each in files.items():
+        if len(each) > 1:
+            raise UsageError(f"expected one file of {split} rows in {path}, got {len(each)}")
+    if not files["test"]:
         raise UsageError(
-            f"expected {' and '.join(missing)} in {place} for {kind}: a word and its tag a line, "
+            f"expected a file for {kind}, or a folder with test.csv (.tsv, .jsonl, .parquet), "
+            f"got {path}"
+        )
+    train = files["train"][0].resolve() if files["train"] else None
+    return files["test"][0].resolve(), train
+
+
+def _choose_columns(
+    kind: str, parts: tuple[str, ...], named: Mapping[str, str], test: Path
+) -> dict[str, str]:
+    """Return the column of each part: as named, else the likeliest of the usual names."""
+    for part in named:
+        if part not in parts:
+            raise unknown(f"part of {kind}", part, parts)
+    columns = load(str(test), "test").columns
+    chosen = {}
+    for part in parts:
+        usual = [name for name in _USUAL[part] if name in columns]
+        column = named.get(part) or next(iter(usual), "")
+        if column not in columns:
+            example = ",".join(f"{each}=COLUMN" for each in parts)
+            what = f"no column {column!r}" if column else f"no column of a usual name for {part}"
+            raise UsageError(
+                f"{test.name} has {what}; it has {', '.join(columns)}: "
+                f"name them, as in {kind}:{test.name}:{example}"
+            )
+        chosen[part] = column
+    return chosen
+
+
+def _entities(kind: str, folder: Path) -> Task:
+    names = ["test.conll", *([] if kind == "ner-question" else ["train.conll"])]
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise UsageError(
+            f"expected {' and '.join(missing)} in {folder} for {kind}: a word and its tag a line, "
             "an empty line after a sentence"
         )
-    questions = place / "questions.json"
-    files = [place / name for name in names] + ([questions] if questions.is_file() else [])
-    name = (
-        f"{kind}:{place.resolve().name}-{digest([path.read_bytes().hex() for path in files])[:6]}"
-    )
-    make, settings = KINDS[kind]
+    questions = folder / "questions.json"
+    files = [folder / name for name in names] + ([questions] if questions.is_file() else [])
+    make, settings = _ENTITIES[kind]
     given = {field.name for field in fields(make)}
     sources: dict[str, Any] = {
-        "test": Tagged(str(place / "test.conll")),
-        "train": (Tagged(str(place / "train.conll")),),
+        "test": Tagged(str(folder / "test.conll")),
+        "train": (Tagged(str(folder / "train.conll")),),
         "questions": str(questions) if questions.is_file() else "",
     }
     taken = {field: value for field, value in sources.items() if field in given}
-    return make(name, **taken, **settings)
+    return make(_name(kind, folder, files), **taken, **settings)
+
+
+def _retrieval(folder: Path) -> Task:
+    from bench.tasks.mteb import MtebTask
+    from bench.tasks.mteb.beir import FILES, make_task
+    from bench.tasks.mteb.bridge import installed
+
+    files = [folder / name for name in FILES]
+    if missing := [str(file.relative_to(folder)) for file in files if not file.is_file()]:
+        raise UsageError(f"expected {' and '.join(missing)} in {folder} for retrieval (BEIR)")
+    if not installed():
+        raise UsageError("retrieval needs mteb; pip install 'encoder-recipes-bench[mteb]'")
+    name = _name("retrieval", folder, files)
+    return MtebTask(name, source=partial(make_task, name=name, folder=str(folder.resolve())))

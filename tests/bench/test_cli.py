@@ -141,6 +141,13 @@ def test_a_comma_in_parentheses_or_in_an_existing_path_is_part_of_a_name(tmp_pat
     assert split_names(["MTEB(eng, v2), quick", "quick,"]) == ("MTEB(eng, v2)", "quick")
     (tmp_path / "a,b" / "c, d").mkdir(parents=True)
     folder, deeper = f"st:{tmp_path}/a,b", f"ner:{tmp_path}/a,b/c, d"
+    columns = "sts:a.csv:first=x,second=y"
+    assert split_names([f"{columns},quick", "a=quip,b=dino"]) == (
+        columns,
+        "quick",
+        "a=quip",
+        "b=dino",
+    )
     found = split_names([f"quip,{folder},dino", f"{deeper}, {folder}"])
     assert found == ("quip", folder, "dino", deeper)
     assert split_names([f"st:{tmp_path}/a,c"]) == (f"st:{tmp_path}/a", "c")

@@ -11,6 +11,7 @@ from bench.registry import (
     expand_names,
     field_names,
     load_encoder,
+    load_encoders,
     load_recipe,
     recipe_names,
 )
@@ -40,6 +41,23 @@ def test_another_checkpoint_and_other_settings_are_named():
     encoder = load_encoder("inbedder:some/folder", {"layer": "7", "readout": "last-gen"})
     assert (encoder.checkpoint, encoder.layer) == ("some/folder", 7)
     assert encoder.readout == "last-gen"
+
+
+def test_a_label_before_an_encoder_is_its_name_everywhere():
+    found = load_encoders(["small=hashing", "hashing"], changes=["small.dim=64"])
+    assert {label: encoder.dim for label, encoder in found.items()} == {
+        "small": 64,
+        "hashing": 1024,
+    }
+    assert list(load_encoders(["st:a=b"])) == ["st:a=b"]  # an equals sign in a path
+    for names in (["=hashing"], ["a="], ["a=hashing", "a=dino"]):
+        with pytest.raises(UsageError, match="label"):
+            load_encoders(names)
+
+
+def test_a_folder_is_asked_for_what_reads_it(tmp_path):
+    with pytest.raises(UsageError, match="st:"):
+        load_encoder(str(tmp_path))
 
 
 def test_an_own_encoder_is_named_by_module_and_class():

@@ -1,0 +1,105 @@
+"""Classification of labelled texts: a logistic regression on frozen embeddings of all of them.
+
+Run: ``bench run --model all --task classification:reviews.csv`` (``bench.tasks.own``).
+Protocol: accuracy and macro F1 of a logistic regression on standardised embeddings, trained on the
+training file, or on the other folds of the one file (stratified, five folds, drawn by the seed).
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.columns import CLASS, TEXT, check_classes
+from bench.data import load
+from bench.encoder import Embeddings, Item
+from bench.errors import DataError
+from bench.task import Score, Scores, Task, sample, split_vectors
+from bench.tasks.linear import classify
+
+FOLDS = 5
+"""Folds of the cross-validation where there is one file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification(Task):
+    """Accuracy of a logistic regression on frozen embeddings.
+
+    Attributes:
+        train: Data set of the training texts; "" to cross-validate on the test texts.
+        text: Column of the texts.
+        label: Column of the classes, words or whole numbers.
+    """
+
+    train: str = ""
+    text: str = "text"
+    label: str = "label"
+    family: ClassVar[str] = "classification"
+    metric: ClassVar[str] = "accuracy"
+
+    @property
+    def readout(self) -> str:
+        """Which vectors are read, and how they are divided."""
+        divided = "" if self.train else f", {FOLDS}-fold cross-validation"
+        return super().readout + divided
+
+    def items(self, *, seed: int) -> list[Item]:
+        """Return the test texts, then the training texts."""
+        return [Item(text, self.instruction) for texts, _ in self._sets() for text in texts]
+
+    def score(self, vectors: Embeddings, *, seed: int) -> Scores:
+        """Return ``accuracy``, with 1 for a right answer as examples, and ``f1``, macro-averaged.
+
+        With cross-validation a repeat is a fold.
+        """
+        from sklearn.metrics import f1_score
+
+        sets = self._sets()
+        parts = split_vectors(vectors, [len(texts) for texts, _ in sets])
+        labels = sets[0][1]
+        found = np.empty_like(labels)
+        tested = [np.arange(len(labels))] if self.train else self._folds(labels, seed)
+        for rows in tested:
+            others = np.setdiff1d(np.arange(len(labels)), rows)
+            x, y = (parts[1], sets[1][1]) if self.train else (parts[0][others], labels[others])
+            found[rows] = classify(x, y, parts[0][rows])
+        right = found == labels
+        f1 = [f1_score(labels[rows], found[rows], average="macro") for rows in tested]
+        return {
+            "accuracy": Score(
+                tuple(float(right[rows].mean()) for rows in tested), right.astype(np.float32)
+            ),
+            "f1": Score(tuple(map(float, f1))),
+        }
+
+    def _folds(self, labels: NDArray[Any], seed: int) -> list[NDArray[np.int64]]:
+        """Return the rows of each fold: every class is spread evenly over the folds."""
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(labels))
+        order = order[np.argsort(labels[order], kind="stable")]
+        return [np.sort(order[fold::FOLDS]) for fold in range(FOLDS)]
+
+    def _sets(self) -> list[tuple[list[str], NDArray[Any]]]:
+        """Return texts and classes of the test rows, then of the training rows if there are."""
+        columns = {self.text: TEXT, self.label: CLASS}
+        rows = load(self.data, self.split, config=self.config, columns=columns)
+        tested = rows.take(sample(len(rows), self.limit))
+        sets = [(tested[self.text], np.asarray(tested[self.label]))]
+        if self.train:
+            rows = load(self.train, "train", config=self.config, columns=columns)
+            sets.append((rows[self.text], np.asarray(rows[self.label])))
+        texts, labels = sets[-1]
+        check_classes(labels.tolist(), self.train or self.data)
+        if len(texts) < 2 * FOLDS and not self.train:
+            raise DataError(
+                f"{self.data}: expected at least {2 * FOLDS} texts for {FOLDS} folds, got "
+                f"{len(texts)}; raise the limit, or give a file of training texts"
+            )
+        if not np.isin(sets[0][1], labels).any():
+            raise DataError(
+                f"{self.name}: expected classes that are in both files, got "
+                f"{sets[0][1][0]!s} in {self.data} and {labels[0]!s} in {self.train}; "
+                "name them alike"
+            )
+        return sets

@@ -1,0 +1,87 @@
+"""Retrieval from a folder in BEIR's layout, as a task of mteb's.
+
+Source: Thakur et al. 2021, BEIR. ``corpus.jsonl`` has ``_id``, ``text`` and maybe ``title``,
+``queries.jsonl`` ``_id`` and ``text``, ``qrels/test.tsv`` ``query-id``, ``corpus-id``, ``score``.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import data
+from bench.columns import NUMBER, TEXT, Kind
+from bench.errors import DataError
+
+if TYPE_CHECKING:
+    from mteb import AbsTask
+
+FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+
+_ID = Kind("an id, a text or a number", lambda value: isinstance(value, str | int))
+
+
+def make_task(*, name: str, folder: str, seed: int) -> "AbsTask":
+    """Return a retrieval task on a folder, with its data.
+
+    Raises:
+        DataError: A file is broken, or a judgement names a query or document that is not there.
+    """
+    from mteb import TaskMetadata
+    from mteb.abstasks import AbsTaskRetrieval
+
+    class OwnRetrieval(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not typed
+        """Retrieval on a user's files."""
+
+        metadata = TaskMetadata(
+            name=name.replace(":", "-"),
+            description="Retrieval on own files.",
+            type="Retrieval",
+            category="t2t",
+            modalities=["text"],
+            eval_splits=["test"],
+            eval_langs=["eng-Latn"],
+            main_score="ndcg_at_10",
+            dataset={"path": f"own/{Path(folder).name}", "revision": name.rpartition("-")[2]},
+        )
+
+    task = OwnRetrieval(seed=seed)
+    task.dataset = {"default": {"test": _read(Path(folder))}}
+    task.data_loaded = True
+    return task
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    from datasets import Dataset
+
+    corpus, queries, judgements = (str(folder / name) for name in FILES)
+    texts = {"_id": _ID, "text": TEXT}
+    documents = data.load(corpus, "test", columns=texts)
+    asked = data.load(queries, "test", columns=texts)
+    judged = data.load(
+        judgements, "test", columns={"query-id": _ID, "corpus-id": _ID, "score": NUMBER}
+    )
+    titles = documents["title"] if "title" in documents.columns else [""] * len(documents)
+    relevant: dict[str, dict[str, int]] = {}
+    known = {str(i) for i in documents["_id"]}
+    queried = {str(i) for i in asked["_id"]}
+    triples = zip(judged["query-id"], judged["corpus-id"], judged["score"], strict=True)
+    for row, (query, document, score) in enumerate(triples, 2):
+        if str(query) not in queried or str(document) not in known:
+            raise DataError(
+                f"{judgements} line {row}: query {query} or document {document} is not there; "
+                "fix or drop the line"
+            )
+        relevant.setdefault(str(query), {})[str(document)] = int(score)
+    kept = [i for i, query in enumerate(asked["_id"]) if str(query) in relevant]
+    return {
+        "corpus": Dataset.from_dict(
+            {"id": list(map(str, documents["_id"])), "title": titles, "text": documents["text"]}
+        ),
+        "queries": Dataset.from_dict(
+            {
+                "id": [str(asked["_id"][i]) for i in kept],
+                "text": [asked["text"][i] for i in kept],
+            }
+        ),
+        "relevant_docs": relevant,
+        "top_ranked": None,
+    }
