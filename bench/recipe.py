@@ -8,7 +8,7 @@ Progress = Callable[[str, int, int], None]
 """A callback: takes a label, the number of steps done, and their total."""
 
 
-class Table(Protocol):
+class TrainingRows(Protocol):
     """Rows of a data set, by columns."""
 
     def __getitem__(self, column: str) -> list[Any]:
@@ -38,7 +38,7 @@ class Load(Protocol):
         *,
         config: str = "",
         columns: Sequence[str] = (),
-    ) -> Table:
+    ) -> TrainingRows:
         """Return the split; raises Unavailable where it is not available."""
         ...
 

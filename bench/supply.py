@@ -16,7 +16,7 @@ from bench.files import write_atomic
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogRow:
     """One line of the catalogue.
 
     Attributes:
@@ -50,17 +50,19 @@ def catalog_names() -> list[str]:
     return [*ARCHIVES, *(known.name for known in CATALOG.values())]
 
 
-def catalog_rows() -> list[Entry]:
+def catalog_rows() -> list[CatalogRow]:
     """Return what tasks and encoders need and where it would come from, without a network."""
     entries = []
     for known in CATALOG.values():
         rows = sum(known.splits.values()) if all(known.splits.values()) else None
         package = ARCHIVES[known.archive].licence if known.archive else ""
         terms = package, known.licence, _origin(known)
-        entries.append(Entry(known.id, known.config, tuple(known.splits), rows, "data", *terms))
+        entries.append(
+            CatalogRow(known.id, known.config, tuple(known.splits), rows, "data", *terms)
+        )
     for archive in WEIGHTS:
         terms = archive.licence, "", _archive_origin(archive)
-        entries.append(Entry(archive.name, "", (), None, "weights", *terms))
+        entries.append(CatalogRow(archive.name, "", (), None, "weights", *terms))
     return entries
 
 

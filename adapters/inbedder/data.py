@@ -18,7 +18,7 @@ from adapters._training.card import DataSource
 from adapters._training.sources import Source, read_sources
 from adapters.inbedder.encoder import TEMPLATE, TEMPLATE_WITHOUT_INPUT
 from bench.errors import DataError
-from bench.recipe import Load, Table
+from bench.recipe import Load, TrainingRows
 
 FUNCTION_WORDS = frozenset(
     """
@@ -191,7 +191,7 @@ def read_examples(
         DataError: A set has none of the expected columns, or no row with an answer.
     """
 
-    def read(source: AnswerSource) -> Table:
+    def read(source: AnswerSource) -> TrainingRows:
         return load(source.id, source.split, config=source.config)
 
     tables = read_sources(sources, read, what="question-answering sets to train on")
@@ -211,7 +211,7 @@ def read_examples(
 
 
 def _parse(
-    source: AnswerSource, table: Table, words: int, rng: np.random.Generator
+    source: AnswerSource, table: TrainingRows, words: int, rng: np.random.Generator
 ) -> Iterator[AnswerExample]:
     matching = [columns for columns in COLUMNS if set(columns) <= set(table.columns)]
     if not (source.label or matching):
@@ -228,7 +228,7 @@ def _parse(
 
 
 def _parse_labels(
-    source: AnswerSource, table: Table, words: int, rng: np.random.Generator
+    source: AnswerSource, table: TrainingRows, words: int, rng: np.random.Generator
 ) -> Iterator[AnswerExample]:
     drawn = rng.integers(len(source.questions), size=len(table))
     skipped = [False] * len(table)
@@ -241,7 +241,7 @@ def _parse_labels(
         yield AnswerExample(shorten_passage(text, 0, 1, words), source.questions[i], kept)
 
 
-def _parse_squad(table: Table, words: int) -> Iterator[AnswerExample]:
+def _parse_squad(table: TrainingRows, words: int) -> Iterator[AnswerExample]:
     for context, question, answers in _rows(table, *COLUMNS[0]):
         answer, start = "", 0
         if isinstance(answers, Mapping) and answers.get("text"):
@@ -250,7 +250,7 @@ def _parse_squad(table: Table, words: int) -> Iterator[AnswerExample]:
         yield AnswerExample(passage, question.strip(), strip_function_words(answer))
 
 
-def _rows(table: Table, *columns: str) -> Iterable[tuple[Any, ...]]:
+def _rows(table: TrainingRows, *columns: str) -> Iterable[tuple[Any, ...]]:
     return zip(*(table[column] for column in columns), strict=True)
 
 

@@ -104,7 +104,7 @@ AllNLI's two are one string, as in the released code, where a comma is missing. 
 """
 
 
-class Passage(NamedTuple):
+class TextPassage(NamedTuple):
     """Consecutive sentences of one text, and their token ids without special tokens."""
 
     text: str
@@ -197,7 +197,7 @@ def list_sentences(text: str) -> list[str]:
 
 def make_passages(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int
-) -> list[Passage]:
+) -> list[TextPassage]:
     """Return passages of whole sentences, as many as fit into ``length`` tokens.
 
     A longer sentence is truncated. Passages of less than half of ``length``, or too short to be
@@ -213,7 +213,7 @@ def make_passages(
     for group in sentences:
         packed += _pack(group, list(itertools.islice(counts, len(group))), length)
     rows = zip(packed, _tokenise(packed, tokenizer), strict=True)
-    found = [Passage(text, ids[:length]) for text, ids in rows if len(ids) >= shortest]
+    found = [TextPassage(text, ids[:length]) for text, ids in rows if len(ids) >= shortest]
     if not found:
         raise DataError(
             f"expected passages of {shortest} tokens or more, got none in {len(texts)} texts: "
@@ -270,7 +270,7 @@ def find_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
 
 
 def draw_splits(
-    passages: Sequence[Passage],
+    passages: Sequence[TextPassage],
     around: tuple[Ids, Ids],
     *,
     budget: int,
@@ -304,9 +304,9 @@ def draw_splits(
     return drawn
 
 
-def draw_passages(passages: Sequence[Passage], *, budget: int, seed: int) -> list[Passage]:
+def draw_passages(passages: Sequence[TextPassage], *, budget: int, seed: int) -> list[TextPassage]:
     """Return passages in random order, for ``budget`` tokens; all are drawn before one repeats."""
-    drawn: list[Passage] = []
+    drawn: list[TextPassage] = []
     for i in shuffle_repeatedly(len(passages), seed):
         drawn.append(passages[i])
         budget -= len(passages[i].ids)

@@ -42,7 +42,7 @@ from adapters._training.sources import parse_sources
 from adapters._training.stage import Stage
 from adapters._training.weights import absolute_source, trainable_weights
 from adapters.llm2comp import data
-from adapters.llm2comp.data import Ids, Passage, RetrievalTriple, TextSource
+from adapters.llm2comp.data import Ids, RetrievalTriple, TextPassage, TextSource
 from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
 from adapters.llm2comp.objective import (
     OBJECTIVES,
@@ -270,7 +270,7 @@ class Recipe:
         return stages
 
     def _plan_masked(
-        self, name: str, passages: Sequence[Passage], base: Network, budget: int, seed: int
+        self, name: str, passages: Sequence[TextPassage], base: Network, budget: int, seed: int
     ) -> StagePlan:
         before, after = data.find_special_tokens(base.tokenizer)
         drawn = data.draw_passages(passages, budget=budget, seed=seed)
@@ -284,7 +284,7 @@ class Recipe:
         return StagePlan(name, plan, [passage.text for passage in drawn], objective, self.lr)
 
     def _plan_compression(
-        self, passages: Sequence[Passage], base: Network, budget: int, seed: int
+        self, passages: Sequence[TextPassage], base: Network, budget: int, seed: int
     ) -> StagePlan:
         name, around = "compression", data.find_special_tokens(base.tokenizer)
         splits = data.draw_splits(

@@ -173,7 +173,7 @@ class Recipe:
             questions=self.questions,
             seed=seed,
         )
-        _Run(self, training, base, data, out, progress).train(material)
+        _Stages(self, training, base, data, out, progress).train(material)
         return out
 
     def check(self) -> None:
@@ -228,7 +228,7 @@ ObjectiveT = TypeVar("ObjectiveT", bound=CrossEntropy[Any])
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class _Stages:
     """The stages of one training, with what each took and scored."""
 
     recipe: Recipe

@@ -15,7 +15,7 @@ from adapters._training.loop import Training, _step
 from adapters._training.processes import launched
 from adapters._training.sources import parse_sources
 from adapters.llm2comp import data, train
-from adapters.llm2comp.data import INSTRUCTIONS, MARGIN, Passage, Split, TextSource
+from adapters.llm2comp.data import INSTRUCTIONS, MARGIN, Split, TextPassage, TextSource
 from adapters.llm2comp.encoder import CONFIG, LLM2Comp, random_memory
 from adapters.llm2comp.objective import (
     Compression,
@@ -325,7 +325,7 @@ def test_memory_starts_as_words_or_as_fixed_random_rows(base):
 
 
 def test_passages_are_split_uniformly_between_the_margins():
-    passages = [Passage(str(i), list(range(30))) for i in range(50)]
+    passages = [TextPassage(str(i), list(range(30))) for i in range(50)]
     options = {"budget": 20_000, "k": K, "continuation": 7}
     splits = data.draw_splits(passages, ([1], []), **options, seed=3)
     points = [len(split.context) for split in splits]
