@@ -10,3 +10,4 @@ settings.load_profile("steady")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any library reads it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # on tiny models further threads only wait

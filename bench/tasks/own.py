@@ -90,7 +90,7 @@ _TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[_Source], Task]]] = {
 }
 """The parts that a kind of task needs of a row, and what makes the task."""
 
-_ENTITIES: Mapping[str, tuple[type[Task], dict[str, Any]]] = {
+ENTITIES: Mapping[str, tuple[type[Task], dict[str, Any]]] = {
     "ner": (NER, {}),
     "ner-prototype": (NER, {"tagger": "prototype"}),
     "ner-question": (NERByQuestions, {}),
@@ -101,7 +101,7 @@ _ENTITIES: Mapping[str, tuple[type[Task], dict[str, Any]]] = {
 }
 """The class and the settings of a task on named entities."""
 
-KINDS = (*_TABLES, "retrieval", *_ENTITIES)
+KINDS = (*_TABLES, "retrieval", *ENTITIES)
 """What stands before the colon."""
 
 
@@ -115,7 +115,7 @@ def own_task(kind: str, place: str) -> Task:
     Raises:
         UsageError: A file is missing or cannot be read, or a column is not known.
     """
-    if kind in _ENTITIES:
+    if kind in ENTITIES:
         return _entities(kind, Path(place).expanduser())
     if kind == "retrieval":
         return _retrieval(Path(place).expanduser())
@@ -200,7 +200,7 @@ def _entities(kind: str, folder: Path) -> Task:
         )
     questions = folder / "questions.json"
     files = [folder / name for name in names] + ([questions] if questions.is_file() else [])
-    make, settings = _ENTITIES[kind]
+    make, settings = ENTITIES[kind]
     given = {field.name for field in fields(make)}
     sources: dict[str, Any] = {
         "test": Tagged(str(folder / "test.conll")),

@@ -5,7 +5,7 @@ from bench.encoder import QuestionVectors, TokenStates
 from bench.errors import DataError, UsageError
 from bench.tasks import load_task
 from bench.tasks.ner import NER, NERByQuestions, Tagged, first_states, question
-from bench.tasks.own import KINDS
+from bench.tasks.own import ENTITIES
 
 NAMES = ["O", "B-person", "I-person", "B-location", "I-location"]
 TEST, TRAIN = Tagged("org/ner"), (Tagged("org/ner", "train"),)
@@ -81,7 +81,7 @@ def test_files_in_conll_s_layout_are_tasks(tmp_path, encoder):
         (("She", "saw", "Rome"), ("B-person", "O", "B-location")),
         (("It", "rained"), ("O", "O")),
     ]
-    for kind in KINDS:
+    for kind in ENTITIES:
         task = load_task(f"{kind}:{folder}")
         assert task.name.startswith(f"{kind}:mine-")
         assert str(tmp_path) not in task.name
@@ -150,7 +150,7 @@ def test_every_layout_of_one_s_own_files_has_the_score_of_iob2(tmp_path, encoder
     for name, lines in layouts.items():
         text = "\n".join(lines)
         folder = own(tmp_path / name, test_conll=text, train_conll=text)
-        tasks = [load_task(f"{kind}:{folder}") for kind in KINDS]
+        tasks = [load_task(f"{kind}:{folder}") for kind in ENTITIES]
         scores.append([task.evaluate(encoder, seed=0)["f1"].repeats for task in tasks])
     assert scores[0] == scores[1] == scores[2]
     assert scores[0][0][0] > 0.8
@@ -173,7 +173,7 @@ def test_sets_without_entities_or_without_a_common_type_have_no_f1(tmp_path, enc
         ("other", CONLL, other, "location, person .*LOC, PER"),
     ):
         folder = own(tmp_path / name, test_conll=test, train_conll=train)
-        kinds = [kind for kind in KINDS if name == "none" or kind != "ner-question"]
+        kinds = [kind for kind in ENTITIES if name == "none" or kind != "ner-question"]
         for kind in kinds:
             with pytest.raises(DataError, match=told):
                 load_task(f"{kind}:{folder}").evaluate(encoder, seed=0)
