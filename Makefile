@@ -12,7 +12,7 @@ run: $(INSTALLED)
 	$(BIN)/bench run --model all --keep-going $(ARGS); ran=$$?; $(BIN)/bench report && exit $$ran
 
 test: $(INSTALLED)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 faults: $(INSTALLED)
 	FAULTS=whole $(BIN)/pytest -m faults tests/faults $(ARGS)

@@ -102,34 +102,32 @@ def run(  # noqa: PLR0913 - one parameter per option
     >>> cells[["encoder", "task", "status"]].values.tolist()
     [['hashing', 'stsb-paraphrase', 'done']]
     """
-    import os
-
     import pandas as pd
 
+    from bench.data import use_folder
     from bench.registry import compute_settings, load_encoders
     from bench.runner import run as run_cells
     from bench.store import Store
     from bench.tasks import load_tasks
     from bench.vectors import open_vectors
 
-    if data is not None:
-        os.environ["BENCH_DATA"] = str(data)
     if isinstance(models, Mapping):
         encoders = dict(models)
     else:
         names = [models] if isinstance(models, str) else list(models)
         encoders = load_encoders(names, compute_settings(device, dtype))
     one = isinstance(tasks, str) or not isinstance(tasks, Iterable)
-    cells = run_cells(
-        encoders,
-        load_tasks([tasks] if one else tasks, suites, limit=limit),  # type: ignore[list-item,arg-type]
-        Store(Path(results)),
-        open_vectors(),
-        seeds=seeds,
-        force=force,
-        keep_going=True,
-    )
-    return pd.DataFrame([cell.row() for cell in cells])
+    with use_folder(data):
+        cells = run_cells(
+            encoders,
+            load_tasks([tasks] if one else tasks, suites, limit=limit),  # type: ignore[list-item,arg-type]
+            Store(Path(results)),
+            open_vectors(),
+            seeds=seeds,
+            force=force,
+            keep_going=True,
+        )
+        return pd.DataFrame([cell.row() for cell in cells])
 
 
 def results(

@@ -126,6 +126,21 @@ def load(
 
 
 @contextmanager
+def use_folder(folder: str | Path | None) -> Iterator[None]:
+    """Search a folder of data sets first for as long as the context lasts; None changes nothing."""
+    before = os.environ.get("BENCH_DATA")
+    if folder is not None:
+        os.environ["BENCH_DATA"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("BENCH_DATA", None)
+        else:
+            os.environ["BENCH_DATA"] = before
+
+
+@contextmanager
 def record_sources() -> Iterator[list[dict[str, Any]]]:
     """Yield a list to which every split that is loaded meanwhile is added.
 

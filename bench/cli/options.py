@@ -42,11 +42,12 @@ def command(
             **options: Any,  # noqa: ANN401 - any option
         ) -> None:
             _configure_logging(verbose=verbose)
-            if data is not None:
-                os.environ["BENCH_DATA"] = str(data)
+            from bench.data import use_folder
+
             first = console.is_first_process()
+            silence = nullcontext() if first else redirect_stdout(StringIO())
             try:
-                with nullcontext() if first else redirect_stdout(StringIO()):
+                with silence, use_folder(data) if data else nullcontext():
                     function(**options)
             except typer.Exit:
                 raise

@@ -210,10 +210,12 @@ def test_missing_data_is_skipped_and_a_call_with_nothing_else_fails(data, monkey
         assert str(data) in reasons["mrpc"]
 
 
-COLUMN = gzip.compress(b'{"sentence1": "a", "score": 1.0}\n')
+COLUMN = gzip.compress(b'{"sentence1": "a", "score": 1.0}\n', mtime=0)
 
 
-@pytest.mark.parametrize("content", [COLUMN, gzip.compress(b'{"sentence1": "a"\n'), COLUMN[:30]])
+@pytest.mark.parametrize(
+    "content", [COLUMN, gzip.compress(b'{"sentence1": "a"\n', mtime=0), COLUMN[:30]]
+)
 def test_broken_data_fails_the_cell_in_one_line_that_names_the_file(data, content):
     (data / STSB).write_bytes(content)
     for options in ((), ("--dry-run",)):
