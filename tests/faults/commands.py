@@ -32,15 +32,13 @@ class Command:
         name: How the figures call it.
         words: What follows ``bench``.
         before: Commands that its folder begins with.
-        few: Points at which it is killed in the short form.
-        most: Points at which it is killed in the whole form, of all its file operations.
+        few: File operations at which it is killed in the short form; all in the whole one.
     """
 
     name: str
     words: tuple[str, ...]
     before: tuple["Command", ...] = ()
     few: int = 1
-    most: int = 1000
 
 
 class Prepared(NamedTuple):
@@ -63,7 +61,7 @@ def _train(method: str, budget: int, **settings: object) -> Command:
     sets = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     words = ("train", method, "--budget", str(budget), "--device", "cpu", "--out", "out")
     everywhere = ("--set", "backbone=base", "--set", "dtype=float32")
-    return Command(f"bench train {method}", (*words, *everywhere, *sets), few=1, most=12)
+    return Command(f"bench train {method}", (*words, *everywhere, *sets))
 
 
 # A cell with a result and values of each example, and one without its data.
@@ -75,7 +73,7 @@ TABLES = Command(
     (RUN,),
     few=2,
 )
-PAGE = Command("bench report", ("report",), (RUN,), few=1, most=8)
+PAGE = Command("bench report", ("report",), (RUN,))
 TRAININGS = {
     "inbedder": _train("inbedder", 600, sources="questions.jsonl", batch_size=2),
     "quip": _train(

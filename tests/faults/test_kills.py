@@ -24,9 +24,8 @@ SIZES = (300, 1000, 10_000, 100_000)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_a_killed_command_is_repeated_to_the_same_results(tmp_path, forks, prepared, command):
     start, _, operations, wanted = prepared(command)
-    points = sample(operations, command.most if WHOLE else command.few)
-    share = f", one in {round(operations / len(points))}" * (len(points) < operations)
-    tally = Tally(f"`{command.name}` is killed at a file operation{share * WHOLE}")
+    points = sample(operations, operations if WHOLE else command.few)
+    tally = Tally(f"`{command.name}` is killed at a file operation")
     folders = [fresh(tmp_path / f"at{n}", start) for n in points]
     kills = [Job(folder, command.words, n) for folder, n in zip(folders, points, strict=True)]
     assert {end.code for end in forks.run_apart(kills)} == {-9}
