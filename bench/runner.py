@@ -171,7 +171,8 @@ def _run_encoder(
     cached = CachedEncoder(encoder, vectors, report, exact=exact)
     items = cached.missing(item for cell in planned for item in cell.items)
     cells = planned = [replace(cell, items=()) for cell in planned]  # frees those of all cells
-    log.info("%s: %d cell(s), %d texts to encode", name, len(planned), len(items))
+    count = "1 cell" if len(planned) == 1 else f"{len(planned)} cells"
+    log.info("%s: %s, %d texts to encode", name, count, len(items))
     with contextlib.suppress(Exception):  # the cells that need the text meet the failure again
         cached.add(items)
     del items

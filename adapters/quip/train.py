@@ -451,8 +451,9 @@ class _Stages:
                 self.save(objective, backbone, folder)
                 others = {stage.note, folder / "state.pt"}
                 stage.finish(*sorted(set(folder.iterdir()) - others), **took)
-                (folder / "state.pt").unlink(missing_ok=True)
             wait_for_all()
+        if main_process():  # also what a kill left behind after the stage was finished
+            (folder / "state.pt").unlink(missing_ok=True)
         self.took[name] = took
         return folder
 

@@ -122,7 +122,7 @@ def own_task(kind: str, place: str) -> Task:
     path, named = _split_columns(place)
     test, train = _find_files(kind, path)
     parts, make = _TABLES[kind]
-    columns = _choose_columns(kind, parts, named, test)
+    columns = _choose_columns(f"{kind}:{path}", parts, named, test)
     return make(
         _Source(_name(kind, path, [test, *([train] if train else [])]), test, train, columns)
     )
@@ -169,23 +169,22 @@ def _find_files(kind: str, path: Path) -> tuple[Path, Path | None]:
 
 
 def _choose_columns(
-    kind: str, parts: tuple[str, ...], named: Mapping[str, str], test: Path
+    place: str, parts: tuple[str, ...], named: Mapping[str, str], test: Path
 ) -> dict[str, str]:
     """Return the column of each part: as named, else the likeliest of the usual names."""
     for part in named:
         if part not in parts:
-            raise unknown(f"part of {kind}", part, parts)
+            raise unknown(f"part of {place}", part, parts)
     columns = load(str(test), "test").columns
     chosen = {}
     for part in parts:
         usual = [name for name in _USUAL[part] if name in columns]
         column = named.get(part) or next(iter(usual), "")
         if column not in columns:
-            example = ",".join(f"{each}=COLUMN" for each in parts)
             what = f"no column {column!r}" if column else f"no column of a usual name for {part}"
             raise UsageError(
                 f"{test.name} has {what}; it has {', '.join(columns)}: "
-                f"name them, as in {kind}:{test.name}:{example}"
+                f"name it, as in {place}:{part}={columns[0]}"
             )
         chosen[part] = column
     return chosen
