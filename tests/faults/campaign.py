@@ -29,8 +29,6 @@ be 0. `make test` tries a few of the points; these are all of them:
 ```
 make faults
 ```
-
-A part that says "one in n" tries every n-th of its file operations, for time.
 """
 
 figures: dict[str, Counter[str]] = {}
