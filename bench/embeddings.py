@@ -134,7 +134,7 @@ class CachedEncoder:
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         """Return float32 (n, dim), row i for text i; as ``embed``."""
-        return self.embed(_Instructed(texts, instruction))
+        return self.embed([Item(text, instruction) for text in texts])
 
     def embed(self, items: Sequence[Item]) -> Embeddings:
         """Return float32 (n, dim), row i for item i: from the cache, or encoded now in one pass.
@@ -290,10 +290,10 @@ class CachedEncoder:
 
     def _keys(self, items: Iterable[Item]) -> Keys:
         follows = self.follows_instructions
-        keys = bytearray()  # a million digests as objects would take 57 MB more
-        for item in items:
-            keys += _digest(self._prefix, item.instruction if follows else "", item.text)
-        return as_keys(keys)
+        digests = (
+            _digest(self._prefix, item.instruction if follows else "", item.text) for item in items
+        )
+        return as_keys(b"".join(digests))
 
 
 def cached(
@@ -331,21 +331,6 @@ def check_distinct(vectors: Embeddings, items: Sequence[Item]) -> None:
                 f"{len(texts)} different texts have one and the same embedding, "
                 f"{shortened(texts[0])} and {shortened(texts[1])} for example"
             )
-
-
-class _Instructed(Sequence[Item]):
-    """Texts with one instruction as items, each made when it is asked for."""
-
-    def __init__(self, texts: Sequence[str], instruction: str) -> None:
-        self._texts, self._instruction = texts, instruction
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - an item, or those of a slice
-        if isinstance(place, slice):
-            return _Instructed(self._texts[place], self._instruction)
-        return Item(self._texts[place], self._instruction)
 
 
 class _Pending:

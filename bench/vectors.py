@@ -62,7 +62,7 @@ class Found(NamedTuple):
     truncated: NDArray[np.bool_]
 
 
-def as_keys(data: bytes | bytearray) -> Keys:
+def as_keys(data: bytes) -> Keys:
     """Return the 16-byte keys in ``data`` as an array, without a copy."""
     return np.frombuffer(data, np.dtype((np.void, KEY)))
 
