@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import wraps
 from io import StringIO
 from pathlib import Path
@@ -42,12 +42,10 @@ def command(
             **options: Any,  # noqa: ANN401 - any option
         ) -> None:
             _configure_logging(verbose=verbose)
-            from bench.data import use_folder
-
             first = console.is_first_process()
             silence = nullcontext() if first else redirect_stdout(StringIO())
             try:
-                with silence, use_folder(data) if data else nullcontext():
+                with silence, _use_folder(data):
                     function(**options)
             except typer.Exit:
                 raise
@@ -63,6 +61,15 @@ def command(
         return call
 
     return register
+
+
+def _use_folder(data: Path | None) -> AbstractContextManager[None]:
+    """Return a context in which ``--data`` is searched first; without it nothing is imported."""
+    if data is None:
+        return nullcontext()
+    from bench.data import use_folder
+
+    return use_folder(data)
 
 
 def _configure_logging(*, verbose: bool) -> None:
