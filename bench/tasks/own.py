@@ -52,33 +52,33 @@ class _Source:
         name: For tables, with a hash of the content.
         test: The file of the test rows.
         train: The file of the training rows; None where there is one file.
-        columns: The column of each part that the kind of task needs.
+        columns: The column of each part that the kind of task needs, in the order of ``_TABLES``.
     """
 
     name: str
     test: Path
     train: Path | None
-    columns: Mapping[str, str]
+    columns: tuple[str, ...]
 
 
 def _classification(source: _Source) -> Task:
     train = str(source.train) if source.train else ""
-    text, label = source.columns["text"], source.columns["label"]
+    text, label = source.columns
     return Classification(source.name, data=str(source.test), train=train, text=text, label=label)
 
 
 def _clustering(source: _Source) -> Task:
-    text, label = source.columns["text"], source.columns["label"]
+    text, label = source.columns
     return Clustering(source.name, data=str(source.test), text=text, label=label)
 
 
 def _sts(source: _Source) -> Task:
-    first, second, score = (source.columns[part] for part in ("first", "second", "score"))
+    first, second, score = source.columns
     return STS(source.name, data=str(source.test), columns=(first, second, score))
 
 
 def _pairs(source: _Source) -> Task:
-    first, second, label = (source.columns[part] for part in ("first", "second", "label"))
+    first, second, label = source.columns
     return Paraphrase(source.name, data=str(source.test), columns=(first, second, label))
 
 
@@ -170,13 +170,13 @@ def _find_files(kind: str, path: Path) -> tuple[Path, Path | None]:
 
 def _choose_columns(
     place: str, parts: tuple[str, ...], named: Mapping[str, str], test: Path
-) -> dict[str, str]:
+) -> tuple[str, ...]:
     """Return the column of each part: as named, else the likeliest of the usual names."""
     for part in named:
         if part not in parts:
             raise unknown(f"part of {place}", part, parts)
     columns = load(str(test), "test").columns
-    chosen = {}
+    chosen = []
     for part in parts:
         usual = [name for name in _USUAL[part] if name in columns]
         column = named.get(part) or next(iter(usual), "")
@@ -186,8 +186,8 @@ def _choose_columns(
                 f"{test.name} has {what}; it has {', '.join(columns)}: "
                 f"name it, as in {place}:{part}={columns[0]}"
             )
-        chosen[part] = column
-    return chosen
+        chosen.append(column)
+    return tuple(chosen)
 
 
 def _entities(kind: str, folder: Path) -> Task:
