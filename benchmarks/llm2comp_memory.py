@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from adapters._backbone import Backbone
 from adapters._trainable import autocast
 from adapters._training.sources import parse_sources
+from adapters._training.texts import TextSource, read_texts
 from adapters.llm2comp import data
 from adapters.llm2comp.encoder import load_checkpoint, merge_checkpoint
 from adapters.llm2comp.objective import Compression, Student, set_attention
@@ -95,7 +96,7 @@ def main() -> None:
     if args.data:
         os.environ["BENCH_DATA"] = args.data
     try:
-        texts, _ = data.read_texts(parse_sources(args.sources, data.TextSource), load)
+        texts, _ = read_texts(parse_sources(args.sources, TextSource), load)
         for folder in args.folders:
             found = measure_memory(folder, texts, limit=args.limit)
             own, other = found.mean(0)

@@ -36,6 +36,7 @@ from adapters._network import Network
 from adapters._trainable import autocast, make_differentiable
 from adapters._training.budget import batches
 from adapters._training.sources import parse_sources
+from adapters._training.texts import OPEN, TextSource, read_texts
 from adapters._training.weights import lora_targets
 from adapters.llm2comp import data
 from adapters.llm2comp.objective import Compression, initial_memory, make_student
@@ -52,8 +53,8 @@ Step = Callable[[Sequence[int]], float]
 
 def draw_examples(tokenizer: Any, recipe: Recipe, count: int) -> list[data.Split]:  # noqa: ANN401
     """Return at most ``count`` splits of passages."""
-    open_ = [source for source in data.OPEN if source.id == "ludwigschmidt/squadshifts"]
-    texts, _ = data.read_texts(parse_sources(recipe.sources, data.TextSource) or open_, load)
+    open_ = [source for source in OPEN if source.id == "ludwigschmidt/squadshifts"]
+    texts, _ = read_texts(parse_sources(recipe.sources, TextSource) or open_, load)
     splits = data.draw_splits(
         data.make_passages(texts, tokenizer, recipe.length),
         data.find_special_tokens(tokenizer),

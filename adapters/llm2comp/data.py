@@ -5,66 +5,26 @@ sentences; stage 3 takes (query, positive, negative) triples. Instructions of st
 the released script (longtaizi13579/LLM2Comp at c22f4c4) for the sets of the public E5 data.
 """
 
-import hashlib
 import itertools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from adapters._text import Framed, make_prompts, split_sentences
-from adapters._training import sources
+from adapters._text import Framed
 from adapters._training.card import DataSource
-from adapters._training.sources import Source
+from adapters._training.texts import list_sentences, shuffle_repeatedly
 from adapters.llm2comp.encoder import frame_query
 from bench.errors import DataError, UsageError
 from bench.recipe import Load
-
-COLUMNS = ("text", "context", "question")
-"""Columns that may contain the text; the first that exists is read."""
 
 MARGIN = 10
 """Fewest tokens before and after the point at which a passage is split."""
 
 Ids = list[int]
 
-
-@dataclass(frozen=True)
-class TextSource(Source):
-    """A set of texts, or a file: ``.jsonl``, ``.jsonl.gz``, or plain text with blank lines between.
-
-    Attributes:
-        tokenised: Whether punctuation is separated and rare words are replaced, as in WikiText.
-    """
-
-    tokenised: bool = False
-
-
-OPEN: tuple[TextSource, ...] = (
-    TextSource(
-        "Salesforce/wikitext", "wikitext-2-v1", "validation", "CC BY-SA 3.0", tokenised=True
-    ),
-    TextSource("Salesforce/wikitext", "wikitext-2-v1", "test", "CC BY-SA 3.0", tokenised=True),
-    TextSource("ludwigschmidt/squadshifts", "new_wiki", "test", "CC BY 4.0; passages CC BY-SA"),
-    TextSource(
-        "ludwigschmidt/squadshifts", "reddit", "test", "CC BY 4.0; passages by Reddit users"
-    ),
-    TextSource(
-        "ludwigschmidt/squadshifts", "amazon", "test", "CC BY 4.0; passages by Amazon reviewers"
-    ),
-    TextSource("cs224n/squad2_dev_part", "", "validation", "CC BY-SA 4.0"),
-    TextSource("google/xquad", "xquad.en", "validation", "CC BY-SA 4.0"),
-    TextSource("uberspot/opentriviaqa", "", "train", "CC BY-SA 4.0"),
-)
-"""Texts whose licences allow a model to be published, from no set that embeddings are scored on.
-
-Trivia questions are too short to compress; they are used in stage 2 only.
-"""
 
 _ENTAILED = "Given a premise, retrieve a hypothesis that is entailed by the premise"
 _SIMILAR = "Retrieve semantically similar text"
@@ -135,66 +95,6 @@ class RetrievalTriple(NamedTuple):
     negative: Framed
 
 
-def read_texts(chosen: Sequence[TextSource], load: Load) -> tuple[list[str], list[DataSource]]:
-    """Return the distinct texts of all sources, and a record of each source.
-
-    Raises:
-        Unavailable: No source is available; if only some are not, they are skipped with a warning.
-        DataError: A source has no text.
-    """
-    texts: dict[str, None] = {}
-    records = []
-    read = partial(_read_rows, load=load)
-    for source, (rows, pin) in sources.read_sources(chosen, read, what="texts to train on"):
-        clean = _detokenised_rows(rows) if source.tokenised else map(str.strip, rows)
-        found = dict.fromkeys(filter(None, clean))
-        if not found:
-            raise DataError(f"expected texts in {source.name}, got none")
-        texts |= found
-        records.append(DataSource(source.name, source.licence, len(found), pin))
-    return list(texts), records
-
-
-def _read_rows(source: TextSource, load: Load) -> tuple[list[str], dict[str, str]]:
-    path = Path(source.id)
-    if path.is_file() and not path.name.endswith((".jsonl", ".jsonl.gz")):
-        data = path.read_bytes()
-        pin = {"source": "file", "sha256": hashlib.sha256(data).hexdigest()}
-        return re.split(r"\n\s*\n", data.decode("utf-8", "replace")), pin
-    table = load(source.id, source.split, config=source.config)
-    column = next((name for name in COLUMNS if name in table.columns), None)
-    if column is None:
-        raise DataError(
-            f"expected one of the columns {', '.join(COLUMNS)} in {source.name}, "
-            f"got {', '.join(table.columns)}: rename one"
-        )
-    return [str(text or "") for text in table[column]], dict(table.pin)
-
-
-def _detokenised_rows(rows: Iterable[str]) -> Iterator[str]:
-    """Yield the parts of WikiText's lines that have no unknown word; headings are skipped."""
-    for line in rows:
-        if line.strip().startswith("="):
-            continue
-        sentences = list_sentences(_detokenise(line))
-        for unknown, group in itertools.groupby(sentences, key=lambda part: "<unk>" in part):
-            if not unknown:
-                yield " ".join(group)
-
-
-def _detokenise(text: str) -> str:
-    text = re.sub(r" @([-,.])@ ", r"\1", text)
-    text = re.sub(r"\" (.*?) \"", r'"\1"', text)
-    text = re.sub(r" ([.,;:!?%)\]])", r"\1", text)
-    text = re.sub(r"([(\[$£]) ", r"\1", text)
-    return re.sub(r" (n't|'s|'re|'ve|'ll|'d|'m|')(?= |$|[.,;:!?])", r"\1", text).strip()
-
-
-def list_sentences(text: str) -> list[str]:
-    """Return the sentences of a text."""
-    return [text[start:end] for start, end in split_sentences(text)]
-
-
 def make_passages(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, length: int
 ) -> list[TextPassage]:
@@ -240,13 +140,6 @@ def _tokenise(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[Ids]
     if not texts:
         return []
     return list(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def shuffle_repeatedly(count: int, seed: int) -> Iterator[int]:
-    """Yield the numbers below ``count`` in random order, in another order after each pass."""
-    rng = np.random.default_rng(seed)
-    while count:
-        yield from rng.permutation(count).tolist()
 
 
 def find_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[Ids, Ids]:
@@ -358,13 +251,3 @@ def read_triples(
             triples.append(RetrievalTriple(query, *map(Framed, texts[1:])))
         records.append(DataSource(name, "as its owner says", len(table), dict(table.pin)))
     return triples, records
-
-
-def tokenise(
-    examples: Sequence[tuple[Framed, ...]], tokenizer: PreTrainedTokenizerBase, limit: int
-) -> list[tuple[Ids, ...]]:
-    """Return the texts of each example as token ids, each of at most ``limit``."""
-    texts = list(itertools.chain.from_iterable(examples))
-    ids = [prompt.ids for prompt in make_prompts(tokenizer, texts, limit=limit)]
-    width = len(examples[0]) if examples else 1
-    return [tuple(ids[i : i + width]) for i in range(0, len(ids), width)]

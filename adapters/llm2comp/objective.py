@@ -9,8 +9,8 @@ copy of the backbone reads BOS, m_1..m_k, y_1..y_n; q_t is its next-token distri
   context x_1..x_a itself.
 * MNTP (LLM2Vec, BehnamGhader et al. 2024): cross-entropy of masked tokens, each predicted from the
   state before it, without memory.
-* Contrastive stages: InfoNCE of cosine / temperature. Unsupervised, both views are one text under
-  different dropout; supervised, hard negatives are further candidates.
+* Contrastive stages: InfoNCE, see ``adapters/_training/contrast.py``. Unsupervised, both views are
+  one text under different dropout; supervised, hard negatives are further candidates.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,18 +20,17 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from accelerate.utils import reduce
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, normalize
+from torch.nn.functional import cross_entropy, kl_div
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from adapters._head import head_of
 from adapters._network import Network, make_bidirectional
-from adapters._trainable import autocast, fork_seed, share_weights
+from adapters._trainable import share_weights
 from adapters._training.budget import TokenCounts
+from adapters._training.contrast import Contrast, attach_gradient
 from adapters._training.loop import split_batch
-from adapters._training.processes import launched
 from adapters._training.weights import Lora, trainable_weights
 from adapters.llm2comp.data import Ids, Split
 from adapters.llm2comp.encoder import embedding_table, memory_states, pool_states, random_memory
@@ -94,6 +93,13 @@ class Student:
         first = torch.tensor([ids[:1] for ids in rows], device=mask.device)
         bos = self.network.tokenizer.bos_token_id
         return pool_states(states, first, mask, len(self.memory), bos)
+
+    def contrast(
+        self, rows: Sequence[Sequence[Ids]], *, temperature: float, positions: int
+    ) -> Contrast:
+        """Return the objective of stages 2 and 3; arguments as for ``Contrast``."""
+        added = len(self.memory)
+        return Contrast(self.network, self.embed, rows, temperature, positions, added)
 
 
 def make_student(
@@ -338,104 +344,6 @@ def find_mask_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer("_", add_special_tokens=False)["input_ids"][-1])
 
 
-class ContrastBatch(NamedTuple):
-    """A micro-batch of texts.
-
-    Attributes:
-        rows: Their token ids.
-        order: Their places among all texts of the batch, view after view.
-        seed: Of the dropout; None if the micro-batch is the whole batch.
-        value: Its share of the loss, if known already.
-        gradient: Of the loss with respect to its vectors (n, dim), if known already.
-    """
-
-    rows: list[Ids]
-    order: list[int]
-    seed: int | None = None
-    value: float = 0.0
-    gradient: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Contrast:
-    """Stages 2 and 3: InfoNCE over all texts of the batch.
-
-    A batch of several micro-batches is computed twice (gradient caching, Gao et al. 2021): once for
-    the vectors, which give the gradient of each vector, and once, micro-batch by micro-batch under
-    the same dropout, for the gradients of the weights. With several processes, each computes some
-    micro-batches, and all vectors are candidates.
-
-    Attributes:
-        student: What is trained.
-        rows: Token ids of each example's texts: two views, or query, positive and negative.
-        temperature: Divides the cosine.
-        positions: Tokens computed at once. With dropout, it and the number of processes change
-            which masks are drawn.
-    """
-
-    student: Student
-    rows: Sequence[Sequence[Ids]]
-    temperature: float
-    positions: int
-
-    def parts(self, batch: Sequence[int]) -> list[ContrastBatch]:
-        """Split a batch into micro-batches; if there are several, with the vectors' gradients."""
-        k, examples = len(self.student.memory), [self.rows[i] for i in batch]
-        texts = list(chain.from_iterable(zip(*examples, strict=True)))  # view after view
-        orders = split_batch([len(ids) + k for ids in texts], self.positions)
-        parts = [ContrastBatch(_select(texts, order), order) for order in orders]
-        if len(parts) == 1:
-            return parts
-        seeds = torch.randint(1 << 40, (len(parts),)).tolist()
-        parts = [part._replace(seed=seed) for part, seed in zip(parts, seeds, strict=True)]
-        vectors = self._embed_all(parts, len(texts)).requires_grad_()
-        views = vectors.view(-1, len(batch), vectors.shape[-1])
-        loss = info_nce(views, self.temperature)
-        (gradient,) = torch.autograd.grad(loss, vectors)
-        share = float(loss.detach()) / len(parts)
-        return [part._replace(value=share, gradient=gradient[part.order]) for part in parts]
-
-    def loss(self, part: ContrastBatch) -> tuple[Tensor, TokenCounts]:
-        """Return a micro-batch's share of the loss; tokens of the first pass are not counted."""
-        spent = TokenCounts(trained=sum(len(ids) + len(self.student.memory) for ids in part.rows))
-        vectors = self._embed(part)
-        if part.gradient is not None:
-            value = torch.tensor(part.value, device=vectors.device)
-            return attach_gradient(value, vectors, part.gradient), spent
-        ordered = vectors[torch.tensor(part.order, device=vectors.device).argsort()]
-        views = ordered.view(len(self.rows[0]), -1, vectors.shape[-1])
-        return info_nce(views, self.temperature), spent
-
-    def _embed(self, part: ContrastBatch) -> Tensor:
-        if part.seed is None:
-            return self.student.embed(part.rows)
-        with fork_seed(part.seed, self.student.network.device):
-            return self.student.embed(part.rows)
-
-    def _embed_all(self, parts: Sequence[ContrastBatch], count: int) -> Tensor:
-        """Return the vectors of all micro-batches (count, dim), each from the process it is for."""
-        network, processes = self.student.network, launched()
-        vectors = torch.zeros(count, network.dim, device=network.device)
-        with torch.no_grad(), autocast(network):
-            for part in parts[processes.process_index :: processes.num_processes]:
-                vectors[part.order] = self._embed(part)
-        return reduce(vectors, "sum") if processes.num_processes > 1 else vectors
-
-
-def info_nce(vectors: Tensor, temperature: float) -> Tensor:
-    """Return the mean cross-entropy of finding the second text of each first one by its cosine.
-
-    Candidates are the second texts of all n examples, and the third ones where there are any.
-
-    Args:
-        vectors: (views, n, dim), of any length.
-        temperature: Divides the cosine.
-    """
-    unit = normalize(vectors.float(), dim=-1)
-    scores = unit[0] @ unit[1:].flatten(0, 1).T / temperature  # (n, (views - 1) * n)
-    return cross_entropy(scores, torch.arange(len(scores), device=scores.device))
-
-
 def sum_in_chunks(loss: Callable[[Tensor, slice], Tensor], states: Tensor) -> Tensor:
     """Return the sum of a loss over chunks of states, each freed before the next is computed.
 
@@ -453,12 +361,6 @@ def sum_in_chunks(loss: Callable[[Tensor, slice], Tensor], states: Tensor) -> Te
         gradients += torch.autograd.grad(share, chunk)
         value = value + share.detach()
     return attach_gradient(value, states, torch.cat(gradients))
-
-
-def attach_gradient(value: Tensor, states: Tensor, gradient: Tensor) -> Tensor:
-    """Return a number with this value and, with respect to the states, this gradient."""
-    product = (states.float() * gradient.float()).sum()
-    return value + product - product.detach()
 
 
 def _select(items: Sequence[T], places: Sequence[int]) -> list[T]:

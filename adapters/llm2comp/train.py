@@ -35,19 +35,20 @@ from adapters._text import Framed
 from adapters._trainable import make_differentiable, set_dropout
 from adapters._training.budget import batches
 from adapters._training.card import DataSource, is_finished, write_card
+from adapters._training.contrast import Contrast, tokenise
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit
 from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive
 from adapters._training.sources import parse_sources
 from adapters._training.stage import Stage
+from adapters._training.texts import OPEN, TextSource, read_texts
 from adapters._training.weights import absolute_source, trainable_weights
 from adapters.llm2comp import data
-from adapters.llm2comp.data import Ids, RetrievalTriple, TextPassage, TextSource
+from adapters.llm2comp.data import Ids, RetrievalTriple, TextPassage
 from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
 from adapters.llm2comp.objective import (
     OBJECTIVES,
     Compression,
-    Contrast,
     MaskedPrediction,
     Student,
     make_lora,
@@ -99,7 +100,7 @@ class Recipe:
         attention: "auto" is the backbone's own for "kl", "nll" and "rc", and "bidirectional" for
             "mntp", as in LLM2Vec; or "native", or "bidirectional", which is the paper's.
         sources: Texts: ids, ``id:config``, ``id:config:split``, JSONL files with a column text, or
-            plain text files, separated by commas; empty for ``data.OPEN``.
+            plain text files, separated by commas; empty for ``texts.OPEN``.
         triples: JSONL files with columns query, positive, negative and maybe instruction, separated
             by commas, for stage 3. Without that column a file named like a set in
             ``data.INSTRUCTIONS``, such as ``nq.jsonl``, gets the instruction of that set.
@@ -193,7 +194,7 @@ class Recipe:
         progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         self._check_backbone(base)
-        texts, records = data.read_texts(parse_sources(self.sources, TextSource) or data.OPEN, load)
+        texts, records = read_texts(parse_sources(self.sources, TextSource) or OPEN, load)
         triples: list[RetrievalTriple] = []
         if self.supervised:
             files = filter(None, map(str.strip, self.triples.split(",")))
@@ -258,13 +259,13 @@ class Recipe:
             # a sentence and its second view have more than 8 tokens
             sentences = data.draw_sentences(texts, count=share // 8, seed=seed)
             views = [(Framed(text), Framed(text)) for text in sentences]
-            rows = data.tokenise(views, tokenizer, self.sentence)
+            rows = tokenise(views, tokenizer, self.sentence)
             stages.append(
                 self._plan_contrast("contrastive", rows, sentences, share, seed, self.dropout)
             )
         if self.supervised:
             share = round(budget * self.supervised)
-            rows = data.tokenise(triples, tokenizer, self.document)
+            rows = tokenise(triples, tokenizer, self.document)
             read = [f"{t.query.text} {t.positive.text} {t.negative.text}" for t in triples]
             stages.append(self._plan_contrast("supervised", rows, read, share, seed))
         return stages
@@ -316,7 +317,7 @@ class Recipe:
         plan = batches(lengths, budget=budget, size=size, seed=seed, stage=name)
 
         def objective(student: Student) -> Contrast:
-            return Contrast(student, rows, self.temperature, self.positions)
+            return student.contrast(rows, temperature=self.temperature, positions=self.positions)
 
         return StagePlan(name, plan, texts, objective, lr, dropout)
 

@@ -11,19 +11,19 @@ from adapters._backbone import Backbone
 from adapters._text import Framed
 from adapters._trainable import fork_seed, set_dropout
 from adapters._training.budget import TokenCounts
+from adapters._training.contrast import info_nce, tokenise
 from adapters._training.loop import Training, _step
 from adapters._training.processes import launched
 from adapters._training.sources import parse_sources
+from adapters._training.texts import TextSource, list_sentences, read_texts
 from adapters.llm2comp import data, train
-from adapters.llm2comp.data import INSTRUCTIONS, MARGIN, Split, TextPassage, TextSource
+from adapters.llm2comp.data import INSTRUCTIONS, MARGIN, Split, TextPassage
 from adapters.llm2comp.encoder import CONFIG, LLM2Comp, random_memory
 from adapters.llm2comp.objective import (
     Compression,
-    Contrast,
     MaskedPrediction,
     embed_ids,
     find_mask_id,
-    info_nce,
     make_student,
 )
 from adapters.llm2comp.train import PAPER, PAPER_SUPERVISED, Recipe, StagedTraining, restore
@@ -68,7 +68,7 @@ def perturb(student):
 
 
 def tokenise_views(texts, network):
-    return data.tokenise([(Framed(text), Framed(text)) for text in texts], network.tokenizer, 60)
+    return tokenise([(Framed(text), Framed(text)) for text in texts], network.tokenizer, 60)
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,7 @@ def test_info_nce_is_the_cross_entropy_over_all_candidates(views):
 def test_micro_batches_of_a_contrast_have_the_gradient_of_the_whole(base, student, dropout):
     set_dropout(student.network.model, hidden=0.0, attention=dropout)
     student.network.model.train()
-    step = Contrast(student, tokenise_views(SENTENCES[:5], base), 0.05, 60)
+    step = student.contrast(tokenise_views(SENTENCES[:5], base), temperature=0.05, positions=60)
     weights = list(student.weights().values())
     with fork_seed(1, "cpu"):
         parts = step.parts(range(5))
@@ -277,9 +277,9 @@ def write_gradient(process, name, place):
     network = Backbone(str(place / "base"), head="lm", dtype="float32", device="cpu").load()
     pairs = itertools.pairwise(SENTENCES)
     triples = [tuple(map(Framed, (*pair, SENTENCES[0]))) for pair in pairs]
-    rows = data.tokenise(triples, network.tokenizer, 60)
+    rows = tokenise(triples, network.tokenizer, 60)
     student = perturb(make_student(network, K, "bidirectional", rank=2, seed=5))
-    step = Contrast(student, rows, 0.5, 60)
+    step = student.contrast(rows, temperature=0.5, positions=60)
     loss, spent = _step(student.weights(), range(5), step, launched(), network, seed=1)
     found = {key: weight.grad for key, weight in student.weights().items()}
     found |= {"loss": torch.tensor(loss), "spent": torch.tensor(spent.trained)}
@@ -345,8 +345,8 @@ def test_passages_are_whole_sentences_that_fit(base):
     text = " ".join(SENTENCES)
     passages = data.make_passages([text, "no", "word " * 200], base.tokenizer, 40)
     assert all(20 <= len(passage.ids) <= 40 for passage in passages)
-    found = [part for p in passages[:-1] for part in data.list_sentences(p.text)]
-    assert [part for part in data.list_sentences(text) if part in found] == found
+    found = [part for p in passages[:-1] for part in list_sentences(p.text)]
+    assert [part for part in list_sentences(text) if part in found] == found
     assert len(passages[-1].ids) == 40  # a long sentence is truncated
     with pytest.raises(DataError, match="longer texts"):
         data.make_passages(["no", "yes"], base.tokenizer, 40)
@@ -359,7 +359,7 @@ def test_wikitext_is_detokenised_without_unknown_words(tmp_path):
     )
     path = write_rows(tmp_path / "wiki.jsonl", [{"text": " = Title = \n"}, {"text": line}])
     source = replace(parse_sources(str(path), TextSource)[0], tokenised=True)
-    found, records = data.read_texts([source], load)
+    found, records = read_texts([source], load)
     assert found == ['The 3-2 win (his first) was "big", he said.', "It didn't rain."]
     assert records[0].rows == 2
 
@@ -367,15 +367,15 @@ def test_wikitext_is_detokenised_without_unknown_words(tmp_path):
 def test_texts_come_from_files(tmp_path, caplog):
     (tmp_path / "a.txt").write_text("One text\nof two lines.\n\nAnother one.\n")
     sources = parse_sources(f"{tmp_path / 'a.txt'},no/such-set", TextSource)
-    found, records = data.read_texts(sources, load)
+    found, records = read_texts(sources, load)
     assert found == ["One text\nof two lines.", "Another one."]
     assert len(records[0].pin["sha256"]) == 64
     assert "no/such-set" in caplog.text
     with pytest.raises(Unavailable, match="--set sources="):
-        data.read_texts(sources[1:], load)
+        read_texts(sources[1:], load)
     other = write_rows(tmp_path / "b.jsonl", [{"label": 1}])
     with pytest.raises(DataError, match="text"):
-        data.read_texts(parse_sources(str(other), TextSource), load)
+        read_texts(parse_sources(str(other), TextSource), load)
 
 
 def test_special_tokens_are_the_tokenizer_s(base, tmp_path):
@@ -436,7 +436,7 @@ def test_queries_have_the_instruction_of_their_row_or_set(base, tmp_path, name, 
         row["instruction"] = column
     path = write_rows(tmp_path / f"{name}.jsonl", [row] * 3)
     triples, _ = data.read_triples([str(path)], load)
-    ids = data.tokenise(triples, base.tokenizer, 120)
+    ids = tokenise(triples, base.tokenizer, 120)
     for texts, prompt in zip(ids, asked, strict=True):
         query, *others = map(base.tokenizer.decode, texts)
         assert prompt in {None, query}
@@ -656,7 +656,7 @@ def test_measured_memory_is_the_kl_after_its_own_text_and_after_another(
     folder, base, corpus, tmp_path
 ):
     out = run(tiny_recipe(folder, corpus, lr=2e-2), tmp_path / "out", 2000)
-    texts, _ = data.read_texts([TextSource(str(corpus))], load)
+    texts, _ = read_texts([TextSource(str(corpus))], load)
     options = {"length": 40, "continuation": 12, "dtype": "float32", "device": "cpu"}
     found = measure_memory(out, texts, limit=3, **options)
     passages = data.make_passages(texts, base.tokenizer, 40)
