@@ -137,6 +137,21 @@ def check_writable(path: Path) -> None:
         raise
 
 
+def file_time(folder: Path) -> float:
+    """Return the time by the clock that stamps the files of a folder, in seconds since 1970.
+
+    On a network file system that is the server's, so that times of several machines compare.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    part = _new_part(folder / "time")
+    try:
+        return part.stat().st_mtime
+    finally:
+        part.unlink()
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove unfinished files of killed processes, in a folder and its subfolders.
 

@@ -3,18 +3,29 @@
 import contextlib
 import json
 import logging
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import psutil
 
 from bench import data
+from bench.claims import Claims, read_owner
 from bench.embeddings import CachedEncoder, Progress, silent
 from bench.encoder import Encoder, Item, card, fingerprint
-from bench.errors import BenchError, DataError, ResultError, Unavailable, install_hint, one_line
+from bench.errors import (
+    BenchError,
+    DataError,
+    ResultError,
+    Unavailable,
+    UsageError,
+    install_hint,
+    one_line,
+)
 from bench.files import hide_home, remove_leftovers
 from bench.process import raise_if_stopped
 from bench.provenance import record_provenance
@@ -25,7 +36,12 @@ from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
 
-Status = Literal["planned", "done", "cached", "skipped", "failed"]
+CHUNK = 1_000_000
+"""Characters of the cells that a process takes at a time: encoded in one pass, shared in parts."""
+
+_SHORT, _LONG = 0.5, 15.0  # seconds between two looks at the cells of other processes
+
+Status = Literal["planned", "running", "done", "cached", "skipped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +52,12 @@ class Cell:
         encoder: Name of the encoder.
         task: The task.
         seed: The seed given to it.
-        status: planned (not run yet), done, cached (has a result already), skipped or failed.
+        status: planned (not run yet), running (in another process), done, cached (has a result
+            already), skipped or failed.
         spec: Description of the cell, the key of its result.
         result: Of done and cached cells.
-        reason: Why it was skipped or failed.
-        seconds: Time of this cell, without the encoding that all cells of the encoder share.
+        reason: Why it was skipped or failed, or that another process has run or runs it.
+        seconds: Time of this cell, without the encoding that cells of the encoder share.
         items: What the task will have embedded, for planned cells.
     """
 
@@ -75,7 +92,7 @@ class Cell:
         }
 
 
-def survey(
+def survey(  # noqa: PLR0913 - one parameter an option
     name: str,
     encoder: Encoder,
     tasks: Sequence[Task],
@@ -85,6 +102,7 @@ def survey(
     force: bool = False,
     exact: bool = False,
     trial: bool = False,
+    part: slice = slice(None),
 ) -> list[Cell]:
     """Return the cells of an encoder before a run: cached, skipped, failed, or planned with items.
 
@@ -97,8 +115,9 @@ def survey(
         force: Plan cells that have a result, too.
         exact: Plan for every text in a batch of its own.
         trial: Load the data of tasks without items, too.
+        part: Which of the encoder's cells; see ``Shard``.
     """
-    cells = [Cell(name, task, seed, "planned") for task in tasks for seed in seeds]
+    cells = [Cell(name, task, seed, "planned") for task in tasks for seed in seeds][part]
     try:
         fingerprint(encoder)
     except Exception as error:  # without its weights no cell has a spec
@@ -112,6 +131,46 @@ def survey(
     ]
 
 
+@dataclass(frozen=True)
+class Shard:
+    """A fixed part of the grid, for a process that shares it without looking at the others.
+
+    Cells go to the shards in turn, and each encoder begins with the next shard, so that a large
+    task is not always in the same one.
+
+    Attributes:
+        number: From 1 to ``count``.
+        count: Number of shards.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the shard that a text such as "2/8" names.
+
+        Raises:
+            UsageError: It names none.
+        """
+        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= number <= count:
+            raise UsageError(
+                f"--shard takes NUMBER/COUNT with a number from 1 to the count, such as 2/8, "
+                f"got {text!r}"
+            )
+        return cls(number, count)
+
+    def of(self, encoder: int) -> slice:
+        """Return which cells of an encoder are in the shard, given the encoder's place."""
+        return slice((self.number - 1 - encoder) % self.count, None, self.count)
+
+    def size(self, encoders: int, cells: int) -> int:
+        """Return the number of cells in the shard, given that of encoders and of cells of each."""
+        return sum(len(range(cells)[self.of(encoder)]) for encoder in range(encoders))
+
+
 def run(  # noqa: PLR0913 - one parameter an option
     encoders: Mapping[str, Encoder],
     tasks: Sequence[Task],
@@ -122,9 +181,14 @@ def run(  # noqa: PLR0913 - one parameter an option
     keep_going: bool = False,
     force: bool = False,
     exact: bool = False,
+    shard: Shard = Shard(),
+    wait: bool = True,
     progress: Progress = silent,
 ) -> Iterator[Cell]:
     """Yield every cell of the grid as it ends.
+
+    Processes on one folder of results share the cells: each takes those that no other one runs
+    (``bench.claims``), and yields what others did in the end.
 
     Args:
         encoders: Encoders by name.
@@ -136,50 +200,125 @@ def run(  # noqa: PLR0913 - one parameter an option
         force: Run cells that have a result, too.
         exact: Encode every text in a batch of its own, for the same bits every time; see
             ``CachedEncoder``.
+        shard: Only this part of the grid.
+        wait: Wait in the end for cells that other processes run, and run those whose process dies;
+            otherwise they are yielded as running.
         progress: Called with what is being done.
     """
     remove_leftovers(store.root)
-    for name, encoder in encoders.items():
-        cells = survey(name, encoder, tasks, store, seeds=seeds, force=force, exact=exact)
-        cells = [_attempt(_check_store, cell, store) for cell in cells]
-        for cell in _run_encoder(name, encoder, cells, store, vectors, progress, exact=exact):
+    with Claims(store.root) as claims:
+        plans = (
+            survey(
+                name,
+                encoder,
+                tasks,
+                store,
+                seeds=seeds,
+                force=force,
+                exact=exact,
+                part=shard.of(place),
+            )
+            for place, (name, encoder) in enumerate(encoders.items())
+        )
+        pairs = zip(encoders.values(), plans, strict=True)
+        for cell in _share(pairs, store, vectors, claims, progress, exact=exact, wait=wait):
             if cell.status in {"skipped", "failed"}:
                 _record_absence(cell, store)
+            if cell.spec:
+                claims.release(store.claim_path(cell.spec))
             yield cell
             if cell.status == "failed" and not keep_going:
                 return
 
 
-def _run_encoder(
-    name: str,
-    encoder: Encoder,
-    cells: Sequence[Cell],
+def _share(
+    plans: Iterable[tuple[Encoder, list[Cell]]],
     store: Store,
     vectors: Vectors,
+    claims: Claims,
     progress: Progress,
     *,
     exact: bool,
+    wait: bool,
 ) -> Iterator[Cell]:
-    planned = [cell for cell in cells if cell.status == "planned"]
-    yield from (cell for cell in cells if cell.status != "planned")
-    if not planned:
-        return
+    """Yield the cells of all encoders as they end, here or in other processes."""
+    queues: list[_Queue] = []
+    for encoder, cells in plans:
+        checked = [_attempt(_check_store, cell, store) for cell in cells]
+        yield from (cell for cell in checked if cell.status != "planned")
+        planned = [cell for cell in checked if cell.status == "planned"]
+        if planned:
+            report = _labelled(progress, planned[0].encoder)
+            cached = CachedEncoder(encoder, vectors, report, exact=exact)
+            queues.append(_Queue(cached, planned, store, claims, report))
+            yield from queues[-1].run()
+    pause = _SHORT
+    while wait and (left := sum(len(queue.cells) for queue in queues)):
+        progress("waiting for cells of other processes", 0, left)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONG)
+        for queue in queues:
+            yield from queue.run()
+    for queue in queues:
+        yield from queue.cells
+
+
+def _labelled(progress: Progress, name: str) -> Progress:
+    """Return a callback that puts the name of an encoder before its labels."""
 
     def report(label: str, done: int, total: int) -> None:
         progress(f"{name}: {label}", done, total)
 
-    cached = CachedEncoder(encoder, vectors, report, exact=exact)
-    items = cached.missing(item for cell in planned for item in cell.items)
-    cells = planned = [replace(cell, items=()) for cell in planned]  # frees those of all cells
-    count = "1 cell" if len(planned) == 1 else f"{len(planned)} cells"
-    log.info("%s: %s, %d texts to encode", name, count, len(items))
-    with contextlib.suppress(Exception):  # the cells that need the text meet the failure again
-        cached.add(items)
-    del items
-    for i, cell in enumerate(planned):
-        report(cell.task.name, i, len(planned))
-        yield _attempt(_run_cell, cell, cached, store)
-    report("scored", len(planned), len(planned))
+    return report
+
+
+class _Queue:
+    """The planned cells of an encoder that have not ended, here or in another process."""
+
+    def __init__(
+        self,
+        encoder: CachedEncoder,
+        cells: Sequence[Cell],
+        store: Store,
+        claims: Claims,
+        progress: Progress,
+    ) -> None:
+        self.cells = list(cells)
+        self._encoder, self._store, self._claims = encoder, store, claims
+        self._progress, self._total = progress, len(cells)
+
+    def run(self) -> Iterator[Cell]:
+        """Yield the cells that no other process runs, as they end; the others stay in ``cells``."""
+        free, self.cells = deque(self.cells), []
+        while free:
+            chunk: list[Cell] = []
+            size = 0
+            while free and size < CHUNK:
+                cell = _attempt(_claim, free.popleft(), self._store, self._claims)
+                if cell.status == "planned":
+                    chunk.append(cell)
+                    size += sum(len(item.text) for item in cell.items) or CHUNK
+                elif cell.status == "running":
+                    self.cells.append(replace(cell, items=()))
+                else:
+                    yield cell
+            yield from self._run_chunk(chunk, len(free))
+
+    def _run_chunk(self, chunk: Sequence[Cell], after: int) -> Iterator[Cell]:
+        """Yield cells as they end, given how many come after them."""
+        items = self._encoder.missing(item for cell in chunk for item in cell.items)
+        chunk = [replace(cell, items=()) for cell in chunk]  # frees those of all cells
+        if items:
+            count = "1 cell" if len(chunk) == 1 else f"{len(chunk)} cells"
+            log.info("%s: %s, %d texts to encode", chunk[0].encoder, count, len(items))
+        with contextlib.suppress(Exception):  # the cells that need the text meet the failure again
+            self._encoder.add(items)
+        del items
+        begun = self._total - after - len(chunk)
+        for i, cell in enumerate(chunk, begun):
+            self._progress(cell.task.name, i, self._total)
+            yield _attempt(_run_cell, cell, self._encoder, self._store)
+        self._progress("scored", begun + len(chunk), self._total)
 
 
 def _attempt(
@@ -236,6 +375,23 @@ def _plan(task: Task, seed: int) -> tuple[Item, ...]:
             "mend or drop these rows"
         )
     return items
+
+
+def _claim(cell: Cell, store: Store, claims: Claims) -> Cell:
+    """Return the cell claimed, or as running, or as another process has ended it since."""
+    assert cell.spec is not None  # noqa: S101 - for the type checker; planned cells have one
+    path = store.claim_path(cell.spec)
+    if not claims.take(path):
+        owner = read_owner(path) or "another process"
+        return replace(cell, status="running", reason=f"{owner} runs it")
+    ended = store.written_since(cell.spec, claims.began)
+    if isinstance(ended, Result):
+        reason = "another process has run it"
+        return replace(cell, status="cached", result=ended, reason=reason, items=())
+    if ended is not None:
+        status: Status = "skipped" if ended.status == "skipped" else "failed"
+        return replace(cell, status=status, reason=ended.reason, items=())
+    return replace(cell, status="planned", reason="")
 
 
 def _check_store(cell: Cell, store: Store) -> Cell:

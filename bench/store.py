@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from bench import claims
 from bench.encoder import digest
 from bench.errors import ResultError
 from bench.files import check_writable, escape_surrogates, hide_home, write_atomic
@@ -126,6 +127,25 @@ class Store:
             write_atomic(path, text)
             self._absent_path(spec).unlink(missing_ok=True)
 
+    def claim_path(self, spec: RunSpec) -> Path:
+        """Return the file by which a process claims the cell; see ``bench.claims``."""
+        return self.path(spec).with_suffix(claims.SUFFIX)
+
+    def written_since(self, spec: RunSpec, time: float) -> Result | Absence | None:
+        """Return a cell's result, or why it has none, if it was written after a time.
+
+        Args:
+            spec: The cell.
+            time: By the clock of the folder (``bench.files.file_time``).
+
+        Raises:
+            ResultError: The file is unreadable, or of a newer format.
+        """
+        path, absent = self.path(spec), self._absent_path(spec)
+        if _changed(path) > time and spec in self:
+            return read(path)
+        return _absence(absent) if _changed(absent) > time else None
+
     def check_writable(self, spec: RunSpec) -> None:
         """Make sure that a cell's result can be written.
 
@@ -174,6 +194,14 @@ class Store:
 
     def _files(self) -> list[Path]:
         return sorted(self.root.glob("*/*.json"))
+
+
+def _changed(path: Path) -> float:
+    """Return when a file was written; 0 where there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @contextmanager

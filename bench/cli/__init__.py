@@ -52,6 +52,7 @@ command(app, "bench list", "bench list inbedder", "bench list quick --json", nam
     "bench run --model all",
     "bench run -m inbedder,llm2comp --task STSBenchmark --device cuda --dtype bfloat16",
     "bench run -m all --suite quip-paper --data DIR --limit 500 --dry-run",
+    "bench run -m all --suite quip-paper --shard 2/8 --results /shared/results",
     "bench run -m st:my/folder --suite quick --json | jq .score",
     "bench run -m all --task classification:reviews.csv:text=review,label=stars",
     reads_data=True,
@@ -75,27 +76,55 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
     exact: Exact = False,
+    shard: Annotated[
+        str,
+        typer.Option(
+            help="Only a fixed part of the cells, such as 2/8. Without it, processes on one "
+            "results folder share all cells, each taking the next.",
+            show_default=False,
+        ),
+    ] = "1/1",
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait/--no-wait",
+            help="Wait in the end for cells that other processes run, and take over those of dead "
+            "ones.",
+        ),
+    ] = True,
     cache: Cache = True,
     as_json: Json = False,
 ) -> None:
-    """Run tasks on encoders; cells that are in the results folder are not run again."""
+    """Run tasks on encoders; cells that are in the results folder are not run again.
+
+    Several processes on one results folder share the cells.
+    """
     from bench.registry import compute_settings, load_encoders
+    from bench.runner import Shard, survey
     from bench.runner import run as run_cells
-    from bench.runner import survey
     from bench.store import Store
     from bench.tasks import load_tasks
     from bench.vectors import open_vectors
 
     seeds = [_parse_seed(text) for text in split_names(seed)]
+    part = Shard.parse(shard)
     settings = compute_settings(device, dtype, exact=exact)
     encoders = load_encoders(split_names(model), settings, set_)
     tasks = load_tasks(split_names(task), split_names(suite), limit=limit, instruction=instruction)
     store, vectors = Store(results), open_vectors(on_disk=cache)
     cells: list[Cell] = []
     if dry_run:
-        for name, encoder in encoders.items():
+        for place, (name, encoder) in enumerate(encoders.items()):
             planned = survey(
-                name, encoder, tasks, store, seeds=seeds, force=force, exact=exact, trial=True
+                name,
+                encoder,
+                tasks,
+                store,
+                seeds=seeds,
+                force=force,
+                exact=exact,
+                trial=True,
+                part=part.of(place),
             )
             console.print_plan(name, encoder, planned, vectors, exact=exact, as_json=as_json)
             cells += planned
@@ -110,13 +139,20 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
                 keep_going=keep_going,
                 force=force,
                 exact=exact,
+                shard=part,
+                wait=wait,
                 progress=progress,
             ):
                 cells.append(cell)
                 console.show_cell(cell.row(), as_json=as_json)
         if not as_json:
             console.print_grid([cell.row() for cell in cells])
-    _check_cells(cells, expected=len(encoders) * len(tasks) * len(seeds))
+        console.note_others([cell.row() for cell in cells])
+    expected = part.size(len(encoders), len(tasks) * len(seeds))
+    if not expected:
+        console.note(f"no cell is in shard {shard}")
+        return
+    _check_cells(cells, expected=expected)
 
 
 def _check_cells(cells: "list[Cell]", *, expected: int) -> None:

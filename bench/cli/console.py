@@ -35,6 +35,7 @@ _MARKS = {
     "done": "done",
     "cached": "kept",
     "planned": "todo",
+    "running": "busy",
 }
 
 Row = Mapping[str, Any]
@@ -82,6 +83,16 @@ def note_failures(rows: Sequence[Row], *, left: int) -> None:
     note_reasons(f"{count(len(rows), 'cell')} failed:", rows)
     if left:
         note(f"{count(left, 'cell')} not run: add --keep-going, or repeat the command")
+
+
+def note_others(rows: Sequence[Row]) -> None:
+    """Print to stderr how many cells other processes have run, and which they still run."""
+    run = [row for row in rows if row["status"] == "cached" and row["reason"]]
+    running = [row for row in rows if row["status"] == "running"]
+    if run:
+        note(f"{count(len(run), 'cell')} run by other processes meanwhile")
+    if running:
+        note_reasons(f"{count(len(running), 'cell')} left to other processes:", running)
 
 
 def note_reasons(title: str, rows: Sequence[Row]) -> None:

@@ -113,6 +113,12 @@ def test_a_dry_run_plans_every_cell_and_writes_nothing(data):
     assert re.search(r"hashing: (\d+) distinct texts planned, \1 not cached", shown)
 
 
+def test_a_shard_without_cells_is_said_and_no_failure(data):
+    result = run("-t", "stsb", "--shard", "2/2", "--json")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no cell is in shard 2/2" in result.stderr
+
+
 def test_settings_and_exactness_are_part_of_the_cell(results):
     for options in (["--set", "dim=64"], ["--set", "hashing.dim=64", "--exact"]):
         assert [row["status"] for row in rows(run("-t", "stsb", "--json", *options))] == ["done"]
@@ -171,6 +177,7 @@ def test_a_comma_in_parentheses_or_in_an_existing_path_is_part_of_a_name(tmp_pat
         ("run -m hashing --device gpu", "cuda"),
         ("run -m ,", "all"),
         ("run -m hashing --limit 0", "equal to 1"),
+        ("run -m hashing --shard 9/8", "such as 2/8"),
         ("run --no-such-option", "No such option"),
         ("check -m hashing --device cuda:x", "cuda:NUMBER"),
         ("check -m json:JSONDecoder", "encoder"),

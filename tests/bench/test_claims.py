@@ -1,0 +1,176 @@
+"""Processes on one folder of results share its cells; those of dead processes are taken over."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench import claims, runner
+from bench.claims import EXPIRY, Claims, Owner
+from bench.errors import UsageError
+from bench.runner import Shard, run
+from bench.store import Store
+from bench.vectors import Vectors
+from tests.bench.test_runner import Failing, Letters, Norms
+
+TASKS = [Norms(name=f"norms{i}", texts=(str(i), "b", "cc")) for i in range(4)]
+
+
+def others(folder: Path, **changes: object) -> Path:
+    """Write the claim of another process on the first task, and return its file."""
+    store = Store(folder)
+    (cell,) = runner.survey("letters", Letters(), TASKS[:1], store, seeds=[42])
+    path = store.claim_path(cell.spec)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(replace(Owner.here(), **changes))))
+    return path
+
+
+def start(folder: Path, tasks=TASKS, **options):
+    return run({"letters": Letters()}, tasks, Store(folder), Vectors(None), **options)
+
+
+def statuses(cells) -> list[str]:
+    return [cell.status for cell in cells]
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Cells are taken one at a time, and looked at often."""
+    monkeypatch.setattr(runner, "CHUNK", 1)
+    monkeypatch.setattr(runner, "_SHORT", 0.01)
+    monkeypatch.setattr(runner, "_LONG", 0.01)
+
+
+@pytest.fixture(scope="module")
+def living():
+    """Another process of this machine."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield {"pid": process.pid, "began": psutil.Process(process.pid).create_time()}
+    process.communicate(b"\n")
+
+
+def test_two_runs_share_the_cells_and_each_is_run_once(tmp_path, alone, monkeypatch):
+    first, second = start(tmp_path), start(tmp_path)
+    # In one process a claim is one's own, so each of the two gets an owner.
+    owners = iter([Owner("elsewhere", 1, 0.0), Owner("elsewhere", 2, 0.0)])
+    monkeypatch.setattr(Owner, "here", classmethod(lambda _: next(owners)))
+    ended = {"a": [next(first)], "b": []}
+    thread = threading.Thread(target=lambda: ended["b"].extend(second))
+    thread.start()
+    ended["a"] += first
+    thread.join()
+    done = [cell.task.name for cells in ended.values() for cell in cells if cell.status == "done"]
+    assert sorted(done) == [task.name for task in TASKS]
+    assert len(ended["a"]) == len(ended["b"]) == len(TASKS)
+    assert all(cell.result for cells in ended.values() for cell in cells)
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+def test_a_cell_that_another_process_runs_is_left_to_it(tmp_path, living):
+    path = others(tmp_path, **living)
+    cells = list(start(tmp_path, wait=False))
+    assert statuses(cells) == ["done"] * 3 + ["running"]
+    assert f"process {living['pid']} on" in cells[-1].reason
+    assert path.exists()
+
+
+@pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"began": 1.0}], ids=["gone", "pid reused"])
+def test_the_claim_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path, change):
+    path = others(tmp_path, **change)
+    assert statuses(start(tmp_path, wait=False)) == ["done"] * 4
+    assert not path.exists()
+
+
+def test_the_claim_of_another_machine_counts_until_it_was_not_touched_for_long(tmp_path):
+    path = others(tmp_path, host="elsewhere")
+    assert statuses(start(tmp_path, wait=False)) == ["done"] * 3 + ["running"]
+    old = time.time() - EXPIRY - 1
+    os.utime(path, (old, old))
+    assert "running" not in statuses(start(tmp_path, wait=False))
+    assert not path.exists()
+
+
+def test_a_claim_cut_in_mid_write_counts_until_it_is_old(tmp_path):
+    path = others(tmp_path)
+    path.write_text("")
+    assert statuses(start(tmp_path, wait=False)) == ["done"] * 3 + ["running"]
+    os.utime(path, (1.0, 1.0))
+    assert "running" not in statuses(start(tmp_path, wait=False))
+
+
+def test_a_waiting_run_takes_over_when_the_other_dies(tmp_path, alone, living):
+    path = others(tmp_path, **living)
+    cells = start(tmp_path)
+    assert statuses(next(cells) for _ in range(3)) == ["done"] * 3
+    path.write_text(json.dumps(asdict(replace(Owner.here(), began=1.0))))
+    assert statuses(cells) == ["done"]
+
+
+@dataclass(frozen=True)
+class Counting(Failing):
+    calls: list[int] = field(default_factory=list, compare=False)
+
+    def evaluate(self, encoder, *, seed):
+        self.calls.append(seed)
+        return super().evaluate(encoder, seed=seed)
+
+
+def test_a_failure_of_another_process_is_reported_and_not_repeated(tmp_path, living, alone):
+    tasks = [Counting(name="norms0"), *TASKS[1:]]
+    path = others(tmp_path, **living)
+    cells = start(tmp_path, tasks, keep_going=True)
+    assert statuses(next(cells) for _ in range(3)) == ["done"] * 3
+    path.unlink()
+    list(start(tmp_path, tasks[:1]))
+    (last,) = cells
+    assert (last.status, last.reason) == ("failed", "this is why")
+    assert len(tasks[0].calls) == 1
+
+
+def test_claims_are_touched_as_long_as_they_are_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.01)
+    path = tmp_path / "a.claim"
+    with Claims(tmp_path) as held:
+        assert held.take(path)
+        os.utime(path, (1.0, 1.0))
+        while path.stat().st_mtime == 1.0:
+            time.sleep(0.01)
+    assert not path.exists()
+
+
+def test_an_interrupted_run_gives_its_claims_back(tmp_path):
+    cells = start(tmp_path)
+    next(cells)
+    assert len(list(tmp_path.rglob("*.claim"))) == 3
+    cells.close()
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+@pytest.mark.parametrize(("encoders", "count"), [(1, 3), (3, 2), (2, 7), (4, 4)])
+def test_shards_have_every_cell_once_and_differ_by_at_most_one_cell_an_encoder(encoders, count):
+    names = [f"letters{i}" for i in range(encoders)]
+    shards = [Shard(number + 1, count) for number in range(count)]
+    cells = [[(e, c) for e in names for c in range(5)[s.of(names.index(e))]] for s in shards]
+    assert sorted(chain(*cells)) == sorted((e, c) for e in names for c in range(5))
+    assert [shard.size(encoders, 5) for shard in shards] == list(map(len, cells))
+    assert max(map(len, cells)) - min(map(len, cells)) <= encoders
+
+
+def test_the_runs_of_all_shards_do_every_cell_once(tmp_path):
+    found = [statuses(start(tmp_path, shard=Shard(number, 3))) for number in (1, 2, 3)]
+    assert sorted(found) == [["done"], ["done"], ["done", "done"]]
+
+
+@pytest.mark.parametrize("text", ["", "3", "0/2", "3/2", "1/0", "-1/2", "1/2/3"])
+def test_a_shard_that_does_not_exist_is_refused(text):
+    with pytest.raises(UsageError, match="such as 2/8"):
+        Shard.parse(text)
