@@ -316,14 +316,3 @@ def friedman(scores: Array) -> float:
     if m < 3 or tasks < 2 or (scores == scores[:, :1]).all():
         return float("nan")
     return float(friedmanchisquare(*scores.T).pvalue)
-
-
-def critical_difference(m: int, tasks: int) -> float:
-    """Return the critical difference of mean ranks of m encoders (Nemenyi, level 0.05).
-
-    Source: Demšar 2006, section 3.2.2.
-    """
-    from scipy.stats import studentized_range
-
-    quantile = studentized_range.ppf(LEVEL, m, np.inf) / np.sqrt(2)
-    return float(quantile * np.sqrt(m * (m + 1) / (6 * tasks)))

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from bench import stats
 from bench.influence import bounds, contributions
-from bench.reporting.names import TASK, labels, strip_folders, strip_paths, titles
+from bench.reporting.names import (
+    TASK,
+    known_encoders,
+    labels,
+    strip_folders,
+    strip_paths,
+    titles,
+)
 from bench.reporting.stale import leave_out_stale
 from bench.result import Absence, Result
 from bench.task import APART
@@ -144,15 +151,14 @@ class Comparison:
         Columns: ``name`` (as it was asked for), ``title`` (marked where untrained), ``trained``,
         ``backbone``, ``base`` (what it was trained from), ``tokens`` (training tokens; None where
         unknown), ``card``, ``training`` (the card of its training), ``mean``, and ``role``:
-        "method" (trained on the backbone of ``baseline``), "untrained" (on that backbone, without
-        training) or "reference" (anything else).
+        "untrained" (a backbone that no recipe has trained), "reference" (an encoder known to
+        ``names.known_encoders`` as one) or "method" (anything else, such as a new method).
         """
         first = self.runs.drop_duplicates("encoder").set_index("encoder").sort_index()
         rows = [_encoder(label, row) for label, row in first.iterrows()]
         encoders = pd.DataFrame(rows, index=first.index, columns=_ENCODER, dtype=object)
         score = self.measured.score.unstack("encoder")
         encoders["mean"] = self._family_means(score).mean(skipna=False)
-        encoders["role"] = _roles(encoders)
         return encoders.sort_values("mean", ascending=False, kind="stable")
 
     @cached_property
@@ -167,10 +173,19 @@ class Comparison:
 
     @cached_property
     def baseline(self) -> str | None:
-        """The untrained backbone, the mean of its token states if possible; None without one."""
-        untrained = self.encoders[self.encoders.role == "untrained"]
-        usual = untrained.index[untrained["name"] == "backbone-mean"]
-        return next(iter([*usual, *untrained.index]), None)
+        """The untrained backbone of the methods, the mean of its token states if possible.
+
+        Of several backbones that of most methods; None without an untrained one.
+        """
+        role, backbone = self.encoders.role, self.encoders.backbone
+        shared = Counter(name for name in backbone[role == "method"] if name)
+        untrained = self.encoders[(role == "untrained") & backbone.isin(list(shared))]
+        if untrained.empty:
+            return None
+        most = max(untrained.backbone, key=shared.__getitem__)
+        own = untrained[untrained.backbone == most]
+        usual = own.index[own["name"] == "backbone-mean"]
+        return str(next(iter([*usual, *own.index])))
 
     @cached_property
     def families(self) -> dict[str, list[str]]:
@@ -366,7 +381,7 @@ def _paired(each: Sequence[tuple[Hashable, stats.Array]]) -> stats.Array:
 
 # ---- rows
 
-_ENCODER = ["name", "title", "trained", "backbone", "base", "tokens", "card", "training"]
+_ENCODER = ["name", "title", "trained", "backbone", "base", "tokens", "card", "training", "role"]
 _COLUMNS = ["asked", "name", "fingerprint", *TASK, "seed", "key", "result"]
 
 
@@ -392,6 +407,7 @@ def _encoder(label: str, run: pd.Series) -> dict[str, Any]:
     card = run.result.card
     training = card.get("training") or {}
     trained = bool(card.get("trained", True))
+    known = known_encoders().get(str(run["name"]).partition(":")[0], {})
     return {
         "name": run["name"],
         "title": label if trained else f"{label} (untrained)",
@@ -401,22 +417,8 @@ def _encoder(label: str, run: pd.Series) -> dict[str, Any]:
         "tokens": card.get("training_tokens") or training.get("trained_tokens") or None,
         "card": card,
         "training": training,
+        "role": known.get("role") or ("method" if trained else "untrained"),
     }
-
-
-def _roles(encoders: pd.DataFrame) -> list[str]:
-    """Return the role of each encoder, of the backbone that most trained ones share."""
-    trained = encoders[encoders.tokens.notna()]
-    backbones = Counter(name for name in trained.backbone if name)
-    untrained = set(encoders.backbone[encoders.tokens.isna()])
-    shared = max(backbones, key=lambda name: (name in untrained, backbones[name]), default=None)
-    roles = []
-    for _, encoder in encoders.iterrows():
-        if encoder.backbone != shared:
-            roles.append("reference")
-        else:
-            roles.append("untrained" if pd.isna(encoder.tokens) else "method")
-    return roles
 
 
 def _without_folders(absence: Absence) -> Absence:

@@ -3,6 +3,8 @@
 import json
 import re
 from collections import Counter
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import pandas as pd
@@ -12,6 +14,18 @@ TASK = ["family", "task", "readout", "limit", "protocol", "metric"]
 
 _FOLDER = r"(?:(?<=[=:,])|^)(?:~|[A-Za-z]:)?[\\/][^,]*?([^\\/,]+)[\\/]*(?=,|$)"
 _PATH = r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/,;:'\"()]+[\\/])+(?=[^\s\\/,;:'\"()])"
+
+
+@cache
+def known_encoders() -> dict[str, dict[str, str]]:
+    """Return what is known of encoders by name.
+
+    ``idea`` says what each is, ``paper`` and ``link`` where it comes from; ``role`` is there for
+    those that are no method.
+    """
+    text = files("bench.reporting").joinpath("methods.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, str]] = json.loads(text)
+    return found
 
 
 def strip_folders(text: str) -> str:

@@ -1,14 +1,11 @@
 """The first table: what was compared, and how much each encoder gains over the backbone."""
 
-import json
-from functools import cache
-from importlib.resources import files
-
 import numpy as np
 import pandas as pd
 
 from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.differences import difference_entries
+from bench.reporting.names import known_encoders
 from bench.reporting.scores import method_of
 from bench.reporting.table import MISSING, Entry, Table, measure, score, warned, word
 
@@ -18,14 +15,6 @@ ROLES = {
     "reference": "reference model",
 }
 """Roles of encoders, in the order in which they are listed."""
-
-
-@cache
-def methods() -> dict[str, dict[str, str]]:
-    """Return what each known method or encoder is: its ``idea``, its ``paper`` and the ``link``."""
-    text = files("bench.reporting").joinpath("methods.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, str]] = json.loads(text)
-    return found
 
 
 def by_role(c: Comparison) -> list[str]:
@@ -74,7 +63,7 @@ def _gains(c: Comparison, baseline: str, labels: list[str]) -> list[Entry]:
 def _about(c: Comparison, label: str) -> dict[str, str]:
     """Return what is known of an encoder, under its own name or the method that trained it."""
     name = str(c.encoders.at[label, "name"]).partition(":")[0]
-    known = methods()
+    known = known_encoders()
     return known.get(name) or known.get(method_of(c, label)) or {}
 
 

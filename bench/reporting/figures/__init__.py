@@ -6,7 +6,7 @@ from bench.reporting.comparison import Comparison
 from bench.reporting.figures.curves import layers, learning, loss, spectrum
 from bench.reporting.figures.drawing import KINDS, Drawing
 from bench.reporting.figures.instruction import instruction, robustness
-from bench.reporting.figures.scores import critical_difference, families, forest, heatmap
+from bench.reporting.figures.scores import families, forest, heatmap, mean_ranks
 from bench.reporting.figures.tradeoff import throughput
 from bench.reporting.figures.variants import ablations, sweeps
 from bench.reporting.table import Table
@@ -20,7 +20,7 @@ def draw(c: Comparison) -> tuple[Drawing, ...]:
         forest(c),
         families(c),
         heatmap(c),
-        critical_difference(c),
+        mean_ranks(c),
         throughput(c),
         instruction(c),
         robustness(c),

@@ -11,8 +11,9 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.figures.drawing import (
     COLORS,
+    INK,
     MOST_CURVES,
-    ROLES,
+    RULE,
     Drawing,
     add_tip,
     draw_curve,
@@ -55,13 +56,24 @@ def layers(c: Comparison) -> Drawing:
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set(xlabel="layer from the last (-1)", ylabel=f"{c.tasks.at[task, 'metric']} x 100")
     name_curves(figure, c.encoders.title[shown])
-    about = (
-        "Main score x 100 by layer, 0 being the input embeddings; whiskers: 95 % interval. Where a "
-        "task picks a layer: the scores on the pairs that it picks on."
-    )
-    if len(shown) < len(encoders):
-        about += f" The {len(shown)} best of {len(encoders)} encoders."
-    return Drawing(name, title, about, figure, beside="by-task")
+    about = []
+    if groups:
+        about.append("Main score x 100 by layer, 0 being the input embeddings.")
+    if any(any(c.by_task[title].intervals.bounds()) for title in titles):
+        about.append("Bars: 95 % interval.")
+    if any(group.layer.isna().any() for group in groups):
+        about.append("last: each encoder's own last layer, whose number is not known here.")
+    if picking:
+        about.append("Where a task picks a layer: the scores on the pairs that it picks on.")
+    text = " ".join(about) + _left_out(shown, encoders)
+    return Drawing(name, title, text, figure, beside="by-task")
+
+
+def _left_out(shown: Sequence[str], encoders: Sequence[str]) -> str:
+    """Say that some encoders have no curve, for want of colours."""
+    if len(shown) == len(encoders):
+        return ""
+    return f" The {len(shown)} best of {len(encoders)} encoders."
 
 
 def _by_layer(c: Comparison) -> Any:  # noqa: ANN401 - a groupby of pandas
@@ -80,6 +92,8 @@ def _draw_layers(panel: Axes, c: Comparison, group: pd.DataFrame, encoders: Sequ
     numbers = sorted(group.layer.dropna().astype(int))
     last = numbers[-1] + max(1, (numbers[-1] - numbers[0]) / 8)
     places = group.layer.fillna(last).sort_values()
+    if group.layer.isna().any():  # beside the axis of numbers, since its own is not known
+        panel.axvline((numbers[-1] + last) / 2, color=RULE, linewidth=1.2)
     bounds = {title: c.by_task[title].intervals.bounds() for title in places.index}
     for i, label in enumerate(encoders):
         scores = c.scores.loc[places.index, label].dropna()
@@ -89,7 +103,8 @@ def _draw_layers(panel: Axes, c: Comparison, group: pd.DataFrame, encoders: Sequ
             for (title, value), end in zip(scores.items(), ends, strict=True)
         ]
         xs, values = places[scores.index].tolist(), (100 * scores).tolist()
-        draw_curve(panel, i, xs, values, tips, [scaled(end) for end in ends])
+        joined = int(group.layer[scores.index].notna().sum())
+        draw_curve(panel, i, xs, values, tips, [scaled(end) for end in ends], joined=joined)
     ticks = {number: str(number) for number in numbers[:: max(1, -(-len(numbers) // 8))]}
     if group.layer.isna().any():
         ticks[last] = "last"
@@ -133,6 +148,7 @@ def spectrum(c: Comparison) -> Drawing:
         why = "no diagnostics were run (stsb-spectrum)"
         return Drawing(name, title, why=why, beside="diagnostics")
     shown = list(found)[:MOST_CURVES]
+    titles = c.encoders.title
     key = "memory_correlation"
     memories = {label: found[label][key] for label in shown if key in found[label]}
     second = ["correlation of a text's memory states"] if memories else []
@@ -141,9 +157,9 @@ def spectrum(c: Comparison) -> Drawing:
         shares = [name for name in found[label] if name.startswith("share_")]
         points = {int(share.removeprefix("share_")): found[label][share] for share in shares}
         points = dict(sorted(points.items()))
-        title = c.encoders.at[label, "title"]
         tips = [
-            f"{title}: {100 * v:.1f} % of variance in {n} directions" for n, v in points.items()
+            f"{titles[label]}: {100 * v:.1f} % of variance in {n} directions"
+            for n, v in points.items()
         ]
         draw_curve(axes[0], i, list(points), list(points.values()), tips)
     axes[0].set_xscale("log", base=2)
@@ -154,7 +170,8 @@ def spectrum(c: Comparison) -> Drawing:
         colors = [COLORS[shown.index(label)] for label in memories]
         _draw_memories(axes[1], c, memories, colors)
         text += " Memory states with correlation 1 have collapsed."
-    name_curves(figure, c.encoders.title[shown])
+    name_curves(figure, titles[shown])
+    text += _left_out(shown, list(found))
     return Drawing(name, title, text, figure, beside="diagnostics")
 
 
@@ -201,27 +218,39 @@ def learning(c: Comparison) -> Drawing:
         ]
         values = (100 * curve["mean"].astype(float)).tolist()
         draw_curve(axes, i, curve.tokens.tolist(), values, tips, [scaled(end) for end in ends])
-    about = "Each point is a checkpoint; lines join those that differ in budget alone."
+    about = "Each point is a checkpoint."
+    if any(len(group) > 1 for group in groups[:MOST_CURVES]):
+        about += " Lines join those that differ in budget alone."
+    if any(bounds[c.number[str(label)]] for label in trained.index):
+        about += " Bars: 95 % interval."
+    if len(groups) > MOST_CURVES:
+        about += f" The first {MOST_CURVES} of {len(groups)} sets of settings."
     if c.baseline is not None and not pd.isna(c.encoders.at[c.baseline, "mean"]):
-        style: Any = {"color": ROLES["untrained"], "linestyle": (0, (4, 3)), "linewidth": 0.9}
+        style: Any = {"color": INK, "linestyle": (0, (4, 3)), "linewidth": 0.9}
         axes.axhline(100 * c.encoders.at[c.baseline, "mean"], **style)
         marks[c.baseline] = style
     axes.set_xscale("log")
     _count_tokens(axes, "training tokens")
     axes.set_ylabel(f"{MEAN} x 100")
     name_marks(figure, marks)
-    return Drawing(name, title, f"{about} Whiskers: 95 % interval.", figure, beside="training")
+    return Drawing(name, title, about, figure, beside="training")
 
 
 def _all_but_budget(c: Comparison, label: str) -> str:
-    """Return what distinguishes an encoder from others, except its budget and its checkpoint."""
+    """Return what distinguishes an encoder from others, except its budget and its checkpoint.
+
+    One whose card does not say how it was trained is like no other.
+    """
     encoder = c.encoders.loc[label]
     training = encoder.training
+    if not isinstance(training.get("recipe"), Mapping):
+        return label
     settings = dict(c.of_encoder(label)[0].spec.settings)
     settings.pop("checkpoint", None)
     stages = [s.get("stage") for s in training.get("stages") or () if isinstance(s, Mapping)]
-    same = [method_of(c, label), encoder.base, training.get("recipe"), training.get("seed")]
-    return json.dumps([*same, stages, settings], sort_keys=True, default=str)
+    data = [used.get("id") for used in training.get("data") or () if isinstance(used, Mapping)]
+    same = [method_of(c, label), encoder.base, training["recipe"], training.get("seed")]
+    return json.dumps([*same, stages, data, settings], sort_keys=True, default=str)
 
 
 @styled
@@ -250,6 +279,9 @@ def loss(c: Comparison) -> Drawing:
         _count_tokens(panel, "tokens trained")
         panel.set_ylabel("loss")
     about = "Losses of different methods and stages are not comparable in height."
+    most = max(map(len, curves.values()))
+    if most > MOST_CURVES:
+        about += f" The first {MOST_CURVES} encoders of each panel."
     return Drawing(name, title, about, figure, beside="training")
 
 

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.errors import UsageError
-from bench.reporting.table import MISSING
 from bench.stats import Estimates
 
 P = ParamSpec("P")
@@ -32,8 +31,8 @@ INK, MUTED, RULE, SURFACE = "#333333", "#767676", "#d9d9d9", "#ffffff"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b5b5b")
 """Okabe and Ito's colours for colour-blind readers, without yellow, too light for lines."""
 
-ROLES = {"method": COLORS[0], "untrained": COLORS[1], "reference": COLORS[6]}
-"""The colour of each role of an encoder."""
+ROLES = {"method": COLORS[0], "untrained": COLORS[1], "reference": COLORS[2]}
+"""The colour of each role of an encoder; none is the grey of marks that stand for all of them."""
 
 MARKERS = "osD^vPX"
 
@@ -277,9 +276,10 @@ def draw_rows(
     rows = zip(found.value.tolist(), found.bounds(), tips, colors, strict=True)
     empty = [*hollow] or [False] * len(tips)
     for y, (value, ends, tip, color) in enumerate(rows):
-        if math.isnan(value):
+        if math.isnan(value):  # in words, at the edge, so that nobody reads it as a point
+            style: Any = {"va": "center", "fontsize": 7, "color": MUTED}
             place = panel.get_yaxis_transform()
-            panel.text(0.5, start + y, MISSING, va="center", color=MUTED, transform=place)
+            panel.text(0.02, start + y, "no result", transform=place, **style)
             continue
         words = f"{tip}: {number(value, ends)}"
         at = (100 * value, start + y)
@@ -294,9 +294,21 @@ def draw_curve(
     values: Sequence[float],
     tips: Sequence[str],
     bounds: Sequence[Bounds] = (),
+    *,
+    joined: int | None = None,
 ) -> None:
-    """Draw the i-th curve with a marker, an interval and a tip at each point."""
-    panel.plot(xs, values, linewidth=1.2, color=COLORS[i])
+    """Draw the i-th curve with a marker, an interval and a tip at each point.
+
+    Args:
+        panel: Where to draw.
+        i: Number of the curve, for its colour and marker.
+        xs: Places of its points.
+        values: Their heights.
+        tips: Words to show when one is pointed at.
+        bounds: Ends of their intervals; none are drawn by default.
+        joined: How many of the points, the first ones, a line joins; all by default.
+    """
+    panel.plot(xs[:joined], values[:joined], linewidth=1.2, color=COLORS[i])
     ends = bounds or [None] * len(tips)
     for x, value, tip, each in zip(xs, values, tips, ends, strict=True):
         draw_point(panel, (x, value), tip, bounds=each, color=COLORS[i], marker=MARKERS[i])
@@ -314,6 +326,8 @@ def scaled(bounds: Bounds) -> Bounds:
 
 def name_marks(figure: Figure, styles: dict[str, dict[str, Any]]) -> None:
     """Write below the panels what each marker or line stands for."""
+    if not styles:
+        return
     handles = [Line2D([], [], label=shortened(name), **each) for name, each in styles.items()]
     columns = min(len(handles), 4 if max(map(len, styles)) < 24 else 3)
     figure.legend(handles=handles, loc="outside lower left", fontsize=8, ncols=columns)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
+from numpy.typing import NDArray
 
 from bench import stats
 from bench.reporting.comparison import MEAN, Comparison
@@ -40,8 +41,9 @@ from bench.reporting.table import MISSING, score
 _MOST_NUMBERS = 14  # encoders; beyond that numbers would be too small to read
 _MOST_TIPS = 1500  # cells; beyond that the file would be mostly tips
 _NO_SCORE = "no task whose score says how good an encoder is"
-_FILLED = "significant after correction"
+_FILLED = "significant"
 _HOLLOW = "not significantly different"
+_LEGEND = {MISSING: "no result", "*": _FILLED, "(": "the score, where the backbone has none"}
 
 
 @styled
@@ -50,25 +52,24 @@ def forest(c: Comparison) -> Drawing:
     name, title = "gains", "Difference to the untrained backbone"
     others = [label for label in by_role(c) if label != c.baseline]
     if c.baseline is None or not c.by_family or not others:
-        why = "no untrained backbone beside encoders that were trained on it"
+        why = "no untrained backbone beside methods on it"
         return Drawing(name, title, why=why, beside="summary")
     rows = np.array([c.number[label] for label in others])
     base = np.full(len(rows), c.number[c.baseline])
     numbers = {MEAN: c.overall, **c.by_family}
     figure, axes = panels(list(numbers), _with_budgets(c, others), across=4)
     colors = [ROLES[role] for role in c.encoders.role[others]]
+    drawn: set[bool] = set()
     for panel, (family, found) in zip(axes, numbers.items(), strict=True):
         same = ~(c.p_means[family][rows, base] < 1 - stats.LEVEL)
+        drawn |= set(same[np.isfinite(found.scores[rows] - found.scores[base])].tolist())
         tips = [f"{label} minus {c.baseline}, {family}" for label in others]
         _separate_roles(panel, c, others)
         panel.axvline(0, color=INK, linewidth=0.8)
         draw_rows(panel, stats.differences(found, rows, base), tips, colors, hollow=same.tolist())
     caption(figure, f"Mean score x 100 minus that of {c.baseline}; lines: 95 % interval")
-    name_marks(figure, {**_role_marks(c, others), **_significance_marks()})
-    about = (
-        f"Each encoder minus {c.baseline}, with the 95 % interval of the paired difference. "
-        f"Filled: {_FILLED}; hollow: {_HOLLOW}."
-    )
+    name_marks(figure, {**_role_marks(c, others), **significance_marks(drawn, MUTED)})
+    about = f"Each encoder minus {c.baseline}, with the 95 % interval of the paired difference."
     return Drawing(name, title, about, figure, beside="summary")
 
 
@@ -100,8 +101,15 @@ def _role_marks(c: Comparison, labels: list[str]) -> dict[str, dict[str, Any]]:
     return {ROLE_NAMES[role]: dot(ROLES[role]) for role in ROLES if role in shown}
 
 
-def _significance_marks() -> dict[str, dict[str, Any]]:
-    return {_FILLED: dot(MUTED), _HOLLOW: dot(MUTED, hollow=True)}
+def significance_marks(same: set[bool], color: str) -> dict[str, dict[str, Any]]:
+    """Return what filled and hollow markers stand for, of those that are drawn.
+
+    Args:
+        same: Whether differences are not significant, of those drawn.
+        color: Of the markers.
+    """
+    marks = {False: (_FILLED, dot(color)), True: (_HOLLOW, dot(color, hollow=True))}
+    return dict(marks[each] for each in sorted(same))
 
 
 @styled
@@ -123,7 +131,7 @@ def families(c: Comparison) -> Drawing:
         draw_rows(panel, found.intervals.take(numbers), tips, colors)
         place: Any = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 7}
         for y, value in enumerate(found.scores[numbers].tolist()):
-            panel.text(1.02, y, score(value), color=MUTED, **place)
+            panel.text(1.02, y, "" if np.isnan(value) else score(value), color=MUTED, **place)
         panel.margins(x=0.08)
     caption(figure, "Mean of main scores x 100; lines: 95 % interval")
     marks = _role_marks(c, labels)
@@ -168,8 +176,9 @@ def heatmap(c: Comparison) -> Drawing:
     bar = figure.colorbar(image, ax=axes, pad=0.02, anchor=(0, 1), shrink=shrink, aspect=aspect)
     bar.outline.set_visible(False)
     axes.set_title(about, loc="left")
-    more = f" *: {_FILLED}." if c.baseline is not None else ""
-    return Drawing(name, title, f"{about}; {MISSING}: no result.{more}", figure, beside="by-task")
+    written = "".join(texts.to_numpy().ravel()) if not wide else ""
+    legend = [f"{mark}: {words}" for mark, words in _LEGEND.items() if mark in written]
+    return Drawing(name, title, "; ".join([about, *legend]) + ".", figure, beside="by-task")
 
 
 def _empty_map(tasks: list[str], encoders: list[str], *, wide: bool) -> tuple[Figure, Axes]:
@@ -250,9 +259,13 @@ def _add_tips(axes: Axes, c: Comparison, shown: pd.DataFrame) -> None:
 
 
 @styled
-def critical_difference(c: Comparison) -> Drawing:
-    """Return the critical-difference diagram of Demšar (2006), with Nemenyi's test."""
-    name, title = "critical-difference", "Mean ranks"
+def mean_ranks(c: Comparison) -> Drawing:
+    """Return the mean ranks on an axis; bars join encoders without a significant difference.
+
+    Drawn like the critical-difference diagram of Demšar (2006), but with the report's own test in
+    place of Nemenyi's, so that no figure contradicts a table.
+    """
+    name, title = "ranks", "Mean ranks"
     tasks, m = c.ranked.shape
     if m < 3 or tasks < 2:
         why = "it takes at least three encoders that have all of at least two common tasks"
@@ -261,14 +274,14 @@ def critical_difference(c: Comparison) -> Drawing:
     order = np.argsort(means, kind="stable")
     ranks = means[order].tolist()
     encoders = c.encoders.loc[c.ranked.columns[order]]
+    numbers = [c.number[label] for label in encoders.index]
     names = [shortened(title) for title in encoders.title]
-    critical = stats.critical_difference(m, tasks)
-    joined = cliques(ranks, critical)
+    joined = cliques(c.p_means[MEAN][np.ix_(numbers, numbers)] >= 1 - stats.LEVEL)
     half, bars = (m + 1) // 2, 0.16 * len(joined)
     down = 0.5 + bars + 0.24 * half  # inches from the axis to the lowest name
-    figure = blank(2 * LETTER * (max(map(len, names)) + 6) + 3.6, 1.0 + down)
+    figure = blank(2 * LETTER * (max(map(len, names)) + 6) + 3.6, 0.5 + down)
     axes = figure.add_subplot()
-    _draw_scale(axes, m, critical)
+    _draw_ranks(axes, m)
     for y, (first, last) in enumerate(joined):
         ends, height = [ranks[first] - 0.03, ranks[last] + 0.03], 0.22 + 0.16 * y
         axes.plot(ends, [height] * 2, color=INK, linewidth=3.5, solid_capstyle="butt")
@@ -281,27 +294,37 @@ def critical_difference(c: Comparison) -> Drawing:
         add_tip(line, f"{encoder}: mean rank {rank:.3f} over {tasks} tasks")
         words = f"{encoder}  {rank:.2f} " if left else f" {rank:.2f}  {encoder}"
         axes.text(end, height, words, ha="right" if left else "left", va="center", fontsize=8)
-    axes.set(ylim=(down, -0.75), xlim=(0.7, m + 0.3))
-    about = (
-        f"Mean rank over {tasks} tasks, 1 is best, of the {m} encoders that have all of them. Bars "
-        f"join ranks within the critical difference {critical:.2f} (Nemenyi, level 0.05)."
-    )
+    axes.set(ylim=(down, -0.3), xlim=(0.7, m + 0.3))
+    name_marks(figure, _line_marks(c, list(encoders.index)))
+    about = f"Mean rank over {tasks} tasks, 1 is best, of the {m} encoders that have all of them."
+    if joined:
+        about += f" Bars join encoders without a significant difference in the {MEAN}."
     return Drawing(name, title, about, figure, beside="ranks")
 
 
-def cliques(ranks: list[float], critical: float) -> list[tuple[int, int]]:
-    """Return the ends of every maximal run of sorted ranks within the critical difference."""
+def _line_marks(c: Comparison, labels: list[str]) -> dict[str, dict[str, Any]]:
+    shown = set(c.encoders.role[labels])
+    return {ROLE_NAMES[role]: {"color": ROLES[role]} for role in ROLES if role in shown}
+
+
+def cliques(same: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the ends of every maximal run of neighbours of which all pairs are the same.
+
+    Args:
+        same: Whether two encoders do not differ significantly, (m, m), in the order of their ranks.
+    """
     found: list[tuple[int, int]] = []
-    for first, rank in enumerate(ranks):
-        within = [i for i, other in enumerate(ranks) if other - rank < critical or i == first]
-        last = max(within)
+    for first in range(len(same)):
+        last = first
+        while last + 1 < len(same) and same[first : last + 1, last + 1].all():
+            last += 1
         if last > first and (not found or last > found[-1][1]):
             found.append((first, last))
     return found
 
 
-def _draw_scale(axes: Axes, most: int, critical: float) -> None:
-    """Draw the axis of ranks on top, and the critical difference above it."""
+def _draw_ranks(axes: Axes, most: int) -> None:
+    """Draw the axis of ranks on top."""
     axes.spines[["left", "bottom", "top"]].set_visible(False)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -310,6 +333,3 @@ def _draw_scale(axes: Axes, most: int, critical: float) -> None:
         if 1 <= tick <= most:
             axes.plot([tick, tick], [0, -0.07], color=INK, linewidth=1)
             axes.text(tick, -0.1, f"{tick:.0f}", ha="center", va="bottom", fontsize=8)
-    ends = [1, 1 + critical]
-    axes.plot(ends, [-0.48] * 2, color=INK, linewidth=1.5, marker="|", markersize=6, clip_on=False)
-    axes.text(1 + critical / 2, -0.53, f"CD = {critical:.2f}", ha="center", va="bottom", fontsize=8)

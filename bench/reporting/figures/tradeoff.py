@@ -73,7 +73,9 @@ def throughput(c: Comparison) -> Drawing:
     names = {shown.title[label]: place for label, place in places.items()}
     whiskers = {shown.title[label]: scaled(ends[label]) for label in places}
     _name_points(axes, names, whiskers, set(shown.title[front]))
-    about = "Throughput in the encoder's largest run; whiskers: 95 % interval."
+    about = "Throughput in the encoder's largest run."
+    if any(ends.values()):
+        about += " Lines: 95 % interval."
     if lost := [title for label, title in c.encoders.title.items() if label not in places]:
         about += f" Not shown, since a number is missing: {', '.join(lost)}."
     return Drawing(name, title, about, figure, beside="cost")

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from bench import stats
@@ -24,6 +25,7 @@ from bench.reporting.figures.drawing import (
     side_by_side,
     styled,
 )
+from bench.reporting.figures.scores import significance_marks
 from bench.reporting.variants import Variants, gaps, groups
 
 _MOST_TASKS = 6  # panels; of more tasks the means of their families are drawn
@@ -44,6 +46,7 @@ def ablations(c: Comparison) -> Drawing:
         for change in list(group.changes.values())[1:]
     ]
     figure, axes = panels(list(c.by_family), names)
+    drawn: set[bool] = set()
     for panel, (family, scores) in zip(axes, c.by_family.items(), strict=True):
         panel.axvline(0, color=INK, linewidth=0.8)
         start = 0
@@ -51,13 +54,12 @@ def ablations(c: Comparison) -> Drawing:
             each = gaps(c, scores, group.labels)
             n = len(each.value)
             same = [not p < 1 - stats.LEVEL for p in _p(c, family, group)]
+            drawn |= set(np.array(same)[np.isfinite(each.value)].tolist())
             tips = [f"{name}, {family}" for name in names[start : start + n]]
             draw_rows(panel, each, tips, COLORS[:1] * n, hollow=same, start=start)
             start += n
     caption(figure, "Ablation effects on family means x 100; lines: 95 % interval")
-    marks = {"significant": dot(COLORS[0])}
-    marks["not significantly different"] = dot(COLORS[0], hollow=True)
-    name_marks(figure, marks)
+    name_marks(figure, significance_marks(drawn, COLORS[0]))
     references = "; ".join(f"{group.method}: {group.labels[0]}" for group in found)
     return Drawing(
         name, title, f"Each minus its reference ({references}).", figure, beside="variants"

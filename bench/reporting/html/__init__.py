@@ -28,6 +28,7 @@ _CLOSED = frozenset({
 _THEMED = {
     COLORS[0]: "blue",
     COLORS[1]: "orange",
+    COLORS[2]: "green",
     COLORS[-1]: "muted",
     INK: "ink",
     MUTED: "muted",

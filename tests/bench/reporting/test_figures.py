@@ -25,7 +25,7 @@ from tests.bench.reporting.made import result, right
 
 RNG = np.random.default_rng(0)
 DRAWN = {
-    "gains", "families", "heatmap", "critical-difference", "throughput", "instruction",
+    "gains", "families", "heatmap", "ranks", "throughput", "instruction",
     "robustness", "layers", "learning", "loss", "spectrum", "variants",
 }  # fmt: skip
 
@@ -58,6 +58,10 @@ def points(panel):
         (float(line.get_xdata()[0]), float(line.get_ydata()[0]), line.get_markerfacecolor())
         for line in single
     ]
+
+
+def legend(drawing):
+    return [text.get_text() for text in drawing.figure.legends[0].get_texts()]
 
 
 def curve(panel, n):
@@ -141,10 +145,12 @@ def test_gains_are_differences_to_the_untrained_backbone_filled_where_significan
     assert {point[2] for point in points(panel)} == {ROLES["method"]}
     near = compared(
         result("m", "t", examples=right(201), card={"training_tokens": 9}),
-        result("base", "t", examples=right(200, first=100)),
+        result("base", "t", examples=right(200, first=100), trained=False),
     )
-    ((x, _, face), *_) = points(panels(scores.forest(near))["sts"])
+    drawing = scores.forest(near)
+    ((x, _, face), *_) = points(panels(drawing)["sts"])
     assert (round(x, 2), face == ROLES["method"]) == (0.25, False)
+    assert legend(drawing) == ["method", "not significantly different"]  # and what is not there
 
 
 def test_families_have_points_intervals_and_a_line_at_the_backbone(usual, drawn):
@@ -161,7 +167,7 @@ def test_families_have_points_intervals_and_a_line_at_the_backbone(usual, drawn)
 def test_a_family_without_all_its_tasks_is_a_dash_and_scores_below_zero_are_inside():
     cells = [result("a", "t1", -0.15), result("a", "t2", -0.2), result("b", "t1", 0.4)]
     drawing = scores.families(compared(*cells, result("b", "t2", 0.3), result("c", "t1", 0.1)))
-    assert "—" in texts(drawing)
+    assert "no result" in texts(drawing)
     assert drawing.figure.axes[0].get_xlim()[0] < -17.5
 
 
@@ -172,10 +178,12 @@ def test_the_heat_map_has_differences_to_the_backbone_or_scores_without_one():
         result("base", "t1", examples=right(160), trained=False),
         result("m", "t2", -0.15, **trained),
     ]
-    drawing = scores.heatmap(compared(*cells, result("base", "t2", 0.05)))
+    drawing = scores.heatmap(compared(*cells, result("base", "t2", 0.05, trained=False)))
     assert texts(drawing) >= {"+40.0*", "40.0", "t1", "t2", "m", "base (untrained)"}
+    assert drawing.about.endswith("others minus it; *: significant.")
     drawing = scores.heatmap(compared(*cells))
     assert texts(drawing) >= {"(-15.0)", "—"}
+    assert "—: no result" in drawing.about
     assert "base (untrained), t2: not run" in tips(drawing)
     plain = scores.heatmap(compared(result("a", "t1", 0.8), result("b", "t1", -0.4)))
     assert texts(plain) >= {"80.0", "-40.0"}
@@ -192,6 +200,7 @@ def test_a_spectrum_is_a_curve_per_encoder_beside_memory_correlations(drawn):
     panel, memory = drawn["spectrum"].figure.axes
     found = [line.get_ydata().tolist() for line in panel.lines if len(line.get_ydata()) == 3]
     assert found == [[0.4, 0.8, 1.0], [0.3, 0.6, 1.0], [0.2, 0.4, 1.0]]
+    assert drawn["spectrum"].title == "Spectrum of embeddings"
     assert [bar.get_height() for bar in memory.patches] == [0.7] * 3
 
 
@@ -294,7 +303,7 @@ def test_a_sweep_without_known_intervals_has_and_names_no_whiskers():
     (drawing,) = variants.sweeps(compared(*made))
     lines = drawing.figure.axes[0].lines
     assert not [line for line in lines if list(np.diff(line.get_xdata())) == [0]]
-    assert [text.get_text() for text in drawing.figure.legends[0].get_texts()] == ["k1"]
+    assert legend(drawing) == ["k1"]
     assert "Whiskers" not in drawing.about
 
 
@@ -311,8 +320,7 @@ def test_the_pareto_front_is_what_nothing_beats_in_both(places):
 def test_throughput_is_of_the_largest_run_and_names_only_what_is_drawn():
     c = compared(result("a", "t", 0.5))
     assert throughput(c, "a") == 50.0
-    legend = tradeoff.throughput(c).figure.legends[0].get_texts()
-    assert "Pareto front" not in [text.get_text() for text in legend]
+    assert "Pareto front" not in legend(tradeoff.throughput(c))
     uncounted = replace(result("a", "t", 0.5), cost={"tokens": 0, "encode_seconds": 1.0})
     assert throughput(compared(uncounted), "a") is None
     cells = [result("a", "t", 0.5), result("b", "t", 0.5), result("c", "t", 0.4)]
@@ -331,25 +339,34 @@ def test_names_of_points_cover_no_whisker_or_other_name():
         assert not box.count_overlaps(boxes[:i])
 
 
-@given(st.lists(st.floats(1, 20, allow_nan=False), min_size=1, max_size=15), st.floats(0.1, 5))
-def test_cliques_are_the_largest_runs_within_the_critical_difference(values, critical):
-    ranks = sorted(values)
-    found = cliques(ranks, critical)
-    assert all(ranks[last] - ranks[first] < critical for first, last in found)
-    pairs = {(i, j) for i in range(len(ranks)) for j in range(i + 1, len(ranks))}
-    near = {(i, j) for i, j in pairs if ranks[j] - ranks[i] < critical}
-    assert near == {(i, j) for i, j in pairs for first, last in found if first <= i and j <= last}
+@given(st.integers(1, 9), st.randoms(use_true_random=False))
+def test_cliques_are_the_largest_runs_in_which_all_pairs_are_the_same(m, random):
+    upper = np.triu([[random.random() < 0.7 for _ in range(m)] for _ in range(m)], 1)
+    same = upper | upper.T | np.eye(m, dtype=bool)
+    runs = [(i, j) for i in range(m) for j in range(i + 1, m) if same[i : j + 1, i : j + 1].all()]
+    largest = [
+        (i, j) for i, j in runs if not any((a, b) != (i, j) and a <= i and j <= b for a, b in runs)
+    ]
+    assert cliques(same) == largest
 
 
-def test_critical_difference_shows_every_mean_rank(drawn):
-    shown = texts(drawn["critical-difference"])
+def test_mean_ranks_are_joined_where_the_tables_find_no_significant_difference(drawn):
+    shown = texts(drawn["ranks"])
     assert {"good  1.00 ", "fair  2.00 ", " 3.00  poor (untrained)"} <= shown
+    assert "Bars" not in drawn["ranks"].about  # nothing is known of the significance of its mean
+    answers = {"a": right(60), "b": right(201, first=100), "c": right(200)}
+    cells = [result(e, t, examples=each) for e, each in answers.items() for t in ("t", "u")]
+    drawing = scores.mean_ranks(compared(*cells))
+    bars = [line for line in drawing.figure.axes[0].lines if line.get_linewidth() == 3.5]
+    assert [np.round(bar.get_xdata(), 2).tolist() for bar in bars] == [[0.97, 2.03]]
+    assert "Bars join encoders without a significant difference" in drawing.about
 
 
 def test_layer_curves_are_of_one_task_with_the_unnamed_layer_last(drawn):
     panel = panels(drawn["layers"])["b"]
     assert [label.get_text() for label in panel.get_xticklabels()] == ["0", "4", "8", "last"]
-    assert np.allclose(curve(panel, 4)[:, 1], [80, 84, 88, 80])
+    assert np.allclose(curve(panel, 3)[:, 1], [80, 84, 88])  # the last layer is not joined to them
+    assert [round(y) for x, y, _ in points(panel) if x > 8] == [80, 60, 40]
 
 
 def test_scores_that_a_layer_was_picked_by_are_drawn():
@@ -371,13 +388,22 @@ def test_learning_joins_only_checkpoints_that_differ_in_budget_alone():
         return result(label, "t", score, card={"training": training})
 
     same = [trained("short", 0.4, 1000, rate=1), trained("long", 0.6, 9000, rate=1)]
-    base = result("base", "t", 0.3)
+    base = result("base", "t", 0.3, trained=False)
     drawing = curves.learning(compared(*same, trained("other", 0.5, 5000, rate=2), base))
     panel = drawing.figure.axes[0]
     joined = [line.get_xydata() for line in panel.lines if line.get_marker() == "None"]
     assert np.allclose(joined[0], [(1000, 40), (9000, 60)])
     assert sorted(x for x, *_ in points(panel)) == [1000, 5000, 9000]  # none without a number
     assert any(np.allclose(line[:, 1], 30) for line in joined)
+    assert "Lines join" in drawing.about
+    dashes = [line.get_color() for line in panel.lines if line.get_linestyle() == "--"]
+    assert not {line.get_color() for line in panel.lines if line.get_color() in COLORS} & {*dashes}
+    apart = [trained("short", 0.4, 1000, rate=1), trained("other", 0.5, 5000, rate=2)]
+    assert "Lines join" not in curves.learning(compared(*apart)).about
+    unsaid = [
+        result(label, "t", 0.5, card={"training_tokens": n}) for label, n in (("a", 9), ("b", 99))
+    ]
+    assert "Lines join" not in curves.learning(compared(*unsaid)).about
     near = [trained("one", 0.4, 1000, rate=1), trained("two", 0.6, 1001, rate=2)]
     assert curves.learning(compared(*near)).figure is None
 

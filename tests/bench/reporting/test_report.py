@@ -34,7 +34,7 @@ reporting.build(store.Store(Path(sys.argv[1])), Path(sys.argv[2]))
 def test_bytes_depend_neither_on_hash_seeds_nor_on_the_users_plot_settings(store, tmp_path):
     counts = (("a", 300), ("b", 200))
     trained = {"card": {"training_tokens": 9}}
-    cells = [result(e, "t", examples=right(n), family="x") for e, n in counts]
+    cells = [result(e, "t", examples=right(n), family="x", trained=False) for e, n in counts]
     made = store(*cells, result("c", "t", examples=right(320), family="x", **trained))
     command = [sys.executable, "-c", BUILD, made.root, tmp_path / "one"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})

@@ -237,7 +237,8 @@ def budgets():
         trained("larger", 1_000_000, 0.9, backbone="Another"),
         result("raw", "t", 0.3, trained=False),
         result("floor", "t", 0.1, card={"backbone": ""}),
-        result("famous", "t", 0.95, card={"backbone": "famous"}),
+        result("st:famous", "t", 0.95, card={"backbone": "famous"}),
+        result("new", "t", 0.05, card={"backbone": ""}),
     ])  # fmt: skip
 
 
@@ -248,9 +249,10 @@ def test_equal_budgets_are_within_five_percent_beside_what_is_untrained(budgets)
         ("one", ""),
         ("raw (untrained)", ""),
         ("floor", ""),
+        ("new", ""),
     ]
     assert "960,000 to 1,000,000 training tokens" in equal.about
-    assert {row[0].text for row in others.rows} == {"longer", "larger", "famous"}
+    assert {row[0].text for row in others.rows} == {"longer", "larger", "st:famous"}
     alone = Comparison.of([trained("one", 1_000_000, 0.6), trained("longer", 2_000_000, 0.6)])
     assert not {"equal-budget", "other-checkpoints"} & names(alone)
 
@@ -259,10 +261,12 @@ def test_the_summary_has_methods_first_as_differences_to_the_untrained_backbone(
     summary = table(budgets, "summary")
     assert budgets.baseline == "raw"
     shown = {row[0]: (row[1], row[-1]) for row in texts(summary)}
-    assert list(shown) == ["longer", "two", "one", "raw (untrained)", "famous", "larger", "floor"]
+    methods = ["larger", "longer", "two", "one", "floor", "new"]
+    assert list(shown) == [*methods, "raw (untrained)", "st:famous"]
     assert shown["two"] == ("+40.0", "method")
     assert shown["raw (untrained)"] == ("—", "untrained backbone")
-    assert shown["famous"] == ("+65.0", "reference model")
+    assert shown["st:famous"] == ("+65.0", "reference model")
+    assert shown["new"] == ("-25.0", "method")  # a new method needs neither backbone nor training
 
 
 def test_the_summary_says_what_a_known_method_is_with_its_paper():
