@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.encoder import Encoder
+    from bench.store import Store
     from bench.task import Task
 
 __all__ = ["load_encoder", "load_task", "report", "results", "run"]
@@ -131,7 +132,10 @@ def run(  # noqa: PLR0913 - one parameter per option
 
 
 def results(
-    folder: str | Path = "results", *, models: Sequence[str] = (), tasks: Sequence[str] = ()
+    folders: str | Path | Sequence[str | Path] = "results",
+    *,
+    models: Sequence[str] = (),
+    tasks: Sequence[str] = (),
 ) -> "pd.DataFrame":
     """Return all results as a DataFrame: one row per encoder, task, seed and metric.
 
@@ -142,7 +146,8 @@ def results(
     and ``reason``.
 
     Args:
-        folder: Folder of results.
+        folders: Folder of results, or several to join: of a cell that differs between them the
+            newest result counts.
         models: Names of encoders; all by default.
         tasks: Names of tasks; all by default.
 
@@ -156,13 +161,12 @@ def results(
     """
     from bench.reporting import read
     from bench.reporting.frame import flat
-    from bench.store import Store
 
-    return flat(read(Store(Path(folder)), models=models, tasks=tasks))
+    return flat(read(_stores(folders), models=models, tasks=tasks))
 
 
 def report(
-    folder: str | Path = "results",
+    folders: str | Path | Sequence[str | Path] = "results",
     out: str | Path = "reports",
     *,
     models: Sequence[str] = (),
@@ -171,7 +175,7 @@ def report(
     """Write tables, figures and a page from results, and return the paths of the files.
 
     Args:
-        folder: Folder of results.
+        folders: Folder of results, or several to join.
         out: Folder to write into.
         models: Names of encoders; all by default.
         tasks: Names of tasks; all by default.
@@ -184,6 +188,12 @@ def report(
     ['index.html', 'results.md']
     """
     from bench.reporting import build
+
+    return build(_stores(folders), Path(out), models=models, tasks=tasks)
+
+
+def _stores(folders: str | Path | Sequence[str | Path]) -> "list[Store]":
     from bench.store import Store
 
-    return build(Store(Path(folder)), Path(out), models=models, tasks=tasks)
+    each = [folders] if isinstance(folders, str | Path) else folders
+    return [Store(Path(folder)) for folder in each]

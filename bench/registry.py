@@ -47,6 +47,11 @@ def encoder_names() -> tuple[str, ...]:
     return tuple(sorted(_points()))
 
 
+def find_registered(name: str) -> str:
+    """Return the registered name of ``package.module:Class``; any other name as it is."""
+    return next((point.name for point in _points().values() if point.value == name), name)
+
+
 def describe(name: str) -> str:
     """Return the first line of the registered encoder's docstring, read without importing it."""
     point = _points()[name]
@@ -115,7 +120,8 @@ def load_encoders(
     Args:
         names: Names as for ``load_encoder``, or ``LABEL=NAME`` to have it called LABEL in every
             table; ``all`` stands for the default encoders, of which those that cannot be imported
-            are left out with a warning.
+            are left out with a warning. Without a label, a registered encoder has its registered
+            name, and a folder its last part.
         settings: Values by field, for the encoders that have the field.
         changes: ``field=value`` for the encoders that have the field, ``encoder.field=value``
             for one.
@@ -140,17 +146,30 @@ def load_encoders(
 
 
 def _split_labels(names: Sequence[str]) -> dict[str, str]:
-    """Return the name of each encoder by its label: the name itself where there is no label."""
+    """Return the name of each encoder by its label: a short name where there is no label."""
     targets: dict[str, str] = {}
     for name in names:
         label, equals, target = name.partition("=")
         if not equals or re.search(r"[:/\\]", label):  # an equals sign in a path
-            label = target = name
+            target = find_registered(name)
+            label = _cut_folder(target)
+            if targets.get(label, target) != target:
+                label = target  # another folder of this name
         if targets.setdefault(label, target) != target or not label or not target:
             raise UsageError(
                 f"expected one encoder for each label, as in mine=st:FOLDER, got {name!r}"
             )
     return targets
+
+
+def _cut_folder(name: str) -> str:
+    """Return the name of an encoder, ``name:FOLDER`` without the way to the folder."""
+    head, _, place = name.partition(":")
+    try:
+        folder = Path(place).expanduser().resolve()
+        return f"{head}:{folder.name}" if place and folder.is_dir() else name
+    except (OSError, RuntimeError):  # too long for a path, or no such user
+        return name
 
 
 def _load_defaults(targets: Mapping[str, str], names: Sequence[str]) -> dict[str, Encoder]:
@@ -163,7 +182,7 @@ def _load_defaults(targets: Mapping[str, str], names: Sequence[str]) -> dict[str
         try:
             encoders[label] = load_encoder(target)
         except BenchError as error:
-            if label in names or label != target:
+            if label != target or label in map(find_registered, names):
                 raise
             log.warning("%s is left out: %s", label, error)
     return encoders

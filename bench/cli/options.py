@@ -205,6 +205,15 @@ Results = Annotated[
     Path,
     typer.Option("--results", envvar="BENCH_RESULTS", help="Folder of results.", file_okay=False),
 ]
+ResultFolders = Annotated[
+    list[Path],
+    typer.Option(
+        "--results",
+        envvar="BENCH_RESULTS",
+        help="Folder of results; repeat it to join several.",
+        file_okay=False,
+    ),
+]
 Instruction = Annotated[
     str,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import reporting
-from bench.cli.options import Results, complete, encoder_names, split_names, task_names
+from bench.cli.options import ResultFolders, complete, encoder_names, split_names, task_names
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ Label = Annotated[str, typer.Option(help="Label of a table in tex.")]
 def report(  # noqa: PLR0913, PLR0917 - one parameter per option
     model: Encoders = [],  # noqa: B006 - typer copies lists
     task: OnTasks = [],  # noqa: B006
-    results: Results = Path("results"),
+    results: ResultFolders = [Path("results")],  # noqa: B006
     out: Out = None,
     form: Form = "",
     table: Tables = [],  # noqa: B006
@@ -104,7 +104,7 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
     output = partial(
         _output, form=form or "md", out=out, columns=split_names(columns), tex=(caption, label)
     )
-    store = Store(results)
+    stores = [Store(folder) for folder in dict.fromkeys(results)]
     if published:
         from bench.reporting.published import listing
 
@@ -112,19 +112,19 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
     elif compare is not None:
         from bench.reporting.differences import changes
 
-        output([changes(read(Store(compare)), read(store))])
+        output([changes(read(Store(compare)), read(stores))])
     elif form == "html":
-        _output_page(read(store), out)
+        _output_page(read(stores), out)
     elif form or tables or columns:
         from bench.reporting.tables import tables as make_tables
 
-        comparison = read(store)
+        comparison = read(stores)
         one = out is None and comparison.tasks.compared.any()
         usual = ["by-task", "notes"] if form == "md" and not columns else ["by-task"]
         wanted = tables or (usual if one else ["all"])
         output(reporting.chosen(make_tables(comparison), wanted))
     else:
-        _print_paths(reporting.build(store, out or Path("reports"), models=models, tasks=tasks))
+        _print_paths(reporting.build(stores, out or Path("reports"), models=models, tasks=tasks))
 
 
 def _output_page(comparison: "Comparison", out: Path | None) -> None:

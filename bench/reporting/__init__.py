@@ -1,6 +1,6 @@
 """Tables, figures and a page: a function of the results; the same results give the same bytes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,16 @@ TABLES = (
 
 
 def build(
-    store: "Store", out: Path, *, models: Collection[str] = (), tasks: Collection[str] = ()
+    stores: "Store | Sequence[Store]",
+    out: Path,
+    *,
+    models: Collection[str] = (),
+    tasks: Collection[str] = (),
 ) -> list[Path]:
     """Write the whole report, and return the paths.
 
     Args:
-        store: The results.
+        stores: The results, of one folder or of several.
         out: Folder for ``index.html``, ``results.md``, ``results.csv``, ``results.json`` and the
             figures (png, svg and pdf).
         models: Names of the encoders to report on; all by default.
@@ -43,7 +47,7 @@ def build(
     from bench.reporting import figures, formats, html
     from bench.reporting.frame import flat
 
-    comparison = read(store, models=models, tasks=tasks)
+    comparison = read(stores, models=models, tasks=tasks)
     write(out, {})  # fails before the work, not after it
     made, drawings = contents(comparison)
     drawn = [drawing for drawing in drawings if drawing.figure is not None]
@@ -88,7 +92,7 @@ def write(out: Path, files: Mapping[str, bytes | str]) -> list[Path]:
 
 
 def read(
-    store: "Store",
+    stores: "Store | Sequence[Store]",
     *,
     models: Collection[str] = (),
     tasks: Collection[str] = (),
@@ -97,36 +101,30 @@ def read(
     """Return the results of some encoders and tasks, and why others have none.
 
     Args:
-        store: The results.
-        models: Names of the encoders; all by default.
+        stores: The results, of one folder or of several (``bench.reporting.joined``).
+        models: Names of the encoders, any under which they were run; all by default.
         tasks: Names of the tasks; all by default.
         digits: Decimals of printed scores.
 
     Raises:
-        UsageError: There is neither, or not under one of the names.
+        UsageError: A folder has no results, or there are none under one of the names.
     """
     from bench.reporting.comparison import Comparison, select
-    from bench.reporting.names import strip_folders
+    from bench.reporting.joined import join
+    from bench.store import Store
 
-    found, absences = list(store.results()), store.absences()
-    encoders = {
-        strip_folders(name)
-        for name in (*(r.spec.encoder for r in found), *(a.encoder for a in absences))
-    }
-    if not encoders:
-        raise UsageError(
-            f"no results in {store.root}; run `bench run`, or name another folder with --results"
-        )
-    on = {*(r.spec.task for r in found), *(a.task for a in absences)}
-    for kind, wanted, known in (("encoder", models, encoders), ("task", tasks, on)):
+    stores = [stores] if isinstance(stores, Store) else stores
+    found, absences, names = join(stores)
+    on = {*(result.spec.task for result in found), *(absence.task for absence in absences)}
+    for kind, wanted, known in (("encoder", models, names), ("task", tasks, on)):
         for name in wanted:
             if name not in known:
                 raise unknown(f"{kind} in these results", name, known)
-    kept, reasons = select(found, absences, models, tasks)
+    kept, reasons = select(found, absences, {names[name] for name in models}, tasks)
     if not kept and not reasons:
         raise UsageError(
             "none of these encoders has a result on these tasks in "
-            f"{store.root}; run them with `bench run`"
+            f"{', '.join(str(store.root) for store in stores)}; run them with `bench run`"
         )
     return Comparison.of(kept, reasons, digits=digits)
 

@@ -91,9 +91,13 @@ def _differences(results: "pd.Series[Any]") -> dict[str, str]:
 
 
 def _settings(result: Any) -> dict[str, str]:  # noqa: ANN401 - a Result
+    """Return the settings as ``--set`` takes them, with the dtype that "auto" stands for."""
+    settings = dict(result.spec.settings)
+    if result.card.get("dtype"):
+        settings["dtype"] = result.card["dtype"]
     return {
         name: strip_folders(json.dumps(value, ensure_ascii=False).strip('"'))
-        for name, value in result.spec.settings.items()
+        for name, value in settings.items()
     }
 
 

@@ -55,6 +55,18 @@ def test_a_label_before_an_encoder_is_its_name_everywhere():
             load_encoders(names)
 
 
+def test_names_are_short_where_no_label_is_given(tmp_path, monkeypatch):
+    first, second = (tmp_path / name / "model" for name in "ab")
+    for folder in (first, second):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    names = ["quip", "adapters.quip.encoder:QuIP", "echo:a/model/", f"echo:{second}", "st:org/id"]
+    found = load_encoders(names, changes=["echo:model.dtype=float16"])
+    assert list(found) == ["quip", "echo:model", f"echo:{second}", "st:org/id"]
+    assert found["echo:model"].checkpoint == "a/model/"
+    assert [found[name].dtype for name in list(found)[1:3]] == ["float16", "auto"]
+
+
 def test_a_folder_is_asked_for_what_reads_it(tmp_path):
     with pytest.raises(UsageError, match="st:"):
         load_encoder(str(tmp_path))

@@ -83,7 +83,7 @@ def test_a_folder_of_failures_alone_is_reported_with_their_reasons(store, tmp_pa
     made.leave_out(Absence("a", "sts", "t", "embedding", 42, 9, "failed", "no weights"))
     built = {path.name: path.read_text() for path in report.build(made, tmp_path / "out")}
     assert all("no weights" in built[name] for name in ("index.html", "results.md", "results.json"))
-    print_report(results=made.root, form="csv", out=tmp_path / "csv")
+    print_report(results=[made.root], form="csv", out=tmp_path / "csv")
     assert "a,t (limit 9),failed,no weights" in (tmp_path / "csv" / "missing.csv").read_text()
     with pytest.raises(UsageError, match="known: a"):
         report.read(made, models=["b"])
@@ -91,7 +91,7 @@ def test_a_folder_of_failures_alone_is_reported_with_their_reasons(store, tmp_pa
 
 def test_columns_digits_caption_and_label_of_a_table_for_a_paper(usual, capsys):
     wanted = {"table": ["by-task"], "form": "tex", "columns": ["task,good"], "digits": 2}
-    print_report(results=usual.root, caption="Mine", label="tab:own", **wanted)
+    print_report(results=[usual.root], caption="Mine", label="tab:own", **wanted)
     printed = capsys.readouterr().out
     assert r"\caption[Every task]{Mine}" in printed
     assert r"\label{tab:own}" in printed

@@ -1,0 +1,91 @@
+"""Results of several folders as those of one: each cell once, each encoder under one name."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from bench.errors import UsageError
+from bench.registry import find_registered
+from bench.reporting.names import strip_folders
+from bench.result import Absence, Result
+from bench.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def join(stores: Sequence[Store]) -> tuple[list[Result], list[Absence], dict[str, str]]:
+    """Return the results of all folders, why others have none, and the encoders' names.
+
+    An encoder is its fingerprint: weights that were run under several names have one. Of results
+    of one cell that differ the newest counts, and a warning says so.
+
+    Returns:
+        The third part maps every name under which an encoder was run to the one that it has here.
+
+    Raises:
+        UsageError: A folder has no results.
+    """
+    found: list[Result] = []
+    absences: list[Absence] = []
+    for store in stores:
+        own, reasons = list(store.results()), store.absences()
+        if not own and not reasons:
+            raise UsageError(
+                f"no results in {store.root}; run `bench run`, or name another folder with "
+                "--results"
+            )
+        found += own
+        absences += reasons
+    found.sort(key=_time)  # stable: of results of one time the later folder's is the newer one
+    names = _choose_names(found)
+    kept = _newest([_rename(result, names) for result in found])
+    aliases = {_short(r.spec.encoder): names[r.spec.fingerprint] for r in found}
+    for absence in absences:
+        aliases.setdefault(_short(absence.encoder), _short(absence.encoder))
+    renamed = [replace(each, encoder=aliases[_short(each.encoder)]) for each in absences]
+    return kept, renamed, aliases | {name: name for name in names.values()}
+
+
+def _time(result: Result) -> str:
+    return str(result.provenance.get("time", ""))
+
+
+def _short(name: str) -> str:
+    return find_registered(strip_folders(name))
+
+
+def _choose_names(results: Sequence[Result]) -> dict[str, str]:
+    """Return a name for each fingerprint: the newest one, of no place or module if possible."""
+    names: dict[str, str] = {}
+    for result in results:
+        fingerprint, name = result.spec.fingerprint, _short(result.spec.encoder)
+        if ":" not in name or ":" in names.get(fingerprint, ":"):
+            names[fingerprint] = name
+    return names
+
+
+def _rename(result: Result, names: Mapping[str, str]) -> Result:
+    return replace(result, spec=replace(result.spec, encoder=names[result.spec.fingerprint]))
+
+
+def _newest(results: Iterable[Result]) -> list[Result]:
+    """Return the last result of each cell, and warn where an earlier one has other scores."""
+    kept: dict[str, Result] = {}
+    gaps: dict[str, float] = {}
+    for result in results:
+        before = kept.get(result.spec.key)
+        if before is not None and before.scores != result.scores:
+            gaps[result.spec.key] = abs(result.main.mean - before.main.mean)
+        kept[result.spec.key] = result
+    if gaps:
+        key, gap = max(gaps.items(), key=lambda item: item[1])
+        spec = kept[key].spec
+        log.warning(
+            "%d cells have several results that differ, the newest counts; the largest difference "
+            "of main scores is %.2g (%s on %s)",
+            len(gaps),
+            gap,
+            spec.encoder,
+            spec.task,
+        )
+    return list(kept.values())
