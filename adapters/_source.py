@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from adapters._files import read_json, sha256_of
-from bench.assets import cache_dir
+from bench.assets import cache_dir, download_lock, downloads_dir
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
 from bench.files import temporary_folder
@@ -40,37 +40,44 @@ _MADE = ".sha256.json"
 
 
 def make_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder of this name in the cache, made on first use, whole or not at all.
+    """Return a folder of this name in the downloads, made on first use, whole or not at all.
 
     Its files are checked by content, each once for its size and times; a damaged folder is made
-    again. Two processes may call this at once.
+    again. Of two processes that call this at once, one makes it.
 
     Args:
         name: Of the folder; it names its content.
         make: Makes the folder at the path it is given; may put other files next to it.
 
     Raises:
-        Unavailable: The cache cannot be written.
+        Unavailable: The downloads cannot be written.
     """
-    target = cache_dir() / "backbones" / name
-    if _is_whole(target):
-        return target
-    if (target / _MADE).is_file():
-        log.warning("%s is damaged and is made again", target)
+    target = downloads_dir() / "backbones" / name
+    for place in (target, cache_dir() / "backbones" / name):  # where earlier versions put it
+        if _is_whole(place):
+            return place
     try:
-        with temporary_folder(target.parent) as work:
-            make(made := Path(work, "made"))
-            (made / _MADE).write_text(json.dumps(_contents(made)), encoding="utf-8")
-            if target.is_dir():
-                target.replace(Path(work, "damaged"))
-            made.replace(target)
+        with download_lock(name):
+            if not _is_whole(target):  # else another process has made it
+                _make(target, make)
     except OSError as error:
-        if not _is_whole(target):  # else another process was faster
+        if not _is_whole(target):  # else another process was faster, where there are no locks
             raise Unavailable(
                 f"{name} cannot be unpacked to {target.parent} ({error}): "
-                "set BENCH_CACHE to another folder"
+                "set BENCH_DOWNLOADS to another folder"
             ) from error
     return target
+
+
+def _make(target: Path, make: Callable[[Path], None]) -> None:
+    if (target / _MADE).is_file():
+        log.warning("%s is damaged and is made again", target)
+    with temporary_folder(target.parent) as work:
+        make(made := Path(work, "made"))
+        (made / _MADE).write_text(json.dumps(_contents(made)), encoding="utf-8")
+        if target.is_dir():
+            target.replace(Path(work, "damaged"))
+        made.replace(target)
 
 
 def _contents(folder: Path) -> dict[str, str]:

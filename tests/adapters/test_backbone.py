@@ -153,7 +153,7 @@ def test_a_card_counts_the_weights_without_loading(folders):
 
 
 def test_the_packaged_card_needs_no_archive(tmp_path, monkeypatch):
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
     card = Backbone(PACKAGED, device="cpu").card()
     assert "4-bit" in card.backbone
     assert len(card.weights) == 64
@@ -261,8 +261,17 @@ def _fill(name, text):
     make_once(name, make)
 
 
+def test_a_folder_that_an_earlier_version_made_in_the_cache_is_still_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path / "old"))
+    _fill("same", "text")
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path / "new"))
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "old"))
+    _fill("same", "another text")
+    assert not (tmp_path / "new").exists()
+
+
 def test_two_processes_that_make_a_folder_at_once_leave_one_whole_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
     workers = [
         multiprocessing.get_context("fork").Process(target=_fill, args=("same", "text" * 1000))
         for _ in range(4)
@@ -282,7 +291,7 @@ def test_a_folder_whose_making_fails_is_not_there(tmp_path, monkeypatch):
         (target / "half").write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
     with pytest.raises(Unavailable, match="No space left"):
         make_once("name", failing)
     assert not list((tmp_path / "backbones").iterdir())

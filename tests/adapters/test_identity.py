@@ -132,7 +132,7 @@ def test_an_adapter_is_read_with_its_own_tokenizer(tmp_path):
 
 @pytest.mark.parametrize("fault", ["changed", "added", "removed", "unlisted"])
 def test_a_damaged_folder_in_the_cache_is_made_again(fault, tmp_path, monkeypatch):
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
 
     def make(target):
         (target / "1_Dense").mkdir(parents=True)

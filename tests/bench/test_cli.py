@@ -70,6 +70,7 @@ def data(made, tmp_path, monkeypatch):
     shutil.copytree(made / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path / "cache"))
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("BENCH_RESULTS", raising=False)
     return tmp_path / "data"

@@ -326,6 +326,7 @@ def test_a_set_that_cannot_be_had_is_one_line_with_the_places_and_the_commands(t
         **os.environ,
         "BENCH_DATA": str(tmp_path),
         "BENCH_CACHE": str(tmp_path / "cache"),
+        "BENCH_DOWNLOADS": str(tmp_path / "cache"),
         "HF_HOME": str(tmp_path / "hub"),
         "HF_HUB_OFFLINE": "1",  # the hub's library reads it once: hence a new process
         "PIP_NO_INDEX": "1",
@@ -470,6 +471,7 @@ def test_a_mirror_alone_is_enough_on_a_machine_without_internet(tmp_path, monkey
         **os.environ,
         "BENCH_DATA": str(tmp_path / "mirror"),
         "BENCH_CACHE": str(tmp_path / "empty"),
+        "BENCH_DOWNLOADS": str(tmp_path / "empty"),
         "PIP_NO_INDEX": "1",
     }
     env |= {"PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}

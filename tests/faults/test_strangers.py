@@ -50,6 +50,7 @@ def called(folder: Path, *command: str, said: str = "") -> subprocess.CompletedP
     """Run a command in a folder without an index, a cache or data of its own."""
     env = os.environ | {
         "BENCH_CACHE": str(folder.parent / "cache"),
+        "BENCH_DOWNLOADS": str(folder.parent / "cache"),
         "PIP_NO_INDEX": "1",
         "PIP_CONFIG_FILE": os.devnull,
         "BENCH_DATA": "",
