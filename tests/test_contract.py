@@ -20,6 +20,7 @@ BACKBONES = {
     "dino": ("roberta",),
     "inbedder": ("llama", "roberta"),
     "llm2comp": ("llama",),
+    "crops": ("llama",),
     "backbone-mean": (*DECODERS, *ENCODERS),
     "backbone-weighted-mean": ("llama",),
     "backbone-last": ("opt",),

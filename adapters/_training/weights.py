@@ -1,6 +1,7 @@
 """What is trained of a network, all of its weights or LoRA weights, and how it is saved."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Lora:
         alpha: The change is scaled by alpha / rank.
         dropout: Of the inputs in training; 0 by default, since a budget is less than an epoch and
             drawing the masks takes a quarter of the time on a CPU.
+        last_layers: How many layers, counted from the last, get LoRA weights; 0 for all.
 
     Source:
         Rank, alpha and targets: LLM2Comp's released configuration (not on k); its dropout is 0.05.
@@ -54,6 +56,7 @@ class Lora:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
+    last_layers: int = 0
 
     def attach(self, network: Network, *, seed: int) -> Network:
         """Return the network with new float32 LoRA weights, which alone are trained.
@@ -61,14 +64,14 @@ class Lora:
         The given network stays as it is.
 
         Raises:
-            UsageError: The architecture is not supported.
+            UsageError: The architecture is not supported, or has fewer layers.
         """
         out = share_weights(network)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
-            target_modules=lora_targets(out.model),
+            target_modules=lora_targets(out.model, self.last_layers),
         )
         with fork_seed(seed, network.device):
             inject_adapter_in_model(config, out.model)
@@ -100,7 +103,7 @@ class Lora:
             "r": self.rank,
             "lora_alpha": self.alpha,
             "lora_dropout": self.dropout,
-            "target_modules": lora_targets(network.model),
+            "target_modules": lora_targets(network.model, self.last_layers),
             "bias": "none",
             "inference_mode": True,
         }
@@ -144,15 +147,44 @@ def save_whole(network: Network, folder: Path) -> None:
     network.tokenizer.save_pretrained(folder)
 
 
-def lora_targets(model: nn.Module) -> str:
+def lora_targets(model: nn.Module, last_layers: int = 0) -> str:
     """Return the pattern of the linear layers that get LoRA weights; none is part of a head.
 
+    Args:
+        model: The model.
+        last_layers: How many layers, counted from the last; 0 for all.
+
     Raises:
-        UsageError: The architecture is not supported.
+        UsageError: The architecture is not supported, or has fewer layers.
     """
     kind = str(model.config.model_type)  # type: ignore[union-attr]  # every model has a config
     names = _TARGETS.get(_LIKE.get(kind, kind))
     if names is None:
         known = ", ".join(sorted({*_TARGETS, *_LIKE}))
         raise UsageError(f"expected a backbone of one of {known} to train, got {kind!r}")
-    return rf"(.*\.)?layers?\.\d+\.(.*\.)?({'|'.join(names)})"
+    return rf"{_layer_pattern(model, last_layers)}\.(.*\.)?({'|'.join(names)})"
+
+
+def freeze_all_but(network: Network, last_layers: int) -> None:
+    """Freeze all weights of a network but those of its last layers and what follows them.
+
+    Raises:
+        UsageError: It has fewer layers.
+    """
+    trained = re.compile(rf"{_layer_pattern(network.model, last_layers)}\.")
+    below = re.compile(rf"{_layer_pattern(network.model, 0)}\.|.*embed")
+    for name, weight in network.model.named_parameters():
+        weight.requires_grad_(bool(trained.match(name)) or not below.match(name))
+
+
+def _layer_pattern(model: nn.Module, last_layers: int) -> str:
+    """Return the pattern of the names of the last layers; of all with 0."""
+    if not last_layers:
+        return r"(.*\.)?layers?\.\d+"
+    count = int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+    if last_layers > count:
+        raise UsageError(
+            f"expected at most the {count} layers of the backbone, got last_layers={last_layers}"
+        )
+    numbers = map(str, range(count - last_layers, count))
+    return rf"(.*\.)?layers?\.({'|'.join(numbers)})"

@@ -1,0 +1,1 @@
+"""Crops: contrastive training on two crops of one text; see ``encoder.py``."""
