@@ -12,6 +12,7 @@ from itertools import chain, compress
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.encoder import (
     Batch,
@@ -21,6 +22,7 @@ from bench.encoder import (
     QuestionVectors,
     Side,
     TokenStates,
+    checked,
     fingerprint,
     shortened,
     stream,
@@ -101,14 +103,22 @@ class CachedEncoder:
         exact: bool = False,
     ) -> None:
         self.inner: Any = inner  # may have the optional methods of ``bench.encoder``
+        derives = getattr(inner, "derive", None) is not None
         self._vectors, self._progress, self._exact = vectors, progress, exact
         name = fingerprint(inner, exact=exact)
         self._prefix, self._records = name.encode(), vectors.of(name)
-        self.begin()
+        self._base: CachedEncoder | None = None
         self.cost = Cost()
+        base: Encoder | None = getattr(inner, "base", None) if derives else None
+        if base is not None:
+            self._base = CachedEncoder(base, vectors, progress, exact=exact)
+            self.cost = self._base.cost
+        self.begin()
 
     def begin(self) -> None:
         """Begin a new tally, for the next task."""
+        if self._base:
+            self._base.begin()
         self.tally = Tally(keep_texts=bool(getattr(self.inner, "runs", None)))
 
     def summary(self) -> dict[str, float]:
@@ -116,6 +126,8 @@ class CachedEncoder:
 
         ``overlap_share`` is the fraction of its texts that share an 8-gram with it.
         """
+        if self._base:
+            return self._base.summary()
         ngrams = self.inner.runs() if self.tally.texts else None
         shared = {}
         if ngrams is not None:
@@ -143,9 +155,33 @@ class CachedEncoder:
             EncodingError: A vector is not finite or constant, or all texts of an instruction have
                 the same vector.
         """
+        if self._base:
+            return self._derive(self._base, items)
         keys = self._keys(items)
         # Counted before there are vectors, since it takes memory for a moment.
         self.tally.add(keys, (item.text for item in items))
+        vectors, truncated = self._read(keys, items)
+        self.tally.truncated.add_new(keys[truncated])
+        check_distinct(vectors, items)
+        return vectors
+
+    def look_up(self, items: Sequence[Item]) -> Embeddings:
+        """Return what ``embed`` does, of items that are not counted as texts of the task."""
+        return self._read(self._keys(items), items)[0]
+
+    def _derive(self, base: "CachedEncoder", items: Sequence[Item]) -> Embeddings:
+        """Return what the encoder makes of the vectors of another one."""
+        own = base.embed(items)
+        if not items:
+            return own
+
+        vectors: Embeddings = self.inner.derive(own, items, base.look_up)
+        self.cost.dimension = vectors.shape[1]
+        check_distinct(checked(vectors, [item.text for item in items]), items)
+        return vectors
+
+    def _read(self, keys: Keys, items: Sequence[Item]) -> tuple[Embeddings, NDArray[np.bool_]]:
+        """Return the vectors of items (n, dim), and which were truncated (n,)."""
         known, vectors, truncated = self._records.read(keys)
         unknown = np.flatnonzero(~known)
         first, equal = first_places(keys[unknown])
@@ -161,14 +197,12 @@ class CachedEncoder:
             places = todo[batch.positions]
             vectors[places], truncated[places] = batch.vectors, batch.truncated
         if vectors is None:
-            return np.empty((0, 0), np.float32)
+            return np.empty((0, 0), np.float32), truncated
         repeats = np.flatnonzero(equal != np.arange(len(equal)))
         for place, source in zip(unknown[repeats], unknown[equal[repeats]], strict=True):
             vectors[place], truncated[place] = vectors[source], truncated[source]
-        self.tally.truncated.add_new(keys[truncated])
         self.cost.dimension = vectors.shape[1]
-        check_distinct(vectors, items)
-        return vectors
+        return vectors, truncated
 
     def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
         """Return the states of each text's tokens; they are too large to be kept.
@@ -239,8 +273,11 @@ class CachedEncoder:
         return layers
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
-        """Return the distinct items the store lacks."""
+        """Return the distinct items the store lacks, those that a derived encoder fits included."""
         items = list(items)
+        if self._base:
+            instructions = list(dict.fromkeys(item.instruction for item in items))
+            return self._base.missing([*items, *self.inner.fitting_items(instructions)])
         keys = self._keys(items)
         first, _ = first_places(keys)
         missing = first[~self._records.has(keys[first])]
@@ -255,6 +292,9 @@ class CachedEncoder:
         Raises:
             EncodingError: A vector is not finite or constant; the finished ones are kept.
         """
+        if self._base:
+            self._base.add(todo)
+            return
         for _ in self._compute(self._keys(todo), todo):
             pass
 

@@ -92,6 +92,7 @@ class Card:
         passes: Forward passes of the network that a text takes; None when not known, or when there
             is no network.
         instructed_sides: As the function of this name; filled in by ``bench.encoder.card``.
+        transductive: Whether it is fitted to the texts that are evaluated, without their labels.
     """
 
     weights: str = ""
@@ -106,13 +107,14 @@ class Card:
     embedding_parameters: int | None = None
     passes: int | None = None
     instructed_sides: tuple[Side, ...] = ()
+    transductive: bool = False
 
 
 @runtime_checkable
 class Encoder(Protocol):
     """An encoder of texts.
 
-    Five members are optional:
+    Six members are optional:
 
     - ``stream(items) -> Iterator[Batch]`` takes all items of a run at once and yields batches, in
       any order, that together contain every item exactly once;
@@ -122,6 +124,8 @@ class Encoder(Protocol):
     - ``runs() -> Ngrams | None`` returns the n-grams of the training data, None where not known;
     - ``for_side(side) -> Encoder`` returns the encoder of queries or of documents, with another
       fingerprint wherever its vectors differ;
+    - ``derive(vectors, items, embed) -> Embeddings``, of an encoder that changes the vectors of
+      another one, ``base``, as ``bench.postprocessing`` does: these come from the cache;
     - ``instructed_sides: ClassVar[tuple[Side, ...]]``, see the function of this name.
     """
 

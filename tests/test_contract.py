@@ -30,7 +30,7 @@ BACKBONES = {
 
 SENTENCE = ("st", "all-MiniLM-L6-v2")  # one class
 WITHOUT_WEIGHTS = ("hashing",)
-ELSEWHERE = ("echo",)  # test_echo.py, on a model that takes a text twice
+ELSEWHERE = ("echo", "renormalised", "whitened")  # test_echo.py, test_postprocessing.py
 ANSWERING = ("inbedder",)  # in words, with the head of a language model
 
 

@@ -81,7 +81,7 @@ class Recipe:
     last_layers: int = 0
     dropout: float = 0.0
     temperature: float = 0.05
-    lr: float = 2e-4
+    lr: float = 1e-3
     batch_size: int = 32
     lora: bool = True
     rank: int = 16

@@ -148,9 +148,9 @@ class Comparison:
     def encoders(self) -> pd.DataFrame:
         """The encoders by label, highest mean over families first, those without a mean last.
 
-        Columns: ``name`` (as it was asked for), ``title`` (marked where untrained), ``trained``,
-        ``backbone``, ``base`` (what it was trained from), ``tokens`` (training tokens; None where
-        unknown), ``card``, ``training`` (the card of its training), ``mean``, and ``role``:
+        Columns: ``name`` (as it was asked for), ``title`` (marked where untrained or transductive),
+        ``trained``, ``backbone``, ``base`` (what it was trained from), ``tokens`` (training tokens;
+        None where unknown), ``card``, ``training`` (the card of its training), ``mean``, ``role``:
         "untrained" (a backbone that no recipe has trained), "reference" (an encoder known to
         ``names.known_encoders`` as one) or "method" (anything else, such as a new method).
         """
@@ -403,6 +403,13 @@ def _row(result: Result) -> dict[str, Any]:
     }
 
 
+def _title(label: str, card: Mapping[str, Any]) -> str:
+    """Return the label with what a reader has to know of the encoder."""
+    marks = [] if card.get("trained", True) else ["untrained"]
+    marks += ["transductive"] if card.get("transductive") else []
+    return f"{label} ({', '.join(marks)})" if marks else label
+
+
 def _encoder(label: str, run: pd.Series) -> dict[str, Any]:
     card = run.result.card
     training = card.get("training") or {}
@@ -410,7 +417,7 @@ def _encoder(label: str, run: pd.Series) -> dict[str, Any]:
     known = known_encoders().get(str(run["name"]).partition(":")[0], {})
     return {
         "name": run["name"],
-        "title": label if trained else f"{label} (untrained)",
+        "title": _title(label, card),
         "trained": trained,
         "backbone": card.get("backbone") or "",
         "base": str(training.get("backbone") or card.get("backbone") or ""),

@@ -491,3 +491,13 @@ def test_results_from_data_that_has_changed_since_are_left_out():
 def test_a_folder_of_failures_alone_has_their_reasons():
     c = Comparison.of([], [Absence("a", "sts", "t", "embedding", 42, 9, "failed", "no weights")])
     assert texts(table(c, "missing")) == [["a", "t (limit 9)", "failed", "no weights"]]
+
+
+def test_an_encoder_fitted_to_the_evaluated_texts_is_marked():
+    found = [
+        result("seen", "a", 0.5, card={"transductive": True}),
+        result("raw", "a", 0.4, trained=False, card={"transductive": True}),
+        result("fair", "a", 0.3),
+    ]
+    titles = set(Comparison.of(found).encoders.title)
+    assert titles == {"seen (transductive)", "raw (untrained, transductive)", "fair"}
