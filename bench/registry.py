@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.checkpoints import checkpoints_in
 from bench.encoder import Encoder
 from bench.errors import BenchError, UsageError, one_line, unknown
 from bench.importing import import_object, instantiate, module_hint
@@ -26,6 +27,9 @@ GROUP = "bench.encoders"
 
 DEFAULT_GROUP = "bench.encoders.default"
 """Group of the encoders that ``all`` stands for."""
+
+TRAINED = "trained"
+"""What stands for all checkpoints in a folder: ``trained:FOLDER``."""
 
 RECIPES = "bench.recipes"
 """Group of the recipes, each under its method's name."""
@@ -69,9 +73,20 @@ def describe(name: str) -> str:
 
 
 def expand_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return encoder names with ``all`` replaced by the default encoders, each once, in order."""
+    """Return encoder names, each once, in order, with those that stand for several replaced.
+
+    ``all`` stands for the default encoders, ``trained:FOLDER`` for the finished trainings in it.
+
+    Raises:
+        UsageError: The folder has no finished training.
+    """
     expanded: list[str] = []
     for name in names:
+        kind, _, folder = name.partition(":")
+        if kind == TRAINED and folder:
+            found = checkpoints_in(Path(folder).expanduser())
+            expanded += [f"{label}={target}" for label, target in found.items()]
+            continue
         default = entry_points(group=DEFAULT_GROUP) if name == "all" else ()
         expanded += [point.name for point in default] or [name]
     return tuple(dict.fromkeys(expanded))
@@ -120,7 +135,8 @@ def load_encoders(
     Args:
         names: Names as for ``load_encoder``, or ``LABEL=NAME`` to have it called LABEL in every
             table; ``all`` stands for the default encoders, of which those that cannot be imported
-            are left out with a warning. Without a label, a registered encoder has its registered
+            are left out with a warning; ``trained:FOLDER`` for the checkpoints in a folder.
+            Without a label, a registered encoder has its registered
             name, and a folder its last part.
         settings: Values by field, for the encoders that have the field.
         changes: ``field=value`` for the encoders that have the field, ``encoder.field=value``

@@ -159,7 +159,8 @@ Models = Annotated[
         "--model",
         "-m",
         help="Encoders, comma-separated or repeated: a name, `name:PATH_OR_ID`, "
-        "`package.module:Class`, or `all`; `LABEL=` before one renames it in every table.",
+        "`package.module:Class`, `trained:FOLDER` for every checkpoint in it, or `all`; `LABEL=` "
+        "before one renames it in every table.",
         autocompletion=complete(encoder_names),
     ),
 ]

@@ -1,30 +1,29 @@
-"""``bench train``: run a method's recipe, from data to a checkpoint that its encoder loads."""
+"""``bench train``: run recipes, from data to checkpoints that their encoders load."""
 
 import json
 import logging
-import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.cli import console
-from bench.cli.options import Device, Dtype, Json, Seed, Sets, complete
-from bench.errors import UsageError
+from bench.cli.options import Device, Dtype, Json, Sets, complete, split_names
+from bench.errors import BenchError, UsageError, one_line
 
 if TYPE_CHECKING:
-    from bench.recipe import Recipe
+    from bench.trainings import PlannedTraining
 
 log = logging.getLogger(__name__)
 
-BUDGETS = {"S": 1_000_000, "L": 50_000_000}
-"""Budgets by name: S for an afternoon of a CPU, L for a GPU."""
-
-_SEED = 42
-_CARD = "card.json"  # what a training writes last
+_STATES = {
+    "finished": "a finished checkpoint",
+    "started": "a training to resume",
+    "new": "nothing",
+}
 
 
 def _recipe_names() -> tuple[str, ...]:
@@ -33,17 +32,30 @@ def _recipe_names() -> tuple[str, ...]:
     return recipe_names()
 
 
-Method = Annotated[
-    str, typer.Argument(help="Method to train.", autocompletion=complete(_recipe_names))
+Methods = Annotated[
+    list[str],
+    typer.Argument(
+        help="Methods to train, separated by commas or spaces.",
+        autocompletion=complete(_recipe_names),
+    ),
 ]
-Budget = Annotated[
-    str, typer.Option(help="Training tokens: S (1 million), L (50 million), or a number.")
+Budgets = Annotated[
+    list[str],
+    typer.Option(
+        "--budget",
+        help="Training tokens: S (1 million), L (50 million), or numbers; separated by commas, or "
+        "repeated.",
+    ),
+]
+Seeds = Annotated[
+    list[str],
+    typer.Option("--seed", help="Random seeds, separated by commas, or repeated."),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the checkpoint. "
-        "[default: checkpoints/METHOD-BUDGET, and what --set and --seed change]",
+        help="Folder of the checkpoint; of the folders, where there are several methods, budgets "
+        "or seeds. [default: checkpoints/METHOD-BUDGET, and what --set and --seed change]",
         file_okay=False,
         show_default=False,
     ),
@@ -51,67 +63,89 @@ Out = Annotated[
 Vary = Annotated[
     list[str],
     typer.Option(
-        help="Train one more checkpoint for each value of a setting: `field=value,value`. "
-        "Repeatable.",
+        help="Train one more checkpoint for each value of a setting: `field=value,value` or "
+        "`method.field=value,value`. Repeatable.",
     ),
 ]
 
 
 def train(  # noqa: PLR0913, PLR0917 - one parameter an option
-    method: Method,
-    budget: Budget = "S",
+    methods: Methods,
+    budget: Budgets = ["S"],  # noqa: B006 - typer copies it
     out: Out = None,
-    seed: Seed = _SEED,
+    seed: Seeds = ["42"],  # noqa: B006
     device: Device = "auto",
     dtype: Dtype = "auto",
-    set_: Sets = [],  # noqa: B006 - typer copies it
+    set_: Sets = [],  # noqa: B006
     vary: Vary = [],  # noqa: B006
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Go on with the others after a failed training.")
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the settings, train nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show the trainings and the time they take, train nothing."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a method's encoder by its recipe; the same command resumes a training."""
-    from bench.registry import compute_settings, split_setting
+    """Train encoders by their recipes; the same command resumes, and skips what is finished."""
+    from bench.registry import compute_settings
+    from bench.trainings import plan_trainings, split_budgets
 
-    tokens = _count_tokens(budget)
-    changes = [*set_, *([f"seed={seed}"] if seed != _SEED else [])]
-    folder = out or _default_folder(method, budget, changes)
-    settings = compute_settings(device, dtype) | dict(map(split_setting, set_))
-    recipes = _vary(method, settings, list(map(split_setting, vary)))
-    paths = {name: folder / name for name in recipes}
-    if not dry_run:
-        _prepare(paths.values())
-    for name, recipe in recipes.items():
-        path = paths[name]
-        plan: dict[str, Any] = {"method": method, "budget": tokens, "seed": seed, "out": str(path)}
-        plan["recipe"] = asdict(recipe)  # type: ignore[call-overload]
-        if dry_run:
-            plan["there"] = _describe_folder(path)
-            print(json.dumps(plan, indent=None if as_json else 1))
-        else:
-            _train(recipe, path, tokens, seed)
-            print(json.dumps(plan) if as_json else path)
-    if not dry_run and not as_json:
-        encoders = ",".join([*(f"{method}:{path}" for path in paths.values()), method])
-        log.info("try it: bench run --model %s --suite quick", shlex.quote(encoders))
+    trainings = plan_trainings(
+        split_names(methods),
+        [each for text in budget for each in split_budgets(text)],
+        _split_seeds(seed),
+        settings=compute_settings(device, dtype),
+        changes=set_,
+        vary=vary,
+        out=out,
+    )
+    if dry_run:
+        _show(trainings, as_json=as_json)
+        return
+    _prepare(training.out for training in trainings)
+    failed = _train_all(trainings, keep_going=keep_going, as_json=as_json)
+    if failed:
+        raise typer.Exit(1)
+    if not as_json:
+        encoders = [*(f"{each.method}:{each.out}" for each in trainings), trainings[0].method]
+        if out is not None and len(trainings) > 1:
+            encoders = [f"trained:{out}"]
+        log.info("try it: bench run --model %s --suite quick", shlex.quote(",".join(encoders)))
 
 
-def _train(recipe: "Recipe", out: Path, tokens: int, seed: int) -> None:
+def _split_seeds(texts: Sequence[str]) -> list[int]:
+    """Return the seeds of comma-separated lists.
+
+    Raises:
+        UsageError: One is no whole number from 0.
+    """
+    seeds = [part.strip() for text in texts for part in text.split(",")]
+    for seed in seeds:
+        if not seed.isdecimal():
+            raise UsageError(f"--seed takes whole numbers from 0, got {seed!r}")
+    return list(dict.fromkeys(map(int, seeds)))
+
+
+def _train_all(trainings: Sequence["PlannedTraining"], *, keep_going: bool, as_json: bool) -> int:
+    """Run the trainings one after another, and return how many failed."""
     from bench.data import load
 
-    with console.progress() as progress:
-        recipe.train(out, budget=tokens, seed=seed, load=load, progress=progress)
-
-
-def _default_folder(method: str, budget: str, changes: Sequence[str]) -> Path:
-    """Return the folder of a checkpoint: one for each method, budget and set of changes."""
-    from bench.encoder import digest
-
-    name = re.sub(r"[^\w.+=,-]+", "_", "-".join([method, budget, *changes]))
-    if len(name.encode()) > 200:  # of the 255 bytes that a name may have
-        name = f"{name[:60]}-{digest(changes)[:8]}"
-    return Path("checkpoints", name)
+    failed = 0
+    for i, training in enumerate(trainings, 1):
+        if len(trainings) > 1:
+            log.info("training %d of %d: %s", i, len(trainings), training.out)
+        try:
+            with console.progress() as progress:
+                training.run(load, progress)
+        except BenchError as error:
+            if not keep_going:
+                raise
+            log.error("%s: %s", training.out, one_line(error))  # noqa: TRY400 - in one line
+            failed += 1
+            continue
+        print(json.dumps(training.describe()) if as_json else training.out)
+    return failed
 
 
 def _prepare(folders: Iterable[Path]) -> None:
@@ -120,44 +154,46 @@ def _prepare(folders: Iterable[Path]) -> None:
     Raises:
         OSError: One cannot be written.
     """
+    from bench.checkpoints import CARD
     from bench.files import check_writable, remove_leftovers
 
     for folder in folders if console.is_first_process() else ():
         remove_leftovers(folder)
-        if not (folder / _CARD).is_file():
-            check_writable(folder / _CARD)
+        if not (folder / CARD).is_file():
+            check_writable(folder / CARD)
 
 
-def _describe_folder(folder: Path) -> str:
-    """Return in words what the folder of a checkpoint contains."""
-    if (folder / _CARD).is_file():
-        return "a finished checkpoint"
-    started = folder.is_dir() and any(folder.iterdir())
-    return "a training to resume" if started else "nothing"
+def _show(trainings: Sequence["PlannedTraining"], *, as_json: bool) -> None:
+    """Print what would be trained, and about how long what is not finished takes in all."""
+    cards = _known_cards(trainings)
+    left = [training for training in trainings if training.state() != "finished"]
+    times = [training.seconds(cards) for training in left]
+    known = [seconds for seconds in times if seconds is not None]
+    for training in trainings:
+        seconds = training.seconds(cards)
+        plan: dict[str, Any] = {**training.describe(), "there": _STATES[training.state()]}
+        plan["seconds"] = None if seconds is None else round(seconds)
+        print(json.dumps(plan, indent=None if as_json else 1))
+    text = f"{len(left)} of {console.count(len(trainings), 'training')} to do"
+    if known:
+        text += f", about {timedelta(seconds=round(sum(known)))} at the speed of earlier ones"
+    if len(known) < len(times):
+        text += f", {len(times) - len(known)} of unknown speed"
+    log.info(text)
 
 
-def _vary(
-    method: str, settings: Mapping[str, str], vary: Sequence[tuple[str, str]]
-) -> "dict[str, Recipe]":
-    """Return the recipe and those that differ in one setting, checked, by the names of folders."""
-    from bench.registry import load_recipe
+def _known_cards(trainings: Sequence["PlannedTraining"]) -> list[dict[str, Any]]:
+    """Return the cards of finished trainings beside the planned ones, and of default weights."""
+    from bench.checkpoints import CARD, read_card
+    from bench.encoder import card
+    from bench.registry import encoder_names, load_encoder
 
-    recipes = {"base" if vary else "": load_recipe(method, settings)}
-    for field, values in vary:
-        for value in values.split(","):
-            recipe = load_recipe(method, {**settings, field: value})
-            if recipe not in recipes.values():  # a value may be the base's own
-                recipes[f"{field}={value}"] = recipe
-    for recipe in recipes.values():
-        recipe.check()
-    return recipes
-
-
-def _count_tokens(budget: str) -> int:
-    """Return the number of training tokens of a budget."""
-    if budget.upper() in BUDGETS:
-        return BUDGETS[budget.upper()]
-    text = budget.replace("_", "").replace(",", "")
-    if not text.isdecimal() or not int(text):
-        raise UsageError(f"--budget takes S, L or a number of tokens, got {budget!r}")
-    return int(text)
+    folders = {training.out.parent for training in trainings}
+    paths = {path for folder in folders for path in folder.glob(f"*/{CARD}")}
+    found = [read_card(path) for path in sorted(paths)]
+    for method in sorted({training.method for training in trainings} & {*encoder_names()}):
+        try:
+            found.append(dict(card(load_encoder(method)).training))
+        except BenchError as error:
+            log.debug("no card of %s: %s", method, error)
+    return found

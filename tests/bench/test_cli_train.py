@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.cli.train import _default_folder
 from bench.errors import UsageError
+from bench.trainings import folder_name
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def test_variants_differ_in_one_setting_and_are_beside_their_base():
 
 
 def test_budgets_have_names_and_a_dry_run_writes_nothing():
-    for budget, tokens in (("S", 1_000_000), ("l", 50_000_000), ("1,234", 1234)):
+    for budget, tokens in (("S", 1_000_000), ("l", 50_000_000), ("1_234", 1234)):
         assert plan(f"--budget {budget}")["budget"] == tokens
     assert not list(Path.cwd().iterdir())
 
@@ -113,9 +113,9 @@ def test_trainings_with_other_settings_or_seeds_are_in_other_folders():
 
 
 def test_the_folder_of_a_checkpoint_has_a_valid_name():
-    assert _default_folder("dino", "S", ["decay=0"]).name == "dino-S-decay=0"
+    assert folder_name("dino", "S", ["decay=0"]) == "dino-S-decay=0"
     changes = [[f"x1=/{'long' * 100}/{n}"] for n in range(2)]
-    one, other = (_default_folder("dino", "S", change).name for change in changes)
+    one, other = (folder_name("dino", "S", change) for change in changes)
     assert one != other
     assert max(len(one.encode()), len(other.encode())) <= 200
 
@@ -129,6 +129,9 @@ def test_the_folder_of_a_checkpoint_has_a_valid_name():
         ("json:JSONDecodeError", ""),
         (COPYING, "--budget 0"),
         (COPYING, "--budget many"),
+        (COPYING, "--budget 1,234"),
+        (COPYING, "--seed one"),
+        (COPYING, "--set other.text=b"),
         (COPYING, "--set text"),
         (COPYING, "--vary text"),
         (COPYING, "--vary colour=1,2"),

@@ -1,0 +1,56 @@
+"""Folders of trainings: which checkpoints are in them, and what their cards say."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UsageError
+
+CARD = "card.json"
+"""What a training writes last, into the folder of its checkpoint."""
+
+
+def checkpoints_in(folder: Path) -> dict[str, str]:
+    """Return the finished checkpoints in a folder, ``METHOD:FOLDER`` by label.
+
+    Stages of a training are not listed.
+
+    Raises:
+        UsageError: There is none.
+    """
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob(CARD)):
+        place = path.parent
+        inside = place.relative_to(folder)
+        card = read_card(path)
+        if "stages" in inside.parts or not isinstance(card.get("method"), str):
+            continue
+        label = re.sub(r"[^\w.+,-]+", "-", str(inside)) if inside.parts else place.name
+        found[label] = f"{card['method']}:{place}"
+    if not found:
+        raise UsageError(
+            f"expected finished trainings in {folder}, got none: name the --out of `bench train`"
+        )
+    return found
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the content of a card; nothing where it is none."""
+    try:
+        card = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def training_seconds(card: Mapping[str, Any]) -> float:
+    """Return how long a whole training took, all of its stages included.
+
+    Cards of some methods count the training itself among the stages, others do not.
+    """
+    own = float(card.get("seconds") or 0.0)
+    stages = [float(stage.get("seconds") or 0.0) for stage in card.get("stages") or ()]
+    counted = own in stages or abs(sum(stages) - own) < 1.0
+    return sum(stages) if counted else sum(stages) + own
