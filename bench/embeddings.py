@@ -299,14 +299,15 @@ class CachedEncoder:
             pass
 
     def _compute(self, keys: Keys, items: Sequence[Item]) -> Iterator[Batch]:
-        """Yield batches of new vectors; they are kept a few thousand at a time."""
+        """Yield batches of new vectors, which are kept."""
         if not items:
             return
         start, done, total = time.perf_counter(), 0, sum(len(item.text) + 1 for item in items)
-        pending = _Pending(self._records)
+        in_memory = self._records.in_memory
+        pending = _InMemory(self._records, keys) if in_memory else _Pending(self._records, keys)
         try:
             for batch in self._stream(items):
-                pending.add(keys[batch.positions], batch)
+                pending.add(batch)
                 self._add_cost(batch)
                 done += sum(len(items[i].text) + 1 for i in batch.positions)
                 self._progress("encoding", done, total)
@@ -374,16 +375,19 @@ def check_distinct(vectors: Embeddings, items: Sequence[Item]) -> None:
 
 
 class _Pending:
-    """Vectors on their way to the store; copies, since an encoder may use its memory again."""
+    """Vectors on their way to the store, a few thousand at a time.
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    They are copies, since an encoder may use its memory again.
+    """
+
+    def __init__(self, records: Records, keys: Keys) -> None:
+        self._records, self._all = records, keys
         self._keys: list[Keys] = []
         self._batches: list[Batch] = []
         self._flushed = time.perf_counter()
 
-    def add(self, keys: Keys, batch: Batch) -> None:
-        self._keys.append(keys)
+    def add(self, batch: Batch) -> None:
+        self._keys.append(self._all[batch.positions])
         self._batches.append(replace(batch, vectors=batch.vectors.copy()))
         waited = time.perf_counter() - self._flushed
         if sum(map(len, self._keys)) >= _FLUSH_VECTORS or waited > _FLUSH_SECONDS:
@@ -397,6 +401,27 @@ class _Pending:
             truncated = np.concatenate([batch.truncated for batch in batches])
             batches.clear()  # frees the copies
             self._records.put(np.concatenate(keys), vectors, truncated)
+
+
+class _InMemory:
+    """Vectors for a store in memory, in the order of the keys: a task then reads them in place."""
+
+    def __init__(self, records: Records, keys: Keys) -> None:
+        self._records, self._keys = records, keys
+        self._vectors = np.empty((0, 0), np.float32)
+        self._done, self._truncated = np.zeros(len(keys), bool), np.zeros(len(keys), bool)
+
+    def add(self, batch: Batch) -> None:
+        if not len(self._vectors):
+            self._vectors = np.empty((len(self._keys), batch.vectors.shape[1]), np.float32)
+        self._vectors[batch.positions] = batch.vectors
+        self._truncated[batch.positions] = batch.truncated
+        self._done[batch.positions] = True
+
+    def flush(self) -> None:
+        done = slice(None) if self._done.all() else self._done
+        if self._done.any():
+            self._records.put(self._keys[done], self._vectors[done], self._truncated[done])
 
 
 def _is_truncated(text: str, tokens: TokenStates) -> bool:

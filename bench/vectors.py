@@ -44,7 +44,6 @@ Keys = NDArray[np.void]
 _BESIDE = KEY + 1 + 4  # bytes of a record beside its vector
 _ROWS = 4096  # records of a file at most
 _SUFFIX, _ASIDE = ".vectors", ".damaged"
-_Bytes = io.FileIO | io.BytesIO
 _STALE = 3600.0  # seconds after which an unfinished file belongs to a process that was killed
 
 
@@ -149,14 +148,10 @@ class Vectors:
             self._encoders[encoder] = Records(self, encoder)
         return self._encoders[encoder]
 
-    def save(self, encoder: str, data: bytes) -> Path | bytes:
-        """Write a file of records of an encoder.
-
-        Returns:
-            Its path; or the data itself if it cannot be written, to be kept in memory.
-        """
+    def save(self, encoder: str, data: bytes) -> Path | None:
+        """Write a file of records of an encoder; return its path, or None if it cannot be done."""
         if self.root is None:
-            return data
+            return None
         path = self.root / encoder / f"{time.time_ns():020d}-{secrets.token_hex(4)}{_SUFFIX}"
         try:
             self._make_room(len(data), keep=encoder)
@@ -167,7 +162,7 @@ class Vectors:
                     "embeddings are kept in memory only, the cache cannot be written: %s", error
                 )
             self._warned = True
-            return data
+            return None
         return path
 
     def _make_room(self, size: int, *, keep: str) -> None:
@@ -213,11 +208,11 @@ def open_vectors(*, on_disk: bool = True) -> Vectors:
 
 
 @dataclass(frozen=True)
-class _Block:
-    """The records of one file, or records in memory.
+class _FileBlock:
+    """The records of one file.
 
     Attributes:
-        source: The file, or the bytes of the vectors.
+        path: The file.
         offset: Where in it the vectors begin.
         first: Number of its first record among all of the encoder.
         dim: Numbers in a vector.
@@ -225,20 +220,72 @@ class _Block:
         checksums: uint32 (n,).
     """
 
-    source: Path | bytes
+    path: Path
     offset: int
     first: int
     dim: int
     flags: NDArray[np.uint8]
     checksums: NDArray[np.uint32]
 
-    def read(self, row: int, file: _Bytes, key: np.void, out: Embeddings) -> bool:
+    def read(
+        self, rows: NDArray[np.int32], places: NDArray[np.int64], keys: Keys, found: Found
+    ) -> int:
+        """Read records into their places; return how many of them are damaged."""
+        read = 0
+        assert found.vectors is not None  # noqa: S101 - for the type checker; its caller made room
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+                    vector = found.vectors[place]
+                    found.known[place] = self._read(row, file, keys[place], vector)
+                    read += 1
+        except OSError as error:  # another process has made room, or the disk fails
+            log.info("embeddings are encoded again, since the cache cannot be read: %s", error)
+        return read - int(found.known[places].sum())
+
+    def _read(self, row: int, file: io.FileIO, key: np.void, out: Embeddings) -> bool:
         """Read the vector of a record into ``out``, float32 (dim,); return whether it is valid."""
         if len(out) != self.dim:
             return False
         file.seek(self.offset + row * out.nbytes)
         file.readinto(out.data)
         return _checksum(key.tobytes(), int(self.flags[row]), out) == int(self.checksums[row])
+
+
+@dataclass(frozen=True)
+class _MemoryBlock:
+    """Records in memory; the attributes are those of ``_FileBlock``, with the vectors, (n, dim)."""
+
+    first: int
+    flags: NDArray[np.uint8]
+    vectors: Embeddings
+
+    @property
+    def dim(self) -> int:
+        return int(self.vectors.shape[1])
+
+    def read(
+        self,
+        rows: NDArray[np.int32],
+        places: NDArray[np.int64],
+        keys: Keys,  # noqa: ARG002 - as in a file
+        found: Found,
+    ) -> int:
+        """Copy records into their places; none is damaged."""
+        assert found.vectors is not None  # noqa: S101 - for the type checker; its caller made room
+        same = self.dim == found.vectors.shape[1]
+        found.known[places] = same
+        if same:
+            found.vectors[places] = self.vectors[rows]
+        return 0 if same else len(places)
+
+    def view(self, numbers: NDArray[np.int32]) -> Found | None:
+        """Return records, of which the first is here, as a view if the others follow it."""
+        rows = numbers - self.first
+        if rows[-1] >= len(self.flags) or (np.diff(rows) != 1).any():
+            return None
+        part = slice(rows[0], rows[-1] + 1)
+        return Found(np.ones(len(rows), bool), self.vectors[part], self.flags[part] > 0)
 
 
 class Records:
@@ -248,20 +295,30 @@ class Records:
         self._store, self._encoder = store, encoder
         self._folder = store.root / encoder if store.root is not None else None
         self._index = KeyIndex()
-        self._blocks: list[_Block] = []
+        self._blocks: list[_FileBlock | _MemoryBlock] = []
         self._seen: set[str] = set()
         self._warned = False
         if self._folder is not None:
             with contextlib.suppress(OSError):  # a cache that is not there yet, or read only
                 os.utime(self._folder, ns=(time.time_ns(), time.time_ns()))  # in use
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is no folder."""
+        return self._folder is None
+
     def has(self, keys: Keys) -> NDArray[np.bool_]:
         """Return for each key whether it has a record, which may be damaged."""
         return self._find(keys) >= 0
 
     def read(self, keys: Keys) -> Found:
-        """Return the records of the keys; damaged ones and those deleted meanwhile are missing."""
+        """Return the records of the keys; damaged ones and those deleted meanwhile are missing.
+
+        Vectors that are in memory in the order of the keys are a view, which is read only.
+        """
         numbers = self._find(keys)
+        if (view := self._view(numbers)) is not None:
+            return view
         n = len(keys)
         known, truncated = np.zeros(n, bool), np.zeros(n, bool)
         if not self._blocks:
@@ -284,21 +341,52 @@ class Records:
         return found if known.any() else found._replace(vectors=None)
 
     def put(self, keys: Keys, vectors: Embeddings, truncated: NDArray[np.bool_]) -> None:
-        """Keep records.
+        """Keep records, in memory where they cannot be written.
 
         Args:
             keys: n keys.
-            vectors: float32 (n, dim).
+            vectors: float32 (n, dim); in memory they are kept without a copy, read only.
             truncated: bool (n,).
         """
+        if self._folder is None:
+            self._keep(keys, vectors, truncated)
+            return
         for start in range(0, len(keys), _ROWS):
             part = slice(start, start + _ROWS)
             data = _packed(keys[part], vectors[part], truncated[part])
-            self._add([self._store.save(self._encoder, data)])
+            path = self._store.save(self._encoder, data)
+            if path is None:
+                self._keep(keys[part], vectors[part], truncated[part])
+            else:
+                self._add([path])
+
+    def _keep(self, keys: Keys, vectors: Embeddings, truncated: NDArray[np.bool_]) -> None:
+        vectors.flags.writeable = False
+        self._append(keys, _MemoryBlock(self._next, truncated.astype(np.uint8), vectors))
+
+    def _append(self, keys: Keys, block: _FileBlock | _MemoryBlock) -> None:
+        numbers = np.arange(block.first, block.first + len(keys), dtype=np.int32)
+        self._index.add(keys, numbers)
+        self._blocks.append(block)
+
+    @property
+    def _next(self) -> int:
+        """The number of the next record."""
+        return self._blocks[-1].first + len(self._blocks[-1].flags) if self._blocks else 0
+
+    def _view(self, numbers: NDArray[np.int32]) -> Found | None:
+        """Return records as a view, if they lie in memory one after the other."""
+        if not len(numbers):
+            return None
+        for block in self._blocks:
+            first, n = block.first, len(block.flags)
+            if isinstance(block, _MemoryBlock) and first <= numbers[0] < first + n:
+                return block.view(numbers)
+        return None
 
     def _read_block(
         self,
-        block: _Block,
+        block: _FileBlock | _MemoryBlock,
         places: NDArray[np.int64],
         keys: Keys,
         numbers: NDArray[np.int32],
@@ -308,19 +396,11 @@ class Records:
         if not len(places):
             return 0
         rows = numbers[places] - block.first
-        read = 0
-        assert found.vectors is not None  # noqa: S101 - for the type checker; read made room
-        try:
-            with _opened(block.source) as file:
-                for place, row in zip(places.tolist(), rows.tolist(), strict=True):
-                    found.known[place] = block.read(row, file, keys[place], found.vectors[place])
-                    read += 1
-        except OSError as error:  # another process has made room, or the disk fails
-            log.info("embeddings are encoded again, since the cache cannot be read: %s", error)
+        damaged = block.read(rows, places, keys, found)
         found.truncated[places] = block.flags[rows] > 0
         lost = places[~found.known[places]]
         self._index.add(keys[lost], np.full(len(lost), -1, np.int32))
-        return len(lost) - (len(places) - read)
+        return damaged
 
     def _find(self, keys: Keys) -> NDArray[np.int32]:
         """Return the number of each key's record, or -1, after a look for new files."""
@@ -331,24 +411,20 @@ class Records:
         self._add(sorted(new))  # the later ones count, if a record was written again
         return self._index.find(keys) if new else numbers
 
-    def _add(self, sources: Sequence[Path | bytes]) -> None:
+    def _add(self, paths: Sequence[Path]) -> None:
         """Take in the records of files; a damaged one gets a name under which it is not read."""
         damaged = 0
-        for source in sources:
-            first = self._blocks[-1].first + len(self._blocks[-1].flags) if self._blocks else 0
-            if isinstance(source, Path):
-                self._seen.add(source.name)
+        for path in paths:
+            self._seen.add(path.name)
             try:
-                keys, block = _parsed(source, first)
+                keys, block = _parsed(path, self._next)
             except OSError as error:  # another process has made room, or the disk fails
                 log.info("a file of the cache is passed over, since it cannot be read: %s", error)
             except ValueError:
                 damaged += 1
-                if isinstance(source, Path):
-                    _set_aside(source)
+                _set_aside(path)
             else:
-                self._index.add(keys, np.arange(first, first + len(keys), dtype=np.int32))
-                self._blocks.append(block)
+                self._append(keys, block)
         if damaged:
             log.warning(
                 "%d damaged files in %s are set aside as *%s: what was in them is encoded again",
@@ -381,14 +457,14 @@ def _packed(keys: Keys, vectors: Embeddings, truncated: NDArray[np.bool_]) -> by
     )
 
 
-def _parsed(source: Path | bytes, first: int) -> tuple[Keys, _Block]:
+def _parsed(path: Path, first: int) -> tuple[Keys, _FileBlock]:
     """Return the keys of a file and where its vectors are.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It is damaged.
     """
-    with _opened(source) as file:
+    with path.open("rb", buffering=0) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         head = file.read(_HEAD.size)
@@ -397,15 +473,9 @@ def _parsed(source: Path | bytes, first: int) -> tuple[Keys, _Block]:
             raise ValueError
         keys, rest = file.read(n * KEY), file.read(n * (_BESIDE - KEY))
         offset = file.tell()
-    if isinstance(source, bytes):
-        source, offset = source[offset:], 0
     flags = np.frombuffer(rest, np.uint8, n)
     checksums = np.frombuffer(rest, "<u4", n, offset=n)
-    return as_keys(keys), _Block(source, offset, first, dim, flags, checksums)
-
-
-def _opened(source: Path | bytes) -> _Bytes:
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb", buffering=0)
+    return as_keys(keys), _FileBlock(path, offset, first, dim, flags, checksums)
 
 
 def _checksum(key: bytes, flag: int, vector: Embeddings) -> int:

@@ -5,8 +5,8 @@ in a new process: "fill" encodes and keeps the embeddings in a folder, "read" re
 "memory" has no folder (``--no-cache``). All three must give the same embeddings.
 
 Memory is the peak RSS less what the process used before it had any texts; "ratio" is that over
-the bytes of the vectors and texts. Without a folder the store keeps one copy of the vectors and
-hands out another.
+the bytes of the vectors and texts. Without a folder the vectors that were planned are handed out
+in place.
 """
 
 import argparse

@@ -442,7 +442,20 @@ def test_memory_and_disk_stay_near_the_size_of_the_vectors():
     for step in map(json.loads, done.stdout.splitlines()):
         assert step["disk_mb"] <= 1.3 * step["vectors_mb"]
         beside = 40  # MB: copies of the file that is written, keys
-        assert step["memory_mb"] <= 2 * step["vectors_mb"] + step["texts_mb"] + beside
+        assert step["memory_mb"] <= step["vectors_mb"] + step["texts_mb"] + beside
+
+
+def test_in_memory_planned_vectors_are_handed_out_in_place_and_read_only():
+    wrapped = cached(Counting(), Vectors(None))
+    items = [Item(text) for text in ("a", "bb", "c", "dd")]
+    wrapped.add(wrapped.missing(items))
+    vectors = wrapped.embed(items[1:])
+    assert np.shares_memory(vectors, wrapped.embed(items))
+    np.testing.assert_array_equal(vectors, Counting().encode(["bb", "c", "dd"]))
+    with pytest.raises(ValueError, match="read-only"):
+        vectors[0] = 0
+    backwards = wrapped.embed(items[::-1])  # in another order they are copied
+    np.testing.assert_array_equal(backwards[::-1], wrapped.embed(items))
 
 
 _FULL_DISK = """

@@ -2,7 +2,8 @@
 
 It imports the modules that its arguments name. Then it reads a line of JSON from stdin, a list of
 jobs; runs them side by side; and answers with a line: the exit code and the number of file
-operations of each. What a command still had to import is imported here before the next fork. A job may ask to be killed at one of its file operations.
+operations of each. What a command still had to import is imported here before the next fork. A job
+may ask to be killed at one of its file operations.
 """
 
 import contextlib

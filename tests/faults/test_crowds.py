@@ -1,4 +1,4 @@
-"""Two to four processes on one folder, and hostile texts: the results are those of one process and of plain texts."""
+"""Several processes on one folder, and hostile texts: the results are as without them."""
 
 import json
 from pathlib import Path

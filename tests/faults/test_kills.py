@@ -17,7 +17,7 @@ from tests.faults.commands import (
 
 pytestmark = pytest.mark.faults
 
-COMMANDS = (RUN, AGAIN, TABLES, PAGE, *TRAININGS.values())
+COMMANDS = (RUN, AGAIN, TABLES, *([PAGE] if WHOLE else []), *TRAININGS.values())
 SIZES = (300, 1000, 10_000, 100_000)
 
 
@@ -39,7 +39,7 @@ def test_a_killed_command_is_repeated_to_the_same_results(tmp_path, forks, prepa
 
 
 @pytest.mark.parametrize(
-    "command", COMMANDS if WHOLE else (RUN, PAGE), ids=lambda command: command.name
+    "command", COMMANDS if WHOLE else (RUN, TABLES), ids=lambda command: command.name
 )
 def test_on_a_full_disk_a_command_ends_with_a_line_and_can_be_repeated(
     tmp_path, forks, prepared, command

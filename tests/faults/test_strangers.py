@@ -33,7 +33,7 @@ def marker(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, marker):
-    """A working folder in which every module, and a distribution with entry points, would leave a mark."""
+    """A working folder whose modules and entry points would leave a mark."""
     folder = tmp_path / "downloads"
     told = folder / "evil-1.0.dist-info"
     told.mkdir(parents=True)
@@ -137,23 +137,21 @@ class Marking:
 
 
 def stranger(folder: Path, part: str, marker: Path) -> Path:
-    """Write a model with code of its own that would leave a mark, for a part that transformers does not have."""
+    """Write a model whose own code, for a part unknown to transformers, would leave a mark."""
     tiny_folder("bert", folder)
     (folder / "modules.json").write_text(json.dumps(MODULES))
     (folder / "own.py").write_text(
         MARKING.format(str(marker)) + "class Config: pass\nclass Model: pass\nclass Tokens: pass\n"
     )
-    wanted = {
-        "config": ("config.json", {"model_type": "unheard-of", "auto_map": {"AutoConfig": "own.Config"}}),
-        "model": ("config.json", {"model_type": "blip_text_model", "auto_map": {"AutoModel": "own.Model"}}),
-        "other model": ("config.json", {"auto_map": {"AutoModel": "own.Model"}}),
-        "tokenizer": (
-            "tokenizer_config.json",
-            {"tokenizer_class": "Tokens", "auto_map": {"AutoTokenizer": ["own.Tokens", "own.Tokens"]}},
-        ),
-    }  # fmt: skip
-    name, changes = wanted[part]
-    path = folder / name
+    own_model = {"AutoModel": "own.Model"}
+    own_tokenizer = {"AutoTokenizer": ["own.Tokens", "own.Tokens"]}
+    changes = {
+        "config": {"model_type": "unheard-of", "auto_map": {"AutoConfig": "own.Config"}},
+        "model": {"model_type": "blip_text_model", "auto_map": own_model},
+        "other model": {"auto_map": own_model},
+        "tokenizer": {"tokenizer_class": "Tokens", "auto_map": own_tokenizer},
+    }[part]
+    path = folder / ("tokenizer_config.json" if part == "tokenizer" else "config.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     return folder
 

@@ -57,9 +57,8 @@ class MtebEncoder:
         asked = instruction_for(
             task_metadata, prompt_type, self.instruction, instructed_sides(self.encoder)
         )
-        return checked(
-            select_side(self.encoder, prompt_type).encode(texts, instruction=asked), texts
-        )
+        vectors = select_side(self.encoder, prompt_type).encode(texts, instruction=asked)
+        return checked(np.require(vectors, requirements="W"), texts)  # torch takes no others
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - arrays
         """Return cosine similarities (n1, n2)."""
