@@ -1,7 +1,8 @@
 """The budget: tokens through the trained network, without padding, the same for every method."""
 
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
@@ -18,13 +19,17 @@ class TokenCounts:
     Attributes:
         trained: Through the network that is trained.
         inference: Through networks that are not: teachers, generators, frozen decoders.
+        repeated: Through the trained network a second time, to save memory; not in the budget.
+        differentiated: Those of ``inference`` whose gradients pass back through the network.
     """
 
     trained: int = 0
     inference: int = 0
+    repeated: int = 0
+    differentiated: int = 0
 
     def __add__(self, other: "TokenCounts") -> "TokenCounts":
-        return TokenCounts(self.trained + other.trained, self.inference + other.inference)
+        return TokenCounts(*map(operator.add, astuple(self), astuple(other)))
 
 
 def batches(

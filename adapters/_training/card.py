@@ -5,7 +5,7 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,6 +17,7 @@ import torch
 from adapters._checkpoint import CARD, CONFIG, recorded_digest
 from adapters._files import read_json
 from adapters._network import Network
+from adapters._training.cost import count_flops
 from adapters._training.loop import Fitted, Training
 from bench.errors import UsageError
 from bench.files import hide_home, write_atomic
@@ -77,13 +78,15 @@ def write_card(
         fitted: How it went.
         network: What was trained.
         data: What it was trained on.
-        more: Further entries of the method, such as what each stage took.
+        more: Further entries of the method, such as what each stage took; ``flops`` among them if
+            more than this training ran.
     """
     card = {
         **asdict(training),
         "backbone": training.recipe["backbone"],
         "trained_tokens": fitted.spent.trained,
         "inference_tokens": fitted.spent.inference,
+        "flops": count_flops(network, fitted.spent),
         "steps": len(fitted.curve),
         "seconds": round(fitted.seconds, 1),
         "device": network.device,
@@ -103,6 +106,12 @@ def write_card(
 def _checked(folder: Path) -> list[Path]:
     """Return the files of a checkpoint in which a flipped bit would go unnoticed."""
     return sorted([*folder.glob("*.safetensors"), *folder.glob("*.u64"), *folder.glob(CONFIG)])
+
+
+def sum_flops(stages: Iterable[Mapping[str, Any]]) -> int | None:
+    """Return the FLOPs of all stages; None if those of one, of an earlier version, are unknown."""
+    found = [stage.get("flops") for stage in stages]
+    return None if None in found else sum(found)  # type: ignore[arg-type]  # no None is left
 
 
 def list_stages(took: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -91,10 +91,12 @@ class Contrast:
         return [part._replace(value=share, gradient=gradient[part.order]) for part in parts]
 
     def loss(self, part: ContrastBatch) -> tuple[Tensor, TokenCounts]:
-        """Return a micro-batch's share of the loss; tokens of the first pass are not counted."""
-        spent = TokenCounts(trained=sum(len(ids) + self.added for ids in part.rows))
+        """Return a micro-batch's share of the loss; those of the first pass are ``repeated``."""
+        tokens = sum(len(ids) + self.added for ids in part.rows)
+        spent = TokenCounts(trained=tokens)
         vectors = self._embed(part)
         if part.gradient is not None:
+            spent += TokenCounts(repeated=tokens)
             value = torch.tensor(part.value, device=vectors.device)
             return attach_gradient(value, vectors, part.gradient), spent
         ordered = vectors[torch.tensor(part.order, device=vectors.device).argsort()]

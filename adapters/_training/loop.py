@@ -6,7 +6,7 @@ import math
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -226,9 +226,9 @@ def _step(
     if processes.num_processes == 1:
         return loss, spent
     _sum_gradients(list(weights.values()))
-    figures = torch.tensor([loss, spent.trained, spent.inference], device=processes.device)
-    loss, trained, inference = reduce(figures, "sum").tolist()
-    return loss, TokenCounts(round(trained), round(inference))
+    figures = torch.tensor([loss, *astuple(spent)], device=processes.device)
+    loss, *counts = reduce(figures, "sum").tolist()
+    return loss, TokenCounts(*map(round, counts))
 
 
 def _sum_gradients(weights: Sequence[Tensor]) -> None:
@@ -323,7 +323,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {**schedule, "lr_lambdas": [None]},
             "steps": self.steps,
-            "spent": [self.spent.trained, self.spent.inference],
+            "spent": list(astuple(self.spent)),
             "seconds": self.seconds,
             "curve": self.curve,
             "scores": self.scores,

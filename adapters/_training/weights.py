@@ -166,7 +166,7 @@ def lora_targets(model: nn.Module, last_layers: int = 0) -> str:
 
 
 def freeze_all_but(network: Network, last_layers: int) -> None:
-    """Freeze all weights of a network but those of its last layers and what follows them.
+    """Freeze all weights of a network but those of its last layers and of the norm after them.
 
     Raises:
         UsageError: It has fewer layers.
@@ -174,7 +174,8 @@ def freeze_all_but(network: Network, last_layers: int) -> None:
     trained = re.compile(rf"{_layer_pattern(network.model, last_layers)}\.")
     below = re.compile(rf"{_layer_pattern(network.model, 0)}\.|.*embed")
     for name, weight in network.model.named_parameters():
-        weight.requires_grad_(bool(trained.match(name)) or not below.match(name))
+        after = "norm" in name.lower() and not below.match(name)
+        weight.requires_grad_(bool(trained.match(name)) or after)
 
 
 def _layer_pattern(model: nn.Module, last_layers: int) -> str:

@@ -435,8 +435,8 @@ def generate(
 
     Returns:
         The rows of the file, with the keys ``text_a``, ``text_b`` and ``label`` of the released
-        data; and what they took: seconds, tokens through the generator, and the number of texts
-        asked for, kept, and dropped by reason.
+        data; and what they took: seconds, tokens through the generator and their FLOPs where its
+        size is known, and the number of texts asked for, kept, and dropped by reason.
 
     Raises:
         UsageError: The folder holds texts of another job, or the backbone is no decoder.
@@ -470,7 +470,10 @@ def generate(
         lines = "".join(_format_rows(job.task, batch, made))
         journal.append(lines.encode("utf-8", ESCAPED), **done)
     rows = [json.loads(line) for line in journal.read().splitlines()]
-    took = {"seconds": round(done["seconds"], 1), "inference_tokens": done["positions"]}
+    card, tokens = backbone.card(), done["positions"]
+    took = {"seconds": round(done["seconds"], 1), "inference_tokens": tokens}
+    if card.parameters is not None and card.embedding_parameters is not None:
+        took["flops"] = 2 * (card.parameters - card.embedding_parameters) * tokens
     return rows, took | done["counts"]
 
 

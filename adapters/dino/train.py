@@ -22,7 +22,14 @@ import numpy as np
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import TokenCounts, batches
-from adapters._training.card import DataSource, is_finished, list_stages, write_card
+from adapters._training.card import (
+    DataSource,
+    is_finished,
+    list_stages,
+    sum_flops,
+    write_card,
+)
+from adapters._training.cost import count_flops
 from adapters._training.loop import Optimisation, Selection, Training, fit
 from adapters._training.processes import main_first, main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
@@ -223,9 +230,17 @@ class Recipe:
         if main_process():
             used = {i for batch in plan for i in batch}
             generating = sum(stage["inference_tokens"] for stage in data.stages.values())
-            choosing = {"choosing weights": {"inference_tokens": fitted.spent.inference}}
+            scored = TokenCounts(inference=fitted.spent.inference)
+            choosing = {
+                "choosing weights": {
+                    "inference_tokens": scored.inference,
+                    "flops": count_flops(network, scored),
+                }
+            }
+            trained = {"flops": count_flops(network, replace(fitted.spent, inference=0))}
             more = {
                 "stages": list_stages(data.stages | choosing),
+                "flops": sum_flops([trained, *(data.stages | choosing).values()]),
                 "pairs": data.counts | {"trained on": len(used), "held out": len(dev)},
                 "dev": "Spearman of cosine and label, on pairs of held-out first texts; the last "
                 "weights within a standard error of the best are kept",

@@ -202,7 +202,8 @@ class Compression:
         """Return a micro-batch's share of the loss; only tokens of the encoder count as trained."""
         read = [split.read for split in part.splits]
         targets = [self._target(split) for split in part.splits]
-        student, inference = self.decode(self.student.compress(read), targets)  # (m, dim)
+        student, passed = self.decode(self.student.compress(read), targets)  # (m, dim)
+        inference = passed
         if self.objective == "kl":
             contexts = [embed_ids(self.frozen, split.context) for split in part.splits]
             with torch.no_grad():
@@ -216,7 +217,7 @@ class Compression:
             return self._token_losses(states, expected[rows]) @ weights[rows]
 
         trained = sum(len(ids) + len(self.student.memory) for ids in read)
-        return sum_in_chunks(loss, student), TokenCounts(trained, inference)
+        return sum_in_chunks(loss, student), TokenCounts(trained, inference, differentiated=passed)
 
     def _token_losses(self, states: Tensor, expected: Tensor) -> Tensor:
         """Return the loss of each state (m,); expected are teacher states or token ids."""

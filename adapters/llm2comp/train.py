@@ -34,8 +34,9 @@ from adapters._network import Network
 from adapters._text import Framed
 from adapters._trainable import make_differentiable, set_dropout
 from adapters._training.budget import batches
-from adapters._training.card import DataSource, is_finished, write_card
+from adapters._training.card import DataSource, is_finished, sum_flops, write_card
 from adapters._training.contrast import Contrast, tokenise
+from adapters._training.cost import count_flops
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit
 from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive
@@ -397,7 +398,7 @@ class StagedTraining:
             if entry is None:
                 student = self.start(done)
                 fitted = self._fit(stage, student, folder / "state.pt")
-                entry = _describe(stage.name, fitted)
+                entry = _describe(stage.name, fitted, student.network)
                 if main_process():
                     files = self.write_checkpoint(folder, student, done)
                     self._write_card(folder, [*took, entry], fitted, student.network)
@@ -465,7 +466,7 @@ class StagedTraining:
         self, folder: Path, took: Sequence[Mapping[str, Any]], last: Fitted, network: Network
     ) -> None:
         """Write a card whose totals include earlier stages."""
-        more: dict[str, Any] = {"stages": took}
+        more: dict[str, Any] = {"stages": took, "flops": sum_flops(took)}
         for name in ("trained_tokens", "inference_tokens", "steps", "seconds"):
             more[name] = sum(entry[name] for entry in took)
         write_card(folder, self.training, last, network, self.data, more)
@@ -486,11 +487,12 @@ class StagedTraining:
         write_atomic(self.out / CARD, (last / CARD).read_bytes())
 
 
-def _describe(name: str, fitted: Fitted) -> dict[str, Any]:
+def _describe(name: str, fitted: Fitted, network: Network) -> dict[str, Any]:
     return {
         "stage": name,
         "trained_tokens": fitted.spent.trained,
         "inference_tokens": fitted.spent.inference,
+        "flops": count_flops(network, fitted.spent),
         "steps": len(fitted.curve),
         "seconds": round(fitted.seconds, 1),
         "loss": fitted.thinned(),

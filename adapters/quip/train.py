@@ -38,7 +38,8 @@ from adapters._network import Network
 from adapters._sharing import shareable
 from adapters._trainable import fork_seed
 from adapters._training.budget import TokenCounts, batches
-from adapters._training.card import DataSource, is_finished, list_stages, write_card
+from adapters._training.card import DataSource, is_finished, list_stages, sum_flops, write_card
+from adapters._training.cost import count_flops, forward_flops
 from adapters._training.loop import Fitted, Optimisation, Training, fit
 from adapters._training.processes import main_first, main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
@@ -270,7 +271,7 @@ class _Stages:
             self.save(objective, recipe.backbone, self.out)
             self.measure("encoder", self.ask_encoder)
             used = set(concatenate(self.plan(key, objective)))
-            self.finish(fitted, [rows[i] for i in sorted(used)], material)
+            self.finish(fitted, objective.network, [rows[i] for i in sorted(used)], material)
         wait_for_all()
 
     def write_and_label(self) -> list[EncoderRow]:
@@ -319,7 +320,7 @@ class _Stages:
             return {"passages": chunk, "written": list(map(decode, outputs))}, tokens
 
         sizes = list(map(len, prompts))
-        lines = self.compute_chunks("questions", sizes, _PASSAGES, write, folder)
+        lines = self.compute_chunks("questions", sizes, _PASSAGES, write, folder, network)
         passages = [Passage(text) for text in texts]
         for line in lines:
             for i, written in zip(line["passages"], line["written"], strict=True):
@@ -365,7 +366,7 @@ class _Stages:
             return line, sum(row.tokens for row in some)
 
         sizes = [row.tokens for row in rows]
-        lines = self.compute_chunks("labels", sizes, _QUESTIONS, label, folder)
+        lines = self.compute_chunks("labels", sizes, _QUESTIONS, label, folder, network)
         self.took["labels"]["questions"] = len(rows)
         labels = make_certain(np.zeros((len(rows), 2), np.int64))
         for line in lines:
@@ -446,7 +447,7 @@ class _Stages:
         took = stage.begin()
         if took is None:
             objective, fitted = self.fit(key, objective, folder)
-            took = describe(fitted)
+            took = describe(fitted, objective.network)
             if main_process():
                 self.save(objective, backbone, folder)
                 others = {stage.note, folder / "state.pt"}
@@ -464,6 +465,7 @@ class _Stages:
         chunk: int,
         compute: Callable[[list[int]], tuple[dict[str, Any], int]],
         before: Path,
+        network: Network,
     ) -> list[dict[str, Any]]:
         """Return what a computation gives for each chunk of examples, the longest first.
 
@@ -475,6 +477,7 @@ class _Stages:
             chunk: Examples at once.
             compute: From numbers of examples to plain JSON values and the tokens that it took.
             before: Folder of the model that computes.
+            network: That model.
         """
         order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
         chunks = [order[i : i + chunk] for i in range(0, len(order), chunk)]
@@ -494,7 +497,11 @@ class _Stages:
                     "seconds": round(done["seconds"] + time.perf_counter() - start, 3),
                 }
                 journal.append(line, **done)
-        self.took[name] = {"positions": done["positions"], "seconds": round(done["seconds"], 1)}
+        self.took[name] = {
+            "positions": done["positions"],
+            "flops": done["positions"] * forward_flops(network),
+            "seconds": round(done["seconds"], 1),
+        }
         return [json.loads(line) for line in journal.read().splitlines()]
 
     def measure(self, name: str, find: Callable[[Sequence[Passage]], list[str]]) -> None:
@@ -532,7 +539,11 @@ class _Stages:
         return [answer.text for answer in find_answers(encoder, texts, questions)]
 
     def finish(
-        self, fitted: Fitted, used: Sequence[EncoderRow], material: Sequence[DataSource]
+        self,
+        fitted: Fitted,
+        network: Network,
+        used: Sequence[EncoderRow],
+        material: Sequence[DataSource],
     ) -> None:
         """Write the 8-grams that were trained on and the card."""
         tuned_on = self.data.asked if self.data.texts else []  # by generator and teacher
@@ -541,19 +552,22 @@ class _Stages:
         inference = sum(stage["positions"] for stage in self.took.values())
         whole = replace(fitted, spent=fitted.spent + TokenCounts(inference=inference))
         questions = sum(len(row.questions) for row in used)
+        took = {**self.took, "biencoder": describe(fitted, network)}
         more = {
             "examples": {"passages": len(used), "questions": questions},
-            "stages": list_stages({**self.took, "biencoder": describe(fitted)}),
+            "stages": list_stages(took),
+            "flops": sum_flops(took.values()),
             "kept_out": self.scores,
         }
-        write_card(self.out, self.training, whole, self.base, material, more)
+        write_card(self.out, self.training, whole, network, material, more)
         (self.out / "state.pt").unlink(missing_ok=True)
 
 
-def describe(fitted: Fitted) -> dict[str, Any]:
+def describe(fitted: Fitted, network: Network) -> dict[str, Any]:
     """Return what training a stage took, plain JSON values."""
     return {
         "positions": fitted.spent.trained,
+        "flops": count_flops(network, fitted.spent),
         "seconds": round(fitted.seconds, 1),
         "steps": len(fitted.curve),
         "loss": fitted.thinned(),

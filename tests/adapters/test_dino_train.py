@@ -170,6 +170,8 @@ def test_a_training_makes_an_encoder_that_others_can_load(lora, recipe, tmp_path
     assert card["loss"][-1][1] < card["loss"][0][1]
     assert 3_700 < card["trained_tokens"] <= 4_000
     assert card["inference_tokens"] == sum(stage["inference_tokens"] for stage in card["stages"])
+    before = sum(stage["flops"] for stage in card["stages"])
+    assert 0 < before < card["flops"]
     assert card["dev_spearman"] == dict(card["dev_curve"])[card["kept_step"]]
     assert not (out / "state.pt").exists()
     rows = [json.loads(line) for line in (out / "pairs.sample.jsonl").read_text().splitlines()]

@@ -211,6 +211,7 @@ def test_training_lowers_the_loss_and_its_checkpoint_meets_the_contract(
     assert not (out / "state.pt").exists()
     encoder = InBedder(str(out), device="cpu", dtype="float32")
     assert encoder.card().trained
+    assert card["flops"] > 4000 * card["trained_tokens"]
     assert encoder.card().training_tokens == card["trained_tokens"]
     assert [outcome for outcome in run_checks(encoder) if outcome.status == "failed"] == []
     unseen = "an unseen text with more than eight words in it"

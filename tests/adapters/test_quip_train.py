@@ -332,6 +332,8 @@ def test_all_stages_make_an_encoder_that_keeps_the_contract(whole, place):
     assert 5_500 < card["trained_tokens"] == took["biencoder"]["positions"] <= 6_000
     before = sum(stage["positions"] for name, stage in took.items() if name != "biencoder")
     assert card["inference_tokens"] == before > 20_000
+    assert card["flops"] == sum(stage["flops"] for stage in took.values())
+    assert all(stage["flops"] > 1000 * stage["positions"] for stage in took.values())
     assert took["labels"]["questions"] == took["questions"]["questions"] > 5  # it learnt the form
     assert card["loss"][-1][1] < card["loss"][0][1] - 1
     assert not list(whole.rglob("state.pt"))

@@ -1,0 +1,68 @@
+"""FLOPs of trainings: by hand for a tiny model, and of everything that ran in every card."""
+
+from dataclasses import replace
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from adapters._backbone import Backbone
+from adapters._trainable import unfreeze
+from adapters._training.budget import TokenCounts
+from adapters._training.card import sum_flops
+from adapters._training.cost import count_flops, forward_flops
+from adapters._training.weights import Lora, freeze_all_but
+from tests.tiny import tiny_folder
+
+torch = pytest.importorskip("torch")
+
+# of a layer of the tiny llama: q and o, k and v, gate, up and down
+LAYER = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    folder = tiny_folder("llama", tmp_path_factory.mktemp("cost") / "base", head=True)
+    return Backbone(str(folder), head="lm", dtype="float32", device="cpu").load()
+
+
+def test_a_forward_pass_multiplies_each_token_with_each_weight_but_tables_and_head(network):
+    assert forward_flops(network) == 2 * 3 * LAYER
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.model.base_model(ids)
+    attention = 3 * 4 * 2 * (4 * 4 * 8) * 2  # layers, heads, products of scores and of values
+    counted = counter.get_total_flops()
+    assert counted - 4 * forward_flops(network) in {0, attention}
+
+
+def test_a_trained_token_takes_what_autograd_computes(network):
+    whole = unfreeze(network)
+    for trained in (whole, Lora(rank=2).attach(network, seed=1), last_layers(network, 2)):
+        ids = torch.tensor([[3, 4, 5, 6]])
+        with FlopCounterMode(display=False) as counter:
+            trained.model.base_model(ids).last_hidden_state.sum().backward()
+        estimated = count_flops(trained, TokenCounts(trained=4))
+        # autograd needs no gradient of the input of the lowest trained layer
+        assert estimated == pytest.approx(counter.get_total_flops(), rel=0.2)
+
+
+def last_layers(network, count):
+    copy = unfreeze(network)
+    freeze_all_but(copy, count)
+    return copy
+
+
+def test_what_is_computed_twice_or_frozen_counts_and_fewer_trained_layers_take_less(network):
+    lora = Lora(rank=2).attach(network, seed=1)
+    forward = forward_flops(lora)
+    plain = count_flops(lora, TokenCounts(10))
+    assert count_flops(lora, TokenCounts(10, repeated=10)) == plain + 10 * forward
+    more = TokenCounts(10, inference=6, differentiated=4)
+    assert count_flops(lora, more) == plain + 10 * forward
+    last = replace(Lora(rank=2), last_layers=1).attach(network, seed=1)
+    assert count_flops(last, TokenCounts(10)) < 0.7 * plain
+
+
+def test_the_sum_is_unknown_where_a_stage_is():
+    assert sum_flops([{"flops": 1}, {"flops": 2}]) == 3
+    assert sum_flops([{"flops": 1}, {"seconds": 2}]) is None
