@@ -146,13 +146,19 @@ class Backbone:
             passes=1,
         )
 
-    def load(self) -> Network:
+    def load(self, *, weights: bool = True) -> Network:
         """Return the loaded network, from an LRU cache of size 2.
+
+        Args:
+            weights: False for a network on the meta device, which has a tokenizer and limits; its
+                attention is as its class says, not tried out.
 
         Raises:
             Unavailable: The weights or the device are not available.
             CheckpointError: The checkpoint lacks a tensor, its config or its tokenizer.
         """
+        if not weights:
+            return _outline(self)
         if self.adapted is not None:
             return _load_adapted(self.base(), self.adapted, self.card().weights)
         content = _gguf.DIGEST if self.source == PACKAGED else content_digest(self.folder())
@@ -193,10 +199,35 @@ def _has_bfloat16(kind: str) -> bool:
 
 @lru_cache(maxsize=2)
 def _load_adapted(base: Backbone, folder: Path, _digest: str) -> Network:
-    network = merge_lora(base.load(), [folder])
+    return _with_tokenizer(merge_lora(base.load(), [folder]), folder)
+
+
+def _with_tokenizer(network: Network, folder: Path) -> Network:
+    """Return a network with the tokenizer of a folder of LoRA weights, where it has one."""
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         return network
     return replace(network, **_tokenizer_fields(network.model, _load_tokenizer(folder)))
+
+
+def _outline(backbone: Backbone) -> Network:
+    """Return a network on the meta device, which has no weights."""
+    if backbone.adapted is not None:
+        return _with_tokenizer(_outline(backbone.base()), backbone.adapted)
+    folder = backbone.folder()
+    read_json(folder / "config.json")
+    try:
+        with quiet(), torch.device("meta"):
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            auto = _auto_class(config, backbone.head)
+            model = auto.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            f"expected a transformers checkpoint in {folder}, cannot read it: {_reason(error)}"
+        ) from error
+    masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    decoder = not masked and not config.is_encoder_decoder
+    causal = decoder and backbone.attention != "bidirectional"
+    return _make_network(model, _load_tokenizer(folder), "meta", "float32", decoder, causal)
 
 
 @lru_cache(maxsize=2)
@@ -213,12 +244,24 @@ def _load(backbone: Backbone, _digest: str) -> Network:
     bidirectional = saved_bidirectional or backbone.attention == "bidirectional"
     if decoder and bidirectional:
         make_bidirectional(model)
+    causal = decoder and not bidirectional
+    return _make_network(model, tokenizer, device, dtype, decoder, causal)
+
+
+def _make_network(
+    model: Any,  # noqa: ANN401 - of any class of transformers
+    tokenizer: PreTrainedTokenizerFast,
+    device: str,
+    dtype: str,
+    decoder: bool,
+    causal: bool,
+) -> Network:
     return Network(
         model=model,
         device=device,
         dtype=dtype,
         decoder=decoder,
-        causal=decoder and not bidirectional,
+        causal=causal,
         layers=int(model.config.num_hidden_layers),
         dim=int(getattr(model.config, "word_embed_proj_dim", None) or model.config.hidden_size),
         **_tokenizer_fields(model, tokenizer),

@@ -37,8 +37,8 @@ class NetworkEncoder(ABC):
         """Yield the vectors of items, longest first."""
 
     @abstractmethod
-    def _network(self) -> Network:
-        """Return the loaded network."""
+    def _network(self, *, weights: bool = True) -> Network:
+        """Return the loaded network; see ``Backbone.load``."""
 
     @abstractmethod
     def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:
@@ -47,6 +47,13 @@ class NetworkEncoder(ABC):
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         """Return float32 (n, dim), row i for text i."""
         return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
+
+    def count_tokens(self, items: Sequence[Item]) -> int:
+        """Return how many tokens of the items go through the network; weights are not loaded."""
+        if not items:
+            return 0
+        prompts = self._prepare(self._network(weights=False))(items)
+        return sum(len(prompt.ids) for prompt in prompts)
 
     def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
         """Return the states of each text's tokens at a layer, special ones kept; no instruction."""

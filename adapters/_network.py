@@ -60,6 +60,11 @@ class Network:
     pad_id: int
 
     @property
+    def empty(self) -> bool:
+        """Whether it has no weights, so that it can make prompts and nothing else."""
+        return self.device == "meta"
+
+    @property
     def seq2seq(self) -> bool:
         """Whether it is an encoder with a decoder; such a model can only generate."""
         return bool(self.model.config.is_encoder_decoder)

@@ -56,8 +56,8 @@ class Echo(NetworkEncoder):
     def _backbone(self) -> Backbone:
         return Backbone(self.checkpoint, dtype=self.dtype, device=self.device)
 
-    def _network(self) -> Network:
-        return self._backbone().load()
+    def _network(self, *, weights: bool = True) -> Network:
+        return self._backbone().load(weights=weights)
 
     def _prepare(self, network: Network, *, spans: bool = True) -> Prepare:  # noqa: ARG002 - always
         limit = min(self.max_length, network.max_length)

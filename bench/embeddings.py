@@ -283,6 +283,11 @@ class CachedEncoder:
         missing = first[~self._records.has(keys[first])]
         return [items[i] for i in missing]
 
+    def count_tokens(self, items: Sequence[Item]) -> int | None:
+        """Return how many tokens of items go through the network; None where not known."""
+        count = getattr(self.inner, "count_tokens", None)
+        return int(count(items)) if count else None
+
     def add(self, todo: Sequence[Item]) -> None:
         """Encode items, each of them once, in one pass, and keep their vectors.
 

@@ -121,6 +121,8 @@ class Encoder(Protocol):
     - ``card() -> Card`` returns the model card without loading the network; without it there are no
       weights. It raises ``Unavailable`` where the weights are not on this machine and
       ``CheckpointError`` where they are incomplete;
+    - ``count_tokens(items) -> int`` returns how many tokens of the items go through the network in
+      ``stream``, without loading it; raises as ``card``;
     - ``runs() -> Ngrams | None`` returns the n-grams of the training data, None where not known;
     - ``for_side(side) -> Encoder`` returns the encoder of queries or of documents, with another
       fingerprint wherever its vectors differ;

@@ -161,8 +161,14 @@ class Store:
     def __len__(self) -> int:
         return sum(1 for _ in self._files())
 
-    def results(self) -> Iterator[Result]:
-        """Yield every result with its per-example values, by file name; log unreadable files."""
+    def results(self, *, examples: bool = True) -> Iterator[Result]:
+        """Yield every result by file name; log unreadable files.
+
+        Args:
+            examples: With the per-example values.
+        """
+        if not examples:
+            return _readable(self._files(), read)
         return _readable(self._files(), lambda path: _with_examples(path, read(path)))
 
     def examples(self, result: Result) -> Result:

@@ -78,8 +78,8 @@ class Pooled(NetworkEncoder):
             device=self.device,
         )
 
-    def _network(self) -> Network:
-        return self._backbone().load()
+    def _network(self, *, weights: bool = True) -> Network:
+        return self._backbone().load(weights=weights)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:
         return lambda items: self._prompts(items, network, spans=spans)

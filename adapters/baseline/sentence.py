@@ -194,14 +194,15 @@ class SentenceEncoder(NetworkEncoder):
             raise unknown(f"prompt of {self.checkpoint}", asked, known, hint=hint)
         return asked
 
-    def _network(self) -> Network:
-        return self._pipeline().network
+    def _network(self, *, weights: bool = True) -> Network:
+        return self._pipeline(weights=weights).network
 
-    def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:  # noqa: ARG002
-        return partial(self._pipeline().prompts, prompt=self._prompt(self.prompt), spans=spans)
+    def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:
+        made = self._pipeline(weights=not network.empty)
+        return partial(made.prompts, prompt=self._prompt(self.prompt), spans=spans)
 
-    def _pipeline(self) -> _Pipeline:
-        made = self._loaded()
+    def _pipeline(self, *, weights: bool = True) -> _Pipeline:
+        made = self._loaded(weights=weights)
         if not isinstance(made, _Pipeline):
             raise Unavailable(
                 f"{self.checkpoint} is computed by sentence-transformers, "
@@ -209,8 +210,10 @@ class SentenceEncoder(NetworkEncoder):
             )
         return made
 
-    def _loaded(self) -> _Pipeline | SentenceTransformer:
+    def _loaded(self, *, weights: bool = True) -> _Pipeline | SentenceTransformer:
         folder = folder_of(self.checkpoint)
+        if not weights and is_plain(folder):
+            return _outline(folder)
         card = self._model_card()
         load = _load_plain if is_plain(folder) else _load_whole
         return load(folder, card.weights, card.dtype, card.device)
@@ -338,19 +341,32 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=2)
 def _load_plain(folder: Path, _digest: str, dtype: str, device: str) -> _Pipeline:
-    from sentence_transformers.sentence_transformer.modules import Transformer
-
     (_, inner), *rest = _modules(folder)
     network = Backbone(str(folder / inner), dtype=dtype, device=device).load()
     with _loading(folder):
         after = torch.nn.Sequential(*(_load_module(folder, *module) for module in rest))
-        limit = Transformer.load_config(str(folder), subfolder=inner).get("max_seq_length")
+        limit = _limit(folder, inner, network)
     return _Pipeline(
         network,
         after.float().eval().to(network.device),
-        limit=min(limit, max_positions(network.model)) if limit else network.max_length,
+        limit=limit,
         dim=_settings(folder).get("truncate_dim"),
     )
+
+
+def _outline(folder: Path) -> _Pipeline:
+    """Return a pipeline that makes prompts, without weights and without what comes after."""
+    _, inner = _modules(folder)[0]
+    network = Backbone(str(folder / inner)).load(weights=False)
+    return _Pipeline(network, torch.nn.Sequential(), limit=_limit(folder, inner, network), dim=None)
+
+
+def _limit(folder: Path, inner: str, network: Network) -> int:
+    """Return the most tokens that a transformer in a folder of the model takes."""
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    stated = Transformer.load_config(str(folder), subfolder=inner).get("max_seq_length")
+    return min(stated, max_positions(network.model)) if stated else network.max_length
 
 
 @lru_cache(maxsize=2)

@@ -71,8 +71,8 @@ class Crops(NetworkEncoder):
             attention = read_card(Path(source)).get("recipe", {}).get("attention", "native")
         return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
-    def _network(self) -> Network:
-        return self._backbone().load()
+    def _network(self, *, weights: bool = True) -> Network:
+        return self._backbone().load(weights=weights)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         limit = min(self.max_length, network.max_length)

@@ -161,8 +161,8 @@ class DINO(NetworkEncoder):
     def _source(self) -> str:
         return locate(self.checkpoint, __file__, PACKAGED)
 
-    def _network(self) -> Network:
-        return self.backbone().load()
+    def _network(self, *, weights: bool = True) -> Network:
+        return self.backbone().load(weights=weights)
 
     def _language_model(self) -> Network:
         trained = self.backbone()

@@ -165,6 +165,18 @@ class InBedder(NetworkEncoder):
 
         return _batching.stream(items, prepare, forward, network, budget=budget)
 
+    def count_tokens(self, items: Sequence[Item]) -> int:
+        """Return how many tokens of the items go through the network, without generated ones.
+
+        What several instructions on one text share is counted once, as it is computed.
+        """
+        network = self._network(weights=False)
+        shares = network.decoder and resolve_readout(self.readout, decoder=True) == "1st-gen"
+        if not shares or not items:
+            return super().count_tokens(items)
+        rows = _sharing.join_by_text(items)(range(len(items)), self._prepare(network)(items))
+        return sum(row.width for row in rows)
+
     def card(self) -> Card:
         """Return the backbone's card; it counts as trained if published, or a recipe's folder.
 
@@ -216,8 +228,8 @@ class InBedder(NetworkEncoder):
         source = locate(PUBLISHED.get(self.checkpoint, self.checkpoint), __file__, PACKAGED)
         return Backbone(source, head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
-    def _network(self) -> Network:
-        return self._backbone().load()
+    def _network(self, *, weights: bool = True) -> Network:
+        return self._backbone().load(weights=weights)
 
     def _reencoder(self) -> Encoder:
         return load_registered(self.reencoder, dtype=self.dtype, device=self.device)

@@ -186,8 +186,10 @@ class LLM2Comp(NetworkEncoder):
     def _backbone(self, made: Checkpoint) -> Backbone:
         return Backbone(made.base, attention=made.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
-    def _network(self) -> Network:
+    def _network(self, *, weights: bool = True) -> Network:
         made = self._checkpoint()
+        if not weights:
+            return self._backbone(made).load(weights=False)
         return _load_network(self._backbone(made).load(), made, stamp(made.files()))
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:

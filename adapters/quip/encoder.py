@@ -172,8 +172,8 @@ class QuIP(NetworkEncoder):
         folder = Path(self.heads or self._source()).expanduser()
         return find_heads(folder, required=bool(self.heads))
 
-    def _network(self) -> Network:
-        return self._backbone().load()
+    def _network(self, *, weights: bool = True) -> Network:
+        return self._backbone().load(weights=weights)
 
     def _prepare(
         self, network: Network, *, spans: bool = False, length: int | None = None

@@ -99,6 +99,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Several processes on one results folder share the cells.
     """
+    from bench.forecast import forecast
     from bench.registry import compute_settings, load_encoders
     from bench.runner import Shard, survey
     from bench.runner import run as run_cells
@@ -114,6 +115,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     store, vectors = Store(results), open_vectors(on_disk=cache)
     cells: list[Cell] = []
     if dry_run:
+        before = list(store.results(examples=False))
         for place, (name, encoder) in enumerate(encoders.items()):
             planned = survey(
                 name,
@@ -126,7 +128,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
                 trial=True,
                 part=part.of(place),
             )
-            console.print_plan(name, encoder, planned, vectors, exact=exact, as_json=as_json)
+            forecasts = forecast(encoder, planned, vectors, before, exact=exact)
+            console.print_plan(name, planned, forecasts, as_json=as_json)
             cells += planned
     else:
         with console.progress() as progress:

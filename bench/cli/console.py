@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from bench.embeddings import Progress
-    from bench.encoder import Encoder
+    from bench.forecast import Forecast
     from bench.runner import Cell
     from bench.testing import CheckOutcome
-    from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
 
@@ -221,28 +220,61 @@ def _scale(row: Row) -> int:
 
 def print_plan(
     name: str,
-    encoder: "Encoder",
     cells: "Sequence[Cell]",
-    vectors: "Vectors",
+    forecasts: "Sequence[Forecast | None]",
     *,
-    exact: bool,
     as_json: bool,
 ) -> None:
-    """Print what a run would do for an encoder: every cell, and the texts it would encode."""
-    from bench.embeddings import cached
-
-    for cell in cells:
-        texts = len(set(cell.items))
+    """Print what a run would do for an encoder: every cell, with the texts and tokens to encode."""
+    for cell, expected in zip(cells, forecasts, strict=True):
         if as_json:
-            print_json({**cell.row(), "texts": texts})
+            print_json({**cell.row(), **_as_fields(expected)})
             continue
-        planned = f"{count(texts, 'text')} planned" if texts else "encodes during the task"
-        about = "" if cell.status == "cached" else cell.reason or planned
+        about = "" if cell.status == "cached" else cell.reason or _describe(expected)
         print(f"{_MARKS[cell.status]}  {name:<20} {cell.task.name:<28} {about}")
-    if not as_json and any(cell.status == "planned" for cell in cells):
-        items = {item for cell in cells for item in cell.items}
-        missing = len(cached(encoder, vectors, exact=exact).missing(items))
-        print(f"      {name}: {count(len(items), 'distinct text')} planned, {missing:,} not cached")
+    known = [expected for expected in forecasts if expected is not None]
+    if as_json or all(cell.status != "planned" for cell in cells):
+        return
+    texts = len({item for cell in cells for item in cell.items})
+    new = sum(expected.new for expected in known)
+    tokens = _sum([expected.tokens for expected in known])
+    seconds = _sum([expected.seconds for expected in known])
+    parts = [f"{count(texts, 'distinct text')} planned, {new:,} not cached"]
+    parts += [f"{tokens:,} tokens"] if tokens else []
+    parts += [f"about {duration(seconds)}, as fast as the last run here"] if seconds else []
+    print(f"      {name}: {'; '.join(parts)}")
+
+
+def _as_fields(expected: "Forecast | None") -> dict[str, Any]:
+    if expected is None:
+        return {"texts": 0, "not_cached": None, "tokens": None, "expected_seconds": None}
+    seconds = None if expected.seconds is None else round(expected.seconds, 1)
+    return {
+        "texts": expected.texts,
+        "not_cached": expected.new,
+        "tokens": expected.tokens,
+        "expected_seconds": seconds,
+    }
+
+
+def _describe(expected: "Forecast | None") -> str:
+    if expected is None:
+        return "encodes during the task"
+    tokens = f", {expected.tokens:,} tokens" if expected.tokens else ""
+    return f"{count(expected.texts, 'text')} planned, {expected.new:,} to encode{tokens}"
+
+
+def _sum(values: "Sequence[float | None]") -> float | None:
+    """Return the sum; None where a part is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def print_check(encoder: str, outcome: "CheckOutcome", *, as_json: bool) -> None:

@@ -114,6 +114,14 @@ def test_a_dry_run_plans_every_cell_and_writes_nothing(data):
     assert re.search(r"hashing: (\d+) distinct texts planned, \1 not cached", shown)
 
 
+def test_a_dry_run_says_how_long_it_will_take_by_the_speed_of_the_last_run(results):
+    options = ("-t", "stsb", "--limit", "20", "--dry-run", "--no-cache")
+    (row,) = rows(run(*options, "--json"))
+    assert (row["texts"], row["not_cached"], row["tokens"]) == (37, 37, None)
+    assert row["expected_seconds"] >= 0
+    assert "37 not cached; about 1 s, as fast as the last run here" in run(*options).stdout
+
+
 def test_a_shard_without_cells_is_said_and_no_failure(data):
     result = run("-t", "stsb", "--shard", "2/2", "--json")
     assert (result.exit_code, result.stdout) == (0, "")

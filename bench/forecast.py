@@ -1,0 +1,120 @@
+"""What a run will take: texts and tokens to encode, and seconds by the speed of the last run."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.embeddings import CachedEncoder
+from bench.encoder import Encoder, Item, card
+from bench.errors import BenchError
+from bench.provenance import record_provenance
+from bench.result import Result
+from bench.runner import Cell
+from bench.vectors import Vectors
+
+log = logging.getLogger(__name__)
+
+_SAME = ("backbone", "parameters", "dtype", "device")
+"""Entries of the cards of two encoders that are equally fast."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast an encoder was when it last ran on such a machine.
+
+    Attributes:
+        texts: Per second.
+        tokens: Per second; 0 where it counts none.
+    """
+
+    texts: float
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a cell will take.
+
+    Attributes:
+        texts: Distinct texts that it embeds.
+        new: Those that are neither cached nor of an earlier cell of the encoder, so that sums over
+            cells are right.
+        tokens: Of the new ones; None where the encoder cannot count them.
+        seconds: To encode the new ones; None where the encoder never ran here.
+    """
+
+    texts: int = 0
+    new: int = 0
+    tokens: int | None = 0
+    seconds: float | None = 0.0
+
+
+def forecast(
+    encoder: Encoder,
+    cells: Sequence[Cell],
+    vectors: Vectors,
+    results: Sequence[Result],
+    *,
+    exact: bool = False,
+) -> list[Forecast | None]:
+    """Return what each cell of an encoder will take; None for cells that encode during the task.
+
+    Args:
+        encoder: The encoder.
+        cells: All its cells, as ``bench.runner.survey`` returns them.
+        vectors: The embedding cache.
+        results: Of earlier runs, which say how fast the encoder is.
+        exact: Whether every text will be in a batch of its own.
+    """
+    if all(cell.status != "planned" for cell in cells):  # it may be one that cannot be identified
+        return [Forecast() for _ in cells]
+    cached, speed = CachedEncoder(encoder, vectors, exact=exact), last_speed(encoder, results)
+    seen: set[Item] = set()
+    found: list[Forecast | None] = []
+    for cell in cells:
+        items = dict.fromkeys(cell.items)
+        new = cached.missing(item for item in items if item not in seen)
+        seen.update(items)
+        if cell.status == "planned" and not items:
+            found.append(None)
+            continue
+        tokens = _count(cached, new)
+        found.append(Forecast(len(items), len(new), tokens, _seconds(speed, len(new), tokens)))
+    return found
+
+
+def last_speed(encoder: Encoder, results: Sequence[Result]) -> Speed | None:
+    """Return the speed in the newest result of this network, on this device and machine.
+
+    Args:
+        encoder: The encoder.
+        results: Of a store.
+    """
+    own = card(encoder)
+    machine = record_provenance()["machine"]
+    speeds: dict[str, Speed] = {}
+    for result in results:
+        seconds = result.cost.get("encode_seconds", 0)
+        same = all(result.card.get(name) == getattr(own, name) for name in _SAME)
+        there = result.provenance.get("machine") == machine
+        if seconds > 0 and same and there:
+            rates = (result.cost.get(what, 0) / seconds for what in ("forward_texts", "tokens"))
+            speeds[result.provenance.get("time", "")] = Speed(*rates)
+    return speeds[max(speeds)] if speeds else None
+
+
+def _seconds(speed: Speed | None, texts: int, tokens: int | None) -> float | None:
+    if not texts:
+        return 0.0
+    if speed is None:
+        return None
+    amount, rate = (tokens, speed.tokens) if tokens and speed.tokens else (texts, speed.texts)
+    return amount / rate if rate else None
+
+
+def _count(encoder: CachedEncoder, items: Sequence[Item]) -> int | None:
+    try:
+        return encoder.count_tokens(items)
+    except BenchError as error:
+        log.warning("tokens cannot be counted: %s", error)
+        return None
