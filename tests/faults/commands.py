@@ -114,6 +114,7 @@ TRAININGS = {
         contrastive=0.5,
         contrastive_batch=4,
     ),
+    "crops": _train("crops", 900, sources="passages.txt", longest=60, batch_size=2, rank=2),
 }
 
 
@@ -164,6 +165,8 @@ def write_sources(folder: Path) -> None:
     (folder / "questions.jsonl").write_text(_as_lines(rows))
     (folder / "people.jsonl").write_text(_as_lines(_people()))
     (folder / "texts.txt").write_text("\n".join(SENTENCES * 3))
+    passages = [" ".join(SENTENCES[i : i + 4]) for i in range(4)]
+    (folder / "passages.txt").write_text("\n\n".join(passages))
     (folder / "first.txt").write_text("\n".join(FIRST_TEXTS))
     labels = {
         label: {
