@@ -1,4 +1,4 @@
-# make run    set up, run the default suite on all four methods and the baselines, write the report
+# make run    set up, run the default suite on all methods and the baselines, write the report
 # make test   set up, run the whole test suite
 # make faults  every kill, damaged file and crowd of the campaign, of which make test tries a few; writes reports/faults.md
 # make lint   set up, check style, types and who imports whom
