@@ -1,13 +1,14 @@
 # make run    set up, run the default suite on all methods and the baselines, write the report
 # make test   set up, run the whole test suite
 # make faults  every kill, damaged file and crowd of the campaign, of which make test tries a few; writes reports/faults.md
+# make docs   set up, build the documentation into build/docs; a warning is an error
 # make lint   set up, check style, types and who imports whom
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test faults lint clean
+.PHONY: run test faults docs lint clean
 run: $(INSTALLED)
 	$(BIN)/bench run --model all --keep-going $(ARGS); ran=$$?; $(BIN)/bench report && exit $$ran
 
@@ -16,6 +17,9 @@ test: $(INSTALLED)
 
 faults: $(INSTALLED)
 	FAULTS=whole $(BIN)/pytest -m faults tests/faults $(ARGS)
+
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
