@@ -34,7 +34,12 @@ def draw(c: Comparison) -> tuple[Drawing, ...]:
 
 
 def beside(name: str, tables: Sequence[Table], drawings: Sequence[Drawing]) -> list[Drawing]:
-    """Return the figures that are shown with a table; with the first of several numbered ones."""
-    stem = name.rstrip("-0123456789")
-    first = next(table.name for table in tables if table.name.rstrip("-0123456789") == stem)
-    return [drawing for drawing in drawings if drawing.beside == stem and name == first]
+    """Return the figures that are shown with a table.
+
+    Of several numbered tables the first has them, as has the first of all tables those whose own
+    table has no rows.
+    """
+    first: dict[str, str] = {}
+    for table in tables:
+        first.setdefault(table.name.rstrip("-0123456789"), table.name)
+    return [each for each in drawings if first.get(each.beside, tables[0].name) == name]

@@ -329,7 +329,7 @@ def name_marks(figure: Figure, styles: dict[str, dict[str, Any]]) -> None:
     if not styles:
         return
     handles = [Line2D([], [], label=shortened(name), **each) for name, each in styles.items()]
-    columns = min(len(handles), 4 if max(map(len, styles)) < 24 else 3)
+    columns = min(len(handles), 4 if max(map(len, styles)) < 28 else 3)
     figure.legend(handles=handles, loc="outside lower left", fontsize=8, ncols=columns)
 
 

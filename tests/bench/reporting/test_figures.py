@@ -21,6 +21,7 @@ from bench.reporting.figures import curves, scores, tradeoff, variants
 from bench.reporting.figures.drawing import COLORS, KINDS, ROLES
 from bench.reporting.figures.scores import cliques
 from bench.reporting.figures.tradeoff import pareto
+from bench.reporting.tables import tables
 from tests.bench.reporting.made import result, right
 
 RNG = np.random.default_rng(0)
@@ -116,6 +117,21 @@ def test_every_figure_is_drawn_where_its_data_is_there(drawn):
     assert all(drawn[name].about and drawn[name].beside for name in DRAWN)
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     assert all(drawn["heatmap"].rendered(kind).startswith(starts[kind]) for kind in KINDS)
+
+
+def test_every_figure_that_is_drawn_is_beside_one_table(usual, drawn):
+    unsaid = [
+        result(label, "t", 0.5, card={"training_tokens": n}) for label, n in (("a", 9), ("b", 99))
+    ]  # a learning curve, and no table of trainings
+    c = compared(*unsaid)
+    for made, drawings in (
+        (tables(usual), drawn.values()),
+        (tables(c), [curves.learning(c)]),
+    ):
+        there = [drawing for drawing in drawings if drawing.figure is not None]
+        shown = [each.name for table in made for each in figures.beside(table.name, made, there)]
+        assert there
+        assert sorted(shown) == sorted(drawing.name for drawing in there)
 
 
 def test_a_figure_without_its_data_says_why():
