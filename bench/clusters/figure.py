@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
+_PALETTE = (*COLORS, "#882255", "#117733", "#999933", "#332288", "#aa4499")
+"""A colour per cluster: those of other figures, then Tol's muted ones; beyond them, shapes."""
+
 _SIDE = 5.6  # inches of a panel
 _ACROSS = 3  # panels side by side
 _LABELLED = 24  # clusters with a label; there is no room for more
@@ -68,7 +71,8 @@ def _draw(axes: "Axes", grouping: Grouping) -> "list[Text]":
     labels = []
     for number, cluster in enumerate(grouping.clusters):
         places = grouping.places[list(cluster.members)]
-        color, marker = COLORS[number % len(COLORS)], MARKERS[number // len(COLORS) % len(MARKERS)]
+        turn, place = divmod(number, len(_PALETTE))
+        color, marker = _PALETTE[place], MARKERS[turn % len(MARKERS)]
         axes.scatter(
             places[:, 0], places[:, 1], s=size, color=color, marker=marker, alpha=0.75, linewidths=0
         )
@@ -132,7 +136,9 @@ def _spread(figure: "Figure", axes: "Axes", grouping: Grouping, labels: "Sequenc
     sizes = np.array([[e.width / 2, e.height / 2] for e in extents]) + _MARGIN
     boxes = np.hstack([centres, sizes])
     frame = axes.get_window_extent(renderer)
-    moved = spread(boxes, (frame.x0, frame.y0, frame.x1, frame.y1))
+    dots = axes.transData.transform(grouping.places)
+    edges = (frame.x0, frame.y0, frame.x1, frame.y1)
+    moved = spread(avoid(boxes, dots, edges), edges)
     back = axes.transData.inverted()
     axes.autoscale(enable=False)
     for label, box, old, cluster in zip(labels, moved, boxes, grouping.clusters, strict=False):
@@ -141,6 +147,31 @@ def _spread(figure: "Figure", axes: "Axes", grouping: Grouping, labels: "Sequenc
         label.set_position((x, y))
         if np.abs(box[:2] - old[:2]).max() > 4:
             axes.plot([middle[0], x], [middle[1], y], color=MUTED, linewidth=0.8, zorder=4)
+
+
+def avoid(
+    boxes: Boxes, dots: NDArray[np.float64], frame: tuple[float, float, float, float]
+) -> Boxes:
+    """Return each box at the near place within the frame where it covers fewest dots and labels.
+
+    Args:
+        boxes: Their preferred places.
+        dots: What they should not cover, (n, 2).
+        frame: Left, bottom, right and top of the panel.
+    """
+    left, bottom, right, top = frame
+    steps = np.array([(x, y) for x in (0, -1, 1, -2, 2) for y in (0, -1, 1, -2, 2, -3, 3)])
+    made = boxes.copy()
+    for i, box in enumerate(boxes):
+        size = box[2:]
+        low, high = np.array([left, bottom]) + size, np.array([right, top]) - size
+        centres = np.clip(box[:2] + steps * size, low, np.maximum(high, low))
+        covered = (np.abs(dots - centres[:, None]) < size).all(axis=2).sum(axis=1)
+        near = np.abs(made[:i, None, :2] - centres) < made[:i, None, 2:] + size
+        covered += len(dots) * near.all(axis=2).sum(axis=0)
+        far = np.abs(centres - box[:2]).sum(axis=1) / size.sum()
+        made[i, :2] = centres[int((covered + 0.5 * far).argmin())]
+    return made
 
 
 def spread(boxes: Boxes, frame: tuple[float, float, float, float]) -> Boxes:

@@ -4,7 +4,8 @@ Source:
     Peng et al., Answer is All You Need (ACL 2024), and zhang-yu-wei/InBedder at 3d95d4fa: k-means
     with ten starts; key words by TF-IDF over the clusters' answers, and by the language-model head
     from cluster mean minus corpus mean. Differences: directions from the corpus mean are clustered,
-    answers are the most likely ones, and stop words are left out.
+    answers are the most likely ones, stop words are left out, and of the words of the head only
+    those are kept that the cluster's own texts or answers have: the others belong to spellings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.clusters.keywords import find_key_words, stop_words
+from bench.clusters.keywords import find_key_words, keep_own_words, stop_words
 from bench.embeddings import CachedEncoder, Progress, silent
 from bench.encoder import Embeddings, Encoder, Item
 from bench.errors import UsageError
@@ -30,6 +31,9 @@ The silhouette alone would often choose two or three.
 
 WORDS = 10
 """Key words of a cluster from each source."""
+
+CANDIDATES = 400
+"""Words of the language-model head among which those of the cluster's texts are looked for."""
 
 _BATCH = 128  # texts answered between two steps of the progress bar
 _FEW = 10  # texts below which t-SNE has no neighbourhoods
@@ -271,10 +275,11 @@ def _find_words(
         )
     if isinstance(encoder, ReadableEncoder):
         means = np.stack([vectors[list(group)].mean(axis=0) for group in groups])
-        read = encoder.read_words(means, vectors.mean(axis=0), 4 * WORDS)
-        found["head"] = [
-            tuple(word for word in words if word.lower() not in stops)[:WORDS] for words in read
-        ]
+        read = encoder.read_words(means, vectors.mean(axis=0), CANDIDATES)
+        found["head"] = []
+        for group, words in zip(groups, read, strict=True):
+            own = [texts[i] for i in group] + [answers[i] for i in group if answers]
+            found["head"].append(keep_own_words(words, own, stops)[:WORDS])
     found["texts"] = find_key_words(
         [[texts[i] for i in group] for group in groups], WORDS, stop_words()
     )

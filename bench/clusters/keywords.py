@@ -63,9 +63,29 @@ def find_key_words(
     return found
 
 
+def keep_own_words(
+    words: Iterable[str], texts: Iterable[str], stops: Collection[str]
+) -> tuple[str, ...]:
+    """Return the words that are in the texts, in the order given, each in one spelling.
+
+    Args:
+        words: Candidates, such as the words that a language-model head finds likeliest. Of a word
+            that the texts have in another form only its plural counts as the same.
+        texts: Of one group.
+        stops: Words to leave out, in lower case.
+    """
+    own = {_singular(word) for text in texts for word in re.findall(r"\w+", text.lower())}
+    lower = (word.lower() for word in words)
+    return _drop_plurals(word for word in lower if word not in stops and _singular(word) in own)
+
+
+def _singular(word: str) -> str:
+    return word.removesuffix("s")
+
+
 def _drop_plurals(words: Iterable[str]) -> tuple[str, ...]:
     """Return the words, of a word and its plural only the first."""
     first: dict[str, str] = {}
     for word in words:
-        first.setdefault(word.removesuffix("s"), word)
+        first.setdefault(_singular(word), word)
     return tuple(first.values())

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.clusters.figure import picture, spread
+from bench.clusters.figure import avoid, picture, spread
 from bench.clusters.grouping import Cluster, Grouping
 
 FRAME = (0.0, 0.0, 500.0, 500.0)
@@ -29,6 +29,21 @@ def test_labels_are_moved_apart_within_the_frame(middles):
 def test_labels_that_have_room_stay_where_they_are():
     boxes = np.array([[60.0, 60, 50, 10], [60, 90, 50, 10], [300, 300, 50, 10]])
     assert np.array_equal(spread(boxes, FRAME), boxes)
+
+
+def test_a_label_goes_where_it_covers_no_dot():
+    boxes = np.array([[250.0, 250, 50, 12], [260.0, 250, 50, 12]])
+    dots = np.array([[250.0, 250], [240, 245], [262, 255]])
+    made = avoid(boxes, dots, FRAME)
+    assert not (np.abs(dots - made[:, None, :2]) < made[:, None, 2:]).all(axis=2).any()
+    assert overlaps(made) == 0
+    assert np.array_equal(avoid(boxes[:1], dots[:0], FRAME), boxes[:1])
+
+
+def test_every_cluster_up_to_twelve_has_a_colour_of_its_own():
+    drawing = picture([made(12)])
+    dots = drawing.figure.axes[0].collections
+    assert len({tuple(each.get_facecolor()[0][:3]) for each in dots}) == 12
 
 
 def made(k, instruction="", words=("a", "b"), n=60):

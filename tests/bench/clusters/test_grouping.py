@@ -9,7 +9,7 @@ import pytest
 from adapters.baseline.hashing import Hashing
 from bench.clusters import agreement, cluster_texts
 from bench.clusters.grouping import AnsweringEncoder, ReadableEncoder, directions
-from bench.clusters.keywords import find_key_words, stop_words
+from bench.clusters.keywords import find_key_words, keep_own_words, stop_words
 from bench.embeddings import cached
 from bench.errors import UsageError
 from bench.vectors import Vectors
@@ -172,6 +172,12 @@ def test_a_word_that_most_groups_share_and_a_second_form_of_a_word_are_no_key_wo
         ("garden",),
         ("fence",),
     ]
+
+
+def test_words_of_the_head_are_kept_where_the_texts_have_them():
+    head = ["rotations", "Raspberries", "Roof", "roofs", "deduction", "the", "permits"]
+    texts = ["What is the ROT deduction?", "Is a permit needed for roofs?"]
+    assert keep_own_words(head, texts, {"the"}) == ("roof", "deduction", "permits")
 
 
 def test_groups_without_words_have_no_key_words():
