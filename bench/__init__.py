@@ -136,6 +136,8 @@ def results(
     *,
     models: Sequence[str] = (),
     tasks: Sequence[str] = (),
+    mteb: str | Path | None = None,
+    mteb_models: Sequence[str] = (),
 ) -> "pd.DataFrame":
     """Return all results as a DataFrame: one row per encoder, task, seed and metric.
 
@@ -150,6 +152,8 @@ def results(
             newest result counts.
         models: Names of encoders; all by default.
         tasks: Names of tasks; all by default.
+        mteb: Clone of mteb's results repository, whose models' scores on the same tasks are added.
+        mteb_models: Names of its models; all where there are at most 10.
 
     Raises:
         UsageError: There are no such results.
@@ -162,7 +166,15 @@ def results(
     from bench.reporting import read
     from bench.reporting.frame import flat
 
-    return flat(read(_stores(folders), models=models, tasks=tasks))
+    return flat(
+        read(
+            _stores(folders),
+            models=models,
+            tasks=tasks,
+            mteb=None if mteb is None else Path(mteb),
+            mteb_models=mteb_models,
+        )
+    )
 
 
 def report(
@@ -171,6 +183,8 @@ def report(
     *,
     models: Sequence[str] = (),
     tasks: Sequence[str] = (),
+    mteb: str | Path | None = None,
+    mteb_models: Sequence[str] = (),
 ) -> list[Path]:
     """Write tables, figures and a page from results, and return the paths of the files.
 
@@ -179,6 +193,8 @@ def report(
         out: Folder to write into.
         models: Names of encoders; all by default.
         tasks: Names of tasks; all by default.
+        mteb: Clone of mteb's results repository, whose models' scores on the same tasks are added.
+        mteb_models: Names of its models; all where there are at most 10.
 
     Raises:
         UsageError: There are no such results.
@@ -187,9 +203,16 @@ def report(
     >>> [path.name for path in report(folder, out=folder + "/report")][:2]
     ['index.html', 'results.md']
     """
-    from bench.reporting import build
+    from bench.reporting import build, read
 
-    return build(_stores(folders), Path(out), models=models, tasks=tasks)
+    found = read(
+        _stores(folders),
+        models=models,
+        tasks=tasks,
+        mteb=None if mteb is None else Path(mteb),
+        mteb_models=mteb_models,
+    )
+    return build(found, Path(out))
 
 
 def _stores(folders: str | Path | Sequence[str | Path]) -> "list[Store]":

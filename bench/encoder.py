@@ -93,6 +93,8 @@ class Card:
             is no network.
         instructed_sides: As the function of this name; filled in by ``bench.encoder.card``.
         transductive: Whether it is fitted to the texts that are evaluated, without their labels.
+        changed: Settings other than the defaults of the encoder's class, without its checkpoint;
+            filled in by ``bench.encoder.card``.
     """
 
     weights: str = ""
@@ -108,6 +110,7 @@ class Card:
     passes: int | None = None
     instructed_sides: tuple[Side, ...] = ()
     transductive: bool = False
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -210,10 +213,30 @@ def instructed_sides(encoder: Encoder) -> tuple[Side, ...]:
 
 
 def card(encoder: Encoder) -> Card:
-    """Return the encoder's card, or the empty one, with the sides that get an instruction."""
+    """Return the encoder's card, or the empty one, with what any encoder's card has."""
     inner = unwrap(encoder)
     own = getattr(inner, "card", None)
-    return dataclasses.replace(own() if own else Card(), instructed_sides=instructed_sides(encoder))
+    return dataclasses.replace(
+        own() if own else Card(), instructed_sides=instructed_sides(encoder), changed=changed(inner)
+    )
+
+
+def changed(encoder: Encoder) -> dict[str, Any]:
+    """Return the settings other than the defaults of the encoder's class, without its checkpoint.
+
+    Raises:
+        EncodingError: As ``settings``.
+    """
+    found = settings(encoder)
+    usual = {}
+    for f in dataclasses.fields(unwrap(encoder)):
+        if f.default_factory is not dataclasses.MISSING:
+            usual[f.name] = f.default_factory()
+        elif f.default is not dataclasses.MISSING:
+            usual[f.name] = f.default
+    usual = json.loads(json.dumps(usual, default=str))  # with lists for tuples
+    differing = {name for name in found if name not in usual or found[name] != usual[name]}
+    return {name: found[name] for name in sorted(differing - {"checkpoint"})}
 
 
 def settings(encoder: Encoder) -> dict[str, Any]:

@@ -57,13 +57,21 @@ def unknown(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> Us
         hint: What to do instead.
     """
     names = sorted(known)
-    if near := get_close_matches(name, names, n=3, cutoff=0.6):
+    if near := _near(name, names):
         advice = f"did you mean {' or '.join(map(repr, near))}?"
     elif len(names) <= 20:
         advice = f"known: {', '.join(names)}"
     else:
         advice = f"{len(names)} names are known"
     return UsageError(f"no {kind} named {name!r}; {advice} {hint}".rstrip())
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    """Return up to three names that are similar, or that contain the name, in any case."""
+    folded, wanted = {known.casefold(): known for known in names}, name.casefold()
+    similar = get_close_matches(wanted, folded, n=3, cutoff=0.6)
+    inside = [known for known in folded if len(wanted) > 2 and wanted in known]
+    return [folded[each] for each in dict.fromkeys([*similar, *inside])][:3]
 
 
 def install_hint(error: BaseException) -> str:

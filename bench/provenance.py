@@ -17,6 +17,7 @@ _ROOT = Path(__file__).parents[1]
 DISTRIBUTION = "encoder-recipes-bench"
 _PACKAGES = (
     DISTRIBUTION,
+    "flash-attn",
     "mteb",
     "numpy",
     "scikit-learn",

@@ -114,6 +114,8 @@ class Result:
             ``dimension`` of a vector; ``peak_memory_mb`` of the process.
         provenance: Time, command, commit, versions, machine, and the revision of every data set.
         samples: A few examples, text by column, if the task shows any.
+        original: For a whole task of mteb ``task_result``, what mteb itself returned, and the
+            ``instruction`` that replaced the task's own; empty for others.
         archive: SHA-256 (hex) of the file of per-example values; "" without one.
     """
 
@@ -126,6 +128,7 @@ class Result:
     cost: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     samples: Sequence[Mapping[str, str]] = ()
+    original: Mapping[str, Any] = field(default_factory=dict)
     archive: str = field(default="", compare=False)
 
     @property
@@ -149,6 +152,7 @@ class Result:
             "cost": dict(self.cost),
             "provenance": dict(self.provenance),
             **({"samples": [dict(sample) for sample in self.samples]} if self.samples else {}),
+            **({"original": dict(self.original)} if self.original else {}),
             **({"archive": self.archive} if self.archive else {}),
         }
 
@@ -182,6 +186,7 @@ class Result:
             cost=data["cost"],
             provenance=data["provenance"],
             samples=data.get("samples", ()),
+            original=data.get("original", {}),
             archive=data.get("archive", ""),
         )
 
@@ -231,6 +236,22 @@ class _Training(TypedDict, total=False):
     stages: Sequence[_Stage]
 
 
+class _Part(TypedDict):
+    hf_subset: str
+    main_score: float
+
+
+class _TaskResult(TypedDict):
+    task_name: str
+    dataset_revision: str
+    scores: Mapping[str, Sequence[_Part]]
+
+
+class _Original(TypedDict):
+    instruction: str
+    task_result: _TaskResult
+
+
 class _File(TypedDict):
     """The parts of a results file that are read."""
 
@@ -243,4 +264,5 @@ class _File(TypedDict):
     cost: Mapping[str, float | None]
     provenance: _Provenance
     samples: NotRequired[Sequence[Mapping[str, str]]]
+    original: NotRequired[_Original]
     archive: NotRequired[str]

@@ -31,7 +31,7 @@ from bench.process import raise_if_stopped
 from bench.provenance import record_provenance
 from bench.result import Absence, Result, RunSpec
 from bench.store import Store
-from bench.task import NetworkTask, Task
+from bench.task import NetworkTask, Task, record_original
 from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
@@ -406,7 +406,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
     task = cell.task
     assert cell.spec is not None  # noqa: S101 - for the type checker; planned cells have one
     encoder.begin()
-    with data.record_sources() as sources:
+    with data.record_sources() as sources, record_original() as original:
         scores = task.evaluate(encoder, seed=cell.seed)
         seconds = time.perf_counter() - start
         texts, cost = encoder.summary(), asdict(encoder.cost)  # without those of the samples
@@ -422,6 +422,7 @@ def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
         cost={"seconds": seconds, **cost, "peak_memory_mb": _peak_memory()},
         provenance={**record_provenance(), "data": sources},
         samples=samples,
+        original=original,
     )
     store[cell.spec] = result
     seconds = time.perf_counter() - start

@@ -1,7 +1,9 @@
 """What a task is: one data set with one protocol, which turns an encoder's vectors into scores."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
@@ -60,6 +62,38 @@ class Score:
 
 Scores = Mapping[str, Score]
 """Scores by metric name, on a scale where 1 is best, except in the families of ``APART``."""
+
+
+_original: ContextVar[dict[str, Any] | None] = ContextVar("original", default=None)
+
+
+@contextmanager
+def record_original() -> Iterator[dict[str, Any]]:
+    """Yield a mapping that is filled with what a task's own library returns meanwhile."""
+    found: dict[str, Any] = {}
+    token = _original.set(found)
+    try:
+        yield found
+    finally:
+        _original.reset(token)
+
+
+def keep_original(found: Mapping[str, Any]) -> None:
+    """Keep what a task's own library returned, as plain JSON values, with the result of the task.
+
+    A number that is not finite is kept as None.
+    """
+    kept = _original.get()
+    if kept is not None:
+        kept.update(_finite(found))
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, Mapping):
+        return {str(name): _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def main() -> None:
         print(f"printing         {time.perf_counter() - middle:6.2f} s")
         print(f"without figures  {time.perf_counter() - start:6.2f} s")
         middle = time.perf_counter()
-        report.build(store, Path(folder) / "out")
+        report.build(report.read(store), Path(folder) / "out")
         print(f"with figures     {time.perf_counter() - middle:6.2f} s")
 
 

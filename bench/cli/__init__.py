@@ -12,6 +12,7 @@ import typer
 from bench.cli import console
 from bench.cli.clusters import clusters
 from bench.cli.data import app as data_app
+from bench.cli.export import app as export_app
 from bench.cli.listing import list_
 from bench.cli.options import (
     Cache,
@@ -182,6 +183,8 @@ command(
     "bench report",
     "bench report -m quip,dino --format tex --table families",
     "bench report --compare OTHER_RESULTS",
+    "bench report --results A --results B",
+    "bench report --mteb CLONE --mteb-model intfloat/e5-small-v2,all-MiniLM-L12-v2",
     "bench report --published --task STSBenchmark",
 )(report)
 
@@ -241,3 +244,4 @@ def new(
 
 
 app.add_typer(data_app, name="data")
+app.add_typer(export_app, name="export")

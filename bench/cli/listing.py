@@ -85,7 +85,7 @@ def _describe(name: str) -> Row:
     """
     from bench.registry import describe, encoder_names
     from bench.tasks import SUITES, TASKS, describe_suite
-    from bench.tasks.mteb import benchmark, known_task
+    from bench.tasks.mteb import benchmark, known_task, list_benchmarks, list_tasks
 
     head = name.partition(":")[0]
     if head in encoder_names():
@@ -97,7 +97,7 @@ def _describe(name: str) -> Row:
     if tasks := benchmark(name):
         parts = {task.name: _name_parts(task) for task in tasks}
         return {"kind": "suite", "name": name, "about": "a benchmark of mteb", "tasks": parts}
-    known = [*encoder_names(), *SUITES, *TASKS]
+    known = {*encoder_names(), *SUITES, *TASKS, *list_tasks(), *list_benchmarks()}
     raise unknown("encoder, suite or task", name, known, hint="(see `bench list`)")
 
 

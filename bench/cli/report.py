@@ -68,6 +68,23 @@ Compare = Annotated[
 Published = Annotated[
     bool, typer.Option("--published", help="Print the published numbers of the tasks.")
 ]
+Mteb = Annotated[
+    Path | None,
+    typer.Option(
+        "--mteb",
+        help="Clone of mteb's results repository: its models' scores on the same tasks are added.",
+        file_okay=False,
+    ),
+]
+MtebModels = Annotated[
+    list[str],
+    typer.Option(
+        "--mteb-model",
+        help="Models of --mteb, comma-separated or repeated: `org/model`, `model`, or with "
+        "`@revision`. [default: all, where there are at most 10]",
+        show_default=False,
+    ),
+]
 Columns = Annotated[
     list[str],
     typer.Option(
@@ -88,6 +105,8 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
     form: Form = "",
     table: Tables = [],  # noqa: B006
     compare: Compare = None,
+    mteb: Mteb = None,
+    mteb_model: MtebModels = [],  # noqa: B006
     published: Published = False,
     columns: Columns = [],  # noqa: B006
     digits: Digits = 1,
@@ -100,7 +119,14 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
     if form not in {"", *reporting.FORMATS}:
         raise UsageError(f"--format takes {', '.join(reporting.FORMATS)}, got {form!r}")
     models, tasks, tables = split_names(model), split_names(task), split_names(table)
-    read = partial(reporting.read, models=models, tasks=tasks, digits=digits)
+    read = partial(
+        reporting.read,
+        models=models,
+        tasks=tasks,
+        mteb=mteb,
+        mteb_models=split_names(mteb_model),
+        digits=digits,
+    )
     output = partial(
         _output, form=form or "md", out=out, columns=split_names(columns), tex=(caption, label)
     )
@@ -124,7 +150,7 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
         wanted = tables or (usual if one else ["all"])
         output(reporting.chosen(make_tables(comparison), wanted))
     else:
-        _print_paths(reporting.build(stores, out or Path("reports"), models=models, tasks=tasks))
+        _print_paths(reporting.build(read(stores), out or Path("reports")))
 
 
 def _output_page(comparison: "Comparison", out: Path | None) -> None:

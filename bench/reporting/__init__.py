@@ -24,30 +24,20 @@ TABLES = (
 """Names of the tables; several of equal budgets or of variants are numbered: "variants-2"."""
 
 
-def build(
-    stores: "Store | Sequence[Store]",
-    out: Path,
-    *,
-    models: Collection[str] = (),
-    tasks: Collection[str] = (),
-) -> list[Path]:
+def build(comparison: "Comparison", out: Path) -> list[Path]:
     """Write the whole report, and return the paths.
 
     Args:
-        stores: The results, of one folder or of several.
+        comparison: What ``read`` returns.
         out: Folder for ``index.html``, ``results.md``, ``results.csv``, ``results.json`` and the
             figures (png, svg and pdf).
-        models: Names of the encoders to report on; all by default.
-        tasks: Names of the tasks; all by default.
 
     Raises:
-        UsageError: There is no such result.
         ResultError: The folder cannot be written.
     """
     from bench.reporting import figures, formats, html
     from bench.reporting.frame import flat
 
-    comparison = read(stores, models=models, tasks=tasks)
     write(out, {})  # fails before the work, not after it
     made, drawings = contents(comparison)
     drawn = [drawing for drawing in drawings if drawing.figure is not None]
@@ -96,6 +86,8 @@ def read(
     *,
     models: Collection[str] = (),
     tasks: Collection[str] = (),
+    mteb: Path | None = None,
+    mteb_models: Sequence[str] = (),
     digits: int = 1,
 ) -> "Comparison":
     """Return the results of some encoders and tasks, and why others have none.
@@ -104,29 +96,26 @@ def read(
         stores: The results, of one folder or of several (``bench.reporting.joined``).
         models: Names of the encoders, any under which they were run; all by default.
         tasks: Names of the tasks; all by default.
+        mteb: A clone of mteb's results repository, whose scores on the same tasks are added.
+        mteb_models: Names of its models (``bench.reporting.mteb``).
         digits: Decimals of printed scores.
 
     Raises:
         UsageError: A folder has no results, or there are none under one of the names.
     """
-    from bench.reporting.comparison import Comparison, select
-    from bench.reporting.joined import join
+    from bench.reporting.comparison import Comparison
+    from bench.reporting.joined import find
     from bench.store import Store
 
-    stores = [stores] if isinstance(stores, Store) else stores
-    found, absences, names = join(stores)
-    on = {*(result.spec.task for result in found), *(absence.task for absence in absences)}
-    for kind, wanted, known in (("encoder", models, names), ("task", tasks, on)):
-        for name in wanted:
-            if name not in known:
-                raise unknown(f"{kind} in these results", name, known)
-    kept, reasons = select(found, absences, {names[name] for name in models}, tasks)
-    if not kept and not reasons:
-        raise UsageError(
-            "none of these encoders has a result on these tasks in "
-            f"{', '.join(str(store.root) for store in stores)}; run them with `bench run`"
-        )
-    return Comparison.of(kept, reasons, digits=digits)
+    found, absences = find([stores] if isinstance(stores, Store) else stores, models, tasks)
+    if mteb is not None:
+        from bench.reporting.mteb import read_rows
+
+        rows, reasons = read_rows(mteb, mteb_models, found)
+        found, absences = [*found, *rows], [*absences, *reasons]
+    elif mteb_models:
+        raise UsageError("models of mteb's results need the folder of these results: --mteb DIR")
+    return Comparison.of(found, absences, digits=digits)
 
 
 def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]":

@@ -5,7 +5,7 @@ Every table of the report is a pivot of these frames and every figure a plot of 
 
 import zlib
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -100,14 +100,16 @@ class Comparison:
         Columns: those of ``TASK``; ``compared``, whether more is better; ``common``, whether it
         counts in means; ``superseded``, whether another protocol version or limit counts instead.
 
-        A task is common when more than half of the encoders have it (where none is that common,
-        every task is), so that all means are of the same tasks. Of one task and read-out the
-        highest version counts, then the largest limit.
+        A task is common when more than half of the encoders that were run have it (where none is
+        that common, every task is), so that all means are of the same tasks. Of one task and
+        read-out the highest version counts, then the largest limit.
         """
         tasks = self.runs.drop_duplicates("title").set_index("title")[TASK].sort_values(TASK)
         tasks["compared"] = ~tasks.family.isin(APART)
-        have = self.runs.drop_duplicates(["encoder", "title"]).title.value_counts()
-        often = tasks.compared & (2 * have.reindex(tasks.index) > self.runs.encoder.nunique())
+        foreign = np.array([bool(result.card.get("source")) for result in self.runs.result], bool)
+        run = self.runs[~foreign]
+        have = run.drop_duplicates(["encoder", "title"]).title.value_counts()
+        often = tasks.compared & (2 * have.reindex(tasks.index) > run.encoder.nunique())
         often = often if often.any() else tasks.compared
         unlimited = tasks.assign(limit=tasks.limit.where(tasks.limit > 0, np.inf))[often]
         ranked = unlimited.sort_values(["protocol", "limit"], kind="stable")
@@ -405,7 +407,8 @@ def _row(result: Result) -> dict[str, Any]:
 
 def _title(label: str, card: Mapping[str, Any]) -> str:
     """Return the label with what a reader has to know of the encoder."""
-    marks = [] if card.get("trained", True) else ["untrained"]
+    marks = [card["source"]] if card.get("source") else []
+    marks += [] if card.get("trained", True) else ["untrained"]
     marks += ["transductive"] if card.get("transductive") else []
     return f"{label} ({', '.join(marks)})" if marks else label
 
@@ -424,27 +427,16 @@ def _encoder(label: str, run: pd.Series) -> dict[str, Any]:
         "tokens": card.get("training_tokens") or training.get("trained_tokens") or None,
         "card": card,
         "training": training,
-        "role": known.get("role") or ("method" if trained else "untrained"),
+        "role": known.get("role") or _role(card),
     }
+
+
+def _role(card: Mapping[str, Any]) -> str:
+    if card.get("source"):
+        return "reference"
+    return "method" if card.get("trained", True) else "untrained"
 
 
 def _without_folders(absence: Absence) -> Absence:
     reason = strip_paths(absence.reason)
     return Absence(**vars(absence) | {"encoder": strip_folders(absence.encoder), "reason": reason})
-
-
-def select(
-    results: Sequence[Result],
-    absences: Sequence[Absence],
-    models: Collection[str],
-    tasks: Collection[str],
-) -> tuple[list[Result], list[Absence]]:
-    """Return the results and absences of some encoders and tasks; all where none are named."""
-
-    def wanted(encoder: str, task: str) -> bool:
-        return (not models or strip_folders(encoder) in models) and (not tasks or task in tasks)
-
-    return (
-        [r for r in results if wanted(r.spec.encoder, r.spec.task)],
-        [a for a in absences if wanted(a.encoder, a.task)],
-    )

@@ -20,6 +20,7 @@ _CARD = (
     "dtype",
     "device",
     "licence",
+    "source",
 )
 _TEXTS = ("asked", "distinct", "repeated_share", "truncated_share", "overlap_share")
 _COST = (

@@ -1,16 +1,50 @@
 """Results of several folders as those of one: each cell once, each encoder under one name."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
 from bench.registry import find_registered
 from bench.reporting.names import strip_folders
-from bench.result import Absence, Result
+from bench.result import Absence, Result, RunSpec
 from bench.store import Store
 
 log = logging.getLogger(__name__)
+
+
+def find(
+    stores: Sequence[Store], models: Collection[str] = (), tasks: Collection[str] = ()
+) -> tuple[list[Result], list[Absence]]:
+    """Return the results of some encoders and tasks, and why others have none.
+
+    Args:
+        stores: The folders, joined.
+        models: Names of encoders, any under which they were run; all by default.
+        tasks: Names of tasks; all by default.
+
+    Raises:
+        UsageError: A folder has no results, or there are none under one of the names.
+    """
+    found, absences, names = join(stores)
+    on = {*(result.spec.task for result in found), *(absence.task for absence in absences)}
+    for kind, wanted, known in (("encoder", models, names), ("task", tasks, on)):
+        for name in wanted:
+            if name not in known:
+                raise unknown(f"{kind} in these results", name, known)
+    chosen = {names[name] for name in models}
+
+    def is_wanted(cell: RunSpec | Absence) -> bool:
+        return (not models or cell.encoder in chosen) and (not tasks or cell.task in tasks)
+
+    kept = [result for result in found if is_wanted(result.spec)]
+    reasons = [absence for absence in absences if is_wanted(absence)]
+    if not kept and not reasons:
+        raise UsageError(
+            "none of these encoders has a result on these tasks in "
+            f"{', '.join(str(store.root) for store in stores)}; run them with `bench run`"
+        )
+    return kept, reasons
 
 
 def join(stores: Sequence[Store]) -> tuple[list[Result], list[Absence], dict[str, str]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.reporting.comparison import METHOD, SIGNIFICANT, Comparison
+from bench.reporting.mteb import SOURCE
 from bench.reporting.table import MISSING, Table, word
 from bench.result import Result
 
@@ -35,6 +36,12 @@ def notes(c: Comparison) -> Table:
             "untrained: the method's template and pooling on a backbone that its recipe never "
             "trained."
         )
+    if any(card.get("source") for card in c.encoders.card):
+        lines.append(
+            f"{SOURCE}: scores from mteb's results repository, of the same task, splits, subsets "
+            "and data (a local copy is taken for mteb's revision); without intervals and tests, "
+            "since it has no per-example values."
+        )
     if (c.tasks.limit > 0).any():
         lines.append(
             "Tasks with a limit use a fixed sample of that many test examples; do not compare "
@@ -50,6 +57,8 @@ def mixed(results: Iterable[Result]) -> list[str]:
     found: dict[str, set[str]] = {}
     seeds: dict[tuple[object, ...], set[int]] = {}
     for r in results:
+        if r.card.get("source"):
+            continue  # of which nothing else is known
         spec, made = r.spec, r.provenance
         cell = (spec.fingerprint, spec.task, spec.readout, spec.limit, spec.task_version, r.metric)
         seeds.setdefault(cell, set()).add(spec.seed)

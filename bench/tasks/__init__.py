@@ -94,14 +94,14 @@ def load_suite(name: str, *, limit: int | None = None) -> tuple[Task, ...]:
     Raises:
         UsageError: There is no such suite.
     """
-    from bench.tasks.mteb import MtebTask, benchmark
+    from bench.tasks.mteb import MtebTask, benchmark, list_benchmarks
 
     if name in SUITES:
         chosen = SUITES[name].items()
         tasks = [replace(TASKS.get(task) or MtebTask(task), **diff) for task, diff in chosen]
     elif not (tasks := list(benchmark(name))):
         hint = "(any mteb benchmark works where mteb is installed)"
-        raise unknown("suite", name, SUITES, hint=hint)
+        raise unknown("suite", name, {*SUITES, *list_benchmarks()}, hint=hint)
     return tuple(_limit(task, limit) for task in tasks)
 
 
@@ -132,14 +132,14 @@ def load_tasks(
 
 
 def _load_mteb(name: str, limit: int | None) -> Task:
-    from bench.tasks.mteb import MtebTask, known_task
+    from bench.tasks.mteb import MtebTask, known_task, list_tasks
 
     if not known_task(name):
         hint = (
             "(see `bench list`, or give package.module:TASK; any mteb task works where mteb is "
             "installed)"
         )
-        raise unknown("task", name, TASKS, hint=module_hint(name, hint))
+        raise unknown("task", name, {*TASKS, *list_tasks()}, hint=module_hint(name, hint))
     return MtebTask(name, limit=limit)
 
 

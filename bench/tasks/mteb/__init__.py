@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from bench.embeddings import CachedEncoder
 from bench.encoder import Item
 from bench.errors import EncodingError, Unavailable, UsageError
-from bench.task import NetworkTask, Score, Scores
+from bench.task import NetworkTask, Score, Scores, keep_original
 from bench.tasks.mteb.bridge import (
     MtebEncoder,
     as_mteb,
@@ -40,13 +40,22 @@ from bench.tasks.mteb.bridge import (
     undisturbed,
     without_bars,
 )
+from bench.tasks.mteb.names import is_mentioned, list_benchmarks, list_tasks
 from bench.tasks.mteb.retrieval import OTHERS, is_standard
 from bench.tasks.mteb.rows import FLAT, PAIRS, inputs, is_flat, load, parts
 
 if TYPE_CHECKING:
     from mteb import AbsTask, TaskMetadata
 
-__all__ = ["MtebEncoder", "MtebTask", "as_mteb", "benchmark", "known_task"]
+__all__ = [
+    "MtebEncoder",
+    "MtebTask",
+    "as_mteb",
+    "benchmark",
+    "known_task",
+    "list_benchmarks",
+    "list_tasks",
+]
 
 _FAMILIES = {"STS": "sts", "PairClassification": "paraphrase"}
 
@@ -143,9 +152,8 @@ class MtebTask(NetworkTask):
                 show_progress_bar=False,
                 prediction_folder=Path(folder) if task.metadata.type in FLAT else None,
             )
-            scores = _scores(
-                [part for split in result.task_results[0].scores.values() for part in split]
-            )
+            found = result.task_results[0]
+            scores = _scores([part for split in found.scores.values() for part in split])
             if self.metric not in scores:
                 raise EncodingError(
                     f"mteb's {self.metric} on {self.name} is not a number: "
@@ -153,6 +161,9 @@ class MtebTask(NetworkTask):
                 )
             for metric, (examples, gold) in _examples(task, Path(folder)).items():
                 scores[metric] = Score(scores[metric].repeats, examples, gold)
+        if self.limit is None and self.source is None:
+            original = found.model_dump(mode="json")
+            keep_original({"instruction": self.instruction, "task_result": original})
         return scores
 
     @property
@@ -184,14 +195,14 @@ class MtebTask(NetworkTask):
 def known_task(name: str) -> bool:
     """Say whether mteb is installed and has a task of this name."""
     try:
-        return installed() and bool(_registered(name))
+        return installed() and is_mentioned(name) and bool(_registered(name))
     except UsageError:
         return False
 
 
 def benchmark(name: str) -> tuple[MtebTask, ...]:
     """Return the tasks of an mteb benchmark; none where there is no such benchmark."""
-    if not installed():
+    if not installed() or not is_mentioned(name):
         return ()
     try:
         with undisturbed():

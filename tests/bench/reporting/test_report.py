@@ -27,7 +27,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from bench import reporting, store
-reporting.build(store.Store(Path(sys.argv[1])), Path(sys.argv[2]))
+reporting.build(reporting.read(store.Store(Path(sys.argv[1]))), Path(sys.argv[2]))
 """
 
 
@@ -39,7 +39,7 @@ def test_bytes_depend_neither_on_hash_seeds_nor_on_the_users_plot_settings(store
     command = [sys.executable, "-c", BUILD, made.root, tmp_path / "one"]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red"}):
-        built = report.build(made, tmp_path / "two")
+        built = report.build(report.read(made), tmp_path / "two")
     first = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     assert first == {path.name: path.read_bytes() for path in built}
     assert {"index.html", "results.md", "results.csv", "results.json"} <= first.keys()
@@ -81,7 +81,9 @@ def test_names_without_results_are_an_error_that_says_what_there_is(usual, chose
 def test_a_folder_of_failures_alone_is_reported_with_their_reasons(store, tmp_path):
     made = store()
     made.leave_out(Absence("a", "sts", "t", "embedding", 42, 9, "failed", "no weights"))
-    built = {path.name: path.read_text() for path in report.build(made, tmp_path / "out")}
+    built = {
+        path.name: path.read_text() for path in report.build(report.read(made), tmp_path / "out")
+    }
     assert all("no weights" in built[name] for name in ("index.html", "results.md", "results.json"))
     print_report(results=[made.root], form="csv", out=tmp_path / "csv")
     assert "a,t (limit 9),failed,no weights" in (tmp_path / "csv" / "missing.csv").read_text()
@@ -101,14 +103,14 @@ def test_columns_digits_caption_and_label_of_a_table_for_a_paper(usual, capsys):
 
 def test_no_results_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match="bench run"):
-        report.build(Store(tmp_path), tmp_path / "out")
+        report.build(report.read(Store(tmp_path)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(usual, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResultError, match="--out"):
-        report.build(usual, tmp_path / "file")
+        report.build(report.read(usual), tmp_path / "file")
 
 
 def test_every_table_is_among_those_that_help_and_completion_name(usual):

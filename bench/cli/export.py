@@ -1,0 +1,95 @@
+"""``bench export``: results in the layouts of other tools."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli import console
+from bench.cli.options import Json, ResultFolders, command, split_names
+from bench.cli.report import Encoders, OnTasks
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.export import Outcome
+
+app = typer.Typer(help="Results in the layouts of other tools.", no_args_is_help=True)
+
+
+@command(
+    app,
+    "bench export mteb DIR",
+    "bench export mteb DIR -m quip --name quip=my-org/quip@1a2b3c",
+    "bench export mteb DIR --results A --results B --json | jq .reason",
+)
+def mteb(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Folder to write `results/MODEL/REVISION` into.", file_okay=False),
+    ],
+    model: Encoders = [],  # noqa: B006 - typer copies lists
+    task: OnTasks = [],  # noqa: B006
+    results: ResultFolders = [Path("results")],  # noqa: B006
+    name: Annotated[
+        list[str],
+        typer.Option(
+            help="mteb's name of an encoder: `encoder=org/model` or `encoder=org/model@revision`. "
+            "Repeatable. [default: the id on the hub, or bench/ENCODER]",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite files that are there with other content.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write mteb's own results files, for `mteb.ResultCache`, its tools and its leaderboard.
+
+    Only whole tasks of mteb are exported, with the scores that mteb itself returned.
+    """
+    from bench.export import export_mteb
+    from bench.store import Store
+
+    names = [_split_name(each) for each in name]
+    made = export_mteb(
+        [Store(each) for each in dict.fromkeys(results)],
+        folder,
+        models=split_names(model),
+        tasks=split_names(task),
+        names=dict(names),
+        force=force,
+    )
+    if as_json:
+        for outcome in made.outcomes:
+            console.print_json(asdict(outcome))
+    else:
+        for path in made.paths:
+            print(path)
+    _note(made.outcomes, made.unknown)
+    if not made.paths:
+        raise typer.Exit(1)
+
+
+def _split_name(text: str) -> tuple[str, str]:
+    encoder, equals, name = text.rpartition("=")
+    if not equals:
+        raise UsageError(f"--name takes encoder=org/model, got {text!r}")
+    return encoder, name
+
+
+def _note(outcomes: "Sequence[Outcome]", unknown: Sequence[str]) -> None:
+    """Say on stderr what was left out, and what is empty."""
+    reasons: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.reason:
+            reasons.setdefault(outcome.reason, []).append(f"{outcome.encoder} on {outcome.task}")
+    for reason, cells in reasons.items():
+        more = f" and {len(cells) - 3} more" if len(cells) > 3 else ""
+        console.note(f"left out, {reason}: {', '.join(cells[:3])}{more}")
+    if unknown:
+        console.note(
+            "empty in model_meta.json, since results do not have them; fill them in before you "
+            f"submit: {', '.join(unknown)}"
+        )
