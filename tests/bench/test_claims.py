@@ -19,7 +19,8 @@ from bench.errors import UsageError
 from bench.runner import Shard, run
 from bench.store import Store
 from bench.vectors import Vectors
-from tests.bench.test_runner import Failing, Letters, Norms
+from tests.bench.encoders import Plain
+from tests.bench.test_runner import Failing, Norms
 
 TASKS = [Norms(name=f"norms{i}", texts=(str(i), "b", "cc")) for i in range(4)]
 
@@ -27,7 +28,7 @@ TASKS = [Norms(name=f"norms{i}", texts=(str(i), "b", "cc")) for i in range(4)]
 def others(folder: Path, **changes: object) -> Path:
     """Write the claim of another process on the first task, and return its file."""
     store = Store(folder)
-    (cell,) = runner.survey("letters", Letters(), TASKS[:1], store, seeds=[42])
+    (cell,) = runner.survey("letters", Plain(), TASKS[:1], store, seeds=[42])
     path = store.claim_path(cell.spec)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(asdict(replace(Owner.here(), **changes))))
@@ -35,7 +36,7 @@ def others(folder: Path, **changes: object) -> Path:
 
 
 def start(folder: Path, tasks=TASKS, **options):
-    return run({"letters": Letters()}, tasks, Store(folder), Vectors(None), **options)
+    return run({"letters": Plain()}, tasks, Store(folder), Vectors(None), **options)
 
 
 def statuses(cells) -> list[str]:

@@ -1,6 +1,7 @@
 """``bench clusters``, as a user types it."""
 
 import csv
+import itertools
 import json
 from pathlib import Path
 
@@ -11,12 +12,8 @@ from bench.cli import app
 
 FILES = ("clusters.md", "clusters.json", "clusters.png", "clusters.svg", "texts.csv")
 THINGS = ("bread", "milk", "stone")
-TEXTS = [
-    f"{thing} number {i}, {place} | the <b>house</b>"
-    for thing in THINGS
-    for place in ("in", "near")
-    for i in range(5)
-]
+PLACED = itertools.product(THINGS, ("in", "near"), range(5))
+TEXTS = [f"{thing} number {i}, {place} | the <b>house</b>" for thing, place, i in PLACED]
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +24,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("BENCH_CACHE", str(folder / "cache"))
-        result = call(
-            "-m", "hashing", "--texts", "shop.txt", "--k", "3", "-i", "what?", "-i", "where?"
-        )
+        result = group("--k", "3", "-i", "what?", "-i", "where?")
     assert result.exit_code == 0, result.stderr
     return folder, result
 
@@ -107,7 +102,7 @@ def test_clusters_of_the_same_file_are_replaced_with_a_note_and_those_of_another
         ("--texts shop.txt --k 31", "at least 31 different texts"),
         ("--texts shop.txt --k 1", "--k takes auto"),
         ("--texts shop.txt --k many", "--k takes auto"),
-        ("--texts shop.txt -m hashing,adapters.baseline.hashing:Hashing", "one encoder"),
+        ("--texts shop.txt -m hashing,backbone-mean", "one encoder"),
         ("--texts shop.txt --out one.txt/x", "--out"),
         ("", "--texts"),
     ],

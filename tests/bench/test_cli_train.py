@@ -138,10 +138,12 @@ def test_the_folder_of_a_checkpoint_has_a_valid_name():
         (COPYING, "--set colour=1"),
         (COPYING, '--set rate="fast"'),
         (COPYING, "--device gpu"),
+        (COPYING, "--out file/folder"),
         (COPYING, "--dtype float23"),
     ],
 )
-def test_an_invalid_call_ends_with_one_line_and_code_2(recipe, options):
+def test_an_invalid_call_ends_with_one_line(recipe, options):
+    Path("file").touch()
     done = train(options, recipe)
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert (done.exit_code in {1, 2}, done.stderr.count("\n")) == (True, 1)
     assert done.stderr.startswith("error: ")

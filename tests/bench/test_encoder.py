@@ -3,8 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,8 +16,6 @@ from hypothesis import strategies as st
 from bench.encoder import (
     Batch,
     Card,
-    Embeddings,
-    Encoder,
     Item,
     card,
     checked,
@@ -32,36 +29,20 @@ from bench.encoder import (
     unwrap,
 )
 from bench.errors import EncodingError, UsageError, unknown
+from tests.bench.encoders import Plain
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """A text is its number of letters, and that of its instruction."""
-
-    scale: float = 1.0
-    asked: list[tuple[int, str]] = field(default_factory=list, compare=False)
-    version: ClassVar[int] = 1
-    follows_instructions: ClassVar[bool] = True
-
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        self.asked.append((len(texts), instruction))
-        return np.array(
-            [[len(text) * self.scale, -1.0 - len(instruction)] for text in texts], np.float32
-        ).reshape(-1, 2)
-
-
-@dataclass(frozen=True)
-class Placed(Lengths):
+class Placed(Plain):
     """One with weights in a place; the card says what they are."""
 
     checkpoint: str = location("here")
     dtype: str = "auto"
+    scale: object = 1.0
 
     def card(self) -> Card:
-        return Card(
-            weights="of " + self.checkpoint.rpartition("/")[2],
-            dtype="float32" if self.dtype == "auto" else self.dtype,
-        )
+        dtype = "float32" if self.dtype == "auto" else self.dtype
+        return Card(weights="of " + self.checkpoint.rpartition("/")[2], dtype=dtype)
 
 
 class Wrapped:
@@ -69,146 +50,116 @@ class Wrapped:
 
     version, follows_instructions = 1, True
 
-    def __init__(self, inner: Encoder) -> None:
+    def __init__(self, inner):
         self.inner = inner
 
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+    def encode(self, texts, *, instruction=""):
         return self.inner.encode(texts, instruction=instruction)
 
 
 def test_settings_are_the_fields_that_can_change_a_vector():
-    assert settings(Lengths(2.0)) == {"scale": 2.0}
+    assert settings(Plain(2)) == {"dim": 2}
+    assert replace(Plain(), dim=2) != Plain() == replace(Plain(), asked=[Item("a")])
 
 
 @pytest.mark.parametrize("value", [slice(3), float("nan"), {1, 2}, b"raw"])
 def test_a_setting_that_is_no_plain_json_is_refused(value):
-    with pytest.raises(EncodingError, match="Lengths"):
-        settings(Lengths(value))
+    with pytest.raises(EncodingError, match="Placed"):
+        settings(Placed(scale=value))
 
 
 def test_an_encoder_that_is_no_dataclass_is_refused():
-    class Plain:
+    class Bare:
         version, follows_instructions = 1, False
-
-        def encode(self, texts, *, instruction=""):
-            return np.ones((len(texts), 2), np.float32)
+        encode = Plain.encode
 
     with pytest.raises(EncodingError, match="dataclass"):
-        fingerprint(Plain())
+        fingerprint(Bare())
 
 
-def test_a_place_and_the_way_a_number_type_was_asked_for_are_no_part_of_the_identity():
+def test_the_identity_is_of_class_version_settings_and_weights_and_neither_of_place_nor_wish():
+    class Newer(Placed):
+        version: ClassVar[int] = 2
+
     one = fingerprint(Placed(checkpoint="a/model"))
-    assert (
-        fingerprint(Placed(checkpoint="b/model"))
-        == one
-        == fingerprint(Placed(checkpoint="a/model", dtype="float32"))
-    )
-    others = (
+    assert fingerprint(Placed(checkpoint="b/model")) == one
+    assert fingerprint(Placed(checkpoint="a/model", dtype="float32")) == one
+    others = [
         Placed(checkpoint="a/other"),
-        Placed(2.0, checkpoint="a/model"),
+        Placed(scale=2.0, checkpoint="a/model"),
         Placed(checkpoint="a/model", dtype="bfloat16"),
-    )
-    assert one not in {fingerprint(other) for other in others}
+        Newer(checkpoint="a/model"),
+    ]
+    assert len({one, *map(fingerprint, others)}) == 5
 
 
 def test_a_wrapper_has_the_identity_of_what_it_wraps():
     inner = Placed()
     outer = Wrapped(Wrapped(inner))
     assert unwrap(outer) is inner
-    assert (fingerprint(outer), settings(outer), card(outer)) == (
-        fingerprint(inner),
-        settings(inner),
-        card(inner),
-    )
-
-
-def test_an_encoder_without_a_card_has_no_weights():
-    assert card(Lengths()) == Card(instructed_sides=("query",))
+    for read in (fingerprint, settings, card):
+        assert read(outer) == read(inner)
+    assert card(Plain()) == Card(instructed_sides=("query",))  # without a card, no weights
 
 
 def test_the_identity_is_the_same_in_every_process():
     code = "from bench.registry import load_encoder; from bench.encoder import fingerprint\n"
     code += "print(fingerprint(load_encoder('hashing')))"
-    root = str(Path(__file__).parents[2])
-    prints = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": root},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(prints) == 1
+    env = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
+    from bench.registry import load_encoder
+
+    assert done.stdout.strip() == fingerprint(load_encoder("hashing"))
 
 
-PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    st.lists,
-    max_leaves=4,
-)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+PLAIN = st.none() | st.booleans() | st.integers() | FLOATS | st.text()
+NESTED = st.recursive(PLAIN, st.lists, max_leaves=4)
 
 
 @limit(max_examples=30)
-@given(st.dictionaries(st.text(), PLAIN, min_size=2))
+@given(st.dictionaries(st.text(), NESTED, min_size=2))
 def test_a_digest_does_not_depend_on_the_order_of_keys(value):
     assert digest(dict(reversed(value.items()))) == digest(value)
     assert digest({**value, "one more\0": 1}) != digest(value)
 
 
-@given(
-    st.lists(
-        st.builds(Item, st.text(max_size=9), st.sampled_from(["", "i", "another"])),
-        min_size=1,
-        max_size=30,
-    )
-)
-def test_an_encoder_without_a_stream_is_asked_once_per_instruction_and_rows_come_back_in_place(
-    items,
-):
-    encoder = Lengths()
-    batches = list(stream(encoder, items))
-    assert sorted(instruction for _, instruction in encoder.asked) == sorted(
-        {item.instruction for item in items}
-    )
-    expected = [[len(item.text), -1 - len(item.instruction)] for item in items]
-    assert gather(batches, len(items)).tolist() == expected
+ITEMS = st.builds(Item, st.text(max_size=9), st.sampled_from(["", "i", "another"]))
 
 
-def test_nothing_to_encode_gives_no_rows():
-    assert len(gather(stream(Lengths(), []), 0)) == 0
+@limit(max_examples=50)
+@given(st.lists(ITEMS, max_size=30))
+def test_an_encoder_without_a_stream_is_asked_once_per_instruction_and_rows_are_in_place(items):
+    calls = []
+
+    class Counting(Plain):
+        def encode(self, texts, *, instruction=""):
+            calls.append(instruction)
+            return super().encode(texts, instruction=instruction)
+
+    found = gather(stream(Counting(), items), len(items))
+    assert sorted(calls) == sorted({item.instruction for item in items})
+    for row, item in zip(found, items, strict=True):
+        assert np.array_equal(row, Plain().encode([item.text], instruction=item.instruction)[0])
 
 
-def test_an_item_that_a_stream_leaves_out_is_an_error_that_names_it():
-    class LeavesOut(Lengths):
+def test_an_item_that_a_stream_leaves_out_and_a_broken_vector_are_errors_that_name_them():
+    class LeavesOut(Plain):
         def stream(self, items):
-            yield from stream(Lengths(), items[:-1])
+            yield from stream(Plain(), items[:-1])
 
+    class Broken(Plain):
+        def stream(self, items):
+            rows = np.array([[np.nan, 1]], np.float32)
+            yield Batch(np.array([1]), rows, np.ones(1, np.int32), np.zeros(1, bool), 1)
+
+    items = [Item("here"), Item("there"), Item("forgotten")]
     with pytest.raises(EncodingError, match="forgotten"):
-        list(stream(LeavesOut(), [Item("here"), Item("there"), Item("forgotten")]))
-    assert np.isnan(gather(LeavesOut().stream([Item("here"), Item("there")]), 2)[1]).all()
-
-
-def test_what_an_encoder_streams_is_checked_too():
-    class Streams(Lengths):
-        def stream(self, items):
-            yield Batch(
-                np.array([1]),
-                np.array([[np.nan, 1]], np.float32),
-                np.ones(1, np.int32),
-                np.zeros(1, bool),
-                1,
-            )
-
-    with pytest.raises(EncodingError, match="'second'"):
-        list(stream(Streams(), [Item("first"), Item("second")]))
+        list(stream(LeavesOut(), items))
+    assert np.isnan(gather(LeavesOut().stream(items), 3)[2]).all()
+    with pytest.raises(EncodingError, match="'there'"):
+        list(stream(Broken(), items))
 
 
 GOOD = np.array([[1, 2, 3], [3, 2, 1]], np.float32)
@@ -225,16 +176,6 @@ GOOD = np.array([[1, 2, 3], [3, 2, 1]], np.float32)
         GOOD.tolist(),
         None,
         GOOD[:, :0],
-    ],
-    ids=[
-        "half",
-        "double",
-        "a row short",
-        "one vector",
-        "three axes",
-        "a list",
-        "nothing",
-        "no numbers",
     ],
 )
 def test_what_is_no_set_of_embeddings_is_refused_in_one_line(vectors):
@@ -265,14 +206,11 @@ def test_a_text_in_a_message_stays_on_one_line(text, width):
     assert len(shortened(text, width).splitlines()) == 1
 
 
-def test_a_copy_with_another_setting_is_another_encoder():
-    assert replace(Lengths(), scale=2.0) != Lengths() == replace(Lengths(), asked=[(1, "")])
-
-
 def test_an_unknown_name_comes_with_near_ones_or_with_all_or_with_their_number():
-    assert isinstance(unknown("task", "stsbb", ["stsb", "mrpc"]), UsageError)
-    assert "'stsb'" in str(unknown("task", "stsbb", ["stsb", "mrpc"]))
-    assert "mrpc, stsb" in str(unknown("task", "qqqq", ["stsb", "mrpc"]))
+    near = unknown("task", "stsbb", ["stsb", "mrpc"])
+    assert isinstance(near, UsageError)
+    assert "did you mean 'stsb'" in str(near)
+    assert str(unknown("task", "qqqq", ["stsb", "mrpc"])).endswith("known: mrpc, stsb")
     many = str(unknown("task", "qqqq", [f"a{i}" for i in range(30)], hint="(see the list)"))
     assert "30 names are known" in many
     assert many.endswith("(see the list)")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -24,6 +24,7 @@ def data(metric, n=300, seed=0):
 
 
 @pytest.mark.parametrize("metric", MEASURED)
+@settings(max_examples=40)
 @given(rows=st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), min_size=4, max_size=40))
 def test_contributions_average_to_the_score_whatever_is_tied(metric, rows):
     x, y = (np.array(side, float) for side in zip(*rows, strict=True))

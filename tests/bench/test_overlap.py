@@ -11,23 +11,15 @@ from bench.overlap import NGRAM, Ngrams, hash_ngrams
 TRAINED = "the quick brown fox jumps over the lazy dog near the river bank"
 
 
-def test_a_text_that_repeats_eight_words_is_touched_whatever_its_case_and_punctuation():
-    found = Ngrams.of([TRAINED]).find_overlaps(
-        [
-            "So: The QUICK brown fox jumps, over the lazy cat!",
-            "the quick brown fox jumps over a lazy dog",
-        ]
-    )
-    assert found.tolist() == [True, False]
-
-
-def test_a_text_of_fewer_words_is_touched_only_by_the_whole_of_itself():
-    assert Ngrams.of(["what is that", TRAINED]).find_overlaps(
-        ["What is that?", "what is", "the quick brown"]
-    ).tolist() == [True, False, False]
-
-
-def test_an_empty_text_is_never_touched():
+def test_a_text_that_repeats_eight_words_or_is_short_and_repeated_whole_is_an_overlap():
+    found = Ngrams.of(["what is that", TRAINED]).find_overlaps([
+        "So: The QUICK brown fox jumps, over the lazy cat!",
+        "the quick brown fox jumps over a lazy dog",
+        "What is that?",
+        "what is",
+        "the quick brown",
+    ])  # fmt: skip
+    assert found.tolist() == [True, False, True, False, False]
     assert Ngrams.of(["", "..."]).find_overlaps(["", "..."]).tolist() == [False, False]
     assert len(Ngrams.of([]).hashes) == 0
 
@@ -43,9 +35,10 @@ def test_every_window_of_a_trained_text_is_touched(letters):
 
 def test_a_large_body_of_text_does_not_touch_texts_it_shares_nothing_with():
     rng = np.random.default_rng(0)
-    trained = Ngrams.of([" ".join(f"w{i}" for i in rng.integers(20_000, size=2_000_000))])
-    texts = [" ".join(f"v{i}" for i in rng.integers(20_000, size=230)) for _ in range(200)]
-    assert not trained.find_overlaps(texts).any()  # at 32 bits every tenth would be, by chance
+    trained = Ngrams.of([" ".join(f"w{i}" for i in rng.integers(20_000, size=400_000))])
+    texts = np.array_split([f"v{i}" for i in rng.integers(20_000, size=46_000)], 200)
+    # At 32 bits four of them would be, by chance.
+    assert not trained.find_overlaps(map(" ".join, texts)).any()
 
 
 def test_runs_survive_a_file(tmp_path):

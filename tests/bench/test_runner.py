@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,32 +15,13 @@ import numpy as np
 import pytest
 
 from bench.data import load
-from bench.encoder import Embeddings, Encoder, Item, TokenEncoder
+from bench.encoder import Encoder, Item, TokenEncoder
 from bench.errors import EncodingError, Unavailable
-from bench.result import Result
-from bench.runner import Cell, run, survey
+from bench.runner import run, survey
 from bench.store import Store
 from bench.task import Score
 from bench.vectors import Vectors
-
-
-@dataclass(frozen=True)
-class Letters:
-    """Counts letters; remembers how often it was called and for how many texts."""
-
-    dim: int = 32
-    calls: list[int] = field(default_factory=list, compare=False)
-    version: ClassVar[int] = 1
-    follows_instructions: ClassVar[bool] = False
-
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
-        self.calls.append(len(texts))
-        rows = np.zeros((len(texts), self.dim), np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            row[0] = 1
-            for letter in text:
-                row[ord(letter) % self.dim] += 1
-        return rows
+from tests.bench.encoders import Plain
 
 
 @dataclass(frozen=True)
@@ -57,17 +37,12 @@ class Norms:
     readout: ClassVar[str] = "embedding"
     needs: ClassVar[type] = Encoder
 
-    def items(self, *, seed: int) -> Iterable[Item]:
+    def items(self, *, seed):
         return [Item(text) for text in self.texts]
 
-    def evaluate(self, encoder: Encoder, *, seed: int) -> Mapping[str, Score]:
-        vectors = encoder.encode(self.texts)
-        return {
-            "norm": Score(
-                (1 / float(np.linalg.norm(vectors)), 1 / (seed + 1)),
-                np.linalg.norm(vectors, axis=1),
-            )
-        }
+    def evaluate(self, encoder, *, seed):
+        norms = np.linalg.norm(encoder.encode(self.texts), axis=1)
+        return {"norm": Score((1 / float(norms.sum()), 1 / (seed + 1)), norms)}
 
 
 @dataclass(frozen=True)
@@ -79,148 +54,140 @@ class Failing(Norms):
         raise self.error("this is why")
 
 
-def _run(tasks, folder, *, encoder=None, **options) -> list[Cell]:
-    return list(
-        run(
-            {"letters": encoder or Letters()},
-            tasks,
-            Store(folder),
-            options.pop("vectors", None) or Vectors(None),
-            **options,
-        )
-    )
+@pytest.fixture
+def run_on(tmp_path):
+    """Return a function that runs tasks into a store in ``results``."""
+
+    def _run(*tasks, encoder=None, **options):
+        store = Store(tmp_path / "results")
+        return list(run({"plain": encoder or Plain()}, tasks, store, Vectors(None), **options))
+
+    return _run
 
 
-def test_a_cell_is_run_once_and_then_read(tmp_path):
-    first = _run([Norms()], tmp_path)
-    encoder = Letters()
-    again = _run([Norms()], tmp_path, encoder=encoder)
-    assert [cell.status for cell in first + again] == ["done", "cached"]
-    assert encoder.calls == []
-    assert again[0].result.main.repeats == first[0].result.main.repeats
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
 
 
-@dataclass(frozen=True)
-class Explaining(Norms):
-    name: str = "explaining"
-
-    def explain(self, encoder: Encoder, *, seed: int) -> Sequence[Mapping[str, str]]:
-        return [
-            {"text": text, "norm": f"{np.linalg.norm(encoder.encode([text])):.1f}"}
-            for text in self.texts[:2]
-        ]
+def test_a_cell_is_run_once_and_then_read_unless_forced(run_on):
+    (first,) = run_on(Norms())
+    encoder = Plain()
+    (again,) = run_on(Norms(), encoder=encoder)
+    assert (first.status, again.status, encoder.asked) == ("done", "cached", [])
+    assert again.result.main.repeats == first.result.main.repeats
+    assert run_on(Norms(), force=True)[0].status == "done"
 
 
-def test_examples_in_words_are_kept_with_the_result(tmp_path):
-    (cell,) = _run([Explaining()], tmp_path)
-    (again,) = _run([Explaining()], tmp_path)
-    assert (
-        cell.result.samples
-        == again.result.samples
-        == [{"text": "a", "norm": "1.4"}, {"text": "bb", "norm": "2.2"}]
-    )
-    (plain,) = _run([Norms()], tmp_path)
+def test_examples_in_words_are_kept_with_the_result_and_no_part_of_its_cost(run_on):
+    @dataclass(frozen=True)
+    class Explaining(Norms):
+        name: str = "explaining"
+
+        def explain(self, encoder, *, seed):
+            return [{"text": text, "n": str(len(encoder.encode([text])))} for text in self.texts]
+
+    (cell,), (again,) = run_on(Explaining()), run_on(Explaining())
+    assert cell.result.samples == again.result.samples
+    assert cell.result.samples[1] == {"text": "bb", "n": "1"}
+    (plain,) = run_on(Norms())
     assert "samples" not in plain.result.to_json()
-    assert (
-        cell.result.texts == plain.result.texts
-    )  # what is only shown is no part of the score's cost
+    assert cell.result.texts == plain.result.texts
 
 
-def test_texts_of_all_tasks_are_encoded_in_one_pass(tmp_path):
-    encoder = Letters()
-    _run([Norms(), Norms(name="other", texts=("a", "zz", "y"))], tmp_path, encoder=encoder)
-    assert encoder.calls == [5]
+def test_texts_of_all_tasks_are_encoded_in_one_pass(run_on):
+    calls = []
+
+    class Counting(Plain):
+        def encode(self, texts, *, instruction=""):
+            calls.append(len(texts))
+            return super().encode(texts)
+
+    run_on(Norms(), Norms(name="other", texts=("a", "zz", "y")), encoder=Counting())
+    assert calls == [5]
 
 
-def test_another_seed_limit_or_task_version_is_another_cell(tmp_path):
-    _run([Norms()], tmp_path)
-    assert [
-        c.status for c in _run([Norms(), Norms(version=2), Norms(limit=3)], tmp_path, seeds=(42, 1))
-    ] == ["cached"] + ["done"] * 5
-    assert len(Store(tmp_path)) == 6
-
-
-def test_force_runs_a_cell_again(tmp_path):
-    _run([Norms()], tmp_path)
-    assert _run([Norms()], tmp_path, force=True)[0].status == "done"
+def test_another_seed_limit_or_task_version_is_another_cell(run_on, store):
+    run_on(Norms())
+    cells = run_on(Norms(), Norms(version=2), Norms(limit=3), seeds=(42, 1))
+    assert [cell.status for cell in cells] == ["cached", *["done"] * 5]
+    assert len(store) == 6
+    keys = []
+    for name, dim in (("a", 8), ("b", 8), ("a", 9)):
+        (cell,) = survey(name, Plain(dim), [Norms()], store, seeds=[42])
+        keys.append(cell.spec.key)
+    assert keys[0] == keys[1] != keys[2]  # the content counts, and not its name
 
 
 @pytest.mark.parametrize(
     ("error", "status"),
     [(EncodingError, "failed"), (ZeroDivisionError, "failed"), (Unavailable, "skipped")],
 )
-def test_a_cell_that_cannot_be_done_says_why_and_leaves_only_its_reason(tmp_path, error, status):
-    (cell,) = _run([Failing(error=error)], tmp_path)
+def test_a_cell_that_cannot_be_done_says_why_and_leaves_only_its_reason(
+    run_on, store, error, status
+):
+    (cell,) = run_on(Failing(error=error))
     assert cell.status == status
     assert "this is why" in cell.reason
-    assert len(Store(tmp_path)) == 0
-    assert [(a.status, a.reason) for a in Store(tmp_path).absences()] == [(status, cell.reason)]
+    assert len(store) == 0
+    assert [(a.status, a.reason) for a in store.absences()] == [(status, cell.reason)]
 
 
-def test_the_first_failure_ends_the_run_unless_told_to_keep_going(tmp_path):
-    tasks = [Failing(), Norms()]
-    assert [c.status for c in _run(tasks, tmp_path / "stop")] == ["failed"]
-    assert [c.status for c in _run(tasks, tmp_path / "go", keep_going=True)] == ["failed", "done"]
+def test_the_first_failure_ends_the_run_unless_told_to_keep_going(run_on):
+    assert [c.status for c in run_on(Failing(), Norms())] == ["failed"]
+    cells = run_on(Failing(), Norms(), keep_going=True)
+    assert [c.status for c in cells] == ["failed", "done"]
 
 
-def test_a_text_that_breaks_an_encoder_fails_only_the_tasks_that_need_it(tmp_path):
-    class Picky(Letters):
-        def encode(self, texts, *, instruction=""):
-            rows = super().encode(texts)
-            rows[[text == "poison" for text in texts]] = np.nan
-            return rows
+class Picky(Plain):
+    """Breaks on one text."""
 
-    cells = _run(
-        [Norms(), Norms(name="poisoned", texts=("ok", "poison"))],
-        tmp_path,
-        encoder=Picky(),
-        keep_going=True,
-    )
-    assert [(c.status, "poison" in c.reason) for c in cells] == [("done", False), ("failed", True)]
+    def encode(self, texts, *, instruction=""):
+        rows = super().encode(texts)
+        rows[[text == "poison" for text in texts]] = np.nan
+        return rows
 
 
-def test_an_encoder_that_breaks_down_fails_its_cells_and_the_next_one_goes_on(tmp_path):
-    class Breaking(Letters):
+class CannotPlan(Norms):
+    def items(self, *, seed):
+        raise AttributeError("'NoneType' object has no attribute 'encode'")
+
+
+class NeedsTokens(Norms):
+    needs = TokenEncoder
+
+
+@pytest.mark.parametrize(
+    ("task", "status", "reason"),
+    [
+        (Norms(name="poisoned", texts=("ok", "poison")), "failed", "poison"),
+        (CannotPlan(name="broken"), "failed", "'NoneType' object has no attribute"),
+        (Norms(name="holes", texts=("a", None, "b")), "failed", "got None in 1 places"),
+        (NeedsTokens(name="tokens"), "skipped", "the states of single tokens; plain is not one"),
+    ],
+)
+def test_a_task_that_cannot_be_run_fails_its_own_cells_alone(run_on, task, status, reason):
+    cells = run_on(task, Norms(), encoder=Picky(), keep_going=True)
+    assert [cell.status for cell in cells] == [status, "done"]
+    assert reason in cells[0].reason
+
+
+def test_an_encoder_that_breaks_down_fails_its_cells_and_the_next_one_goes_on(store):
+    class Breaking(Plain):
         def encode(self, texts, *, instruction=""):
             raise RuntimeError("first line\nsecond line")
 
-    encoders = {"breaking": Breaking(), "letters": Letters()}
-    cells = list(run(encoders, [Norms()], Store(tmp_path), Vectors(None), keep_going=True))
+    encoders = {"breaking": Breaking(), "plain": Plain()}
+    cells = list(run(encoders, [Norms()], store, Vectors(None), keep_going=True))
     line = Breaking.encode.__code__.co_firstlineno + 1
-    assert [(c.status, c.reason) for c in cells] == [
+    assert [(cell.status, cell.reason) for cell in cells] == [
         ("failed", f"RuntimeError: first line (at {__file__}:{line})"),
         ("done", ""),
     ]
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ValueError("no such configuration"),
-        AttributeError("'NoneType' object has no attribute 'encode'"),
-    ],
-)
-def test_a_task_that_cannot_plan_fails_its_own_cells_alone(tmp_path, fault):
-    class Broken(Norms):
-        def items(self, *, seed):
-            raise fault
-
-    cells = _run([Broken(name="broken"), Norms()], tmp_path, keep_going=True)
-    assert [c.status for c in cells] == ["failed", "done"]
-    assert str(fault) in cells[0].reason
-
-
-def test_a_row_without_a_text_fails_the_cells_of_its_task_alone(tmp_path):
-    cells = _run([Norms(name="holes", texts=("a", None, "b")), Norms()], tmp_path, keep_going=True)
-    assert [c.status for c in cells] == ["failed", "done"]
-    assert (
-        cells[0].reason
-        == "expected texts in the data of holes, got None in 1 places: mend or drop these rows"
-    )
-
-
 def test_a_cell_whose_data_has_changed_since_is_run_again_and_that_is_said(
-    tmp_path, monkeypatch, caplog
+    run_on, tmp_path, monkeypatch, caplog
 ):
     class Local(Norms):
         def items(self, *, seed):
@@ -232,80 +199,44 @@ def test_a_cell_whose_data_has_changed_since_is_run_again_and_that_is_said(
 
     path = tmp_path / "data" / "org" / "set" / "test.jsonl"
     path.parent.mkdir(parents=True)
-    path.write_text('{"text": "one"}\n{"text": "two"}\n')
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
-    for content, status, said in (
-        (None, "done", False),
-        (None, "cached", False),
-        ('{"text": "three"}\n', "done", True),
-        (None, "cached", False),
-    ):
-        if content:
-            path.write_text(content)
-        caplog.clear()
-        assert [cell.status for cell in _run([Local()], tmp_path / "results")] == [status]
-        assert (str(path) in caplog.text) == said
+    for content, said in (('{"text": "one"}\n{"text": "two"}\n', False), ('{"text": "3"}\n', True)):
+        path.write_text(content)
+        for status in ("done", "cached"):
+            caplog.clear()
+            assert [cell.status for cell in run_on(Local())] == [status]
+            assert (str(path) in caplog.text) == (said and status == "done")
 
 
-def test_an_encoder_without_the_needed_protocol_is_skipped_and_what_is_needed_is_said(tmp_path):
-    class NeedsTokens(Norms):
-        needs = TokenEncoder
-
-    (cell,) = _run([NeedsTokens()], tmp_path)
-    assert cell.status == "skipped"
-    assert (
-        cell.reason == "norms requires an encoder that also gives the states of single tokens; "
-        "letters is not one"
-    )
-
-
-def test_a_result_carries_counts_cost_and_provenance(tmp_path):
-    result: Result = _run([Norms()], tmp_path)[0].result
-    assert result.texts == {
-        "asked": 4,
-        "distinct": 3,
-        "repeated_share": 0.25,
-        "truncated_share": 0.0,
-    }
-    assert result.cost["forward_texts"] == 3
-    assert result.provenance["versions"]["python"]
-    kept = Store(tmp_path)[result.spec]
-    assert kept == result
-    assert np.allclose(Store(tmp_path).examples(kept).main.examples, result.main.examples)
+def test_a_result_carries_counts_cost_and_provenance(run_on, store):
+    random.seed(5)
+    (cell,) = run_on(Norms())
+    assert random.random() == random.Random(5).random()  # the global state is left alone
+    counts = {"asked": 4, "distinct": 3, "repeated_share": 0.25, "truncated_share": 0.0}
+    assert cell.result.texts == counts
+    assert cell.result.cost["forward_texts"] == 3
+    assert cell.result.provenance["versions"]["python"]
+    kept = store[cell.spec]
+    assert kept == cell.result
+    assert np.allclose(store.examples(kept).main.examples, cell.result.main.examples)
 
 
-def test_the_same_content_under_another_name_has_the_same_key(tmp_path):
-    store = Store(tmp_path)
-    specs = [
-        survey(name, Letters(dim=dim), [Norms()], store, seeds=[42])[0].spec
-        for name, dim in (("a", 8), ("b", 8), ("a", 9))
-    ]
-    assert specs[0].key == specs[1].key != specs[2].key
-
-
-def test_a_results_file_that_cannot_be_read_fails_its_cell_and_is_left_alone(tmp_path):
-    (cell,) = _run([Norms()], tmp_path)
-    path = Store(tmp_path).path(cell.spec)
+def test_a_results_file_that_cannot_be_read_fails_its_cell_and_is_left_alone(run_on, store):
+    (cell,) = run_on(Norms())
+    path = store.path(cell.spec)
     path.write_text(json.dumps({"schema": 999}))
-    (again,) = _run([Norms()], tmp_path)
+    (again,) = run_on(Norms())
     assert (again.status, "999" in again.reason) == ("failed", True)
     assert json.loads(path.read_text()) == {"schema": 999}
 
 
-def test_a_run_leaves_the_global_random_state_alone(tmp_path):
-    random.seed(5)
-    expected = random.Random(5).random()
-    _run([Norms()], tmp_path)
-    assert random.random() == expected
-
-
-_SLOW = """
+SLOW = """
 import sys, time
 from pathlib import Path
 from bench.vectors import Vectors
 from bench.runner import run
 from bench.store import Store
-from tests.bench.test_runner import Letters, Norms
+from tests.bench.test_runner import Norms, Plain
 
 class Slow(Norms):
     def evaluate(self, encoder, *, seed):
@@ -313,25 +244,19 @@ class Slow(Norms):
         return super().evaluate(encoder, seed=seed)
 
 tasks = [Slow(name=f"t{i}") for i in range(50)]
-for cell in run({"letters": Letters()}, tasks, Store(Path(sys.argv[1])), Vectors(None)):
+for cell in run({"plain": Plain()}, tasks, Store(Path(sys.argv[1])), Vectors(None)):
     print(cell.status, flush=True)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_keeps_its_finished_cells_whole(tmp_path, how):
+def test_a_killed_run_keeps_its_finished_cells_whole(store):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(
-        [sys.executable, "-c", _SLOW, str(tmp_path)],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    command = [sys.executable, "-c", SLOW, str(store.root)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:
         for _ in range(3):
             assert process.stdout.readline() == b"done\n"
         time.sleep(0.05)
-        process.send_signal(how)
+        process.send_signal(signal.SIGKILL)
         process.wait(30)
-    store = Store(tmp_path)
     assert 3 <= len(store) < 50
     assert len(list(store.results())) == len(store)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap
 
@@ -17,86 +17,69 @@ NOMINAL = pytest.approx(0.95, abs=0.046)
 @pytest.mark.parametrize("metric", MEASURED)
 def test_the_interval_is_that_of_measuring_every_resample_again(metric):
     x, y = data(metric)
-    again = bootstrap(
-        (x, y),
-        MEASURED[metric],
-        paired=True,
-        vectorized=False,
-        n_resamples=400,
-        method="percentile",
-        rng=0,
-    )
+    options = {"paired": True, "vectorized": False, "n_resamples": 400, "method": "percentile"}
+    ends = bootstrap((x, y), MEASURED[metric], **options, rng=0).confidence_interval
     values = contributions(metric, x, y)[:, None]
     ours = stats.sampled(values.mean(axis=0), values).intervals
-    ends = again.confidence_interval
     # 400 and 1,000 resamples leave some 7 % of the half width to chance at either end.
-    assert [ours.low[0], ours.high[0]] == pytest.approx(
-        [ends.low, ends.high], abs=0.2 * (ends.high - ends.low) / 2
-    )
+    most = 0.2 * (ends.high - ends.low) / 2
+    assert [ours.low[0], ours.high[0]] == pytest.approx([ends.low, ends.high], abs=most)
 
 
-def test_intervals_of_paired_differences_over_examples_cover_the_truth_at_their_nominal_rate():
-    def covered(rng):
-        easy = rng.random(200)  # both encoders find the same examples hard
-        one, other = (
-            easy + 0.1 * rng.normal(size=200) < 0.7,
-            easy + 0.1 * rng.normal(size=200) < 0.6,
-        )
-        return covers(np.stack([one, other], axis=1).astype(float), truth=TRUTH)
-
-    rng = np.random.default_rng(1)
-    easy, noise = rng.random(10**6), 0.1 * rng.normal(size=10**6)
-    TRUTH = (easy + noise < 0.7).mean() - (easy + noise < 0.6).mean()  # noqa: N806 - to three decimals
-    assert np.mean([covered(np.random.default_rng([2, i])) for i in range(200)]) == NOMINAL
+def difference(*sources):
+    """The interval of the difference of two encoders."""
+    found = stats.sampled(sources[0].mean(axis=0), *sources)
+    return stats.differences(found, np.array([0]), np.array([1]))
 
 
-@pytest.mark.parametrize("n", [5, 10])
-def test_intervals_of_paired_differences_over_few_repeats_cover_the_truth_at_their_nominal_rate(n):
-    def covered(rng):
-        shared = rng.normal(0, 0.05, n)  # a seed that is good for one is good for the other
-        return covers(
-            np.stack(
-                [0.6 + shared + rng.normal(0, 0.01, n), 0.5 + shared + rng.normal(0, 0.02, n)],
-                axis=1,
-            ),
-            truth=0.1,
-        )
-
-    assert np.mean([covered(np.random.default_rng([3, n, i])) for i in range(200)]) == NOMINAL
+def over_examples(rng):
+    """Whether each of two encoders is right, which find the same examples hard."""
+    easy = rng.random(200)
+    sides = [easy + 0.1 * rng.normal(size=200) < at for at in (0.7, 0.6)]
+    return difference(np.stack(sides, axis=1).astype(float))
 
 
-def test_intervals_over_examples_and_repeats_at_once_cover_the_truth_at_their_nominal_rate():
-    def covered(rng):
-        ease, luck = rng.normal(0, 0.3, (2, 200)), rng.normal(0, 0.02, (2, 5))
-        values = (
-            np.array([[0.6], [0.5]])[:, :, None]
-            + ease[:, :, None]
-            + luck[:, None, :]
-            + rng.normal(0, 0.1, (2, 200, 5))
-        )
-        return covers(values.mean(axis=2).T, values.mean(axis=1).T, truth=0.1)
+def over_repeats(n):
+    """Scores of a few seeds: one that is good for one encoder is good for the other."""
 
-    assert np.mean([covered(np.random.default_rng([4, i])) for i in range(200)]) == NOMINAL
+    def draw(rng):
+        shared = rng.normal(0, 0.05, n)
+        sides = [0.6 + shared + rng.normal(0, 0.01, n), 0.5 + shared + rng.normal(0, 0.02, n)]
+        return difference(np.stack(sides, axis=1))
+
+    return draw
 
 
-def test_intervals_of_spearman_cover_the_truth_at_their_nominal_rate():
-    def covered(rng):
-        gold, noise = rng.normal(size=(2, 200))
-        values = contributions("spearman", gold + noise, gold)[:, None]
-        found = stats.sampled(values.mean(axis=0), values).intervals
-        return found.low[0] <= truth <= found.high[0]
-
-    truth = (
-        6 / np.pi * np.arcsin(np.sqrt(0.5) / 2)
-    )  # of the normal distribution with this correlation
-    assert np.mean([covered(np.random.default_rng([5, i])) for i in range(200)]) == NOMINAL
+def over_both(rng):
+    ease, luck = rng.normal(0, 0.3, (2, 200, 1)), rng.normal(0, 0.02, (2, 1, 5))
+    values = np.array([0.6, 0.5])[:, None, None] + ease + luck + rng.normal(0, 0.1, (2, 200, 5))
+    return difference(values.mean(axis=2).T, values.mean(axis=1).T)
 
 
-def covers(*sources, truth):
-    found = stats.differences(
-        stats.sampled(sources[0].mean(axis=0), *sources), np.array([0]), np.array([1])
-    )
-    return found.low[0] <= truth <= found.high[0]
+def of_spearman(rng):
+    gold, noise = rng.normal(size=(2, 200))
+    values = contributions("spearman", gold + noise, gold)[:, None]
+    return stats.sampled(values.mean(axis=0), values).intervals
+
+
+SPEARMAN = 6 / np.pi * np.arcsin(np.sqrt(0.5) / 2)
+"""Of the normal distribution with this correlation."""
+
+
+@pytest.mark.parametrize(
+    ("draw", "truth"),
+    [
+        (over_examples, 0.1),  # to three decimals
+        (over_repeats(5), 0.1),
+        (over_repeats(10), 0.1),
+        (over_both, 0.1),
+        (of_spearman, SPEARMAN),
+    ],
+)
+def test_intervals_cover_the_truth_at_their_nominal_rate(draw, truth):
+    found = [draw(np.random.default_rng([2, i])) for i in range(200)]
+    covered = [each.low[0] <= truth <= each.high[0] for each in found]
+    assert np.mean(covered) == NOMINAL
 
 
 def test_equal_encoders_differ_by_nothing_and_unpaired_ones_are_not_compared():
@@ -156,6 +139,7 @@ RIGHT = st.lists(
 )  # whether each of two encoders is right on each example
 
 
+@settings(max_examples=40)
 @given(RIGHT, st.sampled_from([(0.0, 1.0), (-1.0, 1.0)]))
 def test_an_interval_lies_in_the_range_of_its_metric_and_is_the_bootstrap_s_where_that_does(
     right, bounds

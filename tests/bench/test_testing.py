@@ -1,171 +1,79 @@
-"""The contract: a sound encoder passes, and its rule finds each planted fault."""
+"""The contracts: a sound encoder and task pass, and their rules find each planted fault."""
 
 import dataclasses
 import logging
 import random
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from bench.encoder import Batch, Card, Embeddings, Item, QuestionVectors, TokenStates, gather
-from bench.testing import ContractError, check_encoder, run_checks
+from bench.encoder import Batch, Card, Encoder, Item, QuestionVectors, TokenStates, gather
+from bench.errors import DataError, EncodingError, Unavailable
+from bench.task import Score
+from bench.testing import ContractError, check_encoder, check_task, run_checks
+from tests.bench.encoders import Plain, Words, vector
 
-DIM = 16
-
-
-def _word(word: str) -> np.ndarray:
-    return np.random.default_rng(list(word.encode())).standard_normal(DIM).astype(np.float32)
+NAN = np.float32(np.nan)
 
 
 @dataclass(frozen=True)
-class Sound:
-    """Words are random vectors, texts the mean of their first words; has all abilities."""
+class Sound(Words):
+    """Has every ability: words are random vectors, texts the mean of their first words."""
 
-    words: int = 50
+    cut: int = 50
     checkpoint: str = ""
-    version: ClassVar[int] = 1
-    follows_instructions: ClassVar[bool] = True
 
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+    def encode(self, texts, *, instruction=""):
         return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
 
-    def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
+    def stream(self, items):
         order = sorted(range(len(items)), key=lambda i: -len(items[i].text))
-        for i in range(0, len(order), 4):
-            chosen = order[i : i + 4]
-            states = [
-                self._states(f"{items[j].instruction} {items[j].text}".strip()).states
-                for j in chosen
-            ]
+        for start in range(0, len(order), 4):
+            chosen = np.array(order[start : start + 4])
+            texts = [f"{items[i].instruction} {items[i].text}".strip() for i in chosen]
+            states = [tokens.states for tokens in self.encode_tokens(texts)]
             sizes = np.array([len(s) for s in states], np.int32)
             vectors = np.stack([s.mean(axis=0) for s in states])
-            yield Batch(
-                np.array(chosen),
-                vectors,
-                sizes,
-                np.zeros(len(chosen), bool),
-                int(sizes.max()) * len(chosen),
-            )
+            cut = np.zeros(len(chosen), bool)
+            yield Batch(chosen, vectors, sizes, cut, int(sizes.max()) * len(chosen))
 
-    def encode_tokens(self, texts: Sequence[str], *, layer: int = -1) -> list[TokenStates]:
-        return [self._states(text) for text in texts]
+    def encode_tokens(self, texts, *, layer=-1):
+        return super().encode_tokens(texts)
 
-    def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
+    def encode_questions(self, questions):
         vectors = self.encode(questions)
         return QuestionVectors(vectors, -vectors)
 
-    def answer(self, texts: Sequence[str], *, instruction: str = "") -> list[str]:
-        return [text.split()[0] if text.split() else "" for text in texts]
+    def answer(self, texts, *, instruction=""):
+        return [(text.split() or [""])[0] for text in texts]
 
-    def read_words(self, vectors: Embeddings, origin: Embeddings, n: int) -> list[list[str]]:
-        scores = (vectors - origin) @ np.stack([_word(word) for word in ("cat", "dog", "rain")]).T
-        return [[("cat", "dog", "rain")[i] for i in (-row).argsort()][:n] for row in scores]
+    def read_words(self, vectors, origin, n):
+        words = np.array(["cat", "dog", "rain"])
+        scores = (vectors - origin) @ np.stack([vector(word, self.dim) for word in words]).T
+        return [words[(-row).argsort()][:n].tolist() for row in scores]
 
-    def score_words(self, texts: Sequence[str], *, prompt: str, words: Sequence[str]) -> np.ndarray:
-        products = (
-            self.encode([text + prompt for text in texts])
-            @ np.stack([_word(word) for word in words]).T
-        )
-        return (products - np.logaddexp.reduce(products, axis=1, keepdims=True)).astype(np.float32)
-
-    def _states(self, text: str) -> TokenStates:
-        matches = list(re.finditer(r"\S+", text))[: self.words]
-        spans = np.array([(0, 0), *(match.span() for match in matches)], np.int32)
-        return TokenStates(
-            np.stack([_word("<s>"), *(_word(match.group()) for match in matches)]), spans
-        )
+    def score_words(self, texts, *, prompt, words):
+        return super().score_words([text + prompt for text in texts], prompt="", words=words)
 
 
 @dataclass(frozen=True)
 class OnlyEncodes(Sound):
     """The same without streaming, so that a fault in ``encode`` stays there."""
 
-    stream = None
-    encode_tokens = None
-    encode_questions = None
+    stream = encode_tokens = encode_questions = score_words = answer = read_words = None
 
     def encode(self, texts, *, instruction=""):
-        return (
-            np.stack(
-                [
-                    self._states(f"{instruction} {text}".strip()).states.mean(axis=0)
-                    for text in texts
-                ]
-            )
-            if len(texts)
-            else np.empty((0, DIM), np.float32)
-        )
+        texts = [f"{instruction} {text}".strip() for text in texts]
+        means = [tokens.states.mean(axis=0) for tokens in Sound(self.dim).encode_tokens(texts)]
+        return np.array(means, np.float32).reshape(-1, self.dim)
 
 
-def _long(texts):
-    if any(len(text.split()) > 512 for text in texts):
-        raise IndexError("index out of range in self")
-    return texts
+def before(change):
+    """A fault in what is done with the texts before they are encoded."""
 
-
-def _sort_in_place(texts):
-    if isinstance(texts, list):
-        texts.sort()
-    return texts
-
-
-def _seed_globally(texts):
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002 - the fault
-    return texts
-
-
-def _nan_where(rows, wrong):
-    rows[wrong] = np.nan
-    return rows
-
-
-def _drop_out(rows):
-    return rows * (np.random.default_rng().random(rows.shape) > 0.1).astype(np.float32)
-
-
-def _add_padding(rows, texts):
-    lengths = np.array([len(text.split()) for text in texts], np.float32)
-    return rows + 0.01 * (lengths.max(initial=0) - lengths)[:, None]
-
-
-NAN = np.float32(np.nan)
-BEFORE = {
-    "drops empty texts": ("shape", lambda texts: [text for text in texts if text.strip()]),
-    "drops repeated texts": ("shape", lambda texts: list(dict.fromkeys(texts))),
-    "a sort not undone": ("order", lambda texts: sorted(texts, key=len)),
-    "refuses long texts": ("long text", _long),
-    "sorts the caller's list": ("no side effects", _sort_in_place),
-    "seeds globally": ("no side effects", _seed_globally),
-}
-"""Faults in what is done with the texts before they are encoded, and the rules that find them."""
-
-AFTER = {
-    "half precision": ("shape", lambda rows, *_: rows.astype(np.float16)),
-    "NaN from empty texts": (
-        "shape",
-        lambda rows, texts, _: _nan_where(rows, [not t for t in texts]),
-    ),
-    "NaN from an empty text alone": (
-        "batching",
-        lambda rows, texts, _: rows if any(texts) else rows * NAN,
-    ),
-    "NaN under an instruction": (
-        "instruction",
-        lambda rows, _, instruction: rows * NAN if instruction else rows,
-    ),
-    "constant": ("distinct", lambda rows, *_: np.tile(_word("same"), (len(rows), 1))),
-    "dropout": ("repeatable", lambda rows, *_: _drop_out(rows)),
-    "unmasked padding": ("batching", lambda rows, texts, _: _add_padding(rows, texts)),
-}
-"""Faults in the vectors, from vectors, texts and instruction, and the rules that find them."""
-
-
-def planted_before(change):
     class Faulty(OnlyEncodes):
         def encode(self, texts, *, instruction=""):
             return super().encode(change(texts), instruction=instruction)
@@ -173,12 +81,118 @@ def planted_before(change):
     return Faulty
 
 
-def planted_after(change):
+def after(change):
+    """A fault in the vectors, from vectors, texts and instruction."""
+
     class Faulty(OnlyEncodes):
         def encode(self, texts, *, instruction=""):
             return change(super().encode(texts, instruction=instruction), texts, instruction)
 
     return Faulty
+
+
+def streams(name, change):
+    """A stream of its own beside a sound ``encode``, with a fault in a field of its batches."""
+
+    class Faulty(Sound):
+        def encode(self, texts, *, instruction=""):
+            return OnlyEncodes().encode(texts, instruction=instruction)
+
+        def stream(self, items):
+            for batch in super().stream(items):
+                yield dataclasses.replace(batch, **{name: change(getattr(batch, name))})
+
+    return Faulty
+
+
+def streams_items(change):
+    """A stream that makes something else of its items."""
+
+    class Faulty(Sound):
+        def encode(self, texts, *, instruction=""):
+            return OnlyEncodes().encode(texts, instruction=instruction)
+
+        def stream(self, items):
+            return super().stream(change(items))
+
+    return Faulty
+
+
+def tokens(change):
+    """A fault in the states and spans of each text."""
+
+    class Faulty(Sound):
+        def encode_tokens(self, texts, *, layer=-1):
+            return change(super().encode_tokens(texts), layer)
+
+    return Faulty
+
+
+def gives(name, change):
+    """A fault in what another method gives, from its result and its first argument."""
+
+    class Faulty(Sound):
+        pass
+
+    def method(self, first, *args, **more):
+        return change(getattr(super(Faulty, self), name)(first, *args, **more), first)
+
+    setattr(Faulty, name, method)
+    return Faulty
+
+
+def refuse_long(texts):
+    if any(len(text.split()) > 512 for text in texts):
+        raise IndexError("index out of range in self")
+    return texts
+
+
+def sort_in_place(texts):
+    if isinstance(texts, list):
+        texts.sort()
+    return texts
+
+
+def seed_globally(texts):
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the fault
+    return texts
+
+
+def nan_where(rows, wrong):
+    rows[wrong] = np.nan
+    return rows
+
+
+def drop_out(rows):
+    return rows * (np.random.default_rng().random(rows.shape) > 0.1).astype(np.float32)
+
+
+def add_padding(rows, texts):
+    lengths = np.array([len(text.split()) for text in texts], np.float32)
+    return rows + 0.01 * (lengths.max(initial=0) - lengths)[:, None]
+
+
+def shift_spans(found, _):
+    return [TokenStates(t.states, t.spans - (t.spans > 0).astype(np.int32)) for t in found]
+
+
+def lose_a_state(found, layer):
+    return found if layer == -1 else [TokenStates(t.states[1:], t.spans[1:]) for t in found]
+
+
+def leave_pads(found, _):
+    longest, padded = max(len(t.states) for t in found), []
+    for t in found:
+        pads = np.zeros((longest - len(t.spans), 2), np.int32)
+        states = np.resize(t.states, (longest, t.states.shape[1]))
+        padded.append(TokenStates(states, np.concatenate([t.spans, pads])))
+    return padded
+
+
+def widen(found, _):
+    wide = np.repeat(found.start, 2, axis=1)
+    return QuestionVectors(wide, wide)
 
 
 class LeakingTemplate(OnlyEncodes):
@@ -194,20 +208,15 @@ class SaysItFollows(OnlyEncodes):
 
 @dataclass(unsafe_hash=True)
 class Unfrozen:
-    words: int = 50
+    dim: int = 50
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = True
-
-    def encode(self, texts, *, instruction=""):
-        return OnlyEncodes(self.words).encode(texts, instruction=instruction)
+    encode = OnlyEncodes.encode
 
 
 @dataclass(frozen=True)
 class UnrecordableSetting(OnlyEncodes):
     words: object = field(default_factory=lambda: slice(50))
-
-    def _states(self, text):
-        return Sound()._states(text)
 
 
 class UnstableCard(OnlyEncodes):
@@ -215,177 +224,95 @@ class UnstableCard(OnlyEncodes):
         return Card(weights=str(random.random()))
 
 
-class StreamDropsAnItem(Sound):
-    def encode(self, texts, *, instruction=""):
-        return OnlyEncodes().encode(texts, instruction=instruction)
-
-    def stream(self, items):
-        return super().stream(items[:-1])
-
-
-@dataclass(frozen=True)
-class StreamsAside(Sound):
-    """A stream of its own beside a sound ``encode``, so that a fault in the stream stays there."""
-
-    change: ClassVar[dict] = {}
-
-    def encode(self, texts, *, instruction=""):
-        return OnlyEncodes().encode(texts, instruction=instruction)
-
-    def stream(self, items):
-        return (
-            dataclasses.replace(
-                batch, **{name: f(getattr(batch, name)) for name, f in self.change.items()}
-            )
-            for batch in super().stream(items)
-        )
-
-
-class StreamsNothing(StreamsAside):
-    def stream(self, items):
-        return iter(())
-
-
-STREAMS = {
-    "doubles": {"vectors": lambda rows: rows.astype(np.float64)},
-    "NaN": {"vectors": lambda rows: rows * NAN},
-    "too few counts": {"tokens": lambda tokens: tokens[:1]},
-    "out of step": {"vectors": lambda rows: rows[::-1]},
-}
-"""What a faulty stream does to fields of its batches."""
-
-
-def planted_in_stream(change):
-    return type("Faulty", (StreamsAside,), {"change": change})
-
-
-class FailsAtOtherLayers(Sound):
-    def encode_tokens(self, texts, *, layer=-1):
-        found = super().encode_tokens(texts)
-        return found if layer == -1 else [TokenStates(t.states[1:], t.spans[1:]) for t in found]
-
-
 class LayersInAnotherOrder(Sound):
     def layer_count(self):
         return 2
 
     def encode_layers(self, texts, *, layers):
-        return [self.encode_tokens(texts, layer=layer) for layer in layers][:1] * len(layers)
+        return [self.encode_tokens(texts, layer=layers[0])] * len(layers)
 
-    def encode_tokens(self, texts, *, layer=-1):
-        return [
-            TokenStates(t.states + np.float32(layer), t.spans) for t in super().encode_tokens(texts)
-        ]
-
-
-class SpansOffByOne(Sound):
-    def _states(self, text):
-        states = super()._states(text)
-        return TokenStates(
-            states.states,
-            np.where(states.spans > 0, states.spans - 1, states.spans).astype(np.int32),
-        )
-
-
-class PadsLeftIn(Sound):
     def encode_tokens(self, texts, *, layer=-1):
         found = super().encode_tokens(texts)
-        longest = max(len(tokens.states) for tokens in found)
-        return [
-            TokenStates(
-                np.resize(t.states, (longest, DIM)),
-                np.concatenate([t.spans, np.zeros((longest - len(t.spans), 2), np.int32)]),
-            )
-            for t in found
-        ]
-
-
-class QuestionsOfAnotherWidth(Sound):
-    def encode_questions(self, questions):
-        wide = np.repeat(self.encode(questions), 2, axis=1)
-        return QuestionVectors(wide, wide)
-
-
-class AnswersOnLines(Sound):
-    def answer(self, texts, *, instruction=""):
-        return ["yes\nno" for _ in texts]
-
-
-class AnswersByChance(Sound):
-    def answer(self, texts, *, instruction=""):
-        return [str(np.random.default_rng().integers(10**9)) for _ in texts]
-
-
-class ReadsWordsTwice(Sound):
-    def read_words(self, vectors, origin, n):
-        return [["word"] * n for _ in vectors]
-
-
-class ScoresThatAreNoLogarithms(Sound):
-    def score_words(self, texts, *, prompt, words):
-        return np.exp(super().score_words(texts, prompt=prompt, words=words))
-
-
-class ScoresByCompany(Sound):
-    def score_words(self, texts, *, prompt, words):
-        return super().score_words(texts, prompt=prompt, words=words) - np.float32(len(texts))
+        return [TokenStates(t.states + np.float32(layer), t.spans) for t in found]
 
 
 FAULTS = {
-    **{name: (planted_before(change), rule) for name, (rule, change) in BEFORE.items()},
-    **{name: (planted_after(change), rule) for name, (rule, change) in AFTER.items()},
-    **{f"streams {name}": (planted_in_stream(c), "streaming") for name, c in STREAMS.items()},
-    "a leaking template": (LeakingTemplate, "instruction"),
-    "says it follows": (SaysItFollows, "instruction"),
-    "unfrozen": (Unfrozen, "settings"),
-    "an unrecordable setting": (UnrecordableSetting, "settings"),
-    "an unstable card": (UnstableCard, "card"),
-    "a stream drops an item": (StreamDropsAnItem, "streaming"),
-    "streams nothing": (StreamsNothing, "streaming"),
-    "fails at other layers": (FailsAtOtherLayers, "tokens"),
-    "layers in another order": (LayersInAnotherOrder, "tokens"),
-    "spans off by one": (SpansOffByOne, "tokens"),
-    "pads left in": (PadsLeftIn, "tokens"),
-    "questions of another width": (QuestionsOfAnotherWidth, "questions"),
-    "answers on lines": (AnswersOnLines, "answers"),
-    "answers by chance": (AnswersByChance, "answers"),
-    "reads words twice": (ReadsWordsTwice, "words"),
-    "scores that are no logarithms": (ScoresThatAreNoLogarithms, "prompted"),
-    "scores by company": (ScoresByCompany, "prompted"),
+    "drops empty texts": ("shape", before(lambda texts: [t for t in texts if t.strip()])),
+    "drops repeated texts": ("shape", before(lambda texts: list(dict.fromkeys(texts)))),
+    "a sort not undone": ("order", before(lambda texts: sorted(texts, key=len))),
+    "refuses long texts": ("long text", before(refuse_long)),
+    "sorts the caller's list": ("no side effects", before(sort_in_place)),
+    "seeds globally": ("no side effects", before(seed_globally)),
+    "half precision": ("shape", after(lambda rows, *_: rows.astype(np.float16))),
+    "NaN from empty texts": (
+        "shape",
+        after(lambda rows, texts, _: nan_where(rows, [not t for t in texts])),
+    ),
+    "NaN from an empty text alone": (
+        "batching",
+        after(lambda rows, texts, _: rows if any(texts) else rows * NAN),
+    ),
+    "NaN under an instruction": (
+        "instruction",
+        after(lambda rows, _, instruction: rows * NAN if instruction else rows),
+    ),
+    "constant": ("distinct", after(lambda rows, *_: np.tile(vector("same", 64), (len(rows), 1)))),
+    "dropout": ("repeatable", after(lambda rows, *_: drop_out(rows))),
+    "unmasked padding": ("batching", after(lambda rows, texts, _: add_padding(rows, texts))),
+    "streams doubles": ("streaming", streams("vectors", lambda rows: rows.astype(np.float64))),
+    "streams NaN": ("streaming", streams("vectors", lambda rows: rows * NAN)),
+    "streams too few counts": ("streaming", streams("tokens", lambda counts: counts[:1])),
+    "streams out of step": ("streaming", streams("vectors", lambda rows: rows[::-1])),
+    "a stream drops an item": ("streaming", streams_items(lambda items: items[:-1])),
+    "streams nothing": ("streaming", streams_items(lambda _: [])),
+    "a leaking template": ("instruction", LeakingTemplate),
+    "says it follows": ("instruction", SaysItFollows),
+    "unfrozen": ("settings", Unfrozen),
+    "an unrecordable setting": ("settings", UnrecordableSetting),
+    "an unstable card": ("card", UnstableCard),
+    "fails at other layers": ("tokens", tokens(lose_a_state)),
+    "layers in another order": ("tokens", LayersInAnotherOrder),
+    "spans off by one": ("tokens", tokens(shift_spans)),
+    "pads left in": ("tokens", tokens(leave_pads)),
+    "questions of another width": ("questions", gives("encode_questions", widen)),
+    "answers on lines": ("answers", gives("answer", lambda found, _: ["yes\nno" for _ in found])),
+    "answers by chance": (
+        "answers",
+        gives("answer", lambda found, _: [str(random.SystemRandom().random()) for _ in found]),
+    ),
+    "reads words twice": ("words", gives("read_words", lambda found, _: [["a", "a"]] * len(found))),
+    "scores that are no logarithms": ("prompted", gives("score_words", lambda s, _: np.exp(s))),
+    "scores by company": (
+        "prompted",
+        gives("score_words", lambda scores, texts: scores - np.float32(len(texts))),
+    ),
 }
+"""Faults of encoders, and the rules that find them."""
 
 
-def test_a_sound_encoder_passes_every_rule():
+def broken_rules(encoder):
+    return {o.name: o.reason for o in run_checks(encoder) if o.status == "failed"}
+
+
+def test_a_sound_encoder_passes_every_rule_and_what_it_does_not_offer_is_skipped():
     assert [(o.name, o.reason) for o in run_checks(Sound()) if o.status != "passed"] == []
-    check_encoder(Sound())
-
-
-def test_rules_about_what_an_encoder_does_not_offer_are_skipped():
-    @dataclass(frozen=True)
-    class Plain:
-        version: ClassVar[int] = 1
-        follows_instructions: ClassVar[bool] = True
-
-        def encode(self, texts, *, instruction=""):
-            return OnlyEncodes().encode(texts, instruction=instruction)
-
-    assert {o.name for o in run_checks(Plain()) if o.status == "skipped"} == {
-        *("streaming", "tokens", "questions", "answers", "words", "prompted"),
-    }
-    check_encoder(Plain())
+    outcomes = list(run_checks(Plain()))
+    skipped = {"streaming", "tokens", "questions", "answers", "words", "prompted"}
+    assert {o.name for o in outcomes if o.status == "skipped"} == skipped
+    assert {o.name for o in outcomes if o.status == "passed"} >= {"shape", "settings"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_planted_fault_is_caught_by_the_rule_named_for_it(name):
-    faulty, rule = FAULTS[name]
-    broken = {o.name: o.reason for o in run_checks(faulty()) if o.status == "failed"}
+    rule, faulty = FAULTS[name]
+    broken = broken_rules(faulty())
     assert broken[rule]
     assert not broken[rule].startswith("raised") or name == "refuses long texts"
 
 
 def test_a_faulty_encoder_is_refused_with_the_names_of_all_broken_rules():
     with pytest.raises(ContractError, match=r"(?s)shape.*instruction.*long text"):
-        check_encoder(FAULTS["half precision"][0]())
+        check_encoder(FAULTS["half precision"][1]())
 
 
 def test_a_setting_that_only_changes_speed_is_not_part_of_the_identity():
@@ -399,9 +326,134 @@ def test_a_setting_that_only_changes_speed_is_not_part_of_the_identity():
 
 def test_a_crash_is_told_with_its_place_and_logged_with_its_traceback(caplog):
     with caplog.at_level(logging.DEBUG, logger="bench"):
-        outcomes = list(run_checks(FAULTS["refuses long texts"][0]()))
-    broken = {o.name: o.reason for o in outcomes if o.status == "failed"}
-    assert re.search(
-        r"IndexError: index out of range in self \(at .*test_testing\.py:\d+\)", broken["long text"]
-    )
+        broken = broken_rules(FAULTS["refuses long texts"][1]())
+    place = r"IndexError: index out of range in self \(at .*test_testing\.py:\d+\)"
+    assert re.search(place, broken["long text"])
     assert any(record.exc_info for record in caplog.records)
+
+
+@dataclass(frozen=True)
+class FirstNumber:
+    """A sound task: how often the first number of a vector is positive, on a random draw."""
+
+    name: str = "first-number"
+    limit: int | None = None
+    family: ClassVar[str] = "made-up"
+    metric: ClassVar[str] = "share"
+    version: ClassVar[int] = 1
+    readout: ClassVar[str] = "embedding"
+    needs: ClassVar[type] = Encoder
+
+    def items(self, *, seed):
+        numbers = np.random.default_rng(seed).integers(0, 1000, 20)
+        return [Item(str(n)) for n in numbers][: self.limit]
+
+    def evaluate(self, encoder, *, seed):
+        vectors = encoder.encode([item.text for item in self.items(seed=seed)])
+        return {"share": Score((float((vectors[:, 0] > 0).mean()),))}
+
+
+def scores(change):
+    """A task with a fault in its scores, from the right one and the seed."""
+
+    class Faulty(FirstNumber):
+        def evaluate(self, encoder, *, seed):
+            return change(super().evaluate(encoder, seed=seed)["share"].mean, seed)
+
+    return Faulty
+
+
+def share(*repeats):
+    return {"share": Score(repeats)}
+
+
+def seed_and_score(mean, seed):
+    random.seed(seed)
+    return share(mean)
+
+
+def where(**attributes):
+    return type("Faulty", (FirstNumber,), attributes)
+
+
+class PlansTooMuch(FirstNumber):
+    def items(self, *, seed):
+        return [*super().items(seed=seed), Item("never asked")]
+
+    def evaluate(self, encoder, *, seed):
+        return FirstNumber(limit=self.limit).evaluate(encoder, seed=seed)
+
+
+class SwallowsErrors(FirstNumber):
+    def evaluate(self, encoder, *, seed):
+        try:
+            return super().evaluate(encoder, seed=seed)
+        except Exception:  # noqa: BLE001 - the fault
+            return share(0.0)
+
+
+class CallsItADataError(FirstNumber):
+    def evaluate(self, encoder, *, seed):
+        try:
+            return super().evaluate(encoder, seed=seed)
+        except EncodingError as error:
+            raise DataError("the data must be at fault") from error
+
+
+@dataclass(frozen=True)
+class CannotBeLimited(FirstNumber):
+    limit: int | None = field(default=None, init=False)
+
+
+@dataclass(frozen=True)
+class ForgetsItsLimit(FirstNumber):
+    def __post_init__(self):
+        object.__setattr__(self, "limit", None)
+
+
+class NoTask:
+    name = "first-number"
+
+    def evaluate(self, encoder, *, seed):
+        return FirstNumber().evaluate(encoder, seed=seed)
+
+
+TASK_FAULTS = {
+    "no main score": (where(metric="another"), "promises another"),
+    "not finite": (
+        scores(lambda mean, _: {**share(mean), "ratio": Score((float("nan"),))}),
+        "ratio has the repeats",
+    ),
+    "no repeats": (scores(lambda *_: share()), "share has the repeats"),
+    "another scale": (scores(lambda mean, _: share(100 * mean + 2)), "scale"),
+    "one repeat off the scale": (scores(lambda mean, _: share(3.0, -3.0, mean)), "scale"),
+    "unrepeatable": (scores(lambda *_: share(random.SystemRandom().random())), "same seed"),
+    "seeds globally": (scores(seed_and_score), "global random state"),
+    "plans too much": (PlansTooMuch, "never asked"),
+    "swallows errors": (SwallowsErrors, "not finite"),
+    "calls it a data error": (CallsItADataError, "DataError"),
+    "cannot be limited": (CannotBeLimited, "limit"),
+    "forgets its limit": (ForgetsItsLimit, "limit"),
+    "no family": (where(family=""), "family"),
+    "a version in words": (where(version="1.0"), "version"),
+    "no task": (NoTask, "lacks family, limit, metric, needs, readout, version"),
+}
+"""Faults of tasks, and what is said of them."""
+
+
+def test_a_sound_task_passes_and_data_that_is_not_available_is_no_fault_of_it():
+    assert 0 < check_task(FirstNumber(), Plain())["share"].mean < 1
+
+    def missing(*_):
+        raise Unavailable("no such data here")
+
+    with pytest.raises(Unavailable):
+        check_task(scores(missing)(), Plain())
+
+
+@pytest.mark.parametrize("name", TASK_FAULTS)
+def test_each_fault_planted_in_a_task_is_caught_and_named(name):
+    faulty, told = TASK_FAULTS[name]
+    with pytest.raises(ContractError, match=told) as error:
+        check_task(faulty(), Plain())
+    assert "\n" not in str(error.value)

@@ -1,7 +1,7 @@
 """The map: the same bytes every time, and labels that do not lie on each other."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.clusters.figure import avoid, picture, spread
@@ -16,6 +16,7 @@ def overlaps(boxes):
     return int(np.triu(over, 1).sum())
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(100, 400), st.floats(100, 400)), min_size=1, max_size=12))
 def test_labels_are_moved_apart_within_the_frame(middles):
     boxes = np.array([[x, y, 50.0, 12.0] for x, y in middles])
@@ -47,14 +48,14 @@ def test_every_cluster_up_to_twelve_has_a_colour_of_its_own():
 
 
 def made(k, instruction="", words=("a", "b"), n=60):
-    rng = np.random.default_rng(0)
-    members = np.array_split(np.arange(n), k)
-    clusters = tuple(Cluster(tuple(map(int, found)), {"texts": words}) for found in members)
-    return Grouping(instruction, clusters, (), rng.normal(size=(n, 2)).astype(np.float32), {})
+    places = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
+    members = [tuple(part.tolist()) for part in np.array_split(np.arange(n), k)]
+    clusters = tuple(Cluster(found, {"texts": words}) for found in members)
+    return Grouping(instruction, clusters, (), places, {})
 
 
 def test_the_same_groupings_give_the_same_bytes():
-    groupings = [made(1), made(8), made(30), made(2, "Why $x$?")]
+    groupings = [made(1), made(30), made(2, "Why $x$?")]
     pictures = [picture(groupings) for _ in range(2)]
     assert pictures[0].png == pictures[1].png
     assert pictures[0].svg == pictures[1].svg

@@ -15,6 +15,7 @@ from bench.errors import UsageError
 from bench.vectors import Vectors
 
 ANIMALS, SOUNDS = ("cat", "dog", "cow", "owl"), ("loud", "soft")
+WORDS = ANIMALS + SOUNDS
 TEXTS = [f"{sound} {animal} {i}" for i in range(6) for animal in ANIMALS for sound in SOUNDS]
 
 
@@ -29,20 +30,16 @@ class Knowing:
         return [text.split()[0 if instruction == "sound?" else 1] for text in texts]
 
     def encode(self, texts, *, instruction=""):
-        noise = np.array([[int(text.split()[2]) / 100] for text in texts], np.float32)
-        known = np.array(
-            [
-                [word == answer for word in ANIMALS + SOUNDS]
-                for answer in self.answer(texts, instruction=instruction)
-            ]
-        )
-        return np.hstack([known.astype(np.float32), noise])
+        rows = np.zeros((len(texts), 7), np.float32)
+        answers = self.answer(texts, instruction=instruction)
+        for row, text, answer in zip(rows, texts, answers, strict=True):
+            row[WORDS.index(answer)] = 1
+            row[6] = int(text.split()[2]) / 100
+        return rows
 
     def read_words(self, vectors, origin, n):
-        return [
-            ["the", *((ANIMALS + SOUNDS)[i] for i in (-row[:6]).argsort(kind="stable"))][:n]
-            for row in vectors - origin
-        ]
+        orders = (origin - vectors)[:, :6].argsort(kind="stable")
+        return [["the", *(WORDS[i] for i in order)][:n] for order in orders]
 
 
 def groupings(encoder, texts=TEXTS, instructions=("",), **settings):
@@ -53,54 +50,33 @@ def test_each_instruction_gives_its_own_groups_named_by_its_answers_and_directio
     assert isinstance(Knowing(), AnsweringEncoder)
     assert isinstance(Knowing(), ReadableEncoder)
     animals, sounds = groupings(Knowing(), instructions=("animal?", "sound?"))
-    assert sorted(cluster.name[0] for cluster in animals.clusters) == ["cat", "cow", "dog", "owl"]
-    assert sorted(cluster.words["head"][0] for cluster in animals.clusters) == [
-        "cat",
-        "cow",
-        "dog",
-        "owl",
-    ]
-    assert {cluster.words["texts"][0] for cluster in animals.clusters} == set(ANIMALS)
+    assert len(animals.clusters) == 4 == max(animals.silhouettes, key=animals.silhouettes.get)
+    assert sorted(cluster.name[0] for cluster in animals.clusters) == sorted(ANIMALS)
+    for words in ("head", "texts"):
+        assert {cluster.words[words][0] for cluster in animals.clusters} == {*ANIMALS}
     assert agreement(animals, sounds) < 0.7
     assert agreement(animals, animals) == pytest.approx(1)
     (sounds,) = groupings(Knowing(), instructions=("sound?",), k=2)
     assert sorted(cluster.name[0] for cluster in sounds.clusters) == ["loud", "soft"]
+    assert sounds.silhouettes == {}
 
 
-def test_the_number_of_clusters_is_the_one_with_the_best_silhouette():
-    (found,) = groupings(Knowing(), instructions=("animal?",))
-    assert len(found.clusters) == 4 == max(found.silhouettes, key=found.silhouettes.get)
-    assert groupings(Knowing(), k=5)[0].silhouettes == {}
-
-
-def test_every_text_is_in_one_cluster_and_the_largest_comes_first():
+def test_every_text_is_in_one_cluster_the_largest_first_and_members_nearest_first():
     (found,) = groupings(Hashing(), k=5)
-    assert sorted(i for cluster in found.clusters for i in cluster.members) == list(
-        range(len(TEXTS))
-    )
-    sizes = [len(cluster.members) for cluster in found.clusters]
-    assert sizes == sorted(sizes, reverse=True)
-    assert all(
-        found.assigned[i] == number
-        for number, cluster in enumerate(found.clusters)
-        for i in cluster.members
-    )
-
-
-def test_an_encoder_that_cannot_answer_has_key_words_of_the_texts():
-    (found,) = groupings(Hashing(), k=4)
-    assert found.answers == ()
-    assert all(set(cluster.words) == {"texts"} for cluster in found.clusters)
-    assert {cluster.name[0] for cluster in found.clusters} <= {*ANIMALS, *SOUNDS}
-
-
-def test_members_come_nearest_to_the_centre_first():
-    (found,) = groupings(Hashing(), k=3)
-    points = directions(Hashing().encode(TEXTS))
-    for cluster in found.clusters:
-        inside = points[list(cluster.members)]
+    assert found.answers == ()  # this encoder cannot answer: it has key words of the texts
+    points, seen = directions(Hashing().encode(TEXTS)), []
+    for number, cluster in enumerate(found.clusters):
+        members = list(cluster.members)
+        assert {*found.assigned[members]} == {number}
+        inside = points[members]
         distances = np.linalg.norm(inside - inside.mean(axis=0), axis=1)
         assert (np.diff(distances) > -1e-6).all()
+        assert set(cluster.words) == {"texts"}
+        assert cluster.name[0] in WORDS
+        seen += members
+    assert sorted(seen) == list(range(len(TEXTS)))
+    sizes = [len(cluster.members) for cluster in found.clusters]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 10])
@@ -136,42 +112,24 @@ def test_vectors_that_coincide_make_fewer_clusters_without_a_warning():
 
 
 def test_key_words_tell_a_group_from_the_others_and_leave_out_what_says_nothing():
-    found = find_key_words(
-        [["the user wants a bill", "a bill"], ["the user wants to fly", "don't fly away"]],
-        3,
-        stop_words(),
-    )
+    groups = [["the user wants a bill", "a bill"], ["the user wants to fly", "don't fly away"]]
+    found = find_key_words(groups, 3, stop_words())
     assert [words[0] for words in found] == ["bill", "fly"]
-    assert (
-        "user"
-        not in find_key_words(
-            [["the user wants a bill"], ["the user flies"]],
-            3,
-            stop_words("What does the user want?"),
-        )[1]
-    )
-    assert not {"the", "don", "to"} & {word for words in found for word in words}
+    assert not {"the", "don", "to"} & {*found[0], *found[1]}
+    groups = [["the user wants a bill"], ["the user flies"]]
+    asked = find_key_words(groups, 3, stop_words("What does the user want?"))
+    assert "user" not in asked[1]
 
 
 def test_a_word_that_most_groups_share_and_a_second_form_of_a_word_are_no_key_words():
-    groups = [
-        [*["information"] * 9, "permit", "permits"],
-        ["information", "roof"],
-        ["information", "heating"],
-        ["garden", "walls"],
-    ]
-    assert find_key_words(groups, 3, stop_words()) == [
-        ("permit",),
-        ("roof",),
-        ("heating",),
-        ("garden", "walls"),
-    ]
-    assert find_key_words([["yes"], ["yes"], ["yes", "garden"], ["fence"]], 3, stop_words()) == [
-        ("yes",),
-        ("yes",),
-        ("garden",),
-        ("fence",),
-    ]
+    shared = ["information"]
+    groups = [[*shared * 9, "permit", "permits"], [*shared, "roof"], [*shared, "heating"]]
+    groups.append(["garden", "walls"])
+    expected = [("permit",), ("roof",), ("heating",), ("garden", "walls")]
+    assert find_key_words(groups, 3, stop_words()) == expected
+    groups = [["yes"], ["yes"], ["yes", "garden"], ["fence"]]
+    expected = [("yes",), ("yes",), ("garden",), ("fence",)]
+    assert find_key_words(groups, 3, stop_words()) == expected
 
 
 def test_words_of_the_head_are_kept_where_the_texts_have_them():

@@ -3,10 +3,11 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.clusters import read_texts
@@ -41,20 +42,15 @@ def test_every_line_that_is_not_blank_is_a_text(file, name):
 def test_a_column_is_read_and_its_empty_cells_are_blank(file, name, content):
     read = read_texts(file(name, content))
     assert (read.texts, read.blank, read.column) == (("one\ntwo",), 2, "text")
-    with pytest.raises(UsageError, match="--column"):
-        read_texts(file(name, content), column="id") if "json" in name else read_texts(
-            file("b.csv", "a,b\n1,2\n")
-        )
 
 
 def test_the_only_column_needs_no_name_where_it_is_no_text(file):
     assert read_texts(file("a.csv", "text\ngood\n\nbad\n")).texts == ("good", "bad")
     assert read_texts(file("a.jsonl", '{"remark": "good"}\n')).texts == ("good",)
-    for name in ("a.csv", "a.tsv.gz"):
-        path = file(name, "remark\ngood\nbad\n")
-        with pytest.raises(UsageError, match=r"'remark'.*--column"):
-            read_texts(path)
-        assert read_texts(path, column="remark").texts == ("good", "bad")
+    path = file("a.tsv.gz", "remark\ngood\nbad\n")
+    with pytest.raises(UsageError, match=r"'remark'.*--column"):
+        read_texts(path)
+    assert read_texts(path, column="remark").texts == ("good", "bad")
 
 
 TABLE = [["id", "text", ""], *([str(i), f'a,b;c|d "e" {i}\nf', "x"] for i in range(3))]
@@ -62,19 +58,16 @@ TABLE = [["id", "text", ""], *([str(i), f'a,b;c|d "e" {i}\nf', "x"] for i in ran
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("named", [False, True])
-def test_tables_are_read_whichever_delimiter_they_have(file, name, delimiter, end, named):
-    out = io.StringIO(newline="")
-    csv.writer(out, delimiter=delimiter, lineterminator=end).writerows(TABLE)
-    hint = f"sep={delimiter}{end}" * named
-    path = file(name, f"\ufeff{hint}{out.getvalue()}")
-    assert read_texts(path).texts == tuple(row[1] for row in TABLE[1:])
+def test_tables_are_read_whichever_delimiter_they_have(file, name, delimiter):
+    for end, hint in itertools.product(("\n", "\r\n"), (False, True)):
+        out = io.StringIO(newline="")
+        csv.writer(out, delimiter=delimiter, lineterminator=end).writerows(TABLE)
+        path = file(name, "\ufeff" + f"sep={delimiter}{end}" * hint + out.getvalue())
+        assert read_texts(path).texts == tuple(row[1] for row in TABLE[1:])
 
 
-@pytest.mark.parametrize("long", [131_073, 1_000_000])
-def test_long_fields_are_read_whole(file, long):
-    assert read_texts(file("a.csv", f"id,text\n1,{'x' * long}\n")).texts == ("x" * long,)
+def test_long_fields_are_read_whole(file):
+    assert read_texts(file("a.csv", f"id,text\n1,{'x' * 1_000_000}\n")).texts == ("x" * 1_000_000,)
 
 
 def test_tabs_part_fields_with_quotes_that_quote_nothing(file):
@@ -150,20 +143,12 @@ def test_a_limit_draws_the_same_texts_for_a_seed_in_their_order(file):
     assert len(read_texts(path).texts) == len(read_texts(path, limit=1000).texts) == 100
 
 
-@given(
-    st.lists(st.text(st.characters(exclude_categories=("Cs",))), min_size=1).filter(
-        lambda texts: any(map(str.strip, texts))
-    )
-)
-def test_texts_of_json_lines_come_back_whatever_is_in_them(texts):
-    import tempfile
-    from pathlib import Path
+WORDS = st.text(st.characters(exclude_categories=("Cs",)))
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "a.jsonl")
-        path.write_text(
-            "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts),
-            encoding="utf-8",
-            newline="",
-        )
-        assert read_texts(str(path)).texts == tuple(text.strip() for text in texts if text.strip())
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(WORDS, min_size=1).filter(lambda texts: any(map(str.strip, texts))))
+def test_texts_of_json_lines_come_back_whatever_is_in_them(file, texts):
+    lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts]
+    expected = tuple(text.strip() for text in texts if text.strip())
+    assert read_texts(file("a.jsonl", "".join(lines))).texts == expected

@@ -5,6 +5,11 @@ import numpy as np
 from bench.result import Absence, Result, RunSpec
 from bench.task import Score
 
+TEXTS = {"asked": 10, "distinct": 8, "repeated_share": 0.2, "truncated_share": 0.125}
+CARD = {"backbone": "A backbone", "dtype": "float32", "parameters": 2_500_000, "weights": "w"}
+COST = {"seconds": 1.0, "encode_seconds": 2.0, "forward_texts": 8, "peak_memory_mb": 512.0}
+PROVENANCE = {"time": "2030-01-02T03:04:05+00:00", "command": "bench run", "commit": "c1"}
+
 
 def result(
     encoder,
@@ -17,7 +22,6 @@ def result(
     print_="",
     trained=True,
     readout="embedding",
-    commit="c1",
     examples=(),
     gold=(),
     metric="metric",
@@ -25,61 +29,25 @@ def result(
     card=None,
     texts=None,
     settings=None,
+    samples=(),
     **provenance,
 ):
     """A result of one cell; the score is the mean of the examples where no repeats are given."""
     examples, gold = np.asarray(examples, np.float32), np.asarray(gold, np.float32)
-    repeats = repeats or (float(examples.mean()),)
-    spec = RunSpec(
-        encoder,
-        print_ or f"{encoder:x<16.16}",
-        settings or {"dim": 3},
-        task,
-        version,
-        readout,
-        seed,
-        limit,
-    )
+    main = Score(tuple(repeats or (float(examples.mean()),)), examples, gold)
+    others = {name: Score(tuple(values)) for name, values in (scores or {}).items()}
+    fingerprint = print_ or f"{encoder:x<16.16}"
+    changed = settings or {"dim": 3}
     return Result(
-        spec,
+        RunSpec(encoder, fingerprint, changed, task, version, readout, seed, limit),
         family,
         metric,
-        {
-            metric: Score(tuple(repeats), examples, gold),
-            **{name: Score(tuple(values)) for name, values in (scores or {}).items()},
-        },
-        card={
-            "trained": trained,
-            "backbone": "A backbone",
-            "dtype": "float32",
-            "parameters": 2_500_000,
-            "weights": "w",
-            "device": "cpu",
-            **(card or {}),
-        },
-        texts={
-            "asked": 10,
-            "distinct": 8,
-            "repeated_share": 0.2,
-            "truncated_share": 0.125,
-            **(texts or {}),
-        },
-        cost={
-            "seconds": 1.0,
-            "encode_seconds": 2.0,
-            "forward_texts": 8,
-            "tokens": 100,
-            "padded_tokens": 103,
-            "peak_memory_mb": 512.0,
-        },
-        provenance={
-            "time": "2030-01-02T03:04:05+00:00",
-            "command": "bench run",
-            "commit": commit,
-            "machine": {"cores": 2},
-            "versions": {},
-            **provenance,
-        },
+        {metric: main, **others},
+        card={**CARD, "trained": trained, "device": "cpu", **(card or {})},
+        texts={**TEXTS, **(texts or {})},
+        cost={**COST, "tokens": 100, "padded_tokens": 103},
+        provenance={**PROVENANCE, "machine": {"cores": 2}, "versions": {}, **provenance},
+        samples=samples,
     )
 
 

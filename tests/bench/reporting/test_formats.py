@@ -14,70 +14,57 @@ from markdown_it import MarkdownIt  # which rich brings
 
 from bench.errors import UsageError
 from bench.files import escape_formula
-from bench.reporting import formats, read
+from bench.reporting import formats
 from bench.reporting.comparison import Comparison
 from bench.reporting.table import Entry, Table
 from bench.reporting.tables import tables
-from tests.bench.reporting.made import result, right
+from tests.bench.reporting.made import result
 
+ROWS = (
+    (
+        Entry("a"),
+        Entry("80.0", 0.8, (0.75, 0.85), "best"),
+        Entry("78.0 ± 1.0", 0.78, (0.7, 0.8), "tie"),
+        Entry("—", mark="missing"),
+    ),
+    (
+        Entry("b & c"),
+        Entry("30.0", 0.3),
+        Entry("20.0", 0.2),
+        Entry("90.0", 0.9, None, "warning", "seen in training"),
+    ),
+)
 TABLE = Table(
     "scores",
     "Scores",
     ("task", "one", "two", "three"),
-    (
-        (
-            Entry("a"),
-            Entry("80.0", 0.8, (0.75, 0.85), "best"),
-            Entry("78.0 ± 1.0", 0.78, (0.7, 0.8), "tie"),
-            Entry("—", mark="missing"),
-        ),
-        (
-            Entry("b & c"),
-            Entry("30.0", 0.3),
-            Entry("20.0", 0.2),
-            Entry("90.0", 0.9, None, "warning", "seen in training"),
-        ),
-    ),
+    ROWS,
     words=frozenset({"task"}),
     about="Of 100 % of texts.",
     notes=("Something is mixed.",),
 )
 
 
-def cells_of(markdown):
-    return [
-        [c.strip() for c in line.strip("|").split("|")]
-        for line in markdown.splitlines()
-        if line.startswith("|") and "--" not in line
-    ]
-
-
 def test_markdown_marks_the_best_ties_and_warnings_and_says_what_they_are():
     text = formats.markdown(TABLE)
-    assert cells_of(text) == [
+    lines = [line for line in text.splitlines() if line.startswith("|") and "--" not in line]
+    assert [re.split(r" *\| *", line)[1:-1] for line in lines] == [
         ["task", "one", "two", "three"],
         ["a", "**80.0**", "78.0 ± 1.0†", "—"],
         ["b & c", "30.0", "20.0", "90.0‡"],
     ]
     assert text.startswith("## Scores\n\nOf 100 % of texts.\n")
-    assert all(
-        f"- {note}" in text
-        for note in (
-            "Something is mixed.",
-            "†: not significantly different",
-            "‡ 90.0: seen in training",
-        )
-    )
+    for note in ("Something is mixed.", "†: not significantly different", "‡ 90.0: seen in"):
+        assert f"- {note}" in text
+    text = formats.markdown(Table("t", "T", ("a|b",), ((Entry("c|d"),),)))
+    assert "a\\|b" in text
+    assert "c\\|d" in text
 
 
-def test_csv_holds_exact_numbers_with_intervals_and_marks():
+def test_csv_has_exact_numbers_with_intervals_and_marks():
     one, two = csv.DictReader(io.StringIO(formats.csv(TABLE)))
-    assert (one["one"], one["one low"], one["one high"], one["one mark"]) == (
-        "0.8",
-        "0.75",
-        "0.85",
-        "best",
-    )
+    assert one["one"] == "0.8"
+    assert (one["one low"], one["one high"], one["one mark"]) == ("0.75", "0.85", "best")
     assert (one["three"], two["three"], two["three mark"]) == ("", "0.9", "warning")
     assert "three low" not in one
 
@@ -95,22 +82,26 @@ def test_latex_is_booktabs_with_everything_escaped_and_the_notes_in_the_caption(
     assert r"\label{tab:own}" in own
 
 
+@pytest.mark.parametrize("odd", ["a\\b", "50 %", "a_b", "#1", "{x}", "x^2", "~", "$5", "<a>"])
+def test_latex_escapes_commands(odd):
+    text = formats.latex(Table("t", "T", ("a",), ((Entry(odd),),)))
+    line = next(line for line in text.splitlines() if line.endswith(r" \\") and "a \\" not in line)
+    plain = line.replace("{}", "").replace(r"\^", "")
+    assert re.search(r"(?<!\\)[%#_]|(?<!\\)\$5|[<>~]", plain) is None
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive")
 @pytest.mark.parametrize("encoders", [2, 8])
 def test_latex_of_twelve_tasks_fits_a_column(tmp_path, encoders):
-    cells = [
-        result(
-            f"an-encoder-{e}", f"a-task-of-mteb-{t}", 0.5 + e / 100, 0.6, 0.7 + t / 100, limit=250
-        )
-        for e in range(encoders)
-        for t in range(12)
-    ]
+    cells = []
+    for e in range(encoders):
+        for t in range(12):
+            repeats = (0.5 + e / 100, 0.6, 0.7 + t / 100)
+            cells.append(result(f"an-encoder-{e}", f"a-task-of-mteb-{t}", *repeats, limit=250))
     made = {table.name: table for table in tables(Comparison.of(cells))}
     shown = [formats.latex(formats.for_paper(made[name])) for name in ("by-task", "families")]
-    packages = r"\usepackage{booktabs,graphicx}"
-    (tmp_path / "t.tex").write_text(
-        rf"\documentclass[10pt]{{article}}{packages}\begin{{document}}{shown[0]}{shown[1]}\end{{document}}"
-    )
+    start = r"\documentclass[10pt]{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "t.tex").write_text("".join([start, *shown, r"\end{document}"]))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -126,53 +117,15 @@ def test_columns_are_selected_by_name():
 
 def test_json_gives_every_entry_back():
     (back,) = json.loads(formats.text([TABLE], "json"))
-    rows = [
-        [Entry(**{**e, "interval": tuple(e["interval"]) if "interval" in e else None}) for e in row]
-        for row in back.pop("rows")
-    ]
-    words = frozenset(back.pop("words"))
-    fields = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in back.items()
-    }
-    assert Table(**fields, rows=tuple(map(tuple, rows)), words=words) == TABLE
-
-
-def test_the_same_table_is_in_all_formats(store):
-    made = store(
-        *(
-            result(e, "better", examples=right(n), family="f")
-            for e, n in (("one", 320), ("two", 240))
-        ),
-        *(
-            result(e, "near", examples=right(n, first=first), family="f")
-            for e, n, first in (("one", 204, 0), ("two", 200, 100))
-        ),
-    )
-    by_task = next(t for t in tables(read(made)) if t.name == "by-task")
-    shown = [[e.text for e in row[4:]] for row in by_task.rows]
-    marks = [[e.mark for e in row[4:]] for row in by_task.rows]
-    assert (shown, marks) == ([["80.0", "60.0"], ["51.0", "50.0"]], [["best", ""], ["best", "tie"]])
-    assert [row[4:] for row in cells_of(formats.markdown(by_task))[1:]] == [
-        ["**80.0**", "60.0"],
-        ["**51.0**", "50.0†"],
-    ]
-    table = list(csv.DictReader(io.StringIO(formats.csv(by_task))))
-    assert [[f"{100 * float(row[e]):.1f}" for e in ("one", "two")] for row in table] == shown
-    assert [[row[f"{e} mark"] for e in ("one", "two")] for row in table] == marks
-    body = re.findall(r"^f & .*", formats.latex(by_task), re.MULTILINE)
-    assert [line.split(" & ")[4:] for line in body] == [
-        [r"\textbf{80.0}", r"60.0 \\"],
-        [r"\textbf{51.0}", r"50.0$^\dagger$ \\"],
-    ]
-    (plain,) = json.loads(formats.text([by_task], "json"))
-    assert [[e["text"] for e in row[4:]] for row in plain["rows"]] == shown
-    assert [[e.get("mark", "") for e in row[4:]] for row in plain["rows"]] == marks
-
-
-def test_a_bar_in_a_name_does_not_break_the_table():
-    text = formats.markdown(Table("t", "T", ("a|b",), ((Entry("c|d"),),)))
-    assert "a\\|b" in text
-    assert "c\\|d" in text
+    rows = []
+    for row in back.pop("rows"):
+        for entry in row:
+            if "interval" in entry:
+                entry["interval"] = tuple(entry["interval"])
+        rows.append(tuple(Entry(**entry) for entry in row))
+    words, notes, columns = (back.pop(name) for name in ("words", "notes", "columns"))
+    more = {"words": frozenset(words), "notes": tuple(notes), "columns": tuple(columns)}
+    assert Table(**back, **more, rows=tuple(rows)) == TABLE
 
 
 HOSTILE = ("=1+1", "@SUM(1)", "-2+3", "+x", "\t=1", "-0.5", "<img src=x onerror=alert(1)>")
@@ -180,19 +133,13 @@ HOSTILE = ("=1+1", "@SUM(1)", "-2+3", "+x", "\t=1", "-0.5", "<img src=x onerror=
 
 def test_no_name_is_a_formula_in_csv_or_markup_in_markdown_and_numbers_stay_numbers():
     names = ("![x](http://a.b/c)", *HOSTILE)
-    table = Table(
-        names[0],
-        names[0],
-        names,
-        (tuple(map(Entry, names)), (Entry("-50.0", -0.5),) * 8),
-        notes=names,
-    )
+    rows = (tuple(map(Entry, names)), (Entry("-50.0", -0.5),) * 8)
+    table = Table(names[0], names[0], names, rows, notes=names)
     for row in csv.reader(io.StringIO(formats.csv(table))):
         assert not [cell for cell in row if cell[0] in "=+-@\t" and cell != "-0.5"]
         assert "-0.5" in row
-    blocks = (
-        MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(formats.markdown(table))
-    )
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    blocks = parser.parse(formats.markdown(table))
     inline = {token.type for block in blocks for token in block.children or ()}
     assert inline == {"text"}
     assert "html_block" not in {block.type for block in blocks}
@@ -207,16 +154,7 @@ def test_a_table_without_rows_is_its_notes():
 @settings(max_examples=30)
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1))
 def test_any_word_survives_csv_and_json(text):
-    made = Table(
-        "t", "T", ("word", "n"), ((Entry(text), Entry("1", 1.0)),), words=frozenset({"word"})
-    )
+    row = (Entry(text), Entry("1", 1.0))
+    made = Table("t", "T", ("word", "n"), (row,), words=frozenset({"word"}))
     assert next(csv.DictReader(io.StringIO(formats.csv(made))))["word"] == escape_formula(text)
     assert json.loads(formats.text([made], "json"))[0]["rows"][0][0]["text"] == text
-
-
-@pytest.mark.parametrize("odd", ["a\\b", "50 %", "a_b", "#1", "{x}", "x^2", "~", "$5", "<a>"])
-def test_latex_escapes_commands(odd):
-    text = formats.latex(Table("t", "T", ("a",), ((Entry(odd),),)))
-    line = next(line for line in text.splitlines() if line.endswith(r" \\") and "a \\" not in line)
-    plain = line.replace("{}", "").replace(r"\^", "")
-    assert re.search(r"(?<!\\)[%#_]|(?<!\\)\$5|[<>~]", plain) is None

@@ -9,34 +9,42 @@ import pytest
 
 from bench.reporting import contents, html
 from bench.reporting.comparison import Comparison
-from bench.result import Absence
-from tests.bench.reporting.made import result, right
+from tests.bench.reporting.made import absence, result, right
 
-BROWSER = next(
-    filter(
-        None,
-        map(
-            shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-        ),
-    ),
-    None,
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="no Chromium on this machine: apt-get install chromium"
 )
-
 HOSTILE = "</script><img src=x onerror=alert(1)>"
+LONG = "a-name-without-any-place-to-break-it-that-is-far-too-long-for-a-narrow-screen"
+GROUND = "getComputedStyle(document.documentElement).backgroundColor"
+UNFOLD = "document.querySelectorAll('details:not(.menu)').forEach((d) => { d.open = true; })"
+HANGING = """() => [...document.querySelectorAll('body *')]
+    .filter((e) => !e.closest('.scroll, .hidden, .skip, dialog, #tip, fieldset'))
+    .filter((e) => e.getClientRects().length)
+    .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
+    .map((e) => e.outerHTML.slice(0, 80))"""
+COLUMN = """([id, heading]) => {
+    const heads = [...document.querySelectorAll(`#${id} thead th`)];
+    const at = heads.findIndex((head) => head.textContent.trim() === heading);
+    const visible = (element) => element.getClientRects().length > 0;
+    const rows = [...document.querySelectorAll(`#${id} tbody tr`)].filter(visible);
+    const cells = rows.map((row) => row.cells[at]).filter(visible);
+    return cells.map((cell) => cell.textContent.trim());
+}"""
 
 
-def cells():
-    rng = np.random.default_rng(0)
-    long = "a-name-without-any-place-to-break-it-that-is-far-too-long-for-a-narrow-screen"
-    encoders = {"good": 0.8, "fair": 0.6, "poor": 0.4, HOSTILE: 0.5, long: 0.3}
-    made = []
-    for label, quality in encoders.items():
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The page of five encoders, one of which lacks a task."""
+    rng, made = np.random.default_rng(0), []
+    qualities = {"good": 0.8, "fair": 0.6, "poor": 0.4, HOSTILE: 0.5, LONG: 0.3}
+    for label, quality in qualities.items():
+        tokens = None if label == "poor" else 1000
         more = {
             "trained": label != "poor",
-            "card": {"training_tokens": None if label == "poor" else 1000},
+            "card": {"training_tokens": tokens},
             "command": f"bench run --model {label!r}",
             "machine": {"processor": "A processor", "cores": 2},
         }
@@ -46,16 +54,9 @@ def cells():
             repeats = quality + rng.normal(0, 0.01, 5)
             made.append(result(label, "names", *repeats, family="ner", **more))
     why = "poor has no token states, which names reads"
-    return Comparison.of(
-        made, [Absence("poor", "ner", "names", "embedding", 42, None, "skipped", why)]
-    )
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
+    c = Comparison.of(made, [absence("poor", "names", reason=why)])
     path = tmp_path_factory.mktemp("page") / "index.html"
-    found = cells()
-    path.write_text(html.page(found, *contents(found)), encoding="utf-8")
+    path.write_text(html.page(c, *contents(c)), encoding="utf-8")
     return path.as_uri()
 
 
@@ -64,92 +65,60 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     # The sandbox of Chromium needs rights that root in a container does not have.
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as play:
-        opened = play.chromium.launch(
-            executable_path=BROWSER, args=["--no-sandbox"] if os.geteuid() == 0 else []
-        )
+        opened = play.chromium.launch(executable_path=BROWSER, args=options)
         yield opened
         opened.close()
 
 
 @pytest.fixture
-def opened(browser, address):
-    """Open the page, and check that it logs nothing and requests nothing but itself."""
-    pages, said, asked = [], [], []
-
-    def _opened(width=1400, **settings):
-        page = browser.new_page(viewport={"width": width, "height": 900}, **settings)
-        pages.append(page)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(address)
-        return page
-
-    yield _opened
-    for page in pages:
-        page.close()
+def page(browser, address):
+    """The page; it may log nothing and request nothing but itself."""
+    said, asked = [], []
+    page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme="light")
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    yield page
+    page.close()
     assert said == []
     assert [url for url in asked if not url.startswith((address, "data:"))] == []
 
 
-def unfold(page):
-    page.evaluate(
-        "document.querySelectorAll('details:not(.menu)').forEach((d) => { d.open = true; })"
-    )
-
-
 def column(page, table, heading):
-    """The contents texts of a table's column."""
-    return page.evaluate(
-        """([id, heading]) => {
-            const heads = [...document.querySelectorAll(`#${id} thead th`)];
-            const at = heads.findIndex((head) => head.textContent.trim() === heading);
-            const contents = (element) => element.getClientRects().length > 0;
-            const rows = [...document.querySelectorAll(`#${id} tbody tr`)].filter(contents);
-            const cells = rows.map((row) => row.cells[at]).filter(contents);
-            return cells.map((cell) => cell.textContent.trim());
-        }""",
-        [table, heading],
-    )
+    """The visible texts of a table's column."""
+    return page.evaluate(COLUMN, [table, heading])
 
 
-@pytest.mark.parametrize("width", [400, 800, 1400])
-def test_it_loads_in_silence_and_fits_the_width(opened, width):
-    page = opened(width)
-    for _ in range(2):
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        unfold(page)
-    hanging = page.evaluate(
-        """() => [...document.querySelectorAll('body *')]
-            .filter((e) => !e.closest('.scroll, .hidden, .skip, dialog, #tip, fieldset'))
-            .filter((e) => e.getClientRects().length)
-            .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
-            .map((e) => e.outerHTML.slice(0, 80))"""
-    )
-    assert hanging == []
+def test_it_fits_any_width_folded_and_unfolded(page):
+    for width in (400, 800, 1400):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.reload()
+        for _ in range(2):
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.evaluate(UNFOLD)
+        assert page.evaluate(HANGING) == []
 
 
-def test_a_heading_sorts_down_up_and_back_with_missing_below(opened):
-    page = opened()
+def test_a_heading_sorts_down_up_and_back_with_missing_below(page):
     before = column(page, "t-families", "ner")
     head = page.locator("#t-families thead th", has_text=re.compile(r"^ner$"))
-    head.get_by_role("button").click()
-    assert head.get_attribute("aria-sort") == "descending"
-    down = column(page, "t-families", "ner")
-    numbers = [float(text.split()[0]) for text in down[:-1]]
-    assert numbers == sorted(numbers, reverse=True)
-    assert down[-1] == "0 of 1 tasks"
-    head.get_by_role("button").click()
-    assert head.get_attribute("aria-sort") == "ascending"
-    assert column(page, "t-families", "ner") == [*reversed(down[:-1]), down[-1]]
-    head.get_by_role("button").click()
-    assert head.get_attribute("aria-sort") is None
-    assert column(page, "t-families", "ner") == before
+    shown = {}
+    for order in ("descending", "ascending", None):
+        head.get_by_role("button").click()
+        assert head.get_attribute("aria-sort") == order
+        shown[order] = column(page, "t-families", "ner")
+    *numbers, missing = shown["descending"]
+    values = [float(text.split()[0]) for text in numbers]
+    assert values == sorted(values, reverse=True)
+    assert missing == "0 of 1 tasks"
+    assert shown["ascending"] == [*reversed(numbers), missing]
+    assert shown[None] == before
 
 
-def test_text_family_and_encoders_filter_rows_and_columns_of_every_table(opened):
-    page = opened()
+def test_text_family_and_encoders_filter_rows_and_columns_of_every_table(page):
     page.fill("#text", "sts-1")
     assert column(page, "t-by-task", "task") == ["sts-1"]
     page.fill("#text", "good")
@@ -175,114 +144,81 @@ def test_text_family_and_encoders_filter_rows_and_columns_of_every_table(opened)
     assert len(column(page, "t-by-task", "fair")) == 4
 
 
-def test_the_drawer_opens_and_closes_by_keyboard_and_gives_the_focus_back(opened):
-    page = opened()
+def test_the_drawer_opens_and_closes_by_keyboard_and_gives_the_focus_back(page):
     page.locator("#t-by-task thead button").first.focus()
-    for key in ("ArrowDown", "End", "Home", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight"):
+    for key in ("ArrowDown", "End", "Home", *["ArrowRight"] * 4):
         page.keyboard.press(key)
     assert "95 % interval" in page.locator("#tip").inner_text()
     page.keyboard.press("Enter")
     drawer = page.locator("#drawer")
-    assert drawer.is_visible()
     assert page.locator("#drawer-title").inner_text() == "good on names"
     words = drawer.inner_text()
-    for expected in (
-        "command",
-        "bench run --model good",
-        "commit",
-        "c1",
-        "seconds of this cell",
-        "A processor",
-        "device",
-        "95 % interval",
-        "Settings",
-    ):
+    for expected in ("bench run --model good", "c1", "seconds", "A processor", "Settings"):
         assert expected in words
     page.keyboard.press("Escape")
     assert not drawer.is_visible()
     assert page.evaluate("document.activeElement.dataset.k") is not None
 
 
-def test_a_table_is_one_stop_of_the_tab_key(opened):
-    page = opened()
-    unfold(page)
-    stops = page.evaluate(
-        """[...document.querySelectorAll('[role=grid]')]
-            .map((table) => table.querySelectorAll('[tabindex="0"]').length)"""
-    )
-    assert set(stops) == {1}
+def test_a_table_is_one_stop_of_the_tab_key(page):
+    page.evaluate(UNFOLD)
+    count = "(table) => table.querySelectorAll('[tabindex=\"0\"]').length"
+    stops = f"[...document.querySelectorAll('[role=grid]')].map({count})"
+    assert set(page.evaluate(stops)) == {1}
     page.locator("#t-by-task tbody td").nth(8).click()
     page.keyboard.press("Escape")
-    stops = page.evaluate("document.querySelectorAll('#t-by-task table [tabindex=\"0\"]').length")
-    assert stops == 1
+    assert set(page.evaluate(stops)) == {1}
 
 
-def test_numbers_tell_their_exact_value_and_missing_ones_why(opened):
-    page = opened()
+def test_numbers_and_figures_tell_their_exact_values_and_missing_ones_why(page):
+    tip = page.locator("#tip")
     page.locator("#t-by-task tbody td.b").first.hover()
-    assert re.match(r"0\.\d+", page.locator("#tip").inner_text())
+    assert re.match(r"0\.\d+", tip.inner_text())
     page.locator("#t-by-task tbody td.m").first.hover()
-    assert "poor has no token states" in page.locator("#tip").inner_text()
+    assert "poor has no token states" in tip.inner_text()
     page.keyboard.press("Escape")
-    assert not page.locator("#tip").is_visible()
-
-
-def test_figures_tell_their_numbers_to_pointer_and_keyboard(opened):
-    page = opened()
+    assert not tip.is_visible()
     mark = page.locator("#f-gains g.tip").first
     mark.hover()
-    assert re.match(
-        r"good minus poor, sts: [\d.]+, 95 % interval",
-        page.locator("#tip").inner_text(),
-    )
+    assert re.match(r"good minus poor, sts: [\d.]+, 95 % interval", tip.inner_text())
     mark.focus()
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") != mark.get_attribute(
-        "aria-label"
-    )
+    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focused != mark.get_attribute("aria-label")
 
 
-def test_the_switch_turns_the_colours_round_and_is_remembered(opened):
-    page = opened(color_scheme="light")
-    ground = "getComputedStyle(document.documentElement).backgroundColor"
-    light = page.evaluate(ground)
+def test_the_colours_follow_the_system_and_the_switch_which_is_remembered(page):
+    light = page.evaluate(GROUND)
+    assert light == "rgb(255, 255, 255)"
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(GROUND) != light
+    page.emulate_media(color_scheme="light")
     page.click("#theme")
-    dark = page.evaluate(ground)
+    dark = page.evaluate(GROUND)
     assert dark != light
     assert page.locator("#theme").get_attribute("aria-pressed") == "true"
     page.reload()
-    assert page.evaluate(ground) == dark
+    assert page.evaluate(GROUND) == dark
     page.emulate_media(media="print")
-    assert page.evaluate(ground) == light
+    assert page.evaluate(GROUND) == light
 
 
-def test_the_colours_follow_the_system(opened):
-    grounds = [
-        opened(color_scheme=s).evaluate(
-            "getComputedStyle(document.documentElement).backgroundColor"
-        )
-        for s in ("light", "dark")
-    ]
-    assert grounds[0] == "rgb(255, 255, 255)" != grounds[1]
-
-
-def test_on_paper_open_sections_fit_at_most_eight_pages(opened):
-    page = opened(1031)  # A4 on its side, within its margins
+def test_on_paper_open_sections_fit_at_most_eight_pages(page):
+    page.set_viewport_size({"width": 1031, "height": 900})  # A4 on its side, within its margins
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1031
     assert not page.locator(".filter").is_visible()
     assert not page.locator("#t-differences").is_visible()
-    figures = page.evaluate(
+    heights = (
         "[...document.querySelectorAll('figure')].map((f) => f.getBoundingClientRect().height)"
     )
-    assert max(figures) < 700  # one page
+    assert max(page.evaluate(heights)) < 700  # one page
     pages = re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True))
     assert 2 <= len(pages) <= 8
 
 
-def test_a_link_in_the_contents_unfolds_what_it_leads_to(opened):
-    page = opened()
+def test_a_link_in_the_contents_unfolds_what_it_leads_to(page):
     assert not page.locator("#t-missing table").is_visible()
     page.click("header a[href='#t-missing']")
     assert page.locator("#t-missing table").is_visible()

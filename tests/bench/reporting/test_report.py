@@ -31,17 +31,25 @@ reporting.build(reporting.read(store.Store(Path(sys.argv[1]))), Path(sys.argv[2]
 """
 
 
-def test_bytes_depend_neither_on_hash_seeds_nor_on_the_users_plot_settings(store, tmp_path):
-    counts = (("a", 300), ("b", 200))
-    trained = {"card": {"training_tokens": 9}}
-    cells = [result(e, "t", examples=right(n), family="x", trained=False) for e, n in counts]
-    made = store(*cells, result("c", "t", examples=right(320), family="x", **trained))
-    command = [sys.executable, "-c", BUILD, made.root, tmp_path / "one"]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The store of two encoders on a task, and the files of its report."""
+    folder = tmp_path_factory.mktemp("built")
+    made = Store(folder / "results")
+    for name, count, card in (("a", 300, {}), ("b", 320, {"training_tokens": 9})):
+        trained = bool(card)
+        cell = result(name, "t", examples=right(count), family="x", card=card, trained=trained)
+        made[cell.spec] = cell
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red"}):
-        built = report.build(report.read(made), tmp_path / "two")
-    first = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
-    assert first == {path.name: path.read_bytes() for path in built}
+        return made, report.build(report.read(made), folder / "out")
+
+
+def test_bytes_depend_neither_on_hash_seeds_nor_on_the_users_plot_settings(built, tmp_path):
+    made, paths = built
+    command = [sys.executable, "-c", BUILD, made.root, tmp_path]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert first == {path.name: path.read_bytes() for path in paths}
     assert {"index.html", "results.md", "results.csv", "results.json"} <= first.keys()
     assert {"gains.png", "heatmap.svg", "families.pdf"} <= first.keys()
 
@@ -63,27 +71,20 @@ def test_a_table_too_large_for_a_page_is_named_with_the_command_that_prints_it(s
 def test_only_the_encoders_and_tasks_asked_for_are_reported(usual):
     cells = report.read(usual, models=["good", "floor"], tasks=["t1"])
     assert (set(cells.labels), list(cells.tasks.index)) == ({"good", "floor"}, ["t1"])
-
-
-@pytest.mark.parametrize(
-    ("chosen", "told"),
-    [
+    for chosen, told in (
         ({"models": ["god"]}, "good"),
         ({"tasks": ["t4"]}, "t1"),
         ({"models": ["floor"], "tasks": ["t2"]}, "bench run"),
-    ],
-)
-def test_names_without_results_are_an_error_that_says_what_there_is(usual, chosen, told):
-    with pytest.raises(UsageError, match=told):
-        report.read(usual, **chosen)
+    ):
+        with pytest.raises(UsageError, match=told):
+            report.read(usual, **chosen)
 
 
 def test_a_folder_of_failures_alone_is_reported_with_their_reasons(store, tmp_path):
     made = store()
     made.leave_out(Absence("a", "sts", "t", "embedding", 42, 9, "failed", "no weights"))
-    built = {
-        path.name: path.read_text() for path in report.build(report.read(made), tmp_path / "out")
-    }
+    paths = report.build(report.read(made), tmp_path / "out")
+    built = {path.name: path.read_text() for path in paths}
     assert all("no weights" in built[name] for name in ("index.html", "results.md", "results.json"))
     print_report(results=[made.root], form="csv", out=tmp_path / "csv")
     assert "a,t (limit 9),failed,no weights" in (tmp_path / "csv" / "missing.csv").read_text()
@@ -101,16 +102,13 @@ def test_columns_digits_caption_and_label_of_a_table_for_a_paper(usual, capsys):
     assert "poor" not in printed
 
 
-def test_no_results_is_an_error_that_says_what_to_do(tmp_path):
+def test_no_results_and_a_folder_that_cannot_be_written_are_one_clear_line(built, tmp_path):
     with pytest.raises(UsageError, match="bench run"):
         report.build(report.read(Store(tmp_path)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_cannot_be_written_is_one_clear_line(usual, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ResultError, match="--out"):
-        report.build(report.read(usual), tmp_path / "file")
+        report.write(tmp_path / "file", {"a": "text"})
 
 
 def test_every_table_is_among_those_that_help_and_completion_name(usual):
@@ -125,57 +123,40 @@ def test_every_table_is_among_those_that_help_and_completion_name(usual):
     assert formed.autocompletion("c") == ["csv"]
 
 
-def test_tables_are_chosen_by_name(usual):
-    made = tables(report.read(usual))
-    assert [t.name for t in report.chosen(made, ["cost", "by-task"])] == ["cost", "by-task"]
-    assert report.chosen(made, ["all"]) == list(made)
-    with pytest.raises(UsageError, match="by-task"):
-        report.chosen(made, ["bytask"])
-
-
 def test_records_hold_every_cell_exactly_and_missing_ones_with_the_reason(store):
     made = store(
         result("a", "t", 1 / 3, limit=500),
         result("a", "u", 0.5),
         result("b", "u", 0.4, 0.5, 0.5, 0.6),
     )
-    rows = {
-        (r["encoder"], r["task"]): r
-        for r in csv.DictReader(io.StringIO(flat(report.read(made)).to_csv()))
-    }
-    assert (
-        float(rows["a", "t"]["score"]),
-        rows["a", "t"]["limit"],
-        rows["a", "t"]["parameters"],
-    ) == (1 / 3, "500", "2500000")
+    written = csv.DictReader(io.StringIO(flat(report.read(made)).to_csv()))
+    rows = {(row["encoder"], row["task"]): row for row in written}
+    first = rows["a", "t"]
+    assert float(first["score"]) == 1 / 3
+    assert (first["limit"], first["parameters"]) == ("500", "2500000")
     assert (rows["b", "t"]["score"], rows["b", "t"]["status"]) == ("", "not run")
     assert rows["a", "u"]["status"] == "done"
     assert float(rows["b", "u"]["stderr"]) == pytest.approx(float(rows["b", "u"]["std"]) / 2)
     assert (rows["a", "u"]["std"], rows["a", "u"]["stderr"]) == ("", "")
 
 
-def test_two_encoders_of_one_name_are_two_rows(store):
-    made = store(
-        result("same", "t", 0.5, print_="aaaa" * 4), result("same", "t", 0.6, print_="bbbb" * 4)
-    )
-    assert Comparison.of(made.results()).labels == ["same #bbbb", "same #aaaa"]
+@pytest.mark.parametrize("prints", [("aaaa" * 4, "bbbb" * 4), ("aaaa1" + "0" * 11, "aaaa2" * 3)])
+def test_two_encoders_of_one_name_are_two_rows(prints):
+    made = [result("same", "t", 0.5 + i / 10, print_=p) for i, p in enumerate(prints)]
+    length = 5 if prints[0][4] == "1" else 4
+    expected = [f"same #{p[:length]}" for p in prints[::-1]]
+    assert Comparison.of(made).labels == expected
 
 
-def test_encoders_of_one_name_are_told_apart_by_the_settings_in_which_they_differ(store):
-    made = [
-        result(
-            "hashing",
-            "t",
-            score,
-            print_=print_ * 4,
-            settings={"dim": dim, "words": words, "pooling": "mean"},
-        )
-        for score, print_, dim, words in (
-            (0.9, "aaaa", 64, True),
-            (0.8, "bbbb", 256, True),
-            (0.7, "cccc", 256, False),
-        )
-    ]
+def test_encoders_of_one_name_are_told_apart_by_the_settings_in_which_they_differ():
+    made = []
+    for score, print_, dim, words in (
+        (0.9, "aaaa", 64, True),
+        (0.8, "bbbb", 256, True),
+        (0.7, "cccc", 256, False),
+    ):
+        settings = {"dim": dim, "words": words, "pooling": "mean"}
+        made.append(result("hashing", "t", score, print_=print_ * 4, settings=settings))
     assert Comparison.of(made).labels == [
         "hashing dim=64 words=true",
         "hashing dim=256 words=true",
@@ -201,17 +182,9 @@ def test_why_a_cell_is_missing_is_known_of_encoders_with_settings_in_their_label
     ]
 
 
-def test_fingerprints_that_begin_alike_are_told_apart(store):
-    made = store(
-        result("same", "t", 0.5, print_="aaaa1" + "0" * 11),
-        result("same", "t", 0.6, print_="aaaa2" + "0" * 11),
-    )
-    assert Comparison.of(made.results()).labels == ["same #aaaa2", "same #aaaa1"]
-
-
-def test_seeds_of_a_cell_are_put_together(store):
-    made = store(result("a", "t", 0.4, seed=1), result("a", "t", 0.6, seed=2))
-    cell = Comparison.of(made.results()).measured.loc["a", "t"]
+def test_seeds_of_a_cell_are_put_together():
+    made = [result("a", "t", 0.4, seed=1), result("a", "t", 0.6, seed=2)]
+    cell = Comparison.of(made).measured.loc["a", "t"]
     assert (cell.score, cell.repeats) == (0.5, 2)
 
 
@@ -265,9 +238,3 @@ def test_absolute_paths_are_cut_to_their_last_part(given_, shown):
 )
 def test_reasons_are_told_without_the_places_of_files(given_, shown):
     assert strip_paths(given_) == shown
-
-
-def test_importing_the_package_loads_neither_pandas_nor_matplotlib():
-    heavy = {"pandas", "matplotlib", "tabulate", "scipy"}
-    code = f"import sys, bench.reporting; sys.exit(bool({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

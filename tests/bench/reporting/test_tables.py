@@ -6,30 +6,37 @@ import numpy as np
 import pytest
 
 from bench.influence import contributions
-from bench.reporting import read, tables
+from bench.reporting import tables
 from bench.reporting.comparison import Comparison
-from bench.result import Absence
 from tests.bench.reporting.made import absence, result, right
 
 
-def table(source, name):
-    return next(t for t in tables.tables(source) if t.name == name)
+class Report:
+    """The tables of some results, made once."""
 
+    def __init__(self, *results, absences=()):
+        self.compared = Comparison.of(results, absences)
+        self.tables = {table.name: table for table in tables.tables(self.compared)}
 
-def column(made, heading):
-    return [row[made.columns.index(heading)] for row in made.rows]
+    def column(self, name, heading):
+        """The entries of a column."""
+        made = self.tables[name]
+        return [row[made.columns.index(heading)] for row in made.rows]
 
+    def texts(self, name, heading=None):
+        """The texts of a column, or of all rows."""
+        if heading:
+            return [entry.text for entry in self.column(name, heading)]
+        return [[entry.text for entry in row] for row in self.tables[name].rows]
 
-def texts(made):
-    return [[entry.text for entry in row] for row in made.rows]
+    def marks(self, name, *headings):
+        """The marks of each row in some columns."""
+        columns = [[entry.mark for entry in self.column(name, h)] for h in headings]
+        return list(zip(*columns, strict=True))
 
-
-def marks(made, *headings):
-    return [tuple(row[made.columns.index(h)].mark for h in headings) for row in made.rows]
-
-
-def names(source):
-    return {t.name for t in tables.tables(source)}
+    def notes(self):
+        """The table of notes as one text."""
+        return "\n".join(entry.text for (entry,) in self.tables["notes"].rows)
 
 
 def pair(task, ours, theirs, **more):
@@ -49,30 +56,29 @@ def known():
         return result(encoder, "d-ranks", score, metric="spearman", examples=values, gold=gold)
 
     repeats = (0.51, 0.55, 0.53, 0.54, 0.52)
-    return Comparison.of([
+    return Report(
         *pair("a-better", right(320), right(240), family="x"),
         *pair("b-equal", right(200), right(200, first=100), family="x"),  # other examples
         *pair("c-near", right(204), right(200, first=100), family="x"),
         similar("ours", gold + rng.normal(size=400)),
         similar("theirs", gold + 4 * rng.normal(size=400)),
         *(result(encoder, "e-repeats", *repeats, family="x") for encoder in ("ours", "theirs")),
-    ])  # fmt: skip
+    )
 
 
 def test_marks_wins_and_stars_of_a_known_case_follow_one_rule(known):
-    by_task = table(known, "by-task")
-    tasks = [entry.text for entry in column(by_task, "task")]
-    assert dict(zip(tasks, marks(by_task, "ours", "theirs"), strict=True)) == {
+    tasks = known.texts("by-task", "task")
+    assert dict(zip(tasks, known.marks("by-task", "ours", "theirs"), strict=True)) == {
         "a-better": ("best", ""),
         "b-equal": ("best", "best"),
         "c-near": ("best", "tie"),
         "d-ranks": ("best", ""),
         "e-repeats": ("best", "best"),
     }
-    assert [e.text for e in column(table(known, "win-tie-loss"), "theirs")] == ["2/3/0", ""]
-    assert [row[3:] for row in texts(table(known, "ranks"))] == [["2", "3", "0"], ["0", "3", "2"]]
-    gaps = table(known, "differences")
-    starred = {task for task in gaps.columns[2:] if column(gaps, task)[0].text.endswith("*")}
+    assert known.texts("win-tie-loss", "theirs") == ["2/3/0", ""]
+    assert [row[3:] for row in known.texts("ranks")] == [["2", "3", "0"], ["0", "3", "2"]]
+    gaps = known.tables["differences"].columns[2:]
+    starred = {task for task in gaps if known.texts("differences", task)[0].endswith("*")}
     assert starred == {"a-better", "d-ranks"}
 
 
@@ -80,30 +86,28 @@ def test_a_difference_that_does_not_survive_correction_is_a_tie_everywhere():
     one = pair("t", right(208), right(200))  # p = 0.005
     others = [each for i in range(12) for each in pair(f"u{i}", right(201), right(200, first=100))]
     for cells, mark, outcome in ((one, "", "1/0/0"), ([*one, *others], "tie", "0/13/0")):
-        c = Comparison.of(cells)
-        assert marks(table(c, "by-task"), "theirs")[0] == (mark,)
-        gap = column(table(c, "differences"), "t")[0]
+        made = Report(*cells)
+        assert made.marks("by-task", "theirs")[0] == (mark,)
+        gap = made.column("differences", "t")[0]
         assert gap.interval[0] > 0
         assert gap.text.endswith("*") is (mark == "")
-        ours = c.number["ours"]
-        assert table(c, "win-tie-loss").rows[ours][2 - ours].text == outcome
+        ours = made.compared.number["ours"]
+        assert made.tables["win-tie-loss"].rows[ours][2 - ours].text == outcome
 
 
 def test_no_interval_leaves_the_range_of_its_metric():
-    found = Comparison.of([
-        result(encoder, task, examples=examples, metric="accuracy")
-        for encoder, examples in (("near one", [1] * 11 + [0]), ("near zero", [0] * 11 + [1]))
-        for task in "ab"
-    ])  # fmt: skip
-    families, by_task = table(found, "families"), table(found, "by-task")
-    entries = (*column(families, "sts"), *column(by_task, "near one"))
-    assert all(0 <= e.interval[0] < e.interval[1] <= 1 for e in entries)
-    gaps = column(table(found, "differences"), "a")
-    assert all(-1 <= e.interval[0] < e.interval[1] <= 1 for e in gaps)
+    cells = []
+    for encoder, examples in (("near one", [1] * 11 + [0]), ("near zero", [0] * 11 + [1])):
+        cells += [result(encoder, t, examples=examples, metric="accuracy") for t in "ab"]
+    made = Report(*cells)
+    for e in (*made.column("families", "sts"), *made.column("by-task", "near one")):
+        assert 0 <= e.interval[0] < e.interval[1] <= 1
+    for e in made.column("differences", "a"):
+        assert -1 <= e.interval[0] < e.interval[1] <= 1
 
 
 def test_an_interval_is_as_wide_as_the_standard_error_says(known):
-    better = next(e for e in column(table(known, "by-task"), "ours") if e.text == "80.0")
+    better = known.column("by-task", "ours")[known.texts("by-task", "task").index("a-better")]
     low, high = better.interval
     # Of 400 answers, 80 % right: a standard error of 2 %; 1,000 draws leave 5 % of it to chance.
     assert high - low == pytest.approx(4 * 0.02 * 0.98, rel=0.15)
@@ -112,74 +116,90 @@ def test_an_interval_is_as_wide_as_the_standard_error_says(known):
 
 def test_intervals_of_a_pair_use_what_both_get_right_together():
     # Both right on the same 320 but for 8: unpaired, 2 % would be nothing.
-    c = Comparison.of(pair("t", right(328), right(320)))
-    assert marks(table(c, "by-task"), "ours", "theirs") == [("best", "")]
+    made = Report(*pair("t", right(328), right(320)))
+    assert made.marks("by-task", "ours", "theirs") == [("best", "")]
 
 
-def test_scores_have_their_deviation_and_untrained_is_said(usual):
-    by_task = table(read(usual), "by-task")
-    assert by_task.columns[4:] == ("good", "poor (untrained)", "floor")
-    assert texts(by_task)[0] == ["ner", "t2", "metric", "2", "65.0 ± 7.1", "30.0 ± 14.1", "—"]
-    assert texts(by_task)[2] == ["sts", "t1", "metric", "1", "80.0", "40.0", "10.0"]
-
-
-def test_a_family_mean_is_of_all_its_tasks_or_missing(usual):
-    rows = {row[0]: row[2:] for row in texts(table(read(usual), "families"))}
+def test_scores_have_their_deviation_and_a_family_mean_is_of_all_its_tasks_or_missing():
+    cells = [
+        result("good", "t1", 0.8),
+        result("good", "t2", 0.6, 0.7, family="ner"),
+        result("good", "t3", 0.5, family="ner"),
+        result("poor", "t1", 0.4, trained=False),
+        result("poor", "t2", 0.2, 0.4, family="ner", trained=False),
+        result("poor", "t3", 0.1, family="ner", trained=False),
+        result("floor", "t1", 0.1),
+    ]
+    made = Report(*cells)
+    assert made.tables["by-task"].columns[4:] == ("good", "poor (untrained)", "floor")
+    assert made.texts("by-task")[0] == [
+        "ner",
+        "t2",
+        "metric",
+        "2",
+        "65.0 ± 7.1",
+        "30.0 ± 14.1",
+        "—",
+    ]
+    assert made.texts("by-task")[2] == ["sts", "t1", "metric", "1", "80.0", "40.0", "10.0"]
+    rows = {row[0]: row[2:] for row in made.texts("families")}
     assert rows["good"] == ["57.5 ± 3.5", "80.0", "68.8", "1.00"]
     assert rows["floor"] == ["0 of 2 tasks", "10.0", "—", "—"]
 
 
 def test_a_task_of_few_encoders_is_excluded_from_means():
     cells = [result(e, "t", score) for e, score in (("a", 0.5), ("b", 0.6), ("c", 0.7))]
-    c = Comparison.of([*cells, result("a", "rare", 0.9, readout="question")])
-    assert c.family_means.at["sts", "a"] == pytest.approx(0.5)
-    assert any("rare" in text for (text,) in texts(table(c, "notes")))
-    alone = next(row for row in table(c, "by-task").rows if row[1].text == "rare")
+    made = Report(*cells, result("a", "rare", 0.9, readout="question"))
+    assert made.compared.family_means.at["sts", "a"] == pytest.approx(0.5)
+    assert "rare" in made.notes()
+    alone = next(row for row in made.tables["by-task"].rows if row[1].text == "rare")
     assert not any(e.mark == "best" for e in alone)  # the best of one says nothing
 
 
 def test_the_newest_protocol_counts_and_then_the_largest_limit():
-    versions = (
-        ("t", 1, None, (300, 200)), ("t", 2, 9, (200, 300)), ("t", 2, None, (320, 240)),
-        ("u", 1, 9, (200, 300)), ("u", 1, 50, (320, 240)),
-    )  # fmt: skip
-    c = Comparison.of(
-        result(encoder, task, examples=right(count), version=version, limit=limit)
-        for task, version, limit, counts in versions
-        for encoder, count in zip("ab", counts, strict=True)
-    )
-    means = [row[2:] for row in texts(table(c, "families"))]
+    cells = []
+    for task, version, limit, counts in (
+        ("t", 1, None, (300, 200)),
+        ("t", 2, 9, (200, 300)),
+        ("t", 2, None, (320, 240)),
+        ("u", 1, 9, (200, 300)),
+        ("u", 1, 50, (320, 240)),
+    ):
+        for encoder, count in zip("ab", counts, strict=True):
+            about = {"version": version, "limit": limit}
+            cells.append(result(encoder, task, examples=right(count), **about))
+    made = Report(*cells)
+    means = [row[2:] for row in made.texts("families")]
     assert means == [["80.0", "80.0", "1.00"], ["60.0", "60.0", "2.00"]]
-    left_out = "t (protocol 1), t (limit 9, protocol 2), u (limit 9)"
-    assert any(left_out in text for (text,) in texts(table(c, "notes")))
-    assert [e.text for e in column(table(c, "win-tie-loss"), "b")] == ["2/0/0", ""]
+    assert "t (protocol 1), t (limit 9, protocol 2), u (limit 9)" in made.notes()
+    assert made.texts("win-tie-loss", "b") == ["2/0/0", ""]
 
 
 def test_an_old_protocol_counts_while_few_encoders_have_the_new_one():
     old = [result(encoder, "t", 0.5) for encoder in "abc"]
-    c = Comparison.of([*old, result("a", "t", 0.9, version=2)])
-    assert [e.text for e in column(table(c, "families"), "sts")] == ["50.0"] * 3
+    assert Report(*old, result("a", "t", 0.9, version=2)).texts("families", "sts") == ["50.0"] * 3
 
 
 def test_missing_cells_have_their_own_reasons():
     cells = [result("a", "t", 0.5, limit=limit) for limit in (9, 50)]
     cells += [result("b", "t", 0.5, limit=50), result("b", "u", 0.5)]
-    c = Comparison.of(
-        cells,
-        [
-            absence("b", "t", limit=9, reason="not in /home/ann/data/t.gz, get it"),
-            absence("c", "t", limit=9, status="failed", reason="no weights"),
-            absence("c", "t", limit=7, readout="tokens", reason="no tokens"),
-        ],
-    )
-    assert texts(table(c, "missing")) == [
+    reasons = [
+        absence("b", "t", limit=9, reason="not in /home/ann/data/t.gz, get it"),
+        absence("c", "t", limit=9, status="failed", reason="no weights"),
+        absence("c", "t", limit=7, readout="tokens", reason="no tokens"),
+    ]
+    made = Report(*cells, absences=reasons)
+    assert made.texts("missing") == [
         ["a", "u", "not run", ""],
         ["b", "t (limit 9)", "skipped", "not in t.gz, get it"],
         ["c", "t (limit 7, tokens)", "skipped", "no tokens"],
         ["c", "t (limit 9)", "failed", "no weights"],
     ]
-    entry = column(table(c, "by-task"), "b")[0]
+    entry = made.column("by-task", "b")[0]
     assert (entry.text, entry.mark, entry.note) == ("—", "missing", "skipped: not in t.gz, get it")
+
+
+REVISIONS = [{"data": [{"id": "org/set", "revision": r}]} for r in ("r1", "r2")]
 
 
 @pytest.mark.parametrize(
@@ -189,26 +209,23 @@ def test_missing_cells_have_their_own_reasons():
         ({"machine": {"cores": 2}}, {"machine": {"cores": 4}}, "mixed: 2 cores; 4 cores"),
         ({"seed": 1}, {"seed": 2}, "seed sets are mixed: 1; 2"),
         ({"card": {"dtype": "float32"}}, {"card": {"dtype": "bfloat16"}}, "dtypes"),
-        (
-            {"data": [{"id": "org/set", "revision": "r1"}]},
-            {"data": [{"id": "org/set", "revision": "r2"}]},
-            "revisions of org/set",
-        ),
+        (*REVISIONS, "revisions of org/set"),
     ],
 )
 def test_results_that_do_not_agree_are_noted(one, other, expected):
     for second, mixed in ((other, True), (one, False)):
-        c = Comparison.of([result("a", "t", 0.4, **one), result("b", "t", 0.6, **second)])
-        assert any(expected in text for (text,) in texts(table(c, "notes"))) is mixed
+        made = Report(result("a", "t", 0.4, **one), result("b", "t", 0.6, **second))
+        assert (expected in made.notes()) is mixed
 
 
 def test_a_score_on_training_texts_is_marked_everywhere_and_never_the_best():
-    c = Comparison.of([
-        result("a", "t", 0.9, texts={"overlap_share": 0.4}),
-        result("b", "t", 0.5),
-        result("c", "t", 0.4, texts={"overlap_share": 0.01}),
-    ])  # fmt: skip
-    assert marks(table(c, "by-task"), "a", "b", "c") == [("warning", "best", "")]
+    shares = {"a": (0.9, 0.4), "b": (0.5, None), "c": (0.4, 0.01)}
+    cells = []
+    for encoder, (score, share) in shares.items():
+        texts = {} if share is None else {"overlap_share": share}
+        cells.append(result(encoder, "t", score, texts=texts))
+    made = Report(*cells)
+    assert made.marks("by-task", "a", "b", "c") == [("warning", "best", "")]
     for name, heading, best in (
         ("families", "sts", "best"),
         ("families", "mean of families", "best"),
@@ -217,20 +234,20 @@ def test_a_score_on_training_texts_is_marked_everywhere_and_never_the_best():
         ("cost", "mean of families", ""),
         ("summary", "mean of families", ""),
     ):
-        assert [e.mark for e in column(table(c, name), heading)] == ["warning", best, ""]
-    assert "t 40 %" in column(table(c, "by-task"), "a")[0].note
-    assert texts(table(c, "overlap")) == [["t", "40.0 %", "—", "1.0 %"]]
-    assert "overlap" not in names(Comparison.of([result("a", "t", 0.5)]))
+        assert made.marks(name, heading) == [("warning",), (best,), ("",)]
+    assert "t 40 %" in made.column("by-task", "a")[0].note
+    assert made.texts("overlap") == [["t", "40.0 %", "—", "1.0 %"]]
 
 
-def trained(name, tokens, score, backbone="A backbone", **more):
-    card = {"training_tokens": tokens, "backbone": backbone}
-    return result(name, "t", score, card={**card, "training": {"trained_tokens": tokens}}, **more)
+def trained(name, tokens, score, backbone="A backbone"):
+    training = {"trained_tokens": tokens}
+    card = {"training_tokens": tokens, "backbone": backbone, "training": training}
+    return result(name, "t", score, card=card)
 
 
 @pytest.fixture(scope="module")
 def budgets():
-    return Comparison.of([
+    return Report(
         trained("one", 1_000_000, 0.6),
         trained("two", 960_000, 0.7),
         trained("longer", 2_000_000, 0.9),
@@ -239,11 +256,11 @@ def budgets():
         result("floor", "t", 0.1, card={"backbone": ""}),
         result("st:famous", "t", 0.95, card={"backbone": "famous"}),
         result("new", "t", 0.05, card={"backbone": ""}),
-    ])  # fmt: skip
+    )
 
 
 def test_equal_budgets_are_within_five_percent_beside_what_is_untrained(budgets):
-    equal, others = table(budgets, "equal-budget"), table(budgets, "other-checkpoints")
+    equal, others = budgets.tables["equal-budget"], budgets.tables["other-checkpoints"]
     assert [(row[0].text, row[2].mark) for row in equal.rows] == [
         ("two", "best"),
         ("one", ""),
@@ -253,14 +270,14 @@ def test_equal_budgets_are_within_five_percent_beside_what_is_untrained(budgets)
     ]
     assert "960,000 to 1,000,000 training tokens" in equal.about
     assert {row[0].text for row in others.rows} == {"longer", "larger", "st:famous"}
-    alone = Comparison.of([trained("one", 1_000_000, 0.6), trained("longer", 2_000_000, 0.6)])
-    assert not {"equal-budget", "other-checkpoints"} & names(alone)
+    alone = Report(trained("one", 1_000_000, 0.6), trained("longer", 2_000_000, 0.6))
+    absent = {"equal-budget", "other-checkpoints", "overlap", "diagnostics", "variants"}
+    assert not absent & alone.tables.keys()
 
 
 def test_the_summary_has_methods_first_as_differences_to_the_untrained_backbone(budgets):
-    summary = table(budgets, "summary")
-    assert budgets.baseline == "raw"
-    shown = {row[0]: (row[1], row[-1]) for row in texts(summary)}
+    assert budgets.compared.baseline == "raw"
+    shown = {row[0]: (row[1], row[-1]) for row in budgets.texts("summary")}
     methods = ["larger", "longer", "two", "one", "floor", "new"]
     assert list(shown) == [*methods, "raw (untrained)", "st:famous"]
     assert shown["two"] == ("+40.0", "method")
@@ -270,155 +287,138 @@ def test_the_summary_has_methods_first_as_differences_to_the_untrained_backbone(
 
 
 def test_the_summary_says_what_a_known_method_is_with_its_paper():
-    made = [trained(name, 10, 0.5) for name in ("quip:folder", "mine")]
-    rows = {row[0].text: row for row in table(Comparison.of(made), "summary").rows}
-    columns = table(Comparison.of(made), "summary").columns
-    quip = dict(zip(columns, rows["quip:folder"], strict=True))
-    assert quip["paper"].link == "https://arxiv.org/abs/2106.08190"
-    assert "answer questions" in quip["what it is"].text
-    assert dict(zip(columns, rows["mine"], strict=True))["paper"].mark == "missing"
+    made = Report(*(trained(name, 10, 0.5) for name in ("mine", "quip:folder")))
+    assert made.texts("summary", made.tables["summary"].columns[0]) == ["mine", "quip:folder"]
+    mine, quip = made.column("summary", "paper")
+    assert quip.link == "https://arxiv.org/abs/2106.08190"
+    assert mine.mark == "missing"
+    assert "answer questions" in made.texts("summary", "what it is")[1]
 
 
-def variant(name, seed, *, stages=(), **settings):
+COUNTS = {"base": 300, "none": 200, "rough": 299, "seeded": 310}
+
+
+def variant(name, seed=1, *, stages=(), **settings):
     recipe = {"decay": 100, "smooth": 0.2, **settings}
     training = {"method": "m", "budget": 1000, "seed": seed, "recipe": recipe, "stages": stages}
-    count = {"base": 300, "none": 200, "rough": 299, "seeded": 310}.get(name, 250)
     card = {"training_tokens": 1000, "backbone": "B", "training": training}
-    return result(name, "t", examples=right(count), card=card)
+    return result(name, "t", examples=right(COUNTS.get(name, 250)), card=card)
 
 
 def test_variants_are_compared_with_the_one_closest_to_all():
-    made = [variant("none", 1, decay=0), variant("base", 1)]
-    made += [variant("rough", 1, smooth=0), variant("seeded", 2)]
-    c = Comparison.of([*made, trained("other", 1000, 0.9, backbone="B")])
-    found = table(c, "variants")
+    cells = [variant("none", decay=0), variant("base"), variant("rough", smooth=0)]
+    cells.append(variant("seeded", 2))
+    made = Report(*cells, trained("other", 1000, 0.9, backbone="B"))
+    found = made.tables["variants"]
     assert found.title == "Variants of m at 1,000 training tokens"
     changes = [["none", "decay 0"], ["rough", "smooth 0"], ["seeded", "seed 2"]]
-    assert [row[:2] for row in texts(found)] == changes
+    assert [row[:2] for row in made.texts("variants")] == changes
     assert [round(400 * row[2].value) for row in found.rows] == [-100, -1, 10]
     assert [row[2].text.endswith("*") for row in found.rows] == [True, False, True]
     assert "Each minus base (t 75.0)" in found.about
-    assert {"other", "base"} <= {row[0].text for row in table(c, "equal-budget").rows}
-    assert "equal-budget" not in names(Comparison.of(made))  # one method is no comparison
-    assert "variants" not in names(Comparison.of(made[:1]))
+    assert {"other", "base"} <= {row[0] for row in made.texts("equal-budget")}
+    assert "equal-budget" not in Report(*cells).tables  # one method is no comparison
 
 
 def test_checkpoints_of_the_stages_of_one_training_differ_in_their_stage():
     first, last = {"stage": "compression", "steps": 3}, {"stage": "contrastive"}
-    made = [
-        variant("base", 1, stages=[first, last, {"seconds": 3}, "a note"]),  # the last with a name
-        variant("same", 1, stages=[first, last]),
-        variant("early", 1, stages=[first]),
-        variant("lower", 1, stages=[first], decay=0),
-        variant("unknown", 1, stages={"written by": "something else"}),
-        variant("unnamed", 1, stages=["compression"]),
-    ]
-    changes = {row[0]: row[1] for row in texts(table(Comparison.of(made), "variants"))}
+    made = Report(
+        variant("base", stages=[first, last, {"seconds": 3}, "a note"]),  # the last with a name
+        variant("same", stages=[first, last]),
+        variant("early", stages=[first]),
+        variant("lower", stages=[first], decay=0),
+        variant("unknown", stages={"written by": "something else"}),
+        variant("unnamed", stages=["compression"]),
+    )
+    changes = {row[0]: row[1] for row in made.texts("variants")}
     alike = dict.fromkeys(("same", "unknown", "unnamed"), "the same settings")
     expected = {"early": "stage compression", "lower": "decay 0, stage compression"}
     assert changes == {**expected, **alike}
 
 
 def test_variants_are_in_the_order_of_their_numbers():
-    c = Comparison.of([variant(f"k{k}", 1, k=k) for k in (16, 8, 2, 1)])
-    assert [row[0] for row in texts(table(c, "variants"))] == ["k2", "k8", "k16"]
+    made = Report(*(variant(f"k{k}", k=k) for k in (16, 8, 2, 1)))
+    assert [row[0] for row in made.texts("variants")] == ["k2", "k8", "k16"]
 
 
 def test_examples_of_tasks_are_shown():
-    shown = replace(result("a", "t", 0.5), samples=({"text": "A fine film.", "answer": "fine"},))
-    found = table(Comparison.of([shown, result("b", "t", 0.4)]), "samples")
-    assert found.columns == ("encoder", "task", "text", "answer")
-    assert texts(found) == [["a", "t", "A fine film.", "fine"]]
+    samples = ({"text": "A fine film.", "answer": "fine"},)
+    made = Report(result("a", "t", 0.5, samples=samples), result("b", "t", 0.4))
+    assert made.tables["samples"].columns == ("encoder", "task", "text", "answer")
+    assert made.texts("samples") == [["a", "t", "A fine film.", "fine"]]
 
 
-def test_cost_is_of_the_largest_run_and_unknown_numbers_are_missing():
+def test_cost_is_of_the_largest_run_and_what_was_not_measured_is_missing():
     card = {"training_tokens": 10, "embedding_parameters": 500_000, "passes": 1.5}
-    small = result("a", "t", 0.5, card=card)
-    larger = {**small.cost, "tokens": 400, "encode_seconds": 4.0, "forward_texts": 8}
-    large = replace(result("a", "u", 0.5, card=card), cost={**larger, "dimension": 3})
-    c = Comparison.of([small, large, replace(result("b", "t", 0.4), cost={}, card={})])
-    cost = table(c, "cost")
-    shown = dict(zip(cost.columns, texts(cost)[0], strict=True))
+    small, large = (result("a", task, 0.5, card=card) for task in "tu")
+    cost = {**small.cost, "tokens": 400, "encode_seconds": 4.0, "dimension": 3}
+    bare = replace(result("b", "t", 0.4), cost={}, texts={}, card={}, provenance={})
+    made = Report(small, replace(large, cost=cost), bare)
+    first, second = made.texts("cost")
+    shown = dict(zip(made.tables["cost"].columns, first, strict=True))
     assert (shown["tokens / s"], shown["tokens / text"], shown["dimension"]) == ("100", "50.0", "3")
     assert shown["GFLOP / text"] == "0.20"  # 2 x 2 million x 50
     assert (shown["parameters (M)"], shown["passes / text"]) == ("2.5", "1.5")
-    assert set(texts(cost)[1][1:]) == {"—", "40.0"}
+    assert set(second[1:]) == {"—", "40.0"}
+    assert set(Report(bare).texts("data")[0][1:]) == {"—"}
 
 
 def test_training_has_both_ends_of_the_loss():
     losses = [[i, float(100 - i)] for i in range(20)]
     training = {"method": "m", "loss": losses, "trained_tokens": 200, "seconds": 4.0}
     training["data"] = [{"id": "org/set", "rows": 1000, "licence": "MIT"}]
-    shown = table(Comparison.of([result("a", "t", 0.5, card={"training": training})]), "training")
-    row = dict(zip(shown.columns, texts(shown)[0], strict=True))
+    made = Report(result("a", "t", 0.5, card={"training": training}))
+    row = dict(zip(made.tables["training"].columns, made.texts("training")[0], strict=True))
     assert (row["loss at first"], row["loss at last"]) == ("99.500", "81.500")
     assert (row["tokens / s"], row["data"]) == ("50", "org/set (1,000 rows, MIT)")
 
 
-def test_what_was_not_measured_is_missing():
-    c = Comparison.of([replace(result("a", "t", 0.5), cost={}, texts={}, card={}, provenance={})])
-    assert set(texts(table(c, "data"))[0][1:]) == {"—"}
-    assert {"cost", "data"} <= names(c)
-
-
-def instructed():
+def test_a_score_under_a_wrong_instruction_is_never_the_best():
+    more = {"family": "instruction", "metric": "harmonic_mean"}
     scores = {"gap": (0.2,), "topic": (0.8,), "topic under mood": (0.9,)}
     other = {"topic": (0.7,), "topic under mood": (0.95,)}
-    more = {"family": "instruction", "metric": "harmonic_mean"}
-    cells = [result("a", "news", 0.5, **more, scores=scores)]
-    return [*cells, result("b", "news", 0.4, **more, scores=other), result("c", "other", 0.3)]
-
-
-def test_a_score_under_a_wrong_instruction_is_never_the_best():
-    shown = table(Comparison.of(instructed()), "instruction")
-    scores = [row[1].text for row in shown.rows]
-    assert scores == ["harmonic mean", "gap", "topic", "topic under mood"]
-    marked = [{e.mark for e in row} for row in shown.rows]
-    assert "best" in marked[2]
-    assert "best" not in marked[3]
-    assert {e.note for e in shown.rows[1] if e.mark == "missing"} == {
-        "has no such score",
-        "not run",
-    }
+    made = Report(
+        result("a", "news", 0.5, **more, scores=scores),
+        result("b", "news", 0.4, **more, scores=other),
+        result("c", "other", 0.3),
+    )
+    rows = made.tables["instruction"].rows
+    assert [row[1].text for row in rows] == ["harmonic mean", "gap", "topic", "topic under mood"]
+    marks = [{entry.mark for entry in row} for row in rows]
+    assert "best" in marks[2]
+    assert "best" not in marks[3]
+    reasons = {entry.note for entry in rows[1] if entry.mark == "missing"}
+    assert reasons == {"has no such score", "not run"}
 
 
 def test_robustness_has_intervals_over_wordings():
     scores = {"implicit": (0.5, 0.6, 0.4), "incorrect": (0.1, 0.2, 0.3), "delta_ci": (0.2,)}
     more = {"family": "robustness", "metric": "correct", "scores": scores}
-    c = Comparison.of([result("a", "news", 0.5, 0.6, 0.7, **more)])
-    shown = {row[1].text: row[2].interval is not None for row in table(c, "robustness").rows}
+    made = Report(result("a", "news", 0.5, 0.6, 0.7, **more))
+    rows = made.tables["robustness"].rows
+    shown = {row[1].text: row[2].interval is not None for row in rows}
     assert shown == {"correct": True, "delta ci": False, "implicit": True, "incorrect": True}
 
 
 def test_diagnostics_are_in_the_order_of_their_numbers_and_count_in_no_mean():
     shares = {f"share_{k}": (0.1,) for k in (16, 2, 128, 1)}
     spectrum = result("a", "spectrum", 0.123, family="diagnostics", scores=shares)
-    c = Comparison.of([result("a", "t", 0.5), spectrum, result("b", "t", 0.4)])
-    shown = table(c, "diagnostics")
-    assert [row[1].text for row in shown.rows] == [
-        "metric",
-        *(f"share {k}" for k in (1, 2, 16, 128)),
-    ]
-    assert (shown.rows[0][2].text, shown.rows[0][2].mark) == ("0.123", "")
-    assert c.encoders.at["a", "mean"] == 0.5
-    assert "spectrum" not in {row[1].text for row in table(c, "by-task").rows}
-    assert "diagnostics" not in names(Comparison.of([result("a", "t", 0.5)]))
-
-
-def test_commands_have_no_folders():
-    c = Comparison.of(
-        [result("a", "t", 0.5, command="bench run --data '/srv/my data/all' -m dino")]
-    )
-    assert ["command", "bench run --data all -m dino"] in texts(table(c, "made"))
+    made = Report(result("a", "t", 0.5), spectrum, result("b", "t", 0.4))
+    rows = made.tables["diagnostics"].rows
+    ordered = ["metric", "share 1", "share 2", "share 16", "share 128"]
+    assert [row[1].text for row in rows] == ordered
+    assert (rows[0][2].text, rows[0][2].mark) == ("0.123", "")
+    assert made.compared.encoders.at["a", "mean"] == 0.5
+    assert made.texts("by-task", "task") == ["t"]
 
 
 def test_scores_of_different_seeds_are_not_paired():
-    c = Comparison.of([
+    made = Report(
         result("a", "t", 0.5, 0.6, 0.55, seed=1),
         result("b", "t", 0.3, 0.4, 0.35, seed=1),
         result("c", "t", 0.1, 0.2, 0.1, seed=2),
-    ])  # fmt: skip
-    pairs = {(row[0].text, row[1].text): row[2] for row in table(c, "differences").rows}
+    )
+    pairs = {(row[0].text, row[1].text): row[2] for row in made.tables["differences"].rows}
     assert pairs["a", "b"].interval is not None
     assert pairs["a", "c"].interval is None
     assert pairs["a", "c"].value == pytest.approx(0.4167, abs=1e-4)
@@ -427,30 +427,29 @@ def test_scores_of_different_seeds_are_not_paired():
 @pytest.mark.parametrize(
     ("cells", "known_"),
     [
-        ([("t", (0.5, 0.6, 0.55), 1)], True),
-        ([("t", (0.5,), seed) for seed in range(2)], False),  # always the same
-        ([("t", (0.4 + seed / 10,), seed) for seed in range(3)], True),  # seeds are the repeats
-        ([("t", (0.8,) * 5, 1)], False),
-        ([("t", (0.5,), 1)], False),
+        ([((0.5, 0.6, 0.55), 1)], True),
+        ([((0.5,), seed) for seed in range(2)], False),  # always the same
+        ([((0.4 + seed / 10,), seed) for seed in range(3)], True),  # seeds are the repeats
+        ([((0.8,) * 5, 1)], False),
+        ([((0.5,), 1)], False),
     ],
 )
 def test_repeats_that_vary_give_an_interval(cells, known_):
-    c = Comparison.of([result("a", task, *repeats, seed=s) for task, repeats, s in cells])
-    assert (column(table(c, "by-task"), "a")[0].interval is not None) is known_
+    made = Report(*(result("a", "t", *repeats, seed=seed) for repeats, seed in cells))
+    assert (made.column("by-task", "a")[0].interval is not None) is known_
 
 
 def test_another_seed_adds_no_repeats_to_a_task_that_has_several():
-    def interval(seeds):
-        cells = [result("a", "t", 0.5, 0.6, 0.55, 0.52, seed=seed) for seed in seeds]
-        return column(table(Comparison.of(cells), "by-task"), "a")[0].interval
-
-    assert interval([1]) == interval([1, 2]) != None  # noqa: E711 - both, and known
+    cells = [result("a", "t", 0.5, 0.6, 0.55, 0.52, seed=seed) for seed in (1, 2)]
+    one, two = (Report(*some).column("by-task", "a")[0].interval for some in (cells[:1], cells))
+    assert one == two != None  # noqa: E711 - both, and known
 
 
 def test_examples_that_do_not_make_up_the_score_are_not_used():
-    wrong = result("a", "t", 0.9, examples=right(100))
-    c = Comparison.of([wrong, result("b", "t", 0.5, examples=right(200))])
-    assert column(table(c, "by-task"), "a")[0].interval is None
+    made = Report(
+        result("a", "t", 0.9, examples=right(100)), result("b", "t", 0.5, examples=right(200))
+    )
+    assert made.column("by-task", "a")[0].interval is None
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
@@ -459,15 +458,16 @@ def test_an_interval_narrower_than_the_effect_of_batches_is_noted(dtype, noise):
     rows = np.random.default_rng(0).random(100)
     other = rows + noise * np.sin(np.arange(100)) + 0.1
     one = result("a", "t", examples=rows, card={"dtype": dtype})
-    notes = table(Comparison.of([one, result("b", "t", examples=other)]), "differences").notes
-    assert bool(notes) is (dtype == "bfloat16" and noise < 1e-4)
+    made = Report(one, result("b", "t", examples=other))
+    assert bool(made.tables["differences"].notes) is (dtype == "bfloat16" and noise < 1e-4)
 
 
 def test_differences_of_too_many_pairs_are_those_of_family_means(monkeypatch):
     monkeypatch.setattr("bench.reporting.differences.MOST", 5)
-    counts = (("a", 300), ("b", 200), ("c", 250))
-    cells = [result(e, task, examples=right(n)) for e, n in counts for task in ("t1", "t2")]
-    shown = table(Comparison.of(cells), "differences")
+    cells = []
+    for encoder, count in (("a", 300), ("b", 200), ("c", 250)):
+        cells += [result(encoder, task, examples=right(count)) for task in ("t1", "t2")]
+    shown = Report(*cells).tables["differences"]
     assert (shown.columns, len(shown.rows)) == (("first", "second", "sts"), 3)
     assert "--task" in shown.notes[0]
 
@@ -480,24 +480,21 @@ def test_results_from_data_that_has_changed_since_are_left_out():
         return result(encoder, "task", 0.5, time=time, data=[{**place, **pin}])
 
     old, new = made("old", "a", 1), made("new", "b", 2)
-    c = Comparison.of([old, new, made("elsewhere", "c", 0, source="hub")])
-    assert set(c.runs.name) == {"new", "elsewhere"}  # digests of files say nothing of the hub
-    (row,) = texts(table(c, "missing"))
+    report = Report(old, new, made("elsewhere", "c", 0, source="hub"))
+    # Digests of files say nothing of the hub.
+    assert set(report.compared.runs.name) == {"new", "elsewhere"}
+    (row,) = report.texts("missing")
     assert row[0] == "old"
     assert "org/set/test has changed" in row[3]
-    assert set(Comparison.of([old, made("same", "a", 3)]).runs.name) == {"old", "same"}
-
-
-def test_a_folder_of_failures_alone_has_their_reasons():
-    c = Comparison.of([], [Absence("a", "sts", "t", "embedding", 42, 9, "failed", "no weights")])
-    assert texts(table(c, "missing")) == [["a", "t (limit 9)", "failed", "no weights"]]
+    assert set(Report(old, made("same", "a", 3)).compared.runs.name) == {"old", "same"}
 
 
 def test_an_encoder_fitted_to_the_evaluated_texts_is_marked():
-    found = [
-        result("seen", "a", 0.5, card={"transductive": True}),
-        result("raw", "a", 0.4, trained=False, card={"transductive": True}),
+    fitted = {"transductive": True}
+    made = Report(
+        result("seen", "a", 0.5, card=fitted),
+        result("raw", "a", 0.4, trained=False, card=fitted),
         result("fair", "a", 0.3),
-    ]
-    titles = set(Comparison.of(found).encoders.title)
+    )
+    titles = {*made.compared.encoders.title}
     assert titles == {"seen (transductive)", "raw (untrained, transductive)", "fair"}

@@ -103,15 +103,12 @@ def test_one_file_is_cross_validated_and_a_folder_says_what_to_train_on(encoder,
     assert (len(scores["accuracy"].repeats), len(scores["accuracy"].examples)) == (1, 24)
 
 
-def test_the_name_has_a_hash_of_the_content(tmp_path):
+def test_the_name_has_a_hash_of_the_content_and_an_instruction_is_for_the_tasks_named(tmp_path):
     first = load_task(f"clustering:{write(reviews(), tmp_path / 'a.csv')}").name
     second = load_task(f"clustering:{write(reviews()[1:], tmp_path / 'a.csv')}").name
     assert first.startswith("clustering:a.csv-")
     assert first != second
-
-
-def test_an_instruction_is_for_the_tasks_that_are_named(tmp_path):
-    path = write(reviews(), tmp_path / "a.csv")
+    path = tmp_path / "a.csv"
     (task,) = load_tasks([f"classification:{path}"], instruction="What is wrong?")
     assert {item.instruction for item in task.items(seed=0)} == {"What is wrong?"}
 
@@ -140,6 +137,9 @@ def test_retrieval_reads_a_folder_in_beir_s_layout(encoder, tmp_path):
         load_task(f"retrieval:{folder}").evaluate(encoder, seed=0)
 
 
+GOLD = PAIRS.similarity[1:]
+
+
 @pytest.mark.parametrize(
     ("frame", "name", "words"),
     [
@@ -147,26 +147,15 @@ def test_retrieval_reads_a_folder_in_beir_s_layout(encoder, tmp_path):
         (reviews(), "classification:{}:text=nothing", "nothing"),
         (reviews(), "classification:{}:words=review", "words"),
         (reviews(), "sts:{}", "first"),
+        (PAIRS.assign(similarity=[None, *GOLD]), "sts:{}", "row 1"),
+        (PAIRS.assign(similarity=["high", *GOLD]), "sts:{}", "row 1"),
+        (PAIRS.assign(similarity=1.0), "sts:{}", "differ"),
     ],
 )
-def test_a_column_that_is_not_there_is_named(tmp_path, frame, name, words):
+def test_a_column_or_value_that_is_not_there_is_named(encoder, tmp_path, frame, name, words):
     path = write(frame, tmp_path / "a.csv")
-    with pytest.raises(UsageError, match=words):
-        load_task(name.format(path))
-
-
-@pytest.mark.parametrize(
-    ("frame", "words"),
-    [
-        (PAIRS.assign(similarity=[None, *PAIRS.similarity[1:]]), "row 1"),
-        (PAIRS.assign(similarity=["high", *PAIRS.similarity[1:]]), "row 1"),
-        (PAIRS.assign(similarity=1.0), "differ"),
-    ],
-)
-def test_a_row_without_a_score_is_named(encoder, tmp_path, frame, words):
-    path = write(frame, tmp_path / "a.csv")
-    with pytest.raises(DataError, match=words):
-        score(encoder, f"sts:{path}")
+    with pytest.raises((DataError, UsageError), match=words):
+        score(encoder, name.format(path))
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):

@@ -1,39 +1,23 @@
+"""Sentiment without examples, and probes on a few."""
+
 import numpy as np
 import pytest
 
 from bench.encoder import QuestionVectors
+from bench.errors import DataError
 from bench.tasks import load_task
-from bench.tasks.probe import LabelledTexts
+from bench.tasks.probe import LabelledTexts, Probe
 from bench.tasks.sentiment import (
     CONTENT_FREE,
     QUESTIONS,
-    ZeroShot,
     ZeroShotByPrompt,
     ZeroShotByQuestions,
     best_answers,
 )
+from tests.bench.encoders import Words
 
 TEST = LabelledTexts("org/mood")
-
-
-def _reviews(n=80, seed=0):
-    rng = np.random.default_rng(seed)
-    filler = [f"w{i}" for i in range(40)]
-    moods = (("bad", "terrible."), ("good", "great."))
-    return [
-        {"text": " ".join(rng.permutation([*rng.choice(filler, 3), *moods[i % 2]])), "label": i % 2}
-        for i in range(n)
-    ]
-
-
-def test_texts_with_a_word_of_a_label_text_are_given_that_label(write, encoder):
-    write("org/mood", "test", _reviews())
-    scores = ZeroShot("toy", test=TEST).evaluate(encoder, seed=0)
-    assert scores["accuracy"].mean > 0.75
-    assert scores["accuracy"].mean == pytest.approx(scores["accuracy"].examples.mean())
-    assert "accuracy_uncalibrated" in scores
-
-
+MOODS = (("bad", "terrible."), ("good", "great."))
 PUBLISHED = (
     ("Why is it bad?", "Why is it good?"),
     ("Why is this movie bad?", "Why is this movie good?"),
@@ -44,66 +28,65 @@ PUBLISHED = (
 )
 
 
+def make_reviews(n=80, seed=0, moods=MOODS):
+    rng = np.random.default_rng(seed)
+    filler = [f"w{i}" for i in range(40)]
+    rows = []
+    for i in range(n):
+        words = [*rng.choice(filler, 3), *moods[i % len(moods)]]
+        rows.append({"text": " ".join(rng.permutation(words)), "label": i % len(moods)})
+    return rows
+
+
+@pytest.fixture(autouse=True)
+def reviews(write):
+    write("org/mood", "test", make_reviews())
+    return make_reviews()
+
+
 def test_questions_and_words_without_content_are_the_published_ones():
-    assert tuple(tuple(q.format(noun="movie") for q in pair) for pair in QUESTIONS) == PUBLISHED
+    asked = [tuple(q.format(noun="movie") for q in pair) for pair in QUESTIONS]
+    assert tuple(asked) == PUBLISHED
     assert CONTENT_FREE == ("the", "be", "to", "of", "and", "a", "in", "that", "have", "I")
-    assert [load_task(name).noun for name in ("sst2-question", "mr-question", "cr-question")] == [
-        "movie",
-        "movie",
-        "product",
-    ]
+    nouns = {"sst2-question": "movie", "mr-question": "movie", "cr-question": "product"}
+    assert {name: load_task(name).noun for name in nouns} == nouns
 
 
-def test_each_of_the_six_question_pairs_is_a_repeat(write, encoder):
-    write("org/mood", "test", _reviews())
-    scores = ZeroShotByQuestions("toy", test=TEST).evaluate(encoder, seed=0)
-    assert len(scores["accuracy"].repeats) == len(QUESTIONS) == 6
-    assert scores["accuracy_5"].mean == pytest.approx(scores["accuracy"].repeats[4])
-    assert scores["accuracy"].mean > 0.75
-
-
-def test_a_class_scores_its_best_start_and_end_less_what_it_scores_without_content(
-    write, make_encoder
-):
+def test_a_class_scores_its_best_start_and_end_less_what_it_scores_without_content(reviews):
     """This encoder prefers "good" whatever the text, which calibration takes away."""
 
-    class Partial(make_encoder):
+    class Partial(Words):
         def encode_questions(self, questions):
             found = super().encode_questions(questions)
-            more = (
-                2
-                * np.array([["good" in q or "great" in q] for q in questions])
-                * self._states(["<s>"])
-            )
-            return QuestionVectors(found.start + more.astype(np.float32), found.end[:, ::-1] / 4)
+            good = np.array([["good" in q or "great" in q] for q in questions], np.float32)
+            start = found.start + 2 * good * self._states(["<s>"])
+            return QuestionVectors(start, found.end[:, ::-1] / 4)
 
-    encoder, rows = Partial(), _reviews()
-    write("org/mood", "test", rows)
+    encoder = Partial()
     scores = ZeroShotByQuestions("toy", test=TEST).evaluate(encoder, seed=0)
 
     def best(text, question):
         (tokens,), asked = encoder.encode_tokens([text]), encoder.encode_questions([question])
         return (tokens.states @ asked.start[0]).max() + (tokens.states @ asked.end[0]).max()
 
+    labels = np.array([row["label"] for row in reviews])
     plain, right = [], []
     for pair in PUBLISHED:
-        raw = np.array([[best(row["text"], q) for q in pair] for row in rows])
+        raw = np.array([[best(row["text"], q) for q in pair] for row in reviews])
         usual = np.array([[best(word, q) for q in pair] for word in CONTENT_FREE]).mean(axis=0)
-        labels = np.array([row["label"] for row in rows])
         plain.append((raw.argmax(axis=1) == labels).mean())
         right.append(((raw - usual).argmax(axis=1) == labels).mean())
-    assert scores["accuracy"].repeats == pytest.approx(right)
+    assert scores["accuracy"].repeats == pytest.approx(right)  # each pair is one
     assert scores["accuracy_5"].mean == pytest.approx(right[4])
     assert scores["accuracy_best"].mean == pytest.approx(max(right))
     assert scores["accuracy"].mean > 0.6
     assert scores["accuracy"].mean > np.mean(plain) + 0.05
 
 
-def test_a_prompted_language_model_says_the_likelier_word(write, encoder):
-    write("org/mood", "test", _reviews())
+def test_a_prompted_language_model_says_the_likelier_word(encoder):
     asked = {}
 
-    class Asked(type(encoder)):
+    class Asked(Words):
         def score_words(self, texts, *, prompt, words):
             asked.update(prompt=prompt, words=words, texts=list(texts))
             return super().score_words(texts, prompt=prompt, words=words)
@@ -113,34 +96,67 @@ def test_a_prompted_language_model_says_the_likelier_word(write, encoder):
     assert asked["words"] == (" bad", " good")
     assert set(CONTENT_FREE) < set(asked["texts"])
     assert scores["accuracy_calibrated"].mean > 0.75
-    likelier = encoder.score_words(asked["texts"][:80], prompt="", words=(" bad", " good")).argmax(
-        axis=1
-    )
-    assert scores["accuracy"].mean == pytest.approx(np.mean(likelier == [0, 1] * 40))
+    likelier = encoder.score_words(asked["texts"][:80], prompt="", words=asked["words"])
+    right = likelier.argmax(axis=1) == [0, 1] * 40
+    assert scores["accuracy"].mean == pytest.approx(right.mean())
 
 
-def test_a_few_texts_of_each_class_are_shown_with_the_words_that_answer_the_question(
-    write, encoder
-):
-    write("org/mood", "test", _reviews())
+def test_a_few_texts_of_each_class_are_shown_with_the_words_that_answer_the_question(encoder):
     shown = ZeroShotByQuestions("toy", test=TEST).explain(encoder, seed=0)
-    assert [sample["question"] for sample in shown] == [
-        "What is the reason this movie is bad?",
-        "What is the reason this movie is good?",
-    ] * 3
-    assert all(
-        sample["answer"] in sample["text"] and len(sample["answer"].split()) <= 5
-        for sample in shown
-    )
-    assert all(0 < float(sample["p"]) <= 1 for sample in shown)
+    assert [sample["question"] for sample in shown] == [*PUBLISHED[4]] * 3
+    for sample in shown:
+        assert sample["answer"] in sample["text"]
+        assert len(sample["answer"].split()) <= 5
+        assert 0 < float(sample["p"]) <= 1
 
 
 def test_best_answers_are_the_maxima_over_each_texts_own_tokens(encoder):
     texts = ["one", "two three four", "", "one five"]
-    vectors = encoder.encode_questions(["one", "three"])
-    expected = [
-        [2 * (t.states @ v).max() for v in vectors.start] for t in encoder.encode_tokens(texts)
-    ]
-    assert best_answers(encoder, texts, vectors.start, vectors.end) == pytest.approx(
-        np.array(expected), rel=1e-5
-    )
+    asked = encoder.encode_questions(["one", "three"])
+    states = [tokens.states for tokens in encoder.encode_tokens(texts)]
+    expected = np.stack([2 * (each @ asked.start.T).max(axis=0) for each in states])
+    found = best_answers(encoder, texts, asked.start, asked.end)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_probe_learns_from_a_few_texts_and_repeats_with_its_seed(write, encoder):
+    write("org/mood", "train", make_reviews(100, seed=1))
+    task = Probe("toy", test=TEST, train=(LabelledTexts("org/mood", "train"),))
+    score = task.evaluate(encoder, seed=1)["accuracy"]
+    assert len(score.repeats) == 5
+    assert min(score.repeats) > 0.8
+    assert score == task.evaluate(encoder, seed=1)["accuracy"]
+    assert list(task.items(seed=1)) != list(task.items(seed=2))
+    write("org/mood", "train", make_reviews(20))
+    with pytest.raises(DataError):  # too few of a class
+        task.evaluate(encoder, seed=0)
+
+
+def test_classes_of_a_probe_may_be_any_numbers_and_its_instruction_is_in_the_plan(write, encoder):
+    for split, seed in (("test", 0), ("train", 1)):
+        rows = make_reviews(90, seed, (*MOODS, ("dull",)))
+        write("org/moods", split, [{**row, "kind": 3 * row["label"] + 2} for row in rows])
+    test, train = (LabelledTexts("org/moods", split, label="kind") for split in ("test", "train"))
+    task = Probe("toy", test=test, train=(train,), instruction="What is the mood?")
+    assert task.evaluate(encoder, seed=0)["accuracy"].mean > 0.8
+    assert {item.instruction for item in task.items(seed=0)} == {"What is the mood?"}
+    assert "mood" in task.readout
+
+
+def test_given_training_sets_of_a_probe_are_each_used_whole(write, encoder):
+    for seed in (13, 21):
+        write(f"org/mood/16-{seed}", "train", make_reviews(32, seed=seed))
+    train = tuple(LabelledTexts("org/mood", "train", f"16-{seed}") for seed in (13, 21))
+    task = Probe("toy", test=TEST, train=train, shots=None)
+    assert len(list(task.items(seed=0))) == 80 + 2 * 32
+    score = task.evaluate(encoder, seed=0)["accuracy"]
+    assert len(score.repeats) == 2
+    assert score.examples.mean() == pytest.approx(score.mean)  # over both draws
+
+
+def test_the_halves_of_a_set_cover_it_and_share_no_text(write):
+    write("org/mood", "test", make_reviews(200) * 2)
+    halves = [LabelledTexts("org/mood", half=half).load()[0] for half in ("train", "test")]
+    assert len(halves[0]) + len(halves[1]) == 400
+    assert not set(halves[0]) & set(halves[1])
+    assert min(map(len, halves)) > 120
