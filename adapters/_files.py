@@ -48,14 +48,9 @@ def tensors(path: Path) -> dict[str, Tensor]:
         CheckpointError: The file is missing, broken, or holds something else.
     """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise CheckpointError(
-            f"expected tensors in {path}, cannot read them ({type(error).__name__}): "
-            "copy the file again"
-        ) from error
+        state = load_file(path) if path.suffix == ".safetensors" else load_torch(path)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
     values = state.values() if isinstance(state, dict) else [state]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in values):
         raise CheckpointError(
@@ -63,6 +58,25 @@ def tensors(path: Path) -> dict[str, Tensor]:
             "give the state dict alone"
         )
     return state
+
+
+def load_torch(path: Path) -> Any:  # noqa: ANN401 - tensors in lists and mappings
+    """Return what ``torch.save`` wrote, of tensors and plain values; nothing else is unpickled.
+
+    Raises:
+        CheckpointError: The file is missing, broken, or holds something else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"expected tensors in {path}, cannot read them ({type(error).__name__}): "
+        "copy the file again"
+    )
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value

@@ -77,7 +77,7 @@ def prefill(
 
     Args:
         network: A decoder.
-        ids: Token ids, int64 (b, t), padded on the right.
+        ids: Token ids, int64 (b, t), padded on the right; or input embeddings (b, t, dim).
         mask: 1 at real positions, 0 at padding (b, t).
         steps: Most tokens that will be added.
         samples: Rows for each prompt; those of one prompt are neighbours.
@@ -88,8 +88,9 @@ def prefill(
     """
     head_of(network)
     every = torch.arange(len(ids), device=ids.device)
+    inputs = {"inputs_embeds": ids} if ids.is_floating_point() else {"input_ids": ids}
     out = network.model.base_model(
-        input_ids=ids,
+        **inputs,
         attention_mask=mask,
         past_key_values=DynamicCache(),
         use_cache=True,

@@ -124,6 +124,11 @@ class Network:
         return None if self.causal or bool(mask.all()) else mask
 
 
+def embedding_table(network: Network) -> Tensor:
+    """Return the input embeddings (rows, dim)."""
+    return network.model.get_input_embeddings().get_parameter("weight").detach()
+
+
 def make_bidirectional(model: PreTrainedModel) -> None:
     """Give a causal model bidirectional attention, in the mask (config) and the kernel (modules).
 

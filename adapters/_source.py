@@ -118,6 +118,7 @@ def download(source: str) -> Path:
         ignore_patterns=["o*/*", "checkpoint*/*"],
     )
     others = ["*.json", "*.txt", "*.model", "*.jinja", "*/pytorch_model.bin", "adapter_model.bin"]
+    others += ["run_config.yml", "*_mlp"]  # of LLM2Vec-Gen
     try:
         folder = Path(retry_while_busy(lambda: load(allow_patterns=["*.safetensors", *others])))
         if not any(folder.glob("*.safetensors")):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from adapters._network import Network
 
@@ -17,6 +17,14 @@ def share_weights(network: Network) -> Network:
     tensors = (*network.model.parameters(), *network.model.buffers())
     shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
     return replace(network, model=copy.deepcopy(network.model, shared))
+
+
+def replace_table(network: Network, table: Tensor) -> Network:
+    """Return a network with another table of input embeddings (rows, dim) and the same weights."""
+    out = share_weights(network)
+    rows = nn.Embedding(len(table), table.shape[1], _weight=table, _freeze=True)
+    out.model.set_input_embeddings(rows)
+    return out
 
 
 def unfreeze(network: Network) -> Network:

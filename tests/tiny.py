@@ -35,6 +35,12 @@ MORE_DECODERS: Mapping[Kind, Mapping[str, Any]] = {
 """Settings of further decoders with llama's tokenizer here; not in ``KINDS``, for time."""
 KINDS: tuple[Kind, ...] = (*DECODERS, "bert", "roberta", "mpnet", "modernbert")
 
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""ChatML, as of SmolLM2 and Qwen."""
+
 SENTENCES = (
     "The cat sat on the mat and watched the rain.",
     "A quick brown fox jumps over the lazy dog in 1984.",
@@ -82,6 +88,7 @@ def tiny_folder(
     seed: int = 0,
     head: bool = False,
     extra_tokens: Sequence[str] = (),
+    chat: str = "",
     **config: Any,
 ) -> Path:
     """Write a tiny random model with a real fast tokenizer, and return its folder.
@@ -93,11 +100,13 @@ def tiny_folder(
         seed: Of the weights; global random state stays as it is.
         head: Whether the checkpoint has its language modelling head (causal or masked).
         extra_tokens: Special tokens added to the vocabulary.
+        chat: The tokenizer's chat template, such as ``CHAT``.
         config: Settings of the model that differ.
     """
     import torch
 
     tokenizer = tiny_tokenizer(kind, extra_tokens)
+    tokenizer.chat_template = chat or None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = _model(kind, head, tokenizer, config)

@@ -24,6 +24,7 @@ from adapters._trainable import autocast, fork_seed
 from adapters._training.budget import TokenCounts
 from adapters._training.loop import split_batch
 from adapters._training.processes import launched
+from adapters._training.states import attach_gradient
 
 Embed = Callable[[Sequence[list[int]]], Tensor]
 """From the token ids of texts to their vectors (n, dim), of any length."""
@@ -131,12 +132,6 @@ def info_nce(vectors: Tensor, temperature: float) -> Tensor:
     unit = normalize(vectors.float(), dim=-1)
     scores = unit[0] @ unit[1:].flatten(0, 1).T / temperature  # (n, (views - 1) * n)
     return cross_entropy(scores, torch.arange(len(scores), device=scores.device))
-
-
-def attach_gradient(value: Tensor, states: Tensor, gradient: Tensor) -> Tensor:
-    """Return a number with this value and, with respect to the states, this gradient."""
-    product = (states.float() * gradient.float()).sum()
-    return value + product - product.detach()
 
 
 def tokenise(

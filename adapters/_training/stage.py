@@ -8,15 +8,17 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adapters._files import sha256_of
-from adapters._training.processes import main_process
+from adapters._training.processes import main_first, main_process
 from bench.errors import DataError, UsageError
-from bench.files import write_atomic
+from bench.files import ESCAPED, write_atomic
+from bench.recipe import Progress
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +150,49 @@ class Journal:
     def _note(self) -> None:
         size, digest = self._size, self._hash.hexdigest()
         self._stage.write({"size": size, "sha256": digest, "progress": self.progress})
+
+
+def compute_chunks(
+    stage: Stage,
+    file: Path,
+    sizes: Sequence[int],
+    chunk: int,
+    compute: Callable[[list[int]], tuple[dict[str, Any], int]],
+    *,
+    label: str,
+    progress: Progress,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return what a computation gives for each chunk of examples, and the tokens and time it took.
+
+    The main process computes. Each result is a line of a file, and is not computed again.
+
+    Args:
+        stage: What decides the outcome.
+        file: Where to.
+        sizes: Tokens of each example; the longest are computed first.
+        chunk: Examples at once.
+        compute: From numbers of examples to plain JSON values and the tokens that it took.
+        label: Of the progress.
+        progress: Called with the number of examples.
+    """
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    chunks = [order[i : i + chunk] for i in range(0, len(order), chunk)]
+    with main_first():
+        journal = Journal(stage, file)
+        done = journal.progress or {"chunks": 0, "positions": 0, "seconds": 0.0}
+        for some in chunks[done["chunks"] :]:
+            progress(label, done["chunks"] * chunk, len(order))
+            start = time.perf_counter()
+            values, tokens = compute(some)
+            line = json.dumps(values, ensure_ascii=False).encode("utf-8", ESCAPED) + b"\n"
+            done = {
+                "chunks": done["chunks"] + 1,
+                "positions": done["positions"] + tokens,
+                "seconds": round(done["seconds"] + time.perf_counter() - start, 3),
+            }
+            journal.append(line, **done)
+    took = {"positions": done["positions"], "seconds": round(done["seconds"], 1)}
+    return [json.loads(line) for line in journal.read().splitlines()], took
 
 
 def check_key(path: Path, found: object, wanted: object) -> None:

@@ -17,12 +17,12 @@ from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import locate, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._network import Network
+from adapters._registered import load_registered
 from adapters._text import Framed, make_prompts
 from adapters.inbedder.generate import (
     AnsweredBatch,
     AnswerSampling,
     last_position,
-    load_registered,
     make_masks,
     mask_positions,
     read_generated,
@@ -232,7 +232,7 @@ class InBedder(NetworkEncoder):
         return self._backbone().load(weights=weights)
 
     def _reencoder(self) -> Encoder:
-        return load_registered(self.reencoder, dtype=self.dtype, device=self.device)
+        return load_registered(self.reencoder, "reencoder", dtype=self.dtype, device=self.device)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         slot = "" if network.decoder else make_masks(network, self.masks)

@@ -5,8 +5,6 @@ answers with another encoder; ``read_words`` names the words that a vector predi
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields, replace
-from importlib.metadata import entry_points
 from itertools import chain, product
 from typing import Any, NamedTuple
 
@@ -27,10 +25,7 @@ from adapters._generate import (
 )
 from adapters._network import Network
 from bench.encoder import Batch, Embeddings, Encoder, Item, checked
-from bench.errors import CheckpointError, UsageError, unknown
-
-GROUPS = ("bench.encoders.default", "bench.encoders")
-"""Groups of entry points that name encoders."""
+from bench.errors import CheckpointError
 
 _WORD_STARTS = "Ġ▁"
 """First character of a token that starts a word: byte-level and sentencepiece vocabularies."""
@@ -194,32 +189,6 @@ def reencode(batches: Iterable[AnsweredBatch], encoder: Encoder) -> Iterator[Bat
             truncated=np.asarray([prompt.truncated for prompt in prompts], np.bool_),
             padded=batch.padded,
         )
-
-
-def load_registered(name: str, **settings: object) -> Encoder:
-    """Return the encoder with a name such as "all-MiniLM-L6-v2" or "st:FOLDER".
-
-    Args:
-        name: A registered name, with ``:PATH_OR_ID`` for another checkpoint.
-        settings: Values of fields, ignored where the encoder does not have them.
-
-    Raises:
-        UsageError: No encoder has this name, or it has no checkpoint.
-    """
-    head, _, checkpoint = name.partition(":")
-    points: dict[str, Any] = {}
-    for group in GROUPS:
-        points |= {point.name: point for point in entry_points(group=group)}
-    if head not in points:
-        raise unknown("encoder", head, points, hint="(reencoder is a registered name)")
-    encoder: Any = points[head].load()()
-    known = {field.name for field in fields(encoder)}
-    if checkpoint:
-        if "checkpoint" not in known:
-            raise UsageError(f"reencoder {head!r} takes no checkpoint, got {checkpoint!r}")
-        settings["checkpoint"] = checkpoint
-    wanted = {key: value for key, value in settings.items() if key in known}
-    return replace(encoder, **wanted)  # type: ignore[no-any-return]
 
 
 def read_words(

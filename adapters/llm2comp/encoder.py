@@ -20,9 +20,9 @@ from adapters import _batching, _checkpoint, _lora, _pooling
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._encoder import NetworkEncoder
 from adapters._files import files_digest, read_json, stamp, tensors
-from adapters._network import Network
+from adapters._network import Network, embedding_table
 from adapters._text import Framed, make_prompts
-from adapters._trainable import share_weights
+from adapters._trainable import replace_table
 from bench.encoder import Batch, Card, Embeddings, Item, Side, digest, gather, location
 from bench.errors import CheckpointError, UsageError, unknown
 from bench.overlap import Ngrams
@@ -243,11 +243,6 @@ def memory_states(states: Tensor, mask: Tensor, k: int) -> Tensor:
     return states[torch.arange(len(states), device=mask.device)[:, None], places]
 
 
-def embedding_table(network: Network) -> Tensor:
-    """Return the input embeddings (rows, dim)."""
-    return network.model.get_input_embeddings().get_parameter("weight").detach()
-
-
 def random_memory(table: Tensor, k: int) -> Tensor:
     """Return k random rows with the standard deviation of an embedding table, float32 (k, dim)."""
     generator = torch.Generator().manual_seed(MEMORY_SEED)
@@ -298,10 +293,7 @@ def _load_network(network: Network, made: Checkpoint, _stamp: object) -> Network
         merged, memory = network, random_memory(table, made.k)
     else:
         merged, memory = merge_checkpoint(network, made)
-    out, grown = share_weights(merged), torch.cat([table, memory.to(table)])
-    rows = torch.nn.Embedding(len(grown), grown.shape[1], _weight=grown, _freeze=True)
-    out.model.set_input_embeddings(rows)
-    return out
+    return replace_table(merged, torch.cat([table, memory.to(table)]))
 
 
 def merge_checkpoint(network: Network, made: Checkpoint) -> tuple[Network, Tensor]:

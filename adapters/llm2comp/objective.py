@@ -13,7 +13,7 @@ copy of the backbone reads BOS, m_1..m_k, y_1..y_n; q_t is its next-token distri
   one text under different dropout; supervised, hard negatives are further candidates.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NamedTuple, TypeVar
@@ -26,14 +26,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from adapters._head import head_of
-from adapters._network import Network, make_bidirectional
+from adapters._network import Network, embedding_table, make_bidirectional
 from adapters._trainable import share_weights
 from adapters._training.budget import TokenCounts
-from adapters._training.contrast import Contrast, attach_gradient
+from adapters._training.contrast import Contrast
 from adapters._training.loop import split_batch
+from adapters._training.states import embed_ids, last_states, sum_in_chunks
 from adapters._training.weights import Lora, trainable_weights
 from adapters.llm2comp.data import Ids, Split
-from adapters.llm2comp.encoder import embedding_table, memory_states, pool_states, random_memory
+from adapters.llm2comp.encoder import memory_states, pool_states, random_memory
 from bench.errors import UsageError
 
 T = TypeVar("T")
@@ -43,9 +44,6 @@ OBJECTIVES = ("kl", "nll", "rc", "mntp")
 
 MASKED = 0.2
 """Fraction of the tokens that "mntp" masks, as in LLM2Vec; all of them become the mask token."""
-
-_LOGITS = 32
-"""Tokens whose logits of the whole vocabulary are in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -345,43 +343,5 @@ def find_mask_id(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer("_", add_special_tokens=False)["input_ids"][-1])
 
 
-def sum_in_chunks(loss: Callable[[Tensor, slice], Tensor], states: Tensor) -> Tensor:
-    """Return the sum of a loss over chunks of states, each freed before the next is computed.
-
-    Args:
-        loss: From some states and their rows to their share of the loss.
-        states: (m, dim).
-    """
-    value = torch.zeros((), device=states.device)
-    gradients: list[Tensor] = []
-    for start in range(0, len(states), _LOGITS):
-        rows = slice(start, start + _LOGITS)
-        chunk = states[rows].detach().requires_grad_()
-        with torch.enable_grad():
-            share = loss(chunk, rows)
-        gradients += torch.autograd.grad(share, chunk)
-        value = value + share.detach()
-    return attach_gradient(value, states, torch.cat(gradients))
-
-
 def _select(items: Sequence[T], places: Sequence[int]) -> list[T]:
     return [items[i] for i in places]
-
-
-def embed_ids(network: Network, ids: Ids) -> Tensor:
-    """Return the input embeddings of token ids (t, dim)."""
-    tokens = torch.tensor(ids, dtype=torch.long, device=network.device)
-    return network.model.get_input_embeddings()(tokens)  # type: ignore[no-any-return]
-
-
-def last_states(network: Network, inputs: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
-    """Return the states after the final norm (b, t, dim), padded on the right.
-
-    Args:
-        network: The network.
-        inputs: Input embeddings of each text (length, dim).
-        mask: 1 at real positions (b, t); None for a causal network, where padding changes nothing.
-    """
-    padded = pad_sequence(list(inputs), batch_first=True)
-    out = network.model.base_model(inputs_embeds=padded, attention_mask=mask, use_cache=False)
-    return out.last_hidden_state  # type: ignore[no-any-return]

@@ -30,7 +30,7 @@ from adapters._checkpoint import CARD, RUNS, WEIGHTS
 from adapters._checkpoint import CONFIG as LORA_CONFIG
 from adapters._files import read_json, tensors
 from adapters._lora import merge_lora
-from adapters._network import Network
+from adapters._network import Network, embedding_table
 from adapters._text import Framed
 from adapters._trainable import make_differentiable, set_dropout
 from adapters._training.budget import batches
@@ -46,7 +46,7 @@ from adapters._training.texts import OPEN, TextSource, read_texts
 from adapters._training.weights import absolute_source, trainable_weights
 from adapters.llm2comp import data
 from adapters.llm2comp.data import Ids, RetrievalTriple, TextPassage
-from adapters.llm2comp.encoder import CONFIG, MEMORY, embedding_table
+from adapters.llm2comp.encoder import CONFIG, MEMORY
 from adapters.llm2comp.objective import (
     OBJECTIVES,
     Compression,

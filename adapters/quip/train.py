@@ -17,9 +17,7 @@ fewer questions, so that there are many, LoRA weights at a higher rate, and peop
 products are divided by the square root of the width, which the written heads contain.
 """
 
-import json
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -41,10 +39,10 @@ from adapters._training.budget import TokenCounts, batches
 from adapters._training.card import DataSource, is_finished, list_stages, sum_flops, write_card
 from adapters._training.cost import count_flops, forward_flops
 from adapters._training.loop import Fitted, Optimisation, Training, fit
-from adapters._training.processes import main_first, main_process, wait_for_all
+from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
 from adapters._training.sources import Source, parse_sources
-from adapters._training.stage import Journal, Stage
+from adapters._training.stage import Stage, compute_chunks
 from adapters._training.weights import make_trainable, save_trained, trainable_weights
 from adapters.quip.data import (
     MAX_PASSAGE,
@@ -81,7 +79,7 @@ from adapters.quip.objective import (
 )
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
-from bench.files import ESCAPED, write_atomic
+from bench.files import write_atomic
 from bench.overlap import Ngrams
 from bench.recipe import Load, Progress
 from bench.spans import ANSWER_TOKENS, exact_match, extract_span, f1
@@ -479,30 +477,14 @@ class _Stages:
             before: Folder of the model that computes.
             network: That model.
         """
-        order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
-        chunks = [order[i : i + chunk] for i in range(0, len(order), chunk)]
         key = self.key(name, 0, sorted(before.glob("*.safetensors")))
-        with main_first():
-            stage = Stage(self.stages / f"{name}.json", asdict(key))
-            journal = Journal(stage, self.stages / f"{name}.jsonl")
-            done = journal.progress or {"chunks": 0, "positions": 0, "seconds": 0.0}
-            for some in chunks[done["chunks"] :]:
-                self.progress(f"quip: {name}", done["chunks"] * chunk, len(order))
-                start = time.perf_counter()
-                values, tokens = compute(some)
-                line = json.dumps(values, ensure_ascii=False).encode("utf-8", ESCAPED) + b"\n"
-                done = {
-                    "chunks": done["chunks"] + 1,
-                    "positions": done["positions"] + tokens,
-                    "seconds": round(done["seconds"] + time.perf_counter() - start, 3),
-                }
-                journal.append(line, **done)
-        self.took[name] = {
-            "positions": done["positions"],
-            "flops": done["positions"] * forward_flops(network),
-            "seconds": round(done["seconds"], 1),
-        }
-        return [json.loads(line) for line in journal.read().splitlines()]
+        stage = Stage(self.stages / f"{name}.json", asdict(key))
+        file, label = self.stages / f"{name}.jsonl", f"quip: {name}"
+        lines, took = compute_chunks(
+            stage, file, sizes, chunk, compute, label=label, progress=self.progress
+        )
+        self.took[name] = {**took, "flops": took["positions"] * forward_flops(network)}
+        return lines
 
     def measure(self, name: str, find: Callable[[Sequence[Passage]], list[str]]) -> None:
         """Score a model's answers to held-out questions, each the only one of its passage."""

@@ -15,6 +15,7 @@ from adapters._training.contrast import info_nce, tokenise
 from adapters._training.loop import Training, _step
 from adapters._training.processes import launched
 from adapters._training.sources import parse_sources
+from adapters._training.states import embed_ids
 from adapters._training.texts import TextSource, list_sentences, read_texts
 from adapters.llm2comp import data, train
 from adapters.llm2comp.data import INSTRUCTIONS, MARGIN, Split, TextPassage
@@ -22,7 +23,6 @@ from adapters.llm2comp.encoder import CONFIG, LLM2Comp, random_memory
 from adapters.llm2comp.objective import (
     Compression,
     MaskedPrediction,
-    embed_ids,
     find_mask_id,
     make_student,
 )
