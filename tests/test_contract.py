@@ -18,6 +18,7 @@ BACKBONES = {
     "inbedder": ("llama", "roberta"),
     "llm2comp": ("llama",),
     "crops": ("llama",),
+    "llm2vec-gen": ("llama",),
     "backbone-mean": ("llama", "bert", "roberta", "mpnet", "modernbert"),
     "backbone-weighted-mean": ("llama",),
     "backbone-last": ("opt",),

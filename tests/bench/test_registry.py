@@ -18,10 +18,10 @@ from bench.registry import (
 
 
 def test_all_stands_for_the_methods_and_the_default_baselines():
-    methods = {"quip", "dino", "inbedder", "llm2comp", "crops"}
+    methods = {"quip", "dino", "inbedder", "llm2comp", "llm2vec-gen", "crops"}
     assert set(expand_names(["all"])) == {*methods, "hashing", "backbone-mean", "all-MiniLM-L6-v2"}
     assert expand_names(["dino", "all", "dino"])[0] == "dino"
-    assert len(expand_names(["all", "dino"])) == 8
+    assert len(expand_names(["all", "dino"])) == 9
 
 
 @pytest.mark.parametrize("name", encoder_names())
@@ -31,7 +31,7 @@ def test_every_registered_encoder_is_made_without_loading_and_described_in_a_lin
 
 
 def test_every_registered_recipe_can_be_made():
-    assert set(recipe_names()) == {"quip", "dino", "inbedder", "llm2comp", "crops"}
+    assert set(recipe_names()) == {"quip", "dino", "inbedder", "llm2comp", "llm2vec-gen", "crops"}
     assert all(isinstance(load_recipe(name), Recipe) for name in recipe_names())
     with pytest.raises(UsageError, match="did you mean 'inbedder'"):
         load_recipe("inbeder")

@@ -55,6 +55,13 @@ def test_the_suite_of_llm2comp_has_fourteen_tasks_with_instructions():
     assert instructions["STS17"] == "Retrieve semantically similar text:"
 
 
+def test_the_suite_of_llm2vec_gen_asks_as_if_the_answer_were_to_be_generated():
+    pytest.importorskip("mteb")
+    instructions = {task.name: task.instruction for task in load_suite("llm2vec-gen-paper")}
+    assert len(instructions) == 13
+    assert instructions["STS12"] == "Generate text that is semantically similar to this text:"
+
+
 def test_the_default_suite_contains_every_family():
     assert {task.family for task in load_suite("quick")} >= FAMILIES
 
