@@ -1,5 +1,6 @@
 """The scores: differences to the backbone, family means, every task, and mean ranks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ _MOST_TIPS = 1500  # cells; beyond that the file would be mostly tips
 _NO_SCORE = "no task whose score says how good an encoder is"
 _FILLED = "significant"
 _HOLLOW = "not significantly different"
+_UNKNOWN = "significance not known"
 _LEGEND = {MISSING: "no result", "*": _FILLED, "(": "the score, where the backbone has none"}
 
 
@@ -59,10 +61,11 @@ def forest(c: Comparison) -> Drawing:
     numbers = {MEAN: c.overall, **c.by_family}
     figure, axes = panels(list(numbers), _with_budgets(c, others), across=4)
     colors = [ROLES[role] for role in c.encoders.role[others]]
-    drawn: set[bool] = set()
+    drawn: list[float] = []
     for panel, (family, found) in zip(axes, numbers.items(), strict=True):
-        same = ~(c.p_means[family][rows, base] < 1 - stats.LEVEL)
-        drawn |= set(same[np.isfinite(found.scores[rows] - found.scores[base])].tolist())
+        p = c.p_means[family][rows, base]
+        same = ~(p < 1 - stats.LEVEL)
+        drawn += p[np.isfinite(found.scores[rows] - found.scores[base])].tolist()
         tips = [f"{label} minus {c.baseline}, {family}" for label in others]
         _separate_roles(panel, c, others)
         panel.axvline(0, color=INK, linewidth=0.8)
@@ -101,15 +104,18 @@ def _role_marks(c: Comparison, labels: list[str]) -> dict[str, dict[str, Any]]:
     return {ROLE_NAMES[role]: dot(ROLES[role]) for role in ROLES if role in shown}
 
 
-def significance_marks(same: set[bool], color: str) -> dict[str, dict[str, Any]]:
+def significance_marks(p: Sequence[float], color: str) -> dict[str, dict[str, Any]]:
     """Return what filled and hollow markers stand for, of those that are drawn.
 
     Args:
-        same: Whether differences are not significant, of those drawn.
+        p: Corrected p-values of the differences that are drawn; NaN where none is known.
         color: Of the markers.
     """
-    marks = {False: (_FILLED, dot(color)), True: (_HOLLOW, dot(color, hollow=True))}
-    return dict(marks[each] for each in sorted(same))
+    found = np.array(p)
+    hollow = [_HOLLOW] * bool((found >= 1 - stats.LEVEL).any())
+    hollow += [_UNKNOWN] * bool(np.isnan(found).any())
+    marks = {_FILLED: dot(color)} if (found < 1 - stats.LEVEL).any() else {}
+    return marks | ({", or ".join(hollow): dot(color, hollow=True)} if hollow else {})
 
 
 @styled

@@ -46,15 +46,16 @@ def ablations(c: Comparison) -> Drawing:
         for change in list(group.changes.values())[1:]
     ]
     figure, axes = panels(list(c.by_family), names)
-    drawn: set[bool] = set()
+    drawn: list[float] = []
     for panel, (family, scores) in zip(axes, c.by_family.items(), strict=True):
         panel.axvline(0, color=INK, linewidth=0.8)
         start = 0
         for group in found:
             each = gaps(c, scores, group.labels)
             n = len(each.value)
-            same = [not p < 1 - stats.LEVEL for p in _p(c, family, group)]
-            drawn |= set(np.array(same)[np.isfinite(each.value)].tolist())
+            p = _p(c, family, group)
+            same = [not value < 1 - stats.LEVEL for value in p]
+            drawn += np.array(p)[np.isfinite(each.value)].tolist()
             tips = [f"{name}, {family}" for name in names[start : start + n]]
             draw_rows(panel, each, tips, COLORS[:1] * n, hollow=same, start=start)
             start += n

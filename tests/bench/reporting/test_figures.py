@@ -170,6 +170,8 @@ def test_gains_are_differences_to_the_untrained_backbone_filled_where_significan
     ((x, _, face), *_) = points(panels(drawing)["sts"])
     assert (round(x, 2), face == ROLES["method"]) == (0.25, False)
     assert legend(drawing) == ["method", "not significantly different"]  # and what is not there
+    once = compared(result("m", "t", 0.5), result("base", "t", 0.4, trained=False))
+    assert legend(scores.forest(once)) == ["method", "significance not known"]
 
 
 def test_families_have_points_intervals_and_a_line_at_the_backbone(usual, drawn):
