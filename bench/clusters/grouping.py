@@ -5,7 +5,7 @@ Source:
     with ten starts; key words by TF-IDF over the clusters' answers, and by the language-model head
     from cluster mean minus corpus mean. Differences: directions from the corpus mean are clustered,
     answers are the most likely ones, stop words are left out, and of the words of the head only
-    those are kept that the cluster's own texts or answers have: the others belong to spellings.
+    those are kept that the cluster's own texts have: the others often belong to spellings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -278,8 +278,8 @@ def _find_words(
         read = encoder.read_words(means, vectors.mean(axis=0), CANDIDATES)
         found["head"] = []
         for group, words in zip(groups, read, strict=True):
-            own = [texts[i] for i in group] + [answers[i] for i in group if answers]
-            found["head"].append(keep_own_words(words, own, stops)[:WORDS])
+            own = keep_own_words(words, [texts[i] for i in group], stops)
+            found["head"].append(own[:WORDS])
     found["texts"] = find_key_words(
         [[texts[i] for i in group] for group in groups], WORDS, stop_words()
     )

@@ -75,6 +75,7 @@ def keep_own_words(
         stops: Words to leave out, in lower case.
     """
     own = {_singular(word) for text in texts for word in re.findall(r"\w+", text.lower())}
+    own -= set(stops)
     lower = (word.lower() for word in words)
     return _drop_plurals(word for word in lower if word not in stops and _singular(word) in own)
 
