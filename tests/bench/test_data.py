@@ -388,11 +388,6 @@ def test_the_catalogue_gives_licence_and_origin_of_everything_without_a_network(
     assert origin["quip/paws-qqp"].startswith("nowhere")
 
 
-def test_fetching_an_unknown_name_suggests_a_near_one():
-    with pytest.raises(UsageError, match="movie-reviews"):
-        list(fetch_all(["movie-review"]))
-
-
 def test_what_cannot_be_fetched_is_told_and_the_rest_goes_on(folder, offline):
     put(folder / "mteb/sts12-sts/test.jsonl.gz", packed(ROWS))
     found = dict(fetch_all(["quip/paws-qqp", "mteb/sts12-sts"]))

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.encoder import Encoder
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError
 from bench.recipe import Recipe
 from bench.registry import (
     describe,
@@ -95,9 +95,3 @@ def test_an_own_encoder_is_named_by_module_and_class():
 def test_a_name_or_setting_that_does_not_exist_is_an_error_with_what_does(name, settings, hint):
     with pytest.raises(UsageError, match=hint):
         load_encoder(name, settings)
-
-
-def test_only_names_that_look_alike_are_suggested():
-    names = encoder_names()
-    assert "did you mean 'dino'" in str(unknown("encoder", "dinno", names))
-    assert str(unknown("encoder", "nope", names)).endswith(f"known: {', '.join(names)}")
