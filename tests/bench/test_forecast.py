@@ -11,12 +11,13 @@ from bench.forecast import Speed, forecast, last_speed
 from bench.runner import run, survey
 from bench.store import Store
 from bench.vectors import Vectors
-from tests.bench.test_runner import Letters, Norms
+from tests.bench.encoders import Plain
+from tests.bench.test_runner import Norms
 
 
 @dataclass(frozen=True)
-class Counted(Letters):
-    """Letters whose texts go through in batches of one, a token a letter."""
+class Counted(Plain):
+    """One whose texts go through in batches of one, a token a letter."""
 
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         for i, item in enumerate(items):
@@ -64,5 +65,5 @@ def test_the_time_is_that_of_the_last_run_of_this_network_on_this_device(tmp_pat
     assert last_speed(Counted(), [elsewhere]) is None
     (cell,) = plan(tmp_path / "new", TASKS[1:], Vectors(None), results=[slow])
     assert cell.seconds == pytest.approx(7 / 6)
-    (cell,) = plan(tmp_path / "new", TASKS[1:], Vectors(None), Letters(), [slow])
+    (cell,) = plan(tmp_path / "new", TASKS[1:], Vectors(None), Plain(), [slow])
     assert (cell.tokens, cell.seconds) == (None, pytest.approx(3 / 2))
