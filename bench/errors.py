@@ -67,11 +67,12 @@ def unknown(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> Us
 
 
 def _near(name: str, names: Iterable[str]) -> list[str]:
-    """Return up to three names that are similar, or that contain the name, in any case."""
+    """Return up to three names that begin like it, are similar or contain it, in any case."""
     folded, wanted = {known.casefold(): known for known in names}, name.casefold()
-    similar = get_close_matches(wanted, folded, n=3, cutoff=0.6)
     inside = [known for known in folded if len(wanted) > 2 and wanted in known]
-    return [folded[each] for each in dict.fromkeys([*similar, *inside])][:3]
+    first = [known for known in inside if known.startswith(wanted)]
+    similar = get_close_matches(wanted, folded, n=3, cutoff=0.6)
+    return [folded[each] for each in dict.fromkeys([*first, *similar, *inside])][:3]
 
 
 def install_hint(error: BaseException) -> str:

@@ -32,12 +32,15 @@ def test_listing_is_quick():
 def test_listing_and_naming_what_there_is_loads_nothing_heavy():
     code = """
 import json, sys
+from importlib.util import find_spec
 import bench.reporting, bench.supply
 from bench.cli import app
 from bench.registry import load_encoder
 from bench.tasks.mteb import MtebTask
 from typer.testing import CliRunner
 assert CliRunner().invoke(app, ["list"]).exit_code == 0
+wrong = CliRunner().invoke(app, ["run", "-t", "STSBenchmarc"])
+assert "STSBenchmark" in wrong.stderr or not find_spec("mteb"), wrong.stderr
 load_encoder("hashing")
 MtebTask("STS13").version
 print(json.dumps([name.partition(".")[0] for name in sys.modules]))

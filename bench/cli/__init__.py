@@ -105,14 +105,16 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from bench.runner import Shard, survey
     from bench.runner import run as run_cells
     from bench.store import Store
-    from bench.tasks import load_tasks
+    from bench.tasks import check_names, load_tasks
     from bench.vectors import open_vectors
 
     seeds = [_parse_seed(text) for text in split_names(seed)]
     part = Shard.parse(shard)
     settings = compute_settings(device, dtype, exact=exact)
+    task_names, suite_names = split_names(task), split_names(suite)
+    check_names(task_names, suite_names)  # before the encoders' libraries are imported
     encoders = load_encoders(split_names(model), settings, set_)
-    tasks = load_tasks(split_names(task), split_names(suite), limit=limit, instruction=instruction)
+    tasks = load_tasks(task_names, suite_names, limit=limit, instruction=instruction)
     store, vectors = Store(results), open_vectors(on_disk=cache)
     cells: list[Cell] = []
     if dry_run:

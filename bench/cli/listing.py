@@ -85,7 +85,8 @@ def _describe(name: str) -> Row:
     """
     from bench.registry import describe, encoder_names
     from bench.tasks import SUITES, TASKS, describe_suite
-    from bench.tasks.mteb import benchmark, known_task, list_benchmarks, list_tasks
+    from bench.tasks.mteb import benchmark, known_task
+    from bench.tasks.mteb.names import list_benchmarks, list_tasks
 
     head = name.partition(":")[0]
     if head in encoder_names():

@@ -94,15 +94,34 @@ def load_suite(name: str, *, limit: int | None = None) -> tuple[Task, ...]:
     Raises:
         UsageError: There is no such suite.
     """
-    from bench.tasks.mteb import MtebTask, benchmark, list_benchmarks
+    from bench.tasks.mteb import MtebTask, benchmark
 
     if name in SUITES:
         chosen = SUITES[name].items()
         tasks = [replace(TASKS.get(task) or MtebTask(task), **diff) for task, diff in chosen]
     elif not (tasks := list(benchmark(name))):
-        hint = "(any mteb benchmark works where mteb is installed)"
-        raise unknown("suite", name, {*SUITES, *list_benchmarks()}, hint=hint)
+        raise _unknown_suite(name)
     return tuple(_limit(task, limit) for task in tasks)
+
+
+def check_names(tasks: Iterable[str], suites: Iterable[str] = ()) -> None:
+    """Refuse names that are of no task or suite, without importing anything slow.
+
+    Args:
+        tasks: Names as for ``load_task``.
+        suites: Names as for ``load_suite``.
+
+    Raises:
+        UsageError: There is no such task or suite.
+    """
+    from bench.tasks.mteb.names import is_mentioned
+
+    for name in tasks:
+        if ":" not in name and name.partition("@")[0] not in TASKS and not is_mentioned(name):
+            raise _unknown_task(name)
+    for name in suites:
+        if name not in SUITES and not is_mentioned(name):
+            raise _unknown_suite(name)
 
 
 def load_tasks(
@@ -132,15 +151,28 @@ def load_tasks(
 
 
 def _load_mteb(name: str, limit: int | None) -> Task:
-    from bench.tasks.mteb import MtebTask, known_task, list_tasks
+    from bench.tasks.mteb import MtebTask, known_task
 
     if not known_task(name):
-        hint = (
-            "(see `bench list`, or give package.module:TASK; any mteb task works where mteb is "
-            "installed)"
-        )
-        raise unknown("task", name, {*TASKS, *list_tasks()}, hint=module_hint(name, hint))
+        raise _unknown_task(name)
     return MtebTask(name, limit=limit)
+
+
+def _unknown_task(name: str) -> UsageError:
+    from bench.tasks.mteb.names import list_tasks
+
+    hint = (
+        "(see `bench list`, or give package.module:TASK; any mteb task works where mteb is "
+        "installed)"
+    )
+    return unknown("task", name, {*TASKS, *list_tasks()}, hint=module_hint(name, hint))
+
+
+def _unknown_suite(name: str) -> UsageError:
+    from bench.tasks.mteb.names import list_benchmarks
+
+    hint = "(any mteb benchmark works where mteb is installed)"
+    return unknown("suite", name, {*SUITES, *list_benchmarks()}, hint=hint)
 
 
 def _check_task(target: Any, name: str) -> Task:  # noqa: ANN401 - whatever the name stands for

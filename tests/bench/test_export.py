@@ -10,8 +10,8 @@ from bench.errors import UsageError
 from bench.export import export_mteb
 from bench.runner import run
 from bench.store import Store
-from bench.tasks.mteb import MtebTask, list_benchmarks, list_tasks
-from bench.tasks.mteb.names import is_mentioned
+from bench.tasks.mteb import MtebTask
+from bench.tasks.mteb.names import is_mentioned, list_benchmarks, list_tasks
 from bench.vectors import Vectors
 from tests.bench.reporting.made import result
 from tests.bench.tasks.test_mteb import Noisy

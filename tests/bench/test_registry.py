@@ -3,7 +3,7 @@
 import pytest
 
 from bench.encoder import Encoder
-from bench.errors import UsageError
+from bench.errors import UsageError, unknown
 from bench.recipe import Recipe
 from bench.registry import (
     describe,
@@ -95,3 +95,9 @@ def test_an_own_encoder_is_named_by_module_and_class():
 def test_a_name_or_setting_that_does_not_exist_is_an_error_with_what_does(name, settings, hint):
     with pytest.raises(UsageError, match=hint):
         load_encoder(name, settings)
+
+
+def test_a_name_is_suggested_that_looks_alike_or_begins_so_in_any_case():
+    tasks = ["RuBQReranking", "T2Reranking", "Banking77Classification"]
+    assert "mean 'Banking77Classification' or" in str(unknown("task", "banking77", tasks))
+    assert str(unknown("encoder", "nope", ["dino"])).endswith("known: dino")

@@ -40,22 +40,14 @@ from bench.tasks.mteb.bridge import (
     undisturbed,
     without_bars,
 )
-from bench.tasks.mteb.names import is_mentioned, list_benchmarks, list_tasks
+from bench.tasks.mteb.names import is_mentioned
 from bench.tasks.mteb.retrieval import OTHERS, is_standard
 from bench.tasks.mteb.rows import FLAT, PAIRS, inputs, is_flat, load, parts
 
 if TYPE_CHECKING:
     from mteb import AbsTask, TaskMetadata
 
-__all__ = [
-    "MtebEncoder",
-    "MtebTask",
-    "as_mteb",
-    "benchmark",
-    "known_task",
-    "list_benchmarks",
-    "list_tasks",
-]
+__all__ = ["MtebEncoder", "MtebTask", "as_mteb", "benchmark", "known_task"]
 
 _FAMILIES = {"STS": "sts", "PairClassification": "paraphrase"}
 
