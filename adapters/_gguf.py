@@ -60,6 +60,7 @@ def folder() -> Path:
         assets.extract(assets.ARCHIVES[_ARCHIVE], _MEMBER, packed)
         convert(packed, target)
 
+    assets.note_archive(assets.ARCHIVES[_ARCHIVE])
     return make_once(f"SmolLM2-135M-Instruct-Q4_1-{DIGEST[:12]}", make)
 
 

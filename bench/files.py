@@ -137,6 +137,30 @@ def check_writable(path: Path) -> None:
         raise
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file completely or not at all.
+
+    Raises:
+        OSError: It could not be written; an earlier file is unchanged.
+    """
+    with temporary_folder(target.parent) as work:
+        shutil.copyfile(source, work / "copy")
+        (work / "copy").replace(target)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder completely or not at all, with files in the place of links.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    with temporary_folder(target.parent) as work:
+        shutil.copytree(source, work / "copy")
+        if target.is_dir():
+            target.replace(work / "old")
+        (work / "copy").replace(target)
+
+
 def file_time(folder: Path) -> float:
     """Return the time by the clock that stamps the files of a folder, in seconds since 1970.
 

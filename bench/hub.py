@@ -4,7 +4,9 @@ Scripts of data sets are never run.
 """
 
 import logging
+import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,9 @@ _TIMEOUT = 5.0  # seconds in which the hub must answer at all
 _BUSY = frozenset({429, 500, 502, 503, 504})  # status codes of a hub that answers again later
 _RETRIES = 4
 _LONGEST_WAIT = 300.0  # seconds; the hub counts requests in windows of five minutes
+
+_OFFLINE = "HF_HUB_OFFLINE"  # of the environment, and of the modules that read it
+_CONFIGS = ("huggingface_hub.constants", "datasets.config")
 
 T = TypeVar("T")
 
@@ -127,6 +132,26 @@ def offline_if_unreachable() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = offline
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Make the hub's libraries read only their caches for as long as the context lasts."""
+    before = os.environ.get(_OFFLINE)
+    asked = before is not None and before.upper() in {"1", "ON", "YES", "TRUE"}
+    os.environ[_OFFLINE] = "1"  # for those that are imported meanwhile
+    loaded = {name: sys.modules[name] for name in _CONFIGS if name in sys.modules}
+    states = {name: getattr(module, _OFFLINE) for name, module in loaded.items()}
+    for module in loaded.values():
+        setattr(module, _OFFLINE, True)
+    try:
+        yield
+    finally:
+        os.environ.pop(_OFFLINE)
+        os.environ.update({} if before is None else {_OFFLINE: before})
+        for name in _CONFIGS:
+            if name in sys.modules:
+                setattr(sys.modules[name], _OFFLINE, states.get(name, asked))
 
 
 @lru_cache(maxsize=1)

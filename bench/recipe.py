@@ -48,6 +48,10 @@ class Recipe(Protocol):
     """Trains a checkpoint.
 
     A frozen dataclass. Its fields are its settings: plain JSON values, each with its source.
+
+    One method is optional: ``fetch(load)`` loads every data set of the training with ``load`` and
+    fetches its backbones, so that they can be mirrored; raises Unavailable where one is not
+    available.
     """
 
     def check(self) -> None:

@@ -1,18 +1,18 @@
 """What tasks and encoders need: list it, fetch it, copy it for a machine without internet."""
 
-import gzip
-import json
+import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from bench import assets
 from bench.assets import ARCHIVES, Archive
 from bench.catalog import CATALOG, WEIGHTS, DataSet
-from bench.data import Rows, find_local_file, load, relative_path
+from bench.data import find_local_file, load, relative_path, write_split
 from bench.errors import DataError, Unavailable, UsageError, unknown
-from bench.files import write_atomic
+from bench.files import copy_file
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def fetch_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
     """Fetch archives and data sets.
 
     Args:
-        names: Archives and data sets (``org/name`` or ``org/name/config``); None or none for all
-            that can be fetched.
+        names: Archives and data sets (``org/name`` or ``org/name/config``, with ``:split`` after
+            it for any set of the hub); None or none for all that can be fetched.
 
     Yields:
         The name of each, with "present", "fetched" or "unavailable: REASON".
@@ -121,12 +121,23 @@ def _choose(names: Sequence[str] | None) -> tuple[list[Archive], list[DataSet]]:
     archives, sets = [], []
     for name in names:
         found = [known for known in CATALOG.values() if name in {known.id, known.name}]
+        found = found or _parse_hub_name(name)
         if not found and name not in ARCHIVES:
             known_names = [*ARCHIVES, *(known.id for known in CATALOG.values())]
             raise unknown("data set or archive", name, known_names, hint="(see `bench data list`)")
         sets += found
         archives += [ARCHIVES[name]] if name in ARCHIVES else []
     return archives, sets
+
+
+def _parse_hub_name(name: str) -> list[DataSet]:
+    """Return the data set of a name such as "org/name:train" or "org/name/config:train", if any."""
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?:([\w.-]+)", name)
+    if not match:
+        return []
+    id_, config, split = match[1], match[2] or "", match[3]
+    known = CATALOG.get((id_, config), DataSet(id_, config))
+    return [replace(known, splits={split: known.splits.get(split, 0)})]
 
 
 def _try(act: Callable[..., str], *args: Any) -> str:  # noqa: ANN401 - passed on
@@ -149,34 +160,19 @@ def _load(known: DataSet, split: str) -> str:
 def _copy_archive(archive: Archive, path: Path) -> str:
     source = assets.fetch(archive)
     if not (path.exists() and path.samefile(source)):
-        _write(path, source.read_bytes())
+        _write(path, partial(copy_file, source))
     return "written"
 
 
 def _write_split(known: DataSet, split: str, path: Path) -> str:
     rows = load(known.id, split, config=known.config)
-    if rows.classes:
-        features = {column: {"names": names} for column, names in rows.classes.items()}
-        _write(path.with_name("features.json"), _json(features))
-    _write(path, gzip.compress(jsonl(rows), mtime=0))
+    _write(path, partial(write_split, rows))
     return "written"
 
 
-def jsonl(rows: Rows) -> bytes:
-    """Return the rows as JSON lines."""
-    values = zip(*rows.data.values(), strict=True)
-    return b"".join(_json(dict(zip(rows.columns, row, strict=True))) for row in values)
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
-    # Some texts contain half of a surrogate pair, which plain UTF-8 rejects and JSON readers take.
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, write: Callable[[Path], None]) -> None:
     try:
-        write_atomic(path, data)
+        write(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; choose another folder") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bench.errors import Unavailable, UsageError
+from bench.recipe import Load
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,13 @@ def parse_sources(sources: str, kind: type[S]) -> list[S]:
         id_, config, split = [*parts, "", ""][:3]
         found.append(kind(id_, config, split or "train"))
     return found
+
+
+def fetch_sources(sources: Sequence[Source], load: Load) -> None:
+    """Load each source that is no file, and use none: what a mirror needs."""
+    for source in sources:
+        if not Path(source.id).is_file():
+            load(source.id, source.split, config=source.config)
 
 
 def read_sources(

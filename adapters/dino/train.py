@@ -33,6 +33,7 @@ from adapters._training.cost import count_flops
 from adapters._training.loop import Optimisation, Selection, Training, fit
 from adapters._training.processes import main_first, main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
+from adapters._training.sources import fetch_sources
 from adapters._training.weights import make_trainable, save_trained, trainable_weights
 from adapters.dino.data import (
     OPEN,
@@ -193,6 +194,13 @@ class Recipe:
             raise UsageError(
                 f"expected an x1_task without first texts, got {self.x1_task!r}: use it as task"
             )
+
+    def fetch(self, load: Load) -> None:
+        """Fetch what the training reads, and train nothing; see ``bench.recipe.Recipe``."""
+        if not self.pairs and self.x1 != "generated" and not Path(self.x1).expanduser().is_file():
+            fetch_sources([parse_column(self.x1)] if self.x1 else OPEN, load)
+        for source in {self.backbone} | ({self.generator} if not self.pairs else set()):
+            Backbone(source, head="lm").load(weights=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Generate, train, write the checkpoint and its card, and return its folder."""

@@ -17,7 +17,7 @@ from adapters._training.card import is_finished, write_card
 from adapters._training.loop import Optimisation, Training, fit
 from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings
-from adapters._training.sources import parse_sources
+from adapters._training.sources import fetch_sources, parse_sources
 from adapters._training.weights import make_trainable, save_trained, trainable_weights
 from adapters.inbedder.data import OPEN, AnswerSource, read_examples, tokenise_examples
 from adapters.inbedder.encoder import TEMPLATE
@@ -63,6 +63,11 @@ class Recipe:
     def check(self) -> None:
         """Raise a UsageError if a setting is invalid."""
         at_least_one(self, "words", "batch_size", "max_length")
+
+    def fetch(self, load: Load) -> None:
+        """Fetch what the training reads, and train nothing; see ``bench.recipe.Recipe``."""
+        fetch_sources(parse_sources(self.sources, AnswerSource) or OPEN, load)
+        Backbone(self.backbone, head="lm").load(weights=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""

@@ -40,7 +40,7 @@ from adapters._training.cost import count_flops
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit
 from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive
-from adapters._training.sources import parse_sources
+from adapters._training.sources import fetch_sources, parse_sources
 from adapters._training.stage import Stage
 from adapters._training.texts import OPEN, TextSource, read_texts
 from adapters._training.weights import absolute_source, trainable_weights
@@ -183,6 +183,14 @@ class Recipe:
                 "supervised and triples require each other, "
                 f"got supervised={self.supervised}, triples={self.triples!r}"
             )
+
+    def fetch(self, load: Load) -> None:
+        """Fetch what the training reads, and train nothing; see ``bench.recipe.Recipe``."""
+        fetch_sources(parse_sources(self.sources, TextSource) or OPEN, load)
+        if self.supervised:
+            names = list(filter(None, map(str.strip, self.triples.split(","))))
+            fetch_sources([TextSource(name) for name in names], load)
+        Backbone(self.backbone, head="lm").load(weights=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""

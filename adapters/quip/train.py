@@ -41,7 +41,7 @@ from adapters._training.cost import count_flops, forward_flops
 from adapters._training.loop import Fitted, Optimisation, Training, fit
 from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
-from adapters._training.sources import Source, parse_sources
+from adapters._training.sources import Source, fetch_sources, parse_sources
 from adapters._training.stage import Stage, compute_chunks
 from adapters._training.weights import make_trainable, save_trained, trainable_weights
 from adapters.quip.data import (
@@ -149,6 +149,13 @@ class Recipe:
     dtype: str = "auto"
     device: str = field(default="auto", compare=False)
 
+    def fetch(self, load: Load) -> None:
+        """Fetch what the training reads, and train nothing; see ``bench.recipe.Recipe``."""
+        fetch_sources(self._sources(), load)
+        base = Backbone(self.backbone).load(weights=False)
+        source = self.generator or (self.backbone if base.decoder else PACKAGED)
+        Backbone(source, head="lm").load(weights=False)
+
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train all stages, write the checkpoint and its card, and return its folder."""
         self.check()
@@ -158,11 +165,7 @@ class Recipe:
             return out
         progress("reading data", 0, 1)
         base = self.load_network(self.backbone)
-        sources = [
-            *(parse_sources(self.sources, Source) or OPEN_SETS),
-            *parse_sources(self.passages, Source),
-        ]
-        passages, material = load_passages(sources, load)
+        passages, material = load_passages(self._sources(), load)
         data = select_data(
             passages,
             base,
@@ -188,6 +191,12 @@ class Recipe:
         at_least_one(self, "window", "questions", "epochs", "batch_size")
         if self.window > MAX_PASSAGE:
             raise UsageError(f"window is at most {MAX_PASSAGE}, got {self.window}")
+
+    def _sources(self) -> list[Source]:
+        return [
+            *(parse_sources(self.sources, Source) or OPEN_SETS),
+            *parse_sources(self.passages, Source),
+        ]
 
     def load_network(self, source: str) -> Network:
         """Return the network that teacher or encoder start from or have become."""

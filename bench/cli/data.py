@@ -3,12 +3,24 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import console
-from bench.cli.options import Json, command, complete
+from bench.cli.options import (
+    Json,
+    Sets,
+    command,
+    complete,
+    encoder_names,
+    split_names,
+    suite_names,
+    task_names,
+)
+
+if TYPE_CHECKING:
+    from bench.mirroring import Wanted
 
 app = typer.Typer(help="Data sets and weights: list, fetch, mirror.", no_args_is_help=True)
 
@@ -22,7 +34,8 @@ def _names() -> list[str]:
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Data sets or archives, as `bench data list` shows them. [default: all]",
+        help="Data sets or archives, as `bench data list` shows them, or any data set of the hub "
+        "as `org/name:split` or `org/name/config:split`. [default: all]",
         autocompletion=complete(_names),
         show_default=False,
     ),
@@ -57,23 +70,128 @@ def fetch(
     _show(fetch_all(names), strict=bool(names), as_json=as_json)
 
 
-@command(app, "bench data mirror DIR", "bench run --data DIR", reads_data=True)
+def _recipe_names() -> list[str]:
+    from bench.registry import recipe_names
+
+    return list(recipe_names())
+
+
+Models = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        "-m",
+        help="Encoders, as for `bench run`: their checkpoints and tokenizers.",
+        autocompletion=complete(encoder_names),
+    ),
+]
+Suites = Annotated[
+    list[str],
+    typer.Option(
+        "--suite",
+        "-s",
+        help="Suites or mteb benchmarks: the data of their tasks.",
+        autocompletion=complete(suite_names),
+    ),
+]
+Tasks = Annotated[
+    list[str],
+    typer.Option(
+        "--task",
+        "-t",
+        help="Tasks, also of mteb: their data.",
+        autocompletion=complete(task_names),
+    ),
+]
+Recipes = Annotated[
+    list[str],
+    typer.Option(
+        "--recipe",
+        help="Recipes, as for `bench train`: their training sets and backbones.",
+        autocompletion=complete(_recipe_names),
+    ),
+]
+
+
+@command(
+    app,
+    "bench data mirror DIR",
+    "bench data mirror DIR --model all --suite quick",
+    "bench data mirror DIR -m st:intfloat/e5-base-v2 --suite 'MTEB(eng, v2)' --recipe inbedder",
+    reads_data=True,
+)
 def mirror(
     target: Annotated[Path, typer.Argument(help="Folder to fill.", file_okay=False)],
     names: Names = None,
+    model: Models = [],  # noqa: B006 - typer copies lists
+    suite: Suites = [],  # noqa: B006
+    task: Tasks = [],  # noqa: B006
+    recipe: Recipes = [],  # noqa: B006
+    set_: Sets = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Write a folder that `--data` takes on a machine without internet."""
+    """Write a folder that `--data` takes on a machine without internet.
+
+    Without names and options it has everything that `bench data list` shows and that is available.
+    """
+    from bench.mirroring import mirror as write_needs
     from bench.supply import mirror as write_mirror
 
-    _show(write_mirror(target, names), strict=bool(names), as_json=as_json)
+    wanted = _load_wanted(model, suite, task, recipe, set_)
+    if names or wanted is None:
+        _show(write_mirror(target, names), strict=bool(names), as_json=as_json)
+    if wanted is not None:
+        _show(write_needs(target, wanted), strict=True, as_json=as_json)
+
+
+@command(
+    app,
+    "bench data check DIR --model all --suite quick",
+    "bench data check DIR --recipe inbedder --json",
+)
+def check(
+    folder: Annotated[Path, typer.Argument(help="The mirror.", exists=True, file_okay=False)],
+    model: Models = [],  # noqa: B006 - typer copies lists
+    suite: Suites = [],  # noqa: B006
+    task: Tasks = [],  # noqa: B006
+    recipe: Recipes = [],  # noqa: B006
+    set_: Sets = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Say what a mirror lacks for a run or a training, and whether its files are undamaged.
+
+    The exit code is 1 where something is missing or damaged. Nothing is downloaded.
+    """
+    from bench.mirroring import Wanted
+    from bench.mirroring import check as check_mirror
+
+    wanted = _load_wanted(model, suite, task, recipe, set_) or Wanted()
+    _show(check_mirror(folder, wanted), strict=True, as_json=as_json)
+
+
+def _load_wanted(
+    models: list[str], suites: list[str], tasks: list[str], recipes: list[str], sets: list[str]
+) -> "Wanted | None":
+    """Return what options name; None where they name nothing."""
+    from bench.mirroring import Wanted
+    from bench.registry import load_encoders, load_recipe, split_setting
+    from bench.tasks import load_tasks
+
+    if not (models or suites or tasks or recipes):
+        return None
+    settings = {} if models else dict(map(split_setting, sets))
+    return Wanted(
+        load_encoders(split_names(models), changes=sets) if models else {},
+        load_tasks(split_names(tasks), split_names(suites)) if tasks or suites else (),
+        {name: load_recipe(name, settings) for name in split_names(recipes)},
+    )
 
 
 def _show(outcomes: Iterable[tuple[str, str]], *, strict: bool, as_json: bool) -> None:
     """Print the outcome of each; where they were named, one that is not available is a failure."""
     missing = False
     for name, status in outcomes:
-        missing |= status.startswith("unavailable")
+        missing |= not status.startswith(("present", "written", "fetched"))
         if as_json:
             console.print_json({"name": name, "status": status})
         else:

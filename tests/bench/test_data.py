@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from bench import assets, data
 from bench.catalog import CATALOG, DataSet
-from bench.data import Rows, load, record_sources
+from bench.data import Rows, as_jsonl, load, record_sources
 from bench.errors import DataError, Unavailable, UsageError
-from bench.supply import catalog_rows, fetch_all, jsonl, mirror
+from bench.supply import catalog_rows, fetch_all, mirror
 
 SHARED = os.environ.get("BENCH_DATA")
 ROWS = [
@@ -236,14 +236,14 @@ ROW = {"text": st.text(), "label": st.integers(), "tokens": st.lists(st.text())}
 @given(st.lists(st.fixed_dictionaries(ROW), min_size=1))
 def test_rows_written_as_lines_are_read_back_the_same(folder, rows):
     columns = {name: [row[name] for row in rows] for name in rows[0]}
-    put(folder / "org/any/test.jsonl.gz", gzip.compress(jsonl(Rows(columns, "here"))))
+    put(folder / "org/any/test.jsonl.gz", gzip.compress(as_jsonl(Rows(columns, "here"))))
     assert dict(load("org/any", "test").data) == columns
 
 
 def test_a_text_with_half_a_surrogate_pair_survives(folder):
     put(folder / "org/any/test.jsonl.gz", gzip.compress(b'{"text": "\\ud83d"}\n', mtime=0))
     rows = load("org/any", "test")
-    put(folder / "org/again/test.jsonl.gz", gzip.compress(jsonl(rows)))
+    put(folder / "org/again/test.jsonl.gz", gzip.compress(as_jsonl(rows)))
     assert load("org/again", "test")["text"] == rows["text"] == ["\ud83d"]
 
 

@@ -11,11 +11,9 @@ import torch
 from scipy.stats import spearmanr
 
 from adapters.baseline.pooled import Pooled
-from tests.faults.campaign import Ended, Forks
-from tests.hub.server import TOKEN, hub
+from tests.hub.server import TOKEN
 from tests.tiny import SENTENCES, tiny_folder
 
-TASKS = str(Path(__file__).parent)
 PAIRS = "tasks:PAIRS"
 CARD = """---
 configs:
@@ -25,37 +23,6 @@ configs:
     path: en/test.parquet
 ---
 """
-
-
-@pytest.fixture(scope="module")
-def server():
-    with hub() as state:
-        yield state
-
-
-@pytest.fixture(scope="module")
-def bench(server, tmp_path_factory):
-    """Runs commands in a new folder, or in ``folder`` for a second command on the same results."""
-    home = tmp_path_factory.mktemp("home")
-    environment = {
-        "HF_ENDPOINT": server.address,
-        "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "NO_PROXY": "*",
-        "no_proxy": "*",
-    }
-    forks = Forks(**environment)
-
-    def run(*command: str, folder: Path | None = None, **env: str) -> Ended:
-        folder = folder or tmp_path_factory.mktemp("work")
-        folder.mkdir(exist_ok=True)
-        shutil.copy(Path(TASKS, "tasks.py"), folder)
-        return forks.run(folder, *command, env=env)
-
-    yield run
-    forks.close()
 
 
 ROWS = {

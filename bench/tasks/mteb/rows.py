@@ -1,6 +1,7 @@
 """The data of mteb's tasks: read where ours is read, and handed to mteb as plain columns."""
 
 import logging
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,6 +13,7 @@ from bench.catalog import CATALOG
 from bench.columns import CLASS, NUMBER, TEXT, check_classes, check_column
 from bench.errors import Unavailable
 from bench.task import sample
+from bench.tasks.mteb import mirrored
 from bench.tasks.mteb.retrieval import draw, read_local, tell_size
 
 if TYPE_CHECKING:
@@ -112,7 +114,11 @@ def _load_near(task: "AbsTask") -> bool:
         return False
     near = _near(task) or read_local(task)
     if near is None:
-        _load_from_hub(task)
+        if mirrored.restore(task):
+            _record(task)
+        else:
+            _load_from_hub(task)
+            mirrored.note(task)
         return False
     task.dataset = near
     task.dataset_transform()
@@ -137,15 +143,27 @@ def _load_from_hub(task: "AbsTask") -> None:
     except (OSError, RuntimeError, ValueError, HTTPError, DatasetsError) as error:
         reason = " ".join(str(error).split())
         raise Unavailable(
-            f"{name}: no local copy, and not from the hub ({reason}); give the data, or a network"
+            f"{name}: no local copy, and not from the hub ({reason}); {_advise(name)}"
         ) from error
     if other := {hub.find_cached_commit(rows) for rows in _tables(task.dataset)} - {"", revision}:
         raise Unavailable(
             f"{name}: the cache of the hub has {where['path']} at {min(other)}, not at {revision}; "
-            "give the data, or a network"
+            f"{_advise(name)}"
         )
+    _record(task)
+
+
+def _advise(name: str) -> str:
+    return (
+        f"run `bench data mirror DIR --task {shlex.quote(name)}` on a machine with a network "
+        "and give DIR as --data"
+    )
+
+
+def _record(task: "AbsTask") -> None:
+    where = task.metadata.dataset
     for split in task.eval_splits:
-        pin = {"source": "hub", "revision": revision}
+        pin = {"source": "hub", "revision": str(where.get("revision"))}
         data.record_source(where["path"], split, where.get("name") or "", pin)
 
 

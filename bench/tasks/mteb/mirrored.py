@@ -1,0 +1,141 @@
+"""The data of mteb's tasks in a mirror: as mteb has loaded it, at its revision.
+
+A task is a folder ``mteb-tasks/<name>/<revision>`` with a file for each subset and split: tables as
+Parquet, judgements and candidates as JSON. So a task whose class loads its data in its own way is
+mirrored, too.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.assets import note_need
+from bench.errors import DataError
+from bench.files import temporary_folder
+
+if TYPE_CHECKING:
+    from mteb import AbsTask
+
+_TABLE, _VALUE = ".parquet", ".json"
+
+
+def note(task: "AbsTask", place: Path | None = None) -> None:
+    """Note that a task's data is needed, read from a folder of a mirror or from the hub."""
+    note_need(_path(task), place, lambda target: save(task, target))
+
+
+def save(task: "AbsTask", target: Path) -> None:
+    """Write the loaded data of a task as a folder, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    from bench.tasks.mteb.bridge import without_bars  # which imports what imports this
+
+    if not isinstance(task.dataset, Mapping):  # the layout of earlier releases
+        task.convert_v1_dataset_format_to_v2(num_proc=None)
+    with without_bars(), temporary_folder(target.parent) as work:
+        _write(task.dataset, work / "data")
+        _add(target, work / "data")
+        if target.is_dir():
+            target.replace(work / "old")
+        (work / "data").replace(target)
+
+
+def restore(task: "AbsTask") -> bool:
+    """Load a task's data from the mirror under ``$BENCH_DATA``; return whether it has all of it.
+
+    Raises:
+        DataError: A file is broken.
+    """
+    from bench.tasks.mteb.bridge import without_bars
+
+    folder = Path(os.environ.get("BENCH_DATA") or os.devnull) / _path(task)
+    single = "default" if (folder / "default").is_dir() else ""  # retrieval has one more level
+    subsets = task.hf_subsets if task.metadata.is_multilingual else [single]
+    wanted = [
+        folder / _name(subset) / _name(split) for subset in subsets for split in task.eval_splits
+    ]
+    if not wanted or not all(_is_there(path) for path in wanted):
+        return False
+    try:
+        with without_bars():
+            task.dataset = _read(folder)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"{folder} is damaged ({reason}): copy the mirror again, or make it again with "
+            f"`bench data mirror DIR --task {task.metadata.name}`"
+        ) from error
+    if task.metadata.is_multilingual:
+        task.dataset = {subset: task.dataset[subset] for subset in subsets}
+    task.data_loaded = True
+    note(task, folder)
+    return True
+
+
+def _path(task: "AbsTask") -> str:
+    revision = task.metadata.dataset.get("revision") or "none"
+    return f"mteb-tasks/{_name(task.metadata.name)}/{_name(str(revision))}"
+
+
+def _name(key: str) -> str:
+    """Return a key as the name of a file; mteb's names of subsets and splits are plain."""
+    return re.sub(r"[^\w.+ ()-]", "_", key)
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_dir() or path.with_name(path.name + _TABLE).is_file()
+
+
+def _write(tree: Any, path: Path) -> None:  # noqa: ANN401 - nested mappings of tables and values
+    from datasets import Dataset
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(tree, Dataset):
+        tree.to_parquet(str(path.with_name(path.name + _TABLE)))
+    elif isinstance(tree, Mapping) and any(map(_is_branch, tree.values())):
+        path.mkdir(exist_ok=True)
+        for key, branch in tree.items():
+            _write(branch, path / _name(str(key)))
+    else:
+        text = json.dumps(tree, ensure_ascii=False)
+        path.with_name(path.name + _VALUE).write_text(text, encoding="utf-8")
+
+
+def _is_branch(value: object) -> bool:
+    """Say whether a value is a table, or a mapping that has one somewhere below."""
+    from datasets import Dataset
+
+    below = isinstance(value, Mapping) and any(map(_is_branch, value.values()))
+    return isinstance(value, Dataset) or below
+
+
+def _read(folder: Path) -> Any:  # noqa: ANN401 - as ``_write`` took it
+    from datasets import Dataset, DatasetDict
+
+    tree: dict[str, Any] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            tree[path.name] = _read(path)
+        elif path.suffix == _TABLE:
+            tree[path.name.removesuffix(_TABLE)] = Dataset.from_parquet(
+                str(path), cache_dir=None, keep_in_memory=True
+            )
+        elif path.suffix == _VALUE:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            tree[path.name.removesuffix(_VALUE)] = value
+    tables = all(isinstance(branch, Dataset) for branch in tree.values())
+    return DatasetDict(tree) if tables else tree
+
+
+def _add(before: Path, work: Path) -> None:
+    """Add the subsets and splits that a mirror has already and the loaded data has not."""
+    for path in sorted(before.rglob("*")) if before.is_dir() else ():
+        target = work / path.relative_to(before)
+        if path.is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(path)
