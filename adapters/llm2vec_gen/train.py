@@ -43,7 +43,7 @@ from adapters._training.cost import count_flops, forward_flops
 from adapters._training.loop import Fitted, Optimisation, Training, fit
 from adapters._training.processes import main_first, main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
-from adapters._training.sources import parse_sources
+from adapters._training.sources import fetch_sources, parse_sources
 from adapters._training.stage import Stage, compute_chunks
 from adapters._training.texts import OPEN, TextSource, read_texts
 from adapters._training.weights import absolute_source
@@ -180,6 +180,11 @@ class Recipe:
     def saw_labels(self) -> bool:
         """Whether the teacher was trained on labels."""
         return self.labelled == "yes"
+
+    def fetch(self, load: Load) -> None:
+        """Fetch what the training reads, and train nothing; see ``bench.recipe.Recipe``."""
+        fetch_sources(parse_sources(self.sources, TextSource) or OPEN, load)
+        Backbone(self.backbone, head="lm").load(weights=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Answer, teach, train, write the checkpoint and its card, and return its folder."""

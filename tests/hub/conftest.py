@@ -11,13 +11,13 @@ from tests.hub.server import hub
 TASKS = str(Path(__file__).parent)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server():
     with hub() as state:
         yield state
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def home(tmp_path_factory):
     """The folder of the hub's caches."""
     return tmp_path_factory.mktemp("home")
@@ -33,7 +33,7 @@ def emptied(home):
     aside.rename(home)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bench(server, home, tmp_path_factory):
     """Runs commands in a new folder, or in ``folder`` for a second command on the same results."""
     environment = {

@@ -99,6 +99,27 @@ def test_a_mirror_is_complete_and_a_run_scores_the_same_without_the_hub(
     assert set(online) == {"BIOSSES", "SciFact", "pairs"}
 
 
+def test_a_training_by_ids_waits_for_a_busy_hub_and_completes_a_cut_file(
+    filled, bench, tmp_path, emptied
+):
+    filled.limited, filled.cut = 2, {"train.jsonl", "model.safetensors"}
+    command = ("train", "inbedder", "--budget", "300", "--out", "out", *TRAINING)
+    ended = bench(*command, folder=tmp_path)
+    assert ended.code == 0, ended.output
+    assert (filled.limited, filled.cut) == (0, set())
+    card = json.loads((tmp_path / "out/card.json").read_text())
+    (used,) = card["data"]
+    repository = filled.repositories["datasets", "org/questions"]
+    assert used["pin"] == {"source": "hub", "revision": repository.branches["main"]}
+
+
+def test_a_renamed_data_set_is_followed(filled, bench, tmp_path):
+    filled.renamed["org/old-questions"] = "org/questions"
+    made = bench("data", "mirror", str(tmp_path / "mirror"), "org/old-questions:train")
+    assert made.code == 0, made.output
+    assert (tmp_path / "mirror/org/old-questions/train.jsonl.gz").is_file()
+
+
 def test_a_training_reads_the_mirror_without_the_hub(filled, bench, mirror, tmp_path, emptied):
     target, _ = mirror
     command = ("train", "inbedder", "--budget", "300", "--out", "out", *TRAINING)
