@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from bench.encoder import (
     stream,
 )
 from bench.errors import EncodingError
+from bench.process import peak_memory_mb
 from bench.vectors import KEY, KeyIndex, Keys, Records, Vectors, as_keys, first_places
 
 _FLUSH_VECTORS, _FLUSH_SECONDS = 4096, 30.0  # a killed run loses at most this much encoding
@@ -73,13 +74,57 @@ class Tally:
 
 @dataclass
 class Cost:
-    """What encoding took so far: seconds, texts, tokens; and the dimension of a vector."""
+    """What encoding took.
+
+    Attributes:
+        encode_seconds: Of all workers together.
+        forward_texts: Texts that were encoded.
+        tokens: Their tokens.
+        padded_tokens: Tokens computed, padding included.
+        dimension: Of a vector.
+        peak_memory_mb: Peak memory of the process that took most.
+    """
 
     encode_seconds: float = 0.0
     forward_texts: int = 0
     tokens: int = 0
     padded_tokens: int = 0
     dimension: int = 0
+    peak_memory_mb: float = 0.0
+
+    @classmethod
+    def of(cls, batch: Batch, seconds: float = 0.0) -> "Cost":
+        """Return what a batch took in this process."""
+        return cls(
+            seconds,
+            len(batch.positions),
+            int(batch.tokens.sum()),
+            batch.padded,
+            batch.vectors.shape[1],
+            peak_memory_mb(),
+        )
+
+    def add(self, other: "Cost") -> None:
+        """Add what something else took."""
+        self.encode_seconds += other.encode_seconds
+        self.forward_texts += other.forward_texts
+        self.tokens += other.tokens
+        self.padded_tokens += other.padded_tokens
+        self.dimension = other.dimension or self.dimension
+        self.peak_memory_mb = max(self.peak_memory_mb, other.peak_memory_mb)
+
+
+class NotCached(Exception):  # noqa: N818 - a request, not a defect
+    """Vectors are wanted that only an engine can compute.
+
+    Attributes:
+        encoder: Whose cache lacks them.
+        items: What to encode, each once.
+    """
+
+    def __init__(self, encoder: "CachedEncoder", items: Sequence[Item]) -> None:
+        super().__init__(f"{len(items)} embeddings are not in the cache")
+        self.encoder, self.items = encoder, items
 
 
 class CachedEncoder:
@@ -92,6 +137,8 @@ class CachedEncoder:
         exact: Encode every text in a batch of its own. The last bits of a vector depend on its
             batch, and the batches on what is cached already; alone, a text has the same bits every
             time. Such vectors are kept apart from others.
+        computes: Encode what the store lacks; otherwise ``NotCached`` is raised, and ``collect``
+            takes what an engine has encoded.
     """
 
     def __init__(
@@ -101,19 +148,25 @@ class CachedEncoder:
         progress: Progress = silent,
         *,
         exact: bool = False,
+        computes: bool = True,
     ) -> None:
         self.inner: Any = inner  # may have the optional methods of ``bench.encoder``
-        derives = getattr(inner, "derive", None) is not None
-        self._vectors, self._progress, self._exact = vectors, progress, exact
-        name = fingerprint(inner, exact=exact)
-        self._prefix, self._records = name.encode(), vectors.of(name)
+        self.vectors, self.exact, self.fingerprint = vectors, exact, fingerprint(inner, exact=exact)
+        self._progress, self._computes = progress, computes
+        self._prefix, self._records = self.fingerprint.encode(), vectors.of(self.fingerprint)
         self._base: CachedEncoder | None = None
         self.cost = Cost()
+        derives = getattr(inner, "derive", None) is not None
         base: Encoder | None = getattr(inner, "base", None) if derives else None
         if base is not None:
-            self._base = CachedEncoder(base, vectors, progress, exact=exact)
+            self._base = CachedEncoder(base, vectors, progress, exact=exact, computes=computes)
             self.cost = self._base.cost
         self.begin()
+
+    @property
+    def source(self) -> "CachedEncoder":
+        """The encoder that computes: what this one derives its vectors from, or this one."""
+        return self._base.source if self._base else self
 
     def begin(self) -> None:
         """Begin a new tally, for the next task."""
@@ -154,6 +207,7 @@ class CachedEncoder:
         Raises:
             EncodingError: A vector is not finite or constant, or all texts of an instruction have
                 the same vector.
+            NotCached: The cache lacks some, and this encoder does not compute.
         """
         if self._base:
             return self._derive(self._base, items)
@@ -244,7 +298,9 @@ class CachedEncoder:
         if not getattr(self.inner, "for_side", None):
             return self
         inner = self.inner.for_side(side)
-        one = CachedEncoder(inner, self._vectors, self._progress, exact=self._exact)
+        one = CachedEncoder(
+            inner, self.vectors, self._progress, exact=self.exact, computes=self._computes
+        )
         one.tally, one.cost = self.tally, self.cost
         return one
 
@@ -303,36 +359,35 @@ class CachedEncoder:
         for _ in self._compute(self._keys(todo), todo):
             pass
 
+    def collect(self, items: Sequence[Item]) -> "Pending":
+        """Return what takes the vectors of these items, each once, as an engine computes them."""
+        return self._pending(self._keys(items))
+
+    def _pending(self, keys: Keys) -> "Pending":
+        return (_InMemory if self._records.in_memory else _Pending)(self._records, keys)
+
     def _compute(self, keys: Keys, items: Sequence[Item]) -> Iterator[Batch]:
-        """Yield batches of new vectors, which are kept."""
+        """Yield batches of new vectors, which are kept.
+
+        Raises:
+            NotCached: There are some, and this encoder does not compute.
+        """
         if not items:
             return
-        start, done, total = time.perf_counter(), 0, sum(len(item.text) + 1 for item in items)
-        in_memory = self._records.in_memory
-        pending = _InMemory(self._records, keys) if in_memory else _Pending(self._records, keys)
+        if not self._computes:
+            raise NotCached(self, items)
+        start, done, total = time.perf_counter(), 0, count_characters(items)
+        pending = self._pending(keys)
         try:
-            for batch in self._stream(items):
+            for batch in stream(self.inner, items, exact=self.exact):
                 pending.add(batch)
-                self._add_cost(batch)
-                done += sum(len(items[i].text) + 1 for i in batch.positions)
+                self.cost.add(Cost.of(batch))
+                done += count_characters(items[i] for i in batch.positions)
                 self._progress("encoding", done, total)
                 yield batch
         finally:
             self.cost.encode_seconds += time.perf_counter() - start
             pending.flush()
-
-    def _stream(self, items: Sequence[Item]) -> Iterator[Batch]:
-        if not self._exact:
-            yield from stream(self.inner, items)
-            return
-        for i, item in enumerate(items):
-            for batch in stream(self.inner, [item]):
-                yield replace(batch, positions=batch.positions + i)
-
-    def _add_cost(self, batch: Batch) -> None:
-        self.cost.forward_texts += len(batch.positions)
-        self.cost.tokens += int(batch.tokens.sum())
-        self.cost.padded_tokens += batch.padded
 
     def _keys(self, items: Iterable[Item]) -> Keys:
         follows = self.follows_instructions
@@ -340,6 +395,11 @@ class CachedEncoder:
             _digest(self._prefix, item.instruction if follows else "", item.text) for item in items
         )
         return as_keys(b"".join(digests))
+
+
+def count_characters(items: Iterable[Item]) -> int:
+    """Return how much there is to encode: characters, and one more for each text."""
+    return sum(len(item.text) + 1 for item in items)
 
 
 def cached(
@@ -377,6 +437,18 @@ def check_distinct(vectors: Embeddings, items: Sequence[Item]) -> None:
                 f"{len(texts)} different texts have one and the same embedding, "
                 f"{shortened(texts[0])} and {shortened(texts[1])} for example"
             )
+
+
+class Pending(Protocol):
+    """What takes the vectors of some items, batch by batch."""
+
+    def add(self, batch: Batch) -> None:
+        """Take a batch; its positions are those in the items."""
+        ...
+
+    def flush(self) -> None:
+        """Bring what was taken into the store."""
+        ...
 
 
 class _Pending:

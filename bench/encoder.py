@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -216,7 +216,7 @@ def card(encoder: Encoder) -> Card:
     """Return the encoder's card, or the empty one, with what any encoder's card has."""
     inner = unwrap(encoder)
     own = getattr(inner, "card", None)
-    return dataclasses.replace(
+    return replace(
         own() if own else Card(), instructed_sides=instructed_sides(encoder), changed=changed(inner)
     )
 
@@ -313,15 +313,25 @@ def gather(batches: Iterable[Batch], n: int) -> Embeddings:
     return np.empty((0, 0), dtype=np.float32) if out is None else out
 
 
-def stream(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
+def stream(encoder: Encoder, items: Sequence[Item], *, exact: bool = False) -> Iterator[Batch]:
     """Yield the vectors of items from any encoder, checked.
 
     An encoder without ``stream`` gets the texts of one instruction after another, at most 4,096
     in a call, so that the vectors of all of them need not fit into memory twice.
 
+    Args:
+        encoder: Any encoder.
+        items: What to encode.
+        exact: Encode every text in a batch of its own.
+
     Raises:
         EncodingError: As ``checked``, or an item is left out.
     """
+    if exact:
+        for i, item in enumerate(items):
+            for batch in stream(encoder, [item]):
+                yield replace(batch, positions=batch.positions + i)
+        return
     left = np.ones(len(items), np.bool_)
     own = getattr(encoder, "stream", None)
     for batch in own(items) if own else _calls(encoder, items):

@@ -29,6 +29,18 @@ def raise_if_stopped() -> None:
         raise KeyboardInterrupt
 
 
+def peak_memory_mb() -> float:
+    """Return the peak memory of this process."""
+    if sys.platform == "win32":
+        import psutil  # noqa: PLC0415 - after ``prepare``
+
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
+    import resource  # noqa: PLC0415 - absent on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
 def report_error(error: BaseException) -> int:
     """Print an exception in one line to stderr, and return the exit code.
 

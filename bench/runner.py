@@ -4,34 +4,44 @@ import contextlib
 import json
 import logging
 import re
-import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from itertools import chain
 from typing import Any, Literal, Self
-
-import psutil
 
 from bench import data
 from bench.claims import Claims, read_owner
-from bench.embeddings import CachedEncoder, Progress, silent
-from bench.encoder import Encoder, Item, card, fingerprint
-from bench.errors import (
-    BenchError,
-    DataError,
-    ResultError,
-    Unavailable,
-    UsageError,
-    install_hint,
-    one_line,
+from bench.embeddings import (
+    CachedEncoder,
+    NotCached,
+    Pending,
+    Progress,
+    count_characters,
+    silent,
 )
+from bench.encoder import Encoder, Item, card, fingerprint
+from bench.engine import (
+    Encode,
+    Engine,
+    Failure,
+    Inline,
+    Job,
+    Measure,
+    Measured,
+    Outcome,
+    Portion,
+    score,
+)
+from bench.errors import DataError, ResultError, UsageError, install_hint, one_line
 from bench.files import hide_home, remove_leftovers
-from bench.process import raise_if_stopped
+from bench.process import peak_memory_mb, raise_if_stopped
 from bench.provenance import record_provenance
 from bench.result import Absence, Result, RunSpec
 from bench.store import Store
-from bench.task import NetworkTask, Task, record_original
+from bench.task import NetworkTask, Task
 from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
@@ -40,6 +50,12 @@ CHUNK = 1_000_000
 """Characters of the cells that a process takes at a time: encoded in one pass, shared in parts."""
 
 _SHORT, _LONG = 0.5, 15.0  # seconds between two looks at the cells of other processes
+
+_TRIES = 8  # jobs that a cell may have for itself; one for each side of a retrieval, for example
+_VANISHED = (
+    "embeddings disappear from the cache while they are read: raise BENCH_CACHE_GB, "
+    "or keep them in memory with --no-cache"
+)
 
 Status = Literal["planned", "running", "done", "cached", "skipped", "failed"]
 
@@ -177,6 +193,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     store: Store,
     vectors: Vectors,
     *,
+    engine: Engine | None = None,
     seeds: Sequence[int] = (42,),
     keep_going: bool = False,
     force: bool = False,
@@ -195,6 +212,7 @@ def run(  # noqa: PLR0913 - one parameter an option
         tasks: The tasks.
         store: Results, read and written; a cell that has one is not run again.
         vectors: The embedding cache.
+        engine: Who computes; this process by default.
         seeds: Seeds given to the tasks.
         keep_going: Go on after a failed cell; otherwise the failed cell is the last one.
         force: Run cells that have a result, too.
@@ -206,22 +224,26 @@ def run(  # noqa: PLR0913 - one parameter an option
         progress: Called with what is being done.
     """
     remove_leftovers(store.root)
+    engine = engine or Inline()
     with Claims(store.root) as claims:
+        new_part = partial(_Part, engine, store, vectors, claims, progress, exact=exact)
         plans = (
-            survey(
-                name,
-                encoder,
-                tasks,
-                store,
-                seeds=seeds,
-                force=force,
-                exact=exact,
-                part=shard.of(place),
+            (
+                new_part(encoder),
+                survey(
+                    name,
+                    encoder,
+                    tasks,
+                    store,
+                    seeds=seeds,
+                    force=force,
+                    exact=exact,
+                    part=shard.of(place),
+                ),
             )
             for place, (name, encoder) in enumerate(encoders.items())
         )
-        pairs = zip(encoders.values(), plans, strict=True)
-        for cell in _share(pairs, store, vectors, claims, progress, exact=exact, wait=wait):
+        for cell in _share(plans, engine, progress, wait=wait):
             if cell.status in {"skipped", "failed"}:
                 _record_absence(cell, store)
             if cell.spec:
@@ -232,93 +254,245 @@ def run(  # noqa: PLR0913 - one parameter an option
 
 
 def _share(
-    plans: Iterable[tuple[Encoder, list[Cell]]],
-    store: Store,
-    vectors: Vectors,
-    claims: Claims,
-    progress: Progress,
-    *,
-    exact: bool,
-    wait: bool,
+    plans: Iterator[tuple["_Part", list[Cell]]], engine: Engine, progress: Progress, *, wait: bool
 ) -> Iterator[Cell]:
     """Yield the cells of all encoders as they end, here or in other processes."""
-    queues: list[_Queue] = []
-    for encoder, cells in plans:
-        checked = [_attempt(_check_store, cell, store) for cell in cells]
-        yield from (cell for cell in checked if cell.status != "planned")
-        planned = [cell for cell in checked if cell.status == "planned"]
-        if planned:
-            report = _labelled(progress, planned[0].encoder)
-            cached = CachedEncoder(encoder, vectors, report, exact=exact)
-            queues.append(_Queue(cached, planned, store, claims, report))
-            yield from queues[-1].run()
+    parts: list[_Part] = []
     pause = _SHORT
-    while wait and (left := sum(len(queue.cells) for queue in queues)):
-        progress("waiting for cells of other processes", 0, left)
-        time.sleep(pause)
-        pause = min(2 * pause, _LONG)
-        for queue in queues:
-            yield from queue.run()
-    for queue in queues:
-        yield from queue.cells
+    try:
+        while True:
+            _show_work(parts, progress)
+            free = [part for part in parts if part.free]
+            resting = [part for part in free if not part.waiting]
+            if engine.hungry and resting:
+                yield from resting[0].submit()
+            elif engine.hungry and (plan := next(plans, None)):
+                part, cells = plan
+                parts.append(part)
+                yield from part.begin(cells)
+            elif engine.idle and free:  # workers without an encoder of their own help
+                yield from free[0].submit()
+            elif outcome := engine.wait():
+                (part,) = [part for part in parts if outcome.job in part.waiting]
+                yield from part.take(outcome)
+            elif wait and (left := sum(len(part.elsewhere) for part in parts)):
+                progress("waiting for cells of other processes", 0, left)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONG)
+                for part in parts:
+                    part.look_again()
+            else:
+                break
+        for part in parts:
+            yield from part.elsewhere
+    finally:
+        for part in parts:
+            part.flush()
 
 
-def _labelled(progress: Progress, name: str) -> Progress:
-    """Return a callback that puts the name of an encoder before its labels."""
+def _show_work(parts: Sequence["_Part"], progress: Progress) -> None:
+    """Show how far the jobs under way are: what all encoders encode, or a cell that computes."""
+    encoding = [part for part in parts if part.encoding]
+    counts = [count for part in encoding for count in part.encoding.values()]
+    if counts:
+        names = ", ".join(part.name for part in encoding)
+        done = sum(count.done for count in counts)
+        progress(f"{names}: encoding", done, sum(count.total for count in counts))
+        return
+    for part in parts:
+        for cell in chain(*part.waiting.values()):
+            part.show(cell.task.name)
+            return
 
-    def report(label: str, done: int, total: int) -> None:
-        progress(f"{name}: {label}", done, total)
 
-    return report
+@dataclass
+class _Encoding:
+    """How far a job is that encodes.
+
+    Attributes:
+        pending: What takes its vectors.
+        done: Characters that are encoded.
+        total: Characters that there are.
+    """
+
+    pending: Pending
+    done: int
+    total: int
 
 
-class _Queue:
-    """The planned cells of an encoder that have not ended, here or in another process."""
+class _Part:
+    """The part of a run that is one encoder's: its cells, and the jobs that they wait for.
+
+    Attributes:
+        name: Name of the encoder.
+        free: Planned cells that have no job yet.
+        elsewhere: Planned cells that another process runs.
+        waiting: The cells that wait for each job.
+        encoding: How far each job is that encodes.
+    """
 
     def __init__(
         self,
-        encoder: CachedEncoder,
-        cells: Sequence[Cell],
+        engine: Engine,
         store: Store,
+        vectors: Vectors,
         claims: Claims,
         progress: Progress,
+        encoder: Encoder,
+        *,
+        exact: bool,
     ) -> None:
-        self.cells = list(cells)
-        self._encoder, self._store, self._claims = encoder, store, claims
-        self._progress, self._total = progress, len(cells)
+        self.name = ""
+        self.free, self.elsewhere = deque[Cell](), list[Cell]()
+        self.waiting: dict[Job, Sequence[Cell]] = {}
+        self.encoding: dict[Encode, _Encoding] = {}
+        self._engine, self._store, self._claims = engine, store, claims
+        self._make_encoder = partial(CachedEncoder, encoder, vectors, exact=exact)
+        self._progress = progress
+        self._tries = Counter[str]()  # jobs that a cell has had for itself, by its key
+        self._ended = self._total = 0
 
-    def run(self) -> Iterator[Cell]:
-        """Yield the cells that no other process runs, as they end; the others stay in ``cells``."""
-        free, self.cells = deque(self.cells), []
-        while free:
-            chunk: list[Cell] = []
-            size = 0
-            while free and size < CHUNK:
-                cell = _attempt(_claim, free.popleft(), self._store, self._claims)
-                if cell.status == "planned":
-                    chunk.append(cell)
-                    size += sum(len(item.text) for item in cell.items) or CHUNK
-                elif cell.status == "running":
-                    self.cells.append(replace(cell, items=()))
-                else:
-                    yield cell
-            yield from self._run_chunk(chunk, len(free))
+    @cached_property
+    def _reader(self) -> CachedEncoder:
+        """The encoder behind the cache: it reads, and the engine computes."""
+        return self._make_encoder(computes=False)
 
-    def _run_chunk(self, chunk: Sequence[Cell], after: int) -> Iterator[Cell]:
-        """Yield cells as they end, given how many come after them."""
-        items = self._encoder.missing(item for cell in chunk for item in cell.items)
-        chunk = [replace(cell, items=()) for cell in chunk]  # frees those of all cells
+    def begin(self, cells: Sequence[Cell]) -> Iterator[Cell]:
+        """Take the cells that are planned, and yield the others."""
+        for each in cells:
+            cell = _attempt(_check_store, each, self._store)
+            if cell.status == "planned":
+                self.name = cell.encoder
+                self.free.append(cell)
+            else:
+                yield cell
+        self._total = len(self.free)
+
+    def look_again(self) -> None:
+        """Take the cells that other processes run: they may have ended, or be free."""
+        self.free.extend(self.elsewhere)
+        self.elsewhere.clear()
+
+    def submit(self) -> Iterator[Cell]:
+        """Claim the next cells and submit what they need; yield those that need nothing."""
+        chunk: list[Cell] = []
+        size = 0
+        while self.free and size < CHUNK:
+            cell = _attempt(_claim, self.free.popleft(), self._store, self._claims)
+            if cell.status == "planned":
+                chunk.append(cell)
+                size += count_characters(cell.items) or CHUNK
+            elif cell.status == "running":
+                self.elsewhere.append(replace(cell, items=()))
+            else:
+                self._ended += 1
+                yield cell
+        items = self._reader.missing(item for cell in chunk for item in cell.items)
+        reading = [replace(cell, items=()) for cell in chunk if cell.items]
+        computing = [cell for cell in chunk if not cell.items]
+        del chunk  # frees the items of its cells
         if items:
-            count = "1 cell" if len(chunk) == 1 else f"{len(chunk)} cells"
-            log.info("%s: %s, %d texts to encode", chunk[0].encoder, count, len(items))
-        with contextlib.suppress(Exception):  # the cells that need the text meet the failure again
-            self._encoder.add(items)
-        del items
-        begun = self._total - after - len(chunk)
-        for i, cell in enumerate(chunk, begun):
-            self._progress(cell.task.name, i, self._total)
-            yield _attempt(_run_cell, cell, self._encoder, self._store)
-        self._progress("scored", begun + len(chunk), self._total)
+            count = "1 cell" if len(reading) == 1 else f"{len(reading)} cells"
+            log.info("%s: %s, %d texts to encode", self.name, count, len(items))
+            self._submit(Encode(self._reader.source, items), reading)
+        for cell in computing:
+            encoder = self._make_encoder(progress=self._show)
+            self._submit(Measure(encoder, cell.task, cell.seed), [cell])
+        for cell in [] if items else reading:
+            yield from self._read(cell)
+
+    def take(self, outcome: Outcome) -> Iterator[Cell]:
+        """Keep what the engine has computed, and yield the cells that end with it."""
+        job, value = outcome.job, outcome.value
+        cells = self.waiting.pop(job) if outcome.last else self.waiting[job]
+        if isinstance(job, Measure):
+            assert not isinstance(value, Portion)  # noqa: S101 - for the type checker
+            if isinstance(value, Measured):
+                self._reader.cost.add(value.cost)
+            yield self._end(cells[0], value)
+            return
+        if isinstance(value, Portion):
+            encoded = (job.items[i] for i in value.batch.positions)
+            self.encoding[job].done += count_characters(encoded)
+            self.encoding[job].pending.add(value.batch)
+            job.encoder.cost.add(value.cost)
+        if not outcome.last:
+            return
+        self.encoding.pop(job).pending.flush()
+        for cell in cells:
+            # The text that made a job fail may be another cell's, unless it was this cell's job.
+            if isinstance(value, Failure) and self._tries[_key(cell)]:
+                yield self._end(cell, value)
+            else:
+                yield from self._read(cell)
+
+    def flush(self) -> None:
+        """Keep the vectors of jobs that have not ended."""
+        for encoding in self.encoding.values():
+            encoding.pending.flush()
+
+    def show(self, label: str) -> None:
+        """Show how many of the cells have ended."""
+        self._show(label, self._ended, self._total)
+
+    def _submit(self, job: Job, cells: Sequence[Cell]) -> None:
+        self.waiting[job] = cells
+        if isinstance(job, Encode):
+            pending = job.encoder.collect(job.items)
+            self.encoding[job] = _Encoding(pending, 0, count_characters(job.items))
+        self._engine.submit(job)
+
+    def _read(self, cell: Cell) -> Iterator[Cell]:
+        """Score a cell from the cache; what is missing there is encoded for this cell alone."""
+        self.show(cell.task.name)
+        try:
+            value: Measured | Failure = score(self._reader, cell.task, cell.seed)
+        except NotCached as missing:
+            self._tries[_key(cell)] += 1
+            if self._tries[_key(cell)] <= _TRIES:
+                self._submit(Encode(missing.encoder, missing.items), [cell])
+                return
+            value = Failure("failed", _VANISHED)
+        except Exception as error:  # noqa: BLE001 - whatever a task raises
+            value = Failure.of(error)
+        yield self._end(cell, value)
+
+    def _end(self, cell: Cell, value: Measured | Failure) -> Cell:
+        """Return a cell with its result, which is written, or with the reason why it has none."""
+        self._ended += 1
+        if isinstance(value, Measured):
+            cell = _attempt(self._keep, cell, value)
+        else:
+            cell = replace(cell, status=value.status, reason=value.reason, items=())
+        self.show("scored")
+        return cell
+
+    def _keep(self, cell: Cell, measured: Measured) -> Cell:
+        """Return a cell with its result, which is written.
+
+        Raises:
+            ResultError: The folder cannot be written.
+        """
+        assert cell.spec is not None  # noqa: S101 - for the type checker; planned cells have one
+        cost = asdict(self._reader.cost)
+        cost["peak_memory_mb"] = max(cost["peak_memory_mb"], peak_memory_mb())
+        result = Result(
+            spec=cell.spec,
+            family=cell.task.family,
+            metric=cell.task.metric,
+            scores=measured.scores,
+            card=_plain(asdict(card(self._reader))),
+            texts=measured.texts,
+            cost={"seconds": measured.seconds, **cost},
+            provenance={**record_provenance(), "data": list(measured.sources)},
+            samples=measured.samples,
+            original=measured.original,
+        )
+        self._store[cell.spec] = result
+        return replace(cell, status="done", result=result, seconds=measured.seconds, items=())
+
+    def _show(self, label: str, done: int, total: int) -> None:
+        self._progress(f"{self.name}: {label}", done, total)
 
 
 def _attempt(
@@ -330,18 +504,19 @@ def _attempt(
     """Return the cell after a step, or as skipped or failed with the reason in one line."""
     try:
         return step(cell, *args, **options)
-    except Exception as error:
-        raise_if_stopped()  # a failure that a signal caused is no fault of the cell
-        status: Status = "failed"
-        if isinstance(error, BenchError):
-            reason = str(error)
-            status = "skipped" if isinstance(error, Unavailable) else "failed"
-        elif hint := install_hint(error):
-            status, reason = "skipped", hint
-        else:
-            reason = one_line(error)
-            log.debug("%s on %s failed", cell.encoder, cell.task.name, exc_info=error)
-        return replace(cell, status=status, reason=reason, items=())
+    except Exception as error:  # noqa: BLE001 - whatever an encoder or a task raises
+        failure = Failure.of(error)
+        return replace(cell, status=failure.status, reason=failure.reason, items=())
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON value with lists for tuples, as a file has them."""
+    return json.loads(json.dumps(value))
+
+
+def _key(cell: Cell) -> str:
+    assert cell.spec is not None  # noqa: S101 - for the type checker; planned cells have one
+    return cell.spec.key
 
 
 def _survey(
@@ -401,34 +576,6 @@ def _check_store(cell: Cell, store: Store) -> Cell:
     return cell
 
 
-def _run_cell(cell: Cell, encoder: CachedEncoder, store: Store) -> Cell:
-    start = time.perf_counter()
-    task = cell.task
-    assert cell.spec is not None  # noqa: S101 - for the type checker; planned cells have one
-    encoder.begin()
-    with data.record_sources() as sources, record_original() as original:
-        scores = task.evaluate(encoder, seed=cell.seed)
-        seconds = time.perf_counter() - start
-        texts, cost = encoder.summary(), asdict(encoder.cost)  # without those of the samples
-        explain = getattr(task, "explain", None)
-        samples = explain(encoder, seed=cell.seed) if explain else ()
-    result = Result(
-        spec=cell.spec,
-        family=task.family,
-        metric=task.metric,
-        scores=scores,
-        card=json.loads(json.dumps(asdict(card(encoder)))),  # with lists, as a file has them
-        texts=texts,
-        cost={"seconds": seconds, **cost, "peak_memory_mb": _peak_memory()},
-        provenance={**record_provenance(), "data": sources},
-        samples=samples,
-        original=original,
-    )
-    store[cell.spec] = result
-    seconds = time.perf_counter() - start
-    return replace(cell, status="done", result=result, seconds=seconds, items=())
-
-
 def _record_absence(cell: Cell, store: Store) -> None:
     task = cell.task
     absence = Absence(
@@ -443,13 +590,3 @@ def _record_absence(cell: Cell, store: Store) -> None:
     )
     with contextlib.suppress(ResultError):  # a folder that cannot be written is the reason already
         store.leave_out(absence)
-
-
-def _peak_memory() -> float:
-    """Return the peak memory of this process, in MB."""
-    if sys.platform == "win32":
-        return float(psutil.Process().memory_info().peak_wset) / 1e6
-    import resource  # noqa: PLC0415 - absent on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3

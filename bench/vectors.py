@@ -360,6 +360,12 @@ class Records:
             else:
                 self._add([path])
 
+    def adopt(self, data: bytes) -> None:
+        """Write records that another process has packed; what cannot be written is dropped."""
+        path = self._store.save(self._encoder, data)
+        if path is not None:
+            self._add([path])
+
     def _keep(self, keys: Keys, vectors: Embeddings, truncated: NDArray[np.bool_]) -> None:
         vectors.flags.writeable = False
         self._append(keys, _MemoryBlock(self._next, truncated.astype(np.uint8), vectors))

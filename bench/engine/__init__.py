@@ -1,0 +1,102 @@
+"""Who computes: this process (``Inline``), or whatever else takes jobs and gives outcomes.
+
+The runner hands in jobs and takes their outcomes as they come; it does not know which engine it
+has. There are two jobs: vectors of items, and a whole cell that needs the network.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, Self
+
+from bench.engine.work import Encode, Failure, Job, Measure, Measured, Outcome, Portion, do, score
+
+__all__ = [
+    "Encode",
+    "Engine",
+    "Failure",
+    "Inline",
+    "Job",
+    "Measure",
+    "Measured",
+    "Outcome",
+    "Portion",
+    "score",
+]
+
+
+class Engine(Protocol):
+    """What computes jobs."""
+
+    @property
+    def hungry(self) -> bool:
+        """Whether a worker has nothing to do, unless it loads an encoder that another one has."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether a worker has nothing to do at all."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Take a job."""
+        ...
+
+    def wait(self) -> Outcome | None:
+        """Return the next outcome, as soon as there is one; None if no job is left."""
+        ...
+
+    def provenance(self) -> Mapping[str, Any]:
+        """Return what results should say of the workers."""
+        ...
+
+    def close(self) -> None:
+        """Give up the jobs that are left, and free what they use."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Inline:
+    """The engine in this process: one job after the other, each while it is waited for."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Iterator[Outcome]] = deque()
+
+    @property
+    def hungry(self) -> bool:
+        """Whether there is no job."""
+        return not self._jobs
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no job."""
+        return not self._jobs
+
+    def submit(self, job: Job) -> None:
+        """Take a job."""
+        self._jobs.append(do(job))
+
+    def wait(self) -> Outcome | None:
+        """Return the next outcome; None if no job is left."""
+        if not self._jobs:
+            return None
+        outcome = next(self._jobs[0])
+        if outcome.last:
+            self._jobs.popleft()
+        return outcome
+
+    def provenance(self) -> Mapping[str, Any]:
+        """Return nothing: the process of the run is described anyway."""
+        return {}
+
+    def close(self) -> None:
+        """Give up the jobs that are left."""
+        self._jobs.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
