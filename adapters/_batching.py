@@ -12,17 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapters._network import Network
-from bench.encoder import Batch, Item, TokenStates
+from bench.encoder import Batch, Item, TokenStates, length_windows
 from bench.errors import EncodingError
 
 log = logging.getLogger(__name__)
 
 CPU_BUDGET, GPU_BUDGET = 1024, 32_768
 """Default tokens in a batch, padding included; larger ones are no faster on CPUs, and pad more."""
-
-_WINDOW_TEXTS = 32_768
-_WINDOW_CHARACTERS = 1 << 24
-"""Texts and characters tokenised at once; long documents bound the memory that ids take."""
 
 _WASTE = 0.02
 """Share of padding at which a batch is closed early, once it is an eighth full."""
@@ -254,7 +250,7 @@ def _run(
     pool: Pool | None,
 ) -> Iterator[Done]:
     budget = budget or (CPU_BUDGET if network.device == "cpu" else GPU_BUDGET)
-    for positions, prompts in _tokenise(items, prepare):
+    for positions, prompts in _tokenise(items, prepare, network.device):
         left = _sort(join(positions, prompts), budget)
         while left:
             batch = left[: _count_fitting(left, budget)]
@@ -272,10 +268,12 @@ def _sort(rows: Sequence[Row], budget: int) -> list[Row]:
     return sorted(fitting, key=lambda row: -row.width)
 
 
-def _tokenise(items: Sequence[Item], prepare: Prepare) -> Iterator[tuple[list[int], list[Prompt]]]:
+def _tokenise(
+    items: Sequence[Item], prepare: Prepare, device: str
+) -> Iterator[tuple[list[int], list[Prompt]]]:
     """Yield windows of prompts with their positions; the next is tokenised in the meantime."""
     clean = [Item(_encodable(item.text), _encodable(item.instruction)) for item in items]
-    windows = _windows([len(item.text) + len(item.instruction) for item in clean])
+    windows = [window.tolist() for window in length_windows(items, device)]
     with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as worker:
 
         def begin(window: list[int]) -> Future[list[Prompt]]:
@@ -286,20 +284,6 @@ def _tokenise(items: Sequence[Item], prepare: Prepare) -> Iterator[tuple[list[in
             prompts = ahead.pop().result()
             ahead = [begin(following) for following in windows[number + 1 : number + 2]]
             yield window, prompts
-
-
-def _windows(characters: list[int]) -> list[list[int]]:
-    """Return positions of items, longest first, in windows to be tokenised at once."""
-    windows: list[list[int]] = []
-    size = 0
-    for i in sorted(range(len(characters)), key=lambda i: -characters[i]):
-        full = not windows or len(windows[-1]) == _WINDOW_TEXTS
-        if full or size + characters[i] > _WINDOW_CHARACTERS:
-            windows.append([])
-            size = 0
-        windows[-1].append(i)
-        size += characters[i]
-    return windows
 
 
 def _encodable(text: str) -> str:

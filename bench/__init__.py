@@ -78,6 +78,8 @@ def run(  # noqa: PLR0913 - one parameter per option
     device: str = "auto",
     dtype: str = "auto",
     force: bool = False,
+    workers: int | str = 1,
+    ray: str | None = None,
 ) -> "pd.DataFrame":
     """Run tasks on encoders and return one row per cell: encoder, task, score, status, reason.
 
@@ -95,9 +97,11 @@ def run(  # noqa: PLR0913 - one parameter per option
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "float32", "bfloat16" or "float16".
         force: Run finished cells again.
+        workers: Processes that compute, on Ray; "auto" for one for each GPU.
+        ray: Address of a cluster of Ray to compute on; "auto" for the one at hand.
 
     Raises:
-        UsageError: A name is unknown.
+        UsageError: A name is unknown, or there is too little for so many workers.
 
     >>> cells = run("hashing", "stsb-paraphrase", results=folder)
     >>> cells[["encoder", "task", "status"]].values.tolist()
@@ -106,6 +110,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     import pandas as pd
 
     from bench.data import use_folder
+    from bench.engine import start_engine
     from bench.registry import compute_settings, load_encoders
     from bench.runner import run as run_cells
     from bench.store import Store
@@ -118,12 +123,13 @@ def run(  # noqa: PLR0913 - one parameter per option
         names = [models] if isinstance(models, str) else list(models)
         encoders = load_encoders(names, compute_settings(device, dtype))
     one = isinstance(tasks, str) or not isinstance(tasks, Iterable)
-    with use_folder(data):
+    with use_folder(data), start_engine(str(workers), ray, device) as engine:
         cells = run_cells(
             encoders,
             load_tasks([tasks] if one else tasks, suites, limit=limit),  # type: ignore[list-item,arg-type]
             Store(Path(results)),
             open_vectors(),
+            engine=engine,
             seeds=seeds,
             force=force,
             keep_going=True,

@@ -19,8 +19,16 @@ from bench.errors import EncodingError
 
 _CALL_TEXTS = 4096  # in one call of an encoder that does not stream
 
+_CPU_WINDOW, _GPU_WINDOW = 1 << 14, 1 << 20
+"""Characters in a window: some seconds of a language model, and many batches."""
+
+_BESIDE = 16  # characters that stand for the template of a text, and for short texts' other work
+
 Embeddings = NDArray[np.float32]
 """Vectors of texts: float32 (n, dim)."""
+
+Positions = NDArray[np.int64]
+"""Which of some items: int64 (n,)."""
 
 Side = Literal["query", "document"]
 """The side of a text in retrieval or reranking."""
@@ -347,15 +355,60 @@ def stream(encoder: Encoder, items: Sequence[Item], *, exact: bool = False) -> I
 
 def _calls(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:
     """Yield the vectors of items, instruction by instruction."""
+    for some in _call_windows(items):
+        texts = [items[i].text for i in some]
+        vectors, n = encoder.encode(texts, instruction=items[some[0]].instruction), len(some)
+        yield Batch(some, vectors, np.zeros(n, np.int32), np.zeros(n, bool), 0)
+
+
+def windows(encoder: Encoder, items: Sequence[Item], device: str) -> list[Positions]:
+    """Return the windows of items, which ``stream`` encodes one after the other.
+
+    No batch crosses a window, so that some consecutive windows have the same vectors alone.
+
+    Args:
+        encoder: Any encoder.
+        items: What to encode.
+        device: Where it computes, such as "cpu" or "cuda".
+    """
+    streams = getattr(encoder, "stream", None)
+    return length_windows(items, device) if streams else _call_windows(items)
+
+
+def length_windows(items: Sequence[Item], device: str) -> list[Positions]:
+    """Return windows of items that are tokenised at once: longest first, those of a text together.
+
+    Args:
+        items: What to encode.
+        device: A GPU has larger windows.
+    """
+    limit = _CPU_WINDOW if device == "cpu" else _GPU_WINDOW
+    first: dict[str, int] = {}
+    for i, item in enumerate(items):
+        first.setdefault(item.text, i)
+    order = sorted(range(len(items)), key=lambda i: (-len(items[i].text), first[items[i].text]))
+    found: list[list[int]] = []
+    size, text = limit, None
+    for i in order:
+        if size >= limit and items[i].text != text:
+            found.append([])
+            size = 0
+        found[-1].append(i)
+        text = items[i].text
+        size += len(text) + len(items[i].instruction) + _BESIDE
+    return [np.asarray(window, np.int64) for window in found]
+
+
+def _call_windows(items: Sequence[Item]) -> list[Positions]:
+    """Return the items of one instruction after another, at most 4,096 at once."""
     groups: dict[str, list[int]] = {}
     for i, item in enumerate(items):
         groups.setdefault(item.instruction, []).append(i)
-    for instruction, positions in groups.items():
-        for start in range(0, len(positions), _CALL_TEXTS):
-            some = positions[start : start + _CALL_TEXTS]
-            texts = [items[i].text for i in some]
-            vectors, n = encoder.encode(texts, instruction=instruction), len(some)
-            yield Batch(np.asarray(some), vectors, np.zeros(n, np.int32), np.zeros(n, bool), 0)
+    found = []
+    for positions in groups.values():
+        starts = range(0, len(positions), _CALL_TEXTS)
+        found += [np.asarray(positions[i : i + _CALL_TEXTS], np.int64) for i in starts]
+    return found
 
 
 def checked(vectors: Embeddings, texts: Sequence[str]) -> Embeddings:

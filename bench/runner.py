@@ -351,6 +351,7 @@ class _Part:
         self._progress = progress
         self._tries = Counter[str]()  # jobs that a cell has had for itself, by its key
         self._ended = self._total = 0
+        self._device = ""  # where workers compute, if that is not here
 
     @cached_property
     def _reader(self) -> CachedEncoder:
@@ -409,6 +410,7 @@ class _Part:
             assert not isinstance(value, Portion)  # noqa: S101 - for the type checker
             if isinstance(value, Measured):
                 self._reader.cost.add(value.cost)
+                self._device = value.device
             yield self._end(cells[0], value)
             return
         if isinstance(value, Portion):
@@ -416,6 +418,7 @@ class _Part:
             self.encoding[job].done += count_characters(encoded)
             self.encoding[job].pending.add(value.batch)
             job.encoder.cost.add(value.cost)
+            self._device = value.device
         if not outcome.last:
             return
         self.encoding.pop(job).pending.flush()
@@ -476,15 +479,17 @@ class _Part:
         assert cell.spec is not None  # noqa: S101 - for the type checker; planned cells have one
         cost = asdict(self._reader.cost)
         cost["peak_memory_mb"] = max(cost["peak_memory_mb"], peak_memory_mb())
+        own = card(self._reader)
+        sources = {"data": list(measured.sources)}
         result = Result(
             spec=cell.spec,
             family=cell.task.family,
             metric=cell.task.metric,
             scores=measured.scores,
-            card=_plain(asdict(card(self._reader))),
+            card=_plain(asdict(replace(own, device=self._device or own.device))),
             texts=measured.texts,
             cost={"seconds": measured.seconds, **cost},
-            provenance={**record_provenance(), "data": list(measured.sources)},
+            provenance={**record_provenance(), **self._engine.provenance(), **sources},
             samples=measured.samples,
             original=measured.original,
         )

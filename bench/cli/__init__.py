@@ -23,10 +23,12 @@ from bench.cli.options import (
     Json,
     Limit,
     Models,
+    Ray,
     Results,
     Sets,
     Suites,
     Tasks,
+    Workers,
     command,
     split_names,
 )
@@ -56,6 +58,7 @@ command(app, "bench list", "bench list inbedder", "bench list quick --json", nam
     "bench run -m all --suite quip-paper --shard 2/8 --results /shared/results",
     "bench run -m st:my/folder --suite quick --json | jq .score",
     "bench run -m all --task classification:reviews.csv:text=review,label=stars",
+    "bench run -m all --workers auto",
     reads_data=True,
 )
 def run(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -77,6 +80,8 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
     exact: Exact = False,
+    workers: Workers = "1",
+    ray: Ray = None,
     shard: Annotated[
         str,
         typer.Option(
@@ -100,6 +105,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     Several processes on one results folder share the cells.
     """
+    from bench.engine import start_engine
     from bench.forecast import forecast
     from bench.registry import compute_settings, load_encoders
     from bench.runner import Shard, survey
@@ -135,12 +141,13 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
             console.print_plan(name, planned, forecasts, as_json=as_json)
             cells += planned
     else:
-        with console.progress() as progress:
+        with start_engine(workers, ray, device) as engine, console.progress() as progress:
             for cell in run_cells(
                 encoders,
                 tasks,
                 store,
                 vectors,
+                engine=engine,
                 seeds=seeds,
                 keep_going=keep_going,
                 force=force,

@@ -230,6 +230,23 @@ Exact = Annotated[
     bool,
     typer.Option("--exact", help="Identical bits in every run: float32, one text a batch. Slower."),
 ]
+Workers = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto",
+        help="Processes that compute, each with a GPU or a share of the cores, on Ray; `auto`: one "
+        "for each GPU. 1 without --ray is this process.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Compute on the nodes of a cluster of Ray; `auto` for the one at hand.",
+        show_default=False,
+    ),
+]
 Cache = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for later runs.")
 ]

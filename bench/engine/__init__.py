@@ -1,4 +1,4 @@
-"""Who computes: this process (``Inline``), or whatever else takes jobs and gives outcomes.
+"""Who computes: this process (``Inline``), or workers that own a device (``bench.engine.ray``).
 
 The runner hands in jobs and takes their outcomes as they come; it does not know which engine it
 has. There are two jobs: vectors of items, and a whole cell that needs the network.
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self
 
 from bench.engine.work import Encode, Failure, Job, Measure, Measured, Outcome, Portion, do, score
+from bench.errors import UsageError
 
 __all__ = [
     "Encode",
@@ -21,6 +22,7 @@ __all__ = [
     "Outcome",
     "Portion",
     "score",
+    "start_engine",
 ]
 
 
@@ -100,3 +102,24 @@ class Inline:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def start_engine(workers: str = "1", address: str | None = None, device: str = "auto") -> Engine:
+    """Return the engine that the options ask for.
+
+    Args:
+        workers: Number of workers, or "auto": one for each GPU.
+        address: Of a cluster of Ray to join; "auto" for that at hand; None for none.
+        device: Where encoders compute, as for ``bench run``.
+
+    Raises:
+        UsageError: No such number, no such cluster, or too little for the workers.
+    """
+    if workers != "auto" and not (workers.isdecimal() and 0 < int(workers) < 10_000):
+        raise UsageError(f"--workers takes a number from 1, or auto, got {workers!r}")
+    if workers == "1" and address is None:
+        return Inline()
+    from bench.engine import ray  # noqa: PLC0415 - an extra
+
+    n = None if workers == "auto" else int(workers)
+    return ray.start(n, device) if address is None else ray.connect(address, n, device)
