@@ -22,6 +22,7 @@ from bench.encoder import (
     digest,
     fingerprint,
     gather,
+    length_windows,
     location,
     settings,
     shortened,
@@ -214,3 +215,16 @@ def test_an_unknown_name_comes_with_near_ones_or_with_all_or_with_their_number()
     many = str(unknown("task", "qqqq", [f"a{i}" for i in range(30)], hint="(see the list)"))
     assert "30 names are known" in many
     assert many.endswith("(see the list)")
+
+
+@pytest.mark.parametrize("instructions", [("",), ("", "Is it long?", "Who wrote it?")])
+def test_consecutive_windows_are_the_same_alone(instructions):
+    texts = [f"text {i} " + "and more " * (i % 90) for i in range(400)]
+    items = [Item(text, instruction) for instruction in instructions for text in texts]
+    found = length_windows(items, "cpu")
+    assert sorted(np.concatenate(found).tolist()) == list(range(len(items)))
+    some = np.concatenate(found[2:5])
+    alone = length_windows([items[i] for i in some], "cpu")
+    assert [some[window].tolist() for window in alone] == [window.tolist() for window in found[2:5]]
+    for text in texts:  # the instructions on a text share its computation
+        assert sum(any(items[i].text == text for i in window) for window in found) == 1
