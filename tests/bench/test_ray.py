@@ -303,7 +303,7 @@ def show(label, done, total):
         print("encoding", flush=True)
 
 try:
-    encoder, task = Letters(seconds=0.1), Norms(name="norms", texts=tuple(map(str, range(9999))))
+    encoder, task = Letters(seconds=0.005), Norms(name="norms", texts=tuple(map(str, range(9999))))
     with start_engine("2") as engine:
         store = Store(Path(sys.argv[1]))
         list(run({"letters": encoder}, [task], store, Vectors(None), engine=engine, progress=show))
