@@ -3,16 +3,20 @@
 ``make docs`` builds it into ``build/docs``. Equations become MathML, which browsers draw alone.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 HERE = Path(__file__).parent
+log = logging.getLogger(__name__)
 
 project = "encoder-recipes-bench"
 author = "the authors of encoder-recipes-bench"
@@ -47,7 +51,11 @@ def write_commands() -> None:
 def visit_math(self: HTML5Translator, node: nodes.Element) -> None:
     """Write an equation as MathML, in the text or on a line of its own."""
     block = isinstance(node, nodes.math_block)
-    self.body.append(tex2mathml(node.astext(), as_block=block))
+    tex = re.sub(r"\\dots\b", r"\\ldots", node.astext())  # the one common name that it lacks
+    try:
+        self.body.append(tex2mathml(tex, as_block=block))
+    except MathError as error:
+        log.warning("%s in %s", error, tex, location=node)
     raise nodes.SkipNode
 
 
