@@ -156,7 +156,7 @@ def load_encoders(
     for change in changes:
         target, value = split_setting(change)
         owner, _, field = target.rpartition(".")
-        for name in _find_owners(owner, field, encoders):
+        for name in _find_owners(find_registered(owner), field, encoders):
             overrides[name][field] = value
     return {name: load_encoder(targets[name], overrides[name]) for name in encoders}
 

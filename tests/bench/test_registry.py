@@ -61,10 +61,12 @@ def test_names_are_short_where_no_label_is_given(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     names = ["quip", "adapters.quip.encoder:QuIP", "echo:a/model/", f"echo:{second}", "st:org/id"]
-    found = load_encoders(names, changes=["echo:model.dtype=float16"])
+    found = load_encoders(
+        names, changes=["echo:model.dtype=float16", "adapters.quip.encoder:QuIP.dtype=float32"]
+    )
     assert list(found) == ["quip", "echo:model", f"echo:{second}", "st:org/id"]
     assert found["echo:model"].checkpoint == "a/model/"
-    assert [found[name].dtype for name in list(found)[1:3]] == ["float16", "auto"]
+    assert [each.dtype for each in found.values()] == ["float32", "float16", "auto", "auto"]
 
 
 def test_a_folder_is_asked_for_what_reads_it(tmp_path):
