@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapters._batching import Prepare, stream_tokens
+from adapters._export import SentenceLayout, check_layout, write_folder
 from adapters._network import Network
 from adapters._tuning import Labelled, Marker, PairScorer, tune_classes, tune_pairs
 from bench.encoder import Batch, Embeddings, Item, TokenStates, gather
+from bench.errors import UsageError
 from bench.spans import Marked
 
 
@@ -47,6 +50,38 @@ class NetworkEncoder(ABC):
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         """Return float32 (n, dim), row i for text i."""
         return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
+
+    def check_export(self) -> None:
+        """Check that it can be a folder of sentence-transformers; no weights are loaded.
+
+        Raises:
+            UsageError: It cannot; the message says why.
+        """
+        network = self._network(weights=False)
+        check_layout(network, self._sentence_layout(network))
+
+    def export_sentence_transformers(self, folder: Path) -> None:
+        """Write a folder that ``SentenceTransformer`` loads with the vectors of ``encode``.
+
+        Raises:
+            UsageError: It cannot be one, or the folder has files.
+            CheckpointError: The exported model gives other vectors.
+        """
+        network = self._network()
+        layout = self._sentence_layout(network)
+        check_layout(network, layout)
+        write_folder(self.encode, network, layout, folder)
+
+    def _sentence_layout(self, network: Network) -> SentenceLayout:  # noqa: ARG002
+        """Return how sentence-transformers reads a text as this method does.
+
+        Raises:
+            UsageError: It cannot.
+        """
+        raise UsageError(
+            f"{type(self).__name__} does not say what it is in sentence-transformers: "
+            "define _sentence_layout"
+        )
 
     def count_tokens(self, items: Sequence[Item]) -> int:
         """Return how many tokens of the items go through the network; weights are not loaded."""

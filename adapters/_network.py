@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -168,6 +169,17 @@ def max_positions(model: PreTrainedModel) -> int:
             unused = 0 if table.padding_idx is None else table.padding_idx + 1
             limits.append(table.num_embeddings - max(unused, getattr(table, "offset", 0)))
     return min(limits, default=1 << 30)
+
+
+def save_whole(network: Network, folder: Path) -> None:
+    """Write a whole model in the dtype of the computation, as an ordinary transformers folder.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    with quiet():
+        network.model.to(getattr(torch, network.dtype)).save_pretrained(folder)
+    network.tokenizer.save_pretrained(folder)
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from adapters import _pooling
 from adapters._backbone import PACKAGED, Backbone
 from adapters._batching import Prepare, Prompt, stream
 from adapters._encoder import NetworkEncoder
+from adapters._export import SentenceLayout
 from adapters._network import Network
 from adapters._text import Framed, make_prompts
 from bench.encoder import Batch, Card, Item, location
+from bench.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class Echo(NetworkEncoder):
 
     def _network(self, *, weights: bool = True) -> Network:
         return self._backbone().load(weights=weights)
+
+    def _sentence_layout(self, network: Network) -> SentenceLayout:  # noqa: ARG002
+        raise UsageError("sentence-transformers cannot pool the second copy of a text alone")
 
     def _prepare(self, network: Network, *, spans: bool = True) -> Prepare:  # noqa: ARG002 - always
         limit = min(self.max_length, network.max_length)

@@ -48,10 +48,12 @@ class Recipe(Protocol):
     """Trains a checkpoint.
 
     A frozen dataclass. Its fields are its settings: plain JSON values, each with its source.
+    ``bench check --recipe`` tries what is promised here.
 
-    One method is optional: ``fetch(load)`` loads every data set of the training with ``load`` and
-    fetches its backbones, so that they can be mirrored; raises Unavailable where one is not
-    available.
+    Two members are optional: ``encoder: ClassVar[str]`` names the encoder that reads its
+    checkpoints, as ``--model`` takes it; a registered recipe has the name of its encoder. The
+    method ``fetch(load)`` loads every data set of the training with ``load`` and fetches its
+    backbones, so that they can be mirrored; raises Unavailable where one is not available.
     """
 
     def check(self) -> None:

@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.checkpoints import checkpoints_in
+from bench.checkpoints import CARD, checkpoints_in, read_card
 from bench.encoder import Encoder
 from bench.errors import BenchError, UsageError, one_line, unknown
 from bench.importing import import_object, instantiate, module_hint
@@ -96,18 +96,20 @@ def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encod
     """Return the encoder with a name.
 
     Args:
-        name: A registered name; ``name:PATH_OR_ID`` for another checkpoint; or
-            ``package.module:Class``.
+        name: A registered name or ``package.module:Class``; with ``:PATH_OR_ID`` behind it for
+            another checkpoint.
         overrides: Settings to change, by field name: JSON where it parses, else plain strings.
 
     Raises:
         UsageError: No such encoder or field, a value of the wrong kind, or a module that cannot
             be imported.
     """
-    head, _, checkpoint = name.partition(":")
     points = {known: point.value for known, point in _points().items()}
+    head = name.partition(":")[0]
     known = head in points
-    target = import_object(points.get(head, name), here=not known)
+    named = head if known else ":".join(name.split(":")[:2])
+    checkpoint = name[len(named) + 1 :]
+    target = import_object(points.get(named, named), here=not known)
     if target is None and Path(name).expanduser().is_dir():
         raise UsageError(
             f"{name!r} is a folder: say what reads it, such as st:{name} for a model of "
@@ -122,7 +124,7 @@ def load_encoder(name: str, overrides: Mapping[str, str] | None = None) -> Encod
             f"{name!r} is a {type(encoder).__name__}, not an encoder: expected a frozen dataclass "
             "with version, follows_instructions and encode (see `bench new`)"
         )
-    if known and checkpoint:
+    if checkpoint:
         encoder = _override(encoder, {"checkpoint": checkpoint}, name)
     return _override(encoder, _parse_all(overrides), name)
 
@@ -159,6 +161,24 @@ def load_encoders(
         for name in _find_owners(find_registered(owner), field, encoders):
             overrides[name][field] = value
     return {name: load_encoder(targets[name], overrides[name]) for name in encoders}
+
+
+def load_one(
+    name: str, settings: Mapping[str, str] | None = None, changes: Sequence[str] = ()
+) -> tuple[str, Encoder]:
+    """Return one encoder and its name; arguments are as for ``load_encoders``.
+
+    The folder of a training stands for its method with this checkpoint.
+
+    Raises:
+        UsageError: The name stands for several, or there is no such encoder or setting.
+    """
+    method = read_card(Path(name).expanduser() / CARD).get("method")
+    target = f"{method}:{name}" if method in _points() else name
+    found = load_encoders([target], settings, changes)
+    if len(found) > 1:
+        raise UsageError(f"expected one encoder, got {', '.join(found)}: name one of them")
+    return next(iter(found.items()))
 
 
 def _split_labels(names: Sequence[str]) -> dict[str, str]:
@@ -273,6 +293,20 @@ def load_recipe(name: str, overrides: Mapping[str, str] | None = None) -> Recipe
             "expected a frozen dataclass with check and train"
         )
     return _override(recipe, _parse_all(overrides), f"recipe {name}")
+
+
+def encoder_of(name: str, recipe: Recipe) -> str:
+    """Return the name of the encoder that reads a recipe's checkpoints; "" where none is known.
+
+    Args:
+        name: Under which the recipe was asked for.
+        recipe: Says so in its class attribute ``encoder``, or is of the class of a registered one,
+            whose name is its encoder's.
+    """
+    kind = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
+    points = entry_points(group=RECIPES)
+    registered = [point.name for point in points if kind == point.value or point.name == name]
+    return str(getattr(recipe, "encoder", next(iter(registered), "")))
 
 
 def field_names(encoder: Encoder) -> tuple[str, ...]:

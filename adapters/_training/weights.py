@@ -13,7 +13,7 @@ from torch import nn
 
 from adapters._backbone import PACKAGED
 from adapters._checkpoint import CONFIG, WEIGHTS
-from adapters._network import Network, quiet
+from adapters._network import Network, save_whole
 from adapters._trainable import (
     fork_seed,
     set_training,
@@ -134,17 +134,6 @@ def trainable_weights(network: Network) -> dict[str, nn.Parameter]:
     """Return what is trained of a network, by name."""
     named = network.model.named_parameters()
     return {name: weight for name, weight in named if weight.requires_grad}
-
-
-def save_whole(network: Network, folder: Path) -> None:
-    """Write a whole model in the dtype of the computation, as an ordinary transformers folder.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    with quiet():
-        network.model.to(getattr(torch, network.dtype)).save_pretrained(folder)
-    network.tokenizer.save_pretrained(folder)
 
 
 def lora_targets(model: nn.Module, last_layers: int = 0) -> str:

@@ -11,6 +11,7 @@ from adapters import _pooling
 from adapters._backbone import PACKAGED, Backbone
 from adapters._batching import Prepare, Prompt, stream
 from adapters._encoder import NetworkEncoder
+from adapters._export import TEXT, SentenceLayout, join_template, plain_layer, quote
 from adapters._network import Network
 from adapters._text import Framed, make_prompts
 from bench.encoder import Batch, Card, Item, location
@@ -22,6 +23,14 @@ POOLINGS = {
     "last": _pooling.last,
     "first": _pooling.first,
 }
+
+SENTENCE_POOLINGS = {
+    "mean": "mean",
+    "weighted-mean": "weightedmean",
+    "last": "lasttoken",
+    "first": "cls",
+}
+"""Names that sentence-transformers has for them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,17 @@ class Pooled(NetworkEncoder):
 
     def _network(self, *, weights: bool = True) -> Network:
         return self._backbone().load(weights=weights)
+
+    def _sentence_layout(self, network: Network) -> SentenceLayout:
+        plain_layer(self.layer, network)
+        if self.pooling not in POOLINGS:
+            raise unknown("pooling", self.pooling, POOLINGS)
+        limit = min(self.max_length, network.max_length)
+        before, _, after = self.template.partition("{text}")
+        template = join_template([quote(before), TEXT, quote(after)]) if after else ""
+        prompt = "" if template else before
+        pooling = SENTENCE_POOLINGS[self.pooling]
+        return SentenceLayout(limit, pooling, self.normalise, prompt=prompt, template=template)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:
         return lambda items: self._prompts(items, network, spans=spans)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from adapters._backbone import Backbone, resolve
 from adapters._batching import Prepare, Prompt, stream
 from adapters._encoder import NetworkEncoder
+from adapters._export import SentenceLayout
 from adapters._files import read_json
 from adapters._network import Network, max_positions, quiet
 from adapters._source import (
@@ -196,6 +197,9 @@ class SentenceEncoder(NetworkEncoder):
 
     def _network(self, *, weights: bool = True) -> Network:
         return self._pipeline(weights=weights).network
+
+    def _sentence_layout(self, network: Network) -> SentenceLayout:  # noqa: ARG002
+        raise UsageError("it is a model of sentence-transformers already: copy its folder")
 
     def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:
         made = self._pipeline(weights=not network.empty)

@@ -17,6 +17,7 @@ from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
+from adapters._export import SentenceLayout
 from adapters._network import Network
 from adapters._text import Framed, make_prompts
 from bench.encoder import Batch, Card, Item, location
@@ -73,6 +74,10 @@ class Crops(NetworkEncoder):
 
     def _network(self, *, weights: bool = True) -> Network:
         return self._backbone().load(weights=weights)
+
+    def _sentence_layout(self, network: Network) -> SentenceLayout:
+        limit = min(self.max_length, network.max_length)
+        return SentenceLayout(limit, normalise=self.normalise)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         limit = min(self.max_length, network.max_length)

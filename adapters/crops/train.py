@@ -19,7 +19,7 @@ from pathlib import Path
 
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
-from adapters._network import Network
+from adapters._network import Network, save_whole
 from adapters._trainable import set_dropout, unfreeze
 from adapters._training.card import is_finished, write_card
 from adapters._training.loop import Optimisation, Training, fit
@@ -27,7 +27,7 @@ from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one, key_settings, one_of, positive
 from adapters._training.sources import fetch_sources, parse_sources
 from adapters._training.texts import TextSource, read_texts
-from adapters._training.weights import Lora, freeze_all_but, save_whole, trainable_weights
+from adapters._training.weights import Lora, freeze_all_but, trainable_weights
 from adapters.crops.data import OPEN, plan_pairs, usable_texts
 from adapters.crops.objective import check_dropout, make_objective
 from bench.errors import UsageError

@@ -21,6 +21,7 @@ from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import CARD, locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
+from adapters._export import SentenceLayout
 from adapters._files import read_json
 from adapters._head import head_of
 from adapters._network import Network
@@ -177,6 +178,9 @@ class DINO(NetworkEncoder):
                 f"{self.checkpoint!r} has no causal language model: use a decoder's checkpoint"
             )
         return replace(base, head="lm").load()
+
+    def _sentence_layout(self, network: Network) -> SentenceLayout:
+        return SentenceLayout(self.limit(network), normalise=self.layout().normalize)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         limit = self.limit(network)

@@ -5,6 +5,7 @@ Embedding via Answering the Question. ACL 2024. Template, read-outs and lengths 
 zhang-yu-wei/InBedder at 3d95d4fa; "pair" is on the card of KomeijiForce/inbedder-roberta-large.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from adapters import _batching, _pooling, _sharing
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import locate, runs_of
 from adapters._encoder import NetworkEncoder
+from adapters._export import TEXT, SentenceLayout, join_template, plain_layer, quote
 from adapters._network import Network
 from adapters._registered import load_registered
 from adapters._text import Framed, make_prompts
@@ -234,6 +236,15 @@ class InBedder(NetworkEncoder):
     def _reencoder(self) -> Encoder:
         return load_registered(self.reencoder, "reencoder", dtype=self.dtype, device=self.device)
 
+    def _sentence_layout(self, network: Network) -> SentenceLayout:
+        readout = resolve_readout(self.readout, decoder=network.decoder)
+        if readout != "1st-gen":
+            raise UsageError(f"sentence-transformers has no read-out like {readout}: use 1st-gen")
+        plain_layer(self.layer, network)
+        limit = min(self.max_length, network.max_length)
+        template = CHAT_TEMPLATE
+        return SentenceLayout(limit, "lasttoken", template=template, cut="left")
+
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         slot = "" if network.decoder else make_masks(network, self.masks)
         generates = network.decoder and self.readout in GENERATED | {"re-enc"}
@@ -264,6 +275,14 @@ class InBedder(NetworkEncoder):
             )
         tokens, prepare = self.new_tokens if network.decoder else self.masks, self._prepare(network)
         return write_answers(items, prepare, network, tokens, sampling, budget=budget)
+
+
+_BEFORE, _BETWEEN, _AFTER = re.split(r"\{\w+\}", TEMPLATE)
+_SYSTEM = "messages[0]['content'] if messages[0]['role'] == 'system' else "
+CHAT_TEMPLATE = join_template(
+    [quote(_BEFORE), TEXT, quote(_BETWEEN), _SYSTEM + quote(NEUTRAL_QUESTION), quote(_AFTER)]
+)
+"""What ``frame_question`` does, for sentence-transformers; the system message is the question."""
 
 
 def frame_question(text: str, instruction: str, slot: str = "") -> Framed:

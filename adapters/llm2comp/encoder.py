@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from adapters import _batching, _checkpoint, _lora, _pooling
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._encoder import NetworkEncoder
+from adapters._export import TEXT, SentenceLayout
 from adapters._files import files_digest, read_json, stamp, tensors
 from adapters._network import Network, embedding_table
 from adapters._text import Framed, make_prompts
@@ -192,6 +193,15 @@ class LLM2Comp(NetworkEncoder):
             return self._backbone(made).load(weights=False)
         return _load_network(self._backbone(made).load(), made, stamp(made.files()))
 
+    def _sentence_layout(self, network: Network) -> SentenceLayout:
+        k = self._checkpoint().k
+        if not k:
+            raise UsageError(
+                "sentence-transformers cannot leave one token out of a mean, as k=0 does"
+            )
+        limit = min(self.max_length, network.max_length)
+        return SentenceLayout(limit, normalise=self.normalise, template=CHAT_TEMPLATE, memory=k)
+
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         k, rows = self._checkpoint().k, len(embedding_table(network))
         limit = min(self.max_length, network.max_length)
@@ -207,6 +217,14 @@ class LLM2Comp(NetworkEncoder):
             return make_prompts(network.tokenizer, framed, limit=limit, tail=tail, spans=spans)
 
         return prepare
+
+
+CHAT_TEMPLATE = (
+    "{%- if messages[0]['role'] == 'system' -%}"
+    f"{{{{ messages[0]['content'].removesuffix(':') + ':' + {TEXT} + '\\n' }}}}"
+    f"{{%- else -%}}{{{{ {TEXT} }}}}{{%- endif -%}}"
+)
+"""What ``frame_query`` does, for sentence-transformers; the system message is the instruction."""
 
 
 def frame_query(text: str, instruction: str) -> Framed:

@@ -21,6 +21,7 @@ from adapters._backbone import PACKAGED, Backbone
 from adapters._batching import Prompt
 from adapters._checkpoint import locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
+from adapters._export import SentenceLayout, plain_layer
 from adapters._files import files_digest, stamp, tensors
 from adapters._network import Network
 from adapters._text import Framed, make_prompts
@@ -86,9 +87,7 @@ class QuIP(NetworkEncoder):
         network = self._network()
         if self.readout == "question":
             return self._stream_questions(items, network, self.max_length)
-        layer = self.layer
-        if layer is None:
-            layer = network.layers if network.decoder else mean_layer(network.layers)
+        layer = self._layer(network)
 
         def forward(ids: Tensor, mask: Tensor) -> Tensor:
             return _pooling.mean(network.hidden_states(ids, mask, layer), mask)
@@ -174,6 +173,18 @@ class QuIP(NetworkEncoder):
 
     def _network(self, *, weights: bool = True) -> Network:
         return self._backbone().load(weights=weights)
+
+    def _sentence_layout(self, network: Network) -> SentenceLayout:
+        if self.readout != "mean":
+            raise UsageError("sentence-transformers cannot apply the heads of two question vectors")
+        plain_layer(self._layer(network), network)
+        return SentenceLayout(token_limit(network, self.max_length))
+
+    def _layer(self, network: Network) -> int:
+        """Return the layer of the mean."""
+        if self.layer is not None:
+            return self.layer
+        return network.layers if network.decoder else mean_layer(network.layers)
 
     def _prepare(
         self, network: Network, *, spans: bool = False, length: int | None = None

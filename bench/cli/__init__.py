@@ -5,11 +5,13 @@ are made in the commands, so that ``--help`` and completion stay quick.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bench.cli import console
+from bench.cli.card import card
+from bench.cli.check import check
 from bench.cli.clusters import clusters
 from bench.cli.data import app as data_app
 from bench.cli.export import app as export_app
@@ -40,12 +42,30 @@ if TYPE_CHECKING:
     from bench.runner import Cell
 
 app = typer.Typer(
-    help="Compare recipes that turn a language model into a text encoder.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"encoder-recipes-bench {version('encoder-recipes-bench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Compare recipes that turn a language model into a text encoder."""
+
 
 command(app, "bench list", "bench list inbedder", "bench list quick --json", name="list")(list_)
 
@@ -217,40 +237,52 @@ command(
 )(clusters)
 
 
-@command(app, "bench check -m dino", "bench check -m my_package.my_file:MyEncoder")
-def check(
-    model: Models,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    set_: Sets = [],  # noqa: B006 - typer copies it
-    as_json: Json = False,
-) -> None:
-    """Check encoders against the contract, rule by rule."""
-    from bench.registry import compute_settings, load_encoders
-    from bench.testing import run_checks
-
-    encoders = load_encoders(split_names(model), compute_settings(device, dtype), set_)
-    failed = False
-    for name, encoder in encoders.items():
-        for outcome in run_checks(encoder):
-            failed |= outcome.status == "failed"
-            console.print_check(name, outcome, as_json=as_json)
-    if failed:
-        raise typer.Exit(1)
+command(
+    app,
+    "bench check -m dino",
+    "bench check -m my_package.my_file:MyEncoder",
+    "bench check --task my_package.my_file:TASK --limit 50",
+    "bench check --recipe my_package.my_file:Recipe",
+    reads_data=True,
+)(check)
 
 
-@command(app, "bench new my_method && bench check --model adapters.my_method:MyMethod")
+@command(
+    app,
+    "bench new my_method && bench check --model my_method:MyMethod",
+    "bench new my_method --recipe && bench check --recipe my_method.train:Recipe",
+    "bench new my_task --task && bench check --task my_task:TASK",
+)
 def new(
     name: Annotated[
-        str, typer.Argument(help="Name of the method, in lower case with underscores.")
+        str, typer.Argument(help="Name of the method or task, in lower case with underscores.")
     ],
+    recipe: Annotated[
+        bool, typer.Option("--recipe", help="A method with the recipe that trains it.")
+    ] = False,
+    task: Annotated[bool, typer.Option("--task", help="A task instead of a method.")] = False,
 ) -> None:
-    """Write a new adapter and its entry point; it passes `bench check` as written."""
-    from bench.cli.scaffold import write_adapter
+    """Write a new method or task that works as written, to start from.
 
-    for line in write_adapter(name, Path()):
+    A method is a language-model encoder. Files go into the working folder; in a checkout of this
+    project into its packages, with their entry points.
+    """
+    from bench.cli.scaffold import write_new
+
+    if recipe and task:
+        raise UsageError("expected --recipe or --task, got both")
+    kind: Literal["encoder", "recipe", "task"] = "encoder"
+    if recipe or task:
+        kind = "recipe" if recipe else "task"
+    for line in write_new(name, Path(), kind):
         print(line)
 
+
+command(
+    app,
+    "bench card checkpoints/dino-S",
+    "bench card inbedder:FOLDER --results results --out card.md",
+)(card)
 
 app.add_typer(data_app, name="data")
 app.add_typer(export_app, name="export")

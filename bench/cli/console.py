@@ -277,13 +277,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def print_check(encoder: str, outcome: "CheckOutcome", *, as_json: bool) -> None:
+def print_check(kind: str, name: str, outcome: "CheckOutcome", *, as_json: bool) -> None:
     """Print the outcome of one rule of the contract to stdout."""
     if as_json:
         fields = {"check": outcome.name, "status": outcome.status, "reason": outcome.reason}
-        print_json({"encoder": encoder, **fields})
+        print_json({kind: name, **fields})
     else:
-        print(f"{_MARKS[outcome.status]}  {encoder}  {outcome.name:<14} {outcome.reason}")
+        print(f"{_MARKS[outcome.status]}  {name}  {outcome.name:<14} {outcome.reason}")
 
 
 @cache

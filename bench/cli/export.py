@@ -1,4 +1,4 @@
-"""``bench export``: results in the layouts of other tools."""
+"""``bench export``: results and encoders in the layouts of other tools."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,14 +8,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import console
-from bench.cli.options import Json, ResultFolders, command, split_names
+from bench.cli.options import (
+    Device,
+    Dtype,
+    Json,
+    ResultFolders,
+    Sets,
+    command,
+    complete,
+    encoder_names,
+    split_names,
+)
 from bench.cli.report import Encoders, OnTasks
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.export import Outcome
 
-app = typer.Typer(help="Results in the layouts of other tools.", no_args_is_help=True)
+app = typer.Typer(help="Results and encoders in the layouts of other tools.", no_args_is_help=True)
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="Encoder: a name, `name:PATH_OR_ID`, `package.module:Class`, or the folder of a "
+        "training.",
+        autocompletion=complete(encoder_names),
+    ),
+]
+Folder = Annotated[Path, typer.Argument(help="New folder to write.", file_okay=False)]
 
 
 @command(
@@ -70,6 +90,35 @@ def mteb(
     _note(made.outcomes, made.unknown)
     if not made.paths:
         raise typer.Exit(1)
+
+
+@command(
+    app,
+    "bench export sentence-transformers dino my-model",
+    "bench export sentence-transformers checkpoints/inbedder-S my-model --dtype bfloat16",
+    name="sentence-transformers",
+)
+def sentence_transformers(
+    model: Model,
+    folder: Folder,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    set_: Sets = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Write a folder that sentence-transformers loads with the same vectors.
+
+    Both embed some texts before the folder gets its name. An instruction is the `prompt` of
+    `SentenceTransformer.encode`.
+    """
+    from bench.exportable import ExportableEncoder
+    from bench.registry import compute_settings, load_one
+
+    name, encoder = load_one(model, compute_settings(device, dtype), set_)
+    if not isinstance(encoder, ExportableEncoder):
+        raise UsageError(f"{name} cannot be a folder of sentence-transformers: it has no network")
+    encoder.check_export()
+    encoder.export_sentence_transformers(folder)
+    print(folder)
 
 
 def _split_name(text: str) -> tuple[str, str]:

@@ -3,17 +3,20 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from importlib import import_module
 from inspect import getdoc
 from shutil import get_terminal_size
 from textwrap import fill
+from types import FunctionType
 from typing import Annotated, Any
 
 import typer
 
 from bench.cli import console
 from bench.cli.options import Json, complete, encoder_names, suite_names, task_names
-from bench.errors import unknown
+from bench.errors import UsageError, unknown
+from bench.importing import import_object, instantiate
 
 Row = dict[str, Any]
 """An encoder, suite or task as plain JSON values."""
@@ -91,6 +94,8 @@ def _describe(name: str) -> Row:
     head = name.partition(":")[0]
     if head in encoder_names():
         return {"kind": "encoder", "name": name, "about": describe(head), **_abilities(name)}
+    if (target := import_object(":".join(name.split(":")[:2]))) is not None:
+        return _describe_object(name, target)
     if name in SUITES:
         return {"kind": "suite", "name": name, "about": describe_suite(name), "tasks": SUITES[name]}
     if head != name or name.partition("@")[0] in TASKS or known_task(name):
@@ -100,6 +105,32 @@ def _describe(name: str) -> Row:
         return {"kind": "suite", "name": name, "about": "a benchmark of mteb", "tasks": parts}
     known = {*encoder_names(), *SUITES, *TASKS, *list_tasks(), *list_benchmarks()}
     raise unknown("encoder, suite or task", name, known, hint="(see `bench list`)")
+
+
+def _describe_object(name: str, target: Any) -> Row:  # noqa: ANN401 - whatever the name stands for
+    """Return the details of what ``package.module:Name`` stands for.
+
+    Raises:
+        UsageError: It is no encoder, recipe or task.
+    """
+    from bench.encoder import Encoder
+    from bench.recipe import Recipe
+    from bench.registry import load_recipe
+    from bench.task import missing_parts
+
+    made = instantiate(target, name) if isinstance(target, type | FunctionType) else target
+    about = (getdoc(target) or "").partition("\n")[0]
+    if isinstance(made, Encoder):
+        return {"kind": "encoder", "name": name, "about": about, **_abilities(name)}
+    if isinstance(made, Recipe):
+        recipe = load_recipe(name)
+        return {"kind": "recipe", "name": name, "about": about, "settings": _settings(recipe)}
+    if not missing_parts(made):
+        return _describe_task(name)
+    raise UsageError(
+        f"{name!r} gives a {type(made).__name__}, which is no encoder, recipe or task "
+        "(see `bench new`)"
+    )
 
 
 def _name_parts(task: Any) -> dict[str, str]:  # noqa: ANN401 - a task of mteb
@@ -121,24 +152,34 @@ def _describe_task(name: str) -> Row:
 def _abilities(name: str) -> Row:
     """Return the protocols that an encoder satisfies, and its settings with their descriptions."""
     from bench import encoder
-    from bench.registry import field_names, load_encoder
+    from bench.registry import load_encoder
 
     made = load_encoder(name)
-    docs = "\n".join(getdoc(each) or "" for each in reversed(type(made).__mro__))
-    described = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {6,}.+)*)", docs, re.MULTILINE))
-    settings = {}
-    for field in field_names(made):
-        about = " ".join(described.get(field, "").split())
-        settings[field] = {"default": getattr(made, field), "about": about}
-    for module in ("bench.tasks", "bench.clusters.grouping"):  # protocols are beside their use
+    for module in (
+        "bench.tasks",
+        "bench.clusters.grouping",
+        "bench.exportable",
+    ):  # protocols are beside their use
         import_module(module)
     protocols = list(_list_protocols(encoder.Encoder))
     return {
         "follows_instructions": made.follows_instructions,
         "instructed_sides": list(encoder.instructed_sides(made)),
         "offers": sorted({each.__name__ for each in protocols if isinstance(made, each)}),
-        "settings": settings,
+        "settings": _settings(made),
     }
+
+
+def _settings(made: Any) -> dict[str, Row]:  # noqa: ANN401 - an encoder or a recipe
+    """Return the settings with their defaults and descriptions, from the docstrings."""
+    docs = "\n".join(getdoc(each) or "" for each in reversed(type(made).__mro__))
+    described = dict(re.findall(r"^ {4}(\w+): (.+(?:\n {6,}.+)*)", docs, re.MULTILINE))
+    settings = {}
+    for each in fields(made):
+        if each.init:
+            about = " ".join(described.get(each.name, "").split())
+            settings[each.name] = {"default": getattr(made, each.name), "about": about}
+    return settings
 
 
 def _list_protocols(protocol: Any) -> Iterator[Any]:  # noqa: ANN401 - any protocol

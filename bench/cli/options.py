@@ -139,6 +139,13 @@ def encoder_names() -> list[str]:
     return ["all", *registered()]
 
 
+def recipe_names() -> tuple[str, ...]:
+    """Return what ``bench train`` completes."""
+    from bench.registry import recipe_names as registered
+
+    return registered()
+
+
 def suite_names() -> list[str]:
     """Return what ``--suite`` completes."""
     from bench.tasks import SUITES

@@ -1,85 +1,164 @@
-"""``bench new``: a new adapter in one file, which passes ``bench check`` as written."""
+"""``bench new``: a new method, with or without a recipe, or a new task, which work as written."""
 
 import keyword
 import re
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Literal
 
 from bench.errors import UsageError
 from bench.files import write_atomic
+from bench.registry import DEFAULT_GROUP, GROUP, RECIPES
+from bench.tasks import GROUP as TASKS
 
-_ADAPTER = Template('''"""$title: what the method is, and where it comes from."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
-
-import numpy as np
-
-from bench.encoder import Embeddings
+Kind = Literal["encoder", "recipe", "task"]
+"""What is new: an encoder, an encoder with the recipe that trains it, or a task."""
 
 
 @dataclass(frozen=True)
-class $title:
-    """$title: one line for `bench list`.
-
-    The fields are the settings: plain values, recorded with every result. A field that changes
-    speed but not vectors is ``field(compare=False)``. Load weights on the first call, not here.
+class _Place:
+    """Where new files go.
 
     Attributes:
-        dim: Length of a vector.
+        folder: The folder.
+        package: Its name in imports, with a dot; "" for the working folder.
+        project: The ``pyproject.toml`` that gets entry points; None outside a checkout.
     """
 
-    dim: int = 256
-
-    version: ClassVar[int] = 1  # raise it when the same settings give different vectors
-    follows_instructions: ClassVar[bool] = False  # True if the instruction can change a vector
-
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:  # noqa: ARG002
-        """Return character counts, float32 (n, dim): an example to replace with the method."""
-        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        for vector, text in zip(vectors, texts, strict=True):
-            vector[0] = 1.0  # so that the empty text has a vector too
-            np.add.at(vector, [1 + ord(letter) % (self.dim - 1) for letter in text], 1.0)
-        return vectors
-''')
-
-_GROUP = '[project.entry-points."bench.encoders"]'
-_DEFAULT_GROUP = '[project.entry-points."bench.encoders.default"]'
+    folder: Path
+    package: str
+    project: Path | None
 
 
-def write_adapter(name: str, root: Path) -> list[str]:
-    """Write ``adapters/<name>.py`` and its entry point in a checkout, and return what to do next.
+def write_new(name: str, root: Path, kind: Kind = "encoder") -> list[str]:
+    """Write the files of a new method or task, and return what to do next.
+
+    In a checkout of this project they go into its packages, with the entry points of a method;
+    elsewhere into the folder itself.
 
     Args:
-        name: Of the method, a Python name in lower case.
-        root: Folder of the checkout.
+        name: Of the method or task, a Python name in lower case.
+        root: The working folder.
+        kind: What is new.
 
     Raises:
-        UsageError: The name is not a Python name, it is taken, or the folder is not a checkout.
+        UsageError: The name is not a Python name, or it is taken.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UsageError(
-            f"a method's name has lower-case letters, digits and underscores, got {name!r}"
-        )
-    project, target = root / "pyproject.toml", root / "adapters" / f"{name}.py"
-    text = project.read_text(encoding="utf-8") if project.exists() else ""
-    if _GROUP not in text or not target.parent.is_dir():
-        raise UsageError(
-            f"expected a checkout with adapters/ and {_GROUP} in pyproject.toml, "
-            f"got {root.resolve()}; change into one"
-        )
-    title = "".join(part.capitalize() for part in name.split("_"))
+        raise UsageError(f"a name has lower-case letters, digits and underscores, got {name!r}")
+    place = _find_place(root, kind)
+    target = place.folder / f"{name}.py"
     public = name.replace("_", "-")
-    registered = re.search(rf"^{public} =", text, re.MULTILINE)
-    if target.exists() or target.with_suffix("").exists() or registered:
-        raise UsageError(f"there is already a method named {name!r}; choose another name")
-    write_atomic(target, _ADAPTER.substitute(title=title))
-    entry = f'{public} = "adapters.{name}:{title}"'
-    write_atomic(project, text.replace(_GROUP, f"{_GROUP}\n{entry}", 1))
-    return [
-        f"wrote {target} and its line in {project}",
-        f"try it now:       bench check --model adapters.{name}:{title}",
-        f"register its name: pip install --no-deps -e .   (then `--model {public}` works)",
-        f"to have it in `--model all`, move its line to {_DEFAULT_GROUP} first",
+    if target.exists() or target.with_suffix("").exists() or _is_registered(public, place):
+        raise UsageError(f"there is already a {_what(kind)} named {name!r}; choose another name")
+    title = "".join(part.capitalize() for part in name.split("_"))
+    module = f"{place.package}{name}"
+    if kind == "task":
+        return _write_task(target, module, title, public, in_checkout=bool(place.project))
+    return _write_method(target, module, title, public, place, trained=kind == "recipe")
+
+
+def _what(kind: Kind) -> str:
+    return "task" if kind == "task" else "method"
+
+
+def _find_place(root: Path, kind: Kind) -> _Place:
+    project = root / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    if _heading(GROUP) not in text or not (root / "adapters").is_dir():
+        return _Place(root, "", None)
+    if kind == "task":
+        return _Place(root / "bench" / "tasks", "bench.tasks.", project)
+    return _Place(root / "adapters", "adapters.", project)
+
+
+def _heading(group: str) -> str:
+    return f'[project.entry-points."{group}"]'
+
+
+def _is_registered(public: str, place: _Place) -> bool:
+    text = place.project.read_text(encoding="utf-8") if place.project else ""
+    return bool(re.search(rf"^{public} =", text, re.MULTILINE))
+
+
+def _write_task(
+    target: Path, module: str, title: str, public: str, *, in_checkout: bool
+) -> list[str]:
+    task = public if in_checkout else f"{module}:TASK"
+    write_atomic(target, _fill("task", title=title, public=public, task=task))
+    lines = [
+        f"wrote {target}",
+        f"try it now:        bench check --task {module}:TASK",
+        f"run it:            bench run --model hashing --task {task}",
     ]
+    if in_checkout:
+        return lines
+    entry = f'{public} = "my_package.{module}"'
+    return [*lines, f"to name it, a package has under {_heading(TASKS)}: {entry}"]
+
+
+def _write_method(
+    target: Path, module: str, title: str, public: str, place: _Place, *, trained: bool
+) -> list[str]:
+    if trained:
+        target = target.with_suffix("")
+        entries = {GROUP: f"{module}.encoder:{title}", RECIPES: f"{module}.train:Recipe"}
+        made = _make_folder(module, title, public, in_checkout=place.project is not None)
+        for name, text in made.items():
+            write_atomic(target / name, text)
+    else:
+        entries = {GROUP: f"{module}:{title}"}
+        write_atomic(target, _fill("encoder", title=title, imports="", trained=""))
+    encoder = entries[GROUP]
+    lines = [f"wrote {target}", f"try it now:        bench check --model {encoder}"]
+    if trained:
+        lines.append(f"try its recipe:    bench check --recipe {entries[RECIPES]}")
+        lines.append(f"train it:          bench train {entries[RECIPES]} --budget 20000")
+    if place.project is None:
+        lines.append(f"run it:            bench run --model {encoder} --suite quick")
+        for group, value in entries.items():
+            entry = f'{public} = "my_package.{value}"'
+            lines.append(f"to name it, a package has under {_heading(group)}: {entry}")
+        return lines
+    _register(place.project, public, entries)
+    lines.append(f"register its name: pip install --no-deps -e .   (then `--model {public}` works)")
+    lines.append(f"to have it in `--model all`, move its line to {_heading(DEFAULT_GROUP)} first")
+    return lines
+
+
+def _make_folder(module: str, title: str, public: str, *, in_checkout: bool) -> dict[str, str]:
+    """Return the files of a method with a recipe, by name."""
+    imported = f"from {module}.encoder import frame, pool\n"
+    encoder = _fill(
+        "encoder",
+        title=title,
+        imports="from pathlib import Path\n",
+        trained="trained=Path(self.checkpoint).is_dir()",
+    )
+    train = _fill(
+        "train",
+        title=title,
+        public=public,
+        package=module,
+        encoder=f"{module}.encoder:{title}",
+        inside=imported if in_checkout else "",  # where isort puts it
+        outside="" if in_checkout else f"\n{imported}",
+    )
+    about = f'"""{title}: its encoder, and its training."""\n'
+    return {"__init__.py": about, "encoder.py": encoder, "train.py": train}
+
+
+def _register(project: Path, public: str, entries: dict[str, str]) -> None:
+    """Add an entry point to each group of a ``pyproject.toml``."""
+    text = project.read_text(encoding="utf-8")
+    for group, value in entries.items():
+        text = text.replace(_heading(group), f'{_heading(group)}\n{public} = "{value}"', 1)
+    write_atomic(project, text)
+
+
+def _fill(template: str, **words: str) -> str:
+    """Return a template with its words filled in."""
+    text = files("bench.cli").joinpath("templates", f"{template}.txt").read_text(encoding="utf-8")
+    return Template(text).substitute(words)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import console
-from bench.cli.options import Device, Dtype, Json, Sets, complete, split_names
+from bench.cli.options import Device, Dtype, Json, Sets, complete, recipe_names, split_names
 from bench.errors import BenchError, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -26,17 +26,11 @@ _STATES = {
 }
 
 
-def _recipe_names() -> tuple[str, ...]:
-    from bench.registry import recipe_names
-
-    return recipe_names()
-
-
 Methods = Annotated[
     list[str],
     typer.Argument(
         help="Methods to train, separated by commas or spaces.",
-        autocompletion=complete(_recipe_names),
+        autocompletion=complete(recipe_names),
     ),
 ]
 Budgets = Annotated[
@@ -88,7 +82,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: Json = False,
 ) -> None:
     """Train encoders by their recipes; the same command resumes, and skips what is finished."""
-    from bench.registry import compute_settings
+    from bench.registry import compute_settings, encoder_of
     from bench.trainings import plan_trainings, split_budgets
 
     trainings = plan_trainings(
@@ -108,7 +102,9 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     if failed:
         raise typer.Exit(1)
     if not as_json:
-        encoders = [*(f"{each.method}:{each.out}" for each in trainings), trainings[0].method]
+        readers = [encoder_of(each.method, each.recipe) or "ENCODER" for each in trainings]
+        encoders = [f"{name}:{each.out}" for name, each in zip(readers, trainings, strict=True)]
+        encoders.append(readers[0])
         if out is not None and len(trainings) > 1:
             encoders = [f"trained:{out}"]
         log.info("try it: bench run --model %s --suite quick", shlex.quote(",".join(encoders)))

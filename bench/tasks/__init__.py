@@ -1,20 +1,28 @@
 """Tasks by name: our own, and any of mteb's; and suites, which name the tasks of one purpose.
 
-A module of this package that has a tuple ``TASKS`` adds these tasks: nothing else lists them.
-Suites are in ``suites.toml``.
+A module of this package that has a tuple ``TASKS`` adds these tasks: nothing else lists them; a
+module of another package does so by an entry point of the group ``bench.tasks``. Suites are in
+``suites.toml``.
 """
 
 import importlib
+import logging
 import pkgutil
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from typing import Any
 
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError, one_line, unknown
 from bench.importing import import_object, instantiate, module_hint
 from bench.task import Task, missing_parts
+
+log = logging.getLogger(__name__)
+
+GROUP = "bench.tasks"
+"""Group of entry points that name modules of other packages with a tuple ``TASKS``."""
 
 
 def _find_tasks() -> dict[str, Task]:
@@ -22,7 +30,39 @@ def _find_tasks() -> dict[str, Task]:
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         tasks = getattr(importlib.import_module(module.name), "TASKS", ())
         found |= {task.name: task for task in tasks}
+    for point in entry_points(group=GROUP):
+        for task in _load_tasks_of(point):
+            if task.name in found:
+                log.warning("%s is left out: %s names a task that is there", task.name, point.value)
+            found.setdefault(task.name, task)
     return found
+
+
+def _load_tasks_of(point: EntryPoint) -> list[Task]:
+    """Return the tasks of another package's module; none, with a warning, where it is broken."""
+    try:
+        tasks = [_check_task(task, point.value) for task in point.load().TASKS]
+    except Exception as error:  # noqa: BLE001 - a broken package must not hide the others
+        log.warning("tasks of %s are left out: %s", point.value, one_line(error))
+        return []
+    return tasks
+
+
+def _check_task(target: Any, name: str) -> Task:  # noqa: ANN401 - whatever the name stands for
+    """Return a task, or what a class or function without arguments makes of one.
+
+    Raises:
+        UsageError: It is no task.
+    """
+    is_task = not isinstance(target, type) and not missing_parts(target)
+    task: Any = target if is_task else instantiate(target, name)
+    missing = missing_parts(task)
+    if not is_dataclass(task) or missing or "limit" not in {f.name for f in fields(task) if f.init}:
+        raise UsageError(
+            f"{name!r} gives a {type(task).__name__}, which is no task: expected a frozen "
+            "dataclass of bench.task.Task, or with its attributes, limit among the fields"
+        )
+    return task  # type: ignore[return-value]
 
 
 TASKS: Mapping[str, Task] = _find_tasks()
@@ -173,23 +213,6 @@ def _unknown_suite(name: str) -> UsageError:
 
     hint = "(any mteb benchmark works where mteb is installed)"
     return unknown("suite", name, {*SUITES, *list_benchmarks()}, hint=hint)
-
-
-def _check_task(target: Any, name: str) -> Task:  # noqa: ANN401 - whatever the name stands for
-    """Return a task, or what a class or function without arguments makes of one.
-
-    Raises:
-        UsageError: It is no task.
-    """
-    is_task = not isinstance(target, type) and not missing_parts(target)
-    task: Any = target if is_task else instantiate(target, name)
-    missing = missing_parts(task)
-    if not is_dataclass(task) or missing or "limit" not in {f.name for f in fields(task) if f.init}:
-        raise UsageError(
-            f"{name!r} gives a {type(task).__name__}, which is no task: expected a frozen "
-            "dataclass of bench.task.Task, or with its attributes, limit among the fields"
-        )
-    return task  # type: ignore[return-value]
 
 
 def _instruct(task: Task, instruction: str) -> Task:

@@ -1,7 +1,22 @@
-"""The contracts of encoders and tasks, for everybody's tests and for ``bench check``."""
+"""The contracts of encoders, tasks and recipes, for everybody's tests and for ``bench check``."""
 
 from bench.testing.agreement import ContractError
-from bench.testing.encoders import CHECKS, CheckOutcome, check_encoder, run_checks
-from bench.testing.tasks import check_task
+from bench.testing.backbone import write_tiny_backbone
+from bench.testing.encoders import CHECKS, check_encoder, run_checks
+from bench.testing.recipes import RecipeTrial, check_recipe, run_recipe_checks
+from bench.testing.rules import CheckOutcome
+from bench.testing.tasks import check_task, run_task_checks
 
-__all__ = ["CHECKS", "CheckOutcome", "ContractError", "check_encoder", "check_task", "run_checks"]
+__all__ = [
+    "CHECKS",
+    "CheckOutcome",
+    "ContractError",
+    "RecipeTrial",
+    "check_encoder",
+    "check_recipe",
+    "check_task",
+    "run_checks",
+    "run_recipe_checks",
+    "run_task_checks",
+    "write_tiny_backbone",
+]

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +21,10 @@ from bench.encoder import (
     settings,
     shortened,
 )
-from bench.errors import BenchError, EncodingError, Unavailable, one_line
+from bench.errors import EncodingError, Unavailable
 from bench.testing.agreement import ContractError, agree, distance, embeddings, tolerance
 from bench.testing.randomness import random_states_touched
-
-log = logging.getLogger(__name__)
+from bench.testing.rules import CheckOutcome, SkippedRule, try_rules
 
 _LONG = (
     "The cat sat on the mat while the dog, who had never liked the cat very much, "
@@ -51,25 +48,6 @@ TEXTS = (
 INSTRUCTION = "What is the text about?"
 
 
-@dataclass(frozen=True)
-class CheckOutcome:
-    """How one rule came out.
-
-    Attributes:
-        name: The rule.
-        status: passed, failed, or skipped where the encoder does not offer what it is about.
-        reason: What was got and the likely fault, or why it was skipped.
-    """
-
-    name: str
-    status: Literal["passed", "failed", "skipped"]
-    reason: str = ""
-
-
-class _Skipped(Exception):  # noqa: N818 - an outcome
-    """The rule does not apply."""
-
-
 def check_encoder(encoder: Encoder) -> None:
     """Check an encoder against every rule.
 
@@ -87,23 +65,7 @@ def check_encoder(encoder: Encoder) -> None:
 
 def run_checks(encoder: Encoder) -> Iterator[CheckOutcome]:
     """Yield the outcome of every rule."""
-    for check in CHECKS:
-        name = check.__name__.removeprefix("check_").replace("_", " ")
-        try:
-            check(encoder)
-        except _Skipped as reason:
-            yield CheckOutcome(name, "skipped", str(reason))
-        except ContractError as error:
-            yield CheckOutcome(name, "failed", str(error))
-        except BenchError as error:
-            yield CheckOutcome(name, "failed", f"raised {type(error).__name__}: {error}")
-        except (
-            Exception
-        ) as error:  # a crash of somebody's encoder is an outcome of the rule that met it
-            log.debug("%s failed", name, exc_info=True)
-            yield CheckOutcome(name, "failed", f"raised {one_line(error)}")
-        else:
-            yield CheckOutcome(name, "passed")
+    return try_rules(CHECKS, encoder)
 
 
 def check_shape(encoder: Encoder) -> None:
@@ -288,7 +250,7 @@ def check_streaming(encoder: Encoder) -> None:
 def check_tokens(encoder: Encoder) -> None:
     """Token states are finite float32 without padding; their spans cover the text in order."""
     if not isinstance(encoder, TokenEncoder):
-        raise _Skipped("no token states")
+        raise SkippedRule("no token states")
     together = encoder.encode_tokens(TEXTS)
     alone = [encoder.encode_tokens([text])[0] for text in TEXTS]
     if len(together) != len(TEXTS):
@@ -341,7 +303,7 @@ def _check_layers(encoder: Any) -> None:  # noqa: ANN401 - has two of the option
 def check_questions(encoder: Encoder) -> None:
     """Question vectors are finite float32 (m, dim) as wide as token states, in any batch."""
     if not isinstance(encoder, QuestionEncoder):
-        raise _Skipped("no question vectors")
+        raise SkippedRule("no question vectors")
     questions = [
         "Who plays?",
         "What is the reason this movie is good, and why would anybody want to see it twice?",
@@ -401,7 +363,7 @@ def check_prompted(encoder: Encoder) -> None:
     try:
         found = score_words(TEXTS, prompt=prompt, words=words)
     except Unavailable as error:
-        raise _Skipped(str(error)) from error
+        raise SkippedRule(str(error)) from error
     if (
         found.dtype != np.float32
         or found.shape != (len(TEXTS), 2)
@@ -440,7 +402,7 @@ CHECKS: tuple[Callable[[Encoder], None], ...] = (
 def _method(encoder: Encoder, name: str, lack: str) -> Callable[..., Any]:
     method: Callable[..., Any] | None = getattr(encoder, name, None)
     if method is None:
-        raise _Skipped(lack)
+        raise SkippedRule(lack)
     return method
 
 

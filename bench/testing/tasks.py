@@ -1,23 +1,50 @@
 """The contract of tasks."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from bench.embeddings import cached
+from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Batch, Encoder, TokenStates
 from bench.errors import BenchError, EncodingError
 from bench.task import APART, Score, Task, missing_parts
 from bench.testing.agreement import ContractError
 from bench.testing.randomness import random_states_touched
+from bench.testing.rules import CheckOutcome, try_in_turn
 
 _WORDS = "name", "family", "metric", "readout"
 _METHODS = "encode", "stream", "encode_tokens", "encode_layers", "encode_long", "score_words"
 _TRAINING = "tune_pairs", "tune_classes"
+
+
+@dataclass(frozen=True)
+class TaskTrial:
+    """A task, what it is tried with, and what came out.
+
+    Attributes:
+        task: Any task whose data is on this machine.
+        encoder: Satisfies the task's needs.
+        seed: Given to the task.
+    """
+
+    task: Task
+    encoder: Encoder
+    seed: int = 42
+
+    @cached_property
+    def wrapped(self) -> CachedEncoder:
+        """The encoder behind a cache of its own."""
+        return cached(self.encoder)
+
+    @cached_property
+    def scores(self) -> Mapping[str, Score]:
+        """What the task makes of the encoder, the first time it is asked."""
+        return self.task.evaluate(self.wrapped, seed=self.seed)
 
 
 def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, Score]:
@@ -34,22 +61,20 @@ def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, 
             is planned is asked for, broken vectors refused.
         Unavailable: The data is not on this machine.
     """
-    _check_description(task)
-    wrapped = cached(encoder)
-    scores = task.evaluate(wrapped, seed=seed)
-    _check_scores(task, scores)
-    _check_repeat(task, wrapped, scores, seed)
-    planned = task.items(seed=seed) if hasattr(task, "items") else ()
-    if unasked := wrapped.missing(planned):
-        raise ContractError(
-            f"{task.name} plans {len(unasked)} items that it never asks for, {unasked[0]} for one"
-        )
-    _check_refusal(task, encoder, seed)
-    return scores
+    trial = TaskTrial(task, encoder, seed)
+    for check in TASK_CHECKS:
+        check(trial)
+    return trial.scores
 
 
-def _check_description(task: Task) -> None:
-    """What a task says of itself fits into a results file, and a copy of it can be limited."""
+def run_task_checks(task: Task, encoder: Encoder, *, seed: int = 42) -> Iterator[CheckOutcome]:
+    """Yield the outcome of every rule up to the first broken one; arguments as ``check_task``."""
+    return try_in_turn(TASK_CHECKS, TaskTrial(task, encoder, seed))
+
+
+def check_description(trial: TaskTrial) -> None:
+    """What a task says of itself fits into a results file."""
+    task = trial.task
     if missing := missing_parts(task):
         raise ContractError(f"{type(task).__name__} is no task: it lacks {', '.join(missing)}")
     for name in _WORDS:
@@ -60,6 +85,11 @@ def _check_description(task: Task) -> None:
         raise ContractError(
             f"the version of {task.name} is {task.version!r}; expected a whole number"
         )
+
+
+def check_limit(trial: TaskTrial) -> None:
+    """A copy of the task can be limited."""
+    task = trial.task
     try:
         limited = dataclasses.replace(task, limit=7)
     except (TypeError, ValueError) as error:
@@ -74,43 +104,9 @@ def _check_description(task: Task) -> None:
         )
 
 
-def _check_repeat(task: Task, encoder: Encoder, scores: Mapping[str, Score], seed: int) -> None:
-    again: Mapping[str, Score] = {}
-
-    def repeat() -> None:
-        nonlocal again
-        again = task.evaluate(encoder, seed=seed)
-
-    if touched := random_states_touched(repeat):
-        raise ContractError(
-            f"{task.name} touches the global random state of {', '.join(touched)}; "
-            "use the seed it is given"
-        )
-    if {name: score.repeats for name, score in again.items()} != {
-        name: score.repeats for name, score in scores.items()
-    }:
-        raise ContractError(
-            f"{task.name} gives other scores for the same seed; all randomness must come from it"
-        )
-
-
-def _check_refusal(task: Task, encoder: Encoder, seed: int) -> None:
-    try:
-        task.evaluate(cached(_break(encoder)), seed=seed)
-    except EncodingError:
-        return
-    except BenchError as error:
-        raise ContractError(
-            f"{task.name} answers vectors that are not finite with {type(error).__name__} "
-            f"({error}); expected the EncodingError as it is"
-        ) from error
-    raise ContractError(
-        f"{task.name} gives a score for vectors that are not finite; "
-        "it must not catch what encoding raises"
-    )
-
-
-def _check_scores(task: Task, scores: Mapping[str, Score]) -> None:
+def check_scores(trial: TaskTrial) -> None:
+    """Scores are finite, with the main one among them, on a scale on which 1 is best."""
+    task, scores = trial.task, trial.scores
     if task.metric not in scores:
         raise ContractError(
             f"{task.name} promises {task.metric}, its scores are {', '.join(scores)}"
@@ -126,6 +122,68 @@ def _check_scores(task: Task, scores: Mapping[str, Score]) -> None:
             f"{task.name}: the main score has the repeats {main}; "
             "expected a scale on which 1 is best"
         )
+
+
+def check_repeatable(trial: TaskTrial) -> None:
+    """The same seed gives the same scores, and the global random state stays as it is."""
+    task, scores = trial.task, trial.scores
+    again: Mapping[str, Score] = {}
+
+    def repeat() -> None:
+        nonlocal again
+        again = task.evaluate(trial.wrapped, seed=trial.seed)
+
+    if touched := random_states_touched(repeat):
+        raise ContractError(
+            f"{task.name} touches the global random state of {', '.join(touched)}; "
+            "use the seed it is given"
+        )
+    if {name: score.repeats for name, score in again.items()} != {
+        name: score.repeats for name, score in scores.items()
+    }:
+        raise ContractError(
+            f"{task.name} gives other scores for the same seed; all randomness must come from it"
+        )
+
+
+def check_items(trial: TaskTrial) -> None:
+    """What is planned to be embedded is asked for."""
+    task = trial.task
+    assert trial.scores  # noqa: S101 - of an evaluation, which has asked for its items
+    planned = task.items(seed=trial.seed) if hasattr(task, "items") else ()
+    if unasked := trial.wrapped.missing(planned):
+        raise ContractError(
+            f"{task.name} plans {len(unasked)} items that it never asks for, {unasked[0]} for one"
+        )
+
+
+def check_broken_vectors(trial: TaskTrial) -> None:
+    """Vectors that are not finite are an EncodingError, never a score."""
+    task = trial.task
+    try:
+        task.evaluate(cached(_break(trial.encoder)), seed=trial.seed)
+    except EncodingError:
+        return
+    except BenchError as error:
+        raise ContractError(
+            f"{task.name} answers vectors that are not finite with {type(error).__name__} "
+            f"({error}); expected the EncodingError as it is"
+        ) from error
+    raise ContractError(
+        f"{task.name} gives a score for vectors that are not finite; "
+        "it must not catch what encoding raises"
+    )
+
+
+TASK_CHECKS: tuple[Callable[[TaskTrial], None], ...] = (
+    check_description,
+    check_limit,
+    check_scores,
+    check_repeatable,
+    check_items,
+    check_broken_vectors,
+)
+"""The rules, in the order in which they are tried."""
 
 
 def _break(encoder: Encoder) -> Encoder:

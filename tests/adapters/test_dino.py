@@ -10,7 +10,6 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from adapters.dino.encoder import DINO, pooling_modes
-from adapters.dino.export import export
 from bench.encoder import fingerprint
 from bench.errors import CheckpointError, Unavailable, UsageError
 from tests.tiny import tiny_folder
@@ -147,4 +146,4 @@ def test_an_encoder_without_a_language_model_scores_no_words(folder):
 def test_a_bidirectional_decoder_is_not_exported(tmp_path):
     encoder = load(tiny_folder("llama", tmp_path / "m"), attention="bidirectional")
     with pytest.raises(UsageError, match="bidirectional"):
-        export(encoder, tmp_path / "whole")
+        encoder.export_sentence_transformers(tmp_path / "whole")

@@ -1,6 +1,5 @@
 """DINO's recipe on tiny models: the loss and its gradient, and whole trainings."""
 
-import importlib
 import json
 import sys
 from dataclasses import replace
@@ -16,9 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adapters._backbone import Backbone
 from adapters._trainable import unfreeze
+from adapters.dino import reviews
 from adapters.dino.data import SimilarityPair
 from adapters.dino.encoder import DINO
-from adapters.dino.export import export
 from adapters.dino.objective import CosineRegression, tokenize_pairs
 from adapters.dino.reviews import Review, generate_reviews, single_label, write_reviews
 from adapters.dino.train import PAPER, PAPER_X1X2, Recipe
@@ -183,7 +182,8 @@ def test_a_training_makes_an_encoder_that_others_can_load(lora, recipe, tmp_path
     assert dino.runs().find_overlaps([rows[0]["text_a"], unseen]).tolist() == [True, False]
     texts = [*SENTENCES, "word " * 400]
     vectors = dino.encode(texts)
-    folder = export(dino, tmp_path / "whole")
+    folder = tmp_path / "whole"
+    dino.export_sentence_transformers(folder)
     exported = SentenceTransformer(str(folder), device="cpu").encode(texts)
     np.testing.assert_allclose(exported, vectors, **CLOSE)
     np.testing.assert_allclose(encoder(folder).encode(texts), vectors, **CLOSE)
@@ -260,15 +260,11 @@ def test_a_review_that_was_generated_for_both_labels_is_dropped():
     assert single_label(Review(*text) for text in texts) == [("Dull.", 0), ("Great.", 1)]
 
 
-@pytest.mark.parametrize("module", ["reviews", "export"])
-def test_errors_of_the_commands_are_one_line_and_code_2(module, tmp_path, monkeypatch, capsys):
-    words = {
-        "reviews": [str(tmp_path), "--generator", str(tmp_path / "none")],
-        "export": [str(tmp_path), str(tmp_path / "out")],
-    }
-    monkeypatch.setattr(sys, "argv", [module, *words[module]])
+def test_errors_of_the_command_are_one_line_and_code_2(tmp_path, monkeypatch, capsys):
+    words = [str(tmp_path), "--generator", str(tmp_path / "none")]
+    monkeypatch.setattr(sys, "argv", ["reviews", *words])
     with pytest.raises(SystemExit) as ended:
-        importlib.import_module(f"adapters.dino.{module}").main()
+        reviews.main()
     assert ended.value.code == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")

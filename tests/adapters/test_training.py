@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters._backbone import Backbone, resolve
+from adapters._network import save_whole
 from adapters._trainable import make_differentiable, unfreeze
 from adapters._training.budget import TokenCounts, batches, micro_batches
 from adapters._training.card import command_of, is_finished
 from adapters._training.loop import Fitted, Optimisation, Selection, Training, fit
 from adapters._training.settings import key_settings
-from adapters._training.weights import Lora, absolute_source, save_whole, trainable_weights
+from adapters._training.weights import Lora, absolute_source, trainable_weights
 from bench.errors import EncodingError, UsageError
 from tests.tiny import KINDS, tiny_folder
 

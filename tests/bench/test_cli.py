@@ -328,21 +328,6 @@ def test_an_adapter_that_cannot_be_imported_is_one_line_with_its_place(data):
     assert "Traceback" in done.stderr
 
 
-def test_a_new_adapter_passes_the_contract_as_written(data):
-    Path("adapters").mkdir()
-    shutil.copy(Path(__file__).parents[2] / "pyproject.toml", ".")
-    made = call("new", "my_method")
-    assert made.exit_code == 0, made.stderr
-    assert "bench.encoders.default" in made.stdout
-    assert 'my-method = "adapters.my_method:MyMethod"' in Path("pyproject.toml").read_text()
-    assert call("new", "my_method").exit_code == 2
-    # `adapters` is already imported from elsewhere.
-    Path("adapters", "my_method.py").rename("my_method.py")
-    checked = call("check", "-m", "my_method:MyMethod", "--json")
-    assert checked.exit_code == 0, checked.stdout + checked.stderr
-    assert {row["status"] for row in rows(checked)} <= {"passed", "skipped"}
-
-
 @pytest.mark.parametrize(
     "command",
     ["run", "list", "report", "train", "check", "clusters", "new"]

@@ -98,6 +98,15 @@ def test_a_dry_run_says_what_the_folder_contains():
     assert plan("--out made")["there"] == "a finished checkpoint"
 
 
+def test_the_hint_names_the_encoder_that_reads_the_checkpoint(caplog, monkeypatch):
+    caplog.set_level("INFO", "bench")
+    train("--out made")
+    assert "--model ENCODER:made,ENCODER --suite" in caplog.text
+    monkeypatch.setattr(Copying, "encoder", "my_package.my_file:Reader", raising=False)
+    train("--out made")
+    assert "--model my_package.my_file:Reader:made,my_package.my_file:Reader " in caplog.text
+
+
 def test_settings_that_a_recipe_rejects_are_an_error_before_anything_is_trained():
     for options in ("--set text=z --dry-run", "--set text=z", "--vary text=b,z --out made"):
         done = train(options)

@@ -1,0 +1,205 @@
+"""Encoders as folders of sentence-transformers: whole models, with LoRA weights merged.
+
+A prompt with words after the text is written as a chat template, since sentence-transformers keeps
+what such a template puts at the end when it truncates; its system message is the instruction.
+Memory tokens are the end of such a template too, and ``WordWeights`` limits the mean to them.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from adapters._network import Network, quiet, save_whole
+from adapters._trainable import share_weights
+from bench.encoder import Embeddings
+from bench.errors import CheckpointError, UsageError
+from bench.files import temporary_folder
+
+if TYPE_CHECKING:  # slow to import
+    from sentence_transformers import SentenceTransformer
+
+Encode = Callable[[Sequence[str]], Embeddings]
+"""From texts to their vectors."""
+
+TEXT = "messages[-1]['content']"
+"""The text, in a chat template."""
+
+_FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
+_SAFE = {"trust_remote_code": False}
+_SENTENCE = "The cat sat on the mat, and nobody knew why it had not left the house."
+_TRIED = (_SENTENCE, "x", "Naïve café: 1,234.5 units (in 2021)?", f"{_SENTENCE} " * 60)
+
+
+@dataclass(frozen=True)
+class SentenceLayout:
+    """How an encoder reads a text, in the terms of sentence-transformers.
+
+    Attributes:
+        limit: Most tokens of a prompt.
+        pooling: Of the last states: "mean", "weightedmean", "lasttoken" or "cls".
+        normalise: Whether vectors have length 1.
+        prompt: What is put before each text.
+        template: A chat template of text and system message; "" for the bare text.
+        cut: The side on which a prompt is truncated.
+        memory: Number of memory tokens, the last rows of the embedding table; only they are pooled.
+    """
+
+    limit: int
+    pooling: str = "mean"
+    normalise: bool = False
+    prompt: str = ""
+    template: str = ""
+    cut: Literal["left", "right"] = "right"
+    memory: int = 0
+
+
+def quote(text: str) -> str:
+    """Return a text as a string of a chat template."""
+    return json.dumps(text)
+
+
+def check_layout(network: Network, layout: SentenceLayout) -> None:
+    """Check that sentence-transformers has a setting for everything.
+
+    Raises:
+        UsageError: It has not; the message says for what.
+    """
+    if network.decoder and not network.causal:
+        raise UsageError(
+            "sentence-transformers cannot make a decoder bidirectional: "
+            "use an encoder with attention='native'"
+        )
+    tokenizer = network.tokenizer
+    added = tokenizer("").input_ids
+    if layout.template and added not in ([], [tokenizer.bos_token_id]):
+        raise UsageError(
+            "sentence-transformers has no prompt with words after the text for a tokenizer that "
+            "adds tokens at the end: use a decoder"
+        )
+
+
+def write_folder(encode: Encode, network: Network, layout: SentenceLayout, folder: Path) -> None:
+    """Write a folder that ``SentenceTransformer`` loads with the encoder's vectors.
+
+    It is whole or not there: texts are embedded by both before it gets its name.
+
+    Args:
+        encode: Of the encoder that is exported.
+        network: Its network, loaded.
+        layout: What ``check_layout`` accepts.
+        folder: Where to; it must not be there, or be empty.
+
+    Raises:
+        UsageError: The folder has files.
+        CheckpointError: The exported model gives other vectors.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"expected a new or empty folder, got {folder}: choose another")
+    with temporary_folder(folder.absolute().parent) as work, quiet():
+        made = work / "made"
+        _save(network, layout, work / "transformer", made)
+        _compare(encode, network, made)
+        if folder.exists():
+            folder.rmdir()
+        made.replace(folder)
+
+
+def _save(network: Network, layout: SentenceLayout, parts: Path, folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import (
+        Normalize,
+        Pooling,
+        Transformer,
+        WordWeights,
+    )
+
+    tokens = _save_transformer(network, layout, parts)
+    chat = {"message": {**_FORWARD, "format": "flat"}} if layout.template else {}
+    transformer = Transformer(
+        str(parts),
+        max_seq_length=layout.limit,
+        modality_config={"text": _FORWARD, **chat},
+        module_output_name="token_embeddings",
+        model_kwargs={"dtype": network.dtype, **_SAFE},
+        processor_kwargs=dict(_SAFE),
+        config_kwargs=dict(_SAFE),
+    )
+    modules: list[Any] = [transformer]
+    if layout.memory:
+        pooled = dict.fromkeys(tokens[-layout.memory :], 1.0)
+        modules.append(WordWeights(tokens, pooled, unknown_word_weight=0.0))
+    modules.append(Pooling(network.dim, layout.pooling))
+    if layout.normalise:
+        modules.append(Normalize())
+    prompts = {"text": layout.prompt} if layout.prompt else {}
+    model = SentenceTransformer(
+        modules=modules,
+        device="cpu",
+        prompts=prompts,
+        default_prompt_name=next(iter(prompts), None),
+        **_SAFE,
+    )
+    model.save(str(folder), create_model_card=False)
+
+
+def _save_transformer(network: Network, layout: SentenceLayout, folder: Path) -> list[str]:
+    """Write model and tokenizer, and return the tokens by id; memory tokens come last."""
+    shared = share_weights(network)
+    tokenizer: Any = copy.deepcopy(network.tokenizer)
+    rows = len(shared.model.get_input_embeddings().get_parameter("weight"))
+    shared.model.config.vocab_size = rows
+    memory = [f"<|memory_{i}|>" for i in range(layout.memory)]
+    if memory:
+        unused = range(len(tokenizer), rows - layout.memory)
+        names = [f"<|unused_{i}|>" for i in unused] + memory
+        tokenizer.add_special_tokens({"additional_special_tokens": names})
+    first = tokenizer.decode(tokenizer("").input_ids)
+    tokenizer.chat_template = None
+    if layout.template:
+        start = join_template([quote(first)] if first else [])
+        tokenizer.chat_template = start + layout.template + "".join(memory)
+    tokenizer.init_kwargs["truncation_side"] = layout.cut  # which is what is saved
+    save_whole(replace(shared, tokenizer=tokenizer), folder)
+    return [str(token) for token in tokenizer.convert_ids_to_tokens(range(rows))] if memory else []
+
+
+def _compare(encode: Encode, network: Network, folder: Path) -> None:
+    """Check that the folder gives the encoder's vectors, of short texts and a long one."""
+    from sentence_transformers import SentenceTransformer
+
+    model: SentenceTransformer = SentenceTransformer(str(folder), device="cpu", **_SAFE)
+    found = np.asarray(model.encode(list(_TRIED), convert_to_numpy=True), np.float64)
+    wanted = encode(_TRIED).astype(np.float64)
+    apart = np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
+    allowed = 1e-4 if network.dtype == "float32" else 5e-2
+    if not (apart <= allowed).all():
+        worst = _TRIED[int(apart.argmax())]
+        raise CheckpointError(
+            f"expected the encoder's vectors from the exported model, got others for "
+            f"{worst[:40]!r} ({apart.max():.2g} off): this checkpoint cannot be exported"
+        )
+
+
+def plain_layer(layer: int, network: Network) -> None:
+    """Check that a layer is the last one.
+
+    Raises:
+        UsageError: It is another.
+    """
+    if layer not in (-1, network.layers):
+        raise UsageError(
+            f"sentence-transformers reads the last layer, and this encoder layer {layer}: "
+            "set layer=-1 for other vectors that can be exported"
+        )
+
+
+def join_template(parts: Sequence[str]) -> str:
+    """Return a chat template that prints expressions one after another."""
+    return "".join(f"{{{{ {part} }}}}" for part in parts)

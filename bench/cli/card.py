@@ -1,0 +1,54 @@
+"""``bench card``: a model card of an encoder, as a README for the hub."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.export import Model
+from bench.cli.options import Results, Sets
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="File to write. [default: README.md beside the weights; without a folder of weights, "
+        "stdout]",
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+
+
+def card(
+    model: Model,
+    results: Results = Path("results"),
+    out: Out = None,
+    set_: Sets = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Write a model card: a README with the hub's metadata, from what is known of an encoder.
+
+    Scores are those of the results folder. A README that somebody else wrote is not replaced.
+    """
+    from bench.registry import load_one
+    from bench.reporting.modelcard import README, model_card, results_of, write_model_card
+    from bench.store import Store
+
+    name, encoder = load_one(model, changes=set_)
+    folder = Path(str(getattr(encoder, "checkpoint", ""))).expanduser()
+    is_folder = bool(getattr(encoder, "checkpoint", "")) and folder.is_dir()
+    found = results_of(encoder, Store(results).results())
+    title = folder.resolve().name if is_folder else name.partition(":")[2] or "default"
+    text = model_card(name, encoder, found, library=find_library(folder), folder=title)
+    target = out or (folder / README if is_folder else None)
+    if target is None:
+        print(text, end="")
+        return
+    write_model_card(target, text)
+    print(target)
+
+
+def find_library(folder: Path) -> str:
+    """Return the library on the hub that loads a folder; "" for a method's own layout."""
+    if (folder / "modules.json").is_file():
+        return "sentence-transformers"
+    return "peft" if (folder / "adapter_config.json").is_file() else ""

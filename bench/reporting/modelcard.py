@@ -1,0 +1,253 @@
+"""Model cards: a README with the hub's metadata, from an encoder, its training and its results.
+
+Nothing is invented: numbers are those of results, a licence is named only where it is known, and
+folders are named without their place.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.catalog import CATALOG
+from bench.encoder import Card, Encoder, card, settings
+from bench.errors import BenchError, UsageError
+from bench.exportable import ExportableEncoder
+from bench.files import escape_markdown, hide_home, write_atomic
+from bench.result import Result
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+README = "README.md"
+"""The file of a model card."""
+
+MARK = "<!-- Written by `bench card`, which replaces this file; without this line it does not. -->"
+"""The line by which a card is known as one of ours."""
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+_TYPES = {
+    "sts": "STS",
+    "classification": "Classification",
+    "clustering": "Clustering",
+    "retrieval": "Retrieval",
+    "reranking": "Reranking",
+}
+"""Types of tasks on the hub, which are mteb's, by our families."""
+
+
+def results_of(encoder: Encoder, results: Iterable[Result]) -> list[Result]:
+    """Return the results of an encoder: of the same class, settings and weights, in any dtype."""
+    weights, own = card(encoder).weights, _settings(encoder, settings(encoder))
+    found = []
+    for result in results:
+        theirs = _settings(encoder, result.spec.settings)
+        if weights and result.card.get("weights") == weights and theirs == own:
+            found.append(result)
+    return sorted(found, key=lambda result: (result.family, result.spec.task, result.spec.seed))
+
+
+def _settings(encoder: Encoder, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that are neither a place, whose content is known, nor the dtype."""
+    places = {f.name for f in fields(encoder) if f.metadata.get("location")}  # type: ignore[arg-type]
+    left = {
+        name: value for name, value in values.items() if name not in places | {"dtype", "exact"}
+    }
+    return dict(hide_home(left))
+
+
+def write_model_card(path: Path, text: str) -> None:
+    """Write a model card.
+
+    Raises:
+        UsageError: There is another file that no ``bench card`` wrote.
+    """
+    if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        raise UsageError(
+            f"{path} was not written by `bench card`: move it, or choose another --out"
+        )
+    write_atomic(path, text)
+
+
+def model_card(
+    name: str,
+    encoder: Encoder,
+    results: Sequence[Result] = (),
+    *,
+    library: str = "",
+    folder: str = "FOLDER",
+) -> str:
+    """Return a model card in Markdown with the hub's metadata.
+
+    Args:
+        name: Of the encoder, as it was asked for.
+        encoder: Any encoder.
+        results: Its results.
+        library: What loads the folder on the hub: "peft", "sentence-transformers"; "" for none.
+        folder: Name of the folder that the card lies in.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    known = card(encoder)
+    method = str(known.training.get("method") or name.partition(":")[0])
+    whole = [result for result in results if result.spec.limit is None]
+    measured = list(filter(None, map(_evaluation, whole)))
+    data = ModelCardData(
+        model_name=folder if measured else None,
+        base_model=_base_model(known),
+        datasets=_datasets(known) or None,
+        license=_spdx(known.licence) if not known.training else None,
+        library_name=library or None,
+        pipeline_tag="feature-extraction",
+        tags=["feature-extraction", "encoder-recipes-bench", method],
+        eval_results=measured or None,
+    )
+    parts = [
+        f"# {escape_markdown(method)}: {escape_markdown(folder)}",
+        _summary(encoder, known),
+        _usage(method, encoder, library, folder),
+        _training(known.training),
+        _results(results),
+    ]
+    text = "\n\n".join([MARK, *filter(None, parts)])
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n"))
+
+
+def _base_model(known: Card) -> str | None:
+    """Return the hub id of the backbone; None where it is a folder or not known."""
+    source = str(known.training.get("backbone") or known.backbone)
+    if not _HUB_ID.fullmatch(source) or Path(source).expanduser().exists():
+        return None
+    return source.partition("@")[0]
+
+
+def _datasets(known: Card) -> list[str]:
+    """Return the hub ids of the training data, as far as they are known to be on the hub."""
+    on_hub = {entry.id for entry in CATALOG.values() if entry.hub}
+    found: dict[str, None] = {}
+    for used in known.training.get("data") or ():
+        source = "/".join(str(used.get("id", "")).split("/")[:2])
+        from_hub = (used.get("pin") or {}).get("source") == "hub"
+        if source in on_hub or (from_hub and _HUB_ID.fullmatch(source)):
+            found[source] = None
+    return list(found)
+
+
+def _spdx(licence: str) -> str | None:
+    """Return the hub's name of a licence; None where it has none."""
+    return {"Apache-2.0": "apache-2.0", "MIT": "mit", "BSD": "bsd"}.get(licence)
+
+
+def _evaluation(result: Result) -> "EvalResult | None":
+    """Return a result for the hub's metadata; None where its data is not on the hub."""
+    from huggingface_hub import EvalResult
+
+    read: Mapping[str, Any] = next(iter(result.provenance.get("data") or ()), {})
+    on_hub = any(entry.id == read.get("id") and entry.hub for entry in CATALOG.values())
+    if not on_hub and read.get("source") != "hub":
+        return None
+    return EvalResult(
+        task_type=_TYPES.get(result.family, result.family),
+        dataset_type=str(read["id"]),
+        dataset_name=result.spec.task,
+        dataset_config=read.get("config") or None,
+        dataset_split=read.get("split") or None,
+        dataset_revision=read.get("revision") or None,
+        dataset_args={"seed": result.spec.seed},
+        metric_type=result.metric,
+        metric_value=round(result.main.mean, 6),
+    )
+
+
+def _summary(encoder: Encoder, known: Card) -> str:
+    about = (type(encoder).__doc__ or "").partition("\n")[0]
+    facts = {
+        "Backbone": known.training.get("backbone") or known.backbone,
+        "Parameters": f"{known.parameters:,}" if known.parameters else "",
+        "Trained": "" if known.trained else "no: the method's template and pooling on a backbone",
+        "Training tokens": f"{known.training_tokens:,}" if known.training_tokens else "",
+        "Licence of the backbone": known.licence,
+    }
+    lines = [f"- {key}: {_plain(value)}" for key, value in facts.items() if value]
+    return "\n".join([about, "", *lines])
+
+
+def _plain(value: object) -> str:
+    """Return a value on one line of Markdown; of a folder only its name."""
+    text = str(hide_home(str(value)))
+    if text.startswith(("/", "~")):
+        text = Path(text).name
+    return escape_markdown(text)
+
+
+def _usage(method: str, encoder: Encoder, library: str, folder: str) -> str:
+    lines = ["## Use", "", "```python"]
+    if library == "sentence-transformers":
+        lines += ["from sentence_transformers import SentenceTransformer", ""]
+        lines += [f'vectors = SentenceTransformer("{folder}").encode(["a text"])', "```"]
+        if encoder.follows_instructions:
+            lines += ["", "An instruction is the `prompt` of `encode`."]
+        return "\n".join(lines)
+    lines += ["import bench", ""]
+    lines += [f'vectors = bench.load_encoder("{method}:{folder}").encode(["a text"])', "```", ""]
+    return "\n".join([*lines, _export_line(method, encoder, folder)])
+
+
+def _export_line(method: str, encoder: Encoder, folder: str) -> str:
+    if not isinstance(encoder, ExportableEncoder):
+        return "It has no network, so it cannot be a folder of sentence-transformers."
+    try:
+        encoder.check_export()
+    except UsageError as error:
+        return f"It cannot be a folder of sentence-transformers: {escape_markdown(str(error))}."
+    except BenchError:
+        return ""  # its backbone is not on this machine
+    command = f"bench export sentence-transformers {method}:{folder} NEW_FOLDER"
+    return f"`{command}` writes a sentence-transformers folder with the same vectors."
+
+
+def _training(made: Mapping[str, Any]) -> str:
+    if not made:
+        return ""
+    facts = ["command", "budget", "trained_tokens", "inference_tokens", "steps", "seconds", "seed"]
+    facts += ["device", "processor", "dtype", "created"]
+    words = {"command": made.get("command")}
+    lines = ["## Training", ""]
+    for fact in facts:
+        value = words.get(fact) or made.get(fact)
+        if value not in (None, ""):
+            shown = f"{value:,}" if isinstance(value, int | float) and fact != "seed" else value
+            lines.append(f"- {fact.replace('_', ' ')}: {_code(shown)}")
+    data = made.get("data") or ()
+    if data:
+        lines += ["", "| data | rows | licence |", "|---|---:|---|"]
+    for used in data:
+        cells = (used.get("id", ""), used.get("rows", ""), used.get("licence", ""))
+        lines.append(f"| {' | '.join(_plain(cell) for cell in cells)} |")
+    lines += ["", "Settings and loss are in `card.json`."]
+    return "\n".join(lines)
+
+
+def _code(value: object) -> str:
+    text = " ".join(str(hide_home(str(value))).split())
+    return f"`{text.replace('`', chr(39))}`"
+
+
+def _results(results: Sequence[Result]) -> str:
+    if not results:
+        return ""
+    lines = ["## Results", "", "| task | metric | score | seed | examples | dtype |"]
+    lines.append("|---|---|---:|---:|---:|---|")
+    for result in results:
+        cells = (
+            result.spec.task,
+            result.metric,
+            f"{result.main.mean:.4f}",
+            result.spec.seed,
+            "all" if result.spec.limit is None else f"at most {result.spec.limit:,}",
+            result.card.get("dtype", ""),
+        )
+        lines.append(f"| {' | '.join(escape_markdown(str(cell)) for cell in cells)} |")
+    lines += ["", "Measured by encoder-recipes-bench. Limited scores are not in the metadata."]
+    return "\n".join(lines)

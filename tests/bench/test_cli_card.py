@@ -1,0 +1,98 @@
+"""``bench card``: a README whose metadata the hub reads, with nothing that is not known."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.encoder import card, fingerprint, settings
+from bench.registry import load_encoder
+from bench.reporting.modelcard import model_card, results_of, write_model_card
+from bench.result import Result
+from bench.store import Store
+from bench.task import Score
+from bench.testing import write_tiny_backbone
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "result.json"
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    folder = write_tiny_backbone(tmp_path / "my-model")
+    made = {
+        "method": "dino", "backbone": "org/base@1234abcd", "budget": 1000, "seed": 7,
+        "trained_tokens": 990, "seconds": 12.5, "command": "bench train dino --budget 1000",
+        "data": [
+            {"id": "rajpurkar/squad/train", "licence": "CC BY-SA 4.0", "rows": 8,
+             "pin": {"source": "hub"}},
+            {"id": str(Path.home() / "secret" / "texts.jsonl"), "licence": "", "rows": 3,
+             "pin": {"source": "file"}},
+        ],
+    }  # fmt: skip
+    (folder / "card.json").write_text(json.dumps(made))
+    return load_encoder(f"dino:{folder}", {"dtype": "float32", "device": "cpu"})
+
+
+def result(encoder, **changes) -> Result:
+    golden = Result.from_json(json.loads(GOLDEN.read_text()))
+    spec = replace(
+        golden.spec, settings=settings(encoder), fingerprint=fingerprint(encoder), **changes
+    )
+    own = {"weights": card(encoder).weights, "dtype": "float32"}
+    scores = {"cosine_spearman": Score((0.625,))}
+    return replace(golden, spec=spec, card=own, scores=scores)
+
+
+def test_the_metadata_is_read_by_the_hub_s_library(encoder):
+    found = [result(encoder), result(encoder, limit=50)]
+    text = model_card("dino", encoder, found, library="peft", folder="my-model")
+    data = ModelCard(text).data
+    assert (data.base_model, data.datasets) == ("org/base", ["rajpurkar/squad"])
+    assert (data.library_name, data.license) == ("peft", None)
+    (measured,) = data.eval_results  # the limited score is not one of the data set
+    assert (measured.dataset_type, measured.task_type) == ("mteb/stsbenchmark-sts", "STS")
+    assert (measured.metric_type, measured.metric_value) == ("cosine_spearman", 0.625)
+    assert "at most 50" in text
+    assert "bench train dino --budget 1000" in text
+    assert str(Path.home()) not in text
+    assert "secret" not in text
+    assert "bench export sentence-transformers dino:my-model" in text
+
+
+def test_without_results_and_training_a_card_claims_nothing():
+    text = model_card("hashing", load_encoder("hashing"))
+    data = ModelCard(text).data
+    assert (data.base_model, data.datasets, data.eval_results) == (None, None, None)
+    assert "## Results" not in text
+    assert "## Training" not in text
+    assert "cannot be a folder of sentence-transformers" in text
+
+
+def test_results_are_those_of_the_same_weights_and_settings(encoder):
+    other = replace(result(encoder), card={"weights": "another"})
+    assert results_of(encoder, [result(encoder), other]) == [result(encoder)]
+    assert results_of(replace(encoder, max_length=64), [result(encoder)]) == []
+    assert results_of(replace(encoder, dtype="bfloat16"), [result(encoder)]) == [result(encoder)]
+
+
+def test_the_command_writes_beside_the_weights_and_replaces_no_other_readme(encoder, tmp_path):
+    store, folder = Store(tmp_path / "results"), Path(encoder.checkpoint)
+    store[result(encoder).spec] = result(encoder)
+    words = ["card", str(folder), "--results", str(tmp_path / "results")]
+    for _ in range(2):
+        done = CliRunner().invoke(app, words)
+        assert (done.exit_code, done.stdout) == (0, f"{folder / 'README.md'}\n"), done.stderr
+    text = (folder / "README.md").read_text()
+    assert ModelCard(text).data.eval_results[0].metric_value == 0.625
+    (folder / "README.md").write_text("mine")
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert (folder / "README.md").read_text() == "mine"
+    write_model_card(tmp_path / "card.md", text)
+    printed = CliRunner().invoke(app, ["card", "hashing", "--results", str(tmp_path / "none")])
+    assert printed.exit_code == 0
+    assert printed.stdout.startswith("---\n")
