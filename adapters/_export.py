@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from adapters._files import read_json
 from adapters._network import Network, quiet, save_whole
 from adapters._trainable import share_weights
 from bench.encoder import Embeddings
@@ -147,6 +148,9 @@ def _save(network: Network, layout: SentenceLayout, parts: Path, folder: Path) -
         **_SAFE,
     )
     model.save(str(folder), create_model_card=False)
+    path = folder / "tokenizer_config.json"  # to which no library writes the side
+    settings = {**read_json(path), "truncation_side": layout.cut}
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _save_transformer(network: Network, layout: SentenceLayout, folder: Path) -> list[str]:
@@ -165,7 +169,6 @@ def _save_transformer(network: Network, layout: SentenceLayout, folder: Path) ->
     if layout.template:
         start = join_template([quote(first)] if first else [])
         tokenizer.chat_template = start + layout.template + "".join(memory)
-    tokenizer.init_kwargs["truncation_side"] = layout.cut  # which is what is saved
     save_whole(replace(shared, tokenizer=tokenizer), folder)
     return [str(token) for token in tokenizer.convert_ids_to_tokens(range(rows))] if memory else []
 

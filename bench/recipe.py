@@ -8,6 +8,20 @@ Progress = Callable[[str, int, int], None]
 """A callback: takes a label, the number of steps done, and their total."""
 
 
+def track(progress: Progress, stage: str, step: int, **values: float) -> None:
+    """Hand the numbers of a training step, such as its loss, to whoever tracks a training.
+
+    Args:
+        progress: The callback of the training; one with a method ``track`` takes the numbers.
+        stage: Name of the training, or of its stage.
+        step: Number of the step in the stage, from 1.
+        values: Numbers by name.
+    """
+    tracked = getattr(progress, "track", None)
+    if tracked:
+        tracked(stage, step, values)
+
+
 class TrainingRows(Protocol):
     """Rows of a data set, by columns."""
 

@@ -23,7 +23,7 @@ from adapters._training.stage import check_key
 from bench.encoder import digest
 from bench.errors import EncodingError, UsageError
 from bench.files import write_atomic
-from bench.recipe import Progress
+from bench.recipe import Progress, track
 
 Part = TypeVar("Part")
 
@@ -153,7 +153,7 @@ def fit(  # noqa: PLR0913 - all but the first four by name
             minute, and at the end. A damaged one is reported in the log, and training begins anew.
         training: What decides the outcome; the state of another one is refused. Each step is
             seeded, so a resumed run matches an uninterrupted one.
-        progress: Called with the number of steps.
+        progress: Called with the number of steps; may track the numbers of each.
         selection: Which weights are kept; the last without it.
 
     Raises:
@@ -178,9 +178,13 @@ def fit(  # noqa: PLR0913 - all but the first four by name
                 f"the loss of step {run.steps} is {loss}: "
                 "lower the learning rate, or compute in float32"
             )
+        lr = float(run.scheduler.get_last_lr()[0])
         run.update(loss, spent, optimisation.clip)
+        values = {"loss": loss, "lr": lr, "tokens": run.spent.trained}
         if selection and (run.steps % selection.every == 0 or run.steps == len(batches)):
             run.add_score(*selection.score(), selection.noise)
+            values["score"] = run.scores[-1][1]
+        track(progress, training.method, run.steps, **values)
         run.seconds = time.perf_counter() - start
         # the first too, so that a full disk is noticed at once and not after hours
         due = run.steps in {1, len(batches)} or time.perf_counter() - saved > _SAVE_SECONDS

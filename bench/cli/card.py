@@ -30,7 +30,13 @@ def card(
     Scores are those of the results folder. A README that somebody else wrote is not replaced.
     """
     from bench.registry import load_one
-    from bench.reporting.modelcard import README, model_card, results_of, write_model_card
+    from bench.reporting.modelcard import (
+        README,
+        find_library,
+        model_card,
+        results_of,
+        write_model_card,
+    )
     from bench.store import Store
 
     name, encoder = load_one(model, changes=set_)
@@ -45,10 +51,3 @@ def card(
         return
     write_model_card(target, text)
     print(target)
-
-
-def find_library(folder: Path) -> str:
-    """Return the library on the hub that loads a folder; "" for a method's own layout."""
-    if (folder / "modules.json").is_file():
-        return "sentence-transformers"
-    return "peft" if (folder / "adapter_config.json").is_file() else ""

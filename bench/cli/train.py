@@ -3,7 +3,8 @@
 import json
 import logging
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +13,11 @@ import typer
 
 from bench.cli import console
 from bench.cli.options import Device, Dtype, Json, Sets, complete, recipe_names, split_names
+from bench.cli.tracking import TrackedProgress, check_tracker
 from bench.errors import BenchError, UsageError, one_line
 
 if TYPE_CHECKING:
+    from bench.recipe import Progress
     from bench.trainings import PlannedTraining
 
 log = logging.getLogger(__name__)
@@ -63,6 +66,14 @@ Vary = Annotated[
 ]
 
 
+Track = Annotated[
+    str,
+    typer.Option(
+        help="Show the numbers of each step in trackio, wandb or tensorboard.", show_default=False
+    ),
+]
+
+
 def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     methods: Methods,
     budget: Budgets = ["S"],  # noqa: B006 - typer copies it
@@ -79,6 +90,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
         bool,
         typer.Option("--dry-run", help="Show the trainings and the time they take, train nothing."),
     ] = False,
+    track: Track = "",
     as_json: Json = False,
 ) -> None:
     """Train encoders by their recipes; the same command resumes, and skips what is finished."""
@@ -97,8 +109,10 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     if dry_run:
         _show(trainings, as_json=as_json)
         return
+    if track:
+        check_tracker(track)
     _prepare(training.out for training in trainings)
-    failed = _train_all(trainings, keep_going=keep_going, as_json=as_json)
+    failed = _train_all(trainings, track=track, keep_going=keep_going, as_json=as_json)
     if failed:
         raise typer.Exit(1)
     if not as_json:
@@ -123,7 +137,9 @@ def _split_seeds(texts: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(map(int, seeds)))
 
 
-def _train_all(trainings: Sequence["PlannedTraining"], *, keep_going: bool, as_json: bool) -> int:
+def _train_all(
+    trainings: Sequence["PlannedTraining"], *, track: str, keep_going: bool, as_json: bool
+) -> int:
     """Run the trainings one after another, and return how many failed."""
     from bench.data import load
 
@@ -132,8 +148,9 @@ def _train_all(trainings: Sequence["PlannedTraining"], *, keep_going: bool, as_j
         if len(trainings) > 1:
             log.info("training %d of %d: %s", i, len(trainings), training.out)
         try:
-            with console.progress() as progress:
-                training.run(load, progress)
+            with console.progress() as progress, _track(progress, track, training) as tracked:
+                training.run(load, tracked)
+            _describe(training)
         except BenchError as error:
             if not keep_going:
                 raise
@@ -142,6 +159,44 @@ def _train_all(trainings: Sequence["PlannedTraining"], *, keep_going: bool, as_j
             continue
         print(json.dumps(training.describe()) if as_json else training.out)
     return failed
+
+
+@contextmanager
+def _track(progress: "Progress", tracker: str, training: "PlannedTraining") -> "Iterator[Progress]":
+    """Yield a progress callback whose numbers go to a tracker, if one is named."""
+    if not tracker or not console.is_first_process():
+        yield progress
+        return
+    described = training.describe()
+    settings = {**described["recipe"], "budget": training.budget, "seed": training.seed}
+    tracked = TrackedProgress(progress, tracker, training.out, settings)
+    try:
+        yield tracked
+    finally:
+        tracked.finish()
+
+
+def _describe(training: "PlannedTraining") -> None:
+    """Write a model card beside the weights, unless somebody wrote another or it cannot be known.
+
+    A training that is finished must not fail for its description.
+    """
+    from bench.checkpoints import CARD
+    from bench.registry import encoder_of, load_encoder
+    from bench.reporting.modelcard import README, find_library, model_card, write_model_card
+
+    folder, reader = training.out, encoder_of(training.method, training.recipe)
+    new = (folder / CARD).is_file() and not (folder / README).exists()
+    if not reader or not new or not console.is_first_process():
+        return
+    try:
+        encoder = load_encoder(f"{reader}:{folder}")
+        text = model_card(
+            reader, encoder, library=find_library(folder), folder=folder.resolve().name
+        )
+        write_model_card(folder / README, text)
+    except (BenchError, ImportError, OSError) as error:
+        log.warning("no %s in %s: %s", README, folder, one_line(error))
 
 
 def _prepare(folders: Iterable[Path]) -> None:

@@ -57,6 +57,13 @@ def _settings(encoder: Encoder, values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(hide_home(left))
 
 
+def find_library(folder: Path) -> str:
+    """Return the library on the hub that loads a folder; "" for a method's own layout."""
+    if (folder / "modules.json").is_file():
+        return "sentence-transformers"
+    return "peft" if (folder / "adapter_config.json").is_file() else ""
+
+
 def write_model_card(path: Path, text: str) -> None:
     """Write a model card.
 

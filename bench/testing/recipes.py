@@ -313,11 +313,14 @@ def _refuse_to_load(*_: object, **__: object) -> TrainingRows:
 
 
 def _contents(folder: Path, *, notes_too: bool = False) -> dict[str, bytes]:
-    """Return the files of a checkpoint by path; notes with times, as the card's, only if asked."""
+    """Return the files of a checkpoint by path.
+
+    The card, and JSON files of stages in folders of their own, have times, and are returned only if
+    asked for.
+    """
     found = {}
     for path in folder.rglob("*"):
-        content = path.read_bytes() if path.is_file() else b""
-        timed = path.name == CARD or (path.suffix == ".json" and b'"seconds"' in content)
-        if path.is_file() and (notes_too or not timed):
-            found[path.relative_to(folder).as_posix()] = content
+        is_note = path.name == CARD or (path.suffix == ".json" and path.parent != folder)
+        if path.is_file() and (notes_too or not is_note):
+            found[path.relative_to(folder).as_posix()] = path.read_bytes()
     return found
