@@ -23,6 +23,7 @@ from adapters import _batching
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
+from adapters._export import SentenceLayout
 from adapters._files import files_digest, load_torch, read_json, stamp, tensors
 from adapters._network import Network, embedding_table
 from adapters._source import download
@@ -297,6 +298,9 @@ class LLM2VecGen(NetworkEncoder):
     def _reader(self, head: str = "none") -> Reader:
         made = self._checkpoint()
         return _load_reader(self._backbone(made, head).load(), made, stamp(made.paths()))
+
+    def _sentence_layout(self, network: Network) -> SentenceLayout:  # noqa: ARG002
+        raise UsageError("the export of the two linear layers of llm2vec-gen is not built")
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         made = self._checkpoint()
