@@ -214,6 +214,8 @@ def test_on_paper_open_sections_fit_at_most_eight_pages(page):
         "[...document.querySelectorAll('figure')].map((f) => f.getBoundingClientRect().height)"
     )
     assert max(page.evaluate(heights)) < 700  # one page
+    heads = "getComputedStyle(document.querySelector('thead button')).display"
+    assert page.evaluate(heads) == "contents"  # else further pages have no headings
     pages = re.findall(rb"/Type\s*/Page\b", page.pdf(prefer_css_page_size=True))
     assert 2 <= len(pages) <= 8
 
