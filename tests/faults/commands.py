@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.faults.campaign import Forks
-from tests.tiny import SENTENCES, tiny_folder
+from tests.tiny import CHAT, SENTENCES, tiny_folder
 
 WORDS = ["red", "green", "blue", "cat", "dog", "house", "tree", "river", "stone", "cloud", "salt"]
 TIMES = {"seconds", "created", "sha256", "size", "files", "before"}  # and hashes of times
@@ -115,6 +115,17 @@ TRAININGS = {
         contrastive_batch=4,
     ),
     "crops": _train("crops", 900, sources="passages.txt", longest=60, batch_size=2, rank=2),
+    "llm2vec-gen": _train(
+        "llm2vec-gen",
+        1000,
+        teacher="backbone-mean:base",
+        labelled="no",
+        sources="texts.txt",
+        k=2,
+        length=60,
+        new_tokens=4,
+        batch_size=4,
+    ),
 }
 
 
@@ -154,7 +165,7 @@ def write_data(folder: Path, texts: Sequence[str] = ()) -> Path:
 
 def write_sources(folder: Path) -> None:
     """Write a tiny backbone, a tiny writer and the data that the trainings read."""
-    tiny_folder("llama", folder / "base", head=True)
+    tiny_folder("llama", folder / "base", head=True, chat=CHAT)
     write_writer(folder / "writer")
     words = [text.split() for text in SENTENCES]
     answers = [words[i - 1][1 % len(words[i - 1])] for i in range(len(words))]

@@ -17,7 +17,8 @@ from tests.faults.commands import (
 
 pytestmark = pytest.mark.faults
 
-SHORT = [TRAININGS[name] for name in TRAININGS if name != "crops"]  # its loop is inbedder's
+LIKE_OTHERS = {"crops", "llm2vec-gen"}  # their loops and stages are inbedder's and quip's
+SHORT = [TRAININGS[name] for name in TRAININGS if name not in LIKE_OTHERS]
 COMMANDS = (RUN, AGAIN, TABLES, *([PAGE, *TRAININGS.values()] if WHOLE else SHORT))
 SIZES = (300, 1000, 10_000, 100_000)
 
