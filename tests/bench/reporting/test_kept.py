@@ -38,14 +38,11 @@ def made():
     return make_tables()
 
 
-def test_there_are_the_same_tables(made):
-    assert {path.stem for path in KEPT.glob("*.csv")} == made.keys()
-
-
 @pytest.mark.parametrize("path", sorted(KEPT.glob("*.csv")), ids=lambda path: path.stem)
 def test_a_table_of_the_kept_results_is_the_kept_one(path, made):
+    """Tables and columns may be added."""
     kept, found = pd.read_csv(path), pd.read_csv(io.StringIO(made[path.stem]))
-    pd.testing.assert_frame_equal(found, kept, rtol=1e-6)
+    pd.testing.assert_frame_equal(found[list(kept)], kept, rtol=1e-6)
 
 
 if __name__ == "__main__":
