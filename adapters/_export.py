@@ -35,7 +35,8 @@ TEXT = "messages[-1]['content']"
 _FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 _SAFE = {"trust_remote_code": False}
 _SENTENCE = "The cat sat on the mat, and nobody knew why it had not left the house."
-_TRIED = (_SENTENCE, "x", "Naïve café: 1,234.5 units (in 2021)?", f"{_SENTENCE} " * 60)
+_LONG = " ".join([_SENTENCE] * 60)  # no space at its end, which sentence-transformers drops
+_TRIED = (_SENTENCE, "x", "Naïve café: 1,234.5 units (in 2021)?", _LONG)
 
 
 @dataclass(frozen=True)
