@@ -34,7 +34,7 @@ def summed(ids, mask):
 
 
 @given(st.lists(st.text(max_size=40), max_size=60), st.integers(1, 200))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25)
 def test_every_item_comes_out_once_whatever_the_budget(network, texts, budget):
     items = [Item(text) for text in texts]
     batches = list(_batching.stream(items, prepare, summed, network, budget=budget))

@@ -158,23 +158,23 @@ def test_dropout_views_need_two_passes_that_differ(base):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"views": "dropout", "dropout": 0.2}, {"attention": "bidirectional", "overlap": False}],
+    [{"overlap": False}, {"views": "dropout", "dropout": 0.2, "attention": "bidirectional"}],
 )
 def test_training_lowers_the_loss_and_its_checkpoint_meets_the_contract(
     folder, corpus, tmp_path, settings
 ):
-    out = run(tiny_recipe(folder, corpus, temperature=0.2, **settings), tmp_path / "out", 6000)
+    out = run(tiny_recipe(folder, corpus, temperature=0.2, **settings), tmp_path / "out", 3000)
     card = json.loads((out / "card.json").read_text())
     losses = [loss for _, loss in card["loss"]]
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
-    assert 6000 - 130 < card["trained_tokens"] <= 6000
+    assert 3000 - 130 < card["trained_tokens"] <= 3000
     encoder = Crops(str(out), dtype="float32", device="cpu")
     assert encoder._network().causal == (card["recipe"]["attention"] == "native")
     assert encoder.card().trained
     assert encoder.runs().find_overlaps([" ".join(SENTENCES[:2])]).shape == (1,)
     vectors = encoder.encode(SENTENCES)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    if not settings:
+    if "views" not in settings:
         assert [each.reason for each in run_checks(encoder) if each.status == "failed"] == []
         untrained = Crops(str(folder), dtype="float32", device="cpu")
         assert not untrained.card().trained

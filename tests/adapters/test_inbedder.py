@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ def make_prompt(text, question=QUESTION):
     return f"### Input:\n{text}\n\n### Instruction:\n{question}\n\n### Response:"
 
 
+@cache
 def load_raw(folder, masked):
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 

@@ -199,15 +199,15 @@ def run(recipe, out, budget, progress=lambda *_: None):
     return recipe.train(out, budget=budget, seed=1, load=load, progress=progress)
 
 
-@pytest.mark.parametrize(("kind", "lora"), [("llama", True), ("llama", False), ("roberta", True)])
+@pytest.mark.parametrize(("kind", "lora"), [("llama", True), ("roberta", False)])
 def test_training_lowers_the_loss_and_its_checkpoint_meets_the_contract(
     kind, lora, tmp_path, questions
 ):
     base = tiny_folder(kind, tmp_path / "base", head=True)
-    out = run(make_recipe(base, questions, lora=lora), tmp_path / "out", 4000)
+    out = run(make_recipe(base, questions, lora=lora), tmp_path / "out", 2000)
     card = json.loads((out / "card.json").read_text())
     assert card["loss"][-1][1] < card["loss"][0][1] - 1
-    assert 3800 < card["trained_tokens"] <= 4000
+    assert 1800 < card["trained_tokens"] <= 2000
     assert not (out / "state.pt").exists()
     encoder = InBedder(str(out), device="cpu", dtype="float32")
     assert encoder.card().trained

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch as safetensors
+from typer.testing import CliRunner
 
 from adapters._backbone import Backbone
 from adapters._text import Framed
@@ -27,6 +29,7 @@ from adapters.llm2comp.objective import (
     make_student,
 )
 from adapters.llm2comp.train import PAPER, PAPER_SUPERVISED, Recipe, StagedTraining, restore
+from bench.cli import app
 from bench.data import load
 from bench.errors import DataError, Unavailable, UsageError
 from bench.testing import run_checks
@@ -126,12 +129,17 @@ def table_rows(model, ids):
     return model.get_input_embeddings().weight[torch.tensor(ids)]
 
 
-def reference_loss(folder, student, split, objective):
-    """Return the loss of one split in float64 and its weight in the mean over a batch."""
+def reference_models(folder, student):
+    """Return decoder and encoder in float64."""
     from transformers import AutoModelForCausalLM
 
-    frozen = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").double()
-    encoder, bos = merge_by_hand(folder, student).double(), [student.network.tokenizer.bos_token_id]
+    frozen = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    return frozen.double(), merge_by_hand(folder, student).double()
+
+
+def reference_loss(models, student, split, objective):
+    """Return the loss of one split and its weight in the mean over a batch."""
+    (frozen, encoder), bos = models, [student.network.tokenizer.bos_token_id]
     inputs = torch.cat([table_rows(encoder, split.read), student.memory.double()])
     memory = raw_states(encoder, inputs, causal=student.network.causal)[-K:]
     target = split.context if objective == "rc" else split.continuation
@@ -162,7 +170,8 @@ def test_student_reads_the_memory_after_each_text(folder, student, splits):
 def test_compression_loss_and_gradient_match_the_reference(
     folder, base, student, splits, objective
 ):
-    found = [reference_loss(folder, student, split, objective) for split in splits]
+    models = reference_models(folder, student)
+    found = [reference_loss(models, student, split, objective) for split in splits]
     expected = sum(loss for loss, _ in found) / sum(weight for _, weight in found)
     gradient = torch.autograd.grad(expected, student.memory)[0].float()
     contexts = sum(len(split.context) for split in splits)
@@ -546,19 +555,19 @@ def test_the_next_stage_starts_with_the_vectors_of_the_one_before(
     assert all((float(weight.detach().abs().max()) == 0) == new_lora for weight in new)
 
 
-@pytest.mark.parametrize(("kind", "objective"), [("llama", "kl"), ("opt", "mntp"), ("qwen2", "kl")])
+@pytest.mark.parametrize(("kind", "objective"), [("qwen2", "kl"), ("opt", "mntp")])
 def test_training_lowers_the_loss_and_its_checkpoint_meets_the_contract(
     corpus, tmp_path, kind, objective
 ):
     base = tiny_folder(kind, tmp_path / "base", head=True)
     recipe = tiny_recipe(base, corpus, objective=objective, lr=5e-3, contrastive=0.2)
-    out = run(recipe, tmp_path / "out", 5000)
+    out = run(recipe, tmp_path / "out", 4000)
     card = json.loads((out / "card.json").read_text())
     first, second = card["stages"]
     losses = np.asarray(first["loss"])[:, 1]
     quarter = len(losses) // 4
     assert losses[-quarter:].mean() < losses[:quarter].mean()
-    assert 4500 < card["trained_tokens"] <= 5000
+    assert 3600 < card["trained_tokens"] <= 4000
     assert card["trained_tokens"] == first["trained_tokens"] + second["trained_tokens"]
     assert card["flops"] == first["flops"] + second["flops"] > 4000 * card["trained_tokens"]
     assert (card["inference_tokens"] == 0) == (objective == "mntp")
@@ -638,16 +647,23 @@ def test_lengths_beyond_the_positions_of_the_backbone_are_refused(
         run(tiny_recipe(folder, corpus, **setting), tmp_path / "out")
 
 
-def test_the_packaged_backbone_goes_through_both_stages(corpus, tmp_path):
-    recipe = Recipe(sources=str(corpus), contrastive=0.5, device="cpu", length=40)
-    out = run(recipe, tmp_path / "out", 500)
+def test_the_packaged_backbone_goes_through_both_stages_on_the_command_line(corpus, tmp_path):
+    out = tmp_path / "out"
+    command = ["train", "llm2comp", "--out", str(out), "--device", "cpu", "--budget", "200"]
+    settings = {"sources": corpus, "contrastive": 0.3, "length": 30, "k": 2, "batch_size": 2}
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value}"]
+    made = CliRunner().invoke(app, command)
+    assert made.exit_code == 0, made.output
     card = json.loads((out / "card.json").read_text())
     assert [stage["stage"] for stage in card["stages"]] == ["compression", "contrastive"]
-    assert card["trained_tokens"] > 350
+    assert 100 < card["trained_tokens"] <= 200
     assert sum(file.stat().st_size for file in out.glob("*.safetensors")) < 12e6
+    state = safetensors.load_file(out / "adapter_model.safetensors")
+    assert all(float(w.abs().max()) > 0 for name, w in state.items() if "lora_B" in name)
     vectors = LLM2Comp(str(out), device="cpu").encode(SENTENCES[:2])
     assert np.isfinite(vectors).all()
-    assert not np.allclose(vectors, LLM2Comp(device="cpu").encode(SENTENCES[:2]), atol=1e-2)
+    assert not np.allclose(*vectors, atol=1e-2)
 
 
 # --- benchmarks/llm2comp_memory.py
