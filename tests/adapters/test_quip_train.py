@@ -3,8 +3,6 @@
 import json
 import random
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -292,7 +290,7 @@ def small(place, kind="llama", **changes):
     return Recipe(str(place / kind), device="cpu", dtype="float32", **settings)
 
 
-def train(out, recipe, progress=lambda *_: None, budget=6_000):
+def train(out, recipe, progress=lambda *_: None, budget=4_000):
     recipe.train(out, budget=budget, seed=1, load=load, progress=progress)
     return json.loads((out / "card.json").read_text())
 
@@ -314,8 +312,8 @@ def encoder_in(out):
 def chunked():
     """Let a kill cost few passages and questions, so that it falls between two chunks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("adapters.quip.train._PASSAGES", 3)
-        patch.setattr("adapters.quip.train._QUESTIONS", 4)
+        patch.setattr("adapters.quip.train._PASSAGES", 2)
+        patch.setattr("adapters.quip.train._QUESTIONS", 2)
         yield
 
 
@@ -329,9 +327,9 @@ def test_all_stages_make_an_encoder_that_keeps_the_contract(whole, place):
     card = json.loads((whole / "card.json").read_text())
     took = stages(card)
     assert list(took) == ["generator", "questions", "teacher", "labels", "biencoder"]
-    assert 5_500 < card["trained_tokens"] == took["biencoder"]["positions"] <= 6_000
+    assert 3_500 < card["trained_tokens"] == took["biencoder"]["positions"] <= 4_000
     before = sum(stage["positions"] for name, stage in took.items() if name != "biencoder")
-    assert card["inference_tokens"] == before > 20_000
+    assert card["inference_tokens"] == before > 15_000
     assert card["flops"] == sum(stage["flops"] for stage in took.values())
     assert all(stage["flops"] > 1000 * stage["positions"] for stage in took.values())
     assert took["labels"]["questions"] == took["questions"]["questions"] > 5  # it learnt the form
@@ -404,25 +402,23 @@ def test_a_killed_last_stage_does_not_go_on_with_other_data_of_the_same_lengths(
         train(tmp_path / "out", recipe)
 
 
-@pytest.mark.parametrize("name", ["questions.jsonl", "labels.jsonl", "teacher/model.safetensors"])
-def test_a_damaged_stage_is_done_again(whole, place, chunked, tmp_path, name):
+def test_damaged_stages_are_done_again(whole, place, chunked, tmp_path):
     out = shutil.copytree(whole, tmp_path / "out")
     (out / "card.json").unlink()
-    before = (out / "stages" / name).read_bytes()
-    (out / "stages" / name).write_bytes(before[:-40] + before[-20:])
+    names = ("questions.jsonl", "labels.jsonl", "teacher/model.safetensors")
+    before = {name: (out / "stages" / name).read_bytes() for name in names}
+    for name, content in before.items():
+        (out / "stages" / name).write_bytes(content[:-40] + content[-20:])
     train(out, small(place))
-    assert (out / "stages" / name).read_bytes() == before
+    for name, content in before.items():
+        assert (out / "stages" / name).read_bytes() == content
     assert weights_in(out) == weights_in(whole)
 
 
 VARIANTS = {
-    "hard": {"labels": "hard"},
-    "answers": {"labels": "answers", "teacher_share": 0.0},
-    "bidirectional": {"attention": "bidirectional"},
-    "encoder": {"kind": "roberta"},
-    "lora": {"lora": True},
-    "taught": {"human": 0.0, "epochs": 1, "questions": 1},
-    "bart": {"generator": "bart", "generator_share": 6.0},
+    "encoder": {"kind": "roberta", "labels": "hard", "lora": True},
+    "answers": {"attention": "bidirectional", "labels": "answers", "teacher_share": 0.0},
+    "bart": {"generator": "bart", "generator_share": 6.0, "human": 0.0, "epochs": 1},
 }
 
 
@@ -431,20 +427,19 @@ def test_every_variant_trains(place, tmp_path, name):
     changes = dict(VARIANTS[name])
     if "generator" in changes:
         changes["generator"] = str(place / changes["generator"])
-    card = train(tmp_path, small(place, **changes), budget=3_000)
+    card = train(tmp_path, small(place, **changes), budget=2_000)
     took = stages(card)
     assert ("teacher" in took) == ("labels" in took) == (name != "answers")
     network = encoder_in(tmp_path)._network()
-    assert network.causal == (name not in {"bidirectional", "encoder"})  # "auto" reads the card
-    if name == "taught":
+    assert network.causal == (name == "bart")  # "auto" reads the card
+    if name == "bart":
         assert encoder_in(tmp_path).runs().find_overlaps(PLAIN).any()
-    elif name == "bart":
         assert took["questions"]["questions"] > 5  # the tiny generator has learnt the form
 
 
 def test_people_alone_need_neither_generator_nor_teacher_and_teach_to_answer(place, tmp_path):
     recipe = small(place, human=1.0, generator_share=0.0, teacher_share=0.0)
-    card = train(tmp_path, recipe, budget=40_000)
+    card = train(tmp_path, recipe, budget=25_000)
     assert list(stages(card)) == ["biencoder"]
     assert card["inference_tokens"] == 0
     passage = "Cleo lives in Oslo and plays the piano. It was a warm day in 1950."
@@ -488,7 +483,7 @@ def test_the_default_weights_are_of_the_default_recipe():
     assert {name: recipe[name] for name in stated} == stated
 
 
-def test_the_packaged_backbone_goes_through_all_stages_on_the_command_line(tmp_path):
+def test_teacher_and_encoder_answer_held_out_questions(tmp_path, place):
     rows = []
     for i in range(40):  # no two share eight words, so that some can be held out
         name, town = ("Anna", "Ben", "Cleo")[i % 3], ("Rome", "Oslo", "Lima")[i // 3 % 3]
@@ -496,15 +491,7 @@ def test_the_packaged_backbone_goes_through_all_stages_on_the_command_line(tmp_p
         answers = {"text": [town], "answer_start": [text.index(town)]}
         rows.append({"context": text, "question": "Where is the house?", "answers": answers})
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command = [sys.executable, "-m", "bench", "train", "quip", "--out", "out", "--device", "cpu"]
-    settings = ["sources=questions.jsonl", "questions=1", "generator_share=0.3"]
-    command += ["--budget", "700", *(word for text in settings for word in ("--set", text))]
-    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
-    assert made.returncode == 0, made.stderr
-    card = json.loads((tmp_path / "out/card.json").read_text())
-    assert card["trained_tokens"] > 500
-    assert list(stages(card)) == ["generator", "questions", "teacher", "labels", "biencoder"]
+    sources = {"sources": str(tmp_path / "questions.jsonl"), "passages": ""}
+    shares = {"questions": 1, "generator_share": 0.3, "teacher_share": 0.3}
+    card = train(tmp_path / "out", small(place, **sources, **shares), budget=800)
     assert set(card["kept_out"]) == {"questions", "teacher", "encoder"}
-    assert sum(map(len, weights_in(tmp_path / "out").values())) < 12e6
-    vectors = QuIP(str(tmp_path / "out"), device="cpu").encode(SENTENCES)
-    assert np.isfinite(vectors).all()
