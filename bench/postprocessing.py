@@ -167,7 +167,7 @@ class PostProcessed(ABC):
             inner,
             weights=digest([fingerprint(self.base), texts.get("sha256", self.texts)]),
             training={**training, "postprocessing": texts},
-            transductive=self.texts == EVALUATED,
+            transductive=inner.transductive or self.texts == EVALUATED,
         )
 
 

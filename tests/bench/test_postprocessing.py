@@ -12,6 +12,7 @@ from bench.encoder import Item, card, fingerprint, settings
 from bench.errors import DataError, EncodingError, Unavailable, UsageError
 from bench.postprocessing import EVALUATED, Renormalised, Whitened
 from bench.registry import load_encoder
+from bench.tasks.mteb import as_mteb
 from bench.testing import run_checks
 from bench.vectors import Vectors
 
@@ -170,6 +171,17 @@ def test_evaluated_texts_are_used_only_when_asked_for(source, asked):
     assert {text for text, _ in asked} == {item.text for item in items}
     own = unit(Letters().encode([item.text for item in items]))
     assert np.allclose(found, unit(own - own.mean(axis=0)), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Renormalised, Whitened])
+def test_mteb_whose_calls_would_each_get_a_map_of_their_own_gets_none(kind, source):
+    encoder = kind(checkpoint=f"{HERE}:Letters", texts=EVALUATED)
+    texts = words(40, 1)
+    apart = np.concatenate([encoder.encode(texts[:20]), encoder.encode(texts[20:])])
+    assert not np.allclose(encoder.encode(texts), apart, atol=1e-3)
+    with pytest.raises(Unavailable, match="texts="):
+        as_mteb(CachedEncoder(encoder, Vectors(None)))
+    as_mteb(replace(encoder, texts=source))
 
 
 def test_texts_that_are_missing_or_of_another_layout_are_named(tmp_path):

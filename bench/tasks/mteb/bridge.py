@@ -17,6 +17,7 @@ from bench.encoder import (
     Embeddings,
     Encoder,
     Side,
+    card,
     checked,
     fingerprint,
     instructed_sides,
@@ -90,7 +91,16 @@ def as_mteb(encoder: Encoder, *, name: str = "", instruction: str = "") -> MtebE
         encoder: Any encoder.
         name: What mteb's results should call it; its class by default.
         instruction: Replaces the prompts of the tasks.
+
+    Raises:
+        Unavailable: The encoder is fitted to the texts that are evaluated: mteb encodes the two
+            sides of pairs, or training and test texts, apart, and each would get a map of its own.
     """
+    if card(encoder).transductive:
+        raise Unavailable(
+            "mteb encodes the texts of a task in several calls, to each of which this encoder "
+            "would be fitted anew: --set texts= names other texts than the evaluated ones"
+        )
     return MtebEncoder(encoder, name or type(unwrap(encoder)).__name__, instruction)
 
 
