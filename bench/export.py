@@ -171,11 +171,12 @@ def _variant(result: Result, given: Mapping[str, tuple[str, str]]) -> _Variant:
 def _changed(result: Result, label: str) -> dict[str, Any]:
     """Return the settings other than the default ones, apart from the dtype."""
     changed = {**result.card.get("changed", {})}
-    changed.pop("dtype", None)
     head = label.partition(":")[0]
-    if changed and head in encoder_names():  # whose defaults may differ from those of its class
-        usual = settings(load_encoder(head))
-        changed = {name: value for name, value in changed.items() if usual.get(name) != value}
+    if head in encoder_names():  # whose defaults may differ from those of its class
+        usual, own = settings(load_encoder(head)), result.spec.settings
+        changed = {name: own[name] for name in usual if own.get(name, usual[name]) != usual[name]}
+    for name in ("checkpoint", "dtype"):
+        changed.pop(name, None)
     if result.spec.settings.get("exact"):
         changed["exact"] = True
     if result.original["instruction"]:

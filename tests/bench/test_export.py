@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from bench.encoder import settings
 from bench.errors import UsageError
-from bench.export import export_mteb
+from bench.export import _changed, export_mteb
+from bench.registry import load_encoder
 from bench.runner import run
 from bench.store import Store
 from bench.tasks.mteb import MtebTask
@@ -150,3 +152,14 @@ def test_names_of_tasks_and_benchmarks_are_listed_without_importing_mteb():
         assert each.name in list_benchmarks()
         assert all(map(is_mentioned, (each.name, *each.aliases)))
     assert not is_mentioned("STS133")
+
+
+def test_a_setting_back_at_the_default_of_its_class_is_a_variant_of_the_named_encoder():
+    """PromptEOL with the bare text is not PromptEOL, though its class has that template."""
+    own = settings(load_encoder("prompteol", {"template": "{text}"}))
+    one = replace(result("prompteol", "STS16", 0.5), original={"instruction": ""})
+    assert _changed(replace(one, spec=replace(one.spec, settings=own)), "prompteol") == {
+        "template": "{text}"
+    }
+    usual = settings(load_encoder("prompteol"))
+    assert not _changed(replace(one, spec=replace(one.spec, settings=usual)), "prompteol")
