@@ -22,7 +22,7 @@ controls: answers to other queries, and the text itself in place of an answer.
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ import torch
 from safetensors.torch import save
 
 from adapters._backbone import PACKAGED, Backbone
-from adapters._checkpoint import RUNS
+from adapters._checkpoint import CARD, RUNS
 from adapters._files import tensors
 from adapters._network import Network, embedding_table
 from adapters._registered import load_registered
@@ -61,7 +61,7 @@ from adapters.llm2vec_gen.generate import Sampling, chat_frame, sample_answers
 from adapters.llm2vec_gen.objective import GenerativeAlignment
 from bench.encoder import Encoder, card, digest, fingerprint
 from bench.errors import DataError, UsageError
-from bench.files import write_atomic
+from bench.files import hide_home, write_atomic
 from bench.overlap import Ngrams
 from bench.recipe import Load, Progress
 
@@ -456,6 +456,7 @@ class GenerativeTraining:
                 files = self.save(folder, objective, target)
                 took = stage.finish(
                     *files,
+                    self.write_start_card(folder),
                     inference_tokens=tokens + more,
                     seconds=round(time.perf_counter() - began, 1),
                     ridge=ridge,
@@ -508,20 +509,22 @@ class GenerativeTraining:
     ) -> tuple[dict[str, float], int]:
         """Return losses on samples that are not trained on, and the tokens that it took.
 
-        ``alignment`` stands beside ``no_skill``, that of the mean vector; ``reconstruction``, in
-        nats a token, beside that from another sample's soft prompts (``from_another``) and from
-        the embeddings of the answer's own first k tokens (``from_itself``).
+        ``alignment`` stands beside ``no_skill``, that of the mean vector of those trained on;
+        ``reconstruction``, in nats a token, beside that from another sample's soft prompts
+        (``from_another``) and from the embeddings of the answer's own first k tokens
+        (``from_itself``).
         """
         if not numbers:
             return {}, 0
         k = len(objective.layers.tokens)
+        mean = objective.targets[: numbers[0]].mean(0)  # the first ones are trained on
         states = self.read(objective, numbers) * objective.scale
         answers = [objective.samples[i].answer for i in numbers]
         with torch.no_grad(), autocast(objective.frozen):
             prompts = objective.layers.soft_prompts(states)
             found = {
                 "alignment": float(objective.misalignment(prompts, numbers).mean()),
-                "no_skill": float(objective.targets[list(numbers)].square().mean()),
+                "no_skill": float((objective.targets[list(numbers)] - mean).square().mean()),
             }
             tables = {"reconstruction": prompts, "from_another": prompts.roll(1, 0)}
             for name, inputs in tables.items():
@@ -573,6 +576,23 @@ class GenerativeTraining:
             lines.append(json.dumps(row, ensure_ascii=False) + "\n")
         write_atomic(self.out / SAMPLE, "".join(lines))
 
+    def write_start_card(self, folder: Path) -> Path:
+        """Write what tables say of the start, and return the file: it knows the teacher, too."""
+        card = {
+            **asdict(self.training),
+            "backbone": self.recipe.backbone,
+            "trained_tokens": 0,
+            "stages": [{"stage": "start"}],
+            "teacher": self.teacher_entry,
+        }
+        write_atomic(folder / CARD, json.dumps(hide_home(card), indent=1) + "\n")
+        return folder / CARD
+
+    @property
+    def teacher_entry(self) -> dict[str, Any]:
+        """The teacher's name and whether it saw labels, as cards say it."""
+        return {"name": self.recipe.teacher, "labels": self.recipe.saw_labels}
+
     def write_card(
         self,
         fitted: Fitted,
@@ -589,8 +609,7 @@ class GenerativeTraining:
             "stages": list_stages(stages),
             "flops": sum_flops(stages.values()),
             "teacher": {
-                "name": self.recipe.teacher,
-                "labels": self.recipe.saw_labels,
+                **self.teacher_entry,
                 "fingerprint": fingerprint(teacher),
                 "scale": target.scale,
                 "trained_tokens": card(teacher).training_tokens,
