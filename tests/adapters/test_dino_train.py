@@ -103,30 +103,31 @@ def test_the_paper_s_settings():
     PAPER_X1X2.check()
 
 
-@pytest.mark.parametrize("positions", [10_000, 60, 1])
-def test_the_loss_and_its_gradient_are_those_of_sentence_transformers(writer, positions):
+def test_the_loss_and_its_gradient_are_those_of_sentence_transformers(writer):
     network = unfreeze(Backbone(str(writer), dtype="float32", device="cpu").load())
-    pairs = tokenize_pairs(network, PAIRS)
-    objective = CosineRegression(network, pairs, positions)
-    found, tokens = 0.0, 0
-    for part in objective.parts(range(len(pairs))):
-        loss, spent = objective.loss(part)
-        loss.backward()
-        found, tokens = found + loss.item(), tokens + spent.trained
-    assert tokens == sum(pair.length for pair in pairs)
     float32 = {"dtype": torch.float32}
     transformer = Transformer(str(writer), max_seq_length=128, model_kwargs=float32)
     model = SentenceTransformer(modules=[transformer, Pooling(network.dim, "mean")], device="cpu")
     sides = [model.tokenize([pair[side] for pair in PAIRS]) for side in (0, 1)]
     expected = CosineSimilarityLoss(model)(sides, torch.tensor([pair.label for pair in PAIRS]))
     expected.backward()
-    assert found == pytest.approx(expected.item(), rel=1e-5)
     weights = dict(network.model.named_parameters())
     own = dict(transformer.auto_model.named_parameters())
     assert weights.keys() == own.keys()
-    for name, weight in own.items():
-        torch.testing.assert_close(weights[name].grad, weight.grad, **CLOSE)
     assert max(weight.grad.abs().max() for weight in own.values()) > 1e-3
+    pairs = tokenize_pairs(network, PAIRS)
+    for positions in (10_000, 60, 1):
+        network.model.zero_grad()
+        objective = CosineRegression(network, pairs, positions)
+        found, tokens = 0.0, 0
+        for part in objective.parts(range(len(pairs))):
+            loss, spent = objective.loss(part)
+            loss.backward()
+            found, tokens = found + loss.item(), tokens + spent.trained
+        assert tokens == sum(pair.length for pair in pairs)
+        assert found == pytest.approx(expected.item(), rel=1e-5)
+        for name, weight in own.items():
+            torch.testing.assert_close(weights[name].grad, weight.grad, **CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +166,9 @@ def test_a_training_makes_an_encoder_that_others_can_load(lora, recipe, tmp_path
     out = tmp_path / "out"
     kind = "llama" if lora else "roberta"
     recipe = replace(recipe, backbone=str(tiny_folder(kind, tmp_path / "base")), lora=lora)
-    card = train(recipe, out, budget=4_000)
+    card = train(recipe, out, budget=2_500)
     assert card["loss"][-1][1] < card["loss"][0][1]
-    assert 3_700 < card["trained_tokens"] <= 4_000
+    assert 2_200 < card["trained_tokens"] <= 2_500
     assert card["inference_tokens"] == sum(stage["inference_tokens"] for stage in card["stages"])
     before = sum(stage["flops"] for stage in card["stages"])
     assert 0 < before < card["flops"]

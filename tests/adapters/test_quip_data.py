@@ -150,12 +150,15 @@ def test_a_word_whose_token_begins_at_the_blank_before_it_counts_in_its_run():
     assert [run.text for run in runs] == ["It was warm.", "Paulo sat.", "Paulo sat.", "Paulo sat."]
 
 
-@pytest.mark.parametrize("kind", ["llama", "bert"])
+TOKENIZERS = {kind: tiny_tokenizer(kind) for kind in ("llama", "bert")}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
 @given(
     order=st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=12), tokens=st.integers(4, 40)
 )
 def test_runs_are_the_longest_that_fit(kind, order, tokens):
-    tokenizer = tiny_tokenizer(kind)
+    tokenizer = TOKENIZERS[kind]
     text = " ".join(order)
     (runs,) = cut_passages([Passage(text)], tokenizer, tokens=tokens)
 
