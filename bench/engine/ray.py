@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -609,8 +610,11 @@ def connect(address: str, workers: int | None, device: str = "auto") -> RayEngin
         return RayEngine(Request(cpus, 0.0, cpus), n, stack.pop_all())
 
 
+@cache
 def _safe_settings() -> dict[str, str]:
     """Return the variables with which Ray listens on the loopback alone, and asks for a token.
+
+    They are the same for all of the process, since Ray reads them once.
 
     Raises:
         UsageError: Ray was imported already, without them.

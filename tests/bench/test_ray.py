@@ -23,6 +23,7 @@ import pytest
 from bench.embeddings import CachedEncoder
 from bench.encoder import Card, Embeddings, Item
 from bench.engine import Engine, Inline, start_engine
+from bench.engine.ray import _safe_settings
 from bench.errors import UsageError
 from bench.runner import Cell, run
 from bench.store import Store
@@ -258,6 +259,14 @@ def _remove_one(cluster: Any, nodes: list[Any]) -> None:
             cluster.remove_node(node, allow_graceful=False)
             nodes.remove(node)
             return
+
+
+def test_a_process_may_start_workers_again(monkeypatch):
+    """Ray reads its settings once in a process, so that a new token would shut workers out."""
+    first = _safe_settings()
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", sys)
+    assert _safe_settings() == first
 
 
 def test_workers_of_one_machine_are_private_and_end_with_it(tmp_path):
