@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench import data, hub
@@ -195,11 +195,20 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{path} is no list of files: delete it, and make the mirror again"
-        ) from error
+        hashes = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        hashes = None
+    if not isinstance(hashes, dict) or not all(map(_is_entry, hashes, hashes.values())):
+        raise DataError(f"{path} is no list of files: delete it, and make the mirror again")
+    return hashes
+
+
+def _is_entry(path: str, files: object) -> bool:
+    """Say whether a path and its files are in the folder: damaged ones are removed."""
+    if not isinstance(files, dict):
+        return False
+    places = [PurePosixPath(each) for each in (path, *files)]
+    return not any(p.is_absolute() or ".." in p.parts or not p.parts for p in places)
 
 
 def _find_damaged(folder: Path, hashes: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
