@@ -18,7 +18,7 @@ def checkpoints_in(folder: Path) -> dict[str, str]:
     Stages of a training are not listed.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or two would have one label.
     """
     found: dict[str, str] = {}
     for path in sorted(folder.rglob(CARD)):
@@ -28,7 +28,12 @@ def checkpoints_in(folder: Path) -> dict[str, str]:
         if "stages" in inside.parts or not isinstance(card.get("method"), str):
             continue
         label = re.sub(r"[^\w.+,-]+", "-", str(inside)) if inside.parts else place.name
-        found[label] = f"{card['method']}:{place}"
+        target = f"{card['method']}:{place}"
+        if found.setdefault(label, target) != target:
+            raise UsageError(
+                f"expected one checkpoint for the label {label}, got {found[label]} and {target}: "
+                "rename one of the folders"
+            )
     if not found:
         raise UsageError(
             f"expected finished trainings in {folder}, got none: name the --out of `bench train`"

@@ -134,6 +134,14 @@ def test_a_folder_without_a_finished_training_is_refused(tmp_path):
         checkpoints_in(tmp_path)
 
 
+def test_two_checkpoints_of_one_label_are_refused(tmp_path):
+    for place in ("a/b", "a-b"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "card.json").write_text('{"method": "crops"}')
+    with pytest.raises(UsageError, match="one checkpoint for the label a-b"):
+        checkpoints_in(tmp_path)
+
+
 @dataclass(frozen=True)
 class Failing:
     """A recipe that fails with the seed 0."""
