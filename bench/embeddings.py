@@ -333,7 +333,8 @@ class CachedEncoder:
         items = list(items)
         if self._base:
             instructions = list(dict.fromkeys(item.instruction for item in items))
-            return self._base.missing([*items, *self.inner.fitting_items(instructions)])
+            fitting = getattr(self.inner, "fitting_items", None)
+            return self._base.missing([*items, *(fitting(instructions) if fitting else ())])
         keys = self._keys(items)
         first, _ = first_places(keys)
         missing = first[~self._records.has(keys[first])]

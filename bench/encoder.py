@@ -125,7 +125,7 @@ class Card:
 class Encoder(Protocol):
     """An encoder of texts.
 
-    Six members are optional:
+    Seven members are optional:
 
     - ``stream(items) -> Iterator[Batch]`` takes all items of a run at once and yields batches, in
       any order, that together contain every item exactly once;
@@ -139,6 +139,8 @@ class Encoder(Protocol):
       fingerprint wherever its vectors differ;
     - ``derive(vectors, items, embed) -> Embeddings``, of an encoder that changes the vectors of
       another one, ``base``, as ``bench.postprocessing`` does: these come from the cache;
+    - ``fitting_items(instructions) -> list[Item]``, beside ``derive``: what it will ``embed``
+      besides the items, so that this is encoded in the same pass;
     - ``instructed_sides: ClassVar[tuple[Side, ...]]``, see the function of this name.
     """
 
@@ -333,7 +335,7 @@ def stream(encoder: Encoder, items: Sequence[Item], *, exact: bool = False) -> I
         exact: Encode every text in a batch of its own.
 
     Raises:
-        EncodingError: As ``checked``, or an item is left out.
+        EncodingError: As ``checked``, an item is left out, or vectors differ in length.
     """
     if exact:
         for i, item in enumerate(items):
@@ -341,9 +343,15 @@ def stream(encoder: Encoder, items: Sequence[Item], *, exact: bool = False) -> I
                 yield replace(batch, positions=batch.positions + i)
         return
     left = np.ones(len(items), np.bool_)
-    own = getattr(encoder, "stream", None)
+    own, dim = getattr(encoder, "stream", None), 0
     for batch in own(items) if own else _calls(encoder, items):
         checked(batch.vectors, [items[i].text for i in batch.positions])
+        dim = dim or batch.vectors.shape[1]
+        if batch.vectors.shape[1] != dim:
+            raise EncodingError(
+                f"expected vectors of one length, got {dim} numbers and {batch.vectors.shape[1]}, "
+                f"for {shortened(items[batch.positions[0]].text)}"
+            )
         left[batch.positions] = False
         yield batch
     if left.any():

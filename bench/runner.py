@@ -53,8 +53,8 @@ _SHORT, _LONG = 0.5, 15.0  # seconds between two looks at the cells of other pro
 
 _TRIES = 8  # jobs that a cell may have for itself; one for each side of a retrieval, for example
 _VANISHED = (
-    "embeddings disappear from the cache while they are read: raise BENCH_CACHE_GB, "
-    "or keep them in memory with --no-cache"
+    "embeddings disappear from the cache while they are read, or differ in length: raise "
+    "BENCH_CACHE_GB, keep them in memory with --no-cache, or try `bench check` on the encoder"
 )
 
 Status = Literal["planned", "running", "done", "cached", "skipped", "failed"]
@@ -388,7 +388,12 @@ class _Part:
             else:
                 self._ended += 1
                 yield cell
-        items = self._reader.missing(item for cell in chunk for item in cell.items)
+        try:
+            items = self._reader.missing(item for cell in chunk for item in cell.items)
+        except Exception as error:  # noqa: BLE001 - whatever an encoder raises
+            failure = Failure.of(error)
+            yield from (self._end(cell, failure) for cell in chunk)
+            return
         reading = [replace(cell, items=()) for cell in chunk if cell.items]
         computing = [cell for cell in chunk if not cell.items]
         del chunk  # frees the items of its cells

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -172,6 +172,36 @@ def test_a_task_that_cannot_be_run_fails_its_own_cells_alone(run_on, task, statu
     assert reason in cells[0].reason
 
 
+class Uneven(Plain):
+    """Gives longer vectors with an instruction."""
+
+    def encode(self, texts, *, instruction=""):
+        return replace(Plain(), dim=24 + len(instruction)).encode(texts)
+
+
+class Instructed(Norms):
+    def items(self, *, seed):
+        return [Item(text, instruction) for text in self.texts for instruction in ("", "why")]
+
+    def evaluate(self, encoder, *, seed):
+        encoder.embed(self.items(seed=seed))
+        return super().evaluate(encoder, seed=seed)
+
+
+class Derived(Plain):
+    """Doubles the vectors of another encoder."""
+
+    base: ClassVar[Plain] = Plain()
+
+    def derive(self, vectors, items, embed):
+        return 2 * vectors
+
+
+class Unfitted(Derived):
+    def fitting_items(self, instructions):
+        raise RuntimeError("no texts")
+
+
 def test_an_encoder_that_breaks_down_fails_its_cells_and_the_next_one_goes_on(store):
     class Breaking(Plain):
         def encode(self, texts, *, instruction=""):
@@ -184,6 +214,28 @@ def test_an_encoder_that_breaks_down_fails_its_cells_and_the_next_one_goes_on(st
         ("failed", f"RuntimeError: first line (at {__file__}:{line})"),
         ("done", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "task", "reason"),
+    [
+        (Uneven(), Instructed(), "differ in length"),
+        (Unfitted(), Norms(), "RuntimeError: no texts"),
+    ],
+)
+def test_an_encoder_that_breaks_its_contract_fails_its_cells_and_not_the_run(
+    run_on, encoder, task, reason
+):
+    cells = run_on(task, replace(task, name="other"), encoder=encoder, keep_going=True)
+    assert [cell.status for cell in cells] == ["failed", "failed"]
+    assert all(reason in cell.reason for cell in cells)
+
+
+def test_an_encoder_may_change_the_vectors_of_another_without_fitting(run_on):
+    (plain,), (derived,) = run_on(Norms()), run_on(Norms(), encoder=Derived())
+    assert derived.result.main.mean == pytest.approx(
+        (1 / (2 / plain.result.scores["norm"].repeats[0]) + 1 / 43) / 2
+    )
 
 
 def test_a_cell_whose_data_has_changed_since_is_run_again_and_that_is_said(
