@@ -77,17 +77,18 @@ class Forks:
     """Runs commands in forks of one process; see ``forks.py``.
 
     Args:
+        modules: What the commands also import.
         environment: Variables that are set before anything is imported.
     """
 
     _MODULES = ("bench.cli", "bench.runner", "torch", "transformers", "peft", "accelerate")
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, *modules: str, **environment: str) -> None:
         here = Path(__file__)
         paths = {"PYTHONPATH": str(here.parents[2]), "OMP_NUM_THREADS": "1"}
         env = {**os.environ, **paths, **environment}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(here.with_name("forks.py")), *self._MODULES],
+            [sys.executable, "-P", str(here.with_name("forks.py")), *self._MODULES, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=env,

@@ -45,7 +45,7 @@ def bench(server, home, tmp_path_factory):
         "NO_PROXY": "*",
         "no_proxy": "*",
     }
-    forks = Forks(**environment)
+    forks = Forks("datasets", "mteb", "transformers.models.llama.modeling_llama", **environment)
 
     def run(*command: str, folder: Path | None = None, **env: str) -> Ended:
         folder = folder or tmp_path_factory.mktemp("work")
