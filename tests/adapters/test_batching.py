@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from adapters import _batching
 from adapters._backbone import Backbone
 from adapters._batching import Prompt, pad
+from bench import encoder
 from bench.encoder import Item, gather
 from bench.errors import EncodingError
 from tests.tiny import tiny_folder
@@ -65,8 +66,9 @@ def test_padding_is_at_most_three_percent_on_texts_of_realistic_lengths(network)
 
 
 def test_more_texts_than_one_window_keep_their_places(network, monkeypatch):
-    monkeypatch.setattr(_batching, "_WINDOW_TEXTS", 7)
+    monkeypatch.setattr(encoder, "_CPU_WINDOW", 40)
     items = [Item("a" * (n % 13)) for n in range(100)]
+    assert len(encoder.length_windows(items, "cpu")) > 10
     vectors = gather(_batching.stream(items, prepare, summed, network, budget=20), 100)
     assert vectors[:, 1].tolist() == [max(n % 13, 1) for n in range(100)]
 
