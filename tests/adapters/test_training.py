@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters._backbone import Backbone, resolve
@@ -44,6 +44,7 @@ def llama(folders):
 
 
 @given(LENGTHS, st.integers(40, 2000), st.integers(1, 9), st.integers(0, 5))
+@settings(max_examples=50)
 def test_batches_spend_the_budget_to_within_one_example(lengths, budget, size, seed):
     plan = batches(lengths, budget=budget, size=size, seed=seed)
     spent = sum(lengths[i] for batch in plan for i in batch)
@@ -62,6 +63,7 @@ def test_a_budget_without_room_for_an_example_is_refused():
 
 
 @given(LENGTHS, st.integers(1, 120), st.integers(1, 4))
+@settings(max_examples=50)
 def test_micro_batches_fit_and_leave_no_process_idle(lengths, tokens, processes):
     made = micro_batches(lengths, tokens, processes=processes)
     assert sorted(i for part in made for i in part) == list(range(len(lengths)))
