@@ -101,6 +101,7 @@ class Card:
             is no network.
         instructed_sides: As the function of this name; filled in by ``bench.encoder.card``.
         transductive: Whether it is fitted to the texts that are evaluated, without their labels.
+        distilled: Whether it learnt the vectors of a teacher that was trained on labels.
         changed: Settings other than the defaults of the encoder's class, without its checkpoint;
             filled in by ``bench.encoder.card``.
     """
@@ -118,6 +119,7 @@ class Card:
     passes: int | None = None
     instructed_sides: tuple[Side, ...] = ()
     transductive: bool = False
+    distilled: bool = False
     changed: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -262,19 +262,18 @@ class LLM2VecGen(NetworkEncoder):
     def card(self) -> Card:
         """Return the backbone's card with the digest of the checkpoint's files mixed in.
 
-        A teacher that was trained on labels is named beside the backbone.
+        It counts as distilled where the teacher was trained on labels.
         """
         made = self._checkpoint()
         card = self._backbone(made).card(trained=made.folder is not None)
         if made.folder is None:
             return card
         training = read_card(made.folder)
-        labels = (training.get("teacher") or {}).get("labels")
         return replace(
             card,
             weights=digest([card.weights, files_digest(made.paths())]),
-            backbone=f"{card.backbone}, distilled from labels" if labels else card.backbone,
             training=training,
+            distilled=bool((training.get("teacher") or {}).get("labels")),
             training_tokens=training.get("trained_tokens"),
         )
 

@@ -150,11 +150,12 @@ class Comparison:
     def encoders(self) -> pd.DataFrame:
         """The encoders by label, highest mean over families first, those without a mean last.
 
-        Columns: ``name`` (as it was asked for), ``title`` (marked where untrained or transductive),
-        ``trained``, ``backbone``, ``base`` (what it was trained from), ``tokens`` (training tokens;
-        None where unknown), ``card``, ``training`` (the card of its training), ``mean``, ``role``:
-        "untrained" (a backbone that no recipe has trained), "reference" (an encoder known to
-        ``names.known_encoders`` as one) or "method" (anything else, such as a new method).
+        Columns: ``name`` (as it was asked for), ``title`` (marked where untrained, transductive
+        or distilled from labels), ``trained``, ``backbone``, ``base`` (what it was trained from),
+        ``tokens`` (training tokens; None where unknown), ``card``, ``training`` (the card of its
+        training), ``mean``, ``role``: "untrained" (a backbone that no recipe has trained),
+        "reference" (an encoder known to ``names.known_encoders`` as one) or "method" (anything
+        else, such as a new method).
         """
         first = self.runs.drop_duplicates("encoder").set_index("encoder").sort_index()
         rows = [_encoder(label, row) for label, row in first.iterrows()]
@@ -410,6 +411,7 @@ def _title(label: str, card: Mapping[str, Any]) -> str:
     marks = [card["source"]] if card.get("source") else []
     marks += [] if card.get("trained", True) else ["untrained"]
     marks += ["transductive"] if card.get("transductive") else []
+    marks += ["distilled from labels"] if card.get("distilled") else []
     return f"{label} ({', '.join(marks)})" if marks else label
 
 

@@ -173,6 +173,7 @@ def _summary(encoder: Encoder, known: Card) -> str:
         "Backbone": known.training.get("backbone") or known.backbone,
         "Parameters": f"{known.parameters:,}" if known.parameters else "",
         "Trained": "" if known.trained else "no: the method's template and pooling on a backbone",
+        "Teacher": "was trained on labels" if known.distilled else "",
         "Training tokens": f"{known.training_tokens:,}" if known.training_tokens else "",
         "Licence of the backbone": known.licence,
     }

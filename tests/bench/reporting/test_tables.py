@@ -489,12 +489,14 @@ def test_results_from_data_that_has_changed_since_are_left_out():
     assert set(Report(old, made("same", "a", 3)).compared.runs.name) == {"old", "same"}
 
 
-def test_an_encoder_fitted_to_the_evaluated_texts_is_marked():
+def test_an_encoder_whose_teacher_saw_labels_or_that_saw_the_evaluated_texts_is_marked():
     fitted = {"transductive": True}
     made = Report(
         result("seen", "a", 0.5, card=fitted),
         result("raw", "a", 0.4, trained=False, card=fitted),
         result("fair", "a", 0.3),
+        result("taught", "a", 0.2, card={"distilled": True}),
     )
     titles = {*made.compared.encoders.title}
-    assert titles == {"seen (transductive)", "raw (untrained, transductive)", "fair"}
+    seen = {"seen (transductive)", "raw (untrained, transductive)"}
+    assert titles == {*seen, "taught (distilled from labels)", "fair"}
