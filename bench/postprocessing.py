@@ -13,7 +13,9 @@ recommends R2: an error of the estimated mean along itself does not matter to fi
 second version claims a gain for classification only.
 
 Whitening, of vectors e with mean mu and covariance U diag(s) U^T, the first k columns of U, made
-unit length: (e - mu) U_k diag(s_k)^(-1/2). Su, Cao, Liu, Ou. Whitening Sentence Representations for
+unit length: (e - mu) U_k diag(s_k)^(-1/2) U_k^T. The last factor is ours: it changes no cosine of
+vectors of one map, and without it those of two, such as queries after an instruction and bare
+documents, are in unrelated bases. Su, Cao, Liu, Ou. Whitening Sentence Representations for
 Better Semantics and Faster Retrieval. 2021 (arXiv 2103.15316); bojone/BERT-whitening.
 """
 
@@ -207,8 +209,11 @@ class Whitened(PostProcessed):
 
     Attributes:
         count: Most sentences, a random sample; many more than dimensions.
-        components: How many dimensions are kept, those of the largest variance; 0 for all.
+        components: Rank of the vectors: how many directions are kept, those of the largest
+            variance; 0 for all.
     """
+
+    version: ClassVar[int] = 2
 
     count: int = 10_000
     components: int = 0
@@ -235,7 +240,8 @@ class Whitened(PostProcessed):
         scales = np.zeros(dim)
         real = variances > variances[0] * _LEAST_VARIANCE
         scales[real] = variances[real] ** -0.5
-        weights: NDArray[np.float64] = axes[:, :kept] * scales[:kept]
+        own = axes[:, :kept]
+        weights: NDArray[np.float64] = (own * scales[:kept]) @ own.T  # (dim, dim)
 
         def change(some: Embeddings) -> Embeddings:
             return np.asarray((some - mean) @ weights, np.float32)

@@ -79,10 +79,25 @@ def test_removing_the_point_centres_the_texts_it_is_fitted_to():
 
 
 @pytest.mark.parametrize("components", [0, 3])
-def test_whitened_dimensions_are_uncorrelated_with_variance_1(components):
+def test_whitened_directions_are_uncorrelated_with_variance_1(components):
     changed = Whitened(components=components).fit(VECTORS)(VECTORS)
-    assert changed.shape == (200, components or DIM)
-    assert np.allclose(np.cov(changed.T, bias=True), np.eye(components or DIM), atol=1e-4)
+    variances = np.linalg.eigvalsh(np.cov(changed.T, bias=True))
+    rank = components or DIM
+    assert np.allclose(variances, [0] * (DIM - rank) + [1] * rank, atol=1e-4)
+    axes, scales, _ = np.linalg.svd(np.cov(VECTORS.T, bias=True))
+    published = (VECTORS - VECTORS.mean(0)) @ axes[:, :rank] / np.sqrt(scales[:rank])
+    assert np.allclose(
+        unit(changed) @ unit(changed).T, unit(published) @ unit(published).T, atol=1e-4
+    )
+
+
+def test_whitened_queries_and_documents_are_compared_in_one_basis():
+    """Each instruction has a map of its own, fitted to vectors that differ a little."""
+    rng = np.random.default_rng(3)
+    bare = rng.standard_normal((400, DIM)) + 3
+    instructed = bare + 0.1 * rng.standard_normal((400, DIM)) + 1
+    one, other = (unit(Whitened().fit(each)(each)) for each in (bare, instructed))
+    assert (one * other).sum(1).min() > 0.5
 
 
 @pytest.mark.parametrize("kind", [Renormalised(), Renormalised(removal="point"), Whitened()])
