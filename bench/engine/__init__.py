@@ -36,7 +36,7 @@ class Engine(Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether a worker has nothing to do at all."""
+        """Whether a worker has nothing to do, and would have nothing if all else is begun."""
         ...
 
     def submit(self, job: Job) -> None:

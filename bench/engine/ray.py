@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import os
+import pickle
 import secrets
 import signal
 import socket
@@ -296,8 +297,11 @@ class RayEngine:
 
     @property
     def idle(self) -> bool:
-        """Whether a worker has nothing to do at all."""
-        return self.hungry and not any(state.left for state in self._states.values())
+        """Whether there are more workers without work than parts that no worker has."""
+        if not self.hungry:
+            return False
+        resting = sum(not place.calls for place in self._places)
+        return resting > sum(len(state.left) for state in self._states.values())
 
     def submit(self, job: Job) -> None:
         """Take a job."""
@@ -413,13 +417,17 @@ class RayEngine:
     def _call(self, place: _Place, part: _Part) -> None:
         job, identity = part.state.job, part.state.identity
         encoder, exact = job.encoder.inner, job.encoder.exact
-        if isinstance(job, Measure):
-            folder = job.encoder.vectors.root
-            reference = place.actor.measure.remote(
-                encoder, job.task, job.seed, identity, exact=exact, folder=folder
-            )
-        else:
-            reference = place.actor.encode.remote(encoder, part.items(), identity, exact=exact)
+        try:
+            if isinstance(job, Measure):
+                folder = job.encoder.vectors.root
+                reference = place.actor.measure.remote(
+                    encoder, job.task, job.seed, identity, exact=exact, folder=folder
+                )
+            else:
+                reference = place.actor.encode.remote(encoder, part.items(), identity, exact=exact)
+        except (TypeError, pickle.PicklingError) as error:
+            self._fail(part.state, _unsendable(error.__cause__ or error))
+            return
         if place.identity != identity:
             place.identity, place.loaded = identity, False
         place.calls[reference] = part
@@ -464,13 +472,18 @@ class RayEngine:
             self._outcomes.append(Outcome(state.job, replace(value, device=answer.device), True))
             last = True
         else:
-            state.failure = state.failure or value
-            state.left.clear()  # as in one process, where the first failure ends a job
-            last = False
+            self._fail(state, value)
+            return
         if last:
             del self._states[state.job]
         else:
             self._end_failed(state)
+
+    def _fail(self, state: _State, failure: Failure) -> None:
+        """Give up a job, as in one process, where the first failure ends it."""
+        state.failure = state.failure or failure
+        state.left.clear()
+        self._end_failed(state)
 
     def _end_failed(self, state: _State) -> None:
         """Give the failure of a job as its last outcome, when nothing of it is under way."""
@@ -548,6 +561,15 @@ class RayEngine:
         elif time.monotonic() - self._said > _SAID:
             self._said = time.monotonic()
             log.warning("waiting for a node that has room for a worker with %s", self._request)
+
+
+def _unsendable(error: BaseException) -> Failure:
+    """Return the failure of a job that cannot be pickled."""
+    return Failure(
+        "failed",
+        f"expected an encoder and a task that can be pickled for workers, got: {error}: "
+        "keep all but settings out of their fields, or compute in this process with --workers 1",
+    )
 
 
 def start(workers: int | None, device: str = "auto") -> RayEngine:

@@ -5,10 +5,12 @@ Ray is started once for all of these tests, as a cluster on this machine.
 
 import contextlib
 import os
+import re
 import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ import pytest
 
 from bench.embeddings import CachedEncoder
 from bench.encoder import Card, Embeddings, Item
-from bench.engine import Engine, Inline, start_engine
+from bench.engine import Engine, Inline, Measure, start_engine
 from bench.engine.ray import _safe_settings
 from bench.errors import UsageError
 from bench.runner import Cell, run
@@ -76,6 +78,13 @@ class Here(Letters):
 
     def card(self) -> Card:
         return Card(weights=os.environ.get("TEST_OF_DRIVER", ""))
+
+
+@dataclass(frozen=True)
+class Locked(Letters):
+    """Cannot be sent to another process."""
+
+    lock: Any = field(default_factory=threading.Lock, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,13 +215,24 @@ def test_a_text_that_always_kills_its_worker_fails_its_cells_and_is_named(cluste
     assert len(list((tmp_path / "deaths").iterdir())) == 6  # three workers, not more
 
 
-def test_an_encoder_that_is_another_one_on_the_worker_is_refused(cluster, tmp_path, monkeypatch):
+def test_an_encoder_that_a_worker_cannot_have_is_refused(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("TEST_OF_DRIVER", "1")
-    cells = _run(
-        {"here": Here()}, [Norms(name="norms")], tmp_path, start_engine("1", cluster.address)
-    )
-    assert [cell.status for cell in cells] == ["failed"]
-    assert "give --dtype" in cells[0].reason
+    encoders = {"another there": Here(), "locked": Locked(), "fine": Letters()}
+    cells = _run(encoders, [Norms(name="norms")], tmp_path, start_engine("1", cluster.address))
+    found = {cell.encoder: (cell.status, cell.reason) for cell in cells}
+    assert found["fine"] == ("done", "")
+    for name, advice in {"another there": "give --dtype", "locked": "cannot pickle"}.items():
+        assert found[name][0] == "failed"
+        assert advice in found[name][1]
+
+
+def test_each_worker_gets_a_cell_that_needs_the_network_while_workers_start(cluster):
+    encoder = CachedEncoder(Letters(), Vectors(None))
+    with start_engine("2", cluster.address) as engine:
+        engine.submit(Measure(encoder, States(name="states"), 0))
+        assert engine.idle
+        engine.submit(Measure(encoder, States(name="states"), 1))
+        assert not engine.idle
 
 
 @pytest.mark.parametrize(
@@ -284,8 +304,8 @@ def test_workers_of_one_machine_are_private_and_end_with_it(tmp_path):
             for connection in each.net_connections("tcp"):
                 if connection.status == psutil.CONN_LISTEN:
                     assert "127.0.0.1" in connection.laddr.ip
-        folders = {arg for c in children for arg in c.cmdline() if "--temp-dir=" in arg}
-        folder = Path(next(iter(folders)).partition("=")[2])
+        calls = " ".join(arg for child in children for arg in child.cmdline())
+        folder = Path(re.search(r"--temp-dir=(\S+)", calls)[1])
         assert folder.parent.stat().st_mode & 0o077 == 0
         assert children
         process.send_signal(signal.SIGINT)
