@@ -34,6 +34,7 @@ from safetensors.torch import save
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import CARD, RUNS
 from adapters._files import tensors
+from adapters._generate import end_ids
 from adapters._network import Network, embedding_table
 from adapters._registered import load_registered
 from adapters._trainable import autocast, fork_seed, make_differentiable
@@ -380,7 +381,8 @@ class GenerativeTraining:
         for line in lines:
             for i, answer in zip(line["queries"], line["answers"], strict=True):
                 answers[i] = answer
-        finished = sum(len(answer) < recipe.new_tokens for answer in answers)
+        ends = end_ids(network)
+        finished = sum(answer[-1] in ends for answer in answers)
         self.took["answers"] = {
             "inference_tokens": took["positions"],
             "seconds": took["seconds"],

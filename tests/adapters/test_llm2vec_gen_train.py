@@ -260,6 +260,20 @@ def test_an_interrupted_training_resumes_to_the_same_files(folder, corpus, whole
         run(recipe, out, 4001)
 
 
+def test_answers_are_finished_where_their_last_token_ends_them(
+    folder, corpus, base, tmp_path, monkeypatch
+):
+    ends = list(range(0, len(base.tokenizer), 8))
+    monkeypatch.setattr(base.model.generation_config, "eos_token_id", ends)
+    out = run(tiny_recipe(folder, corpus), tmp_path, 800)
+    lines = (out / "stages/answers.jsonl").read_text().splitlines()
+    answers = [answer for line in map(json.loads, lines) for answer in line["answers"]]
+    ended = [answer for answer in answers if answer[-1] in ends]
+    assert {len(answer) for answer in ended} == set(range(1, 9))  # at the last one, too
+    stages = {s["stage"]: s for s in json.loads((out / "card.json").read_text())["stages"]}
+    assert stages["answers"]["finished"] == len(ended) < len(answers)
+
+
 def test_training_lowers_the_loss_and_its_card_counts_every_stage(whole, folder):
     card = json.loads((whole / "card.json").read_text())
     losses = np.asarray(card["loss"])[:, 1]
