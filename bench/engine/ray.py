@@ -673,13 +673,18 @@ def _connect(stack: contextlib.ExitStack, **options: Any) -> str:  # noqa: ANN40
     """Connect this process to Ray, until the stack ends, and return the address of its node.
 
     Raises:
-        UsageError: There is no such cluster.
+        UsageError: There is no such cluster, or one is to be started beside another.
     """
     import ray  # noqa: PLC0415 - an extra
 
     if options["address"] not in {"local", "auto"}:
         _check_address(options["address"])
-    if ray.is_initialized() and options["address"] != "local":
+    if ray.is_initialized():
+        if options["address"] == "local":
+            raise UsageError(
+                "expected to start Ray here, but this process is connected to it already: "
+                "compute there (ray='auto'), or call ray.shutdown() before"
+            )
         return str(ray.util.get_node_ip_address())
     handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     stack.callback(ray.shutdown)

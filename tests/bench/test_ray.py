@@ -281,6 +281,15 @@ def _remove_one(cluster: Any, nodes: list[Any]) -> None:
             return
 
 
+def test_workers_do_not_end_the_cluster_that_a_process_is_connected_to(cluster):
+    import ray
+
+    with start_engine("1", cluster.address):
+        with pytest.raises(UsageError, match="connected to it already"):
+            start_engine("2")
+        assert ray.is_initialized()
+
+
 def test_a_process_may_start_workers_again(monkeypatch):
     """Ray reads its settings once in a process, so that a new token would shut workers out."""
     first = _safe_settings()
