@@ -78,6 +78,8 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
     as_json: Json = False,
 ) -> None:
     """Check encoders, tasks or a recipe against the contract, rule by rule."""
+    import rich.style  # noqa: F401 - draws from ``random`` when imported, which checks watch
+
     from bench.registry import compute_settings, load_encoders
     from bench.tasks import load_tasks
     from bench.testing import run_checks
@@ -139,20 +141,27 @@ def _check_recipe(
     budget: int,
     seed: int,
 ) -> "Iterator[tuple[str, CheckOutcome]]":
-    """Yield the outcomes of a recipe, whose checkpoints are removed afterwards."""
+    """Yield the outcomes of a recipe, whose checkpoints are removed afterwards.
+
+    Raises:
+        UsageError: Several encoders are to read them.
+    """
     from bench.data import load
-    from bench.registry import encoder_of, load_encoders, load_recipe, split_setting
+    from bench.registry import encoder_of, load_one, load_recipe, split_setting
     from bench.testing import RecipeTrial, run_recipe_checks, write_tiny_backbone
 
     given = dict(map(split_setting, changes))
     default = load_recipe(name, given)
     known = {each.name for each in dataclasses.fields(default)}  # type: ignore[arg-type]
     own = {field: value for field, value in settings.items() if field in known}
+    if len(models) > 1:
+        raise UsageError(
+            f"expected one encoder that reads the checkpoints, got {', '.join(models)}"
+        )
     (reader,) = models or [encoder_of(name, default)]
 
     def read(folder: Path) -> "Encoder":
-        target = f"{reader}:{folder}"
-        return load_encoders([target], settings)[target]
+        return load_one(f"{reader}:{folder}", settings)[1]
 
     with TemporaryDirectory(prefix="bench-check-") as place:
         recipe = load_recipe(name, {**own, **given})

@@ -75,6 +75,12 @@ def test_a_new_recipe_trains_what_its_encoder_reads(folder, pairs):
     assert (listed["kind"], listed["settings"]["lr"]["default"]) == ("recipe", 5e-4)
 
 
+def test_a_recipe_is_checked_with_one_encoder():
+    checked = call("check", "--recipe", "crops", "-m", "crops,dino")
+    assert checked.exit_code == 2
+    assert "got crops, dino" in checked.stderr
+
+
 def test_a_new_task_is_checked_with_an_encoder_that_is_able_to_do_it(folder, pairs):
     assert call("new", "my_task", "--task").exit_code == 0
     checked = call("check", "--task", "my_task:TASK", "--json")
