@@ -140,7 +140,9 @@ def _save(network: Network, layout: SentenceLayout, parts: Path, folder: Path) -
     modules.append(Pooling(network.dim, layout.pooling))
     if layout.normalise:
         modules.append(Normalize())
-    prompts = {"text": layout.prompt} if layout.prompt else {}
+    # without one of their own, sentence-transformers gives queries and documents none
+    names = ("text", "query", "document") if layout.prompt else ()
+    prompts = dict.fromkeys(names, layout.prompt)
     model = SentenceTransformer(
         modules=modules,
         device="cpu",

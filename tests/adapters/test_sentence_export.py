@@ -58,7 +58,8 @@ def test_an_exported_encoder_gives_the_same_vectors(name, kind, settings, folder
     encoder = on(name, folder(kind, head=name == "inbedder"), **settings)
     model = exported(encoder, tmp_path / "made")
     wanted = encoder.encode(TEXTS)
-    np.testing.assert_allclose(model.encode(TEXTS), wanted, atol=1e-5, rtol=1e-4)
+    for encode in (model.encode, model.encode_query, model.encode_document):
+        np.testing.assert_allclose(encode(TEXTS), wanted, atol=1e-5, rtol=1e-4)
     assert np.abs(wanted - wanted.mean(0)).max() > 0.01
     read = load_encoder(f"st:{tmp_path / 'made'}", {"dtype": "float32", "device": "cpu"})
     np.testing.assert_allclose(read.encode(TEXTS), wanted, atol=1e-5, rtol=1e-4)
