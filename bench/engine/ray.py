@@ -56,7 +56,8 @@ _DEATHS = 3  # workers that a portion may end
 _SAID = 60.0  # seconds between two messages that a worker has no place
 _STORE = 512 << 20  # bytes of Ray's memory for what is on its way
 _SOCKETS = 30  # characters of a temporary folder's path, in which sockets have room for their names
-_PASSED_ON = ("BENCH_DATA", "BENCH_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_VERBOSITY")
+_FOLDERS = ("BENCH_DATA", "BENCH_CACHE", "BENCH_DOWNLOADS")
+_PASSED_ON = ("HF_HUB_OFFLINE", "TRANSFORMERS_VERBOSITY")
 
 
 class Request(NamedTuple):
@@ -355,6 +356,8 @@ class RayEngine:
 
         cpus, gpus, threads = self._request
         variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        folders = {name: os.environ[name] for name in _FOLDERS if os.environ.get(name)}
+        variables |= {name: str(Path(folder).absolute()) for name, folder in folders.items()}
         installed = sys.prefix, sys.base_prefix  # all else may have the user's own modules
         own = [path for path in sys.path if path and not path.startswith(installed)]
         variables["PYTHONPATH"] = os.pathsep.join(own)

@@ -81,6 +81,14 @@ class Here(Letters):
 
 
 @dataclass(frozen=True)
+class Downloaded(Letters):
+    """Has weights in the folder of downloads."""
+
+    def card(self) -> Card:
+        return Card(weights=str(Path(os.environ["BENCH_DOWNLOADS"]).absolute()))
+
+
+@dataclass(frozen=True)
 class Locked(Letters):
     """Cannot be sent to another process."""
 
@@ -217,7 +225,8 @@ def test_a_text_that_always_kills_its_worker_fails_its_cells_and_is_named(cluste
 
 def test_an_encoder_that_a_worker_cannot_have_is_refused(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("TEST_OF_DRIVER", "1")
-    encoders = {"another there": Here(), "locked": Locked(), "fine": Letters()}
+    monkeypatch.setenv("BENCH_DOWNLOADS", "downloads")
+    encoders = {"another there": Here(), "locked": Locked(), "fine": Downloaded()}
     cells = _run(encoders, [Norms(name="norms")], tmp_path, start_engine("1", cluster.address))
     found = {cell.encoder: (cell.status, cell.reason) for cell in cells}
     assert found["fine"] == ("done", "")
