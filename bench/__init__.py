@@ -78,7 +78,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     device: str = "auto",
     dtype: str = "auto",
     force: bool = False,
-    workers: int | str = 1,
+    workers: int | str | None = None,
     ray: str | None = None,
 ) -> "pd.DataFrame":
     """Run tasks on encoders and return one row per cell: encoder, task, score, status, reason.
@@ -97,7 +97,8 @@ def run(  # noqa: PLR0913 - one parameter per option
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         dtype: "auto", "float32", "bfloat16" or "float16".
         force: Run finished cells again.
-        workers: Processes that compute, on Ray; "auto" for one for each GPU.
+        workers: Processes that compute, on Ray; "auto" for one for each GPU, which is the default
+            with ``ray``.
         ray: Address of a cluster of Ray to compute on; "auto" for the one at hand.
 
     Raises:
@@ -123,7 +124,10 @@ def run(  # noqa: PLR0913 - one parameter per option
         names = [models] if isinstance(models, str) else list(models)
         encoders = load_encoders(names, compute_settings(device, dtype))
     one = isinstance(tasks, str) or not isinstance(tasks, Iterable)
-    with use_folder(data), start_engine(str(workers), ray, device) as engine:
+    with (
+        use_folder(data),
+        start_engine(None if workers is None else str(workers), ray, device) as engine,
+    ):
         cells = run_cells(
             encoders,
             load_tasks([tasks] if one else tasks, suites, limit=limit),  # type: ignore[list-item,arg-type]

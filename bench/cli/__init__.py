@@ -100,7 +100,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run finished cells again.")] = False,
     exact: Exact = False,
-    workers: Workers = "1",
+    workers: Workers = None,
     ray: Ray = None,
     shard: Annotated[
         str,

@@ -238,11 +238,12 @@ Exact = Annotated[
     typer.Option("--exact", help="Identical bits in every run: float32, one text a batch. Slower."),
 ]
 Workers = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="N|auto",
         help="Processes that compute, each with a GPU or a share of the cores, on Ray; `auto`: one "
-        "for each GPU. 1 without --ray is this process.",
+        "for each GPU. 1 without --ray is this process. [default: 1, with --ray auto]",
+        show_default=False,
     ),
 ]
 Ray = Annotated[

@@ -104,17 +104,21 @@ class Inline:
         self.close()
 
 
-def start_engine(workers: str = "1", address: str | None = None, device: str = "auto") -> Engine:
+def start_engine(
+    workers: str | None = None, address: str | None = None, device: str = "auto"
+) -> Engine:
     """Return the engine that the options ask for.
 
     Args:
-        workers: Number of workers, or "auto": one for each GPU.
+        workers: Number of workers, or "auto": one for each GPU. None for "1", or for "auto" where
+            there is an address.
         address: Of a cluster of Ray to join; "auto" for that at hand; None for none.
         device: Where encoders compute, as for ``bench run``.
 
     Raises:
         UsageError: No such number, no such cluster, or too little for the workers.
     """
+    workers = workers or ("1" if address is None else "auto")
     if workers != "auto" and not (workers.isdecimal() and 0 < int(workers) < 10_000):
         raise UsageError(f"--workers takes a number from 1, or auto, got {workers!r}")
     if workers == "1" and address is None:

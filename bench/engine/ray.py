@@ -625,7 +625,8 @@ def connect(address: str, workers: int | None, device: str = "auto") -> RayEngin
         _connect(stack, address=address)
         nodes = _nodes()
         gpus = _count_gpus(nodes, device)
-        n = workers or gpus or len(nodes)
+        computing = sum(node.get("CPU", 0) >= 1 for node in nodes)  # a head may have no cores
+        n = workers or gpus or max(computing, 1)
         if gpus:
             return RayEngine(Request(1, _gpu_share(gpus, n), 1), n, stack.pop_all())
         cpus = _cpu_share([int(node.get("CPU", 0)) for node in nodes], n)

@@ -237,7 +237,7 @@ def test_an_encoder_that_a_worker_cannot_have_is_refused(cluster, tmp_path, monk
 
 def test_each_worker_gets_a_cell_that_needs_the_network_while_workers_start(cluster):
     encoder = CachedEncoder(Letters(), Vectors(None))
-    with start_engine("2", cluster.address) as engine:
+    with start_engine(address=cluster.address) as engine:  # one on each node that computes
         engine.submit(Measure(encoder, States(name="states"), 0))
         assert engine.idle
         engine.submit(Measure(encoder, States(name="states"), 1))
