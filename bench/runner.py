@@ -412,12 +412,13 @@ class _Part:
         job, value = outcome.job, outcome.value
         cells = self.waiting.pop(job) if outcome.last else self.waiting[job]
         if isinstance(job, Measure):
-            assert not isinstance(value, Portion)  # noqa: S101 - for the type checker
+            assert isinstance(value, Measured | Failure)  # noqa: S101 - for the type checker
             if isinstance(value, Measured):
                 self._reader.cost.add(value.cost)
                 self._device = value.device
             yield self._end(cells[0], value)
             return
+        assert isinstance(job, Encode)  # noqa: S101 - for the type checker
         if isinstance(value, Portion):
             encoded = (job.items[i] for i in value.batch.positions)
             self.encoding[job].done += count_characters(encoded)

@@ -223,6 +223,7 @@ command(
     "bench train inbedder --budget 20000 --set lr=5e-4 --out try",
     "bench train dino --budget 100000 --vary decay=0,200 --vary smoothing=0",
     "bench train quip,dino --budget 60000,250000 --seed 0,1,2 --out grid --dry-run",
+    "bench train quip,dino --budget S,L --workers auto",
     "accelerate launch -m bench train inbedder --budget L",
     reads_data=True,
 )(train)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from bench.process import raise_if_stopped
 
 if TYPE_CHECKING:
+    from rich import progress as rich
     from rich.console import Console
     from rich.table import Table
 
-    from bench.embeddings import Progress
     from bench.forecast import Forecast
     from bench.runner import Cell
     from bench.testing import CheckOutcome
@@ -109,12 +109,46 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+class Bar:
+    """A progress callback: a bar on a terminal, elsewhere one log line a minute."""
+
+    def __init__(self, bars: "rich.Progress", name: str = "") -> None:
+        """Add a bar; its labels begin with a name."""
+        self._bars, self._before = bars, f"{name}: " if name else ""
+        self._bar = bars.add_task(f"{self._before}starting", total=None)
+        self._last, self._logged = (0, 0), time.monotonic()
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """Show how far something is."""
+        raise_if_stopped()
+        text = f"{self._before}{label}"
+        # Labels may contain numbers that change, so a new stage is recognised by its counts.
+        if total != self._last[1] or done < self._last[0]:
+            self._bars.reset(self._bar, total=total)
+        self._bars.update(self._bar, description=text, completed=done, total=total)
+        self._last = done, total
+        if self._bars.disable and time.monotonic() - self._logged >= _INTERVAL:
+            log.info("%s: %d of %d", text, done, total)
+            self._logged = time.monotonic()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bars.remove_task(self._bar)
+
+
 @contextmanager
-def progress() -> "Iterator[Progress]":
-    """Yield a progress callback: a bar on a terminal, elsewhere one log line a minute.
+def progress() -> "Iterator[Bar]":
+    """Yield a progress callback.
 
     Of several processes only the first shows its progress.
     """
+    with open_bars() as bars:
+        yield Bar(bars)
+
+
+@contextmanager
+def open_bars() -> "Iterator[rich.Progress]":
+    """Yield what several bars are added to, see ``Bar``."""
     from rich import progress as rich
 
     columns = (
@@ -133,22 +167,7 @@ def progress() -> "Iterator[Progress]":
         disable=not drawn,
         speed_estimate_period=_WINDOW,
     ) as bars:
-        bar = bars.add_task("starting", total=None)
-        last, logged = (0, 0), time.monotonic()
-
-        def show(label: str, done: int, total: int) -> None:
-            nonlocal last, logged
-            raise_if_stopped()
-            # Labels may contain numbers that change, so a new stage is recognised by its counts.
-            if total != last[1] or done < last[0]:
-                bars.reset(bar, total=total)
-            bars.update(bar, description=label, completed=done, total=total)
-            last = done, total
-            if not drawn and time.monotonic() - logged >= _INTERVAL:
-                log.info("%s: %d of %d", label, done, total)
-                logged = time.monotonic()
-
-        yield show
+        yield bars
 
 
 def print_grid(rows: Sequence[Row]) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +14,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import console
-from bench.cli.options import Device, Dtype, Json, Sets, complete, recipe_names, split_names
+from bench.cli.options import (
+    Device,
+    Dtype,
+    Json,
+    Ray,
+    Sets,
+    Workers,
+    complete,
+    recipe_names,
+    split_names,
+)
 from bench.cli.tracking import TrackedProgress, check_tracker
 from bench.errors import BenchError, UsageError, one_line
 
 if TYPE_CHECKING:
-    from bench.recipe import Progress
+    from rich.progress import Progress as Bars
+
+    from bench.engine import Engine, Failure, Job
+    from bench.recipe import Load, Progress
     from bench.trainings import PlannedTraining
 
 log = logging.getLogger(__name__)
@@ -90,10 +105,16 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
         bool,
         typer.Option("--dry-run", help="Show the trainings and the time they take, train nothing."),
     ] = False,
+    workers: Workers = None,
+    ray: Ray = None,
     track: Track = "",
     as_json: Json = False,
 ) -> None:
-    """Train encoders by their recipes; the same command resumes, and skips what is finished."""
+    """Train encoders by their recipes; the same command resumes, and skips what is finished.
+
+    With several workers, each trains one checkpoint at a time.
+    """
+    from bench.engine import start_engine
     from bench.registry import compute_settings, encoder_of
     from bench.trainings import plan_trainings, split_budgets
 
@@ -111,8 +132,11 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
         return
     if track:
         check_tracker(track)
+    if (ray or workers not in {None, "1"}) and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError("expected several processes for each training or --workers, got both")
     _prepare(training.out for training in trainings)
-    failed = _train_all(trainings, track=track, keep_going=keep_going, as_json=as_json)
+    with start_engine(workers, ray, device) as engine:
+        failed = _train_all(trainings, engine, track=track, keep_going=keep_going, as_json=as_json)
     if failed:
         raise typer.Exit(1)
     if not as_json:
@@ -138,27 +162,92 @@ def _split_seeds(texts: Sequence[str]) -> list[int]:
 
 
 def _train_all(
-    trainings: Sequence["PlannedTraining"], *, track: str, keep_going: bool, as_json: bool
+    trainings: Sequence["PlannedTraining"],
+    engine: "Engine",
+    *,
+    track: str,
+    keep_going: bool,
+    as_json: bool,
 ) -> int:
-    """Run the trainings one after another, and return how many failed."""
-    from bench.data import load
+    """Run the trainings on an engine, and return how many failed.
 
-    failed = 0
-    for i, training in enumerate(trainings, 1):
-        if len(trainings) > 1:
-            log.info("training %d of %d: %s", i, len(trainings), training.out)
-        try:
-            with console.progress() as progress, _track(progress, track, training) as tracked:
-                training.run(load, tracked)
+    Raises:
+        BenchError: The first one that failed, unless the others go on.
+    """
+    from bench.engine import Failure, Train
+
+    failed, names = 0, [""]  # a single one needs none
+    if len(trainings) > 1:
+        names = [f"training {i} of {len(trainings)}" for i in range(1, len(trainings) + 1)]
+    with console.open_bars() as bars:
+        planned: dict[Job, tuple[PlannedTraining, _LateBar]] = {}
+        for name, training in zip(names, trainings, strict=True):
+            bar = _LateBar(bars, name, training.out)
+            job = Train(_Tracked(training, track), bar)
+            planned[job] = training, bar
+            engine.submit(job)
+        while outcome := engine.wait():
+            training, bar = planned[outcome.job]
+            bar.close()
+            if isinstance(outcome.value, Failure):
+                _report(training, outcome.value, named=len(trainings) > 1, raises=not keep_going)
+                failed += 1
+                continue
             _describe(training)
-        except BenchError as error:
-            if not keep_going:
-                raise
-            log.error("%s: %s", training.out, one_line(error))  # noqa: TRY400 - in one line
-            failed += 1
-            continue
-        print(json.dumps(training.describe()) if as_json else training.out)
+            print(json.dumps(training.describe()) if as_json else training.out, flush=True)
     return failed
+
+
+class _LateBar:
+    """A progress bar that is shown from the first step on."""
+
+    def __init__(self, bars: "Bars", name: str, out: Path) -> None:
+        self._bars, self._name, self._out = bars, name, out
+        self._bar: console.Bar | None = None
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        """Show how far the training is."""
+        if self._bar is None:
+            self._bar = console.Bar(self._bars, self._name)
+            if self._name:
+                log.info("%s: %s", self._name, self._out)
+        if total:
+            self._bar(label, done, total)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar:
+            self._bar.close()
+
+
+def _report(training: "PlannedTraining", failure: "Failure", *, named: bool, raises: bool) -> None:
+    """Log why a training has failed, or end the command with it.
+
+    Raises:
+        BenchError: The command ends.
+    """
+    message = f"{training.out}: {failure.reason}" if named else failure.reason
+    if raises:
+        raise (UsageError if failure.invalid else BenchError)(message)
+    log.error("%s", message)
+
+
+@dataclass(frozen=True)
+class _Tracked:
+    """A training whose numbers go to a tracker, in the process that trains; "" for none."""
+
+    training: "PlannedTraining"
+    tracker: str
+
+    @property
+    def out(self) -> Path:
+        """Folder of the checkpoint."""
+        return self.training.out
+
+    def run(self, load: "Load", progress: "Progress") -> Path:
+        """Train, or resume, and return the folder."""
+        with _track(progress, self.tracker, self.training) as tracked:
+            return self.training.run(load, tracked)
 
 
 @contextmanager

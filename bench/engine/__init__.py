@@ -1,14 +1,26 @@
 """Who computes: this process (``Inline``), or workers that own a device (``bench.engine.ray``).
 
 The runner hands in jobs and takes their outcomes as they come; it does not know which engine it
-has. There are two jobs: vectors of items, and a whole cell that needs the network.
+has. There are three jobs: vectors of items, a whole cell that needs the network, and a training.
 """
 
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self
 
-from bench.engine.work import Encode, Failure, Job, Measure, Measured, Outcome, Portion, do, score
+from bench.engine.work import (
+    Encode,
+    Failure,
+    Job,
+    Measure,
+    Measured,
+    Outcome,
+    Portion,
+    Train,
+    Training,
+    do,
+    score,
+)
 from bench.errors import UsageError
 
 __all__ = [
@@ -21,6 +33,8 @@ __all__ = [
     "Measured",
     "Outcome",
     "Portion",
+    "Train",
+    "Training",
     "score",
     "start_engine",
 ]

@@ -1,9 +1,10 @@
 """The engine on Ray: workers that own a device, on this machine or on the nodes of a cluster.
 
 A worker is an actor with a GPU, a share of one, or some CPU cores. It gets portions of an
-encoder's items and gives vectors back, or does a whole cell. It writes nothing: the process that
-started the run keeps vectors and results. Portions are ``bench.encoder.windows``, which no batch
-crosses, so that an encoder gives the same vectors here as in one process on the same hardware.
+encoder's items and gives vectors back, does a whole cell, or trains. It writes nothing but
+checkpoints: the process that started the run keeps vectors and results. Portions are
+``bench.encoder.windows``, which no batch crosses, so that an encoder gives the same vectors here as
+in one process on the same hardware.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -37,6 +39,9 @@ from bench.engine.work import (
     Measured,
     Outcome,
     Portion,
+    Train,
+    Training,
+    do,
     encode,
     join,
     score,
@@ -53,6 +58,7 @@ log = logging.getLogger(__name__)
 _SECONDS = 2.0  # of a portion
 _AHEAD = 3  # portions that a worker has: one that it computes, others that it need not wait for
 _DEATHS = 3  # workers that a portion may end
+_STEP = 0.5  # seconds between two messages of how far a training is
 _SAID = 60.0  # seconds between two messages that a worker has no place
 _STORE = 512 << 20  # bytes of Ray's memory for what is on its way
 _SOCKETS = 30  # characters of a temporary folder's path, in which sockets have room for their names
@@ -77,6 +83,14 @@ class Request(NamedTuple):
         return f"{self.gpus:.3g} of a GPU" if self.gpus else f"{self.threads} threads"
 
 
+class Step(NamedTuple):
+    """How far a training is, as ``bench.recipe.Progress`` takes it."""
+
+    label: str
+    done: int
+    total: int
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a worker answers.
@@ -89,7 +103,7 @@ class Reply:
             ``Vectors.save`` takes.
     """
 
-    value: Portion | Measured | Failure
+    value: Portion | Measured | Path | Failure | Step
     device: str = ""
     messages: Sequence[tuple[int, str]] = ()
     records: Sequence[tuple[str, Any]] = ()
@@ -147,6 +161,36 @@ class Worker:
             return self._reply(Failure.of(error))
         return replace(self._reply(value), records=vectors.new)
 
+    def train(self, training: Training, folder: Path) -> Iterator[Reply]:
+        """Yield how far a training is, and in the end the folder of its checkpoint.
+
+        Args:
+            training: The training.
+            folder: The working folder of the process that started it, for relative paths.
+        """
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            yield self._reply(Failure("failed", _not_shared(folder, error)))
+            return
+        if not training.out.is_dir():
+            yield self._reply(Failure("failed", _not_shared(training.out)))
+            return
+        now, reported = Step("starting", 0, 0), None
+
+        def show(label: str, done: int, total: int) -> None:
+            nonlocal now
+            now = Step(label, done, total)
+
+        with ThreadPoolExecutor(1) as pool:  # a step may take minutes, and all of them count
+            future = pool.submit(lambda: [each.value for each in do(Train(training, show))])
+            while not future.done():
+                if now != reported:
+                    reported = now
+                    yield self._reply(reported)
+                wait([future], timeout=_STEP)
+            yield self._reply(future.result()[-1])
+
     def _check(self, encoder: Encoder, identity: str, *, exact: bool) -> None:
         """Refuse an encoder that is another one here.
 
@@ -164,8 +208,17 @@ class Worker:
             )
         self._encoder, self._device = encoder, found.device
 
-    def _reply(self, value: Portion | Measured | Failure) -> Reply:
+    def _reply(self, value: Portion | Measured | Path | Failure | Step) -> Reply:
         return Reply(value, self._device, self._messages.take())
+
+
+def _not_shared(folder: Path, error: OSError | None = None) -> str:
+    """Return the reason why a training cannot write where the one who started it looks for it."""
+    reason = f": {error.strerror}" if error else ""
+    return (
+        f"expected {folder.absolute()} on {os.uname().nodename}, as on the machine that started "
+        f"the training{reason}: use a folder that all nodes see"
+    )
 
 
 class _Messages(logging.Handler):
@@ -198,11 +251,11 @@ class _Lent(Vectors):
 
 @dataclass(eq=False)
 class _Part:
-    """What a worker gets at once: a portion of an ``Encode``, or a ``Measure``.
+    """What a worker gets at once: a portion of an ``Encode``, or another job as a whole.
 
     Attributes:
         state: The job's.
-        positions: int64 (n,), which of the items; none for a ``Measure``.
+        positions: int64 (n,), which of the items; none for another job than an ``Encode``.
         size: Characters of them.
         deaths: Workers that have ended while they computed it.
     """
@@ -240,8 +293,8 @@ class _State:
 
     @property
     def identity(self) -> str:
-        """The encoder's fingerprint."""
-        return self.job.encoder.fingerprint
+        """The encoder's fingerprint; "" for a training."""
+        return "" if isinstance(self.job, Train) else self.job.encoder.fingerprint
 
 
 @dataclass(eq=False)
@@ -307,7 +360,7 @@ class RayEngine:
     def submit(self, job: Job) -> None:
         """Take a job."""
         state = self._states[job] = _State(job)
-        if isinstance(job, Measure):
+        if not isinstance(job, Encode):
             state.left.append(_Part(state, np.empty(0, np.int64)))
             return
         if self._deadly:
@@ -389,7 +442,7 @@ class RayEngine:
         """Return what a worker does next; None for nothing yet."""
         if place.starting is not None or len(place.calls) >= _AHEAD:
             return None
-        if any(isinstance(part.state.job, Measure) for part in place.calls.values()):
+        if any(not isinstance(part.state.job, Encode) for part in place.calls.values()):
             return None
         states = [state for state in self._states.values() if state.left]
         if place.calls:  # more of the same, so that it need not wait
@@ -406,7 +459,7 @@ class RayEngine:
         """Return the next part of a job, joined with those after it up to a few seconds of work."""
         part = state.left.popleft()
         state.size -= part.size
-        if part.deaths or isinstance(state.job, Measure):
+        if part.deaths or not isinstance(state.job, Encode):
             return part
         wanted = min(state.speed * _SECONDS, state.size / (2 * len(self._places)))
         windows_, size = [part.positions], part.size
@@ -419,14 +472,18 @@ class RayEngine:
 
     def _call(self, place: _Place, part: _Part) -> None:
         job, identity = part.state.job, part.state.identity
-        encoder, exact = job.encoder.inner, job.encoder.exact
         try:
-            if isinstance(job, Measure):
+            if isinstance(job, Train):
+                job.training.out.mkdir(parents=True, exist_ok=True)
+                reference = place.actor.train.remote(job.training, Path.cwd())
+            elif isinstance(job, Measure):
+                encoder, exact = job.encoder.inner, job.encoder.exact
                 folder = job.encoder.vectors.root
                 reference = place.actor.measure.remote(
                     encoder, job.task, job.seed, identity, exact=exact, folder=folder
                 )
             else:
+                encoder, exact = job.encoder.inner, job.encoder.exact
                 reference = place.actor.encode.remote(encoder, part.items(), identity, exact=exact)
         except (TypeError, pickle.PicklingError) as error:
             self._fail(part.state, _unsendable(error.__cause__ or error))
@@ -441,21 +498,25 @@ class RayEngine:
         import ray  # noqa: PLC0415 - an extra
 
         try:
-            answer = ray.get(reference)
+            streams = isinstance(reference, ray.ObjectRefGenerator)
+            answer = ray.get(next(reference) if streams else reference)
         except ray.exceptions.RayTaskError as error:
             answer = Reply(Failure("failed", str(error).strip().splitlines()[-1]))
         except ray.exceptions.RayError as error:
-            log.debug("a worker has ended", exc_info=error)
             self._replace(place, error)
             return
         if place.starting is not None:
             place.starting, self._failed_starts = None, 0
             self._know(answer)
             return
-        part = place.calls.pop(reference)
-        part.state.handed_out -= 1
         for level, message in answer.messages:
             log.log(level, "%s", message)
+        job = place.calls[reference].state.job
+        if isinstance(answer.value, Step) and isinstance(job, Train):
+            job.progress(*answer.value)
+            return
+        part = place.calls.pop(reference)
+        part.state.handed_out -= 1
         if isinstance(answer.value, Portion) and place.loaded:  # not while it loaded the weights
             part.state.speed = part.size / max(answer.value.cost.encode_seconds, 1e-6)
         place.loaded = True
@@ -474,7 +535,10 @@ class RayEngine:
         elif isinstance(value, Measured):
             self._outcomes.append(Outcome(state.job, replace(value, device=answer.device), True))
             last = True
-        else:
+        elif isinstance(value, Path):
+            self._outcomes.append(Outcome(state.job, value, last=True))
+            last = True
+        elif isinstance(value, Failure):
             self._fail(state, value)
             return
         if last:
@@ -503,7 +567,8 @@ class RayEngine:
         except ray.exceptions.RayError as error:
             log.info("embeddings are lost with their worker: %s", type(error).__name__)
         else:
-            job.encoder.vectors.of(identity).adopt(data)
+            if isinstance(job, Measure):
+                job.encoder.vectors.of(identity).adopt(data)
 
     def _replace(self, place: _Place, error: Exception) -> None:
         """Start another worker for one that has ended; others do what it had to do.
@@ -512,6 +577,9 @@ class RayEngine:
             UsageError: Workers end before they are there.
         """
         self._failed_starts += place.starting is not None
+        if place.calls:
+            kind = type(error).__name__
+            log.warning("a worker has ended, others do what it had to do: %s", kind)
         if self._failed_starts > _DEATHS * len(self._places):
             reason = " ".join(str(error).split())[:300]
             raise UsageError(f"workers do not start; is bench installed on all nodes? {reason}")
@@ -530,9 +598,11 @@ class RayEngine:
 
     def _give_up(self, part: _Part) -> Failure:
         """Return the failure of a part that ends its workers; its items are not tried again."""
-        items = part.items()
-        if isinstance(part.state.job, Measure):
-            what = f"{part.state.job.task.name} ended"
+        items, job = part.items(), part.state.job
+        if isinstance(job, Measure):
+            what = f"{job.task.name} ended"
+        elif isinstance(job, Train):
+            what = f"{job.training.out} ended"
         else:
             longest = max(items, key=lambda item: len(item.text)).text
             what = f"{len(items)} texts, the longest of them {shortened(longest)}, ended"
@@ -570,7 +640,7 @@ def _unsendable(error: BaseException) -> Failure:
     """Return the failure of a job that cannot be pickled."""
     return Failure(
         "failed",
-        f"expected an encoder and a task that can be pickled for workers, got: {error}: "
+        f"expected encoders, tasks and recipes that can be pickled, got: {error}: "
         "keep all but settings out of their fields, or compute in this process with --workers 1",
     )
 
@@ -614,7 +684,7 @@ def connect(address: str, workers: int | None, device: str = "auto") -> RayEngin
 
     Args:
         address: Of the cluster; "auto" for that at hand.
-        workers: How many; None for one for each GPU, or for each node if there is no GPU.
+        workers: How many; None for one for each GPU, or without one for each node with cores.
         device: Where encoders compute, as for ``bench run``.
 
     Raises:
@@ -681,6 +751,9 @@ def _connect(stack: contextlib.ExitStack, **options: Any) -> str:  # noqa: ANN40
     """
     import ray  # noqa: PLC0415 - an extra
 
+    # Ray has no option against the messages that it prints to stdout, where results go.
+    if hasattr(ray._private.worker, "listen_error_messages"):  # noqa: SLF001
+        ray._private.worker.listen_error_messages = _ignore  # noqa: SLF001
     if options["address"] not in {"local", "auto"}:
         _check_address(options["address"])
     if ray.is_initialized():
@@ -707,6 +780,10 @@ def _connect(stack: contextlib.ExitStack, **options: Any) -> str:  # noqa: ANN40
     if stopped:
         signal.raise_signal(signal.SIGTERM)
     return str(context.address_info["node_ip_address"])
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing."""
 
 
 def _check_address(address: str) -> None:

@@ -4,15 +4,17 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from bench import data
 from bench.embeddings import CachedEncoder, Cost
 from bench.encoder import Batch, Encoder, Item, stream
-from bench.errors import BenchError, Unavailable, install_hint, one_line
+from bench.errors import BenchError, Unavailable, UsageError, install_hint, one_line
 from bench.process import raise_if_stopped
+from bench.recipe import Load, Progress
 from bench.task import Scores, Task, record_original
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,33 @@ class Measure:
     seed: int
 
 
-Job = Encode | Measure
+class Training(Protocol):
+    """What trains a checkpoint, such as ``bench.trainings.PlannedTraining``."""
+
+    @property
+    def out(self) -> Path:
+        """Folder of the checkpoint."""
+        ...
+
+    def run(self, load: Load, progress: Progress) -> Path:
+        """Train, or resume, and return the folder."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Train:
+    """Wanted: a checkpoint.
+
+    Attributes:
+        training: What trains it, and resumes where an earlier process has ended.
+        progress: Is told how far it is, in the process that has submitted the job.
+    """
+
+    training: Training
+    progress: Progress
+
+
+Job = Encode | Measure | Train
 
 
 @dataclass(frozen=True)
@@ -95,10 +123,12 @@ class Failure(NamedTuple):
     Attributes:
         status: "skipped" where something is not on this machine, else "failed".
         reason: One line.
+        invalid: Whether the call was, see ``UsageError``.
     """
 
     status: Literal["skipped", "failed"]
     reason: str
+    invalid: bool = False
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
@@ -106,7 +136,8 @@ class Failure(NamedTuple):
         raise_if_stopped()
         if isinstance(error, BenchError):
             skipped = isinstance(error, Unavailable)
-            return cls("skipped" if skipped else "failed", str(error))
+            invalid = isinstance(error, UsageError)
+            return cls("skipped" if skipped else "failed", str(error), invalid)
         if hint := install_hint(error):
             return cls("skipped", hint)
         log.debug("", exc_info=error)
@@ -118,12 +149,12 @@ class Outcome(NamedTuple):
 
     Attributes:
         job: The job.
-        value: A part of its vectors, its scores, or why it has none.
+        value: A part of its vectors, its scores, the folder of its checkpoint, or why it has none.
         last: Whether nothing more comes of it.
     """
 
     job: Job
-    value: Portion | Measured | Failure
+    value: Portion | Measured | Path | Failure
     last: bool
 
 
@@ -133,11 +164,15 @@ def do(job: Job) -> Iterator[Outcome]:
         if isinstance(job, Measure):
             yield Outcome(job, score(job.encoder, job.task, job.seed), last=True)
             return
+        if isinstance(job, Train):
+            job.progress("starting", 0, 0)
+            yield Outcome(job, job.training.run(data.load, job.progress), last=True)
+            return
         left = len(job.items)
         for portion in encode(job.encoder.inner, job.items, exact=job.encoder.exact):
             left -= len(portion.batch.positions)
             yield Outcome(job, portion, last=not left)
-    except Exception as error:  # noqa: BLE001 - whatever an encoder or a task raises
+    except Exception as error:  # noqa: BLE001 - whatever an encoder, task or recipe raises
         yield Outcome(job, Failure.of(error), last=True)
 
 

@@ -4,12 +4,14 @@ Ray is started once for all of these tests, as a cluster on this machine.
 """
 
 import contextlib
+import json
 import os
 import re
 import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,15 +23,19 @@ from typing import Any, ClassVar
 import numpy as np
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from bench.cli import app
+from bench.data import load
 from bench.embeddings import CachedEncoder
 from bench.encoder import Card, Embeddings, Item
-from bench.engine import Engine, Inline, Measure, start_engine
+from bench.engine import Engine, Inline, Measure, Train, Training, start_engine
 from bench.engine.ray import _safe_settings
 from bench.errors import UsageError
 from bench.runner import Cell, run
 from bench.store import Store
 from bench.task import NetworkTask, Score, Task
+from bench.trainings import plan_trainings
 from bench.vectors import Vectors
 
 pytestmark = [
@@ -130,18 +136,65 @@ class States(NetworkTask):
         return {"norm": Score((float(lengths.mean()),), lengths)}
 
 
+@dataclass(frozen=True)
+class Mortal:
+    """A training whose process ends at a stage, as often as there are files for it."""
+
+    training: Training
+    deaths: Path
+    stage: str
+
+    @property
+    def out(self) -> Path:
+        return self.training.out
+
+    def run(self, load: Any, progress: Any) -> Path:
+        def show(label: str, done: int, total: int) -> None:
+            if done and label == self.stage:
+                Letters(deaths=str(self.deaths)).encode(["poison"])
+            progress(label, done, total)
+
+        return self.training.run(load, show)
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A recipe that writes its text into a file."""
+
+    text: str = "a"
+
+    def check(self) -> None:
+        pass
+
+    def train(self, out: Path, *, budget: int, seed: int, load: Any, progress: Any) -> Path:
+        progress("writing", 1, 1)
+        if self.text == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.text == "z":
+            raise UsageError(f"expected a text other than z, got {self.text!r}")
+        (out / "text").write_text(f"{self.text} {budget} {seed}")
+        return out
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster without GPUs: a head that computes nothing, and two nodes of one core."""
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    from ray.cluster_utils import Cluster
+    safe = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    safe |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory("r", dir="/tmp") as tmp:
+        for name, value in safe.items():
+            patch.setenv(name, value)
+        from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 100 << 20}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    made.others = [_add_node(made), _add_node(made)]
-    yield made
-    made.shutdown()
+        before = set(psutil.Process().children(recursive=True))
+        head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 100 << 20, "temp_dir": tmp}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        made.others = [_add_node(made), _add_node(made)]
+        yield made
+        started = set(psutil.Process().children(recursive=True)) - before
+        made.shutdown()
+        _, alive = psutil.wait_procs(started, timeout=20)
+        assert not alive
 
 
 def _add_node(cluster: Any) -> Any:
@@ -305,6 +358,76 @@ def test_a_process_may_start_workers_again(monkeypatch):
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     monkeypatch.setitem(sys.modules, "ray", sys)
     assert _safe_settings() == first
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    """A function that plans two tiny trainings into a folder."""
+    from tests.tiny import SENTENCES, tiny_folder
+
+    place = tmp_path_factory.mktemp("training")
+    tiny_folder("llama", place / "base", head=True)
+    lines = [json.dumps({"text": " ".join(SENTENCES[i : i + 4])}) for i in range(3)] * 2
+    (place / "texts.jsonl").write_text("\n".join(lines))
+    changes = [f"backbone={place / 'base'}", f"sources={place / 'texts.jsonl'}", "rank=2"]
+    changes += ["batch_size=3", "longest=60"]
+    settings = {"device": "cpu", "dtype": "float32"}
+
+    def plan(out: Path) -> list[Training]:
+        return plan_trainings(
+            ["crops"], ["400"], [0, 1], settings=settings, changes=changes, out=out
+        )
+
+    return plan
+
+
+def test_trainings_on_workers_that_end_give_the_weights_of_one_process(
+    cluster, trainings, tmp_path
+):
+    (tmp_path / "deaths").mkdir()
+    (tmp_path / "deaths" / "1").touch()
+    here, there = trainings(tmp_path / "here"), trainings(tmp_path / "there")
+    mortal = Mortal(there[0], tmp_path / "deaths", "crops: training")
+    steps: dict[str, list[tuple[str, int, int]]] = {"first": [], "second": []}
+    jobs = [
+        Train(mortal, lambda *step: steps["first"].append(step)),
+        Train(there[1], lambda *step: steps["second"].append(step)),
+    ]
+    found = {}
+    with start_engine(None, cluster.address) as engine:  # a worker for each node with cores
+        for job in jobs:
+            engine.submit(job)
+        while outcome := engine.wait():
+            assert outcome.last
+            found[outcome.job] = outcome.value
+        assert len(engine.provenance()["workers"]) == 1
+    for job, planned in zip(jobs, here, strict=True):
+        planned.run(load, lambda *_: None)
+        weights = "adapter_model.safetensors"
+        assert (found[job] / weights).read_bytes() == (planned.out / weights).read_bytes()
+    assert not list((tmp_path / "deaths").iterdir())
+    assert all(steps.values())
+
+
+WRITING = f"{__name__}:Writing"
+
+
+def test_a_failed_training_is_reported_and_the_others_go_on_if_they_are_to(
+    cluster, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bench.engine.ray._DEATHS", 1)
+    options = ["--vary", "text=z,deadly,b", "--budget", "7", "--out", "made"]
+    command = ["train", WRITING, *options, "--ray", cluster.address, "--keep-going"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1, done.output
+    assert sorted(done.stdout.split()) == ["made/base", "made/text=b"]
+    assert "made/text=z: expected a text other than z, got 'z'" in caplog.messages
+    assert "text=deadly ended the worker that computed it, 1 times" in caplog.text
+    assert [Path(f"made/{name}/text").read_text() for name in ("base", "text=b")] == [
+        "a 7 42",
+        "b 7 42",
+    ]
 
 
 def test_workers_of_one_machine_are_private_and_end_with_it(tmp_path):
