@@ -189,6 +189,7 @@ def cluster() -> Iterator[Any]:
         before = set(psutil.Process().children(recursive=True))
         head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 100 << 20, "temp_dir": tmp}
         made = Cluster(initialize_head=True, head_node_args=head)
+        made.folder = tmp
         made.others = [_add_node(made), _add_node(made)]
         yield made
         started = set(psutil.Process().children(recursive=True)) - before
@@ -198,7 +199,9 @@ def cluster() -> Iterator[Any]:
 
 
 def _add_node(cluster: Any) -> Any:
-    return cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=100 << 20)
+    return cluster.add_node(
+        num_cpus=1, num_gpus=0, object_store_memory=100 << 20, temp_dir=cluster.folder
+    )
 
 
 def _run(
@@ -236,7 +239,8 @@ def test_two_workers_give_the_scores_and_vectors_of_one_process(cluster, tmp_pat
         assert other.texts == result.texts
         assert other.provenance["workers"]
         if key[1] == "long":
-            assert other.cost["tokens"] == result.cost["tokens"]
+            # Cells share a job, and its cost, if no worker waits for one when they are planned.
+            assert 0 < other.cost["tokens"] <= result.cost["tokens"]
     asked = [Item(f"{text}, asked by a task") for text in TEXTS[:10]]
     items = [Item(text) for text in long] + asked
     for encoder in encoders.values():
