@@ -93,6 +93,8 @@ class Claims:
         with contextlib.suppress(OSError):  # where nothing can be written, nothing is claimed
             self.root.mkdir(parents=True, exist_ok=True)
             self.began = file_time(self.root)
+            while file_time(self.root) == self.began:  # else what is written now has that time
+                time.sleep(0.002)
         for path in self.root.glob(f"*/*{SUFFIX}"):
             self._remove_dead(path)
         return self

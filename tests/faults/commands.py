@@ -246,6 +246,8 @@ def _read(path: Path, folder: Path) -> object:
                 return {name: arrays[name].tolist() for name in arrays}
         place = re.escape(str(folder.parent)).encode() + rb"/[^/\"]+"  # or a copy beside it
         data = re.sub(place, b".", path.read_bytes())
+        if path.suffix == ".md":  # a model card says how long the training took, and when it was
+            data = re.sub(rb"(?m)^- (seconds|created): .*$", b"", data)
         if path.suffix == ".jsonl":
             return [without_times(json.loads(line)) for line in data.splitlines()]
         if path.suffix != ".json":
