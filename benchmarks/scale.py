@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.encoder import Embeddings, Item
-from bench.engine import Inline, ray
+from bench.engine import Engine, Inline, Outcome, Portion, ray
 from bench.registry import compute_settings, load_encoders
 from bench.runner import run
 from bench.store import Store
@@ -48,6 +48,21 @@ class Many(Task):
         return {"first": Score((float(vectors[:, 0].mean()),))}
 
 
+def count_portions(engine: Engine) -> list[Portion]:
+    """Return a list that gets every portion of vectors that the engine gives from now on."""
+    portions: list[Portion] = []
+    wait = engine.wait
+
+    def listen() -> Outcome | None:
+        outcome = wait()
+        if outcome and isinstance(outcome.value, Portion):
+            portions.append(outcome.value)
+        return outcome
+
+    engine.wait = listen  # type: ignore[method-assign]
+    return portions
+
+
 def measure(
     model: str, changes: list[str], texts: int, workers: str, folder: Path
 ) -> dict[str, float | str]:
@@ -57,6 +72,7 @@ def measure(
     with Inline() if workers == "inline" else ray.start(int(workers), "cpu") as engine:
         started = time.perf_counter()
         task = Many(name="many", count=texts)
+        portions = count_portions(engine)
         (cell,) = run(encoders, [task], Store(folder), Vectors(None), engine=engine)
         ended = time.perf_counter()
     assert cell.result, cell.reason  # noqa: S101 - a benchmark stops
@@ -67,6 +83,8 @@ def measure(
         "workers": workers,
         "start_s": round(started - begun, 2),
         "run_s": round(ended - started, 2),
+        "portions": len(portions),
+        "ms_per_portion": round(1e3 * (ended - started) / max(len(portions), 1), 2),
         "stop_s": round(time.perf_counter() - ended, 2),
         "tokens_per_s": round(cost["tokens"] / (ended - started)),
         "driver_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
