@@ -98,6 +98,9 @@ def one_line(error: BaseException) -> str:
         return str(error)
     if hint := install_hint(error):
         return hint
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        reason = f"cannot read or write {error.filename}: {error.strerror}"
+        return f"{reason}; free space, or name another place"
     message, place = str(error), ""
     for frame in traceback.extract_tb(error.__traceback__):
         if not frame.filename.startswith("<"):

@@ -56,11 +56,7 @@ def report_error(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else int(bool(error.code))
     if isinstance(error, OSError) and error in _write_errors:
         return _report_write_error(error)
-    message = one_line(error)
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        message = f"cannot read or write {error.filename}: {error.strerror}"
-        message += "; free space, or name another place"
-    _print(f"error: {message}")
+    _print(f"error: {one_line(error)}")
     if not isinstance(error, BenchError):
         import logging  # noqa: PLC0415 - after ``prepare``
 

@@ -79,7 +79,7 @@ def throughput(c: Comparison, label: str) -> float | None:
 def largest_run(c: Comparison, label: str) -> Mapping[str, float]:
     """Return the cost of the result up to which an encoder had read most tokens."""
     costs = [r.cost for r in c.of_encoder(label)]
-    return max(costs, key=lambda cost: (cost.get("tokens", 0), cost.get("encode_seconds", 0)))
+    return max(costs, key=lambda cost: (cost.get("tokens") or 0, cost.get("encode_seconds") or 0))
 
 
 def training(c: Comparison) -> Table:

@@ -186,6 +186,8 @@ def cluster() -> Iterator[Any]:
             patch.setenv(name, value)
         from ray.cluster_utils import Cluster
 
+        # A cluster notes its address there in any case.
+        Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108 - a name of Ray
         before = set(psutil.Process().children(recursive=True))
         head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 100 << 20, "temp_dir": tmp}
         made = Cluster(initialize_head=True, head_node_args=head)
