@@ -455,7 +455,7 @@ def test_workers_of_one_machine_are_private_and_end_with_it(tmp_path):
         folder = Path(re.search(r"--temp-dir=(\S+)", calls)[1])
         assert folder.parent.stat().st_mode & 0o077 == 0
         assert children
-        for _ in range(3):  # once in some twenty runs Ray has swallowed the first
+        for _ in range(3):  # the first was swallowed once, with Ray running
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(6)
