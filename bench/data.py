@@ -28,6 +28,7 @@ from bench.conll import read_conll
 from bench.delimited import read_table
 from bench.errors import DataError, Unavailable, UsageError, unknown
 from bench.files import write_atomic
+from bench.process import environment
 
 log = logging.getLogger(__name__)
 
@@ -166,16 +167,8 @@ def _as_line(value: dict[str, Any]) -> bytes:
 @contextmanager
 def use_folder(folder: str | Path | None) -> Iterator[None]:
     """Search a folder of data sets first for as long as the context lasts; None changes nothing."""
-    before = os.environ.get("BENCH_DATA")
-    if folder is not None:
-        os.environ["BENCH_DATA"] = str(folder)
-    try:
+    with environment({} if folder is None else {"BENCH_DATA": str(folder)}):
         yield
-    finally:
-        if before is None:
-            os.environ.pop("BENCH_DATA", None)
-        else:
-            os.environ["BENCH_DATA"] = before
 
 
 @contextmanager

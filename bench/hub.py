@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from bench.catalog import CONVERTED, Classes, Columns
 from bench.errors import DataError, Unavailable
+from bench.process import environment
 
 log = logging.getLogger(__name__)
 
@@ -139,16 +140,14 @@ def offline() -> Iterator[None]:
     """Make the hub's libraries read only their caches for as long as the context lasts."""
     before = os.environ.get(_OFFLINE)
     asked = before is not None and before.upper() in {"1", "ON", "YES", "TRUE"}
-    os.environ[_OFFLINE] = "1"  # for those that are imported meanwhile
     loaded = {name: sys.modules[name] for name in _CONFIGS if name in sys.modules}
     states = {name: getattr(module, _OFFLINE) for name, module in loaded.items()}
     for module in loaded.values():
         setattr(module, _OFFLINE, True)
     try:
-        yield
+        with environment({_OFFLINE: "1"}):  # for those that are imported meanwhile
+            yield
     finally:
-        os.environ.pop(_OFFLINE)
-        os.environ.update({} if before is None else {_OFFLINE: before})
         for name in _CONFIGS:
             if name in sys.modules:
                 setattr(sys.modules[name], _OFFLINE, states.get(name, asked))

@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,7 @@ from bench.assets import Need, watch_needs
 from bench.encoder import Encoder, read_files
 from bench.errors import DataError, UsageError, one_line
 from bench.files import write_atomic
-from bench.process import raise_if_stopped
+from bench.process import environment, raise_if_stopped
 from bench.recipe import Recipe
 from bench.task import NetworkTask, Task
 
@@ -114,7 +113,8 @@ def check(folder: Path, wanted: Wanted) -> Iterator[Outcome]:
     """
     for _, file in _find_damaged(folder, _read_manifest(folder)):
         yield file, "damaged: make it again with `bench data mirror`"
-    with data.use_folder(folder), hub.offline(), _without_index():
+    no_index = environment({"PIP_NO_INDEX": "1"})  # pip asks none
+    with data.use_folder(folder), hub.offline(), no_index:
         yield from _read_all(
             wanted, lambda need: "present" if _is_inside(need.place, folder) else "missing"
         )
@@ -237,17 +237,3 @@ def _sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-@contextmanager
-def _without_index() -> Iterator[None]:
-    """Keep pip from asking a package index."""
-    before = os.environ.get("PIP_NO_INDEX")
-    os.environ["PIP_NO_INDEX"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PIP_NO_INDEX"]
-        else:
-            os.environ["PIP_NO_INDEX"] = before

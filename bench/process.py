@@ -6,6 +6,8 @@ Nothing heavy is imported, so that Ctrl-C works from the first moment on.
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that stop a command, with exit code 128 plus the signal's number, as in shells."""
@@ -27,6 +29,21 @@ def raise_if_stopped() -> None:
     """Raise KeyboardInterrupt again if a library has caught that of a signal."""
     if _received:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment for as long as the context lasts."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def peak_memory_mb() -> float:

@@ -48,7 +48,7 @@ from bench.engine.work import (
 )
 from bench.errors import EncodingError, UsageError
 from bench.files import temporary_folder
-from bench.process import STOP_SIGNALS, raise_if_stopped
+from bench.process import STOP_SIGNALS, environment, raise_if_stopped
 from bench.provenance import record_provenance
 from bench.task import Task
 from bench.vectors import Vectors
@@ -658,7 +658,7 @@ def start(workers: int | None, device: str = "auto") -> RayEngine:
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(temporary_folder(_short_folder()))
-        stack.enter_context(_variables(_safe_settings()))
+        stack.enter_context(environment(_safe_settings()))
         address = _connect(
             stack,
             address="local",
@@ -691,7 +691,7 @@ def connect(address: str, workers: int | None, device: str = "auto") -> RayEngin
         UsageError: There is no such cluster, or it has too little for the workers.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_variables({"RAY_USAGE_STATS_ENABLED": "0"}))
+        stack.enter_context(environment({"RAY_USAGE_STATS_ENABLED": "0"}))
         _connect(stack, address=address)
         nodes = _nodes()
         gpus = _count_gpus(nodes, device)
@@ -726,21 +726,6 @@ def _safe_settings() -> dict[str, str]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-
-
-@contextlib.contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _connect(stack: contextlib.ExitStack, **options: Any) -> str:  # noqa: ANN401 - of Ray
