@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adapters._files import files_digest, read_json
+from adapters._files import files_digest, read_object
 from adapters._source import content_digest
+from bench.checkpoints import CARD
 from bench.encoder import Card, digest
 from bench.errors import CheckpointError
 from bench.overlap import Ngrams
@@ -24,8 +25,8 @@ _WHOLE = (
 )
 """Names of the weights of a whole model."""
 
-CARD, RUNS = "card.json", "runs.u64"
-"""Files beside the weights: the card, and the hashes of the 8-grams that were trained on."""
+RUNS = "runs.u64"
+"""File beside the weights: the hashes of the 8-grams that were trained on."""
 
 
 def locate(checkpoint: str, module: str, otherwise: str) -> str:
@@ -62,7 +63,7 @@ def base_of(folder: Path) -> str:
 
 
 def _base(folder: Path) -> str:
-    config = _read_object(folder / CONFIG)
+    config = read_object(folder / CONFIG)
     source, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(source, str) or not source:
         raise CheckpointError(
@@ -126,7 +127,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     if not (folder / CARD).is_file():
         return {}
-    card = _read_object(folder / CARD)
+    card = read_object(folder / CARD)
     files = card.get("files")  # older cards name none
     if isinstance(files, dict):
         for name, wanted in files.items():
@@ -147,7 +148,7 @@ def recorded_digest(path: Path) -> str:
     """
     if path.name != CONFIG:
         return files_digest([path])
-    config = _read_object(path)
+    config = read_object(path)
     config.pop("base_model_name_or_path", None)
     return digest(config)
 
@@ -160,12 +161,3 @@ def runs_of(source: str | Path) -> Ngrams | None:
     """
     path = Path(source).expanduser() / RUNS
     return Ngrams.read(path) if path.is_file() else None
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise CheckpointError(
-            f"expected a JSON object in {path}, got {type(value).__name__}: copy the file again"
-        )
-    return value

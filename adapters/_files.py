@@ -92,3 +92,17 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
             f"expected a JSON file at {path}, got {type(error).__name__}: "
             "the checkpoint is incomplete"
         ) from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of a checkpoint.
+
+    Raises:
+        CheckpointError: The file is missing, or has no JSON object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"expected a JSON object in {path}, got {type(value).__name__}: copy the file again"
+        )
+    return value

@@ -23,7 +23,14 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from bench.errors import DataError, Unavailable
-from bench.files import copy_file, copy_folder, exclusive, temporary_folder, write_atomic
+from bench.files import (
+    copy_file,
+    copy_folder,
+    exclusive,
+    read_object,
+    temporary_folder,
+    write_atomic,
+)
 
 log = logging.getLogger(__name__)
 
@@ -176,9 +183,8 @@ def find_mirrored_model(source: str) -> Path | None:
     """
     name, _, revision = source.partition("@")
     home = Path(os.environ.get("BENCH_DATA") or os.devnull) / "models" / name
-    try:
-        commits = json.loads((home / _REVISIONS).read_bytes())
-    except (OSError, ValueError):
+    commits = read_object(home / _REVISIONS)
+    if not commits:
         return None
     commit = commits.get(revision or "main", revision)
     found = home / str(commit)

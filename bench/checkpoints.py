@@ -1,12 +1,12 @@
 """Folders of trainings: which checkpoints are in them, and what their cards say."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UsageError
+from bench.files import read_object
 
 CARD = "card.json"
 """What a training writes last, into the folder of its checkpoint."""
@@ -24,7 +24,7 @@ def checkpoints_in(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob(CARD)):
         place = path.parent
         inside = place.relative_to(folder)
-        card = read_card(path)
+        card = read_object(path)
         if "stages" in inside.parts or not isinstance(card.get("method"), str):
             continue
         label = re.sub(r"[^\w.+,-]+", "-", str(inside)) if inside.parts else place.name
@@ -39,15 +39,6 @@ def checkpoints_in(folder: Path) -> dict[str, str]:
             f"expected finished trainings in {folder}, got none: name the --out of `bench train`"
         )
     return found
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """Return the content of a card; nothing where it is none."""
-    try:
-        card = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return card if isinstance(card, dict) else {}
 
 
 def training_seconds(card: Mapping[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -159,6 +160,15 @@ def copy_folder(source: Path, target: Path) -> None:
         if target.is_dir():
             target.replace(work / "old")
         (work / "copy").replace(target)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; an empty one where there is no such file or no object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def file_time(folder: Path) -> float:

@@ -12,9 +12,10 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.checkpoints import CARD, checkpoints_in, read_card
+from bench.checkpoints import CARD, checkpoints_in
 from bench.encoder import Encoder
 from bench.errors import BenchError, UsageError, one_line, unknown
+from bench.files import read_object
 from bench.importing import import_object, instantiate, module_hint
 from bench.recipe import Recipe
 
@@ -173,7 +174,7 @@ def load_one(
     Raises:
         UsageError: The name stands for several, or there is no such encoder or setting.
     """
-    method = read_card(Path(name).expanduser() / CARD).get("method")
+    method = read_object(Path(name).expanduser() / CARD).get("method")
     target = f"{method}:{name}" if method in _points() else name
     found = load_encoders([target], settings, changes)
     if len(found) > 1:

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from adapters._checkpoint import CARD, CONFIG, recorded_digest
+from adapters._checkpoint import CONFIG, recorded_digest
 from adapters._files import read_json
 from adapters._network import Network
 from adapters._training.cost import count_flops
 from adapters._training.loop import Fitted, Training
+from bench.checkpoints import CARD
 from bench.errors import UsageError
 from bench.files import hide_home, write_atomic
 

@@ -19,13 +19,14 @@ from torch.nn.functional import normalize
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone
-from adapters._checkpoint import CARD, locate, read_card, runs_of
+from adapters._checkpoint import locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._export import SentenceLayout
 from adapters._files import read_json
 from adapters._head import head_of
 from adapters._network import Network
 from adapters._text import Framed, make_prompts
+from bench.checkpoints import CARD
 from bench.encoder import Batch, Card, Item, digest, gather, location
 from bench.errors import CheckpointError, Unavailable, UsageError
 from bench.overlap import Ngrams

@@ -26,8 +26,8 @@ import torch
 from safetensors.torch import save
 
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
-from adapters._checkpoint import CARD, RUNS, WEIGHTS
 from adapters._checkpoint import CONFIG as LORA_CONFIG
+from adapters._checkpoint import RUNS, WEIGHTS
 from adapters._files import read_json, tensors
 from adapters._lora import merge_lora
 from adapters._network import Network, embedding_table
@@ -55,6 +55,7 @@ from adapters.llm2comp.objective import (
     make_lora,
     make_student,
 )
+from bench.checkpoints import CARD
 from bench.errors import UsageError
 from bench.files import write_atomic
 from bench.overlap import Ngrams

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import yaml
@@ -24,7 +24,7 @@ from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._export import SentenceLayout
-from adapters._files import files_digest, load_torch, read_json, stamp, tensors
+from adapters._files import files_digest, load_torch, read_json, read_object, stamp, tensors
 from adapters._network import Network, embedding_table
 from adapters._source import download
 from adapters._text import Framed, make_prompts
@@ -432,8 +432,8 @@ def _read_published(folder: Path) -> Checkpoint:
             f"expected YAML in {folder / RUN_CONFIG}, got {type(error).__name__}: copy it again"
         ) from error
     base = config.get("model_name_or_path") if isinstance(config, dict) else None
-    adapter = _read_object(folder / "encoder/adapter_config.json")
-    mode = _read_object(folder / "encoder_decoder_config.json").get("encoding_mode")
+    adapter = read_object(folder / "encoder/adapter_config.json")
+    mode = read_object(folder / "encoder_decoder_config.json").get("encoding_mode")
     indices = adapter.get("token_indices")
     read = re.fullmatch(r"last_(\d+)_tokens", str(mode))
     if not isinstance(base, str) or adapter.get("peft_type") != "TRAINABLE_TOKENS":
@@ -452,15 +452,6 @@ def _read_published(folder: Path) -> Checkpoint:
         )
     ids = tuple(sorted(indices))  # in the order in which they were added and are joined
     return replace(made, base=base, k=len(ids), read=int(read[1]), token_ids=ids)
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise CheckpointError(
-            f"expected a JSON object in {path}, got {type(value).__name__}: copy the file again"
-        )
-    return value
 
 
 @lru_cache(maxsize=1)
@@ -505,7 +496,7 @@ def _published_state(made: Checkpoint) -> dict[str, Tensor]:
             f"expected one tensor trainable_tokens_delta in {made.folder}, got {sorted(rows)}: "
             "other weights than new tokens are not supported"
         )
-    indices = _read_object(made.folder / "encoder/adapter_config.json")["token_indices"]
+    indices = read_object(made.folder / "encoder/adapter_config.json")["token_indices"]
     if len(rows[names[0]]) != len(indices):
         raise CheckpointError(
             f"expected a row for each of {len(indices)} token_indices in {made.folder}, "

@@ -32,7 +32,7 @@ import torch
 from safetensors.torch import save
 
 from adapters._backbone import PACKAGED, Backbone
-from adapters._checkpoint import CARD, RUNS
+from adapters._checkpoint import RUNS
 from adapters._files import tensors
 from adapters._generate import end_ids
 from adapters._network import Network, embedding_table
@@ -60,6 +60,7 @@ from adapters.llm2vec_gen.data import (
 from adapters.llm2vec_gen.encoder import CONFIG, TOKENS, WEIGHTS, WORDS, AnswerLayers, make_layers
 from adapters.llm2vec_gen.generate import Sampling, chat_frame, sample_answers
 from adapters.llm2vec_gen.objective import GenerativeAlignment
+from bench.checkpoints import CARD
 from bench.encoder import Encoder, card, digest, fingerprint, read_files
 from bench.errors import DataError, UsageError
 from bench.files import hide_home, write_atomic

@@ -324,13 +324,14 @@ def _show(trainings: Sequence["PlannedTraining"], *, as_json: bool) -> None:
 
 def _known_cards(trainings: Sequence["PlannedTraining"]) -> list[dict[str, Any]]:
     """Return the cards of finished trainings beside the planned ones, and of default weights."""
-    from bench.checkpoints import CARD, read_card
+    from bench.checkpoints import CARD
     from bench.encoder import card
+    from bench.files import read_object
     from bench.registry import encoder_names, load_encoder
 
     folders = {training.out.parent for training in trainings}
     paths = {path for folder in folders for path in folder.glob(f"*/{CARD}")}
-    found = [read_card(path) for path in sorted(paths)]
+    found = [read_object(path) for path in sorted(paths)]
     for method in sorted({training.method for training in trainings} & {*encoder_names()}):
         try:
             found.append(dict(card(load_encoder(method)).training))

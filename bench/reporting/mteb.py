@@ -6,7 +6,6 @@ A score is taken where the same splits and subsets were scored by the same main 
 revision of the data, which is also mteb's own rule for which results go together.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from bench.encoder import digest
 from bench.errors import UsageError, unknown
+from bench.files import read_object
 from bench.reporting.names import natural
 from bench.result import Absence, Result, RunSpec
 from bench.task import Score
@@ -70,7 +70,7 @@ def read_rows(
     rows: list[Result] = []
     absences: list[Absence] = []
     for place in _choose(folder, names, tasks):
-        meta = _parse(place.folder / "model_meta.json")
+        meta = read_object(place.folder / "model_meta.json")
         for ours in tasks:
             try:
                 rows.append(_row(place, meta, ours))
@@ -152,7 +152,7 @@ def _count(places: Sequence[_Place], tasks: Sequence[Result]) -> int:
 
 def _newest(place: _Place, tasks: Sequence[Result]) -> list[Any]:
     """Return the newest version of mteb in a folder, in a form that can be compared."""
-    files = [_parse(place.folder / f"{ours.spec.task}.json") for ours in tasks]
+    files = [read_object(place.folder / f"{ours.spec.task}.json") for ours in tasks]
     return max((natural(str(file.get("mteb_version") or "")) for file in files), default=[])
 
 
@@ -166,7 +166,7 @@ def _row(place: _Place, meta: Mapping[str, Any], ours: Result) -> Result:
     file = place.folder / f"{spec.task}.json"
     if not file.is_file():
         raise _UnfitError(f"mteb's results have none at revision {place.revision}")
-    theirs = _parse(file)
+    theirs = read_object(file)
     score = _score(theirs, ours)
     parameters = meta.get("n_parameters")
     card = {
@@ -225,15 +225,6 @@ def _value(parts: Any, split: str, subset: str, metric: str) -> float:  # noqa: 
     if main != value:
         raise _UnfitError(f"another main metric than {metric}, {value}: {main} on {where}")
     return float(value)
-
-
-def _parse(file: Path) -> dict[str, Any]:
-    """Return the content of a file; nothing where it is no JSON object."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _absence(place: _Place, ours: Result, reason: str) -> Absence:

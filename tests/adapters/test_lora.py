@@ -8,9 +8,10 @@ import pytest
 
 from adapters import _lora
 from adapters._backbone import Backbone
-from adapters._checkpoint import CARD, CONFIG, WEIGHTS, recorded_digest
+from adapters._checkpoint import CONFIG, WEIGHTS, recorded_digest
 from adapters._lora import read_deltas
 from adapters._network import quiet
+from bench.checkpoints import CARD
 from bench.errors import CheckpointError, Unavailable
 from tests.tiny import SENTENCES, tiny_folder
 
