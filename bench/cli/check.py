@@ -17,10 +17,10 @@ from bench.cli.options import (
     Seed,
     Sets,
     complete,
-    encoder_names,
+    model_option,
     recipe_names,
     split_names,
-    task_names,
+    task_option,
 )
 from bench.errors import UsageError
 
@@ -32,25 +32,12 @@ if TYPE_CHECKING:
 
 Models = Annotated[
     list[str],
-    typer.Option(
-        "--model",
-        "-m",
-        help="Encoders to check, as for `bench run`; beside --task the encoder that does the task, "
-        "beside --recipe the one that reads its checkpoints.",
-        autocompletion=complete(encoder_names),
-        show_default=False,
+    model_option(
+        "Encoders to check, as for `bench run`; beside --task the encoder that does the task, "
+        "beside --recipe the one that reads its checkpoints."
     ),
 ]
-Tasks = Annotated[
-    list[str],
-    typer.Option(
-        "--task",
-        "-t",
-        help="Tasks to check, as for `bench run`.",
-        autocompletion=complete(task_names),
-        show_default=False,
-    ),
-]
+Tasks = Annotated[list[str], task_option("Tasks to check, as for `bench run`.")]
 Recipe_ = Annotated[
     str,
     typer.Option(

@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import console
-from bench.cli.options import (
-    Cache,
-    Device,
-    Dtype,
-    Json,
-    Seed,
-    Sets,
-    complete,
-    encoder_names,
-    split_names,
-)
+from bench.cli.options import Cache, Device, Dtype, Json, Seed, Sets, model_option, split_names
 from bench.errors import UsageError
 from bench.files import check_writable, escape_surrogates, remove_leftovers
 
@@ -41,13 +31,7 @@ Source = Annotated[
 ]
 Model = Annotated[
     str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Encoder. [default: the first that answers in words]",
-        autocompletion=complete(encoder_names),
-        show_default=False,
-    ),
+    model_option("Encoder. [default: the first that answers in words]"),
 ]
 Instructions = Annotated[
     list[str],

@@ -13,10 +13,11 @@ from bench.cli.options import (
     Sets,
     command,
     complete,
-    encoder_names,
+    model_option,
+    recipe_names,
     split_names,
-    suite_names,
-    task_names,
+    suite_option,
+    task_option,
 )
 
 if TYPE_CHECKING:
@@ -70,45 +71,17 @@ def fetch(
     _show(fetch_all(names), strict=bool(names), as_json=as_json)
 
 
-def _recipe_names() -> list[str]:
-    from bench.registry import recipe_names
-
-    return list(recipe_names())
-
-
 Models = Annotated[
-    list[str],
-    typer.Option(
-        "--model",
-        "-m",
-        help="Encoders, as for `bench run`: their checkpoints and tokenizers.",
-        autocompletion=complete(encoder_names),
-    ),
+    list[str], model_option("Encoders, as for `bench run`: their checkpoints and tokenizers.")
 ]
-Suites = Annotated[
-    list[str],
-    typer.Option(
-        "--suite",
-        "-s",
-        help="Suites or mteb benchmarks: the data of their tasks.",
-        autocompletion=complete(suite_names),
-    ),
-]
-Tasks = Annotated[
-    list[str],
-    typer.Option(
-        "--task",
-        "-t",
-        help="Tasks, also of mteb: their data.",
-        autocompletion=complete(task_names),
-    ),
-]
+Suites = Annotated[list[str], suite_option("Suites or mteb benchmarks: the data of their tasks.")]
+Tasks = Annotated[list[str], task_option("Tasks, also of mteb: their data.")]
 Recipes = Annotated[
     list[str],
     typer.Option(
         "--recipe",
         help="Recipes, as for `bench train`: their training sets and backbones.",
-        autocompletion=complete(_recipe_names),
+        autocompletion=complete(recipe_names),
     ),
 ]
 

@@ -160,37 +160,42 @@ def task_names() -> list[str]:
     return list(registered())
 
 
+def model_option(text: str) -> Any:  # noqa: ANN401 - what typer reads
+    """Return the option ``--model`` with this help."""
+    completion = complete(encoder_names)
+    return typer.Option("--model", "-m", help=text, autocompletion=completion, show_default=False)
+
+
+def suite_option(text: str) -> Any:  # noqa: ANN401
+    """Return the option ``--suite`` with this help."""
+    completion = complete(suite_names)
+    return typer.Option("--suite", "-s", help=text, autocompletion=completion, show_default=False)
+
+
+def task_option(text: str) -> Any:  # noqa: ANN401
+    """Return the option ``--task`` with this help."""
+    completion = complete(task_names)
+    return typer.Option("--task", "-t", help=text, autocompletion=completion, show_default=False)
+
+
 Models = Annotated[
     list[str],
-    typer.Option(
-        "--model",
-        "-m",
-        help="Encoders, comma-separated or repeated: a name, `name:PATH_OR_ID`, "
+    model_option(
+        "Encoders, comma-separated or repeated: a name, `name:PATH_OR_ID`, "
         "`package.module:Class`, `trained:FOLDER` for every checkpoint in it, or `all`; `LABEL=` "
-        "before one renames it in every table.",
-        autocompletion=complete(encoder_names),
+        "before one renames it in every table. [default: all]"
     ),
 ]
 Suites = Annotated[
     list[str],
-    typer.Option(
-        "--suite",
-        "-s",
-        help="Suites or mteb benchmarks, comma-separated or repeated. [default: quick]",
-        autocompletion=complete(suite_names),
-        show_default=False,
-    ),
+    suite_option("Suites or mteb benchmarks, comma-separated or repeated. [default: quick]"),
 ]
 Tasks = Annotated[
     list[str],
-    typer.Option(
-        "--task",
-        "-t",
-        help="Tasks, comma-separated or repeated: a name, also of mteb; `mrpc-bertscore@20` for "
+    task_option(
+        "Tasks, comma-separated or repeated: a name, also of mteb; `mrpc-bertscore@20` for "
         "another layer of token states; `classification:FILE`, `sts:FILE`, `ner:FOLDER` and "
-        "other kinds for your own data (`bench list`); `package.module:TASK`.",
-        autocompletion=complete(task_names),
-        show_default=False,
+        "other kinds for your own data (`bench list`); `package.module:TASK`."
     ),
 ]
 Sets = Annotated[

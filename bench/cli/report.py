@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench import reporting
-from bench.cli.options import ResultFolders, complete, encoder_names, split_names, task_names
+from bench.cli.options import ResultFolders, complete, model_option, split_names, task_option
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,23 +17,11 @@ if TYPE_CHECKING:
 
 Encoders = Annotated[
     list[str],
-    typer.Option(
-        "--model",
-        "-m",
-        help="Encoders to report on, comma-separated or repeated. [default: all]",
-        autocompletion=complete(encoder_names),
-        show_default=False,
-    ),
+    model_option("Encoders to report on, comma-separated or repeated. [default: all]"),
 ]
 OnTasks = Annotated[
     list[str],
-    typer.Option(
-        "--task",
-        "-t",
-        help="Tasks to report on, comma-separated or repeated. [default: all]",
-        autocompletion=complete(task_names),
-        show_default=False,
-    ),
+    task_option("Tasks to report on, comma-separated or repeated. [default: all]"),
 ]
 Out = Annotated[
     Path | None,
