@@ -423,13 +423,18 @@ def length_windows(items: Sequence[Item], device: str) -> list[Positions]:
     return [np.asarray(window, np.int64) for window in found]
 
 
-def _call_windows(items: Sequence[Item]) -> list[Positions]:
-    """Return the items of one instruction after another, at most 4,096 at once."""
+def by_instruction(items: Sequence[Item]) -> dict[str, list[int]]:
+    """Return the positions of the items of each instruction, in order."""
     groups: dict[str, list[int]] = {}
     for i, item in enumerate(items):
         groups.setdefault(item.instruction, []).append(i)
+    return groups
+
+
+def _call_windows(items: Sequence[Item]) -> list[Positions]:
+    """Return the items of one instruction after another, at most 4,096 at once."""
     found = []
-    for positions in groups.values():
+    for positions in by_instruction(items).values():
         starts = range(0, len(positions), _CALL_TEXTS)
         found += [np.asarray(positions[i : i + _CALL_TEXTS], np.int64) for i in starts]
     return found

@@ -37,6 +37,7 @@ from bench.encoder import (
     Encoder,
     Item,
     Side,
+    by_instruction,
     card,
     digest,
     fingerprint,
@@ -142,10 +143,8 @@ class PostProcessed(ABC):
             EncodingError: A vector has nothing left, or the map cannot be fitted.
             Unavailable: The texts to fit it to are not available.
         """
-        groups: dict[str, list[int]] = {}
-        follows = self.follows_instructions
-        for i, item in enumerate(items):
-            groups.setdefault(item.instruction if follows else "", []).append(i)
+        one_map = items and not self.follows_instructions
+        groups = {"": list(range(len(items)))} if one_map else by_instruction(items)
         out: Embeddings | None = None
         for instruction, rows in groups.items():
             own = vectors[rows]

@@ -187,6 +187,44 @@ class Shard:
         return sum(len(range(cells)[self.of(encoder)]) for encoder in range(encoders))
 
 
+def survey_all(
+    encoders: Mapping[str, Encoder],
+    tasks: Sequence[Task],
+    store: Store,
+    *,
+    seeds: Sequence[int],
+    force: bool = False,
+    exact: bool = False,
+    trial: bool = False,
+    shard: Shard = Shard(),
+) -> Iterator[tuple[str, list[Cell]]]:
+    """Yield the name of each encoder with its cells before a run; see ``survey``.
+
+    Args:
+        encoders: Encoders by name.
+        tasks: As for ``survey``, like what follows.
+        store: The results.
+        seeds: One cell per seed.
+        force: Plan cells that have a result, too.
+        exact: Plan for every text in a batch of its own.
+        trial: Load the data of tasks without items, too.
+        shard: Which part of the grid.
+    """
+    for place, (name, encoder) in enumerate(encoders.items()):
+        cells = survey(
+            name,
+            encoder,
+            tasks,
+            store,
+            seeds=seeds,
+            force=force,
+            exact=exact,
+            trial=trial,
+            part=shard.of(place),
+        )
+        yield name, cells
+
+
 def run(  # noqa: PLR0913 - one parameter an option
     encoders: Mapping[str, Encoder],
     tasks: Sequence[Task],
@@ -227,22 +265,10 @@ def run(  # noqa: PLR0913 - one parameter an option
     engine = engine or Inline()
     with Claims(store.root) as claims:
         new_part = partial(_Part, engine, store, vectors, claims, progress, exact=exact)
-        plans = (
-            (
-                new_part(encoder),
-                survey(
-                    name,
-                    encoder,
-                    tasks,
-                    store,
-                    seeds=seeds,
-                    force=force,
-                    exact=exact,
-                    part=shard.of(place),
-                ),
-            )
-            for place, (name, encoder) in enumerate(encoders.items())
+        surveys = survey_all(
+            encoders, tasks, store, seeds=seeds, force=force, exact=exact, shard=shard
         )
+        plans = ((new_part(encoders[name]), cells) for name, cells in surveys)
         for cell in _share(plans, engine, progress, wait=wait):
             if cell.status in {"skipped", "failed"}:
                 _record_absence(cell, store)

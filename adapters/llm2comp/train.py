@@ -189,8 +189,7 @@ class Recipe:
         """Fetch what the training reads, and train nothing; see ``bench.recipe.Recipe``."""
         fetch_sources(parse_sources(self.sources, TextSource) or OPEN, load)
         if self.supervised:
-            names = list(filter(None, map(str.strip, self.triples.split(","))))
-            fetch_sources([TextSource(name) for name in names], load)
+            fetch_sources([TextSource(name) for name in self._triple_files], load)
         Backbone(self.backbone, head="lm").load(weights=False)
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
@@ -207,8 +206,7 @@ class Recipe:
         texts, records = read_texts(parse_sources(self.sources, TextSource) or OPEN, load)
         triples: list[RetrievalTriple] = []
         if self.supervised:
-            files = filter(None, map(str.strip, self.triples.split(",")))
-            triples, more = data.read_triples(list(files), load)
+            triples, more = data.read_triples(self._triple_files, load)
             records += more
         stages = self._stages(texts, triples, base, budget, seed)
         StagedTraining(recipe, out, training, records, base, progress).run(stages)
@@ -218,6 +216,10 @@ class Recipe:
     def memory_size(self) -> int:
         """The number of memory tokens; "mntp" has none."""
         return 0 if self.objective == "mntp" else self.k
+
+    @property
+    def _triple_files(self) -> list[str]:
+        return list(filter(None, map(str.strip, self.triples.split(","))))
 
     @property
     def _attention(self) -> str:

@@ -128,7 +128,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from bench.engine import start_engine
     from bench.forecast import forecast
     from bench.registry import compute_settings, load_encoders
-    from bench.runner import Shard, survey
+    from bench.runner import Shard, survey_all
     from bench.runner import run as run_cells
     from bench.store import Store
     from bench.tasks import check_names, load_tasks
@@ -145,19 +145,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     cells: list[Cell] = []
     if dry_run:
         before = list(store.results(examples=False))
-        for place, (name, encoder) in enumerate(encoders.items()):
-            planned = survey(
-                name,
-                encoder,
-                tasks,
-                store,
-                seeds=seeds,
-                force=force,
-                exact=exact,
-                trial=True,
-                part=part.of(place),
-            )
-            forecasts = forecast(encoder, planned, vectors, before, exact=exact)
+        surveys = survey_all(
+            encoders, tasks, store, seeds=seeds, force=force, exact=exact, trial=True, shard=part
+        )
+        for name, planned in surveys:
+            forecasts = forecast(encoders[name], planned, vectors, before, exact=exact)
             console.print_plan(name, planned, forecasts, as_json=as_json)
             cells += planned
     else:

@@ -112,15 +112,14 @@ def sentence_transformers(
     """
     from bench.exportable import ExportableEncoder
     from bench.registry import compute_settings, load_one
-    from bench.reporting.modelcard import README, model_card, write_model_card
+    from bench.reporting.modelcard import describe_folder
 
     name, encoder = load_one(model, compute_settings(device, dtype), set_)
     if not isinstance(encoder, ExportableEncoder):
         raise UsageError(f"{name} cannot be a folder of sentence-transformers: it has no network")
     encoder.check_export()
     encoder.export_sentence_transformers(folder)
-    library, title = "sentence-transformers", folder.resolve().name
-    write_model_card(folder / README, model_card(name, encoder, library=library, folder=title))
+    describe_folder(name, encoder, folder)
     print(folder)
 
 

@@ -272,18 +272,14 @@ def _describe(training: "PlannedTraining") -> None:
     """
     from bench.checkpoints import CARD
     from bench.registry import encoder_of, load_encoder
-    from bench.reporting.modelcard import README, find_library, model_card, write_model_card
+    from bench.reporting.modelcard import README, describe_folder
 
     folder, reader = training.out, encoder_of(training.method, training.recipe)
     new = (folder / CARD).is_file() and not (folder / README).exists()
     if not reader or not new or not console.is_first_process():
         return
     try:
-        encoder = load_encoder(f"{reader}:{folder}")
-        text = model_card(
-            reader, encoder, library=find_library(folder), folder=folder.resolve().name
-        )
-        write_model_card(folder / README, text)
+        describe_folder(reader, load_encoder(f"{reader}:{folder}"), folder)
     except (BenchError, ImportError, OSError) as error:
         log.warning("no %s in %s: %s", README, folder, one_line(error))
 

@@ -527,20 +527,18 @@ class RayEngine:
         state, value = part.state, answer.value
         for identity, reference in answer.records:
             self._adopt(state.job, identity, reference)
+        if isinstance(value, Failure):
+            self._fail(state, value)
+            return
+        assert not isinstance(value, Step)  # noqa: S101 - for the type checker; _take shows it
+        last = True
         if isinstance(value, Portion):
             batch = replace(value.batch, positions=part.positions[value.batch.positions])
             value = replace(value, batch=batch, device=answer.device)
             last = not (state.left or state.handed_out or state.failure)
-            self._outcomes.append(Outcome(state.job, value, last))
         elif isinstance(value, Measured):
-            self._outcomes.append(Outcome(state.job, replace(value, device=answer.device), True))
-            last = True
-        elif isinstance(value, Path):
-            self._outcomes.append(Outcome(state.job, value, last=True))
-            last = True
-        elif isinstance(value, Failure):
-            self._fail(state, value)
-            return
+            value = replace(value, device=answer.device)
+        self._outcomes.append(Outcome(state.job, value, last))
         if last:
             del self._states[state.job]
         else:

@@ -77,6 +77,16 @@ def write_model_card(path: Path, text: str) -> None:
     write_atomic(path, text)
 
 
+def describe_folder(name: str, encoder: Encoder, folder: Path) -> None:
+    """Write the model card of an encoder into its folder of weights.
+
+    Raises:
+        UsageError: There is a README that no ``bench card`` wrote.
+    """
+    library, title = find_library(folder), folder.resolve().name
+    write_model_card(folder / README, model_card(name, encoder, library=library, folder=title))
+
+
 def model_card(
     name: str,
     encoder: Encoder,
@@ -220,10 +230,9 @@ def _training(made: Mapping[str, Any]) -> str:
         return ""
     facts = ["command", "budget", "trained_tokens", "inference_tokens", "steps", "seconds", "seed"]
     facts += ["device", "processor", "dtype", "created"]
-    words = {"command": made.get("command")}
     lines = ["## Training", ""]
     for fact in facts:
-        value = words.get(fact) or made.get(fact)
+        value = made.get(fact)
         if value not in (None, ""):
             shown = f"{value:,}" if isinstance(value, int | float) and fact != "seed" else value
             lines.append(f"- {fact.replace('_', ' ')}: {_code(shown)}")

@@ -24,7 +24,7 @@ from bench.encoder import (
 from bench.errors import EncodingError, Unavailable
 from bench.testing.agreement import ContractError, agree, distance, embeddings, tolerance
 from bench.testing.randomness import random_states_touched
-from bench.testing.rules import CheckOutcome, SkippedRule, try_rules
+from bench.testing.rules import CheckOutcome, SkippedRule, check_frozen, try_rules
 
 _LONG = (
     "The cat sat on the mat while the dog, who had never liked the cat very much, "
@@ -181,16 +181,7 @@ def check_settings(encoder: Encoder) -> None:
             f"an encoder made from the settings {plain} is another one; "
             "a setting is not kept as it was given"
         )
-    field = next(iter(dataclasses.fields(encoder)), None)  # type: ignore[arg-type]
-    if field is None:
-        return
-    try:
-        setattr(encoder, field.name, getattr(encoder, field.name))
-    except dataclasses.FrozenInstanceError:
-        return
-    raise ContractError(
-        "settings can be changed after the encoder was made; use @dataclass(frozen=True)"
-    )
+    check_frozen(encoder, "encoder")
 
 
 def check_card(encoder: Encoder) -> None:

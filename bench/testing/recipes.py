@@ -17,7 +17,7 @@ from bench.shape import find_mismatch
 from bench.testing.agreement import ContractError, embeddings
 from bench.testing.encoders import TEXTS
 from bench.testing.randomness import random_states_touched
-from bench.testing.rules import CheckOutcome, SkippedRule, try_in_turn
+from bench.testing.rules import CheckOutcome, SkippedRule, check_frozen, try_in_turn
 
 _INVALID: Mapping[type, object] = {int: -1, float: -1.0, str: "no such value"}
 
@@ -123,14 +123,7 @@ def check_settings(trial: RecipeTrial) -> None:
             f"a recipe made from the settings {plain} is another one; "
             "a setting is not kept as it was given"
         )
-    for setting in dataclasses.fields(recipe)[:1]:
-        try:
-            setattr(recipe, setting.name, getattr(recipe, setting.name))
-        except dataclasses.FrozenInstanceError:
-            break
-        raise ContractError(
-            "settings can be changed after the recipe was made; use @dataclass(frozen=True)"
-        )
+    check_frozen(recipe, "recipe")
     recipe.check()
 
 

@@ -1,9 +1,10 @@
 """Rules of a contract: each is a function, and trying it has an outcome."""
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from bench.errors import BenchError, one_line
 from bench.testing.agreement import ContractError
@@ -61,3 +62,19 @@ def try_in_turn(
         yield outcome
         if outcome.status == "failed":
             return
+
+
+def check_frozen(made: Any, kind: str) -> None:  # noqa: ANN401 - a dataclass
+    """Check that the settings of an encoder or a recipe cannot be changed.
+
+    Raises:
+        ContractError: They can.
+    """
+    for setting in dataclasses.fields(made)[:1]:
+        try:
+            setattr(made, setting.name, getattr(made, setting.name))
+        except dataclasses.FrozenInstanceError:
+            return
+        raise ContractError(
+            f"settings can be changed after the {kind} was made; use @dataclass(frozen=True)"
+        )

@@ -61,3 +61,16 @@ def right(count, n=400, *, first=0):
 def absence(encoder, task, *, limit=None, readout="embedding", status="skipped", reason=""):
     """Why a cell has no result."""
     return Absence(encoder, "sts", task, readout, 42, limit, status, reason)
+
+
+def usual_results():
+    """Two encoders on three tasks of two families, and one on the first task."""
+    return [
+        result("good", "t1", 0.8),
+        result("good", "t2", 0.6, 0.7, family="ner"),
+        result("good", "t3", 0.5, family="ner"),
+        result("poor", "t1", 0.4, trained=False),
+        result("poor", "t2", 0.2, 0.4, family="ner", trained=False),
+        result("poor", "t3", 0.1, family="ner", trained=False),
+        result("floor", "t1", 0.1),
+    ]

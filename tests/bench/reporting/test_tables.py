@@ -8,7 +8,7 @@ import pytest
 from bench.influence import contributions
 from bench.reporting import tables
 from bench.reporting.comparison import Comparison
-from tests.bench.reporting.made import absence, result, right
+from tests.bench.reporting.made import absence, result, right, usual_results
 
 
 class Report:
@@ -121,16 +121,7 @@ def test_intervals_of_a_pair_use_what_both_get_right_together():
 
 
 def test_scores_have_their_deviation_and_a_family_mean_is_of_all_its_tasks_or_missing():
-    cells = [
-        result("good", "t1", 0.8),
-        result("good", "t2", 0.6, 0.7, family="ner"),
-        result("good", "t3", 0.5, family="ner"),
-        result("poor", "t1", 0.4, trained=False),
-        result("poor", "t2", 0.2, 0.4, family="ner", trained=False),
-        result("poor", "t3", 0.1, family="ner", trained=False),
-        result("floor", "t1", 0.1),
-    ]
-    made = Report(*cells)
+    made = Report(*usual_results())
     assert made.tables["by-task"].columns[4:] == ("good", "poor (untrained)", "floor")
     assert made.texts("by-task")[0] == [
         "ner",
