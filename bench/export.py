@@ -22,7 +22,7 @@ _HUB = re.compile(r"st:([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExportOutcome:
     """What became of one result.
 
     Attributes:
@@ -50,7 +50,7 @@ class Export:
         unknown: Fields of mteb's model card that are empty, since results do not have them.
     """
 
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[ExportOutcome]
     paths: Sequence[Path]
     unknown: Sequence[str]
 
@@ -99,7 +99,7 @@ def export_mteb(
     """
     found, _ = find(stores, models, tasks)
     given = _check_names(names or {}, {result.spec.encoder for result in found})
-    outcomes: list[Outcome] = []
+    outcomes: list[ExportOutcome] = []
     variants: list[_Variant] = []
     for result in found:
         if reason := _reason(result):
@@ -112,7 +112,7 @@ def export_mteb(
     for variant in variants:
         groups.setdefault(variant.key, []).append(variant)
         spec = variant.result.spec
-        outcomes.append(Outcome(spec.encoder, spec.task, spec.seed, model=variant.name))
+        outcomes.append(ExportOutcome(spec.encoder, spec.task, spec.seed, model=variant.name))
     made = [Model(_meta(group), *_tasks(group)) for group in groups.values()]
     try:
         paths = write_models(folder, made, replace=force) if made else []
@@ -149,9 +149,9 @@ def _reason(result: Result) -> str:
     return ""
 
 
-def _left_out(result: Result, reason: str) -> Outcome:
+def _left_out(result: Result, reason: str) -> ExportOutcome:
     spec = result.spec
-    return Outcome(spec.encoder, spec.task, spec.seed, reason=reason)
+    return ExportOutcome(spec.encoder, spec.task, spec.seed, reason=reason)
 
 
 def _variant(result: Result, given: Mapping[str, tuple[str, str]]) -> _Variant:
@@ -206,7 +206,7 @@ def _dtype(variant: _Variant) -> str:
 
 def _one_encoder_each(
     variants: Sequence[_Variant],
-) -> tuple[list[_Variant], list[Outcome]]:
+) -> tuple[list[_Variant], list[ExportOutcome]]:
     """Return the variants of the newest encoder of each key, and the others as left out."""
     newest = {variant.key: variant.result.spec.fingerprint for variant in variants}  # by time
     kept, out = [], []

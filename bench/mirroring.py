@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _MANIFEST = "mirror.json"
 _BESIDE = ("features.json", "revisions.json")  # files that belong to all of their folder
 
-Outcome = tuple[str, str]
+MirrorOutcome = tuple[str, str]
 """A file, folder or name, and what became of it."""
 
 
@@ -57,7 +57,7 @@ class Wanted:
             yield f"recipe {name}", partial(_read_recipe, recipe)
 
 
-def mirror(target: Path, wanted: Wanted) -> Iterator[Outcome]:
+def mirror(target: Path, wanted: Wanted) -> Iterator[MirrorOutcome]:
     """Write all that encoders, tasks and recipes read into a folder for ``--data``.
 
     An interrupted call leaves no partial file; the same call goes on where it was.
@@ -97,7 +97,7 @@ def mirror(target: Path, wanted: Wanted) -> Iterator[Outcome]:
         yield from _read_all(wanted, keep)
 
 
-def check(folder: Path, wanted: Wanted) -> Iterator[Outcome]:
+def check(folder: Path, wanted: Wanted) -> Iterator[MirrorOutcome]:
     """Say what encoders, tasks and recipes read and a mirror lacks, without a network.
 
     Args:
@@ -120,7 +120,7 @@ def check(folder: Path, wanted: Wanted) -> Iterator[Outcome]:
         )
 
 
-def _read_all(wanted: Wanted, handle: Callable[[Need], str]) -> Iterator[Outcome]:
+def _read_all(wanted: Wanted, handle: Callable[[Need], str]) -> Iterator[MirrorOutcome]:
     """Yield each need, once, with what a function makes of it, and what cannot be read."""
     outcomes: dict[str, str] = {}
 

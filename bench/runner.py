@@ -264,7 +264,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     remove_leftovers(store.root)
     engine = engine or Inline()
     with Claims(store.root) as claims:
-        new_part = partial(_Part, engine, store, vectors, claims, progress, exact=exact)
+        new_part = partial(_EncoderPart, engine, store, vectors, claims, progress, exact=exact)
         surveys = survey_all(
             encoders, tasks, store, seeds=seeds, force=force, exact=exact, shard=shard
         )
@@ -280,10 +280,14 @@ def run(  # noqa: PLR0913 - one parameter an option
 
 
 def _share(
-    plans: Iterator[tuple["_Part", list[Cell]]], engine: Engine, progress: Progress, *, wait: bool
+    plans: Iterator[tuple["_EncoderPart", list[Cell]]],
+    engine: Engine,
+    progress: Progress,
+    *,
+    wait: bool,
 ) -> Iterator[Cell]:
     """Yield the cells of all encoders as they end, here or in other processes."""
-    parts: list[_Part] = []
+    parts: list[_EncoderPart] = []
     pause = _SHORT
     try:
         while True:
@@ -316,7 +320,7 @@ def _share(
             part.flush()
 
 
-def _show_work(parts: Sequence["_Part"], progress: Progress) -> None:
+def _show_work(parts: Sequence["_EncoderPart"], progress: Progress) -> None:
     """Show how far the jobs under way are: what all encoders encode, or a cell that computes."""
     encoding = [part for part in parts if part.encoding]
     counts = [count for part in encoding for count in part.encoding.values()]
@@ -346,7 +350,7 @@ class _Encoding:
     total: int
 
 
-class _Part:
+class _EncoderPart:
     """The part of a run that is one encoder's: its cells, and the jobs that they wait for.
 
     Attributes:

@@ -47,7 +47,7 @@ To pin one, use the id with ``@revision``; before 2 April 2026 they were those o
 """
 
 CONFIG = "llm2vec_gen.json"
-"""File that makes a folder a checkpoint of our recipe: the fields of ``Checkpoint``, as JSON."""
+"""File that makes a folder a checkpoint of our recipe: fields of ``AnswerCheckpoint``, as JSON."""
 
 WEIGHTS = "llm2vec_gen.safetensors"
 """File of the trained tensors, by the names of ``AnswerLayers``."""
@@ -79,7 +79,7 @@ ANSWER_TOKENS = 48
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class AnswerCheckpoint:
     """A folder that the recipe or the released code wrote, or an untrained backbone.
 
     Attributes:
@@ -144,7 +144,7 @@ class AnswerLayers(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class AnswerReader:
     """A loaded checkpoint.
 
     Attributes:
@@ -282,11 +282,11 @@ class LLM2VecGen(NetworkEncoder):
         folder = self._checkpoint().folder
         return runs_of(folder) if folder else None
 
-    def _checkpoint(self) -> Checkpoint:
+    def _checkpoint(self) -> AnswerCheckpoint:
         source = locate(PUBLISHED.get(self.checkpoint, self.checkpoint), __file__, PACKAGED)
         return load_checkpoint(source)
 
-    def _backbone(self, made: Checkpoint, head: str = "none") -> Backbone:
+    def _backbone(self, made: AnswerCheckpoint, head: str = "none") -> Backbone:
         return Backbone(made.base, head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
 
     def _network(self, *, weights: bool = True) -> Network:
@@ -294,7 +294,7 @@ class LLM2VecGen(NetworkEncoder):
             return self._backbone(self._checkpoint()).load(weights=False)
         return self._reader().network
 
-    def _reader(self, head: str = "none") -> Reader:
+    def _reader(self, head: str = "none") -> AnswerReader:
         made = self._checkpoint()
         return _load_reader(self._backbone(made, head).load(), made, stamp(made.paths()))
 
@@ -357,7 +357,7 @@ def states_at(states: Tensor, ids: Tensor, tokens: Tensor) -> Tensor:
     return states[found].view(len(ids), len(tokens), -1)
 
 
-def token_ids(made: Checkpoint, vocabulary: int) -> list[int]:
+def token_ids(made: AnswerCheckpoint, vocabulary: int) -> list[int]:
     """Return the ids of the new tokens, where the backbone has so many rows in its vocabulary."""
     return list(made.token_ids or range(vocabulary, vocabulary + made.k))
 
@@ -386,7 +386,7 @@ def make_layers(network: Network, k: int, words: str) -> AnswerLayers:
     return layers
 
 
-def load_checkpoint(source: str) -> Checkpoint:
+def load_checkpoint(source: str) -> AnswerCheckpoint:
     """Return the checkpoint at a source, or the settings of an untrained backbone.
 
     Args:
@@ -397,16 +397,16 @@ def load_checkpoint(source: str) -> Checkpoint:
         CheckpointError: A file is missing, or a field is missing, of another type or unknown.
     """
     if source == PACKAGED:
-        return Checkpoint(source)
+        return AnswerCheckpoint(source)
     folder = Path(source) if Path(source).is_dir() else download(source)
     if (folder / CONFIG).is_file():
         return _read_own(folder)
     if (folder / RUN_CONFIG).is_file():
         return _read_published(folder)
-    return Checkpoint(source)
+    return AnswerCheckpoint(source)
 
 
-def _read_own(folder: Path) -> Checkpoint:
+def _read_own(folder: Path) -> AnswerCheckpoint:
     path = folder / CONFIG
     found = read_json(path)
     types = {"base": str, "k": int, "chat": bool}
@@ -418,12 +418,14 @@ def _read_own(folder: Path) -> Checkpoint:
             f"expected {wanted} in {path}, got {found!r}: write the checkpoint again"
         )
     k = found["k"]
-    return Checkpoint(found["base"], k, k, found["chat"], files=(CONFIG, WEIGHTS), folder=folder)
+    return AnswerCheckpoint(
+        found["base"], k, k, found["chat"], files=(CONFIG, WEIGHTS), folder=folder
+    )
 
 
-def _read_published(folder: Path) -> Checkpoint:
+def _read_published(folder: Path) -> AnswerCheckpoint:
     """Return a checkpoint in the layout of the released code."""
-    made = Checkpoint("", files=PUBLISHED_FILES, folder=folder)
+    made = AnswerCheckpoint("", files=PUBLISHED_FILES, folder=folder)
     made.paths()
     try:
         config = yaml.safe_load((folder / RUN_CONFIG).read_text(encoding="utf-8"))
@@ -455,7 +457,7 @@ def _read_published(folder: Path) -> Checkpoint:
 
 
 @lru_cache(maxsize=1)
-def _load_reader(network: Network, made: Checkpoint, _stamp: object) -> Reader:
+def _load_reader(network: Network, made: AnswerCheckpoint, _stamp: object) -> AnswerReader:
     """Return a network with the new tokens in its table, and the layers behind their states.
 
     All other weights are shared with the given network. ``_stamp`` changes with the files.
@@ -477,16 +479,16 @@ def _load_reader(network: Network, made: Checkpoint, _stamp: object) -> Reader:
     grown[ids] = layers.tokens.detach().to(table)
     layers = layers.to(network.device).requires_grad_(requires_grad=False)
     tokens = torch.tensor(ids, device=network.device)
-    return Reader(replace_table(network, grown), layers, tokens, made.read)
+    return AnswerReader(replace_table(network, grown), layers, tokens, made.read)
 
 
-def _own_state(made: Checkpoint) -> dict[str, Tensor]:
+def _own_state(made: AnswerCheckpoint) -> dict[str, Tensor]:
     assert made.folder is not None  # noqa: S101 - it has files
     state = tensors(made.folder / WEIGHTS)
     return {name: tensor for name, tensor in state.items() if not name.startswith("teacher.")}
 
 
-def _published_state(made: Checkpoint) -> dict[str, Tensor]:
+def _published_state(made: AnswerCheckpoint) -> dict[str, Tensor]:
     """Return the tensors of a published checkpoint by our names."""
     assert made.folder is not None  # noqa: S101
     rows = tensors(made.folder / "encoder/adapter_model.safetensors")
@@ -518,7 +520,9 @@ def _published_state(made: Checkpoint) -> dict[str, Tensor]:
     return state
 
 
-def _make_loaded(state: Mapping[str, Tensor], made: Checkpoint, network: Network) -> AnswerLayers:
+def _make_loaded(
+    state: Mapping[str, Tensor], made: AnswerCheckpoint, network: Network
+) -> AnswerLayers:
     """Return layers with these tensors.
 
     Raises:

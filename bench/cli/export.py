@@ -23,7 +23,7 @@ from bench.cli.report import Encoders, OnTasks
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.export import Outcome
+    from bench.export import ExportOutcome
 
 app = typer.Typer(help="Results and encoders in the layouts of other tools.", no_args_is_help=True)
 
@@ -130,7 +130,7 @@ def _split_name(text: str) -> tuple[str, str]:
     return encoder, name
 
 
-def _note(outcomes: "Sequence[Outcome]", unknown: Sequence[str]) -> None:
+def _note(outcomes: "Sequence[ExportOutcome]", unknown: Sequence[str]) -> None:
     """Say on stderr what was left out, and what is empty."""
     reasons: dict[str, list[str]] = {}
     for outcome in outcomes:

@@ -18,7 +18,7 @@ Kind = Literal["encoder", "recipe", "task"]
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Destination:
     """Where new files go.
 
     Attributes:
@@ -64,21 +64,21 @@ def _what(kind: Kind) -> str:
     return "task" if kind == "task" else "method"
 
 
-def _find_place(root: Path, kind: Kind) -> _Place:
+def _find_place(root: Path, kind: Kind) -> _Destination:
     project = root / "pyproject.toml"
     text = project.read_text(encoding="utf-8") if project.is_file() else ""
     if _heading(GROUP) not in text or not (root / "adapters").is_dir():
-        return _Place(root, "", None)
+        return _Destination(root, "", None)
     if kind == "task":
-        return _Place(root / "bench" / "tasks", "bench.tasks.", project)
-    return _Place(root / "adapters", "adapters.", project)
+        return _Destination(root / "bench" / "tasks", "bench.tasks.", project)
+    return _Destination(root / "adapters", "adapters.", project)
 
 
 def _heading(group: str) -> str:
     return f'[project.entry-points."{group}"]'
 
 
-def _is_registered(public: str, place: _Place) -> bool:
+def _is_registered(public: str, place: _Destination) -> bool:
     text = place.project.read_text(encoding="utf-8") if place.project else ""
     return bool(re.search(rf"^{public} =", text, re.MULTILINE))
 
@@ -100,7 +100,7 @@ def _write_task(
 
 
 def _write_method(
-    target: Path, module: str, title: str, public: str, place: _Place, *, trained: bool
+    target: Path, module: str, title: str, public: str, place: _Destination, *, trained: bool
 ) -> list[str]:
     if trained:
         target = target.with_suffix("")

@@ -250,7 +250,7 @@ class _Lent(Vectors):
 
 
 @dataclass(eq=False)
-class _Part:
+class _WorkPart:
     """What a worker gets at once: a portion of an ``Encode``, or another job as a whole.
 
     Attributes:
@@ -285,7 +285,7 @@ class _State:
     """
 
     job: Job
-    left: deque[_Part] = field(default_factory=deque)
+    left: deque[_WorkPart] = field(default_factory=deque)
     size: int = 0
     handed_out: int = 0
     failure: Failure | None = None
@@ -298,7 +298,7 @@ class _State:
 
 
 @dataclass(eq=False)
-class _Place:
+class _WorkerPlace:
     """A worker, as the driver sees it.
 
     Attributes:
@@ -311,7 +311,7 @@ class _Place:
 
     actor: Any
     starting: Any
-    calls: dict[Any, _Part] = field(default_factory=dict)
+    calls: dict[Any, _WorkPart] = field(default_factory=dict)
     identity: str = ""
     loaded: bool = False
 
@@ -361,7 +361,7 @@ class RayEngine:
         """Take a job."""
         state = self._states[job] = _State(job)
         if not isinstance(job, Encode):
-            state.left.append(_Part(state, np.empty(0, np.int64)))
+            state.left.append(_WorkPart(state, np.empty(0, np.int64)))
             return
         if self._deadly:
             known = (self._deadly.get((state.identity, item)) for item in job.items)
@@ -372,7 +372,7 @@ class RayEngine:
         device = "cuda" if self._request.gpus else "cpu"
         for positions in windows(job.encoder.inner, job.items, device):
             size = count_characters(job.items[i] for i in positions)
-            state.left.append(_Part(state, positions, size))
+            state.left.append(_WorkPart(state, positions, size))
             state.size += size
 
     def wait(self) -> Outcome | None:
@@ -403,7 +403,7 @@ class RayEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _start(self) -> _Place:
+    def _start(self) -> _WorkerPlace:
         """Start a worker; it is there as soon as a node has room for it."""
         import ray  # noqa: PLC0415 - an extra
 
@@ -426,7 +426,7 @@ class RayEngine:
             )
             .remote()
         )
-        return _Place(actor, actor.describe.remote())
+        return _WorkerPlace(actor, actor.describe.remote())
 
     def _hand_out(self, *, helping: bool) -> None:
         """Give workers what they can do.
@@ -438,7 +438,7 @@ class RayEngine:
             while part := self._choose(place, helping=helping):
                 self._call(place, part)
 
-    def _choose(self, place: _Place, *, helping: bool) -> _Part | None:
+    def _choose(self, place: _WorkerPlace, *, helping: bool) -> _WorkPart | None:
         """Return what a worker does next; None for nothing yet."""
         if place.starting is not None or len(place.calls) >= _AHEAD:
             return None
@@ -455,7 +455,7 @@ class RayEngine:
         chosen = next(iter([*own, *new, *most]), None)
         return self._cut(chosen) if chosen else None
 
-    def _cut(self, state: _State) -> _Part:
+    def _cut(self, state: _State) -> _WorkPart:
         """Return the next part of a job, joined with those after it up to a few seconds of work."""
         part = state.left.popleft()
         state.size -= part.size
@@ -468,9 +468,9 @@ class RayEngine:
             state.size -= following.size
             windows_.append(following.positions)
             size += following.size
-        return _Part(state, np.concatenate(windows_), size)
+        return _WorkPart(state, np.concatenate(windows_), size)
 
-    def _call(self, place: _Place, part: _Part) -> None:
+    def _call(self, place: _WorkerPlace, part: _WorkPart) -> None:
         job, identity = part.state.job, part.state.identity
         try:
             if isinstance(job, Train):
@@ -493,7 +493,7 @@ class RayEngine:
         place.calls[reference] = part
         part.state.handed_out += 1
 
-    def _take(self, place: _Place, reference: Any) -> None:  # noqa: ANN401 - Ray's
+    def _take(self, place: _WorkerPlace, reference: Any) -> None:  # noqa: ANN401 - Ray's
         """Take in what a worker has answered."""
         import ray  # noqa: PLC0415 - an extra
 
@@ -522,7 +522,7 @@ class RayEngine:
         place.loaded = True
         self._keep(part, answer)
 
-    def _keep(self, part: _Part, answer: Reply) -> None:
+    def _keep(self, part: _WorkPart, answer: Reply) -> None:
         """Make an outcome of an answer."""
         state, value = part.state, answer.value
         for identity, reference in answer.records:
@@ -568,7 +568,7 @@ class RayEngine:
             if isinstance(job, Measure):
                 job.encoder.vectors.of(identity).adopt(data)
 
-    def _replace(self, place: _Place, error: Exception) -> None:
+    def _replace(self, place: _WorkerPlace, error: Exception) -> None:
         """Start another worker for one that has ended; others do what it had to do.
 
         Raises:
@@ -594,7 +594,7 @@ class RayEngine:
             self._end_failed(state)
         self._places[self._places.index(place)] = self._start()
 
-    def _give_up(self, part: _Part) -> Failure:
+    def _give_up(self, part: _WorkPart) -> Failure:
         """Return the failure of a part that ends its workers; its items are not tried again."""
         items, job = part.items(), part.state.job
         if isinstance(job, Measure):

@@ -34,7 +34,7 @@ class _UnfitError(Exception):
 
 
 @dataclass(frozen=True)
-class _Place:
+class _ModelFolder:
     """The results of one model at one revision."""
 
     name: str
@@ -89,16 +89,16 @@ def _tasks(results: Sequence[Result]) -> list[Result]:
     return list(found.values())
 
 
-def _choose(folder: Path, names: Sequence[str], tasks: Sequence[Result]) -> list[_Place]:
+def _choose(folder: Path, names: Sequence[str], tasks: Sequence[Result]) -> list[_ModelFolder]:
     """Return where the results of the named models are, or of all that have any of the tasks."""
     root = next(
         (path for path in (folder / "results", folder / "remote" / "results") if path.is_dir()),
         folder,
     )
-    models: dict[str, list[_Place]] = {}
+    models: dict[str, list[_ModelFolder]] = {}
     for path in sorted(root.glob("*__*/*/")):
         name = path.parent.name.replace("__", "/", 1)
-        models.setdefault(name, []).append(_Place(name, path))
+        models.setdefault(name, []).append(_ModelFolder(name, path))
     if not models:
         raise UsageError(
             f"expected mteb's layout in {folder}, results/ORG__MODEL/REVISION/TASK.json, and found "
@@ -116,7 +116,7 @@ def _choose(folder: Path, names: Sequence[str], tasks: Sequence[Result]) -> list
     return [_pick(name, revision, models[name], tasks) for name, revision in wanted.items()]
 
 
-def _find(name: str, models: Mapping[str, Sequence[_Place]]) -> tuple[str, str]:
+def _find(name: str, models: Mapping[str, Sequence[_ModelFolder]]) -> tuple[str, str]:
     """Return the model that a name stands for, and the revision after its ``@``."""
     model, _, revision = name.partition("@")
     full = [known for known in models if model in {known, known.partition("/")[2]}]
@@ -128,7 +128,9 @@ def _find(name: str, models: Mapping[str, Sequence[_Place]]) -> tuple[str, str]:
     return full[0], revision
 
 
-def _pick(name: str, asked: str, places: Sequence[_Place], tasks: Sequence[Result]) -> _Place:
+def _pick(
+    name: str, asked: str, places: Sequence[_ModelFolder], tasks: Sequence[Result]
+) -> _ModelFolder:
     """Return the revision that is asked for, or the one that is used without one."""
     found = [place for place in places if place.revision.startswith(asked)]
     if not found:
@@ -145,18 +147,18 @@ def _pick(name: str, asked: str, places: Sequence[_Place], tasks: Sequence[Resul
     return best
 
 
-def _count(places: Sequence[_Place], tasks: Sequence[Result]) -> int:
+def _count(places: Sequence[_ModelFolder], tasks: Sequence[Result]) -> int:
     names = {ours.spec.task for ours in tasks}
     return sum((place.folder / f"{name}.json").is_file() for place in places for name in names)
 
 
-def _newest(place: _Place, tasks: Sequence[Result]) -> list[Any]:
+def _newest(place: _ModelFolder, tasks: Sequence[Result]) -> list[Any]:
     """Return the newest version of mteb in a folder, in a form that can be compared."""
     files = [read_object(place.folder / f"{ours.spec.task}.json") for ours in tasks]
     return max((natural(str(file.get("mteb_version") or "")) for file in files), default=[])
 
 
-def _row(place: _Place, meta: Mapping[str, Any], ours: Result) -> Result:
+def _row(place: _ModelFolder, meta: Mapping[str, Any], ours: Result) -> Result:
     """Return a model's score on one of our tasks.
 
     Raises:
@@ -227,7 +229,7 @@ def _value(parts: Any, split: str, subset: str, metric: str) -> float:  # noqa: 
     return float(value)
 
 
-def _absence(place: _Place, ours: Result, reason: str) -> Absence:
+def _absence(place: _ModelFolder, ours: Result, reason: str) -> Absence:
     spec = ours.spec
     cell = (ours.family, spec.task, spec.readout, spec.seed, None)
     return Absence(place.name, *cell, "skipped", reason)

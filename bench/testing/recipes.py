@@ -26,7 +26,7 @@ class _Stopped(KeyboardInterrupt):
     """Ends a training as Ctrl-C does."""
 
 
-class _Read(Exception):  # noqa: N818 - a signal
+class _DataRead(Exception):  # noqa: N818 - a signal
     """Data was asked for."""
 
 
@@ -162,7 +162,7 @@ def _check_invalid(trial: RecipeTrial, setting: str, value: object) -> bool:
         raise ContractError(
             f"train writes {out.name} before it rejects {what}; call check first"
         ) from None
-    except _Read:
+    except _DataRead:
         raise ContractError(
             f"train reads data before it rejects {what}; call check first"
         ) from None
@@ -242,7 +242,7 @@ def check_finished(trial: RecipeTrial) -> None:
     before = _contents(trial.checkpoint, notes_too=True)
     try:
         trial.train(trial.checkpoint, _ignore, load=_refuse_to_load)
-    except _Read:
+    except _DataRead:
         raise ContractError(
             f"a finished training reads data again; return when {CARD} is that of this training"
         ) from None
@@ -302,7 +302,7 @@ def _ignore(*_: object, **__: object) -> None:
 
 
 def _refuse_to_load(*_: object, **__: object) -> TrainingRows:
-    raise _Read
+    raise _DataRead
 
 
 def _contents(folder: Path, *, notes_too: bool = False) -> dict[str, bytes]:
