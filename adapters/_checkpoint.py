@@ -135,7 +135,7 @@ def read_card(folder: Path) -> dict[str, Any]:
             if not path.is_file() or recorded_digest(path) != wanted:
                 raise CheckpointError(
                     f"expected {path} as its training wrote it, got other content: "
-                    "copy the folder again"
+                    "copy the folder again, or delete it and train again"
                 )
     return card
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 
-from adapters._checkpoint import CONFIG, recorded_digest
-from adapters._files import read_json
+from adapters._checkpoint import CONFIG, read_card, recorded_digest
 from adapters._network import Network
 from adapters._training.cost import count_flops
 from adapters._training.loop import Fitted, Training
@@ -46,11 +45,12 @@ def is_finished(folder: Path, training: Training) -> bool:
 
     Raises:
         UsageError: It holds that of another training.
+        CheckpointError: It was damaged since.
     """
     if not (folder / CARD).is_file():
         return False
     wanted = hide_home(json.loads(json.dumps(asdict(training))))
-    card = hide_home(read_json(folder / CARD))
+    card = hide_home(read_card(folder))
     other = [name for name, value in wanted.items() if card.get(name) != value]
     if other:
         raise UsageError(

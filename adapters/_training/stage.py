@@ -16,6 +16,7 @@ from typing import Any
 
 from adapters._files import sha256_of
 from adapters._training.processes import main_first, main_process
+from bench.encoder import digest
 from bench.errors import DataError, UsageError
 from bench.files import ESCAPED, write_atomic
 from bench.recipe import Progress
@@ -29,7 +30,7 @@ class Stage:
 
     Attributes:
         note: JSON file that describes it: ``of``, the key; ``files``, the hashes of its files; and
-            once it is finished, what it took.
+            once it is finished, what it took. With its own hash.
         key: What decides its outcome, plain JSON values.
     """
 
@@ -82,7 +83,7 @@ class Stage:
         if not self.note.is_file():
             return {}
         try:
-            note = dict(json.loads(self.note.read_bytes()))
+            note = read_note(self.note)
             key = note.pop("of")
         except (ValueError, TypeError, KeyError):
             log.warning("%s is damaged: this stage is done again", self.note)
@@ -91,9 +92,11 @@ class Stage:
         return note
 
     def write(self, note: Mapping[str, Any]) -> None:
-        """Write the note with the key, in the main process."""
+        """Write the note with the key and a checksum, in the main process."""
         if main_process():
-            write_atomic(self.note, json.dumps({"of": self.key, **note}, indent=1) + "\n")
+            whole = json.loads(json.dumps({"of": self.key, **note}))
+            checked = {"sha256": digest(whole), "note": whole}
+            write_atomic(self.note, json.dumps(checked, indent=1) + "\n")
 
 
 class Journal:
@@ -193,6 +196,22 @@ def compute_chunks(
             journal.append(line, **done)
     took = {"positions": done["positions"], "seconds": round(done["seconds"], 1)}
     return [json.loads(line) for line in journal.read().splitlines()], took
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Return a stage's note as it was written; notes of earlier versions have no checksum.
+
+    Raises:
+        OSError: There is none.
+        ValueError, TypeError, KeyError: It is damaged.
+    """
+    found = dict(json.loads(path.read_bytes()))
+    if "note" not in found:
+        return found
+    note = dict(found["note"])
+    if digest(note) != found["sha256"]:
+        raise ValueError(f"{path} is not as it was written")
+    return note
 
 
 def check_key(path: Path, found: object, wanted: object) -> None:

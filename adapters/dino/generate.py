@@ -40,7 +40,7 @@ from adapters._generate import Choose, decode, draw_uniform, prefill_shared, sam
 from adapters._head import head_of
 from adapters._network import Network
 from adapters._training.processes import main_process
-from adapters._training.stage import Journal, Stage
+from adapters._training.stage import Journal, Stage, read_note
 from bench.encoder import digest, shortened
 from bench.errors import DataError, unknown
 from bench.files import ESCAPED, write_atomic
@@ -496,8 +496,8 @@ def _format_rows(
 def _read_note(args: Path) -> dict[str, Any]:
     """Return the note on a file of texts, of today's form or the earlier one; {} for none."""
     try:
-        note = dict(json.loads(args.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        note = read_note(args)
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
     if "done" in note:
         note.pop("generator", None)

@@ -284,7 +284,7 @@ def test_texts_of_unknown_settings_are_not_overwritten(backbone, copied):
 
 def test_a_file_of_an_earlier_version_is_read(backbone, whole, copied):
     args = copied / "tiny-args.json"
-    note = json.loads(args.read_text())
+    note = json.loads(args.read_text())["note"]
     progress = note["progress"] | {"size": note["size"]}
     del progress["generator"]
     args.write_text(json.dumps(note["of"] | {"generator": "m", "done": progress}))

@@ -58,9 +58,18 @@ def test_what_is_damaged_is_made_again(stage, tmp_path, caplog, damage):
     assert not stage.has(files[1])
 
 
-def test_notes_from_before_files_had_hashes_are_read(stage):
+def test_notes_of_earlier_versions_without_hashes_are_read(stage):
     stage.note.write_text(json.dumps({"of": KEY, "positions": 7}))
     assert stage.begin() == {"positions": 7}
+
+
+def test_no_flipped_bit_of_a_note_changes_what_it_says(stage):
+    stage.begin()
+    stage.finish(positions=7, loss=0.5)
+    data = stage.note.read_bytes()
+    for i in range(len(data)):
+        stage.note.write_bytes(data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :])
+        assert stage.begin() in (None, {"positions": 7, "loss": 0.5})
 
 
 def test_a_journal_goes_on_behind_its_last_whole_batch(stage, other, tmp_path):

@@ -153,7 +153,8 @@ def test_a_training_goes_on_from_damaged_files_to_the_same_weights_or_names_them
     _, _, operations, wanted = prepared(command)
     tried: set[str] = set()
     for share in (0.95, 0.6) if WHOLE else (0.7,):
-        start = kill(command, tmp_path / "start", forks, prepared, round(share * operations))
+        last = round(share * operations)
+        start = kill_unfinished(command, tmp_path / "start", forks, prepared, last)
         names = [name for name in names_below(start, "out/**/*") if name not in tried]
         tried.update(names)
         names = names if WHOLE else names[-1:]
@@ -162,16 +163,19 @@ def test_a_training_goes_on_from_damaged_files_to_the_same_weights_or_names_them
     assert tried
 
 
-def kill(
+def kill_unfinished(
     command: Command,
     folder: Path,
     forks: Forks,
     prepared: Callable[[Command], Any],
-    operation: int,
+    last: int,
 ) -> Path:
-    """Return a folder in which a command was killed at a file operation, or soon after."""
-    fresh(folder, prepared(command).start)
-    end = forks.run(folder, *command.words, die_at=operation)
-    assert end.code == -9
+    """Return a folder in which a training was killed at a file operation, before it had a card."""
+    for operation in range(last, 0, -1):
+        fresh(folder, prepared(command).start)
+        end = forks.run(folder, *command.words, die_at=operation)
+        assert end.code == -9
+        if not (folder / "out/card.json").exists():
+            break
     age(folder)
     return folder
