@@ -203,11 +203,12 @@ class Store:
 
 
 def _changed(path: Path) -> float:
-    """Return when a file was written; 0 where there is none."""
+    """Return when a file got its name, which is after it was written; 0 where there is none."""
     try:
-        return path.stat().st_mtime
+        stat = path.stat()
     except OSError:
         return 0.0
+    return max(stat.st_mtime, stat.st_ctime)  # renaming changes the second alone
 
 
 @contextmanager

@@ -175,3 +175,20 @@ def test_the_runs_of_all_shards_do_every_cell_once(tmp_path):
 def test_a_shard_that_does_not_exist_is_refused(text):
     with pytest.raises(UsageError, match="such as 2/8"):
         Shard.parse(text)
+
+
+def test_a_result_that_was_written_before_the_run_and_named_during_it_is_kept(
+    tmp_path, monkeypatch
+):
+    list(start(tmp_path, TASKS[:1]))
+    (path,) = tmp_path.glob("*/*.json")
+    part = path.rename(tmp_path / "part")
+    take = Claims.take
+
+    def take_after_the_other(self, claim):
+        part.rename(path)
+        return take(self, claim)
+
+    monkeypatch.setattr(Claims, "take", take_after_the_other)
+    (cell,) = start(tmp_path, TASKS[:1])
+    assert (cell.status, cell.reason) == ("cached", "another process has run it")
