@@ -77,7 +77,7 @@ def groups(c: Comparison) -> list[Variants]:
     for label, training in c.encoders.training.items():
         recipe, method, budget = (training.get(name) for name in ("recipe", "method", "budget"))
         if method and budget and isinstance(recipe, Mapping):
-            settings = {**recipe, "seed": training.get("seed"), "stage": _last_stage(training)}
+            settings = {**recipe, "seed": training.get("seed"), "stage": last_stage(training)}
             found.setdefault((str(method), int(budget)), {})[str(label)] = settings
     return [
         Variants(method, budget, _ordered(members))
@@ -86,7 +86,7 @@ def groups(c: Comparison) -> list[Variants]:
     ]
 
 
-def _last_stage(training: Mapping[str, Any]) -> str | None:
+def last_stage(training: Mapping[str, Any]) -> str | None:
     """Return the last stage that a card names, by which checkpoints of one training differ."""
     stages = training.get("stages")
     if not isinstance(stages, list | tuple):
