@@ -51,6 +51,17 @@ def result(
     )
 
 
+def on(task, scores, **more):
+    """Results of encoders on a task: a score, repeats, or how many of 400 answers are right."""
+    made = []
+    for encoder, score in scores.items():
+        if isinstance(score, int):
+            made.append(result(encoder, task, examples=right(score), **more))
+        else:
+            made.append(result(encoder, task, *np.atleast_1d(score).tolist(), **more))
+    return made
+
+
 def right(count, n=400, *, first=0):
     """Whether each of n answers is right: ``count`` of them are, beginning at one of them."""
     answers = np.zeros(n)
@@ -65,12 +76,8 @@ def absence(encoder, task, *, limit=None, readout="embedding", status="skipped",
 
 def usual_results():
     """Two encoders on three tasks of two families, and one on the first task."""
-    return [
-        result("good", "t1", 0.8),
-        result("good", "t2", 0.6, 0.7, family="ner"),
-        result("good", "t3", 0.5, family="ner"),
-        result("poor", "t1", 0.4, trained=False),
-        result("poor", "t2", 0.2, 0.4, family="ner", trained=False),
-        result("poor", "t3", 0.1, family="ner", trained=False),
-        result("floor", "t1", 0.1),
-    ]
+    made = on("t1", {"good": 0.8, "floor": 0.1})
+    made += on("t2", {"good": (0.6, 0.7)}, family="ner") + on("t3", {"good": 0.5}, family="ner")
+    made += on("t1", {"poor": 0.4}, trained=False)
+    made += on("t2", {"poor": (0.2, 0.4)}, family="ner", trained=False)
+    return made + on("t3", {"poor": 0.1}, family="ner", trained=False)

@@ -51,10 +51,9 @@ def change(content, at, value):
     data = inner = json.loads(content)
     for key in at[:-1]:
         inner = inner[key]
+    inner[at[-1]] = value
     if value is ...:
         del inner[at[-1]]
-    else:
-        inner[at[-1]] = value
     return json.dumps(data).encode()
 
 
@@ -71,8 +70,8 @@ def harms(data):
         yield itemgetter(slice(rng.randrange(size)))
         yield partial(flip, at=rng.randrange(size - 10), bit=rng.randrange(8))
     for number, at in enumerate(places(data)):
-        yield partial(change, at=at, value=...)
-        yield partial(change, at=at, value=OTHERS[number % len(OTHERS)])
+        for value in (..., OTHERS[number % len(OTHERS)]):
+            yield partial(change, at=at, value=value)
 
 
 def same(content, data):

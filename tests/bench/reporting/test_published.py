@@ -20,47 +20,46 @@ INBEDDER = {
     "metric": "v_measure",
     "readout": "embedding for 'x'",
 }
+HF = {"card": {"backbone": "robinjia/quip-hf"}, "settings": settings(QuIP("quip-hf"))}
 
 
 def columns_of(*results):
     """The columns of the table by name, or nothing without one."""
-    made = {table.name: table for table in tables(Comparison.of(results))}
-    if "published" not in made:
-        return {}
-    table = made["published"]
-    return dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
+    for table in tables(Comparison.of(results)):
+        if table.name == "published":
+            return dict(zip(table.columns, zip(*table.rows, strict=True), strict=True))
+    return {}
 
 
 def topics(*repeats, **changes):
-    return result("mine", "nyt-topic", *repeats, **{**INBEDDER, **changes})
+    return columns_of(result("mine", "nyt-topic", *repeats, **{**INBEDDER, **changes}))
+
+
+def marks(found, name="difference"):
+    return {entry.mark for entry in found[name]}
 
 
 def test_a_result_of_a_published_checkpoint_stands_beside_the_printed_number():
-    found = columns_of(topics(0.60, 0.61, 0.59, 0.605, 0.595))
+    found = topics(0.60, 0.61, 0.59, 0.605, 0.595)
     shown = {name: entries[1].text for name, entries in found.items()}
     expected = {"ours": "60.0", "published": "60.4", "difference": "-0.4", "provenance": "raw"}
+    expected["variant"] = "1st-gen, 3 new tokens"
     assert expected.items() <= shown.items()
-    assert shown["variant"] == "1st-gen, 3 new tokens"
     assert found["difference"][1].mark == ""
     assert len(found["ours"][1].key) == 12
 
 
 def test_a_difference_beyond_the_noise_is_marked_and_none_where_the_noise_is_not_known():
-    beyond = columns_of(topics(0.50, 0.51, 0.49, 0.505, 0.495))["difference"]
-    assert {entry.mark for entry in beyond} == {"warning"}
-    unknown = columns_of(topics(0.10))["difference"]
-    assert {(entry.mark, bool(entry.note)) for entry in unknown} == {("", True)}
-    trained_on = columns_of(topics(0.60, texts={"overlap_share": 0.4}))["ours"]
-    assert {entry.mark for entry in trained_on} == {"warning"}
-
-
-# 0.4 is printed as the standard error: 0.5 is within two of them.
-@pytest.mark.parametrize(("score", "mark"), [(0.814, ""), (0.80, "warning")])
-def test_a_printed_standard_error_counts_as_noise(score, mark):
-    about = {"card": {"backbone": "quip-hf"}, "settings": settings(QuIP("quip-hf"))}
-    found = columns_of(result("mine", "mr-question", score, metric="accuracy", **about))
-    assert [entry.text for entry in found["published"]] == ["81.9"]
-    assert [entry.mark for entry in found["difference"]] == [mark]
+    assert marks(topics(0.50, 0.51, 0.49, 0.505, 0.495)) == {"warning"}
+    unknown = topics(0.10)
+    assert marks(unknown) == {""}
+    assert all(entry.note for entry in unknown["difference"])
+    assert marks(topics(0.60, texts={"overlap_share": 0.4}), "ours") == {"warning"}
+    # 0.4 is printed as the standard error: 0.5 is within two of them.
+    for score, mark in ((0.814, ""), (0.80, "warning")):
+        found = columns_of(result("mine", "mr-question", score, metric="accuracy", **HF))
+        assert [entry.text for entry in found["published"]] == ["81.9"]
+        assert marks(found) == {mark}
 
 
 @pytest.mark.parametrize(
@@ -73,17 +72,15 @@ def test_a_printed_standard_error_counts_as_noise(score, mark):
     ],
 )
 def test_another_read_out_layer_checkpoint_or_part_of_the_data_is_not_compared(changes):
-    assert not columns_of(topics(0.6, **changes))
+    assert not topics(0.6, **changes)
 
 
 def test_the_layer_that_a_task_reads_chooses_the_variant():
     weights = {"card": {"backbone": "roberta-large"}, "settings": {"attention": "native"}}
-    found = {}
-    for layer in (17, 16):
+    for layer, variants in ((17, ["zero-shot, layer 17"]), (16, [])):
         about = {"metric": "auroc", "readout": f"bertscore@{layer}", **weights}
-        matched = matching(result("mine", "mrpc-bertscore", 0.8, **about))
-        found[layer] = [number.variant for _, number in matched]
-    assert found == {17: ["zero-shot, layer 17"], 16: []}
+        found = matching(result("mine", "mrpc-bertscore", 0.8, **about))
+        assert [number.variant for _, number in found] == variants
 
 
 @pytest.mark.parametrize(
@@ -96,40 +93,42 @@ def test_the_layer_that_a_task_reads_chooses_the_variant():
     ],
 )
 def test_the_published_encoder_of_quip_as_it_loads_by_default_is_compared(task, score, number):
-    weights = {"card": {"backbone": "robinjia/quip-hf"}, "settings": settings(QuIP("quip-hf"))}
-    matched = matching(result("mine", task, 0.8, metric=score, **weights))
+    matched = matching(result("mine", task, 0.8, metric=score, **HF))
     assert [round(found.value, 3) for name, found in matched if name == score] == [number]
 
 
 def test_what_is_matched_are_tasks_of_ours_and_printed_numbers_that_are_trusted():
     text = files("bench.reporting").joinpath("matches.json").read_text(encoding="utf-8")
-    matches = json.loads(text)["tasks"]
+    matches, numbers = json.loads(text)["tasks"], printed()
     assert {match["task"] for match in matches} <= set().union(*SUITES.values())
-    known = {(number.task, number.metric) for number in printed().itertuples()}
+    known = set(zip(numbers.task, numbers.metric, strict=True))
     assert {(match["published"], match["metric"]) for match in matches} <= known
-    unsure = [n for n in printed().itertuples() if n.provenance in UNTRUSTED]
-    assert {n.method for n in unsure} == {"dino"}  # from memory
+    assert {*numbers[numbers.provenance.isin(UNTRUSTED)].method} == {"dino"}  # from memory
     card = {"backbone": "sentence-transformers/bert-base-nli-mean-tokens"}
     found = matching(result("mine", "stsb", 0.7, metric="cosine_spearman", card=card))
     assert all(number.provenance not in UNTRUSTED for _, number in found)
 
 
 def test_every_published_number_is_read_on_a_scale_where_one_is_best():
-    assert len(printed()) == 2653
-    distinct = {
-        (n.method, n.model, n.variant, n.task, n.metric, n.rounding > 0.0004)
-        for n in printed().itertuples()
-    }
-    assert len(distinct) > 2400
-    assert printed().value.between(-1, 1).all()
+    numbers = printed()
+    assert len(numbers) == 2653
+    assert numbers.value.between(-1, 1).all()
+    coarse = numbers.assign(coarse=numbers.rounding > 0.0004)
+    assert (
+        len(coarse.drop_duplicates(["method", "model", "variant", "task", "metric", "coarse"]))
+        > 2400
+    )
 
 
 def test_published_numbers_can_be_looked_up_by_their_names_of_tasks_and_ours():
-    assert {row[0].text for row in listing(["MRPC"]).rows} == {"MRPC"}
+    def names(*asked):
+        return {row[0].text for row in listing([*asked]).rows}
+
+    assert names("MRPC") == {"MRPC"}
     assert len(listing([]).rows) == len(printed())
     assert listing(["sts13"]) == listing(["STS13"])
-    names = {row[0].text for row in listing(["intent-emotion"]).rows}
-    assert names == {"IntentEmotion", "IntentEmotion-emotion", "IntentEmotion-intent"}
+    intents = {"IntentEmotion", "IntentEmotion-emotion", "IntentEmotion-intent"}
+    assert names("intent-emotion") == intents
     for wrong, told in (("STSbenchmark", "STSBenchmark"), ("nothing", "bench report --published")):
         with pytest.raises(UsageError, match=told):
             listing([wrong])

@@ -1,4 +1,4 @@
-"""What the tables say, and how they mark it."""
+"""What the tables say, and how they mark it; ``test_kept`` has all of them on real results."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 from bench.influence import contributions
 from bench.reporting import tables
 from bench.reporting.comparison import Comparison
-from tests.bench.reporting.made import absence, result, right, usual_results
+from tests.bench.reporting.made import absence, on, result, right, usual_results
 
 
 class Report:
@@ -29,6 +29,10 @@ class Report:
             return [entry.text for entry in self.column(name, heading)]
         return [[entry.text for entry in row] for row in self.tables[name].rows]
 
+    def row(self, name, n=0):
+        """The texts of a row, by heading."""
+        return dict(zip(self.tables[name].columns, self.texts(name)[n], strict=True))
+
     def marks(self, name, *headings):
         """The marks of each row in some columns."""
         columns = [[entry.mark for entry in self.column(name, h)] for h in headings]
@@ -39,9 +43,10 @@ class Report:
         return "\n".join(entry.text for (entry,) in self.tables["notes"].rows)
 
 
-def pair(task, ours, theirs, **more):
-    """Results of two encoders on a task, by examples."""
-    return [result(e, task, examples=x, **more) for e, x in (("ours", ours), ("theirs", theirs))]
+def both(task, ours, theirs, **more):
+    """Two encoders on a task; the answers of the other one are right elsewhere."""
+    other = result("theirs", task, examples=right(theirs, first=100), **more)
+    return [*on(task, {"ours": ours}, **more), other]
 
 
 @pytest.fixture(scope="module")
@@ -52,39 +57,43 @@ def known():
 
     def similar(encoder, values):
         parts = contributions("spearman", values.astype(np.float32), gold.astype(np.float32))
-        score = float(parts.mean())
-        return result(encoder, "d-ranks", score, metric="spearman", examples=values, gold=gold)
+        about = {"metric": "spearman", "examples": values, "gold": gold}
+        return result(encoder, "d-ranks", float(parts.mean()), **about)
 
     repeats = (0.51, 0.55, 0.53, 0.54, 0.52)
     return Report(
-        *pair("a-better", right(320), right(240), family="x"),
-        *pair("b-equal", right(200), right(200, first=100), family="x"),  # other examples
-        *pair("c-near", right(204), right(200, first=100), family="x"),
+        *on("a-better", {"ours": 320, "theirs": 240}, family="x"),
+        *both("b-equal", 200, 200, family="x"),
+        *both("c-near", 204, 200, family="x"),
         similar("ours", gold + rng.normal(size=400)),
         similar("theirs", gold + 4 * rng.normal(size=400)),
-        *(result(encoder, "e-repeats", *repeats, family="x") for encoder in ("ours", "theirs")),
+        *on("e-repeats", {"ours": repeats, "theirs": repeats}, family="x"),
     )
 
 
-def test_marks_wins_and_stars_of_a_known_case_follow_one_rule(known):
+def test_marks_wins_stars_and_intervals_of_a_known_case_follow_one_rule(known):
     tasks = known.texts("by-task", "task")
-    assert dict(zip(tasks, known.marks("by-task", "ours", "theirs"), strict=True)) == {
-        "a-better": ("best", ""),
-        "b-equal": ("best", "best"),
-        "c-near": ("best", "tie"),
-        "d-ranks": ("best", ""),
-        "e-repeats": ("best", "best"),
-    }
+    assert tasks == ["d-ranks", "a-better", "b-equal", "c-near", "e-repeats"]
+    equal = ("best", "best")
+    marks = [("best", ""), ("best", ""), equal, ("best", "tie"), equal]
+    assert known.marks("by-task", "ours", "theirs") == marks
     assert known.texts("win-tie-loss", "theirs") == ["2/3/0", ""]
     assert [row[3:] for row in known.texts("ranks")] == [["2", "3", "0"], ["0", "3", "2"]]
-    gaps = known.tables["differences"].columns[2:]
-    starred = {task for task in gaps if known.texts("differences", task)[0].endswith("*")}
+    starred = {task for task, text in known.row("differences").items() if text.endswith("*")}
     assert starred == {"a-better", "d-ranks"}
+    better = known.column("by-task", "ours")[1]
+    low, high = better.interval
+    # Of 400 answers, 80 % right: a standard error of 2 %; 1,000 draws leave 5 % of it to chance.
+    assert high - low == pytest.approx(4 * 0.02 * 0.98, rel=0.15)
+    assert low < better.value < high
+    # Both right on the same 320 but for 8: unpaired, 2 % would be nothing.
+    paired = Report(*on("t", {"ours": 328, "theirs": 320}))
+    assert paired.marks("by-task", "ours", "theirs") == [("best", "")]
 
 
 def test_a_difference_that_does_not_survive_correction_is_a_tie_everywhere():
-    one = pair("t", right(208), right(200))  # p = 0.005
-    others = [each for i in range(12) for each in pair(f"u{i}", right(201), right(200, first=100))]
+    one = on("t", {"ours": 208, "theirs": 200})  # p = 0.005
+    others = [each for i in range(12) for each in both(f"u{i}", 201, 200)]
     for cells, mark, outcome in ((one, "", "1/0/0"), ([*one, *others], "tie", "0/13/0")):
         made = Report(*cells)
         assert made.marks("by-task", "theirs")[0] == (mark,)
@@ -106,80 +115,50 @@ def test_no_interval_leaves_the_range_of_its_metric():
         assert -1 <= e.interval[0] < e.interval[1] <= 1
 
 
-def test_an_interval_is_as_wide_as_the_standard_error_says(known):
-    better = known.column("by-task", "ours")[known.texts("by-task", "task").index("a-better")]
-    low, high = better.interval
-    # Of 400 answers, 80 % right: a standard error of 2 %; 1,000 draws leave 5 % of it to chance.
-    assert high - low == pytest.approx(4 * 0.02 * 0.98, rel=0.15)
-    assert low < better.value < high
-
-
-def test_intervals_of_a_pair_use_what_both_get_right_together():
-    # Both right on the same 320 but for 8: unpaired, 2 % would be nothing.
-    made = Report(*pair("t", right(328), right(320)))
-    assert made.marks("by-task", "ours", "theirs") == [("best", "")]
-
-
 def test_scores_have_their_deviation_and_a_family_mean_is_of_all_its_tasks_or_missing():
     made = Report(*usual_results())
     assert made.tables["by-task"].columns[4:] == ("good", "poor (untrained)", "floor")
-    assert made.texts("by-task")[0] == [
-        "ner",
-        "t2",
-        "metric",
-        "2",
-        "65.0 ± 7.1",
-        "30.0 ± 14.1",
-        "—",
-    ]
-    assert made.texts("by-task")[2] == ["sts", "t1", "metric", "1", "80.0", "40.0", "10.0"]
-    rows = {row[0]: row[2:] for row in made.texts("families")}
-    assert rows["good"] == ["57.5 ± 3.5", "80.0", "68.8", "1.00"]
-    assert rows["floor"] == ["0 of 2 tasks", "10.0", "—", "—"]
+    row = ["ner", "t2", "metric", "2", "65.0 ± 7.1", "30.0 ± 14.1", "—"]
+    assert made.texts("by-task")[0] == row
+    families = {name: rest for name, _, *rest in made.texts("families")}
+    assert families["good"] == ["57.5 ± 3.5", "80.0", "68.8", "1.00"]
+    assert families["floor"] == ["0 of 2 tasks", "10.0", "—", "—"]
 
 
-def test_a_task_of_few_encoders_is_excluded_from_means():
-    cells = [result(e, "t", score) for e, score in (("a", 0.5), ("b", 0.6), ("c", 0.7))]
+def test_a_task_of_few_encoders_is_excluded_from_means_and_has_no_best():
+    cells = on("t", {"a": 0.5, "b": 0.6, "c": 0.7})
     made = Report(*cells, result("a", "rare", 0.9, readout="question"))
     assert made.compared.family_means.at["sts", "a"] == pytest.approx(0.5)
     assert "rare" in made.notes()
-    alone = next(row for row in made.tables["by-task"].rows if row[1].text == "rare")
-    assert not any(e.mark == "best" for e in alone)  # the best of one says nothing
+    alone = made.texts("by-task", "task").index("rare")
+    assert "best" not in {e.mark for e in made.tables["by-task"].rows[alone]}
 
 
-def test_the_newest_protocol_counts_and_then_the_largest_limit():
-    cells = []
-    for task, version, limit, counts in (
-        ("t", 1, None, (300, 200)),
-        ("t", 2, 9, (200, 300)),
-        ("t", 2, None, (320, 240)),
-        ("u", 1, 9, (200, 300)),
-        ("u", 1, 50, (320, 240)),
-    ):
-        for encoder, count in zip("ab", counts, strict=True):
-            about = {"version": version, "limit": limit}
-            cells.append(result(encoder, task, examples=right(count), **about))
-    made = Report(*cells)
+def test_the_newest_protocol_of_most_encoders_counts_and_then_the_largest_limit():
+    wrong, better = {"a": 200, "b": 300}, {"a": 320, "b": 240}
+    made = Report(
+        *on("t", {"a": 300, "b": 200}, version=1),
+        *on("t", wrong, version=2, limit=9),
+        *on("t", better, version=2),
+        *on("u", wrong, limit=9),
+        *on("u", better, limit=50),
+    )
     means = [row[2:] for row in made.texts("families")]
     assert means == [["80.0", "80.0", "1.00"], ["60.0", "60.0", "2.00"]]
     assert "t (protocol 1), t (limit 9, protocol 2), u (limit 9)" in made.notes()
     assert made.texts("win-tie-loss", "b") == ["2/0/0", ""]
-
-
-def test_an_old_protocol_counts_while_few_encoders_have_the_new_one():
-    old = [result(encoder, "t", 0.5) for encoder in "abc"]
+    old = on("t", {"a": 0.5, "b": 0.5, "c": 0.5})
     assert Report(*old, result("a", "t", 0.9, version=2)).texts("families", "sts") == ["50.0"] * 3
 
 
 def test_missing_cells_have_their_own_reasons():
-    cells = [result("a", "t", 0.5, limit=limit) for limit in (9, 50)]
-    cells += [result("b", "t", 0.5, limit=50), result("b", "u", 0.5)]
+    cells = on("t", {"a": 0.5}, limit=9) + on("t", {"a": 0.5, "b": 0.5}, limit=50)
     reasons = [
         absence("b", "t", limit=9, reason="not in /home/ann/data/t.gz, get it"),
         absence("c", "t", limit=9, status="failed", reason="no weights"),
         absence("c", "t", limit=7, readout="tokens", reason="no tokens"),
     ]
-    made = Report(*cells, absences=reasons)
+    made = Report(*cells, result("b", "u", 0.5), absences=reasons)
     assert made.texts("missing") == [
         ["a", "u", "not run", ""],
         ["b", "t (limit 9)", "skipped", "not in t.gz, get it"],
@@ -190,32 +169,28 @@ def test_missing_cells_have_their_own_reasons():
     assert (entry.text, entry.mark, entry.note) == ("—", "missing", "skipped: not in t.gz, get it")
 
 
-REVISIONS = [{"data": [{"id": "org/set", "revision": r}]} for r in ("r1", "r2")]
-
-
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("name", "values", "expected"),
     [
-        ({"commit": "c1"}, {"commit": "c2"}, "code versions are mixed: c1; c2"),
-        ({"machine": {"cores": 2}}, {"machine": {"cores": 4}}, "mixed: 2 cores; 4 cores"),
-        ({"seed": 1}, {"seed": 2}, "seed sets are mixed: 1; 2"),
-        ({"card": {"dtype": "float32"}}, {"card": {"dtype": "bfloat16"}}, "dtypes"),
-        (*REVISIONS, "revisions of org/set"),
+        ("commit", ("c1", "c2"), "code versions are mixed: c1; c2"),
+        ("machine", ({"cores": 2}, {"cores": 4}), "mixed: 2 cores; 4 cores"),
+        ("seed", (1, 2), "seed sets are mixed: 1; 2"),
+        ("card", ({"dtype": "float32"}, {"dtype": "bfloat16"}), "dtypes"),
+        ("data", [[{"id": "org/set", "revision": r}] for r in "12"], "revisions of org/set"),
     ],
 )
-def test_results_that_do_not_agree_are_noted(one, other, expected):
-    for second, mixed in ((other, True), (one, False)):
-        made = Report(result("a", "t", 0.4, **one), result("b", "t", 0.6, **second))
-        assert (expected in made.notes()) is mixed
+def test_results_that_do_not_agree_are_noted(name, values, expected):
+    one, other, same = (
+        result(encoder, "t", 0.5, **{name: value})
+        for encoder, value in zip("abb", (*values, values[0]), strict=True)
+    )
+    assert expected in Report(one, other).notes()
+    assert expected not in Report(one, same).notes()
 
 
 def test_a_score_on_training_texts_is_marked_everywhere_and_never_the_best():
-    shares = {"a": (0.9, 0.4), "b": (0.5, None), "c": (0.4, 0.01)}
-    cells = []
-    for encoder, (score, share) in shares.items():
-        texts = {} if share is None else {"overlap_share": share}
-        cells.append(result(encoder, "t", score, texts=texts))
-    made = Report(*cells)
+    cells = on("t", {"a": 0.9}, texts={"overlap_share": 0.4}) + on("t", {"b": 0.5})
+    made = Report(*cells, *on("t", {"c": 0.4}, texts={"overlap_share": 0.01}))
     assert made.marks("by-task", "a", "b", "c") == [("warning", "best", "")]
     for name, heading, best in (
         ("families", "sts", "best"),
@@ -244,21 +219,16 @@ def budgets():
         trained("longer", 2_000_000, 0.9),
         trained("larger", 1_000_000, 0.9, backbone="Another"),
         result("raw", "t", 0.3, trained=False),
-        result("floor", "t", 0.1, card={"backbone": ""}),
+        *on("t", {"floor": 0.1, "new": 0.05}, card={"backbone": ""}),
         result("st:famous", "t", 0.95, card={"backbone": "famous"}),
-        result("new", "t", 0.05, card={"backbone": ""}),
     )
 
 
 def test_equal_budgets_are_within_five_percent_beside_what_is_untrained(budgets):
     equal, others = budgets.tables["equal-budget"], budgets.tables["other-checkpoints"]
-    assert [(row[0].text, row[2].mark) for row in equal.rows] == [
-        ("two", "best"),
-        ("one", ""),
-        ("raw (untrained)", ""),
-        ("floor", ""),
-        ("new", ""),
-    ]
+    shown = {row[0].text: row[2].mark for row in equal.rows}
+    assert list(shown) == ["two", "one", "raw (untrained)", "floor", "new"]
+    assert {name for name, mark in shown.items() if mark} == {"two"}
     assert "960,000 to 1,000,000 training tokens" in equal.about
     assert {row[0].text for row in others.rows} == {"longer", "larger", "st:famous"}
     alone = Report(trained("one", 1_000_000, 0.6), trained("longer", 2_000_000, 0.6))
@@ -267,7 +237,6 @@ def test_equal_budgets_are_within_five_percent_beside_what_is_untrained(budgets)
 
 
 def test_the_summary_has_methods_first_as_differences_to_the_untrained_backbone(budgets):
-    assert budgets.compared.baseline == "raw"
     shown = {row[0]: (row[1], row[-1]) for row in budgets.texts("summary")}
     methods = ["larger", "longer", "two", "one", "floor", "new"]
     assert list(shown) == [*methods, "raw (untrained)", "st:famous"]
@@ -275,30 +244,21 @@ def test_the_summary_has_methods_first_as_differences_to_the_untrained_backbone(
     assert shown["raw (untrained)"] == ("—", "untrained backbone")
     assert shown["st:famous"] == ("+65.0", "reference model")
     assert shown["new"] == ("-25.0", "method")  # a new method needs neither backbone nor training
-
-
-def test_the_summary_says_what_a_known_method_is_with_its_paper():
     made = Report(*(trained(name, 10, 0.5) for name in ("mine", "quip:folder")))
-    assert made.texts("summary", made.tables["summary"].columns[0]) == ["mine", "quip:folder"]
     mine, quip = made.column("summary", "paper")
-    assert quip.link == "https://arxiv.org/abs/2106.08190"
-    assert mine.mark == "missing"
-    assert "answer questions" in made.texts("summary", "what it is")[1]
+    assert (mine.mark, quip.link) == ("missing", "https://arxiv.org/abs/2106.08190")
 
 
-COUNTS = {"base": 300, "none": 200, "rough": 299, "seeded": 310}
-
-
-def variant(name, seed=1, *, stages=(), **settings):
+def variant(name, count=250, seed=1, *, stages=(), **settings):
     recipe = {"decay": 100, "smooth": 0.2, **settings}
     training = {"method": "m", "budget": 1000, "seed": seed, "recipe": recipe, "stages": stages}
     card = {"training_tokens": 1000, "backbone": "B", "training": training}
-    return result(name, "t", examples=right(COUNTS.get(name, 250)), card=card)
+    return result(name, "t", examples=right(count), card=card)
 
 
 def test_variants_are_compared_with_the_one_closest_to_all():
-    cells = [variant("none", decay=0), variant("base"), variant("rough", smooth=0)]
-    cells.append(variant("seeded", 2))
+    cells = [variant("none", 200, decay=0), variant("base", 300)]
+    cells += [variant("rough", 299, smooth=0), variant("seeded", 310, 2)]
     made = Report(*cells, trained("other", 1000, 0.9, backbone="B"))
     found = made.tables["variants"]
     assert found.title == "Variants of m at 1,000 training tokens"
@@ -309,6 +269,8 @@ def test_variants_are_compared_with_the_one_closest_to_all():
     assert "Each minus base (t 75.0)" in found.about
     assert {"other", "base"} <= {row[0] for row in made.texts("equal-budget")}
     assert "equal-budget" not in Report(*cells).tables  # one method is no comparison
+    ordered = Report(*(variant(f"k{k}", k=k) for k in (16, 8, 2, 1)))
+    assert [row[0] for row in ordered.texts("variants")] == ["k2", "k8", "k16"]
 
 
 def test_checkpoints_of_the_stages_of_one_training_differ_in_their_stage():
@@ -327,57 +289,41 @@ def test_checkpoints_of_the_stages_of_one_training_differ_in_their_stage():
     assert changes == {**expected, **alike}
 
 
-def test_variants_are_in_the_order_of_their_numbers():
-    made = Report(*(variant(f"k{k}", k=k) for k in (16, 8, 2, 1)))
-    assert [row[0] for row in made.texts("variants")] == ["k2", "k8", "k16"]
-
-
-def test_examples_of_tasks_are_shown():
-    samples = ({"text": "A fine film.", "answer": "fine"},)
-    made = Report(result("a", "t", 0.5, samples=samples), result("b", "t", 0.4))
-    assert made.tables["samples"].columns == ("encoder", "task", "text", "answer")
-    assert made.texts("samples") == [["a", "t", "A fine film.", "fine"]]
-
-
 def test_cost_is_of_the_largest_run_and_what_was_not_measured_is_missing():
     card = {"training_tokens": 10, "embedding_parameters": 500_000, "passes": 1.5}
     small, large = (result("a", task, 0.5, card=card) for task in "tu")
     cost = {**small.cost, "tokens": 400, "encode_seconds": 4.0, "dimension": 3}
     bare = replace(result("b", "t", 0.4), cost={}, texts={}, card={}, provenance={})
     made = Report(small, replace(large, cost=cost), bare)
-    first, second = made.texts("cost")
-    shown = dict(zip(made.tables["cost"].columns, first, strict=True))
-    assert (shown["tokens / s"], shown["tokens / text"], shown["dimension"]) == ("100", "50.0", "3")
-    assert shown["GFLOP / text"] == "0.20"  # 2 x 2 million x 50
-    assert (shown["parameters (M)"], shown["passes / text"]) == ("2.5", "1.5")
-    assert set(second[1:]) == {"—", "40.0"}
+    expected = {"tokens / s": "100", "tokens / text": "50.0", "dimension": "3"}
+    expected |= {"GFLOP / text": "0.20", "parameters (M)": "2.5", "passes / text": "1.5"}
+    assert made.row("cost").items() >= expected.items()  # 0.2 = 2 x 2 million x 50
+    assert set(made.texts("cost")[1][1:]) == {"—", "40.0"}
     assert set(Report(bare).texts("data")[0][1:]) == {"—"}
 
 
-def test_training_has_both_ends_of_the_loss():
-    losses = [[i, float(100 - i)] for i in range(20)]
-    training = {"method": "m", "loss": losses, "trained_tokens": 200, "seconds": 4.0}
+def test_training_has_both_ends_of_the_loss_and_tasks_show_examples():
+    training = {"method": "m", "trained_tokens": 200, "seconds": 4.0}
+    training["loss"] = [[i, float(100 - i)] for i in range(20)]
     training["data"] = [{"id": "org/set", "rows": 1000, "licence": "MIT"}]
-    made = Report(result("a", "t", 0.5, card={"training": training}))
-    row = dict(zip(made.tables["training"].columns, made.texts("training")[0], strict=True))
-    assert (row["loss at first"], row["loss at last"]) == ("99.500", "81.500")
-    assert (row["tokens / s"], row["data"]) == ("50", "org/set (1,000 rows, MIT)")
+    samples = ({"text": "A fine film.", "answer": "fine"},)
+    made = Report(result("a", "t", 0.5, card={"training": training}, samples=samples))
+    expected = {"loss at first": "99.500", "loss at last": "81.500", "tokens / s": "50"}
+    expected["data"] = "org/set (1,000 rows, MIT)"
+    assert made.row("training").items() >= expected.items()
+    assert made.tables["samples"].columns == ("encoder", "task", "text", "answer")
+    assert made.texts("samples") == [["a", "t", "A fine film.", "fine"]]
 
 
 def test_a_score_under_a_wrong_instruction_is_never_the_best():
     more = {"family": "instruction", "metric": "harmonic_mean"}
-    scores = {"gap": (0.2,), "topic": (0.8,), "topic under mood": (0.9,)}
-    other = {"topic": (0.7,), "topic under mood": (0.95,)}
-    made = Report(
-        result("a", "news", 0.5, **more, scores=scores),
-        result("b", "news", 0.4, **more, scores=other),
-        result("c", "other", 0.3),
-    )
-    rows = made.tables["instruction"].rows
+    one = {"gap": (0.2,), "topic": (0.8,), "topic under mood": (0.9,)}
+    two = {"topic": (0.7,), "topic under mood": (0.95,)}
+    cells = [result("a", "news", 0.5, **more, scores=one)]
+    cells += [result("b", "news", 0.4, **more, scores=two), result("c", "other", 0.3)]
+    rows = Report(*cells).tables["instruction"].rows
     assert [row[1].text for row in rows] == ["harmonic mean", "gap", "topic", "topic under mood"]
-    marks = [{entry.mark for entry in row} for row in rows]
-    assert "best" in marks[2]
-    assert "best" not in marks[3]
+    assert ["best" in {entry.mark for entry in row} for row in rows[2:]] == [True, False]
     reasons = {entry.note for entry in rows[1] if entry.mark == "missing"}
     assert reasons == {"has no such score", "not run"}
 
@@ -385,8 +331,7 @@ def test_a_score_under_a_wrong_instruction_is_never_the_best():
 def test_robustness_has_intervals_over_wordings():
     scores = {"implicit": (0.5, 0.6, 0.4), "incorrect": (0.1, 0.2, 0.3), "delta_ci": (0.2,)}
     more = {"family": "robustness", "metric": "correct", "scores": scores}
-    made = Report(result("a", "news", 0.5, 0.6, 0.7, **more))
-    rows = made.tables["robustness"].rows
+    rows = Report(result("a", "news", 0.5, 0.6, 0.7, **more)).tables["robustness"].rows
     shown = {row[1].text: row[2].interval is not None for row in rows}
     assert shown == {"correct": True, "delta ci": False, "implicit": True, "incorrect": True}
 
@@ -394,7 +339,7 @@ def test_robustness_has_intervals_over_wordings():
 def test_diagnostics_are_in_the_order_of_their_numbers_and_count_in_no_mean():
     shares = {f"share_{k}": (0.1,) for k in (16, 2, 128, 1)}
     spectrum = result("a", "spectrum", 0.123, family="diagnostics", scores=shares)
-    made = Report(result("a", "t", 0.5), spectrum, result("b", "t", 0.4))
+    made = Report(spectrum, *on("t", {"a": 0.5, "b": 0.4}))
     rows = made.tables["diagnostics"].rows
     ordered = ["metric", "share 1", "share 2", "share 16", "share 128"]
     assert [row[1].text for row in rows] == ordered
@@ -404,42 +349,41 @@ def test_diagnostics_are_in_the_order_of_their_numbers_and_count_in_no_mean():
 
 
 def test_scores_of_different_seeds_are_not_paired():
-    made = Report(
-        result("a", "t", 0.5, 0.6, 0.55, seed=1),
-        result("b", "t", 0.3, 0.4, 0.35, seed=1),
-        result("c", "t", 0.1, 0.2, 0.1, seed=2),
-    )
+    cells = on("t", {"a": (0.5, 0.6, 0.55), "b": (0.3, 0.4, 0.35)}, seed=1)
+    made = Report(*cells, result("c", "t", 0.1, 0.2, 0.1, seed=2))
     pairs = {(row[0].text, row[1].text): row[2] for row in made.tables["differences"].rows}
     assert pairs["a", "b"].interval is not None
     assert pairs["a", "c"].interval is None
     assert pairs["a", "c"].value == pytest.approx(0.4167, abs=1e-4)
 
 
+VARIED = (0.5, 0.6, 0.55, 0.52)
+
+
 @pytest.mark.parametrize(
-    ("cells", "known_"),
+    ("repeats", "is_known"),
     [
-        ([((0.5, 0.6, 0.55), 1)], True),
-        ([((0.5,), seed) for seed in range(2)], False),  # always the same
-        ([((0.4 + seed / 10,), seed) for seed in range(3)], True),  # seeds are the repeats
-        ([((0.8,) * 5, 1)], False),
-        ([((0.5,), 1)], False),
+        ([VARIED], True),
+        ([0.5, 0.5], False),  # always the same
+        ([0.4, 0.5, 0.6], True),  # seeds are the repeats
+        ([(0.8,) * 5], False),
+        ([0.5], False),
     ],
 )
-def test_repeats_that_vary_give_an_interval(cells, known_):
-    made = Report(*(result("a", "t", *repeats, seed=seed) for repeats, seed in cells))
-    assert (made.column("by-task", "a")[0].interval is not None) is known_
+def test_repeats_that_vary_give_an_interval(repeats, is_known):
+    cells = [result("a", "t", *np.atleast_1d(r), seed=s) for s, r in enumerate(repeats)]
+    entry = Report(*cells).column("by-task", "a")[0]
+    assert (entry.interval is not None) is is_known
 
 
 def test_another_seed_adds_no_repeats_to_a_task_that_has_several():
-    cells = [result("a", "t", 0.5, 0.6, 0.55, 0.52, seed=seed) for seed in (1, 2)]
+    cells = [result("a", "t", *VARIED, seed=seed) for seed in (1, 2)]
     one, two = (Report(*some).column("by-task", "a")[0].interval for some in (cells[:1], cells))
-    assert one == two != None  # noqa: E711 - both, and known
+    assert one == two
 
 
 def test_examples_that_do_not_make_up_the_score_are_not_used():
-    made = Report(
-        result("a", "t", 0.9, examples=right(100)), result("b", "t", 0.5, examples=right(200))
-    )
+    made = Report(result("a", "t", 0.9, examples=right(100)), *on("t", {"b": 200}))
     assert made.column("by-task", "a")[0].interval is None
 
 
@@ -455,24 +399,21 @@ def test_an_interval_narrower_than_the_effect_of_batches_is_noted(dtype, noise):
 
 def test_differences_of_too_many_pairs_are_those_of_family_means(monkeypatch):
     monkeypatch.setattr("bench.reporting.differences.MOST", 5)
-    cells = []
-    for encoder, count in (("a", 300), ("b", 200), ("c", 250)):
-        cells += [result(encoder, task, examples=right(count)) for task in ("t1", "t2")]
-    shown = Report(*cells).tables["differences"]
+    counts = {"a": 300, "b": 200, "c": 250}
+    shown = Report(*on("t1", counts), *on("t2", counts)).tables["differences"]
     assert (shown.columns, len(shown.rows)) == (("first", "second", "sts"), 3)
     assert "--task" in shown.notes[0]
 
 
 def test_results_from_data_that_has_changed_since_are_left_out():
-    def made(encoder, content, hour, source="local"):
-        place = {"id": "org/set", "config": "", "split": "test", "source": source}
-        pin = {"revision": content} if source == "hub" else {"sha256": content}
+    def made(encoder, content, hour, **pin):
+        place = {"id": "org/set", "config": "", "split": "test", "source": "local"}
         time = f"2030-01-02T{hour:02}:00:00+00:00"
-        return result(encoder, "task", 0.5, time=time, data=[{**place, **pin}])
+        return result(encoder, "t", 0.5, time=time, data=[{**place, "sha256": content, **pin}])
 
     old, new = made("old", "a", 1), made("new", "b", 2)
-    report = Report(old, new, made("elsewhere", "c", 0, source="hub"))
     # Digests of files say nothing of the hub.
+    report = Report(old, new, made("elsewhere", None, 0, source="hub", revision="c"))
     assert set(report.compared.runs.name) == {"new", "elsewhere"}
     (row,) = report.texts("missing")
     assert row[0] == "old"
@@ -488,6 +429,5 @@ def test_an_encoder_whose_teacher_saw_labels_or_that_saw_the_evaluated_texts_is_
         result("fair", "a", 0.3),
         result("taught", "a", 0.2, card={"distilled": True}),
     )
-    titles = {*made.compared.encoders.title}
     seen = {"seen (transductive)", "raw (untrained, transductive)"}
-    assert titles == {*seen, "taught (distilled from labels)", "fair"}
+    assert {*made.compared.encoders.title} == {*seen, "taught (distilled from labels)", "fair"}
