@@ -1,4 +1,4 @@
-"""Encoders whose vectors follow from the words: what the tests of ``bench`` run on."""
+"""Encoders whose vectors follow from the words, and a task: what the tests of ``bench`` run on."""
 
 import re
 import zlib
@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from bench.encoder import Item, QuestionVectors, TokenStates
+from bench.task import Score, Task
 
 
 @cache
@@ -115,3 +116,21 @@ class Words:
     def _states(self, words, layer=-1):
         prefix = layer if layer >= 0 else ""
         return np.stack([vector(f"{prefix}{word.lower()}", self.dim) for word in words])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norms(Task):
+    """Reads the lengths of some vectors."""
+
+    name: str = "norms"
+    texts: tuple[str, ...] = ("a", "bb", "ccc", "a")
+    version: int = 1
+    family: ClassVar[str] = "made-up"
+    metric: ClassVar[str] = "norm"
+
+    def items(self, *, seed):
+        return [Item(text) for text in self.texts]
+
+    def score(self, vectors, *, seed):
+        norms = np.linalg.norm(vectors, axis=1)
+        return {"norm": Score((float(norms.mean()), 1 / (seed + 1)), norms)}

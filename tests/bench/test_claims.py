@@ -8,24 +8,22 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
-from pathlib import Path
 
 import psutil
 import pytest
 
 from bench import claims, runner
 from bench.claims import EXPIRY, Claims, Owner
-from bench.errors import UsageError
+from bench.errors import EncodingError, UsageError
 from bench.runner import Shard, run
 from bench.store import Store
 from bench.vectors import Vectors
-from tests.bench.encoders import Plain
-from tests.bench.test_runner import Failing, Norms
+from tests.bench.encoders import Norms, Plain
 
 TASKS = [Norms(name=f"norms{i}", texts=(str(i), "b", "cc")) for i in range(4)]
 
 
-def others(folder: Path, **changes: object) -> Path:
+def claim(folder, **changes):
     """Write the claim of another process on the first task, and return its file."""
     store = Store(folder)
     (cell,) = runner.survey("letters", Plain(), TASKS[:1], store, seeds=[42])
@@ -35,11 +33,11 @@ def others(folder: Path, **changes: object) -> Path:
     return path
 
 
-def start(folder: Path, tasks=TASKS, **options):
+def start(folder, tasks=TASKS, **options):
     return run({"letters": Plain()}, tasks, Store(folder), Vectors(None), **options)
 
 
-def statuses(cells) -> list[str]:
+def statuses(cells):
     return [cell.status for cell in cells]
 
 
@@ -69,15 +67,15 @@ def test_two_runs_share_the_cells_and_each_is_run_once(tmp_path, alone, monkeypa
     thread.start()
     ended["a"] += first
     thread.join()
-    done = [cell.task.name for cells in ended.values() for cell in cells if cell.status == "done"]
+    done = [cell.task.name for cell in chain(*ended.values()) if cell.status == "done"]
     assert sorted(done) == [task.name for task in TASKS]
     assert len(ended["a"]) == len(ended["b"]) == len(TASKS)
-    assert all(cell.result for cells in ended.values() for cell in cells)
+    assert all(cell.result for cell in chain(*ended.values()))
     assert not list(tmp_path.rglob("*.claim"))
 
 
 def test_a_cell_that_another_process_runs_is_left_to_it(tmp_path, living):
-    path = others(tmp_path, **living)
+    path = claim(tmp_path, **living)
     cells = list(start(tmp_path, wait=False))
     assert statuses(cells) == ["done"] * 3 + ["running"]
     assert f"process {living['pid']} on" in cells[-1].reason
@@ -86,13 +84,15 @@ def test_a_cell_that_another_process_runs_is_left_to_it(tmp_path, living):
 
 @pytest.mark.parametrize("change", [{"pid": 2**22 + 1}, {"began": 1.0}], ids=["gone", "pid reused"])
 def test_the_claim_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path, change):
-    path = others(tmp_path, **change)
+    path = claim(tmp_path, **change)
     assert statuses(start(tmp_path, wait=False)) == ["done"] * 4
     assert not path.exists()
 
 
-def test_the_claim_of_another_machine_counts_until_it_was_not_touched_for_long(tmp_path):
-    path = others(tmp_path, host="elsewhere")
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_claim_of_another_machine_or_cut_in_mid_write_counts_until_it_is_old(tmp_path, cut):
+    path = claim(tmp_path, host="elsewhere")
+    path.write_text("" if cut else path.read_text())
     assert statuses(start(tmp_path, wait=False)) == ["done"] * 3 + ["running"]
     old = time.time() - EXPIRY - 1
     os.utime(path, (old, old))
@@ -100,16 +100,8 @@ def test_the_claim_of_another_machine_counts_until_it_was_not_touched_for_long(t
     assert not path.exists()
 
 
-def test_a_claim_cut_in_mid_write_counts_until_it_is_old(tmp_path):
-    path = others(tmp_path)
-    path.write_text("")
-    assert statuses(start(tmp_path, wait=False)) == ["done"] * 3 + ["running"]
-    os.utime(path, (1.0, 1.0))
-    assert "running" not in statuses(start(tmp_path, wait=False))
-
-
 def test_a_waiting_run_takes_over_when_the_other_dies(tmp_path, alone, living):
-    path = others(tmp_path, **living)
+    path = claim(tmp_path, **living)
     cells = start(tmp_path)
     assert statuses(next(cells) for _ in range(3)) == ["done"] * 3
     path.write_text(json.dumps(asdict(replace(Owner.here(), began=1.0))))
@@ -117,17 +109,17 @@ def test_a_waiting_run_takes_over_when_the_other_dies(tmp_path, alone, living):
 
 
 @dataclass(frozen=True)
-class Counting(Failing):
+class Counted(Norms):
     calls: list[int] = field(default_factory=list, compare=False)
 
-    def evaluate(self, encoder, *, seed):
+    def score(self, vectors, *, seed):
         self.calls.append(seed)
-        return super().evaluate(encoder, seed=seed)
+        raise EncodingError("this is why")
 
 
 def test_a_failure_of_another_process_is_reported_and_not_repeated(tmp_path, living, alone):
-    tasks = [Counting(name="norms0"), *TASKS[1:]]
-    path = others(tmp_path, **living)
+    tasks = [Counted(name="norms0"), *TASKS[1:]]
+    path = claim(tmp_path, **living)
     cells = start(tmp_path, tasks, keep_going=True)
     assert statuses(next(cells) for _ in range(3)) == ["done"] * 3
     path.unlink()
@@ -137,7 +129,7 @@ def test_a_failure_of_another_process_is_reported_and_not_repeated(tmp_path, liv
     assert len(tasks[0].calls) == 1
 
 
-def test_claims_are_touched_as_long_as_they_are_held(tmp_path, monkeypatch):
+def test_claims_are_touched_while_they_are_held_and_given_back(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "HEARTBEAT", 0.01)
     path = tmp_path / "a.claim"
     with Claims(tmp_path) as held:
@@ -146,13 +138,10 @@ def test_claims_are_touched_as_long_as_they_are_held(tmp_path, monkeypatch):
         while path.stat().st_mtime == 1.0:
             time.sleep(0.01)
     assert not path.exists()
-
-
-def test_an_interrupted_run_gives_its_claims_back(tmp_path):
     cells = start(tmp_path)
     next(cells)
     assert len(list(tmp_path.rglob("*.claim"))) == 3
-    cells.close()
+    cells.close()  # as by Ctrl-C
     assert not list(tmp_path.rglob("*.claim"))
 
 
@@ -182,8 +171,7 @@ def test_a_result_that_was_written_before_the_run_and_named_during_it_is_kept(
 ):
     list(start(tmp_path, TASKS[:1]))
     (path,) = tmp_path.glob("*/*.json")
-    part = path.rename(tmp_path / "part")
-    take = Claims.take
+    part, take = path.rename(tmp_path / "part"), Claims.take
 
     def take_after_the_other(self, claim):
         part.rename(path)

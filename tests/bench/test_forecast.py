@@ -11,8 +11,7 @@ from bench.forecast import Speed, forecast, last_speed
 from bench.runner import run, survey
 from bench.store import Store
 from bench.vectors import Vectors
-from tests.bench.encoders import Plain
-from tests.bench.test_runner import Norms
+from tests.bench.encoders import Norms, Plain
 
 
 @dataclass(frozen=True)
