@@ -98,15 +98,16 @@ def write_card(
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
         "data": [asdict(material) for material in data],
         **(more or {}),
-        "files": {path.name: recorded_digest(path) for path in _checked(folder)},
+        "files": record_files(folder),
         "loss": fitted.thinned(),
     }
     write_atomic(folder / CARD, json.dumps(hide_home(card), indent=1, ensure_ascii=False) + "\n")
 
 
-def _checked(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint in which a flipped bit would go unnoticed."""
-    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.u64"), *folder.glob(CONFIG)])
+def record_files(folder: Path) -> dict[str, str]:
+    """Return the digests of files of a checkpoint in which a flipped bit would go unnoticed."""
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.u64"), *folder.glob(CONFIG)]
+    return {path.name: recorded_digest(path) for path in sorted(files)}
 
 
 def sum_flops(stages: Iterable[Mapping[str, Any]]) -> int | None:

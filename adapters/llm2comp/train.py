@@ -34,7 +34,7 @@ from adapters._network import Network, embedding_table
 from adapters._text import Framed
 from adapters._trainable import make_differentiable, set_dropout
 from adapters._training.budget import batches
-from adapters._training.card import DataSource, is_finished, sum_flops, write_card
+from adapters._training.card import DataSource, is_finished, record_files, sum_flops, write_card
 from adapters._training.contrast import Contrast, tokenise
 from adapters._training.cost import count_flops
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit
@@ -495,7 +495,8 @@ class StagedTraining:
             used = set(chain.from_iterable(stage.plan))
             texts += [stage.texts[i] for i in sorted(used)]
         Ngrams.of(texts).write(self.out / RUNS)
-        write_atomic(self.out / CARD, (last / CARD).read_bytes())
+        card = read_json(last / CARD) | {"files": record_files(self.out)}
+        write_atomic(self.out / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
 
 
 def _describe(name: str, fitted: Fitted, network: Network) -> dict[str, Any]:

@@ -490,8 +490,8 @@ class GenerativeTraining:
         scale = float(table.square().mean().sqrt() / states.square().mean().sqrt())
         inputs = states.mean(1).cpu() * scale
         weight, bias, ridge = fit_ridge(inputs, target.vectors[: len(numbers)])
-        layers = AnswerLayers(plain.tokens.detach(), out)
-        with torch.no_grad():
+        with torch.random.fork_rng([]), torch.no_grad():  # linear layers draw their weights
+            layers = AnswerLayers(plain.tokens.detach(), out)
             layers.reconstruction.load_state_dict(plain.reconstruction.state_dict())
             layers.alignment.weight.copy_(weight)
             layers.alignment.bias.copy_(bias)
