@@ -281,7 +281,7 @@ def _tokenizer_fields(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 def _load_model(folder: Path, head: Head, dtype: torch.dtype) -> PreTrainedModel:
     read_json(folder / "config.json")
     try:
-        with quiet():
+        with quiet(), torch.random.fork_rng([]):  # a pooler that is missing is drawn, and not used
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             auto = _auto_class(config, head)
             model, report = auto.from_pretrained(
