@@ -2,38 +2,68 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from adapters._network import quiet
 
-Kind = Literal[
-    "llama", "opt", "bert", "roberta", "mpnet", "modernbert", "bart", "mistral", "qwen2", "t5",
-    "bloom", "falcon", "gemma", "gpt2", "gpt_neo", "gpt_neox", "gptj", "mamba", "mpt", "phi",
-]  # fmt: skip
+Kind = str
 DECODERS: tuple[Kind, ...] = ("llama", "opt")
-LLAMA_LIKE: tuple[Kind, ...] = ("mistral", "qwen2")
-"""Decoders with llama's tokenizer here and attention of their own; not in ``KINDS``, for time."""
-_HUGGING = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-_OPENAI = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+KINDS: tuple[Kind, ...] = (*DECODERS, "bert", "roberta", "mpnet", "modernbert")
+
+_SIZE = {
+    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": 128, "initializer_range": 0.2,
+}  # fmt: skip
+_WIDE = _SIZE | {"intermediate_size": 64}
+_GROUPED = _WIDE | {"num_key_value_heads": 2}
+_SEQ2SEQ = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "init_std": 0.2,
+    "max_position_embeddings": 128, "forced_eos_token_id": None,
+}  # fmt: skip
+_SHALLOW = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2,
+}  # fmt: skip
+_OPENAI = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.2}
 MORE_DECODERS: Mapping[Kind, Mapping[str, Any]] = {
-    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
-    "falcon": _HUGGING | {"alibi": True, "new_decoder_architecture": False},
-    "gemma": _HUGGING | {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 64},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.2},
+    "falcon": _SHALLOW | {"alibi": True, "new_decoder_architecture": False},
+    "gemma": _SHALLOW | {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 64},
     "gpt2": _OPENAI,
     "gpt_neo": {
-        "hidden_size": 32, "num_layers": 2, "num_heads": 4,
+        "hidden_size": 32, "num_layers": 2, "num_heads": 4, "initializer_range": 0.2,
         "attention_types": [[["global", "local"], 1]],
     },
-    "gpt_neox": _HUGGING | {"intermediate_size": 64, "max_position_embeddings": 64},
+    "gpt_neox": _SHALLOW | {"intermediate_size": 64, "max_position_embeddings": 64},
     "gptj": _OPENAI | {"rotary_dim": 4},
-    "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4},
-    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "expansion_ratio": 2},
-    "phi": _HUGGING | {"intermediate_size": 64},
+    "mamba": _SHALLOW | {"state_size": 4},
+    "mpt": {
+        "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "expansion_ratio": 2,
+        "initializer_range": 0.2,
+    },
+    "phi": _SHALLOW | {"intermediate_size": 64},
 }  # fmt: skip
 """Settings of further decoders with llama's tokenizer here; not in ``KINDS``, for time."""
-KINDS: tuple[Kind, ...] = (*DECODERS, "bert", "roberta", "mpnet", "modernbert")
+_CONFIGS: Mapping[Kind, Mapping[str, Any]] = {
+    "llama": _GROUPED | {"tie_word_embeddings": True},
+    "mistral": _GROUPED,
+    "qwen2": _GROUPED | {"tie_word_embeddings": True},
+    "opt": {name: value for name, value in _SIZE.items() if name != "initializer_range"}
+    | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.2, "dropout": 0.1},
+    "bert": _WIDE,
+    "roberta": _WIDE | {"max_position_embeddings": 130, "type_vocab_size": 1},
+    "mpnet": _WIDE | {"max_position_embeddings": 130},
+    "bart": _SEQ2SEQ,
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+    "modernbert": _WIDE,
+    **MORE_DECODERS,
+}
+_WITHOUT_ENDS = {"bert", "mpnet", "t5", "modernbert"}
+"""Kinds whose configuration keeps its own ids of the first and the last token."""
+_HEADS = {"bart": "Seq2SeqLM", "t5": "Seq2SeqLM"}
+_HEADS |= dict.fromkeys(("bert", "roberta", "mpnet", "modernbert"), "MaskedLM")
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -61,7 +91,7 @@ _ROBERTA = _tokens(bos="<s>", pad="<pad>", eos="</s>", unk="<unk>", cls="<s>", s
 _BERT = _tokens(unk="[UNK]", cls="[CLS]", sep="[SEP]", pad="[PAD]", mask="[MASK]")
 _LLAMA = _tokens(bos="<|im_start|>", eos="<|im_end|>", pad="<|im_end|>", unk="<|endoftext|>")
 _SPECIALS: dict[Kind, dict[str, str]] = {
-    **dict.fromkeys(("llama", *LLAMA_LIKE, *MORE_DECODERS), _LLAMA),
+    **dict.fromkeys(("llama", "mistral", "qwen2", *MORE_DECODERS), _LLAMA),
     "opt": _tokens(pad="<pad>", bos="</s>", eos="</s>", unk="</s>"),
     "bert": {"pad_token": "[PAD]", **_BERT},
     "roberta": {**_ROBERTA, **_tokens(mask="<mask>")},
@@ -70,15 +100,9 @@ _SPECIALS: dict[Kind, dict[str, str]] = {
     "modernbert": _BERT,
     "t5": _tokens(eos="</s>", pad="<pad>", unk="<unk>"),
 }
-_ADDED = {
-    "opt": ("", "</s>"),
-    "bert": ("[SEP]", "[CLS]"),
-    "roberta": ("</s>", "<s>"),
-    "mpnet": ("</s>", "<s>"),
-    "bart": ("</s>", "<s>"),
-    "t5": ("</s>", ""),
-    "modernbert": ("[SEP]", "[CLS]"),
-}
+_ADDED = {"opt": ("", "</s>"), "t5": ("</s>", "")}
+_ADDED |= dict.fromkeys(("bert", "modernbert"), ("[SEP]", "[CLS]"))
+_ADDED |= dict.fromkeys(("roberta", "mpnet", "bart"), ("</s>", "<s>"))
 
 
 def tiny_folder(
@@ -126,7 +150,7 @@ def tiny_tokenizer(kind: Kind, extra_tokens: Sequence[str] = ()) -> Any:
     core = (
         _word_pieces(_SPECIALS[kind])
         if kind in ("bert", "mpnet")
-        else _byte_pairs(_SPECIALS[kind], digits=kind in ("llama", *LLAMA_LIKE))
+        else _byte_pairs(_SPECIALS[kind], digits=kind in {"llama", "mistral", "qwen2"})
     )
     if kind in _ADDED:
         end, start = _ADDED[kind]
@@ -186,60 +210,14 @@ def _byte_pairs(special: dict[str, str], *, digits: bool) -> Tokenizer:
 def _model(kind: Kind, head: bool, tokenizer: Any, config: dict[str, Any]) -> Any:
     import transformers
 
-    if kind in MORE_DECODERS:
-        ends = {
-            name: getattr(tokenizer, name)
-            for name in ("bos_token_id", "eos_token_id", "pad_token_id")
-        }
-        size = {"vocab_size": len(tokenizer), "initializer_range": 0.2}
-        made = transformers.AutoConfig.for_model(
-            kind, **(size | ends | MORE_DECODERS[kind] | config)
-        )
-        auto = transformers.AutoModelForCausalLM if head else transformers.AutoModel
-        return auto.from_config(made)
-    sizes = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 128,
-        "pad_token_id": tokenizer.pad_token_id,
-        "initializer_range": 0.2,
-    }
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    wide = {"intermediate_size": 64}
-    own: dict[Kind, dict[str, Any]] = {
-        "llama": wide | ends | {"num_key_value_heads": 2, "tie_word_embeddings": True},
-        "mistral": wide | ends | {"num_key_value_heads": 2},
-        "qwen2": wide | ends | {"num_key_value_heads": 2, "tie_word_embeddings": True},
-        "opt": ends | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.2, "dropout": 0.1},
-        "bert": wide,
-        "roberta": wide | ends | {"max_position_embeddings": 130, "type_vocab_size": 1},
-        "mpnet": wide | ends | {"max_position_embeddings": 130},
-        "bart": ends | {
-            "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
-            "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
-            "init_std": 0.2, "decoder_start_token_id": tokenizer.eos_token_id,
-            "forced_eos_token_id": None,
-        },
-        "t5": {
-            "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4,
-            "decoder_start_token_id": tokenizer.pad_token_id,
-        },
-        "modernbert": wide | ends | {
-            "cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id,
-        },
-    }  # fmt: skip
-    if kind in {"opt", "bart", "t5"}:
-        del sizes["initializer_range"]
+    own = dict(_CONFIGS[kind]) | {"vocab_size": len(tokenizer)}
+    ends = ["pad"] if kind in _WITHOUT_ENDS else ["pad", "bos", "eos"]
+    ends += ["cls", "sep"] if kind == "modernbert" else []
+    for name in ends:
+        own[f"{name}_token_id"] = getattr(tokenizer, f"{name}_token_id")
     if kind in {"bart", "t5"}:
-        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
-            del sizes[name]
-    made = transformers.AutoConfig.for_model(kind, **(sizes | own[kind] | config))
-    if not head:
-        return transformers.AutoModel.from_config(made)
-    autos = {
-        **dict.fromkeys(("bart", "t5"), transformers.AutoModelForSeq2SeqLM),
-        **dict.fromkeys((*DECODERS, *LLAMA_LIKE), transformers.AutoModelForCausalLM),
-    }
-    return autos.get(kind, transformers.AutoModelForMaskedLM).from_config(made)
+        start = tokenizer.eos_token_id if kind == "bart" else tokenizer.pad_token_id
+        own["decoder_start_token_id"] = start
+    made = transformers.AutoConfig.for_model(kind, **(own | config))
+    auto = f"AutoModelFor{_HEADS.get(kind, 'CausalLM')}" if head else "AutoModel"
+    return getattr(transformers, auto).from_config(made)

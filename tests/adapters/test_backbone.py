@@ -1,44 +1,39 @@
+"""Backbones: states, layers, heads, damaged folders, cards, GGUF files, folders in the cache."""
+
 import json
 import multiprocessing
 import shutil
 
+import gguf
 import numpy as np
 import pytest
+import safetensors.torch as safetensors
+import torch
+import transformers
 
 from adapters import _gguf
 from adapters._backbone import PACKAGED, Backbone, resolve
 from adapters._batching import pad_batch
 from adapters._source import content_digest, make_once
 from bench.errors import CheckpointError, Unavailable, UsageError
-from tests.tiny import DECODERS, KINDS, tiny_folder
-
-torch = pytest.importorskip("torch")
-safetensors = pytest.importorskip("safetensors.torch")
+from tests.adapters.checks import CPU, edit_json, load_network
+from tests.tiny import DECODERS, KINDS
 
 TEXT = "The cat watched the rain in 1984."
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return {kind: tiny_folder(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
-
-
-def cpu(folder, **settings):
-    return Backbone(str(folder), dtype="float32", device="cpu", **settings)
 
 
 def padded(network, *texts):
     return pad_batch(network.tokenizer(list(texts))["input_ids"], network)
 
 
-def states(folder, *inputs, **settings):
-    return cpu(folder, **settings).load().hidden_states(*inputs)
+def states(folder, *inputs):
+    return load_network(folder, head="none").hidden_states(*inputs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["native", "bidirectional"])
-def test_states_do_not_depend_on_padding_and_follow_the_attention(folders, kind, attention):
-    network = cpu(folders[kind], attention=attention).load()
+def test_states_do_not_depend_on_padding_and_follow_the_attention(networks, kind, attention):
+    network = networks(kind, attention=attention)
     assert network.decoder == (kind in DECODERS)
     alone = network.hidden_states(*padded(network, "no rain"))
     ids, mask = padded(network, "no rain", TEXT)
@@ -55,8 +50,8 @@ def test_states_do_not_depend_on_padding_and_follow_the_attention(folders, kind,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_layers_count_from_the_input_embeddings_and_the_longest_text_runs(folders, kind):
-    network = cpu(folders[kind]).load()
+def test_layers_count_from_the_input_embeddings_and_the_longest_text_runs(networks, kind):
+    network = networks(kind)
     ids, mask = padded(network, TEXT, "no")
     last = network.hidden_states(ids, mask)
     torch.testing.assert_close(network.hidden_states(ids, mask, network.layers), last)
@@ -72,9 +67,10 @@ def test_layers_count_from_the_input_embeddings_and_the_longest_text_runs(folder
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_head_is_there_if_asked_for_and_every_missing_tensor_is_named(folders, tmp_path, kind):
-    folder = tiny_folder(kind, tmp_path / "head", head=True)
-    network = cpu(folder, head="lm").load()
+def test_a_head_is_there_if_asked_for_and_every_missing_tensor_is_named(
+    tiny, networks, tmp_path, kind
+):
+    network, folder = networks(kind), shutil.copytree(tiny(kind), tmp_path / "head")
     ids, mask = padded(network, TEXT)
     logits = network.model(input_ids=ids, attention_mask=mask).logits
     assert logits.shape[2] == len(network.tokenizer)
@@ -84,47 +80,46 @@ def test_a_head_is_there_if_asked_for_and_every_missing_tensor_is_named(folders,
     del state[lost]
     safetensors.save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"layers?\.1\."):
-        cpu(folder).load()
+        load_network(folder, head="none")
     if kind not in DECODERS:  # whose heads are their embeddings
         with pytest.raises(CheckpointError, match="lacks"):
-            cpu(folders[kind], head="lm").load()
+            load_network(tiny(kind, head=False))
 
 
-DAMAGES = (
-    ("llama", ("config.json",), None),
-    ("llama", ("config.json",), b"{"),
-    ("llama", ("config.json",), b"{}"),
-    ("llama", ("tokenizer.json",), None),
-    ("llama", ("model.safetensors",), None),
-    ("llama", ("model.safetensors",), b"cut"),
-    (
-        "roberta",
-        ("tokenizer.json", "tokenizer_config.json"),
-        None,
-    ),  # of which it makes an empty one
+BOTH = "tokenizer.json tokenizer_config.json"  # without both, RoBERTa makes an empty tokenizer
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "content"),
+    [
+        ("llama", "config.json", None),
+        ("llama", "config.json", b"{"),
+        ("llama", "config.json", b"{}"),
+        ("llama", "tokenizer.json", None),
+        ("llama", "model.safetensors", None),
+        ("llama", "model.safetensors", b"cut"),
+        ("roberta", BOTH, None),
+    ],
 )
-
-
-@pytest.mark.parametrize(("kind", "files", "content"), DAMAGES)
-def test_a_damaged_folder_is_a_one_line_error(folders, tmp_path, kind, files, content):
-    folder = shutil.copytree(folders[kind], tmp_path / "broken")
-    for name in files:
+def test_a_damaged_folder_is_a_one_line_error(tiny, tmp_path, kind, files, content):
+    folder = shutil.copytree(tiny(kind), tmp_path / "broken")
+    for name in files.split():
         (folder / name).unlink()
         if content is not None:
             (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
-        cpu(folder).load()
+        load_network(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_weights_in_an_old_bin_file_load_too(folders, tmp_path):
-    folder = shutil.copytree(folders["llama"], tmp_path / "old")
+def test_weights_in_an_old_bin_file_load_too(tiny, networks, tmp_path):
+    folder = shutil.copytree(tiny("llama"), tmp_path / "old")
     state = safetensors.load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
-    inputs = padded(cpu(folder).load(), TEXT)
-    assert torch.equal(states(folder, *inputs), states(folders["llama"], *inputs))
-    assert cpu(folder).card().parameters is None
+    inputs = padded(networks("llama"), TEXT)
+    assert torch.equal(states(folder, *inputs), networks("llama").hidden_states(*inputs))
+    assert Backbone(str(folder), **CPU).card().parameters is None
 
 
 def test_a_source_that_is_not_there_is_named(monkeypatch, tmp_path):
@@ -134,26 +129,27 @@ def test_a_source_that_is_not_there_is_named(monkeypatch, tmp_path):
             Backbone(source).folder()
 
 
-def test_the_digest_is_of_content_not_of_place_or_readme(folders, tmp_path):
-    folder = shutil.copytree(folders["bert"], tmp_path / "elsewhere")
+def test_the_digest_is_of_content_not_of_place_or_readme(tiny, tmp_path):
+    folder = shutil.copytree(tiny("bert"), tmp_path / "elsewhere")
     (folder / "README.md").write_text("words")
-    assert content_digest(folder) == content_digest(folders["bert"])
-    assert content_digest(folder) != content_digest(tiny_folder("bert", tmp_path / "other", seed=1))
+    assert content_digest(folder) == content_digest(tiny("bert"))
+    assert content_digest(folder) != content_digest(tiny("bert", seed=1))
     (folder / "tokenizer_config.json").write_text("{}")
-    assert content_digest(folder) != content_digest(folders["bert"])
+    assert content_digest(folder) != content_digest(tiny("bert"))
     with pytest.raises(CheckpointError, match="no file of one"):
         content_digest(tmp_path)
 
 
-def test_a_card_counts_the_weights_without_loading(folders):
-    card = cpu(folders["bert"]).card(trained=False)
-    assert card.parameters == sum(p.numel() for p in cpu(folders["bert"]).load().model.parameters())
+def test_a_card_counts_the_weights_without_loading(tiny, tmp_path, monkeypatch):
+    folder = tiny("bert", head=False)
+    card, network = (
+        Backbone(str(folder), **CPU).card(trained=False),
+        load_network(folder, head="none"),
+    )
+    assert card.parameters == sum(p.numel() for p in network.model.parameters())
     assert (card.trained, card.dtype, card.device) == (False, "float32", "cpu")
-    assert card.backbone == folders["bert"].name
-
-
-def test_the_packaged_card_needs_no_archive(tmp_path, monkeypatch):
-    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
+    assert card.backbone == folder.name
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))  # the packaged card needs no archive
     card = Backbone(PACKAGED, device="cpu").card()
     assert "4-bit" in card.backbone
     assert len(card.weights) == 64
@@ -168,65 +164,59 @@ def test_an_unknown_device_or_dtype_is_refused():
     assert resolve("cpu", "bfloat16") == ("cpu", "bfloat16")
 
 
-def test_loading_leaves_the_global_random_state_alone(folders):
+def test_loading_leaves_the_global_random_state_alone(tiny):
+    folder = tiny("roberta", seed=2)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    cpu(folders["roberta"], attention="bidirectional").load()
+    load_network(folder, "bidirectional", head="none")
     assert torch.equal(before, torch.get_rng_state())
 
 
-def write_gguf(folder, path):
+def write_gguf(network, folder, path):
     """Write the tiny llama as llama.cpp would: 4-bit matrices, rope rows interleaved."""
-    import gguf
-
-    network = cpu(folder, head="lm").load()
     config, tokenizer = network.model.config, network.tokenizer
-    tokens = [tokenizer.convert_ids_to_tokens(i) for i in range(len(tokenizer))]
-    special = set(tokenizer.all_special_tokens)
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_freq_base(10_000.0)
-    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if token in special else 1 for token in tokens])
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     merges = json.loads((folder / "tokenizer.json").read_text())["model"]["merges"]
-    writer.add_token_merges([" ".join(merge) for merge in merges])
-    for name in ("bos", "eos", "unk", "pad"):
-        getattr(writer, f"add_{name}_token_id")(getattr(tokenizer, f"{name}_token_id"))
-    back = {long: short for short, long in _gguf._LAYER.items()}
+    special = set(tokenizer.all_special_tokens)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    for name, tensor in network.model.state_dict().items():
-        if name == "lm_head.weight":
-            continue
+    about = {
+        "block_count": config.num_hidden_layers,
+        "context_length": config.max_position_embeddings,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "head_count": heads["attn_q"],
+        "head_count_kv": heads["attn_k"],
+        "rope_freq_base": 10_000.0,
+        "rope_dimension_count": config.hidden_size // heads["attn_q"],
+        "layer_norm_rms_eps": config.rms_norm_eps,
+        "vocab_size": len(tokens),
+        "tokenizer_model": "gpt2",
+        "tokenizer_pre": "smollm",
+        "token_list": tokens,
+        "token_types": [3 if token in special else 1 for token in tokens],
+        "token_merges": [" ".join(merge) for merge in merges],
+    }
+    for name in ("bos", "eos", "unk", "pad"):
+        about[f"{name}_token_id"] = getattr(tokenizer, f"{name}_token_id")
+    writer = gguf.GGUFWriter(path, "llama")
+    for name, value in about.items():
+        getattr(writer, f"add_{name}")(value)
+    short = {long: short for short, long in _gguf._LAYER.items()}
+    outside = {"embed_tokens": "token_embd.weight", "norm": "output_norm.weight"}
+    for name, tensor in network.model.model.state_dict().items():
         parts, weights = name.removesuffix(".weight").split("."), tensor.numpy()
-        if parts[1] == "layers":
-            short = back[".".join(parts[3:])]
-            if short in heads:
-                rows, width = weights.shape
-                weights = (
-                    weights.reshape(heads[short], 2, rows // heads[short] // 2, width)
-                    .swapaxes(1, 2)
-                    .reshape(rows, width)
-                )
-            packed = f"blk.{parts[2]}.{short}.weight"
-        else:
-            packed = {"embed_tokens": "token_embd.weight", "norm": "output_norm.weight"}[parts[1]]
+        packed = outside.get(parts[0])
+        if packed is None:
+            own = short[".".join(parts[2:])]
+            packed = f"blk.{parts[1]}.{own}.weight"
+            if own in heads:
+                halves = weights.reshape(heads[own], 2, -1, weights.shape[1])
+                weights = halves.swapaxes(1, 2).reshape(weights.shape)
+        kind = None
         if weights.ndim == 2:
             kind = gguf.GGMLQuantizationType.Q4_1
-            writer.add_tensor(
-                packed, gguf.quantize(np.ascontiguousarray(weights), kind), raw_dtype=kind
-            )
-        else:
-            writer.add_tensor(packed, weights)
+            weights = gguf.quantize(np.ascontiguousarray(weights), kind)
+        writer.add_tensor(packed, weights, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -234,11 +224,9 @@ def write_gguf(folder, path):
 
 
 def test_a_converted_gguf_gives_the_logits_of_transformers_and_keeps_the_tokenizer(
-    folders, tmp_path
+    tiny, networks, tmp_path
 ):
-    import transformers
-
-    write_gguf(folders["llama"], tmp_path / "tiny.gguf")
+    write_gguf(networks("llama"), tiny("llama"), tmp_path / "tiny.gguf")
     _gguf.convert(tmp_path / "tiny.gguf", tmp_path / "made")
     network = Backbone(str(tmp_path / "made"), head="lm", dtype="bfloat16", device="cpu").load()
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
@@ -246,7 +234,7 @@ def test_a_converted_gguf_gives_the_logits_of_transformers_and_keeps_the_tokeniz
     ).eval()
     ids, _ = padded(network, TEXT)
     assert torch.equal(network.model(ids).logits, theirs(ids).logits)
-    made, original = network.tokenizer, cpu(folders["llama"]).load().tokenizer
+    made, original = network.tokenizer, networks("llama").tokenizer
     for text in ("In 1984,\n 25 cats <|im_end|> sat.", "", "über — ok"):
         assert made(text)["input_ids"] == original(text)["input_ids"]
     assert made.tokenize("a 19") == ["a", "Ġ", "1", "9"]
@@ -270,12 +258,10 @@ def test_a_folder_that_an_earlier_version_made_in_the_cache_is_still_read(tmp_pa
     assert not (tmp_path / "new").exists()
 
 
-def test_two_processes_that_make_a_folder_at_once_leave_one_whole_folder(tmp_path, monkeypatch):
+def test_processes_that_make_a_folder_at_once_leave_one_whole_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
-    workers = [
-        multiprocessing.get_context("fork").Process(target=_fill, args=("same", "text" * 1000))
-        for _ in range(4)
-    ]
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=_fill, args=("same", "text" * 1000)) for _ in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -286,15 +272,41 @@ def test_two_processes_that_make_a_folder_at_once_leave_one_whole_folder(tmp_pat
 
 
 def test_a_folder_whose_making_fails_is_not_there(tmp_path, monkeypatch):
-    def failing(target):
+    def fail(target):
         target.mkdir()
         (target / "half").write_text("half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
     with pytest.raises(Unavailable, match="No space left"):
-        make_once("name", failing)
+        make_once("name", fail)
     assert not list((tmp_path / "backbones").iterdir())
+
+
+@pytest.mark.parametrize("fault", ["changed", "added", "removed", "unlisted"])
+def test_a_damaged_folder_in_the_cache_is_made_again(fault, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
+
+    def make(target):
+        (target / "1_Dense").mkdir(parents=True)
+        (target / "1_Dense" / "weights").write_bytes(b"0123")
+        (target / "config").write_text("{}")
+
+    folder = make_once("name", make)
+    if fault == "changed":
+        (folder / "1_Dense" / "weights").write_bytes(b"0124")
+    elif fault == "added":
+        (folder / "added_tokens").write_text("{}")
+    elif fault == "removed":
+        (folder / "config").unlink()
+    else:  # as earlier releases left it
+        (folder / ".sha256.json").unlink()
+        (folder / "config").write_text("{ }")
+    assert make_once("name", make) == folder
+    assert (folder / "1_Dense" / "weights").read_bytes() == b"0123"
+    assert (folder / "config").read_text() == "{}"
+    assert {path.name for path in folder.iterdir()} == {"1_Dense", "config", ".sha256.json"}
+    assert [path.name for path in folder.parent.iterdir()] == ["name"]
 
 
 def test_the_packaged_backbone_knows_english_and_splits_numbers_into_digits():
@@ -322,10 +334,8 @@ def test_low_rank_weights_that_are_their_own_base_are_refused(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     for folder, base in ((one, other), (other, one), (tmp_path, tmp_path)):
         folder.mkdir(exist_ok=True)
-        (folder / "adapter_config.json").write_text(
-            json.dumps({"base_model_name_or_path": str(base)})
-        )
+        edit_json(folder / "adapter_config.json", base_model_name_or_path=str(base))
     for folder in (one, tmp_path):
         with pytest.raises(CheckpointError, match="leads back") as error:
-            cpu(folder).card()
+            Backbone(str(folder), **CPU).card()
         assert str(folder) in str(error.value)

@@ -2,25 +2,20 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters import _batching
-from adapters._backbone import Backbone
 from adapters._batching import Prompt, pad
 from bench import encoder
 from bench.encoder import Item, gather
 from bench.errors import EncodingError
-from tests.tiny import tiny_folder
-
-torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    return Backbone(
-        str(tiny_folder("bert", tmp_path_factory.mktemp("bert"))), dtype="float32", device="cpu"
-    ).load()
+def network(networks):
+    return networks("bert")
 
 
 def prepare(items):
@@ -60,9 +55,8 @@ def test_a_batch_stays_within_the_budget_and_says_what_went_through_the_network(
 def test_padding_is_at_most_three_percent_on_texts_of_realistic_lengths(network):
     lengths = np.random.default_rng(0).lognormal(3.2, 0.5, 3000).astype(int) + 3
     batches = list(_batching.stream([Item("a" * n) for n in lengths], prepare, summed, network))
-    assert sum(batch.padded for batch in batches) <= 1.03 * sum(
-        int(batch.tokens.sum()) for batch in batches
-    )
+    tokens = sum(int(batch.tokens.sum()) for batch in batches)
+    assert sum(batch.padded for batch in batches) <= 1.03 * tokens
 
 
 def test_more_texts_than_one_window_keep_their_places(network, monkeypatch):

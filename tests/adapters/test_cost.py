@@ -3,26 +3,22 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from adapters._backbone import Backbone
 from adapters._trainable import unfreeze
 from adapters._training.budget import TokenCounts
 from adapters._training.card import sum_flops
 from adapters._training.cost import count_flops, forward_flops
 from adapters._training.weights import Lora, freeze_all_but
-from tests.tiny import tiny_folder
-
-torch = pytest.importorskip("torch")
 
 # of a layer of the tiny llama: q and o, k and v, gate, up and down
 LAYER = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    folder = tiny_folder("llama", tmp_path_factory.mktemp("cost") / "base", head=True)
-    return Backbone(str(folder), head="lm", dtype="float32", device="cpu").load()
+def network(networks):
+    return networks("llama")
 
 
 def test_a_forward_pass_multiplies_each_token_with_each_weight_but_tables_and_head(network):

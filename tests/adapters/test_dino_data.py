@@ -49,16 +49,11 @@ def test_training_pairs_keep_the_rules_of_the_original(pairs, seed):
     assert (generated - sum(dropped) + added, kept) == (len(made), len(made))
 
 
-def test_random_pairs_take_the_second_texts_of_others():
+def test_random_pairs_take_the_second_texts_of_others_and_can_be_turned_off():
     pairs = [SimilarityPair(f"a{i}", f"b{i}", 1.0) for i in range(5)]
     zeros = [pair for pair in clean_pairs(pairs, seed=0)[0] if pair.label == 0]
     assert len(zeros) == 10
     assert all(pair.text_b[1] != pair.text_a[1] for pair in zeros)
-    with pytest.raises(DataError, match="'a'"):  # and no endless search
-        clean_pairs([SimilarityPair("a", "b", 1.0), SimilarityPair("b", "a", 1.0)], seed=0)
-
-
-def test_smoothing_and_random_pairs_can_be_turned_off():
     pairs = [SimilarityPair("a", "b", 1.0), SimilarityPair("a", "c", 0.0)]
     made, _ = clean_pairs(pairs, seed=0, smoothing=0, random_pairs=0)
     assert sorted(pair.label for pair in made) == [0, 1]
@@ -141,24 +136,24 @@ def test_a_line_of_another_form_is_an_error_that_names_it(tmp_path, read, name, 
         read(tmp_path / name)
 
 
-def test_a_file_in_another_encoding_is_an_error_that_names_it(tmp_path):
+def test_files_are_read_as_utf_8_and_rows_of_released_ones_are_pairs(tmp_path):
+    row = {"text_a": "a", "text_b": "b", "label": "0.5"}
+    (tmp_path / "pairs").write_text(json.dumps(row))
+    assert read_pairs(tmp_path / "pairs")[0] == [("a", "b", 0.5)]
     (tmp_path / "x.txt").write_bytes("Ein Fl\u00fcgel.".encode("latin-1"))
     with pytest.raises(DataError, match=r"UTF-8 in .*x\.txt, got byte 0xfc at 6"):
         first_texts(tmp_path / "x.txt")
 
 
-@pytest.mark.parametrize(
-    ("text", "plain"),
-    [
-        ("The bridge was built in 1932 by two brothers.", True),
-        ("Too short.", False),
-        ("no capital at the start of this one.", False),
-        ('He said "no" to all of us.', False),
-        ("See https://a.b for more about this.", False),
-    ],
-)
-def test_only_whole_sentences_of_prose_are_used(text, plain):
-    assert is_plain_sentence(text, (6, 18)) == plain
+def test_only_whole_sentences_of_prose_are_used():
+    assert is_plain_sentence("The bridge was built in 1932 by two brothers.", (6, 18))
+    for text in (
+        "Too short.",
+        "no capital at the start of this one.",
+        'He said "no" to all of us.',
+        "See https://a.b for more about this.",
+    ):
+        assert not is_plain_sentence(text, (6, 18))
 
 
 def test_sentences_are_split_as_for_the_packaged_weights():
@@ -190,26 +185,14 @@ def test_data_sets_give_their_shares_and_the_seed_decides():
         draw(3, [source for source in OPEN if source.config == "reddit"])
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("a/b:text", ("a/b", "", "train", "text")),
-        ("a/b:c:text", ("a/b", "c", "train", "text")),
-        ("a/b:c:test:text", ("a/b", "c", "test", "text")),
-    ],
-)
-def test_a_data_set_is_named_with_its_column(name, expected):
-    found = parse_column(name)
-    assert (found.id, found.config, found.split, found.column) == expected
-
-
-@pytest.mark.parametrize("name", ["a/b", "a/b:c:test:text:more"])
-def test_other_names_are_refused(name):
-    with pytest.raises(UsageError):
-        parse_column(name)
-
-
-def test_a_row_of_a_released_file_is_a_pair(tmp_path):
-    row = {"text_a": "a", "text_b": "b", "label": "0.5"}
-    (tmp_path / "pairs").write_text(json.dumps(row))
-    assert read_pairs(tmp_path / "pairs")[0] == [("a", "b", 0.5)]
+def test_a_data_set_is_named_with_its_column():
+    for name, expected in {
+        "a/b:text": ("a/b", "", "train", "text"),
+        "a/b:c:text": ("a/b", "c", "train", "text"),
+        "a/b:c:test:text": ("a/b", "c", "test", "text"),
+    }.items():
+        found = parse_column(name)
+        assert (found.id, found.config, found.split, found.column) == expected
+    for name in ("a/b", "a/b:c:test:text:more"):
+        with pytest.raises(UsageError):
+            parse_column(name)

@@ -30,8 +30,9 @@ from adapters.dino.generate import (
 )
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
-from tests.adapters.test_head import load_lm, random_network
-from tests.tiny import SENTENCES, tiny_folder
+from tests.adapters.checks import CPU
+from tests.adapters.test_head import random_network
+from tests.tiny import SENTENCES
 
 NAMES = {"1": "Same.", "0.5": "Like.", "0": "Other."}
 COUNTERS = {"1": [], "0.5": ["1"], "0": ["1", "0.5"]}
@@ -53,13 +54,8 @@ def quiet(*_):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny_folder("llama", tmp_path_factory.mktemp("generate") / "m", head=True)
-
-
-@pytest.fixture(scope="module")
-def network(folder):
-    return load_lm(folder)
+def network(networks):
+    return networks("llama")
 
 
 def by_the_formulae(own, others, decay):
@@ -98,12 +94,10 @@ def test_debiasing_is_the_formula_on_any_distributions(raw, counters, decay):
 @pytest.mark.parametrize("requests", [REQUESTS, REQUESTS[4:5]], ids=["together", "alone"])
 @pytest.mark.parametrize("kind", ["llama", "opt", "gemma2"])
 def test_each_token_is_sampled_from_the_distribution_of_the_formulae(
-    network, kind, requests, tmp_path, monkeypatch
+    networks, kind, requests, monkeypatch
 ):
-    if kind == "opt":
-        network = load_lm(tiny_folder("opt", tmp_path / "m", head=True))
-    elif kind == "gemma2":
-        network = random_network(network, "gemma2")
+    llama = networks("llama")
+    network = random_network(llama, kind) if kind == "gemma2" else networks(kind)
     calls = []
 
     def sample(scores, uniform, **limits):
@@ -153,12 +147,12 @@ def test_texts_have_neither_quotes_nor_line_breaks(network):
 
 
 def test_without_debiasing_no_counter_label_is_computed(network):
-    off = replace(WIDE, decay=0.0, new_tokens=1)
-    tokens = [complete(network, TASK, REQUESTS, each)[1] for each in (off, replace(off, decay=1.0))]
-    assert tokens[0] == tokens[1]  # all prompts are some text's own
+    def count(requests, decay):
+        return complete(network, TASK, requests, replace(WIDE, decay=decay, new_tokens=1))[1]
+
+    assert count(REQUESTS, 0.0) == count(REQUESTS, 1.0)  # all prompts are some text's own
     last = [request for request in REQUESTS if request.label == "0"]
-    tokens = [complete(network, TASK, last, each)[1] for each in (off, replace(off, decay=1.0))]
-    assert tokens[0] < 0.5 * tokens[1]
+    assert count(last, 0.0) < 0.5 * count(last, 1.0)
 
 
 @pytest.mark.parametrize("name", spec_names())
@@ -175,6 +169,8 @@ def test_the_plain_specification_is_the_paper_s():
     for (label, spec), words in zip(found.items(), same, strict=True):
         task = f'Task: Write two sentences that {words}.\nSentence 1: "<X1>"\nSentence 2: "'
         assert (spec.instruction, spec.counter_labels) == (task, COUNTERS[label])
+    with pytest.raises(UsageError, match="sts-x2"):
+        read_task("sts-x3")
 
 
 def one_label(**label):
@@ -208,26 +204,25 @@ def test_counter_labels_may_be_left_out():
     assert not found.labels["1"].counter_labels
 
 
-def test_an_unknown_specification_is_refused():
-    with pytest.raises(UsageError, match="sts-x2"):
-        read_task("sts-x3")
-
-
-def job(**changes):
+@pytest.fixture(scope="module")
+def write(tiny):
+    """Return what generates the texts of a job with these changes, and returns rows and costs."""
+    backbone = Backbone(str(tiny("llama")), head="lm", **CPU)
     texts = [f"{sentence} {i}" for sentence in SENTENCES[:4] for i in range(2)]
-    return replace(Job(TASK, texts, 2, replace(WIDE, new_tokens=32), "m", batch=4), **changes)
+    job = Job(TASK, texts, 2, replace(WIDE, new_tokens=32), "m", batch=4)
+
+    def _write(folder, progress=quiet, **changes):
+        return generate(replace(job, **changes), backbone, folder, progress)
+
+    _write.job = job
+    return _write
 
 
 @pytest.fixture(scope="module")
-def backbone(folder):
-    return Backbone(str(folder), head="lm", dtype="float32", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def whole(backbone, tmp_path_factory):
+def whole(write, tmp_path_factory):
     """The folder of the job's finished file, and what ``generate`` returned."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, generate(job(), backbone, folder, quiet)
+    return folder, write(folder)
 
 
 @pytest.fixture
@@ -236,84 +231,73 @@ def copied(whole, tmp_path):
     return Path(shutil.copytree(whole[0], tmp_path / "copy"))
 
 
-def test_the_file_has_the_keys_of_the_released_data(whole):
+def test_the_file_has_the_keys_of_the_released_data(write, whole):
     rows, took = whole[1]
     dropped = sum(took.get(reason, 0) for reason in ("no quote", "empty", "line break"))
     assert took["asked"] == took["kept"] + dropped == 48
     assert len(rows) == took["kept"] > 1
     for row in rows:  # the original's reader takes these keys and no others
         assert row.keys() == {"text_a", "text_b", "label"}
-        assert row["text_a"] in job().x1
+        assert row["text_a"] in write.job.x1
         assert row["label"] in NAMES
 
 
-def test_an_interrupted_file_resumes(backbone, whole, tmp_path):
+def test_an_interrupted_file_resumes(write, whole, tmp_path):
     def stop(_, done, __):
         if done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(job(), backbone, tmp_path, stop)
-    data = tmp_path / "tiny-dataset.jsonl"
-    data.write_bytes(data.read_bytes() + b'{"text_a": "The cat')  # was being written
-    rows, took = generate(job(), backbone, tmp_path, quiet)
-    assert data.read_bytes() == (whole[0] / data.name).read_bytes()
+        write(tmp_path, stop)
+    rows, took = write(tmp_path)
+    name = "tiny-dataset.jsonl"
+    assert (tmp_path / name).read_bytes() == (whole[0] / name).read_bytes()
     assert (rows, took | {"seconds": 0}) == (whole[1][0], whole[1][1] | {"seconds": 0})
 
 
-def test_a_file_of_other_settings_is_refused(backbone, copied):
+def test_a_file_of_other_settings_is_refused_and_a_damaged_one_written_again(
+    write, whole, copied, caplog
+):
     with pytest.raises(UsageError, match="other settings"):
-        generate(job(samples=1), backbone, copied, quiet)
-
-
-def test_a_damaged_file_is_generated_again(backbone, whole, copied, caplog):
+        write(copied, samples=1)
     data = copied / "tiny-dataset.jsonl"
     data.write_bytes(data.read_bytes()[:-5])
     with caplog.at_level(logging.WARNING):
-        assert generate(job(), backbone, copied, quiet)[0] == whole[1][0]
+        assert write(copied)[0] == whole[1][0]
     assert "damaged" in caplog.text
 
 
-def test_texts_of_unknown_settings_are_not_overwritten(backbone, copied):
-    (copied / "tiny-args.json").unlink()
-    data = (copied / "tiny-dataset.jsonl").read_bytes()
-    with pytest.raises(DataError, match=r"tiny-args\.json"):
-        generate(job(), backbone, copied, quiet)
-    assert (copied / "tiny-dataset.jsonl").read_bytes() == data
-
-
-def test_a_file_of_an_earlier_version_is_read(backbone, whole, copied):
+def test_a_file_of_an_earlier_version_is_read(write, whole, copied):
     args = copied / "tiny-args.json"
     note = json.loads(args.read_text())["note"]
     progress = note["progress"] | {"size": note["size"]}
     del progress["generator"]
     args.write_text(json.dumps(note["of"] | {"generator": "m", "done": progress}))
     calls = []
-    copy_finished(job(), copied.parent / "new", [copied])
+    copy_finished(write.job, copied.parent / "new", [copied])
     for folder in (copied.parent / "new", copied):
-        assert generate(job(), backbone, folder, lambda *_: calls.append(_)) == whole[1]
+        assert write(folder, lambda *_: calls.append(_)) == whole[1]
     assert not calls
 
 
-def test_rows_may_hold_any_character_but_a_line_feed(backbone, tmp_path):
+def test_rows_may_hold_any_character_but_a_line_feed(write, tmp_path):
     texts = ["One line\u2028and another.", "A next\x85line."]
-    rows, _ = generate(job(x1=texts, samples=8), backbone, tmp_path, quiet)
+    rows, _ = write(tmp_path, x1=texts, samples=8)
     assert {row["text_a"] for row in rows} == set(texts)
 
 
-def test_a_first_text_without_room_is_named_before_anything_is_generated(backbone, tmp_path):
+def test_a_first_text_without_room_is_named_before_anything_is_generated(write, tmp_path):
     calls = []
-    long = job(x1=["Short.", "so " * 2_000], batch=1)
     for seed in range(4):  # whichever batch it is in
-        generation = replace(WIDE, seed=seed)
+        changes = {"x1": ["Short.", "so " * 2_000], "batch": 1}
         with pytest.raises(DataError, match="first text 'so so so"):
-            generate(replace(long, generation=generation), backbone, tmp_path, calls.append)
+            write(tmp_path, calls.append, generation=replace(WIDE, seed=seed), **changes)
     assert not calls
 
 
-def test_first_texts_are_generated_by_a_task_without_them(backbone, tmp_path):
+def test_first_texts_are_generated_by_a_task_without_them(write, tmp_path):
     task = parse_task({"task_name": "x1", "labels": {"1": {"instruction": 'Same.\nA: "'}}}, "x1")
-    rows, took = generate(job(task=task, x1=[""], samples=40), backbone, tmp_path, quiet)
+    rows, took = write(tmp_path, task=task, x1=[""], samples=40)
     assert took["asked"] == 40
     assert rows
     assert all(row["text_b"] is None and row["text_a"] for row in rows)

@@ -1,40 +1,33 @@
 """Echo embeddings against a plain computation, one text at a time."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from adapters.echo import Echo
 from bench.encoder import Item
-from bench.testing import run_checks
+from tests.adapters.checks import CPU, broken_rules, edit_json, load_plain
 from tests.tiny import SENTENCES, tiny_folder
-
-torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module", params=["llama", "opt"])
 def folder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("echo") / request.param
     folder = tiny_folder(request.param, path, max_position_embeddings=512)
-    settings = folder / "tokenizer_config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"model_max_length": 512}))
+    edit_json(folder / "tokenizer_config.json", model_max_length=512)
     return folder
 
 
 @pytest.fixture(scope="module")
 def encoder(folder):
-    return Echo(str(folder), dtype="float32", device="cpu")
+    return Echo(str(folder), **CPU)
 
 
 @pytest.mark.parametrize("layer", [-1, 1])
 def test_the_vector_is_the_mean_over_the_second_copy(folder, layer):
-    from transformers import AutoModel, AutoTokenizer
-
-    model = AutoModel.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    expected = []
+    (tokenizer, model), expected = load_plain(folder), []
     for text in SENTENCES:
         prompt = f"Rewrite the sentence: {text}, rewritten sentence: {text}"
         encoded = tokenizer(prompt, return_tensors="pt", return_offsets_mapping=True)
@@ -44,7 +37,7 @@ def test_the_vector_is_the_mean_over_the_second_copy(folder, layer):
         with torch.inference_mode():
             states = model(**encoded, output_hidden_states=True).hidden_states[layer][0]
         expected.append(states[second].mean(0).numpy())
-    found = Echo(str(folder), layer=layer, dtype="float32", device="cpu").encode(SENTENCES)
+    found = Echo(str(folder), layer=layer, **CPU).encode(SENTENCES)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -62,4 +55,4 @@ def test_both_copies_of_a_long_text_are_truncated_alike(encoder):
 
 
 def test_it_keeps_the_contract_of_encoders(encoder):
-    assert [check.reason for check in run_checks(encoder) if check.status == "failed"] == []
+    assert broken_rules(encoder) == []

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from adapters._backbone import Backbone
 from adapters._batching import pad_batch
 from adapters._generate import (
     choose_likeliest,
@@ -17,9 +17,7 @@ from adapters._generate import (
     sample_tokens,
     sampler,
 )
-from tests.tiny import SENTENCES, tiny_folder
-
-torch = pytest.importorskip("torch")
+from tests.tiny import SENTENCES
 
 STEPS = 10
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums in another order
@@ -27,9 +25,8 @@ NONE = torch.tensor([], dtype=torch.long)
 
 
 @pytest.fixture(scope="module", params=["llama", "opt"])
-def network(request, tmp_path_factory):
-    folder = tiny_folder(request.param, tmp_path_factory.mktemp("generate") / "model", head=True)
-    return Backbone(str(folder), head="lm", dtype="float32", device="cpu").load()
+def network(request, networks):
+    return networks(request.param)
 
 
 @pytest.fixture

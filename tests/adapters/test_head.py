@@ -8,19 +8,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from adapters._backbone import Backbone
 from adapters._head import head_of
 from bench.errors import UsageError
-from tests.tiny import SENTENCES, tiny_folder
+from tests.tiny import SENTENCES
 
-SIZES = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.2,
-}
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2}
 SCALED = {
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 2.0},
     "granite": {"logits_scaling": 4.0},
@@ -28,10 +21,6 @@ SCALED = {
     "hyperclovax": {"logits_scaling": 4.0},
     "llama": {},
 }
-
-
-def load_lm(folder):
-    return Backbone(str(folder), head="lm", dtype="float32", device="cpu").load()
 
 
 def random_network(network, kind):
@@ -44,15 +33,10 @@ def random_network(network, kind):
     return replace(network, model=model.eval().requires_grad_(False))
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    return load_lm(tiny_folder("llama", tmp_path_factory.mktemp("head") / "m", head=True))
-
-
 @pytest.mark.parametrize("kind", ["gemma2", "granite", "cohere", "llama"])
-def test_logits_are_those_of_the_model_s_own_class(network, kind):
-    other = random_network(network, kind)
-    ids = torch.tensor([network.tokenizer(SENTENCES[0])["input_ids"]])
+def test_logits_are_those_of_the_model_s_own_class(networks, kind):
+    other = random_network(networks("llama"), kind)
+    ids = torch.tensor([other.tokenizer(SENTENCES[0])["input_ids"]])
     own = other.model(ids, use_cache=False).logits[0]
     states = other.model.base_model(ids, use_cache=False).last_hidden_state[0]
     torch.testing.assert_close(head_of(other)(states), own, atol=1e-5, rtol=1e-5)
@@ -60,15 +44,15 @@ def test_logits_are_those_of_the_model_s_own_class(network, kind):
     assert ((plain - own).abs().max() > 0.1) == (kind != "llama")
 
 
-def test_other_heads_and_models_without_a_decoder_are_refused(network, tmp_path):
+def test_other_heads_and_models_without_a_decoder_are_refused(networks):
     with pytest.raises(UsageError, match="own class"):
-        head_of(random_network(network, "hyperclovax"))
+        head_of(random_network(networks("llama"), "hyperclovax"))
     with pytest.raises(UsageError, match="RobertaForMaskedLM"):
-        head_of(load_lm(tiny_folder("roberta", tmp_path / "m", head=True)))
+        head_of(networks("roberta"))
 
 
-def test_a_head_leaves_its_network_as_it_was_and_does_not_keep_it_in_memory(network):
-    other = random_network(network, "llama")
+def test_a_head_leaves_its_network_as_it_was_and_does_not_keep_it_in_memory(networks):
+    other = random_network(networks("llama"), "llama")
     other.model.train()
     head_of(other)
     assert other.model.training

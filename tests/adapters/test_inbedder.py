@@ -1,12 +1,11 @@
 """InBedder's read-outs on tiny models, against raw forward passes and greedy generation."""
 
-import json
 import shutil
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,53 +13,26 @@ from adapters._backbone import PACKAGED
 from adapters.inbedder.encoder import NEUTRAL_QUESTION, InBedder, frame_question
 from bench.encoder import Item
 from bench.errors import CheckpointError, UsageError
-from tests.tiny import tiny_folder
-
-torch = pytest.importorskip("torch")
+from tests.adapters.checks import CPU, edit_json, load_plain, plain_states
 
 TEXTS = ["The cat sat on the mat.", "{instruction} in {input}", "rain", "São Paulo — 9,600 km."]
 QUESTION = "Is it good?"
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums in another order
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    place = tmp_path_factory.mktemp("inbedder")
-    kinds = ("llama", "opt", "roberta", "bert")
-    return {kind: tiny_folder(kind, place / kind, head=True) for kind in kinds}
+CAUSAL, MASKED = {"auto": "AutoModelForCausalLM"}, {"auto": "AutoModelForMaskedLM"}
 
 
 @pytest.fixture
-def encoder(folders):
-    options = {"dtype": "float32", "device": "cpu"}
-    return lambda kind, **changes: InBedder(str(folders[kind]), **options, **changes)
+def encoder(tiny):
+    return lambda kind, **changes: InBedder(str(tiny(kind)), **CPU, **changes)
 
 
 def make_prompt(text, question=QUESTION):
     return f"### Input:\n{text}\n\n### Instruction:\n{question}\n\n### Response:"
 
 
-@cache
-def load_raw(folder, masked):
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
-
-    auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-    tokenizer = AutoTokenizer.from_pretrained(folder, truncation_side="left")
-    return tokenizer, auto.from_pretrained(folder).eval()
-
-
-def raw_states(folder, prompt, layer=-1, masked=False, length=None):
-    """Return the states of one prompt, truncated by the tokenizer itself if a length is given."""
-    tokenizer, model = load_raw(folder, masked)
-    options = {"truncation": length is not None, "max_length": length}
-    ids = tokenizer(prompt, return_tensors="pt", **options)["input_ids"]
-    with torch.no_grad():
-        return model(input_ids=ids, output_hidden_states=True).hidden_states[layer][0]
-
-
 def generate_raw(folder, prompt, new_tokens, ends=None, special=None):
     """Return states of the prompt, tokens, and states that count, with one full pass a token."""
-    tokenizer, model = load_raw(folder, masked=False)
+    tokenizer, model = load_plain(folder, **CAUSAL)
     special = tokenizer.all_special_ids if special is None else special
     ends = [model.generation_config.eos_token_id] if ends is None else ends
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
@@ -91,98 +63,95 @@ def test_the_template_is_filled_in_one_pass(text, question):
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 @pytest.mark.parametrize("layer", [-1, 0, 2])
-def test_a_decoder_is_read_at_the_last_token_of_its_prompt(encoder, folders, kind, layer):
-    expected = [raw_states(folders[kind], make_prompt(text), layer)[-1].numpy() for text in TEXTS]
+def test_a_decoder_is_read_at_the_last_token_of_its_prompt(encoder, tiny, kind, layer):
+    prompts = [plain_states(tiny(kind), make_prompt(text), layer, **CAUSAL) for text in TEXTS]
     found = encoder(kind, layer=layer).encode(TEXTS, instruction=QUESTION)
-    np.testing.assert_allclose(found, expected, **CLOSE)
-    if layer:  # the input embedding of the last token is always the same
-        assert len(np.unique(np.round(found, 4), axis=0)) == len(TEXTS)
+    np.testing.assert_allclose(found, [states[-1].numpy() for states in prompts], **CLOSE)
+    if layer == -1:
+        average = encoder(kind, readout="avg-ppt").encode(TEXTS, instruction=QUESTION)
+        without_last = [states[:-1].mean(0).numpy() for states in prompts]
+        np.testing.assert_allclose(average, without_last, **CLOSE)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert"])
 @pytest.mark.parametrize("masks", [1, 3])
-def test_a_masked_model_is_the_mean_of_the_masks_after_the_prompt(encoder, folders, kind, masks):
-    token = load_raw(folders[kind], masked=True)[0].mask_token
+def test_a_masked_model_is_the_mean_of_the_masks_after_the_prompt(encoder, tiny, kind, masks):
+    token = load_plain(tiny(kind), **MASKED)[0].mask_token
     texts = [*TEXTS, f"a {token} in the text"]
     expected = []
     for text in texts:
-        states = raw_states(folders[kind], make_prompt(text) + token * masks, masked=True)
+        states = plain_states(tiny(kind), make_prompt(text) + token * masks, **MASKED)
         expected.append(states[-1 - masks : -1].mean(0).numpy())
     found = encoder(kind, masks=masks).encode(texts, instruction=QUESTION)
     np.testing.assert_allclose(found, expected, **CLOSE)
 
 
-def test_the_prompt_average_excludes_its_last_token(encoder, folders):
-    prompts = [raw_states(folders["llama"], make_prompt(text))[:-1] for text in TEXTS]
-    expected = [states.mean(0).numpy() for states in prompts]
-    found = encoder("llama", readout="avg-ppt").encode(TEXTS, instruction=QUESTION)
-    np.testing.assert_allclose(found, expected, **CLOSE)
+GENERATED = ("last-gen", "avg-gen", "avg-all")
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
-@pytest.mark.parametrize("readout", ["last-gen", "avg-gen", "avg-all"])
 @pytest.mark.parametrize("new_tokens", [1, 5])
-def test_generated_read_outs_match_greedy_generation(encoder, folders, kind, readout, new_tokens):
-    expected = []
-    for text in TEXTS:
-        prompt, _, kept = generate_raw(folders[kind], make_prompt(text), new_tokens)
-        expected.append(pool_raw(readout, prompt, kept))
-    found = encoder(kind, readout=readout, new_tokens=new_tokens)
-    np.testing.assert_allclose(found.encode(TEXTS, instruction=QUESTION), expected, **CLOSE)
+def test_generated_read_outs_match_greedy_generation(encoder, tiny, kind, new_tokens):
+    written = [generate_raw(tiny(kind), make_prompt(text), new_tokens) for text in TEXTS]
+    for readout in GENERATED:
+        expected = [pool_raw(readout, prompt, kept) for prompt, _, kept in written]
+        found = encoder(kind, readout=readout, new_tokens=new_tokens)
+        np.testing.assert_allclose(found.encode(TEXTS, instruction=QUESTION), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("readout", ["last-gen", "avg-gen", "avg-all"])
-@pytest.mark.parametrize(("ending", "place"), [(True, 0), (True, 1), (True, 3), (False, 2)])
+@pytest.mark.parametrize(
+    ("ending", "place", "count"), [(True, 0, 1), (True, 1, 1), (True, 3, 2), (False, 2, 4)]
+)
 def test_a_state_counts_unless_it_predicts_a_special_token(
-    encoder, folders, monkeypatch, readout, ending, place
+    encoder, tiny, monkeypatch, ending, place, count
 ):
     prompt_text = make_prompt(TEXTS[0])
-    _, tokens, plain = generate_raw(folders["llama"], prompt_text, 6, ends=[], special=[])
+    _, tokens, _ = generate_raw(tiny("llama"), prompt_text, 6, ends=[], special=[])
     assert tokens.count(tokens[place]) == 1
     ends = [tokens[place]] if ending else []
-    found = encoder("llama", readout=readout, new_tokens=6)
-    network = found._backbone().load()
+    network = encoder("llama", readout="avg-all", new_tokens=6)._backbone().load()
     special = [*network.tokenizer.all_special_ids, tokens[place]]
     monkeypatch.setattr(type(network.tokenizer), "all_special_ids", special)
     monkeypatch.setattr(network.model.generation_config, "eos_token_id", ends)
-    prompt, _, kept = generate_raw(folders["llama"], prompt_text, 6, ends=ends, special=special)
-    assert len(kept) == ({0: 1, 1: 1, 3: 2}[place] if ending else len(plain) - 1)
-    expected = pool_raw(readout, prompt, kept)
-    for texts in (TEXTS, TEXTS[:1]):
-        vectors = found.encode(texts, instruction=QUESTION)
-        np.testing.assert_allclose(vectors[0], expected, **CLOSE)
+    prompt, _, kept = generate_raw(tiny("llama"), prompt_text, 6, ends=ends, special=special)
+    assert len(kept) == count
+    for readout in GENERATED:
+        expected = pool_raw(readout, prompt, kept)
+        for texts in (TEXTS, TEXTS[:1]):
+            found = encoder("llama", readout=readout, new_tokens=6)
+            vectors = found.encode(texts, instruction=QUESTION)
+            np.testing.assert_allclose(vectors[0], expected, **CLOSE)
 
 
 def copy_with(folder, place, **changes):
     """Copy a model and change the configuration of its tokenizer."""
-    copied = shutil.copytree(folder, place)
-    path = copied / "tokenizer_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-    return str(copied)
+    edit_json(shutil.copytree(folder, place) / "tokenizer_config.json", **changes)
+    return str(place)
 
 
-def test_generated_tokens_come_beyond_the_longest_prompt(encoder, folders, tmp_path):
+def test_generated_tokens_come_beyond_the_longest_prompt(encoder, tiny, tmp_path):
     found = encoder("llama", readout="last-gen", new_tokens=5)
-    short = copy_with(folders["llama"], tmp_path / "short", model_max_length=60)
+    short = copy_with(tiny("llama"), tmp_path / "short", model_max_length=60)
     for checkpoint, expected in ((short, 60), (found.checkpoint, 128 - 5)):  # of 128 positions
         (batch,) = replace(found, checkpoint=checkpoint).stream([Item("word " * 200, QUESTION)])
         assert batch.tokens.tolist() == [expected]
 
 
 @pytest.mark.parametrize(("kind", "readout"), [("opt", "avg-all"), ("roberta", "auto")])
-def test_the_padding_side_of_the_tokenizer_has_no_effect(encoder, folders, tmp_path, kind, readout):
+def test_the_padding_side_of_the_tokenizer_has_no_effect(encoder, tiny, tmp_path, kind, readout):
     found = encoder(kind, readout=readout)
     sides = {"padding_side": "left", "truncation_side": "left"}
-    copied = copy_with(folders[kind], tmp_path / "left", **sides)
+    copied = copy_with(tiny(kind), tmp_path / "left", **sides)
     vectors = replace(found, checkpoint=copied).encode(TEXTS, instruction=QUESTION)
     np.testing.assert_allclose(vectors, found.encode(TEXTS, instruction=QUESTION), **CLOSE)
 
 
 @pytest.mark.parametrize("kind", ["llama", "roberta"])
-def test_a_long_text_is_truncated_on_its_left(encoder, folders, kind):
+def test_a_long_text_is_truncated_on_its_left(encoder, tiny, tmp_path, kind):
     text, masked = "word " * 400 + "the end", kind == "roberta"
-    prompt = make_prompt(text) + "<mask>" * 3 * masked
-    states = raw_states(folders[kind], prompt, masked=masked, length=90)
+    left = copy_with(tiny(kind), tmp_path / "left", truncation_side="left")
+    prompt, auto = make_prompt(text) + "<mask>" * 3 * masked, MASKED if masked else CAUSAL
+    states = plain_states(left, prompt, truncation=True, max_length=90, **auto)
     expected = states[-4:-1].mean(0) if masked else states[-1]
     (batch,) = encoder(kind, max_length=90).stream([Item(text, QUESTION)])
     assert batch.truncated.all()
@@ -196,19 +165,17 @@ def test_no_instruction_asks_the_neutral_question(encoder, kind, readout):
     found = encoder(kind, readout=readout)
     neutral = found.encode(TEXTS, instruction=NEUTRAL_QUESTION)
     np.testing.assert_array_equal(found.encode(TEXTS), neutral)
-    assert not np.allclose(neutral, found.encode(TEXTS, instruction=QUESTION))
 
 
 @pytest.mark.parametrize("kind", ["llama", "roberta"])
-def test_token_states_are_those_of_the_text_inside_its_prompt(encoder, folders, kind):
+def test_token_states_are_those_of_the_text_inside_its_prompt(encoder, tiny, kind):
     masked = kind == "roberta"
     for text, found in zip(TEXTS, encoder(kind).encode_tokens(TEXTS, layer=2), strict=True):
         prompt = make_prompt(text, NEUTRAL_QUESTION) + "<mask>" * 3 * masked
-        states = raw_states(folders[kind], prompt, layer=2, masked=masked).numpy()
+        auto = MASKED if masked else CAUSAL
+        states = plain_states(tiny(kind), prompt, 2, **auto).numpy()
         special = found.spans[:, 1] == found.spans[:, 0]
         assert special.sum() == 2 * masked
-        covered = {i for a, b in found.spans.tolist() for i in range(a, b)}
-        assert covered >= {i for i, character in enumerate(text) if character != " "}
         places = [np.abs(states - state).max(1).argmin() for state in found.states]
         np.testing.assert_allclose(found.states, states[places], **CLOSE)
         assert places == sorted(places)
@@ -216,7 +183,7 @@ def test_token_states_are_those_of_the_text_inside_its_prompt(encoder, folders, 
 
 def pair_by_hand(folder, text, masks, room=128):
     """Return the read-out of <s> text </s></s> question <mask>... </s>, truncated on the left."""
-    tokenizer, model = load_raw(folder, masked=True)
+    tokenizer, model = load_plain(folder, **MASKED)
     first, second = (
         tokenizer(part, add_special_tokens=False)["input_ids"] for part in (text, QUESTION)
     )
@@ -232,10 +199,10 @@ def pair_by_hand(folder, text, masks, room=128):
 
 
 @pytest.mark.parametrize("masks", [1, 3])
-def test_the_pair_read_out_is_the_standardised_mean_after_the_head(encoder, folders, masks):
+def test_the_pair_read_out_is_the_standardised_mean_after_the_head(encoder, tiny, masks):
     texts = ["The cat sat on the mat.", "", "a <mask> in the text", "word " * 400 + "the end"]
     found = encoder("roberta", readout="pair", masks=masks, max_length=60)
-    expected = [pair_by_hand(folders["roberta"], text, masks, room=60) for text in texts]
+    expected = [pair_by_hand(tiny("roberta"), text, masks, room=60) for text in texts]
     vectors = found.encode(texts, instruction=QUESTION)
     # division by a small deviation enlarges rounding
     np.testing.assert_allclose(vectors, expected, atol=1e-5, rtol=1e-4)
@@ -243,16 +210,17 @@ def test_the_pair_read_out_is_the_standardised_mean_after_the_head(encoder, fold
         encoder("bert", readout="pair").encode(texts)
 
 
-@pytest.mark.parametrize(
-    ("kind", "readout"), [("roberta", "1st-gen"), ("roberta", "last-gen"), ("llama", "cls")]
-)
-def test_a_read_out_that_the_backbone_does_not_have_is_refused(encoder, kind, readout):
-    with pytest.raises(UsageError):
-        encoder(kind, readout=readout).encode(TEXTS)
+def test_a_read_out_that_the_backbone_does_not_have_is_refused(encoder):
+    for kind, readout in (("roberta", "1st-gen"), ("roberta", "last-gen"), ("llama", "cls")):
+        with pytest.raises(UsageError):
+            encoder(kind, readout=readout).encode(TEXTS)
 
 
 def test_published_names_stand_for_hub_ids_and_count_as_trained(encoder):
-    source = InBedder("roberta-large-InBedder")._backbone().source
-    assert source == "BrandonZYW/roberta-large-InBedder"
+    made = InBedder("roberta-large-InBedder")
+    assert made._backbone().source == "BrandonZYW/roberta-large-InBedder"
+    published = (made.masks, made.new_tokens, made.layer, made.max_length)
+    assert published == (3, 3, -1, 512)
+    assert (made.temperature, made.top_p, made.top_k) == (0.8, 0.9, 50)
     assert encoder("llama").card().trained
     assert not InBedder(PACKAGED).card().trained

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoTokenizer
 
-from adapters._backbone import PACKAGED, Backbone
+from adapters._backbone import PACKAGED
 from adapters.llm2vec_gen import encoder
 from adapters.llm2vec_gen.encoder import (
     PASSAGE,
@@ -22,9 +25,8 @@ from bench.encoder import Item, fingerprint
 from bench.errors import BenchError, CheckpointError, EncodingError, UsageError
 from bench.testing import ContractError
 from bench.testing.encoders import check_batching
-from tests.tiny import CHAT, tiny_folder, tiny_tokenizer
-
-torch = pytest.importorskip("torch")
+from tests.adapters.checks import CPU, draw, load_plain, read_plain
+from tests.tiny import CHAT, tiny_tokenizer
 
 TEXTS = ["The cat sat on the mat.", "Find the scorer", "rain", "São Paulo — 9,600 km."]
 TOKENS = tuple(f"<question{i}>" for i in range(1, 11))
@@ -33,25 +35,23 @@ CLOSE = {"atol": 2e-5, "rtol": 1e-4}  # float32 sums in another order
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return tiny_folder("llama", tmp_path_factory.mktemp("gen") / "base", head=True, chat=CHAT)
+def base(tiny):
+    return tiny("llama", chat=CHAT)
 
 
-def draw(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) / 4
+def on_cpu(folder, **settings):
+    return LLM2VecGen(str(folder), **CPU, **settings)
 
 
 def write_published(place, base, *, read=10, **changed):
     """Write tiny weights in the layout of the released code."""
-    from safetensors.torch import save_file
-
     tokenizer = tiny_tokenizer("llama", TOKENS)
     tokenizer.padding_side = "left"
     tokenizer.save_pretrained(place)
     ids = tokenizer.convert_tokens_to_ids(list(TOKENS))
     (place / "encoder").mkdir()
     order = ids[5:] + ids[:5]  # peft keeps the order that it was given
-    rows = draw(10, 32, seed=1)[[ids.index(i) for i in order]]
+    rows = new_tokens()[[ids.index(i) for i in order]]
     name = "base_model.model.model.embed_tokens.trainable_tokens_delta"
     save_file({name: rows}, place / "encoder" / "adapter_model.safetensors")
     adapter = {"peft_type": "TRAINABLE_TOKENS", "token_indices": order} | changed.get("adapter", {})
@@ -60,12 +60,23 @@ def write_published(place, base, *, read=10, **changed):
     (place / "encoder_decoder_config.json").write_text(json.dumps(config))
     run = f"model_name_or_path: {base}\ntorch_dtype: bfloat16\nspecial_tokens: total_10\n"
     (place / RUN_CONFIG).write_text(changed.get("run", run))
-    for seed, (name, out) in enumerate((("reconstruction", 32), ("alignment", OUT)), 2):
-        state = {"projection.weight": draw(out, 32, seed=seed)}
-        state["projection.bias"] = draw(out, seed=seed + 10)
-        config = {"input_dim": 32, "output_dim": out, "dtype": torch.bfloat16, "size": None}
+    for name, (weight, bias) in projections().items():
+        state = {"projection.weight": weight, "projection.bias": bias}
+        config = {"input_dim": 32, "output_dim": len(bias), "dtype": torch.bfloat16, "size": None}
         torch.save({"state_dict": state, "config": config}, place / f"{name}_mlp")
-    return LLM2VecGen(str(place), dtype="float32", device="cpu", normalise=False)
+    return on_cpu(place, normalise=False)
+
+
+def new_tokens():
+    return draw(10, 32, seed=1) / 4
+
+
+def projections():
+    sizes = {"reconstruction": 32, "alignment": OUT}
+    return {
+        name: (draw(out, 32, seed=out) / 4, draw(out, seed=out + 1) / 4)
+        for name, out in sizes.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +88,11 @@ def published(base, tmp_path_factory):
 
 def reference_states(base, made, texts):
     """Return the last ten states of texts in one batch, padded on the left as in their code."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(made.checkpoint)
-    model = AutoModelForCausalLM.from_pretrained(base, attn_implementation="eager").eval()
+    model = read_plain(base, "AutoModelForCausalLM")[1]
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     ids = tokenizer.convert_tokens_to_ids(list(TOKENS))
-    model.get_input_embeddings().weight.data[ids] = draw(10, 32, seed=1)
+    model.get_input_embeddings().weight.data[ids] = new_tokens()
     batch = tokenizer([text + "".join(TOKENS) for text in texts], padding=True, return_tensors="pt")
     assert batch["input_ids"][:, -10:].tolist() == [ids] * len(texts)
     positions = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
@@ -92,33 +101,31 @@ def reference_states(base, made, texts):
 
 
 def project(states):
-    prompts = states @ draw(32, 32, seed=2).T + draw(32, seed=12)
-    return prompts, prompts @ draw(OUT, 32, seed=3).T + draw(OUT, seed=13)
+    """Return soft prompts and vectors of states."""
+    (r, r_bias), (a, a_bias) = projections().values()
+    prompts = states @ r.T + r_bias
+    return prompts, prompts @ a.T + a_bias
+
+
+def reference_vectors(base, made, texts, read=10):
+    return project(reference_states(base, made, texts)[1][:, -read:])[1].numpy()
 
 
 def test_a_published_layout_gives_the_vectors_of_the_released_code(base, published):
-    _, states = reference_states(base, published, TEXTS)
-    _, vectors = project(states)
+    vectors = reference_vectors(base, published, TEXTS)
     found = published.encode(TEXTS)
-    np.testing.assert_allclose(found, vectors.mean(1).numpy(), **CLOSE)
-    np.testing.assert_allclose(published.encode_memory(TEXTS), vectors.numpy(), **CLOSE)
+    np.testing.assert_allclose(found, vectors.mean(1), **CLOSE)
+    np.testing.assert_allclose(published.encode_memory(TEXTS), vectors, **CLOSE)
     unit = replace(published, normalise=True).encode(TEXTS)
     expected = found / np.linalg.norm(found, axis=1, keepdims=True)
     np.testing.assert_allclose(unit, expected, **CLOSE)
     assert published.card().trained
 
 
-def test_the_embedding_is_the_layers_of_the_mean_state(base, published):
-    _, states = reference_states(base, published, TEXTS)
-    _, vectors = project(states.mean(1))
-    np.testing.assert_allclose(published.encode(TEXTS), vectors.numpy(), **CLOSE)
-
-
 def test_version_1_reads_the_last_of_its_tokens(base, tmp_path):
     made = write_published(tmp_path, base, read=4)
-    _, states = reference_states(base, made, TEXTS)
-    expected = project(states[:, -4:])[1].mean(1)
-    np.testing.assert_allclose(made.encode(TEXTS), expected.numpy(), **CLOSE)
+    expected = reference_vectors(base, made, TEXTS, read=4).mean(1)
+    np.testing.assert_allclose(made.encode(TEXTS), expected, **CLOSE)
 
 
 def test_states_are_found_by_id_on_either_side_of_padding():
@@ -140,54 +147,36 @@ def test_the_contract_catches_the_released_read_out_of_the_last_places(published
         check_batching(published)
 
 
-def test_padding_and_batch_change_nothing(published):
-    network = published._network()
-    alone = [replace(published, budget=1).encode([text])[0] for text in TEXTS]
-    np.testing.assert_allclose(published.encode(TEXTS), alone, **CLOSE)
-    reader = published._reader()
-    ids = torch.tensor([[5, 6, *reader.tokens.tolist(), pad] for pad in (0, network.pad_id)])
-    mask = torch.ones_like(ids)
-    mask[:, -1] = 0
-    with torch.inference_mode():
-        one, other = reader.soft_prompts(ids, mask)
-    assert torch.equal(one, other)
-
-
 def test_instruction_and_text_are_stripped_and_joined_by_a_space(base, published):
-    _, states = reference_states(base, published, ["Find it: The cat"])
-    expected = project(states)[1].mean(1).numpy()
+    expected = reference_vectors(base, published, ["Find it: The cat"]).mean(1)
     found = published.encode(["  The cat\n"], instruction="Find it: ")
     np.testing.assert_allclose(found, expected, **CLOSE)
 
 
 def test_a_document_is_asked_for_a_summary_unless_it_has_an_instruction(published):
     document = published.for_side("document")
-    asked = published.encode(TEXTS, instruction=PASSAGE)
-    np.testing.assert_array_equal(document.encode(TEXTS), asked)
-    own = published.encode(TEXTS, instruction="Find it:")
-    np.testing.assert_array_equal(document.encode(TEXTS, instruction="Find it:"), own)
+    for given, used in (("", PASSAGE), ("Find it:", "Find it:")):
+        found = document.encode(TEXTS, instruction=given)
+        np.testing.assert_array_equal(found, published.encode(TEXTS, instruction=used))
     assert fingerprint(document) != fingerprint(published)
     assert published.for_side("query") == published
 
 
-def test_the_chat_template_is_a_switch(published):
+def test_the_chat_template_is_a_switch(published, tiny):
     before, after = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
-    assert chat_frame(published._network().tokenizer) == (before, after)
+    network = published._network()
+    assert chat_frame(network.tokenizer) == (before, after)
     framed = [f"{before}Find it: {text}{after.rstrip()}" for text in TEXTS]
-    chat = replace(published, chat=True).encode(TEXTS, instruction="Find it:")
+    chat = replace(published, chat=True)
     # the final line break is stripped from a bare text, and is a token of its own here
-    assert not np.allclose(chat, published.encode(framed), atol=1e-3)
-    prompt = replace(published, chat=True)._prepare(published._network())([Item("rain")])[0]
-    text = published._network().tokenizer.decode(prompt.ids[:-10])
-    assert text == f"{before}rain{after}"
-
-
-def test_a_backbone_without_a_chat_template_is_refused_where_one_is_needed(tmp_path):
-    bare = tiny_folder("llama", tmp_path / "bare")
-    made = LLM2VecGen(str(bare), dtype="float32", device="cpu")
-    assert np.isfinite(made.encode(TEXTS)).all()
+    found = chat.encode(TEXTS, instruction="Find it:")
+    assert not np.allclose(found, published.encode(framed), atol=1e-3)
+    (prompt,) = chat._prepare(network)([Item("rain")])
+    assert network.tokenizer.decode(prompt.ids[:-10]) == f"{before}rain{after}"
+    bare = on_cpu(tiny("llama"))
+    assert np.isfinite(bare.encode(TEXTS)).all()
     with pytest.raises(UsageError, match="chat template"):
-        replace(made, chat=True).encode(TEXTS)
+        replace(bare, chat=True).encode(TEXTS)
 
 
 def test_a_truncated_text_keeps_its_tokens(base, published):
@@ -195,8 +184,8 @@ def test_a_truncated_text_keeps_its_tokens(base, published):
     cut = tokenizer.decode(tokenizer(text)["input_ids"][:30])
     (batch,) = replace(published, max_length=40).stream([Item(text)])
     assert batch.truncated.all()
-    _, states = reference_states(base, published, [cut])
-    np.testing.assert_allclose(batch.vectors, project(states)[1].mean(1).numpy(), **CLOSE)
+    expected = reference_vectors(base, published, [cut]).mean(1)
+    np.testing.assert_allclose(batch.vectors, expected, **CLOSE)
     for length in (10, 0):
         with pytest.raises(UsageError, match="room for text"):
             replace(published, max_length=length).encode(TEXTS)
@@ -206,7 +195,8 @@ def test_an_answer_is_decoded_greedily_from_the_soft_prompts_alone(base, publish
     monkeypatch.setattr(encoder, "ANSWER_TOKENS", 8)
     model, states = reference_states(base, published, TEXTS[:2])
     tokenizer = published._network().tokenizer
-    for text, row in zip(TEXTS, states, strict=False):
+    found = published.answer(TEXTS)
+    for answer, row in zip(found[:2], states, strict=True):
         ids: list[int] = []
         prompts = project(row)[0]
         for _ in range(8):  # without a cache
@@ -216,19 +206,15 @@ def test_an_answer_is_decoded_greedily_from_the_soft_prompts_alone(base, publish
             ids.append(int(logits[: len(tokenizer)].argmax()))
             if ids[-1] == tokenizer.eos_token_id:
                 break
-        expected = " ".join(tokenizer.decode(ids, skip_special_tokens=True).split())
-        assert published.answer([text])[0] == expected
-    assert published.answer(TEXTS)[0] == published.answer(TEXTS[:1])[0]
+        assert answer == " ".join(tokenizer.decode(ids, skip_special_tokens=True).split())
 
 
 def test_an_untrained_backbone_reads_the_states_of_words(base):
-    made = LLM2VecGen(str(base), dtype="float32", device="cpu", normalise=False)
-    network = Backbone(str(base), dtype="float32", device="cpu").load()
-    words = network.tokenizer(WORDS)["input_ids"][:10]
-    ids = [*network.tokenizer(TEXTS[0])["input_ids"], *words]
+    made, (tokenizer, model) = on_cpu(base, normalise=False), load_plain(base)
+    ids = [*tokenizer(TEXTS[0])["input_ids"], *tokenizer(WORDS)["input_ids"][:10]]
     with torch.no_grad():
-        states = network.hidden_states(torch.tensor([ids]), torch.ones(1, len(ids)))
-    np.testing.assert_allclose(made.encode(TEXTS[:1]), states[:, -10:].mean(1), **CLOSE)
+        states = model(torch.tensor([ids])).last_hidden_state[0, -10:]
+    np.testing.assert_allclose(made.encode(TEXTS[:1])[0], states.mean(0), **CLOSE)
     assert not made.card().trained
     assert not LLM2VecGen(PACKAGED).card().trained
 
@@ -237,17 +223,14 @@ def test_every_file_that_shapes_a_vector_is_part_of_the_identity(base, tmp_path)
     made = write_published(tmp_path, base)
     own = fingerprint(made)
     for name in made._checkpoint().files:
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content + b"\n")
-        try:
-            assert fingerprint(made) != own, name
-        finally:
-            (tmp_path / name).write_bytes(content)
-        (tmp_path / name).rename(tmp_path / "away")
-        with pytest.raises(BenchError):
-            # without run_config.yml it is no checkpoint at all
+        path = tmp_path / name
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n")
+        assert fingerprint(made) != own, name
+        path.unlink()
+        with pytest.raises(BenchError):  # without run_config.yml it is no checkpoint at all
             made.encode(TEXTS)
-        (tmp_path / "away").rename(tmp_path / name)
+        path.write_bytes(content)
     assert fingerprint(made) == own
 
 
@@ -260,25 +243,17 @@ def test_every_file_that_shapes_a_vector_is_part_of_the_identity(base, tmp_path)
         ({"adapter": {"token_indices": list(range(900, 911))}}, "a row for each"),
         ({"run": "a: [1"}, "YAML"),
         ({"run": "- a\n"}, "model_name_or_path"),
+        ({"run": "!!python/object/apply:builtins.open [executed, w]"}, "YAML"),
         ({"read": 11}, "last_N_tokens"),
         ({"read": 0}, "last_N_tokens"),
     ],
 )
-def test_an_inconsistent_checkpoint_is_refused(base, tmp_path, changed, words):
+def test_an_inconsistent_checkpoint_is_refused(base, tmp_path, changed, words, monkeypatch):
+    made = write_published(tmp_path, base, **changed)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError, match=words):
-        write_published(tmp_path, base, **changed).encode(TEXTS)
-
-
-def test_layers_of_other_shapes_are_refused(base, tmp_path):
-    made = write_published(tmp_path, base)
-    path = tmp_path / "alignment_mlp"
-    saved = torch.load(path, weights_only=True)
-    two = {"state_dict": saved["state_dict"] | {"second.weight": draw(2, 2, seed=0)}}
-    narrow = {"state_dict": saved["state_dict"] | {"projection.weight": draw(OUT, 16, seed=0)}}
-    for content, words in ((two, "one linear layer"), (narrow, "another backbone"), ([], "state_")):
-        torch.save(content, path)
-        with pytest.raises(CheckpointError, match=words):
-            made.encode(TEXTS)
+        made.encode(TEXTS)
+    assert not (tmp_path / "executed").exists()
 
 
 class Evil:
@@ -286,16 +261,19 @@ class Evil:
         return (open, ("executed", "w"))
 
 
-def test_nothing_of_a_checkpoint_is_executed(base, tmp_path, monkeypatch):
+def test_layers_of_other_shapes_or_with_code_are_refused(base, tmp_path, monkeypatch):
+    made = write_published(tmp_path, base)
     monkeypatch.chdir(tmp_path)
-    place = tmp_path / "published"
-    place.mkdir()
-    made = write_published(place, base)
-    (place / "alignment_mlp").write_bytes(pickle.dumps(Evil(), protocol=2))
+    path = tmp_path / "alignment_mlp"
+    state = torch.load(path, weights_only=True)["state_dict"]
+    two = {"state_dict": state | {"second.weight": draw(2, 2, seed=0)}}
+    narrow = {"state_dict": state | {"projection.weight": draw(OUT, 16, seed=0)}}
+    for content, words in ((two, "one linear layer"), (narrow, "another backbone"), ([], "state_")):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match=words):
+            made.encode(TEXTS)
+    path.write_bytes(pickle.dumps(Evil(), protocol=2))
     with pytest.raises(CheckpointError, match="alignment_mlp"):
-        made.encode(TEXTS)
-    (place / RUN_CONFIG).write_text("!!python/object/apply:builtins.open [executed, w]")
-    with pytest.raises(CheckpointError, match="YAML"):
         made.encode(TEXTS)
     assert not (tmp_path / "executed").exists()
 

@@ -1,8 +1,7 @@
 import pytest
+import torch
 
 from adapters import _pooling
-
-torch = pytest.importorskip("torch")
 
 STATES = torch.tensor(
     [[[1.0, 2.0], [3.0, 6.0], [99.0, 99.0]], [[4.0, 4.0], [1.0, 1.0], [1.0, 7.0]]]

@@ -1,13 +1,11 @@
 """QuIP's training data: files, windows of passages, and the use of each."""
 
 import gzip
-import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters._backbone import Backbone
 from adapters._text import split_sentences
 from adapters._training.sources import Source, parse_sources
 from adapters.quip.data import (
@@ -22,7 +20,8 @@ from adapters.quip.data import (
 from bench.data import load
 from bench.errors import DataError, Unavailable, UsageError
 from bench.overlap import Ngrams
-from tests.tiny import SENTENCES, tiny_folder, tiny_tokenizer
+from tests.adapters.checks import write_rows
+from tests.tiny import SENTENCES, tiny_tokenizer
 
 CONTEXT = "Anna lives in Rome. She plays the violin!"
 START = CONTEXT.index("Rome")
@@ -37,31 +36,27 @@ DETECTED = {"question": WHERE, "detected_answers": [{"char_spans": [[START, STAR
 MRQA = {"context": CONTEXT, "qas": [DETECTED | {"answers": ["Rome"]}]}
 
 
-def lines(*rows):
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def read(path, text=None):
-    if text is not None:
-        path.write_text(text, encoding="utf-8")
-    return load_passages(parse_sources(str(path), Source), load)[0]
+def read(path, *rows):
+    if rows:
+        write_rows(path, rows)
+    return load_passages(parse_sources(str(path), Source), load)
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "rows"),
     [
-        ("rows.jsonl", lines(SQUAD)),
-        ("listed.jsonl", lines({"context": CONTEXT, **LISTED})),
-        ("squad.json", json.dumps(NESTED)),
-        ("mrqa.jsonl", lines({"header": {"dataset": "NewsQA"}}, MRQA)),
+        ("rows.jsonl", [SQUAD]),
+        ("listed.jsonl", [{"context": CONTEXT, **LISTED}]),
+        ("squad.json", [NESTED]),
+        ("mrqa.jsonl", [{"header": {"dataset": "NewsQA"}}, MRQA]),
     ],
 )
 def test_every_usual_form_of_a_question_answering_file_gives_the_same_passages(
-    tmp_path, name, text
+    tmp_path, name, rows
 ):
-    assert read(tmp_path / name, text) == EXPECTED
-    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
-    passages, (material,) = load_passages(parse_sources(str(tmp_path / f"{name}.gz"), Source), load)
+    assert read(tmp_path / name, *rows)[0] == EXPECTED
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    passages, (material,) = read(tmp_path / f"{name}.gz")
     assert passages == EXPECTED
     assert (material.rows, len(material.pin["sha256"])) == (1, 64)
 
@@ -69,10 +64,9 @@ def test_every_usual_form_of_a_question_answering_file_gives_the_same_passages(
 def test_questions_of_one_passage_come_together_and_repeated_ones_once(tmp_path):
     answers = {"text": ["Anna"], "answer_start": [0]}
     other = SQUAD | {"question": "Who lives there?", "answers": answers}
-    (tmp_path / "a.jsonl").write_text(lines(SQUAD, other, SQUAD))
-    (tmp_path / "b.jsonl").write_text(lines(SQUAD))
-    files = parse_sources(f"{tmp_path / 'a.jsonl'},{tmp_path / 'b.jsonl'}", Source)
-    passages, material = load_passages(files, load)
+    first = write_rows(tmp_path / "a.jsonl", [SQUAD, other, SQUAD])
+    second = write_rows(tmp_path / "b.jsonl", [SQUAD])
+    passages, material = read(f"{first},{second}")
     assert [len(passage.questions) for passage in passages] == [2]
     assert [one.rows for one in material] == [3, 1]
 
@@ -84,17 +78,18 @@ def test_only_answers_that_the_passage_has_where_the_row_says_are_read(tmp_path)
         SQUAD | {"answers": {"text": ["x" * 99], "answer_start": [3]}},
         SQUAD | {"answers": {"text": ["Rome"], "answer_start": [3]}},
     ]
-    assert read(tmp_path / "a.jsonl", lines(*wrong)) == [Passage(CONTEXT)]
+    assert read(tmp_path / "a.jsonl", *wrong)[0] == [Passage(CONTEXT)]
     second = SQUAD | {"answers": {"text": ["Rome", "Rome"], "answer_start": [3, START]}}
-    assert read(tmp_path / "a.jsonl", lines(second)) == EXPECTED
+    assert read(tmp_path / "a.jsonl", second)[0] == EXPECTED
 
 
 def test_texts_keep_their_line_separators_and_plain_text_gives_a_passage_a_paragraph(tmp_path):
     text = CONTEXT + "\u2028And\x85more."
-    assert read(tmp_path / "a.jsonl", lines(SQUAD | {"context": text}))[0].text == text
+    assert read(tmp_path / "a.jsonl", SQUAD | {"context": text})[0][0].text == text
     for name in ("a.txt", "a.md", "a"):
-        found = read(tmp_path / name, "First one.\nStill the first.\n\n \nSecond one.\n")
-        assert [one.text for one in found] == ["First one.\nStill the first.", "Second one."]
+        (tmp_path / name).write_text("First one.\nStill the first.\n\n \nSecond one.\n")
+        found = [one.text for one in read(tmp_path / name)[0]]
+        assert found == ["First one.\nStill the first.", "Second one."]
 
 
 @pytest.mark.parametrize(
@@ -109,8 +104,10 @@ def test_texts_keep_their_line_separators_and_plain_text_gives_a_passage_a_parag
     ],
 )
 def test_files_without_question_answering_are_one_line_errors(tmp_path, name, text):
+    if text is not None:
+        (tmp_path / name).write_text(text)
     with pytest.raises(DataError) as found:
-        read(tmp_path / name, text)
+        read(tmp_path / name)
     assert "\n" not in str(found.value)
 
 
@@ -118,8 +115,8 @@ def test_an_unavailable_set_is_skipped_with_a_warning_and_none_at_all_is_an_erro
     def nothing(id, split, *, config="", columns=()):  # noqa: A002 - the hub's word
         raise Unavailable(f"no {id}")
 
-    (tmp_path / "a.jsonl").write_text(lines(SQUAD))
-    sources = [Source("org/set"), *parse_sources(str(tmp_path / "a.jsonl"), Source)]
+    file = write_rows(tmp_path / "a.jsonl", [SQUAD])
+    sources = [Source("org/set"), *parse_sources(str(file), Source)]
     assert load_passages(sources, nothing)[0] == EXPECTED
     assert "org/set" in caplog.text
     with pytest.raises(Unavailable):
@@ -136,17 +133,13 @@ def test_a_passage_is_cut_into_runs_of_whole_sentences_and_answers_stay_in_place
     asked = (Question("Who?", dog, dog + 3), Question("Across?", across, text.index("was")))
     (runs,) = cut_passages([Passage(text, asked)], tokenizer, tokens=first)
     assert runs[0] == Passage("The cat sat. The dog jumps.", asked[:1])
-    assert " ".join(run.text for run in runs) == text
     assert not any(run.questions for run in runs[1:])  # an answer across two runs is lost
     assert cut_passages([Passage(text, asked)], tokenizer, tokens=100) == [[Passage(text, asked)]]
     for empty in ("A " * 50, ""):
         assert cut_passages([Passage(empty)], tokenizer, tokens=10, longest=20) == [[]]
     assert cut_passages([], tokenizer, tokens=10) == []
-
-
-def test_a_word_whose_token_begins_at_the_blank_before_it_counts_in_its_run():
     text = "It was warm. Paulo sat. Paulo sat. Paulo sat."  # " Paulo", " sat" and "." are three
-    (runs,) = cut_passages([Passage(text)], tiny_tokenizer("llama"), tokens=5)
+    (runs,) = cut_passages([Passage(text)], tokenizer, tokens=5)
     assert [run.text for run in runs] == ["It was warm.", "Paulo sat.", "Paulo sat.", "Paulo sat."]
 
 
@@ -173,75 +166,64 @@ def test_runs_are_the_longest_that_fit(kind, order, tokens):
             assert count(f"{run.text} {after.text[first:last]}") > tokens
 
 
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    place = tmp_path_factory.mktemp("quip-data")
-    folders = {kind: tiny_folder(kind, place / kind) for kind in ("llama", "roberta")}
-    return {
-        kind: Backbone(str(folder), dtype="float32", device="cpu").load()
-        for kind, folder in folders.items()
-    }
-
-
 @pytest.mark.parametrize("kind", ["llama", "roberta"])
 def test_an_answer_is_located_at_the_tokens_that_hold_it(networks, kind):
     words = ("rain", "1984", "final", "bank", "São")
     for text in SENTENCES[:7]:
         starts = [(text.find(word), word) for word in words]
         asked = [Question("What?", start, start + len(word)) for start, word in starts]
-        (found,) = tokenize(networks[kind], [Passage(text, tuple(asked))])
+        (found,) = tokenize(networks(kind), [Passage(text, tuple(asked))])
         for (start, word), answer in zip(starts, found.answers, strict=True):
-            if start < 0:
-                assert answer is None
-                continue
-            first, last = found.spans[answer[0], 0], found.spans[answer[1], 1]
-            assert text[first:last].strip() == word
+            assert (answer is None) == (start < 0)
+            if answer is not None:
+                first, last = found.spans[answer[0], 0], found.spans[answer[1], 1]
+                assert text[first:last].strip() == word
     cut = found.spans[:3]
     assert locate_answer(cut, int(cut[-1, 1]) - 1, int(cut[-1, 1]) + 2) is None
 
 
-def count_tokens(network, texts):
-    return sum(len(network.tokenizer(text)["input_ids"]) for text in texts)
+@pytest.fixture(scope="module")
+def select(networks):
+    """Return what decides how each passage is used, by default in windows of 99 tokens."""
+    options = {"window": 99, "human": 0.5, "questions": 1, "seed": 0}
+    return lambda some, **changes: select_data(some, networks("llama"), **(options | changes))
 
 
-def test_passages_are_held_out_whole_and_shares_are_kept(networks):
-    network, asked = networks["llama"], (Question("Who?", 4, 7),)
+def test_passages_are_held_out_whole_and_shares_are_kept(networks, select):
+    asked = (Question("Who?", 4, 7),)
     passages = [
         Passage(f"The cat {i} sat on the mat. The dog {i} jumps over it.", asked) for i in range(60)
     ]
     words = "Nobody asked about the warm and funny film number {}, which was surprisingly moving."
     passages += [Passage(words.format(i)) for i in range(60)]
-    data = select_data(passages, network, window=15, tokens=900, human=0.5, questions=2, seed=4)
+    data = select(passages, window=15, tokens=900, questions=2, seed=4)
     held_out = {passage.text.split()[2] for passage in data.held_out}
     assert len(held_out) == 3
     assert not held_out & {passage.text.split()[2] for passage in data.asked}
-    people = sum(count_tokens(network, passage.texts) for passage in data.human)
-    assert 440 < people < 480
-    assert 440 < count_tokens(network, data.texts) + 2 * 13 * len(data.texts) < 510
+
+    def count(texts):
+        return sum(len(networks("llama").tokenizer(text)["input_ids"]) for text in texts)
+
+    assert 440 < sum(count(passage.texts) for passage in data.human) < 480
+    assert 440 < count(data.texts) + 2 * 13 * len(data.texts) < 510
     assert not {passage.text for passage in data.human} & set(data.texts)
 
 
-def test_few_passages_are_all_for_training(networks):
+def test_few_passages_are_all_for_training(select):
     few = [Passage(text, (Question("What?", 0, 3),)) for text in SENTENCES[:3]]
-    data = select_data(
-        few, networks["llama"], window=99, tokens=999, human=1.0, questions=1, seed=0
-    )
+    data = select(few, tokens=999, human=1.0)
     assert {passage.text for passage in data.human} == set(SENTENCES[:3])
     assert data.texts == data.held_out == []
 
 
-def test_held_out_passages_share_no_8_gram_with_the_others(networks):
+def test_held_out_passages_share_no_8_gram_with_the_others(select):
     shared = "Every excerpt here ends in the very same sentence of more than eight words."
-    passages = []
+    texts = []
     for i in range(40):
-        texts = (
-            f"Excerpt {i} says that {i} is it. {shared}",
-            f"Passage {i} stands {' '.join('i' * i)}.",
-        )
-        passages += [Passage(text, (Question("Which?", 8, 9),)) for text in texts]
-    data = select_data(
-        passages, networks["llama"], window=200, tokens=9_000, human=0.5, questions=1, seed=0
-    )
+        texts.append(f"Excerpt {i} says that {i} is it. {shared}")
+        texts.append(f"Passage {i} stands {' '.join('i' * i)}.")
+    passages = [Passage(text, (Question("Which?", 8, 9),)) for text in texts]
+    data = select(passages, window=200, tokens=9_000)
     seen = Ngrams.of([*(passage.text for passage in data.asked), *data.texts])
     assert data.held_out
     assert not seen.find_overlaps([passage.text for passage in data.held_out]).any()

@@ -10,28 +10,14 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.errors import UsageError
 from bench.registry import load_encoder
-from tests.tiny import SENTENCES, tiny_folder
+from tests.adapters.checks import CPU
+from tests.tiny import SENTENCES
 
 TEXTS = [*SENTENCES, 'He said "no."', " spaces \n", "word, " * 300]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    made = {}
-
-    def _folder(kind, *, head=False):
-        if (kind, head) not in made:
-            path = tmp_path_factory.mktemp(kind) / "model"
-            made[kind, head] = tiny_folder(kind, path, head=head)
-        return made[kind, head]
-
-    return _folder
-
-
 def on(name, checkpoint, **settings):
-    encoder = load_encoder(name)
-    where = {"checkpoint": str(checkpoint), "dtype": "float32", "device": "cpu"}
-    return replace(encoder, **where, **settings)
+    return replace(load_encoder(name), checkpoint=str(checkpoint), **CPU, **settings)
 
 
 def exported(encoder, place):
@@ -54,22 +40,22 @@ def exported(encoder, place):
         ("inbedder", "llama", {}),
     ],
 )
-def test_an_exported_encoder_gives_the_same_vectors(name, kind, settings, folder, tmp_path):
-    encoder = on(name, folder(kind, head=name == "inbedder"), **settings)
+def test_an_exported_encoder_gives_the_same_vectors(name, kind, settings, tiny, tmp_path):
+    encoder = on(name, tiny(kind), **settings)
     model = exported(encoder, tmp_path / "made")
     wanted = encoder.encode(TEXTS)
     for encode in (model.encode, model.encode_query, model.encode_document):
         np.testing.assert_allclose(encode(TEXTS), wanted, atol=1e-5, rtol=1e-4)
     assert np.abs(wanted - wanted.mean(0)).max() > 0.01
-    read = load_encoder(f"st:{tmp_path / 'made'}", {"dtype": "float32", "device": "cpu"})
+    read = on("st", tmp_path / "made")
     np.testing.assert_allclose(read.encode(TEXTS), wanted, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("name", "settings"), [("inbedder", {}), ("llm2comp", {"attention": "native", "k": 2})]
 )
-def test_the_prompt_of_an_exported_encoder_is_the_instruction(name, settings, folder, tmp_path):
-    encoder = on(name, folder("llama", head=True), **settings)
+def test_the_prompt_of_an_exported_encoder_is_the_instruction(name, settings, tiny, tmp_path):
+    encoder = on(name, tiny("llama"), **settings)
     model = exported(encoder, tmp_path / "made")
     question, texts = "Which animal is it?", TEXTS[:-1]
     wanted = encoder.encode(texts, instruction=question)
@@ -89,16 +75,16 @@ def test_the_prompt_of_an_exported_encoder_is_the_instruction(name, settings, fo
         ("inbedder", "llama", {"readout": "avg-gen"}, "avg-gen"),
     ],
 )
-def test_what_cannot_be_exported_says_why(name, kind, settings, why, folder, tmp_path):
-    encoder = on(name, folder(kind, head=name == "inbedder"), **settings)
+def test_what_cannot_be_exported_says_why(name, kind, settings, why, tiny, tmp_path):
+    encoder = on(name, tiny(kind), **settings)
     with pytest.raises(UsageError, match=why) as error:
         exported(encoder, tmp_path / "made")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "made").exists()
 
 
-def test_the_command_writes_a_folder_once(folder, tmp_path):
-    words = ["export", "sentence-transformers", f"backbone-mean:{folder('bert')}"]
+def test_the_command_writes_a_folder_once(tiny, tmp_path):
+    words = ["export", "sentence-transformers", f"backbone-mean:{tiny('bert')}"]
     for code in (0, 2):
         done = CliRunner().invoke(app, [*words, str(tmp_path / "made"), "--device", "cpu"])
         assert done.exit_code == code, done.stderr

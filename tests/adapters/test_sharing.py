@@ -5,68 +5,41 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from adapters import _batching, _sharing
-from adapters._backbone import Backbone
 from adapters._batching import Prompt, Row
 from adapters.inbedder.encoder import InBedder
 from bench.embeddings import cached
 from bench.encoder import Item, gather
 from bench.vectors import Vectors
-from tests.tiny import tiny_folder
+from tests.adapters.checks import CPU
 
-torch = pytest.importorskip("torch")
+CLOSE = {"atol": 1e-4, "rtol": 0}  # promised in float32; the numbers here are at most about 3
 
-CLOSE = {
-    "atol": 1e-4,
-    "rtol": 0,
-}  # what sharing promises in float32; the numbers here are at most about 3
-
-texts = st.one_of(
-    st.text(max_size=60),
-    st.sampled_from(
-        [
-            "",
-            " ",
-            "\n\n",
-            " rain",
-            "rain \n",
-            "🙂🙃",
-            "👩\u200d👧 é",
-            "### Instruction:\n",
-            "word " * 60,
-            "The cat sat. " * 30,
-        ]
-    ),
-)
+TEXTS = ["", " ", "\n\n", " rain", "rain \n", "🙂🙃", "👩\u200d👧 é", "### Instruction:\n"]
+TEXTS += ["word " * 60, "The cat sat. " * 30]
+QUESTIONS = ["", " Who?", "Who?", "\nWho?", "What is it?", "What is it about?"]
+texts = st.one_of(st.text(max_size=60), st.sampled_from(TEXTS))
 questions = st.lists(
-    st.one_of(
-        st.sampled_from(["", " Who?", "Who?", "\nWho?", "What is it?", "What is it about?"]),
-        st.text(max_size=20),
-    ),
-    min_size=1,
-    max_size=4,
-    unique=True,
+    st.one_of(st.sampled_from(QUESTIONS), st.text(max_size=20)), min_size=1, max_size=4, unique=True
 )
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory):
-    place = tmp_path_factory.mktemp("sharing")
-    return {
-        kind: InBedder(str(tiny_folder(kind, place / kind)), dtype="float32", device="cpu")
-        for kind in ("llama", "opt")
-    }
+def encoders(tiny):
+    return {kind: InBedder(str(tiny(kind)), **CPU) for kind in ("llama", "opt")}
 
 
-def common_prefix(prompts):
-    return _sharing.common_prefix([prompt.ids for prompt in prompts])
+def cross(texts, questions):
+    return [Item(text, question) for text in texts for question in questions]
 
 
-def alone(encoder, items):
-    return np.vstack([encoder.encode([item.text], instruction=item.instruction) for item in items])
+def count_tokens(encoder, items):
+    return sum(int(batch.tokens.sum()) for batch in encoder.stream(items))
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
@@ -81,30 +54,24 @@ def test_a_text_asked_many_things_gives_what_each_prompt_gives_alone(
     encoders, kind, asked, layer, budget, seed
 ):
     encoder = replace(encoders[kind], layer=layer, budget=budget)
-    items = [Item(text, question) for text, several in asked for question in several]
+    items = [item for text, several in asked for item in cross([text], several)]
     random.Random(seed).shuffle(items)
-    np.testing.assert_allclose(
-        gather(encoder.stream(items), len(items)), alone(encoder, items), **CLOSE
-    )
+    alone = [encoder.encode([item.text], instruction=item.instruction)[0] for item in items]
+    np.testing.assert_allclose(gather(encoder.stream(items), len(items)), alone, **CLOSE)
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
 def test_what_prompts_have_in_common_is_computed_and_counted_once(encoders, kind):
     encoder = encoders[kind]
-    items = [
-        Item(text, question)
-        for text in ("The cat sat.", "rain")
-        for question in ("Who sat?", "What is it?", "Where?")
-    ]
-    network = encoder._network()
-    prepared = encoder._prepare(network)(items)
+    items = cross(("The cat sat.", "rain"), ("Who sat?", "What is it?", "Where?"))
+    prepared = [prompt.ids for prompt in encoder._prepare(encoder._network())(items)]
     (batch,) = encoder.stream(items)  # both rows fit into one batch, and are alike enough
-    common = [common_prefix(prepared[i : i + 3]) for i in (0, 3)]
-    whole = [sum(len(prompt.ids) for prompt in prepared[i : i + 3]) for i in (0, 3)]
+    common = [_sharing.common_prefix(prepared[i : i + 3]) for i in (0, 3)]
+    whole = [sum(map(len, prepared[i : i + 3])) for i in (0, 3)]
     widths = [w - 2 * c for w, c in zip(whole, common, strict=True)]
     assert batch.tokens.sum() == sum(widths) < 0.6 * sum(whole)
     assert batch.padded == 2 * max(widths)
-    own = np.array([len(prompt.ids) for prompt in prepared]) - np.repeat(common, 3)
+    own = np.array([len(ids) for ids in prepared]) - np.repeat(common, 3)
     extra = np.zeros(6, int)
     extra[batch.positions] = batch.tokens - own[batch.positions]
     assert [sorted(extra[:3]), sorted(extra[3:])] == [[0, 0, n] for n in common]
@@ -112,11 +79,8 @@ def test_what_prompts_have_in_common_is_computed_and_counted_once(encoders, kind
 
 def test_texts_cut_at_different_places_share_nothing_and_those_cut_alike_share_all(encoders):
     text = " ".join(f"{i} cats" for i in range(90))
-    for several, shares in (
-        (["Who?", "What is it about, please?"], False),
-        (["Who?", "Why?"], True),
-    ):
-        batches = list(encoders["llama"].stream([Item(text, question) for question in several]))
+    for other, shares in (("What is it about, please?", False), ("Why?", True)):
+        batches = list(encoders["llama"].stream(cross([text], ["Who?", other])))
         assert all(batch.truncated.all() for batch in batches)
         assert (sum(int(batch.tokens.sum()) for batch in batches) < 256) is shares
 
@@ -124,20 +88,12 @@ def test_texts_cut_at_different_places_share_nothing_and_those_cut_alike_share_a
 def test_a_plan_with_several_instructions_reaches_the_network_in_rows_that_are_shared(
     encoders, tmp_path
 ):
-    items = [
-        Item(text, question)
-        for question in ("Who?", "Where?", "What is it about?")
-        for text in ("The cat sat.", "rain", "no")
-    ]
+    items = cross(("The cat sat.", "rain", "no"), ("Who?", "Where?", "What is it about?"))
     encoder = cached(encoders["llama"], Vectors(tmp_path))
-    encoder.add(encoder.missing(items))
+    encoder.add(encoder.missing(items[::3] + items[1::3] + items[2::3]))
     assert encoder.cost.forward_texts == 9
-    assert encoder.cost.tokens == sum(
-        int(batch.tokens.sum()) for batch in encoders["llama"].stream(items)
-    )
-    assert encoder.cost.tokens < 0.6 * sum(
-        int(batch.tokens.sum()) for item in items for batch in encoders["llama"].stream([item])
-    )
+    alone = sum(count_tokens(encoders["llama"], [item]) for item in items)
+    assert encoder.cost.tokens == count_tokens(encoders["llama"], items) < 0.6 * alone
 
 
 prompt_ids = st.lists(st.integers(0, 3), min_size=1, max_size=12)
@@ -193,48 +149,35 @@ def test_every_prompt_is_read_at_its_end_though_memory_runs_out(encoders, groups
         where = dict(zip(positions, prompts, strict=True))
         return [replace(row, prompts=[where[i] for i in row.positions]) for row in rows_of(groups)]
 
-    items = [Item(str(i)) for i in range(len(flat))]
-
     def prepare(items):
         return [Prompt(flat[int(item.text)]) for item in items]
 
-    found = gather(
-        _batching.stream(items, prepare, forward, network, budget=budget, join=join), len(flat)
-    )
-    assert found.tolist() == [[ids[-1], len(ids) - 1] for ids in flat]
+    items = [Item(str(i)) for i in range(len(flat))]
+    stream = _batching.stream(items, prepare, forward, network, budget=budget, join=join)
+    assert gather(stream, len(flat)).tolist() == [[ids[-1], len(ids) - 1] for ids in flat]
 
 
-def model_of(kind, **config):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(
-                kind, vocab_size=64, hidden_size=32, initializer_range=0.5, **config
-            )
-        ).eval()
-
-
+HEADS = {"num_hidden_layers": 2, "num_attention_heads": 4}
 UNABLE = {
     "bloom": {"n_layer": 2, "n_head": 4},
-    "falcon": {"num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True},
-    "lfm2": {
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 64, "layer_types": ["conv", "full_attention"],
-    },
-}  # fmt: skip
+    "falcon": HEADS | {"alibi": True},
+    "lfm2": HEADS
+    | {"num_key_value_heads": 2, "intermediate_size": 64}
+    | {"layer_types": ["conv", "full_attention"]},
+}
 """Positions by the place in the row, not by their ids; and states that pass any mask."""
 
 
 @pytest.mark.parametrize("kind", UNABLE)
-def test_a_network_that_cannot_share_is_found_out(encoders, kind):
-    network = encoders["llama"]._network()
+def test_a_network_that_cannot_share_is_found_out(networks, kind):
+    network, size = networks("llama"), {"vocab_size": 64, "hidden_size": 32}
     assert _sharing.shareable(network)
-    folder = encoders["llama"].checkpoint
-    bidirectional = Backbone(folder, "bidirectional", dtype="float32", device="cpu").load()
-    assert not _sharing.shareable(bidirectional)
-    assert not _sharing.shareable(replace(network, model=model_of(kind, **UNABLE[kind])))
+    assert not _sharing.shareable(networks("llama", attention="bidirectional"))
+    config = AutoConfig.for_model(kind, **size, initializer_range=0.5, **UNABLE[kind])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    assert not _sharing.shareable(replace(network, model=model))
 
 
 def test_exact_embeddings_have_the_same_bits_whatever_was_asked_before(encoders, tmp_path):
@@ -243,7 +186,7 @@ def test_exact_embeddings_have_the_same_bits_whatever_was_asked_before(encoders,
         cached(encoders["llama"], Vectors(tmp_path / name), exact=True) for name in ("a", "b")
     )
     used.encode(texts[2:], instruction="Who?")
-    used.add([Item(texts[0], question) for question in ("Where?", "Why?")])
+    used.add(cross(texts[:1], ("Where?", "Why?")))
     for question in ("Who?", "Where?"):
         both = [encoder.encode(texts, instruction=question) for encoder in (fresh, used)]
         assert both[0].tobytes() == both[1].tobytes()

@@ -5,7 +5,6 @@ import logging
 
 import pytest
 
-pytest.importorskip("torch")
 from adapters._training.stage import Journal, Stage
 from bench.errors import DataError, UsageError
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,29 +19,13 @@ from adapters._training.card import command_of, is_finished
 from adapters._training.loop import Fitted, Optimisation, Selection, Training, fit
 from adapters._training.settings import key_settings
 from adapters._training.weights import Lora, absolute_source, trainable_weights
+from adapters.inbedder.train import Recipe
 from bench.errors import EncodingError, UsageError
-from tests.tiny import KINDS, tiny_folder
+from tests.adapters.checks import CLOSE, draw, load_network, read_plain
+from tests.tiny import KINDS
 
-torch = pytest.importorskip("torch")
-
-CLOSE = {"atol": 1e-5, "rtol": 1e-4}  # attention is computed in another order in training
 IDS, MASK = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
-
-
-def load(folder, dtype="float32", head="none"):
-    return Backbone(str(folder), head=head, dtype=dtype, device="cpu").load()
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("training")
-    return {kind: tiny_folder(kind, root / kind, head=True) for kind in KINDS}
-
-
-@pytest.fixture(scope="module")
-def llama(folders):
-    return load(folders["llama"])
 
 
 @given(LENGTHS, st.integers(40, 2000), st.integers(1, 9), st.integers(0, 5))
@@ -49,17 +34,13 @@ def test_batches_spend_the_budget_to_within_one_example(lengths, budget, size, s
     plan = batches(lengths, budget=budget, size=size, seed=seed)
     spent = sum(lengths[i] for batch in plan for i in batch)
     assert budget - max(lengths) < spent <= budget
-    assert all(1 <= len(batch) <= size for batch in plan)
+    assert all(len(set(batch)) == len(batch) in range(1, size + 1) for batch in plan)
     counts = np.bincount([i for batch in plan for i in batch], minlength=len(lengths))
     assert counts.max() - counts.min() <= 1  # whole epochs, but for the last
-    assert all(len(set(batch)) == len(batch) for batch in plan)
     assert plan == batches(lengths, budget=budget, size=size, seed=seed)
-
-
-def test_a_budget_without_room_for_an_example_is_refused():
-    for lengths in ([9], []):
+    for too_long in ([budget + 1], []):
         with pytest.raises(UsageError):
-            batches(lengths, budget=5, size=2, seed=0)
+            batches(too_long, budget=budget, size=size, seed=seed)
 
 
 @given(LENGTHS, st.integers(1, 120), st.integers(1, 4))
@@ -72,59 +53,51 @@ def test_micro_batches_fit_and_leave_no_process_idle(lengths, tokens, processes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_lora_weights_change_nothing_at_first_and_alone_are_trained(kind, folders):
-    base = load(folders[kind], head="lm")
+def test_lora_weights_change_nothing_at_first_and_alone_are_trained(kind, networks):
+    base = networks(kind)
     before = {name: weight.clone() for name, weight in base.model.named_parameters()}
     network = Lora().attach(base, seed=0)
     network.model.eval()
     states = base.hidden_states(IDS, MASK)
     torch.testing.assert_close(network.hidden_states(IDS, MASK), states, **CLOSE)
     weights = trainable_weights(network)
-    assert {
-        "lora_" in name and weight.dtype == torch.float32 for name, weight in weights.items()
-    } == {True}
+    assert all("lora_" in name for name in weights)
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert not any("head" in name or "cls" in name or "pooler" in name for name in weights)
     assert all(torch.equal(weight, before[name]) for name, weight in base.model.named_parameters())
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft
 @pytest.mark.parametrize("kind", ["llama", "opt", "roberta"])
-def test_saved_lora_weights_give_the_states_they_were_trained_to_give(kind, folders, tmp_path):
+def test_saved_lora_weights_give_the_states_they_were_trained_to_give(
+    kind, tiny, networks, tmp_path, monkeypatch
+):
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
+    monkeypatch.chdir(tiny(kind).parent)  # the base is named from another directory
     lora = Lora(rank=4, alpha=8)
-    network = lora.attach(load(folders[kind], head="lm"), seed=0)
-    generator = torch.Generator().manual_seed(3)
-    for weight in trainable_weights(network).values():
-        drawn = torch.randn(weight.shape, generator=generator).mul(0.2)
-        weight.data = drawn.bfloat16().float()  # saved in bfloat16
+    network = lora.attach(networks(kind), seed=0)
+    for i, weight in enumerate(trainable_weights(network).values()):
+        weight.data = draw(*weight.shape, seed=i).mul(0.2).bfloat16().float()  # as it is saved
     network.model.eval()
-    lora.save(network, tmp_path / "made", str(folders[kind]))
+    lora.save(network, tmp_path / "made", tiny(kind).name)
+    monkeypatch.chdir(tmp_path)
     expected = network.hidden_states(IDS, MASK)
     for head in ("lm", "none"):
-        again = load(tmp_path / "made", head=head).hidden_states(IDS, MASK)
+        again = load_network(tmp_path / "made", head=head).hidden_states(IDS, MASK)
         torch.testing.assert_close(again, expected, atol=1e-5, rtol=1e-5)
+    assert Backbone(str(tmp_path / "made")).base() == Backbone(str(tiny(kind)))
+    assert absolute_source("owner/model@main") == "owner/model@main"
     if kind == "llama":
-        model = AutoModelForCausalLM.from_pretrained(folders[kind])
+        model = read_plain(tiny(kind), "AutoModelForCausalLM")[1]
         theirs = PeftModel.from_pretrained(model, tmp_path / "made").eval()
         states = theirs(input_ids=IDS, output_hidden_states=True).hidden_states[-1]
         torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_saved_lora_weights_find_a_base_that_was_named_from_another_directory(
-    folders, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(folders["llama"].parent)
-    Lora().save(Lora().attach(load("llama"), seed=0), tmp_path / "made", "llama")
-    monkeypatch.chdir(tmp_path)
-    assert Backbone(str(tmp_path / "made")).base() == Backbone(str(folders["llama"]))
-    assert absolute_source("owner/model@main") == "owner/model@main"
-
-
 @pytest.mark.parametrize("kind", ["llama", "opt", "roberta"])
-def test_a_network_for_gradients_shares_its_weights_and_leaves_the_other_as_it_is(kind, folders):
-    base = load(folders[kind], head="lm")
+def test_a_network_for_gradients_shares_its_weights_and_leaves_the_other_as_it_is(kind, networks):
+    base = networks(kind)
     attention = base.model.config._attn_implementation
     network = make_differentiable(base)
     assert base.model.config._attn_implementation == attention
@@ -134,8 +107,8 @@ def test_a_network_for_gradients_shares_its_weights_and_leaves_the_other_as_it_i
     torch.testing.assert_close(network.hidden_states(IDS, MASK), states, **CLOSE)
 
 
-def test_whole_weights_are_saved_as_an_ordinary_folder(folders, tmp_path):
-    base = load(folders["llama"], head="lm")
+def test_whole_weights_are_saved_as_an_ordinary_folder(networks, tmp_path):
+    base = networks("llama")
     network = unfreeze(base)
     weights = trainable_weights(network)
     assert len(weights) == len(list(base.model.parameters()))
@@ -143,13 +116,13 @@ def test_whole_weights_are_saved_as_an_ordinary_folder(folders, tmp_path):
         next(iter(weights.values())).add_(0.1)
     save_whole(network, tmp_path / "made")
     network.model.eval()
-    again = load(tmp_path / "made", head="lm").hidden_states(IDS, MASK)
+    again = load_network(tmp_path / "made").hidden_states(IDS, MASK)
     torch.testing.assert_close(again, network.hidden_states(IDS, MASK), **CLOSE)
     assert not torch.allclose(again, base.hidden_states(IDS, MASK), atol=1e-3)
 
 
-def test_a_float16_network_is_trained_in_float32_or_refused(folders, tmp_path):
-    base = load(folders["llama"], "float16")
+def test_a_float16_network_is_trained_in_float32_or_refused(tiny, tmp_path):
+    base = Backbone(str(tiny("llama")), dtype="float16", device="cpu").load()
     network = unfreeze(base)
     assert (base.dtype, network.dtype) == ("float16", "float32")
     assert {weight.dtype for weight in trainable_weights(network).values()} == {torch.float32}
@@ -160,18 +133,9 @@ def test_a_float16_network_is_trained_in_float32_or_refused(folders, tmp_path):
 
 
 def run_fit(weights, plan, objective, network, state, optimisation=None, **more):
-    training = more.pop("training", Training("test", {}, 1, 0))
-    return fit(
-        weights,
-        plan,
-        objective,
-        optimisation or Optimisation(0.1),
-        network=network,
-        state=state,
-        training=training,
-        progress=lambda *_: None,
-        **more,
-    )
+    more = {"training": Training("test", {}, 1, 0), "progress": lambda *_: None} | more
+    optimisation = optimisation or Optimisation(0.1)
+    return fit(weights, plan, objective, optimisation, network=network, state=state, **more)
 
 
 class Slope:
@@ -193,7 +157,7 @@ class Slope:
 
 
 @pytest.fixture
-def descend(tmp_path, llama):
+def descend(tmp_path, networks):
     plan = [[i % 7, (i + 3) % 7, 5] for i in range(30)]
 
     def run(name, *, stop=None, seed=1, start=0.0, wanted=None, noise=0.0):
@@ -202,22 +166,16 @@ def descend(tmp_path, llama):
         def score():
             return -abs(float(weight.detach()) - wanted), TokenCounts(inference=1)
 
-        fitted = run_fit(
-            {"weight": weight},
-            plan,
-            Slope(weight, stop),
-            llama,
-            tmp_path / name,
-            Optimisation(0.15),
-            training=Training("slope", {}, 90, seed),
-            selection=None if wanted is None else Selection(score, noise, 4),
-        )
+        selection = None if wanted is None else Selection(score, noise, 4)
+        options = {"training": Training("slope", {}, 90, seed), "selection": selection}
+        where = (networks("llama"), tmp_path / name, Optimisation(0.15))
+        fitted = run_fit({"weight": weight}, plan, Slope(weight, stop), *where, **options)
         return float(weight.detach()), fitted
 
     return run
 
 
-def test_adamw_decays_matrices_alone_and_takes_its_eps(tmp_path, llama):
+def test_adamw_decays_matrices_alone_and_takes_its_eps(tmp_path, networks):
     shapes = {"a.weight": (2, 2), "a.bias": (2,), "norm.weight": (2,)}
     weights = {name: torch.ones(shape, requires_grad=True) for name, shape in shapes.items()}
 
@@ -229,7 +187,8 @@ def test_adamw_decays_matrices_alone_and_takes_its_eps(tmp_path, llama):
             return 1e-6 * sum(weight.sum() for weight in weights.values()), TokenCounts(1)
 
     optimisation = Optimisation(0.1, 0.0, "constant", 0.5, 1e-6)
-    run_fit(weights, [[0]] * 3, Small(), llama, tmp_path / "state.pt", optimisation)
+    where = (networks("llama"), tmp_path / "state.pt", optimisation)
+    run_fit(weights, [[0]] * 3, Small(), *where)
     for name, weight in weights.items():
         expected, m, v = 1.0, 0.0, 0.0
         for step in (1, 2, 3):
@@ -248,6 +207,10 @@ def test_the_loop_reaches_the_minimum_and_counts_what_it_took(descend):
     assert fitted.spent == TokenCounts(90, 60)
     assert [tokens for tokens, _ in fitted.curve] == list(range(3, 91, 3))
     assert fitted.curve[-1][1] < fitted.curve[0][1] / 5
+    with pytest.raises(UsageError, match="other settings"):
+        descend("state.pt", seed=2)
+    with pytest.raises(EncodingError, match="lower the learning rate"):
+        descend("other.pt", start=float("nan"))
 
 
 def test_a_killed_training_ends_where_an_uninterrupted_one_does(descend, monkeypatch):
@@ -276,12 +239,6 @@ def test_the_best_weights_are_kept_and_of_equally_good_ones_the_last(descend):
     assert abs(weight - 1.0) == pytest.approx(-dict(noisy.scores)[noisy.kept])
 
 
-def test_the_state_of_another_training_is_refused(descend):
-    descend("state.pt")
-    with pytest.raises(UsageError, match="other settings"):
-        descend("state.pt", seed=2)
-
-
 def test_a_damaged_state_is_reported_and_the_training_begins_anew(descend, tmp_path, caplog):
     whole, _ = descend("state.pt")
     path = tmp_path / "state.pt"
@@ -308,19 +265,13 @@ def test_what_a_kill_left_beside_a_finished_checkpoint_is_removed(tmp_path):
     assert not any(state.exists() for state in states)
 
 
-def test_a_loss_that_is_not_finite_is_an_error(descend):
-    with pytest.raises(EncodingError, match="lower the learning rate"):
-        descend("state.pt", start=float("nan"))
-
-
 def test_a_dtype_counts_as_what_it_stands_for_on_the_device():
-    from adapters.inbedder.train import Recipe
-
-    auto, named = (
-        key_settings(Recipe(dtype=dtype, device="cpu")) for dtype in ("auto", resolve("cpu")[1])
+    auto, named, other = (
+        key_settings(Recipe(dtype=dtype, device="cpu"))
+        for dtype in ("auto", resolve("cpu")[1], "float32")
     )
     assert auto == named
-    assert key_settings(Recipe(dtype="float32", device="cpu"))["dtype"] == "float32"
+    assert other["dtype"] == "float32"
 
 
 def test_a_curve_is_thinned_to_means():
@@ -334,9 +285,7 @@ def test_a_curve_is_thinned_to_means():
     )
 )
 def test_a_card_has_the_command_without_folders(parts):
-    words = ["train", "dino", "--budget", "S"]
-    for part in parts:
-        words += part
+    words = ["train", "dino", "--budget", "S", *(word for part in parts for word in part)]
     command = shlex.split(command_of(words))
     assert command[:5] == ["bench", "train", "dino", "--budget", "S"]
     assert sorted(command[5:]) == ["--set", "--vary", "k=1,2", "lr=1e-3"]

@@ -202,23 +202,23 @@ def _people() -> list[dict[str, Any]]:
     return rows
 
 
-def write_writer(folder: Path) -> None:
-    """Write a tiny decoder that has learnt to end what it writes with a quote."""
+def write_writer(folder: Path, texts: Sequence[str] = (), *, steps: int = 30) -> None:
+    """Write a tiny decoder that has learnt the texts: by default, to end with a quote."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tiny_folder("llama", folder, head=True)
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = [
+    texts = texts or [
         f'{name}\nA: "{a}"\nB: "{b}"'
         for name in RELATIONS.values()
         for a, b in zip(FIRST_TEXTS, FIRST_TEXTS[1:] + FIRST_TEXTS[:1], strict=True)
     ]
-    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    batch = tokenizer([*texts], return_tensors="pt", padding=True)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(30):
+    for _ in range(steps):
         model(**batch, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
