@@ -1,7 +1,6 @@
 """DINO's generator: self-debiasing against its formulae, specifications, files of texts."""
 
 import json
-import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -240,31 +239,6 @@ def test_the_file_has_the_keys_of_the_released_data(write, whole):
         assert row.keys() == {"text_a", "text_b", "label"}
         assert row["text_a"] in write.job.x1
         assert row["label"] in NAMES
-
-
-def test_an_interrupted_file_resumes(write, whole, tmp_path):
-    def stop(_, done, __):
-        if done:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path, stop)
-    rows, took = write(tmp_path)
-    name = "tiny-dataset.jsonl"
-    assert (tmp_path / name).read_bytes() == (whole[0] / name).read_bytes()
-    assert (rows, took | {"seconds": 0}) == (whole[1][0], whole[1][1] | {"seconds": 0})
-
-
-def test_a_file_of_other_settings_is_refused_and_a_damaged_one_written_again(
-    write, whole, copied, caplog
-):
-    with pytest.raises(UsageError, match="other settings"):
-        write(copied, samples=1)
-    data = copied / "tiny-dataset.jsonl"
-    data.write_bytes(data.read_bytes()[:-5])
-    with caplog.at_level(logging.WARNING):
-        assert write(copied)[0] == whole[1][0]
-    assert "damaged" in caplog.text
 
 
 def test_a_file_of_an_earlier_version_is_read(write, whole, copied):

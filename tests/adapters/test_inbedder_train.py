@@ -7,7 +7,6 @@ import torch
 
 from adapters._backbone import PACKAGED, Backbone
 from adapters._training.budget import TokenCounts
-from adapters._training.sources import parse_sources
 from adapters.inbedder.data import (
     OPEN,
     AnswerExample,
@@ -21,9 +20,7 @@ from adapters.inbedder.encoder import InBedder
 from adapters.inbedder.objective import AnswerPrediction
 from adapters.inbedder.train import Recipe
 from bench.data import load
-from bench.errors import DataError, Unavailable
 from tests.adapters.checks import check_objective, train, write_rows
-from tests.tiny import SENTENCES
 
 EXAMPLES = [
     AnswerExample("The cat sat on the mat.", "What sat?", "cat"),
@@ -118,27 +115,6 @@ def test_sources_are_mixed_by_their_shares(tmp_path):
     assert examples[0].input == f"It is {examples[0].answer}."
     assert examples == read_examples(sources, load, **options, seed=7)[0]
     assert examples != read_examples(sources, load, **options, seed=8)[0]
-
-
-def test_unavailable_sources_are_skipped_unless_all_are(caplog, tmp_path):
-    def load_files(id, split, *, config="", columns=()):  # noqa: A002 - the hub's word
-        if not id.endswith(".jsonl"):
-            raise Unavailable(f"no {id}")
-        return load(id, split, config=config, columns=columns)
-
-    rows = [{"question": text, "answer": text.split()[-1]} for text in SENTENCES]
-    questions = str(write_rows(tmp_path / "questions.jsonl", rows))
-    options = {"rows": 8, "words": 60, "seed": 0}
-    sources = [OPEN[0], *parse_sources(questions, AnswerSource)]
-    examples, records = read_examples(sources, load_files, **options)
-    assert len(examples) == 8
-    assert [record.id for record in records] == [questions]
-    assert OPEN[0].id in caplog.text
-    with pytest.raises(Unavailable, match="--set sources="):
-        read_examples(OPEN, load_files, **options)
-    other = str(write_rows(tmp_path / "x.jsonl", [{"text": "a"}]))
-    with pytest.raises(DataError, match="question-answering columns"):
-        read_examples(parse_sources(other, AnswerSource), load, **options)
 
 
 @pytest.mark.skipif(

@@ -13,7 +13,6 @@ from adapters._training.budget import TokenCounts
 from adapters._training.contrast import info_nce, tokenise
 from adapters._training.loop import Training, _step
 from adapters._training.processes import launched
-from adapters._training.sources import parse_sources
 from adapters._training.texts import TextSource, list_sentences, read_texts
 from adapters.llm2comp import data, train
 from adapters.llm2comp.data import INSTRUCTIONS, MARGIN, Split, TextPassage
@@ -22,7 +21,7 @@ from adapters.llm2comp.objective import Compression, MaskedPrediction, find_mask
 from adapters.llm2comp.train import Recipe, StagedTraining, restore
 from bench.data import load
 from bench.encoder import digest
-from bench.errors import DataError, Unavailable, UsageError
+from bench.errors import DataError, UsageError
 from benchmarks.llm2comp_memory import measure_memory
 from tests.adapters.checks import (
     CLOSE,
@@ -287,32 +286,6 @@ def test_passages_are_whole_sentences_that_fit(base):
     assert len(passages[-1].ids) == 40  # a long sentence is truncated
     with pytest.raises(DataError, match="longer texts"):
         data.make_passages(["no", "yes"], base.tokenizer, 40)
-
-
-def test_wikitext_is_detokenised_without_unknown_words(tmp_path):
-    line = (
-        ' The 3 @-@ 2 win ( his first ) was " big " , he said . <unk> went home .'
-        " It did n't rain .\n"
-    )
-    path = write_rows(tmp_path / "wiki.jsonl", [{"text": " = Title = \n"}, {"text": line}])
-    source = replace(parse_sources(str(path), TextSource)[0], tokenised=True)
-    found, records = read_texts([source], load)
-    assert found == ['The 3-2 win (his first) was "big", he said.', "It didn't rain."]
-    assert records[0].rows == 2
-
-
-def test_texts_come_from_files(tmp_path, caplog):
-    (tmp_path / "a.txt").write_text("One text\nof two lines.\n\nAnother one.\n")
-    sources = parse_sources(f"{tmp_path / 'a.txt'},no/such-set", TextSource)
-    found, records = read_texts(sources, load)
-    assert found == ["One text\nof two lines.", "Another one."]
-    assert len(records[0].pin["sha256"]) == 64
-    assert "no/such-set" in caplog.text
-    with pytest.raises(Unavailable, match="--set sources="):
-        read_texts(sources[1:], load)
-    other = write_rows(tmp_path / "b.jsonl", [{"label": 1}])
-    with pytest.raises(DataError, match="text"):
-        read_texts(parse_sources(str(other), TextSource), load)
 
 
 def test_special_tokens_are_the_tokenizer_s(networks):

@@ -18,7 +18,7 @@ from adapters.quip.data import (
     tokenize,
 )
 from bench.data import load
-from bench.errors import DataError, Unavailable, UsageError
+from bench.errors import DataError
 from bench.overlap import Ngrams
 from tests.adapters.checks import write_rows
 from tests.tiny import SENTENCES, tiny_tokenizer
@@ -109,20 +109,6 @@ def test_files_without_question_answering_are_one_line_errors(tmp_path, name, te
     with pytest.raises(DataError) as found:
         read(tmp_path / name)
     assert "\n" not in str(found.value)
-
-
-def test_an_unavailable_set_is_skipped_with_a_warning_and_none_at_all_is_an_error(tmp_path, caplog):
-    def nothing(id, split, *, config="", columns=()):  # noqa: A002 - the hub's word
-        raise Unavailable(f"no {id}")
-
-    file = write_rows(tmp_path / "a.jsonl", [SQUAD])
-    sources = [Source("org/set"), *parse_sources(str(file), Source)]
-    assert load_passages(sources, nothing)[0] == EXPECTED
-    assert "org/set" in caplog.text
-    with pytest.raises(Unavailable):
-        load_passages(sources[:1], nothing)
-    with pytest.raises(UsageError):
-        parse_sources("a/b:c:d:e", Source)
 
 
 def test_a_passage_is_cut_into_runs_of_whole_sentences_and_answers_stay_in_place():
