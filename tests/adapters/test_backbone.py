@@ -50,23 +50,6 @@ def test_states_do_not_depend_on_padding_and_follow_the_attention(networks, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_layers_count_from_the_input_embeddings_and_the_longest_text_runs(networks, kind):
-    network = networks(kind)
-    ids, mask = padded(network, TEXT, "no")
-    last = network.hidden_states(ids, mask)
-    torch.testing.assert_close(network.hidden_states(ids, mask, network.layers), last)
-    earlier = [network.hidden_states(ids, mask, layer) for layer in range(network.layers)]
-    assert all(not torch.allclose(a, last) for a in earlier)
-    with pytest.raises(UsageError):
-        network.hidden_states(ids, mask, network.layers + 1)
-    assert network.max_length == 128
-    longest = torch.full((2, 128), network.tokenizer.convert_tokens_to_ids("a"))
-    mask = torch.ones_like(longest)
-    mask[1, 100:] = 0
-    assert network.hidden_states(longest, mask).isfinite().all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_head_is_there_if_asked_for_and_every_missing_tensor_is_named(
     tiny, networks, tmp_path, kind
 ):
@@ -110,16 +93,6 @@ def test_a_damaged_folder_is_a_one_line_error(tiny, tmp_path, kind, files, conte
     with pytest.raises(CheckpointError) as caught:
         load_network(folder)
     assert "\n" not in str(caught.value)
-
-
-def test_weights_in_an_old_bin_file_load_too(tiny, networks, tmp_path):
-    folder = shutil.copytree(tiny("llama"), tmp_path / "old")
-    state = safetensors.load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save(state, folder / "pytorch_model.bin")
-    inputs = padded(networks("llama"), TEXT)
-    assert torch.equal(states(folder, *inputs), networks("llama").hidden_states(*inputs))
-    assert Backbone(str(folder), **CPU).card().parameters is None
 
 
 def test_a_source_that_is_not_there_is_named(monkeypatch, tmp_path):

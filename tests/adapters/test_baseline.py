@@ -37,14 +37,6 @@ def test_hashing_distinguishes_texts():
             Hashing(**wrong)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "weighted-mean", "last", "first"])
-def test_pooled_vectors_do_not_depend_on_company(pooled, pooling):
-    encoder = pooled(pooling=pooling, attention="bidirectional", max_length=64)
-    together = checked(encoder.encode(TEXTS), TEXTS)
-    alone = np.vstack([encoder.encode([text]) for text in TEXTS])
-    np.testing.assert_allclose(alone, together, **CLOSE)
-
-
 def test_pooled_mean_is_the_mean_of_the_token_states_of_a_layer(pooled):
     encoder = pooled(layer=2)
     states = encoder.encode_tokens(SENTENCES, layer=2)

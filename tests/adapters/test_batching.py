@@ -3,12 +3,9 @@ import logging
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from adapters import _batching
-from adapters._batching import Prompt, pad
-from bench import encoder
+from adapters._batching import Prompt
 from bench.encoder import Item, gather
 from bench.errors import EncodingError
 
@@ -29,17 +26,6 @@ def summed(ids, mask):
     return torch.stack([(ids * mask).sum(1), mask.sum(1)], dim=1).float()
 
 
-@given(st.lists(st.text(max_size=40), max_size=60), st.integers(1, 200))
-@settings(max_examples=25)
-def test_every_item_comes_out_once_whatever_the_budget(network, texts, budget):
-    items = [Item(text) for text in texts]
-    batches = list(_batching.stream(items, prepare, summed, network, budget=budget))
-    assert sorted(i for batch in batches for i in batch.positions) == list(range(len(items)))
-    vectors = gather(batches, len(items))
-    for vector, prompt in zip(vectors, prepare([Item(t) for t in texts]), strict=True):
-        assert vector.tolist() == [sum(prompt.ids), len(prompt.ids)]
-
-
 def test_a_batch_stays_within_the_budget_and_says_what_went_through_the_network(network):
     items = [Item("a" * n) for n in range(1, 41)]
     batches = list(_batching.stream(items, prepare, summed, network, budget=100))
@@ -57,14 +43,6 @@ def test_padding_is_at_most_three_percent_on_texts_of_realistic_lengths(network)
     batches = list(_batching.stream([Item("a" * n) for n in lengths], prepare, summed, network))
     tokens = sum(int(batch.tokens.sum()) for batch in batches)
     assert sum(batch.padded for batch in batches) <= 1.03 * tokens
-
-
-def test_more_texts_than_one_window_keep_their_places(network, monkeypatch):
-    monkeypatch.setattr(encoder, "_CPU_WINDOW", 40)
-    items = [Item("a" * (n % 13)) for n in range(100)]
-    assert len(encoder.length_windows(items, "cpu")) > 10
-    vectors = gather(_batching.stream(items, prepare, summed, network, budget=20), 100)
-    assert vectors[:, 1].tolist() == [max(n % 13, 1) for n in range(100)]
 
 
 @pytest.mark.parametrize(
@@ -109,26 +87,3 @@ def test_lone_surrogates_reach_the_tokenizer_as_replacement_characters(network):
 
     list(_batching.stream([Item("a\ud800b")], watching, summed, network))
     assert seen == ["a\ufffdb"]
-
-
-def test_token_states_leave_out_template_positions_and_keep_special_ones(network):
-    spans = np.array([[0, 0], [-1, -1], [0, 2], [2, 3], [0, 0]], np.int32)
-
-    def framed(items):
-        return [Prompt([5, 6, 7, 8, 9][:n], spans=spans[:n]) for n in (5, 3)]
-
-    def forward(ids, mask):
-        return ids[:, :, None].expand(-1, -1, 2).float()
-
-    long, short = _batching.stream_tokens([Item("abc"), Item("ab")], framed, forward, network)
-    assert long.states[:, 0].tolist() == [5, 7, 8, 9]
-    assert long.spans.tolist() == [[0, 0], [0, 2], [2, 3], [0, 0]]
-    assert short.states[:, 0].tolist() == [5, 7]
-
-
-@pytest.mark.parametrize("more", [0, 2])
-def test_rows_are_filled_up_on_the_right(more):
-    rows = [[5, 6, 7], [8], []]
-    ids = pad(rows, 9, "cpu", more=more)
-    filled = [9] * more
-    assert ids.tolist() == [[5, 6, 7, *filled], [8, 9, 9, *filled], [9, 9, 9, *filled]]

@@ -34,7 +34,7 @@ from tests.adapters.checks import (
 )
 from tests.adapters.test_dino_generate import NAMES, SPEC, TASK, quiet
 from tests.faults.commands import write_writer
-from tests.tiny import SENTENCES, tiny_folder
+from tests.tiny import SENTENCES
 
 PAIRS = [
     SimilarityPair(a, b, label)
@@ -94,11 +94,9 @@ def test_labels_that_are_no_similarities_are_refused(tmp_path, labels):
         Recipe(task=str(tmp_path / "odd.json")).check()
 
 
-@pytest.mark.parametrize("lora", [True, False], ids=["lora", "all weights"])
-def test_a_training_makes_an_encoder_that_others_can_load(lora, recipe, tmp_path):
-    out, folder = tmp_path / "out", tmp_path / "whole"
-    base = tiny_folder("llama" if lora else "roberta", tmp_path / "base")
-    card = train(replace(recipe, backbone=str(base), lora=lora), out, 1_500)
+def test_a_training_makes_an_encoder_that_others_can_load(recipe, tiny, tmp_path):
+    out, folder, base = tmp_path / "out", tmp_path / "whole", tiny("llama")
+    card = train(replace(recipe, backbone=str(base)), out, 1_500)
     assert card["inference_tokens"] == sum(stage["inference_tokens"] for stage in card["stages"])
     assert card["dev_spearman"] == dict(card["dev_curve"])[card["kept_step"]]
     assert {row["label"] for row in read_rows(out / "pairs.sample.jsonl")} == {0.9, 0.5, 0.1, 0.0}

@@ -1,4 +1,4 @@
-"""The decoding loop against each prompt alone, and sampling against the probabilities."""
+"""Random numbers, and sampling against the probabilities; the loop is in the methods' tests."""
 
 import numpy as np
 import pytest
@@ -7,95 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from adapters._batching import pad_batch
-from adapters._generate import (
-    choose_likeliest,
-    decode,
-    draw_uniform,
-    prefill,
-    prefill_shared,
-    sample_tokens,
-    sampler,
-)
-from tests.tiny import SENTENCES
-
-STEPS = 10
-CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # float32 sums in another order
-NONE = torch.tensor([], dtype=torch.long)
-
-
-@pytest.fixture(scope="module", params=["llama", "opt"])
-def network(request, networks):
-    return networks(request.param)
-
-
-@pytest.fixture
-def prompts(network):
-    return network.tokenizer(SENTENCES[:5])["input_ids"]
-
-
-def alone(network, ids, layer=-1):
-    """Return the likeliest continuation and its states, without cache, padding and company."""
-    ids = torch.tensor([ids])
-    with torch.inference_mode():
-        for _ in range(STEPS):
-            ids = torch.cat([ids, network.model(ids).logits[:, -1:].argmax(-1)], dim=1)
-        return ids[0, -STEPS:], network.hidden_states(ids, torch.ones_like(ids), layer)[0]
-
-
-@pytest.mark.parametrize("layer", [-1, 1])
-def test_tokens_and_states_are_those_of_each_prompt_alone(network, prompts, layer):
-    prefix = prefill(network, *pad_batch(prompts, network), STEPS, layer=layer)
-    made = decode(network, prefix, choose_likeliest, STEPS, ends=NONE, layer=layer)
-    for row, ids in enumerate(prompts):
-        tokens, states = alone(network, ids, layer)
-        assert made.tokens[row].tolist() == tokens.tolist()
-        torch.testing.assert_close(prefix.states[row, : len(ids)], states[: len(ids)], **CLOSE)
-        torch.testing.assert_close(made.states[row], states[len(ids) : -1], **CLOSE)
-    assert made.computed == sum(map(len, prompts)) + (STEPS - 1) * len(prompts)
-
-
-def test_prompts_that_begin_alike_are_continued_as_each_alone(network, prompts):
-    groups = [[prompts[0] + prompts[k] for k in (1, 2, 3)], [prompts[4]]]
-    rows = torch.tensor([3, 0, 0, 2])
-    prefix = prefill_shared(network, groups, rows, STEPS)
-    made = decode(network, prefix, choose_likeliest, STEPS, ends=NONE)
-    every = [*groups[0], *groups[1]]
-    assert made.tokens.tolist() == [alone(network, every[row])[0].tolist() for row in rows]
-    shared = [len(set(ids)) == 1 for ids in zip(*groups[0], strict=False)]
-    common = shared.index(False)
-    assert common >= len(prompts[0])
-    assert prefix.computed == sum(map(len, every)) - 2 * common
-
-
-def test_rows_that_end_leave_the_batch_and_the_others_go_on(network, prompts):
-    samples = 8
-    uniform = draw_uniform(range(len(prompts)), STEPS, samples=samples)
-    ends = torch.arange(network.model.config.vocab_size // 4)
-
-    def continued(ends):
-        prefix = prefill(network, *pad_batch(prompts, network), STEPS, samples=samples)
-        return decode(network, prefix, sampler(uniform), STEPS, ends=ends)
-
-    endless, made = continued(NONE).tokens, continued(ends)
-    ended = torch.isin(endless, ends)
-    after = ended.cumsum(1) - ended.long() > 0
-    width = made.tokens.shape[1]
-    assert len(set(ended.long().argmax(1).tolist())) > 3
-    assert torch.equal(made.tokens, torch.where(after, -1, endless)[:, :width])
-    fed = ((~after & ~ended)[:, : STEPS - 1]).sum()
-    assert made.computed == sum(map(len, prompts)) + int(fed)
-
-
-def test_a_first_token_that_ends_a_row_has_a_state_where_states_are_read(network, prompts):
-    everything = torch.arange(network.model.config.vocab_size)
-    prefix = prefill(network, *pad_batch(prompts, network), STEPS, layer=-1)
-    made = decode(network, prefix, choose_likeliest, STEPS, ends=everything, layer=-1)
-    assert made.states.shape[:2] == (len(prompts), 1)
-    assert made.tokens[:, 1].tolist() == [-1] * len(prompts)
-    prefix = prefill(network, *pad_batch(prompts, network), 1)
-    single = decode(network, prefix, choose_likeliest, 1, ends=everything)
-    assert single.tokens.tolist() == made.tokens[:, :1].tolist()
+from adapters._generate import draw_uniform, sample_tokens
 
 
 def test_random_numbers_depend_on_their_seed_alone():

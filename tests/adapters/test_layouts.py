@@ -167,6 +167,7 @@ def test_inbedders_flagship_layout_gives_the_state_of_its_own_pieces(tmp_path, s
     with torch.inference_mode():
         expected = theirs.model(ids).last_hidden_state[0, -1]
     np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
+    assert encoder.card().parameters is None
     network = encoder._network()
     assert network.pad_id == network.tokenizer.pad_token_id == pieces.get_piece_size()
     before = content_digest(folder)

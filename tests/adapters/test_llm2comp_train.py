@@ -1,7 +1,6 @@
 """LLM2Comp's objectives against an independent computation, its data, and the start of stages."""
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from bench.encoder import digest
 from bench.errors import DataError, UsageError
 from benchmarks.llm2comp_memory import measure_memory
 from tests.adapters.checks import (
-    CLOSE,
     CPU,
     check_objective,
     draw,
@@ -124,16 +122,6 @@ def reference_loss(plain, student, split, objective):
     return (log_p.exp() * (log_p - log_q)).sum() / (len(target) + 1), 1
 
 
-def test_student_reads_the_memory_after_each_text(plain, student, splits):
-    rows = [split.read for split in splits]
-    with torch.no_grad():
-        memory, vectors = student.compress(rows), student.embed(rows)
-        for i, ids in enumerate(rows):
-            expected = raw_memory(plain[1], student, ids).float()
-            torch.testing.assert_close(memory[i], expected, **CLOSE)
-            torch.testing.assert_close(vectors[i], expected.mean(0), **CLOSE)
-
-
 @pytest.mark.parametrize("objective", ["kl", "nll", "rc"])
 def test_compression_loss_and_gradient_match_the_reference(plain, base, student, splits, objective):
     found = [reference_loss(plain, student, split, objective) for split in splits]
@@ -194,9 +182,8 @@ def test_info_nce_is_the_cross_entropy_over_all_candidates(views):
     assert float(info_nce(torch.tensor(vectors), 0.05)) == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_micro_batches_of_a_contrast_have_the_gradient_of_the_whole(base, student, dropout):
-    set_dropout(student.network.model, hidden=0.0, attention=dropout)
+def test_micro_batches_of_a_contrast_have_the_gradient_of_the_whole_under_dropout(base, student):
+    set_dropout(student.network.model, hidden=0.0, attention=0.3)
     student.network.model.train()
     step = student.contrast(tokenise_views(SENTENCES[:5], base), temperature=0.05, positions=60)
     weights = list(student.weights().values())
@@ -211,15 +198,9 @@ def test_micro_batches_of_a_contrast_have_the_gradient_of_the_whole(base, studen
         vectors = vectors.index_put((torch.tensor(part.order),), rows)
     expected = info_nce(vectors.view(2, 5, -1), 0.05)
     assert float(sum(found).detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
-    wanted = torch.autograd.grad(expected, weights, retain_graph=True)
+    wanted = torch.autograd.grad(expected, weights)
     for one, other in zip(torch.autograd.grad(sum(found), weights), wanted, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
-    if not dropout:
-        spent = TokenCounts(sum(len(ids) + K for views in step.rows for ids in views))
-        (alone,) = replace(step, positions=10_000).parts(range(5))
-        loss, once = replace(step, positions=10_000).loss(alone)
-        assert once == spent
-        assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
 def write_gradient(process, name, place):
@@ -423,21 +404,21 @@ def test_measured_memory_is_the_kl_after_its_own_text_and_after_another(
     splits = data.draw_splits(
         passages, ([], []), budget=3 * (40 + K), k=K, continuation=12, seed=0
     )[:3]
-    encoder = LLM2Comp(str(out), **CPU)
-    table, bos = base.model.get_input_embeddings(), base.tokenizer.bos_token_id
+    encoder, table = LLM2Comp(str(out), **CPU), base.model.get_input_embeddings()
 
     def predict(before, split):
-        rows = [table(torch.tensor(ids)) for ids in ([bos], split.continuation)]
-        inputs = torch.cat([rows[0], before, rows[1]])[None]
+        rows = [
+            table(torch.tensor(ids)) for ids in ([base.tokenizer.bos_token_id], split.continuation)
+        ]
         with torch.no_grad():
-            logits = base.model(inputs_embeds=inputs).logits[0]
+            logits = base.model(inputs_embeds=torch.cat([rows[0], before, rows[1]])[None]).logits[0]
         return logits[-len(split.continuation) - 1 :].log_softmax(-1)
 
     for i, split in enumerate(splits):
         log_p = predict(table(torch.tensor(split.context)), split)
         for column, source in enumerate((split, splits[i - 1])):
-            text = base.tokenizer.decode(source.context)
-            log_q = predict(torch.from_numpy(encoder.encode_memory([text])[0]), split)
+            memory = encoder.encode_memory([base.tokenizer.decode(source.context)])
+            log_q = predict(torch.from_numpy(memory[0]), split)
             expected = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
             assert found[i, column] == pytest.approx(float(expected.detach()), rel=1e-4)
     with pytest.raises(UsageError, match="at least 2"):

@@ -100,15 +100,6 @@ prompt_ids = st.lists(st.integers(0, 3), min_size=1, max_size=12)
 groups = st.lists(st.lists(prompt_ids, min_size=1, max_size=5), min_size=1, max_size=5)
 
 
-@given(st.lists(prompt_ids, min_size=1, max_size=6))
-@settings(max_examples=100)
-def test_the_common_beginning_is_the_longest_that_leaves_each_prompt_a_token(many):
-    common = _sharing.common_prefix(many)
-    longest = min(len(ids) for ids in many) - 1
-    assert len({tuple(ids[:common]) for ids in many}) == 1
-    assert common == longest or len({tuple(ids[: common + 1]) for ids in many}) > 1
-
-
 def rows_of(groups):
     """Return a row per group, whatever it has in common, with items numbered through."""
     rows, n = [], 0
@@ -117,20 +108,6 @@ def rows_of(groups):
         rows.append(Row(range(n, n + len(group)), [Prompt(ids) for ids in group], prefix))
         n += len(group)
     return rows
-
-
-@given(groups, st.integers(1, 40))
-@settings(max_examples=50)
-def test_rows_say_where_each_prompt_is(groups, width):
-    for row in (part for whole in rows_of(groups) for part in whole.within(width)):
-        ids, segments = torch.tensor([row.ids()]), torch.tensor([row.segments()])
-        places = _sharing.position_ids(segments)
-        assert row.width == len(row.ids()) == sum(row.tokens())
-        assert row.width <= width or len(row.prompts) == 1
-        for k, prompt in enumerate(row.prompts, 2):
-            seen = (segments == 1) | (segments == k)
-            assert ids[seen].tolist() == prompt.ids
-            assert places[seen].tolist() == list(range(len(prompt.ids)))
 
 
 @given(groups, st.integers(8, 60), st.integers(12, 60))
