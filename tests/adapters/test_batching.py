@@ -6,6 +6,7 @@ import torch
 
 from adapters import _batching
 from adapters._batching import Prompt
+from bench import encoder
 from bench.encoder import Item, gather
 from bench.errors import EncodingError
 
@@ -36,6 +37,14 @@ def test_a_batch_stays_within_the_budget_and_says_what_went_through_the_network(
         assert batch.tokens.tolist() == (batch.positions + 1).tolist()
         assert batch.truncated.tolist() == (batch.positions >= 30).tolist()
         assert batch.vectors.dtype == np.float32
+
+
+def test_more_texts_than_one_window_keep_their_places(network, monkeypatch):
+    monkeypatch.setattr(encoder, "_CPU_WINDOW", 40)
+    items = [Item("a" * (n % 13)) for n in range(100)]
+    assert len(encoder.length_windows(items, "cpu")) > 10
+    vectors = gather(_batching.stream(items, prepare, summed, network, budget=20), 100)
+    assert vectors[:, 1].tolist() == [max(n % 13, 1) for n in range(100)]
 
 
 def test_padding_is_at_most_three_percent_on_texts_of_realistic_lengths(network):
