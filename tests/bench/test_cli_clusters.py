@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from bench.cli import app
+from tests.bench.commands import call, rows
 
 FILES = ("clusters.md", "clusters.json", "clusters.png", "clusters.svg", "texts.csv")
 THINGS = ("bread", "milk", "stone")
@@ -24,7 +23,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("BENCH_CACHE", str(folder / "cache"))
-        result = group("--k", "3", "-i", "what?", "-i", "where?")
+        result = group("--k 3 -i what? -i where?")
     assert result.exit_code == 0, result.stderr
     return folder, result
 
@@ -36,12 +35,8 @@ def folder(made, monkeypatch):
     monkeypatch.delenv("BENCH_DATA", raising=False)
 
 
-def call(*arguments):
-    return CliRunner().invoke(app, ["clusters", *arguments])
-
-
-def group(*arguments):
-    return call("-m", "hashing", "--texts", "shop.txt", *arguments)
+def group(line):
+    return call(f"clusters -m hashing --texts shop.txt {line}")
 
 
 def test_a_file_of_lines_becomes_a_table_and_files(made):
@@ -69,28 +64,28 @@ def test_the_json_file_has_every_text_and_the_page_shows_them_literally():
 
 
 def test_the_same_call_writes_the_same_bytes():
-    result = group("--k", "3", "-i", "what?", "-i", "where?", "--out", "two", "--no-cache")
+    result = group("--k 3 -i what? -i where? --out two --no-cache")
     assert result.exit_code == 0, result.stderr
     for name in FILES:
         assert Path("clusters/shop", name).read_bytes() == Path("two", name).read_bytes()
 
 
 def test_json_is_one_object_a_cluster_of_as_many_texts_as_the_limit_says():
-    result = group("--limit", "12", "--k", "2", "--json", "--out", "part")
+    result = group("--limit 12 --k 2 --json --out part")
     assert "12 of 30 texts drawn at random" in result.stderr
-    found = [json.loads(line) for line in result.stdout.splitlines()]
+    found = rows(result)
     assert ([row["cluster"] for row in found], sum(row["size"] for row in found)) == ([1, 2], 12)
     assert all(len(row["examples"]) == 3 and row["words"]["texts"] for row in found)
 
 
 def test_clusters_of_the_same_file_are_replaced_with_a_note_and_those_of_another_are_not():
     Path("shop.csv").write_text("text\n" + "\n".join(f"{i} other" for i in range(6)))
-    other = call("-m", "hashing", "--texts", "shop.csv", "--k", "2")
+    other = call("clusters -m hashing --texts shop.csv --k 2")
     assert str(Path("clusters/shop-2/texts.csv")) in other.stdout.splitlines()
     assert "replacing" not in other.stderr
     shop = Path("clusters/shop/clusters.json")
     assert json.loads(shop.read_text())["texts"]["source"] == "shop.txt"
-    assert f"replacing the files in {shop.parent}" in group("--k", "2").stderr
+    assert f"replacing the files in {shop.parent}" in group("--k 2").stderr
     assert len(json.loads(shop.read_text())["groupings"][0]["clusters"]) == 2
 
 
@@ -109,7 +104,7 @@ def test_clusters_of_the_same_file_are_replaced_with_a_note_and_those_of_another
 )
 def test_an_invalid_call_exits_with_2_and_says_what_is_valid(arguments, hint):
     Path("one.txt").write_text("only one\n\n\n")
-    result = call("-m", "hashing", *arguments.split())
+    result = call(f"clusters -m hashing {arguments}")
     assert result.exit_code == 2
     assert hint in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr

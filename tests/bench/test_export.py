@@ -15,6 +15,7 @@ from bench.store import Store
 from bench.tasks.mteb import MtebTask
 from bench.tasks.mteb.names import is_mentioned, list_benchmarks, list_tasks
 from bench.vectors import Vectors
+from tests.bench.commands import call, rows
 from tests.bench.reporting.made import result
 from tests.bench.tasks.test_mteb import Noisy
 
@@ -152,6 +153,8 @@ def test_names_of_tasks_and_benchmarks_are_listed_without_importing_mteb():
         assert each.name in list_benchmarks()
         assert all(map(is_mentioned, (each.name, *each.aliases)))
     assert not is_mentioned("STS133")
+    (listed,) = rows(call("list --json", "MTEB(eng, v2)"))
+    assert {"STSBenchmark", "ArguAna"} < listed["tasks"].keys()
 
 
 def test_a_setting_back_at_the_default_of_its_class_is_a_variant_of_the_named_encoder():

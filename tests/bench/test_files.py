@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
@@ -16,6 +14,7 @@ from bench.files import (
     temporary_folder,
     write_atomic,
 )
+from tests.bench.commands import start_python
 
 KILLED = """
 import os, signal, sys
@@ -33,24 +32,25 @@ def test_half_a_surrogate_pair_is_written_as_json_escapes_it(tmp_path):
     assert escape_surrogates(words) == "é 😀 \\ud800"
 
 
-def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(tmp_path):
-    for name in ("KILL", "STOP"):
-        process = subprocess.Popen([sys.executable, "-c", KILLED.format(name=name), tmp_path])
+@pytest.mark.parametrize("name", ["KILL", "STOP"])
+def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(tmp_path, name):
+    with start_python(KILLED.format(name=name), tmp_path) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
         (part,) = tmp_path.glob("made/.file.*.part")
         os.utime(part, (0, 0))
         remove_leftovers(tmp_path)
         assert part.exists() == (name == "STOP")
         process.send_signal(signal.SIGCONT)
-        assert process.wait() == (0 if name == "STOP" else -signal.SIGKILL)
-    assert [path.name for path in tmp_path.glob("made/*")] == ["file"]
+    assert process.returncode == (0 if name == "STOP" else -signal.SIGKILL)
+    assert [path.name for path in tmp_path.glob("made/*")] == ["file"] * (name == "STOP")
 
 
 @pytest.mark.parametrize("name", ["a" * 300, "a/b"])
 def test_what_cannot_be_written_is_known_before_and_names_the_file(tmp_path, name):
     (tmp_path / "a").touch()
-    with pytest.raises(OSError, match=name):
-        check_writable(tmp_path / name)
+    for write in (check_writable, lambda path: write_atomic(path, "")):
+        with pytest.raises(OSError, match=name):
+            write(tmp_path / name)
     check_writable(tmp_path / "new" / "file")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a"]
 
@@ -59,7 +59,8 @@ def test_a_temporary_folder_of_a_killed_process_is_removed_and_one_in_use_stays(
     code = "import os, sys; from pathlib import Path; from bench.files import temporary_folder\n"
     code += "with temporary_folder(Path(sys.argv[1])) as work:\n"
     code += "    (work / 'file').touch(); os.kill(os.getpid(), 9)"
-    subprocess.run([sys.executable, "-c", code, tmp_path])
+    with start_python(code, tmp_path) as process:
+        assert process.wait() == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     os.utime(left, (0, 0))
     with temporary_folder(tmp_path) as mine:
