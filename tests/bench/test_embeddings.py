@@ -1,11 +1,9 @@
 """The store of vectors and the encoder that looks into it first."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from bench.encoder import Item, TokenStates, select_side
 from bench.errors import EncodingError
 from bench.overlap import Ngrams
 from bench.vectors import KEY, KeyIndex, Vectors, as_keys, first_places
+from tests.bench.commands import ROOT, start_python
 from tests.bench.encoders import Constant, Plain, Unheeding, Words
 
 KEYS = st.lists(st.integers(0, 40).map(lambda i: bytes([i % 7, *([i // 7] * (KEY - 1))])))
@@ -37,6 +36,7 @@ def test_equal_texts_are_encoded_once_for_all_processes_and_a_plan_in_one_call(t
     assert [item.text for item in planned.asked] == ["a", "b", "c"]
 
 
+@settings(max_examples=30)
 @given(st.lists(KEYS), KEYS)
 def test_an_index_finds_the_latest_number_of_each_key_and_where_keys_first_appear(added, wanted):
     index, distinct, expected = KeyIndex(), KeyIndex(), {}
@@ -100,16 +100,6 @@ def test_other_settings_and_the_two_sides_never_share_a_vector():
     assert select_side(cached(Plain(8), vectors), "query").encode(["a"]).shape == (1, 8)
 
 
-def test_what_a_task_asked_for_is_tallied():
-    wrapped = cached(Plain(), Vectors(None))
-    wrapped.encode(["a", "b", "a", "c"])
-    counts = {"asked": 4, "distinct": 3, "repeated_share": 0.25, "truncated_share": 0.0}
-    assert wrapped.tally.summary() == counts
-    assert "overlap_share" not in wrapped.summary()
-    wrapped.begin()
-    assert wrapped.tally.summary()["asked"] == 0
-
-
 class Reading(Words):
     """Reads texts in every way there is, and was trained on one."""
 
@@ -133,6 +123,8 @@ def test_texts_count_for_the_overlap_however_they_are_read(read):
     assert "overlap_share" not in wrapped.summary()  # nothing was read: not measured
     getattr(wrapped, read)(["seen", "new"])
     assert wrapped.summary()["overlap_share"] == 0.5
+    wrapped.begin()
+    assert wrapped.tally.summary()["asked"] == 0
 
 
 def test_one_vector_for_different_texts_and_a_broken_state_are_errors_that_name_them():
@@ -148,6 +140,10 @@ def test_one_vector_for_different_texts_and_a_broken_state_are_errors_that_name_
     assert len(wrapped.encode_tokens(["fine"])) == 1
     with pytest.raises(EncodingError, match="bad one"):
         wrapped.encode_tokens(["fine", "bad one"])
+
+
+def size_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*.*"))
 
 
 def test_the_encoder_unused_for_longest_makes_room(tmp_path):
@@ -192,7 +188,7 @@ def test_the_limit_holds_after_every_write(tmp_path):
     vectors = Vectors(tmp_path, limit=200_000)
     for i in range(20):
         cached(Plain(100 + i % 7), vectors).encode([f"{i} {j}" for j in range(100)])
-        assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) <= 200_000
+        assert size_of(tmp_path) <= 200_000
 
 
 WRITER = """
@@ -212,16 +208,13 @@ for i in range(20, 80, 20):
 
 def test_two_processes_may_write_at_once_and_the_smaller_limit_holds(tmp_path):
     """The limit is small, so that each process drops what the other one reads."""
-    both = []
-    for limit, first in ((30_000, 0), (20_000, 30)):
-        call = [sys.executable, "-c", WRITER, tmp_path, str(limit), str(first)]
-        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        both.append(subprocess.Popen(call, env=env, stderr=subprocess.PIPE, text=True))
+    limits = ((30_000, 0), (20_000, 30))
+    both = [start_python(WRITER, tmp_path, *limit) for limit in limits]
     for process in both:
         _, told = process.communicate(timeout=60)
         assert process.returncode == 0, told
     cached(Plain(), Vectors(tmp_path, limit=20_000)).encode(["one", "more"])
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*.*")) <= 20_000
+    assert size_of(tmp_path) <= 20_000
 
 
 TEXTS = ["a", "b", "c", "d", "e"]
@@ -254,10 +247,10 @@ def test_a_flipped_bit_costs_one_record_and_a_cut_or_longer_file_is_set_aside_wi
     def flip(data, place):
         return data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
 
-    for place in range(0, damage.size, 7):
+    for place in range(0, damage.size, 19):
         asked = damage(lambda whole, place=place: flip(whole, place))
         assert asked == (1 if place >= 16 else len(TEXTS))
-    for size in range(0, damage.size, 11):
+    for size in range(0, damage.size, 31):
         caplog.clear()
         assert damage(lambda whole, size=size: whole[:size]) == len(TEXTS)
         assert len(list(tmp_path.rglob("*.damaged*"))) == len(caplog.records) == 1
@@ -302,7 +295,7 @@ def test_exact_vectors_do_not_depend_on_what_the_store_had_before(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_and_disk_stay_near_the_size_of_the_vectors():
-    script = Path(__file__).parents[2] / "benchmarks" / "embedding_store.py"
+    script = ROOT / "benchmarks" / "embedding_store.py"
     call = [sys.executable, script, "--encoder", "instant", "--texts", "40000", "--json"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=60, check=True)
     for step in map(json.loads, done.stdout.splitlines()):

@@ -1,10 +1,6 @@
 """What an encoder is: its settings, its identity, and the vectors that are let through."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -30,6 +26,8 @@ from bench.encoder import (
     unwrap,
 )
 from bench.errors import EncodingError, UsageError, unknown
+from bench.registry import load_encoder
+from tests.bench.commands import run_python
 from tests.bench.encoders import Plain
 
 
@@ -64,18 +62,11 @@ def test_settings_are_the_fields_that_can_change_a_vector():
 
 
 @pytest.mark.parametrize("value", [slice(3), float("nan"), {1, 2}, b"raw"])
-def test_a_setting_that_is_no_plain_json_is_refused(value):
+def test_a_setting_that_is_no_plain_json_or_a_class_without_settings_is_refused(value):
     with pytest.raises(EncodingError, match="Placed"):
         settings(Placed(scale=value))
-
-
-def test_an_encoder_that_is_no_dataclass_is_refused():
-    class Bare:
-        version, follows_instructions = 1, False
-        encode = Plain.encode
-
     with pytest.raises(EncodingError, match="dataclass"):
-        fingerprint(Bare())
+        fingerprint(Wrapped.__new__(Wrapped))
 
 
 def test_the_identity_is_of_class_version_settings_and_weights_and_neither_of_place_nor_wish():
@@ -106,12 +97,8 @@ def test_a_wrapper_has_the_identity_of_what_it_wraps():
 def test_the_identity_is_the_same_in_every_process():
     code = "from bench.registry import load_encoder; from bench.encoder import fingerprint\n"
     code += "print(fingerprint(load_encoder('hashing')))"
-    env = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=60)
-    from bench.registry import load_encoder
-
-    assert done.stdout.strip() == fingerprint(load_encoder("hashing"))
+    found = run_python(code, PYTHONHASHSEED="1")
+    assert found == fingerprint(load_encoder("hashing")) + "\n"
 
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -132,15 +119,11 @@ ITEMS = st.builds(Item, st.text(max_size=9), st.sampled_from(["", "i", "another"
 @limit(max_examples=50)
 @given(st.lists(ITEMS, max_size=30))
 def test_an_encoder_without_a_stream_is_asked_once_per_instruction_and_rows_are_in_place(items):
-    calls = []
-
-    class Counting(Plain):
-        def encode(self, texts, *, instruction=""):
-            calls.append(instruction)
-            return super().encode(texts, instruction=instruction)
-
-    found = gather(stream(Counting(), items), len(items))
-    assert sorted(calls) == sorted({item.instruction for item in items})
+    encoder = Plain()
+    found = gather(stream(encoder, items), len(items))
+    asked = [item.instruction for item in encoder.asked]
+    assert asked == sorted(asked, key=list(dict.fromkeys(asked)).index)  # one after the other
+    assert sorted(encoder.asked) == sorted(items)
     for row, item in zip(found, items, strict=True):
         assert np.array_equal(row, Plain().encode([item.text], instruction=item.instruction)[0])
 
@@ -164,20 +147,11 @@ def test_an_item_that_a_stream_leaves_out_and_a_broken_vector_are_errors_that_na
 
 
 GOOD = np.array([[1, 2, 3], [3, 2, 1]], np.float32)
+HALF, DOUBLE = GOOD.astype(np.float16), GOOD.astype(np.float64)
 
 
 @pytest.mark.parametrize(
-    "vectors",
-    [
-        GOOD.astype(np.float16),
-        GOOD.astype(np.float64),
-        GOOD[:1],
-        GOOD[0],
-        GOOD[None],
-        GOOD.tolist(),
-        None,
-        GOOD[:, :0],
-    ],
+    "vectors", [HALF, DOUBLE, GOOD[:1], GOOD[0], GOOD[None], GOOD.tolist(), None, GOOD[:, :0]]
 )
 def test_what_is_no_set_of_embeddings_is_refused_in_one_line(vectors):
     with pytest.raises(EncodingError) as error:
@@ -188,15 +162,15 @@ def test_what_is_no_set_of_embeddings_is_refused_in_one_line(vectors):
 @pytest.mark.parametrize(
     ("fault", "told"), [(np.nan, "finite"), (-np.inf, "finite"), (0, "constant"), (0.5, "constant")]
 )
-def test_the_text_whose_vector_is_at_fault_is_named(fault, told):
+def test_embeddings_pass_as_they_are_or_the_text_at_fault_is_named(fault, told):
+    assert checked(GOOD, ["a", "b"]) is GOOD
     rows = GOOD.copy()
     rows[1] = fault
     with pytest.raises(EncodingError, match=f"'the\\\\n culprit'.*{told}"):
         checked(rows, ["fine", "the\n culprit"])
 
 
-def test_embeddings_pass_as_they_are_and_a_single_number_is_enough():
-    assert checked(GOOD, ["a", "b"]) is GOOD
+def test_a_single_number_is_enough_for_a_vector_unless_it_is_zero():
     assert len(checked(np.array([[0.5], [0.5]], np.float32), ["a", "b"])) == 2
     with pytest.raises(EncodingError, match="constant"):
         checked(np.array([[0.5], [0.0]], np.float32), ["a", "b"])

@@ -16,7 +16,7 @@ MEASURED = {
 }
 
 
-def data(metric, n=300, seed=0):
+def data(metric, n=200, seed=0):
     rng = np.random.default_rng(seed)
     gold = rng.integers(0, 11, n) / 2
     values = np.round(gold + rng.normal(0, 2, n), 1)  # with ties on both sides

@@ -20,7 +20,7 @@ DIM = 6
 RNG = np.random.default_rng(0)
 VECTORS = RNG.standard_normal((200, DIM)) @ RNG.standard_normal((DIM, DIM)) + 3.0
 VECTORS = VECTORS.astype(np.float32)
-HERE = __name__
+LETTERS = f"{__name__}:Letters"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Letters:
             counts = [text.count(letter) for letter in "abcdef"]
             rows.append((np.arange(1, DIM + 1) / 10 + counts) ** (2 if instruction else 1))
         return np.array(rows, np.float32).reshape(-1, DIM)
+
+
+def over(kind, **settings):
+    """Return an encoder that changes the vectors of ``Letters``."""
+    return kind(checkpoint=LETTERS, **settings)
 
 
 def words(count, seed=0):
@@ -119,12 +124,12 @@ def test_whitening_refuses_too_few_texts_and_too_many_components():
 
 @pytest.mark.parametrize("name", ["renormalised", "whitened"])
 def test_a_postprocessed_encoder_keeps_the_contract(name, source):
-    encoder = load_encoder(f"{name}:{HERE}:Letters", {"texts": source})
+    encoder = load_encoder(f"{name}:{LETTERS}", {"texts": source})
     assert [each.reason for each in run_checks(encoder) if each.status == "failed"] == []
 
 
 def test_the_texts_are_part_of_the_identity_and_the_card_says_which(source, tmp_path):
-    encoder = Renormalised(checkpoint=f"{HERE}:Letters", texts=source)
+    encoder = over(Renormalised, texts=source)
     copied = tmp_path / "copy.jsonl"
     copied.write_bytes((tmp_path / "texts.jsonl").read_bytes())
     assert fingerprint(encoder) == fingerprint(replace(encoder, texts=str(copied)))
@@ -134,7 +139,7 @@ def test_the_texts_are_part_of_the_identity_and_the_card_says_which(source, tmp_
         replace(encoder, removal="point"),
         replace(encoder, count=5),
         replace(encoder, texts=EVALUATED),
-        Whitened(checkpoint=f"{HERE}:Letters", texts=source),
+        over(Whitened, texts=source),
     ]
     prints = {fingerprint(each) for each in (encoder, *others)}
     assert len(prints) == 6
@@ -151,7 +156,7 @@ def test_vectors_come_from_the_cache_and_each_text_is_encoded_once(source, tmp_p
     base = CachedEncoder(Letters(), vectors)
     items = [Item(text, "why") for text in words(10, seed=1)]
     own = base.embed(items)
-    encoder = Renormalised(checkpoint=f"{HERE}:Letters", texts=source, count=40)
+    encoder = over(Renormalised, texts=source, count=40)
     cached = CachedEncoder(encoder, vectors)
     assert {item.instruction for item in cached.missing(items)} == {"why"}
     assert len(cached.missing(items)) == 40
@@ -159,9 +164,7 @@ def test_vectors_come_from_the_cache_and_each_text_is_encoded_once(source, tmp_p
     cached.add(cached.missing(items))
     assert not cached.missing(items)
     found = cached.embed(items)
-    whitened = CachedEncoder(
-        Whitened(checkpoint=f"{HERE}:Letters", texts=source, count=40), vectors
-    )
+    whitened = CachedEncoder(over(Whitened, texts=source, count=40), vectors)
     whitened.embed(items)
     assert len(asked) == len(set(asked)) == 50
     fitted = Letters().encode(
@@ -177,14 +180,12 @@ def test_vectors_come_from_the_cache_and_each_text_is_encoded_once(source, tmp_p
 def test_a_mirror_reads_what_the_encoder_behind_reads(source, monkeypatch):
     read = []
     monkeypatch.setattr(Letters, "count_tokens", lambda _, items: read.append(items) or 1)
-    read_files(Whitened(checkpoint=f"{HERE}:Letters", texts=source))
+    read_files(over(Whitened, texts=source))
     assert read == [[Item("a")]]
 
 
 def test_texts_of_both_sides_of_a_retrieval_are_counted(source):
-    cached = CachedEncoder(
-        Renormalised(checkpoint=f"{HERE}:Letters", texts=source, count=40), Vectors(None)
-    )
+    cached = CachedEncoder(over(Renormalised, texts=source, count=40), Vectors(None))
     for side, count in (("query", 3), ("document", 5)):
         cached.for_side(side).encode(words(count, seed=count))
     assert cached.summary()["asked"] == 8
@@ -192,7 +193,7 @@ def test_texts_of_both_sides_of_a_retrieval_are_counted(source):
 
 
 def test_each_instruction_has_a_mean_of_its_own(source):
-    encoder = Renormalised(checkpoint=f"{HERE}:Letters", texts=source)
+    encoder = over(Renormalised, texts=source)
     items = [Item(text, instruction) for text in words(4, 1) for instruction in ("", "why")]
     found = CachedEncoder(encoder, Vectors(None)).embed(items)
     for i, instruction in enumerate(("", "why")):
@@ -202,7 +203,7 @@ def test_each_instruction_has_a_mean_of_its_own(source):
 
 def test_evaluated_texts_are_used_only_when_asked_for(source, asked):
     items = [Item(text) for text in words(9, 1)]
-    encoder = Renormalised(checkpoint=f"{HERE}:Letters", texts=EVALUATED, removal="point")
+    encoder = over(Renormalised, texts=EVALUATED, removal="point")
     found = CachedEncoder(encoder, Vectors(None)).embed(items)
     assert {text for text, _ in asked} == {item.text for item in items}
     own = unit(Letters().encode([item.text for item in items]))
@@ -211,7 +212,7 @@ def test_evaluated_texts_are_used_only_when_asked_for(source, asked):
 
 @pytest.mark.parametrize("kind", [Renormalised, Whitened])
 def test_mteb_whose_calls_would_each_get_a_map_of_their_own_gets_none(kind, source):
-    encoder = kind(checkpoint=f"{HERE}:Letters", texts=EVALUATED)
+    encoder = over(kind, texts=EVALUATED)
     texts = words(40, 1)
     apart = np.concatenate([encoder.encode(texts[:20]), encoder.encode(texts[20:])])
     assert not np.allclose(encoder.encode(texts), apart, atol=1e-3)
@@ -221,7 +222,7 @@ def test_mteb_whose_calls_would_each_get_a_map_of_their_own_gets_none(kind, sour
 
 
 def test_texts_that_are_missing_or_of_another_layout_are_named(tmp_path):
-    encoder = Renormalised(checkpoint=f"{HERE}:Letters", texts="no/such-set")
+    encoder = over(Renormalised, texts="no/such-set")
     with pytest.raises(Unavailable, match="texts="):
         card(encoder)
     path = tmp_path / "rows.jsonl"

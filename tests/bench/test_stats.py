@@ -20,16 +20,19 @@ def test_the_interval_is_that_of_measuring_every_resample_again(metric):
     options = {"paired": True, "vectorized": False, "n_resamples": 400, "method": "percentile"}
     ends = bootstrap((x, y), MEASURED[metric], **options, rng=0).confidence_interval
     values = contributions(metric, x, y)[:, None]
-    ours = stats.sampled(values.mean(axis=0), values).intervals
+    ours = sampled(values).intervals
     # 400 and 1,000 resamples leave some 7 % of the half width to chance at either end.
     most = 0.2 * (ends.high - ends.low) / 2
     assert [ours.low[0], ours.high[0]] == pytest.approx([ends.low, ends.high], abs=most)
 
 
-def difference(*sources):
-    """The interval of the difference of two encoders."""
-    found = stats.sampled(sources[0].mean(axis=0), *sources)
-    return stats.differences(found, np.array([0]), np.array([1]))
+def sampled(values, *more, **options):
+    return stats.sampled(values.mean(axis=0), values, *more, **options)
+
+
+def difference(*sources, of=(0,), to=(1,)):
+    """The intervals of the differences of encoders."""
+    return stats.differences(sampled(*sources), np.array(of), np.array(to))
 
 
 def over_examples(rng):
@@ -59,7 +62,7 @@ def over_both(rng):
 def of_spearman(rng):
     gold, noise = rng.normal(size=(2, 200))
     values = contributions("spearman", gold + noise, gold)[:, None]
-    return stats.sampled(values.mean(axis=0), values).intervals
+    return sampled(values).intervals
 
 
 SPEARMAN = 6 / np.pi * np.arcsin(np.sqrt(0.5) / 2)
@@ -85,9 +88,7 @@ def test_intervals_cover_the_truth_at_their_nominal_rate(draw, truth):
 def test_equal_encoders_differ_by_nothing_and_unpaired_ones_are_not_compared():
     values = np.random.default_rng(0).random((50, 2))
     sources = np.column_stack([values[:, 0], values[:, 0], values[:, 1], np.full(50, np.nan)])
-    found = stats.differences(
-        stats.sampled(sources.mean(axis=0), sources), np.array([0, 0, 0]), np.array([1, 2, 3])
-    )
+    found = difference(sources, of=(0, 0, 0), to=(1, 2, 3))
     assert (found.low[0], found.value[0], found.high[0], found.p[0]) == (0, 0, 0, 1)
     assert np.isfinite([found.low[1], found.p[1]]).all()
     assert np.isnan([found.value[2], found.low[2], found.high[2], found.p[2]]).all()
@@ -95,18 +96,14 @@ def test_equal_encoders_differ_by_nothing_and_unpaired_ones_are_not_compared():
 
 def test_the_same_seed_draws_the_same_and_another_seed_something_else():
     values = np.random.default_rng(0).random((50, 3))
-    first, again, other = (
-        stats.sampled(values.mean(axis=0), values, seed=seed).draws for seed in (1, 1, 2)
-    )
+    first, again, other = (sampled(values, seed=seed).draws for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
 
 
 def test_a_mean_of_independent_scores_is_known_better_than_each():
     rng = np.random.default_rng(0)
-    each = [
-        stats.sampled(v.mean(axis=0), v, seed=i) for i, v in enumerate(rng.normal(size=(4, 300, 2)))
-    ]
+    each = [sampled(values, seed=i) for i, values in enumerate(rng.normal(size=(4, 300, 2)))]
     one, mean = each[0].intervals, stats.mean_of(each).intervals
     # A mean of four has half the width; 1,000 draws leave 5 % of a width to chance.
     assert (mean.high - mean.low)[0] == pytest.approx((one.high - one.low)[0] / 2, rel=0.2)
@@ -114,7 +111,7 @@ def test_a_mean_of_independent_scores_is_known_better_than_each():
 
 def test_a_mean_is_known_only_where_each_score_is():
     values = np.random.default_rng(0).normal(size=(300, 2))
-    one, once = stats.sampled(values.mean(axis=0), values), stats.sampled(np.array([0.5, 0.6]))
+    one, once = sampled(values), stats.sampled(np.array([0.5, 0.6]))
     found = stats.mean_of([one, once]).intervals
     assert found.value == pytest.approx((values.mean(axis=0) + np.array([0.5, 0.6])) / 2)
     assert np.isnan([found.low, found.high]).all()
@@ -122,9 +119,7 @@ def test_a_mean_is_known_only_where_each_score_is():
 
 def test_a_difference_that_never_varies_is_not_taken_for_certain():
     values = np.array([[0.1, 0.7, 0.2], [0.1, 0.7, 0.3], [0.1, 0.7, 0.5]])
-    found = stats.differences(
-        stats.sampled(values.mean(axis=0), values), np.array([0, 0]), np.array([1, 2])
-    )
+    found = difference(values, of=(0, 0), to=(1, 2))
     assert np.isnan([found.low[0], found.high[0], found.p[0]]).all()
     assert found.low[1] < found.value[1] < found.high[1]
 
@@ -145,9 +140,7 @@ def test_an_interval_lies_in_the_range_of_its_metric_and_is_the_bootstrap_s_wher
     right, bounds
 ):
     values = np.array(right, float) * (bounds[1] - bounds[0]) + bounds[0]
-    free, bound = (
-        stats.sampled(values.mean(axis=0), values, bounds=b) for b in ((-np.inf, np.inf), bounds)
-    )
+    free, bound = (sampled(values, bounds=b) for b in ((-np.inf, np.inf), bounds))
     one, other = np.array([0]), np.array([1])
     for width, plain, found in (
         (bounds, free.intervals, bound.intervals),
@@ -181,10 +174,10 @@ def test_the_bounded_interval_of_a_proportion_is_wilson_s(n, k):
 
 def test_an_f1_near_one_has_an_interval_below_one():
     found = of_ratio(np.array([2.0, 2, 2, 2, 2, 0]), np.array([2.0, 2, 2, 2, 2, 1]))[:, None]
-    plain = stats.sampled(found.mean(axis=0), found).intervals
+    plain = sampled(found).intervals
     assert plain.value[0] == pytest.approx(10 / 11)
     assert plain.high[0] > 1.05
-    at = stats.sampled(found.mean(axis=0), found, bounds=bounds("f1", plain.value)).intervals
+    at = sampled(found, bounds=bounds("f1", plain.value)).intervals
     assert 0.4 < at.low[0] < 10 / 11 < at.high[0] < 1
 
 
@@ -196,7 +189,7 @@ def test_holm_multiplies_the_smallest_most_and_never_turns_the_order():
 
 def test_p_values_of_pairs_are_symmetric_and_corrected_over_all_scores():
     values = np.random.default_rng(0).random((50, 3)) + np.array([0, 0.05, 0.3])
-    one, other = (stats.sampled(v.mean(axis=0), v) for v in (values, values[::-1] ** 2))
+    one, other = sampled(values), sampled(values[::-1] ** 2)
     p = stats.corrected_p([one, other])
     first, second = np.triu_indices(3, 1)
     alone = [stats.differences(each, first, second).p for each in (one, other)]

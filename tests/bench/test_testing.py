@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import random
 import re
 from dataclasses import dataclass, field
@@ -10,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from bench.encoder import Batch, Card, Encoder, Item, QuestionVectors, TokenStates, gather
+from bench.encoder import Batch, Card, Item, QuestionVectors, TokenStates, gather
 from bench.errors import DataError, EncodingError, Unavailable
-from bench.task import Score
+from bench.task import Score, Task
 from bench.testing import ContractError, check_encoder, check_task, run_checks
 from tests.bench.encoders import Plain, Words, vector
 
@@ -71,6 +72,12 @@ class OnlyEncodes(Sound):
         return np.array(means, np.float32).reshape(-1, self.dim)
 
 
+class Streaming(Sound):
+    """The same with a stream of its own, so that a fault in it stays there."""
+
+    encode = OnlyEncodes.encode
+
+
 def before(change):
     """A fault in what is done with the texts before they are encoded."""
 
@@ -81,63 +88,36 @@ def before(change):
     return Faulty
 
 
-def after(change):
-    """A fault in the vectors, from vectors, texts and instruction."""
+def after(change, name="encode", base=OnlyEncodes):
+    """A fault in what a method returns, from its result, first argument and options."""
 
-    class Faulty(OnlyEncodes):
-        def encode(self, texts, *, instruction=""):
-            return change(super().encode(texts, instruction=instruction), texts, instruction)
+    class Faulty(base):
+        pass
 
+    def method(self, first, *args, **options):
+        return change(getattr(super(Faulty, self), name)(first, *args, **options), first, options)
+
+    setattr(Faulty, name, method)
     return Faulty
 
 
-def streams(name, change):
-    """A stream of its own beside a sound ``encode``, with a fault in a field of its batches."""
+def in_batches(**changes):
+    """A fault in a field of the batches of a stream."""
 
-    class Faulty(Sound):
-        def encode(self, texts, *, instruction=""):
-            return OnlyEncodes().encode(texts, instruction=instruction)
+    def change(batch):
+        fields = {name: change(getattr(batch, name)) for name, change in changes.items()}
+        return dataclasses.replace(batch, **fields)
 
-        def stream(self, items):
-            for batch in super().stream(items):
-                yield dataclasses.replace(batch, **{name: change(getattr(batch, name))})
-
-    return Faulty
+    return after(lambda batches, *_: map(change, batches), "stream", Streaming)
 
 
-def streams_items(change):
+def of_items(change):
     """A stream that makes something else of its items."""
 
-    class Faulty(Sound):
-        def encode(self, texts, *, instruction=""):
-            return OnlyEncodes().encode(texts, instruction=instruction)
-
+    class Faulty(Streaming):
         def stream(self, items):
             return super().stream(change(items))
 
-    return Faulty
-
-
-def tokens(change):
-    """A fault in the states and spans of each text."""
-
-    class Faulty(Sound):
-        def encode_tokens(self, texts, *, layer=-1):
-            return change(super().encode_tokens(texts), layer)
-
-    return Faulty
-
-
-def gives(name, change):
-    """A fault in what another method gives, from its result and its first argument."""
-
-    class Faulty(Sound):
-        pass
-
-    def method(self, first, *args, **more):
-        return change(getattr(super(Faulty, self), name)(first, *args, **more), first)
-
-    setattr(Faulty, name, method)
     return Faulty
 
 
@@ -159,29 +139,34 @@ def seed_globally(texts):
     return texts
 
 
-def nan_where(rows, wrong):
-    rows[wrong] = np.nan
+def lose_empty(rows, texts, _):
+    rows[[not text for text in texts]] = np.nan
     return rows
 
 
-def drop_out(rows):
+def lose_instructed(rows, _, options):
+    return rows * NAN if options.get("instruction") else rows
+
+
+def drop_out(rows, *_):
     return rows * (np.random.default_rng().random(rows.shape) > 0.1).astype(np.float32)
 
 
-def add_padding(rows, texts):
+def add_padding(rows, texts, _):
     lengths = np.array([len(text.split()) for text in texts], np.float32)
     return rows + 0.01 * (lengths.max(initial=0) - lengths)[:, None]
 
 
-def shift_spans(found, _):
+def shift_spans(found, *_):
     return [TokenStates(t.states, t.spans - (t.spans > 0).astype(np.int32)) for t in found]
 
 
-def lose_a_state(found, layer):
-    return found if layer == -1 else [TokenStates(t.states[1:], t.spans[1:]) for t in found]
+def lose_a_state(found, _, options):
+    lost = options.get("layer", -1) != -1
+    return [TokenStates(t.states[lost:], t.spans[lost:]) for t in found]
 
 
-def leave_pads(found, _):
+def leave_pads(found, *_):
     longest, padded = max(len(t.states) for t in found), []
     for t in found:
         pads = np.zeros((longest - len(t.spans), 2), np.int32)
@@ -190,7 +175,7 @@ def leave_pads(found, _):
     return padded
 
 
-def widen(found, _):
+def widen(found, *_):
     wide = np.repeat(found.start, 2, axis=1)
     return QuestionVectors(wide, wide)
 
@@ -244,47 +229,50 @@ FAULTS = {
     "sorts the caller's list": ("no side effects", before(sort_in_place)),
     "seeds globally": ("no side effects", before(seed_globally)),
     "half precision": ("shape", after(lambda rows, *_: rows.astype(np.float16))),
-    "NaN from empty texts": (
-        "shape",
-        after(lambda rows, texts, _: nan_where(rows, [not t for t in texts])),
-    ),
+    "NaN from empty texts": ("shape", after(lose_empty)),
     "NaN from an empty text alone": (
         "batching",
         after(lambda rows, texts, _: rows if any(texts) else rows * NAN),
     ),
-    "NaN under an instruction": (
-        "instruction",
-        after(lambda rows, _, instruction: rows * NAN if instruction else rows),
-    ),
+    "NaN under an instruction": ("instruction", after(lose_instructed)),
     "constant": ("distinct", after(lambda rows, *_: np.tile(vector("same", 64), (len(rows), 1)))),
-    "dropout": ("repeatable", after(lambda rows, *_: drop_out(rows))),
-    "unmasked padding": ("batching", after(lambda rows, texts, _: add_padding(rows, texts))),
-    "streams doubles": ("streaming", streams("vectors", lambda rows: rows.astype(np.float64))),
-    "streams NaN": ("streaming", streams("vectors", lambda rows: rows * NAN)),
-    "streams too few counts": ("streaming", streams("tokens", lambda counts: counts[:1])),
-    "streams out of step": ("streaming", streams("vectors", lambda rows: rows[::-1])),
-    "a stream drops an item": ("streaming", streams_items(lambda items: items[:-1])),
-    "streams nothing": ("streaming", streams_items(lambda _: [])),
+    "dropout": ("repeatable", after(drop_out)),
+    "unmasked padding": ("batching", after(add_padding)),
+    "streams doubles": ("streaming", in_batches(vectors=lambda rows: rows.astype(np.float64))),
+    "streams NaN": ("streaming", in_batches(vectors=lambda rows: rows * NAN)),
+    "streams too few counts": ("streaming", in_batches(tokens=lambda counts: counts[:1])),
+    "streams out of step": ("streaming", in_batches(vectors=lambda rows: rows[::-1])),
+    "a stream drops an item": ("streaming", of_items(lambda items: items[:-1])),
+    "streams nothing": ("streaming", of_items(lambda _: [])),
     "a leaking template": ("instruction", LeakingTemplate),
     "says it follows": ("instruction", SaysItFollows),
     "unfrozen": ("settings", Unfrozen),
     "an unrecordable setting": ("settings", UnrecordableSetting),
     "an unstable card": ("card", UnstableCard),
-    "fails at other layers": ("tokens", tokens(lose_a_state)),
+    "fails at other layers": ("tokens", after(lose_a_state, "encode_tokens", Sound)),
     "layers in another order": ("tokens", LayersInAnotherOrder),
-    "spans off by one": ("tokens", tokens(shift_spans)),
-    "pads left in": ("tokens", tokens(leave_pads)),
-    "questions of another width": ("questions", gives("encode_questions", widen)),
-    "answers on lines": ("answers", gives("answer", lambda found, _: ["yes\nno" for _ in found])),
+    "spans off by one": ("tokens", after(shift_spans, "encode_tokens", Sound)),
+    "pads left in": ("tokens", after(leave_pads, "encode_tokens", Sound)),
+    "questions of another width": ("questions", after(widen, "encode_questions", Sound)),
+    "answers on lines": (
+        "answers",
+        after(lambda found, *_: ["a\nb"] * len(found), "answer", Sound),
+    ),
     "answers by chance": (
         "answers",
-        gives("answer", lambda found, _: [str(random.SystemRandom().random()) for _ in found]),
+        after(lambda found, *_: [str(os.urandom(8)) for _ in found], "answer", Sound),
     ),
-    "reads words twice": ("words", gives("read_words", lambda found, _: [["a", "a"]] * len(found))),
-    "scores that are no logarithms": ("prompted", gives("score_words", lambda s, _: np.exp(s))),
+    "reads words twice": (
+        "words",
+        after(lambda found, *_: [["a", "a"]] * len(found), "read_words", Sound),
+    ),
+    "scores that are no logarithms": (
+        "prompted",
+        after(lambda scores, *_: np.exp(scores), "score_words", Sound),
+    ),
     "scores by company": (
         "prompted",
-        gives("score_words", lambda scores, texts: scores - np.float32(len(texts))),
+        after(lambda scores, texts, _: scores - np.float32(len(texts)), "score_words", Sound),
     ),
 }
 """Faults of encoders, and the rules that find them."""
@@ -333,38 +321,33 @@ def test_a_crash_is_told_with_its_place_and_logged_with_its_traceback(caplog):
 
 
 @dataclass(frozen=True)
-class FirstNumber:
+class FirstNumber(Task):
     """A sound task: how often the first number of a vector is positive, on a random draw."""
 
     name: str = "first-number"
-    limit: int | None = None
     family: ClassVar[str] = "made-up"
     metric: ClassVar[str] = "share"
-    version: ClassVar[int] = 1
-    readout: ClassVar[str] = "embedding"
-    needs: ClassVar[type] = Encoder
 
     def items(self, *, seed):
         numbers = np.random.default_rng(seed).integers(0, 1000, 20)
         return [Item(str(n)) for n in numbers][: self.limit]
 
-    def evaluate(self, encoder, *, seed):
-        vectors = encoder.encode([item.text for item in self.items(seed=seed)])
-        return {"share": Score((float((vectors[:, 0] > 0).mean()),))}
+    def score(self, vectors, *, seed):
+        return share(float((vectors[:, 0] > 0).mean()))
+
+
+def share(*repeats):
+    return {"share": Score(repeats)}
 
 
 def scores(change):
     """A task with a fault in its scores, from the right one and the seed."""
 
     class Faulty(FirstNumber):
-        def evaluate(self, encoder, *, seed):
-            return change(super().evaluate(encoder, seed=seed)["share"].mean, seed)
+        def score(self, vectors, *, seed):
+            return change(super().score(vectors, seed=seed)["share"].mean, seed)
 
     return Faulty
-
-
-def share(*repeats):
-    return {"share": Score(repeats)}
 
 
 def seed_and_score(mean, seed):
