@@ -3,6 +3,7 @@
 A prompt with words after the text is written as a chat template, since sentence-transformers keeps
 what such a template puts at the end when it truncates; its system message is the instruction.
 Memory tokens are the end of such a template too, and ``WordWeights`` limits the mean to them.
+Linear layers of states are ``Dense`` modules.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from torch import nn
 
 from adapters._files import read_json
 from adapters._network import Network, quiet, save_whole
@@ -47,19 +49,25 @@ class SentenceLayout:
         limit: Most tokens of a prompt.
         pooling: Of the last states: "mean", "weightedmean", "lasttoken" or "cls".
         normalise: Whether vectors have length 1.
-        prompt: What is put before each text.
+        prompt: What is put before each text; with a template, the system message.
+        document: What documents get instead; "" for the same.
         template: A chat template of text and system message; "" for the bare text.
         cut: The side on which a prompt is truncated.
-        memory: Number of memory tokens, the last rows of the embedding table; only they are pooled.
+        memory: Ids of the memory tokens, which end the template; only they are pooled.
+        read: How many of them are pooled, the last ones; None for all.
+        layers: Linear layers that map each state before the pooling, of a network with weights.
     """
 
     limit: int
     pooling: str = "mean"
     normalise: bool = False
     prompt: str = ""
+    document: str = ""
     template: str = ""
     cut: Literal["left", "right"] = "right"
-    memory: int = 0
+    memory: Sequence[int] = ()
+    read: int | None = None
+    layers: Sequence[nn.Linear] = ()
 
 
 def quote(text: str) -> str:
@@ -116,6 +124,7 @@ def write_folder(encode: Encode, network: Network, layout: SentenceLayout, folde
 def _save(network: Network, layout: SentenceLayout, parts: Path, folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import (
+        Dense,
         Normalize,
         Pooling,
         Transformer,
@@ -134,10 +143,18 @@ def _save(network: Network, layout: SentenceLayout, parts: Path, folder: Path) -
         config_kwargs=dict(_SAFE),
     )
     modules: list[Any] = [transformer]
+    dim = network.dim
+    for layer in layout.layers:  # before the pooling, where all modules have one dtype
+        states = {"module_input_name": "token_embeddings"}
+        dense = Dense(dim, layer.out_features, activation_function=None, **states)
+        dense.linear.load_state_dict(layer.state_dict())
+        modules.append(dense)
+        dim = layer.out_features
     if layout.memory:
-        pooled = dict.fromkeys(tokens[-layout.memory :], 1.0)
-        modules.append(WordWeights(tokens, pooled, unknown_word_weight=0.0))
-    modules.append(Pooling(network.dim, layout.pooling))
+        pooled = layout.memory[-(layout.read or len(layout.memory)) :]
+        weights = {tokens[i]: 1.0 for i in pooled}
+        modules.append(WordWeights(tokens, weights, unknown_word_weight=0.0))
+    modules.append(Pooling(dim, layout.pooling))
     if layout.normalise:
         modules.append(Normalize())
     # without one of their own, sentence-transformers gives queries and documents none
@@ -146,7 +163,7 @@ def _save(network: Network, layout: SentenceLayout, parts: Path, folder: Path) -
     model = SentenceTransformer(
         modules=modules,
         device="cpu",
-        prompts=prompts,
+        prompts=prompts | ({"document": layout.document} if layout.document else {}),
         default_prompt_name=next(iter(prompts), None),
         **_SAFE,
     )
@@ -157,21 +174,20 @@ def _save(network: Network, layout: SentenceLayout, parts: Path, folder: Path) -
 
 
 def _save_transformer(network: Network, layout: SentenceLayout, folder: Path) -> list[str]:
-    """Write model and tokenizer, and return the tokens by id; memory tokens come last."""
+    """Write model and tokenizer, and return the tokens by id, if there are memory tokens."""
     shared = share_weights(network)
     tokenizer: Any = copy.deepcopy(network.tokenizer)
     rows = len(shared.model.get_input_embeddings().get_parameter("weight"))
     shared.model.config.vocab_size = rows
-    memory = [f"<|memory_{i}|>" for i in range(layout.memory)]
+    memory = {token: f"<|memory_{i}|>" for i, token in enumerate(layout.memory)}
     if memory:
-        unused = range(len(tokenizer), rows - layout.memory)
-        names = [f"<|unused_{i}|>" for i in unused] + memory
+        names = [memory.get(i, f"<|unused_{i}|>") for i in range(len(tokenizer), rows)]
         tokenizer.add_special_tokens({"additional_special_tokens": names})
     first = tokenizer.decode(tokenizer("").input_ids)
     tokenizer.chat_template = None
     if layout.template:
         start = join_template([quote(first)] if first else [])
-        tokenizer.chat_template = start + layout.template + "".join(memory)
+        tokenizer.chat_template = start + layout.template + "".join(memory.values())
     save_whole(replace(shared, tokenizer=tokenizer), folder)
     return [str(token) for token in tokenizer.convert_ids_to_tokens(range(rows))] if memory else []
 

@@ -200,7 +200,13 @@ class LLM2Comp(NetworkEncoder):
                 "sentence-transformers cannot leave one token out of a mean, as k=0 does"
             )
         limit = min(self.max_length, network.max_length)
-        return SentenceLayout(limit, normalise=self.normalise, template=CHAT_TEMPLATE, memory=k)
+        rows = len(embedding_table(network))
+        return SentenceLayout(
+            limit,
+            normalise=self.normalise,
+            template=CHAT_TEMPLATE,
+            memory=range(rows - k, rows),
+        )
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         k, rows = self._checkpoint().k, len(embedding_table(network))

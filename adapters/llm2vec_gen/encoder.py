@@ -23,7 +23,7 @@ from adapters import _batching
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
-from adapters._export import SentenceLayout
+from adapters._export import TEXT, SentenceLayout
 from adapters._files import files_digest, load_torch, read_json, read_object, stamp, tensors
 from adapters._network import Network, embedding_table
 from adapters._source import download
@@ -298,12 +298,32 @@ class LLM2VecGen(NetworkEncoder):
         made = self._checkpoint()
         return _load_reader(self._backbone(made, head).load(), made, stamp(made.paths()))
 
-    def _sentence_layout(self, network: Network) -> SentenceLayout:  # noqa: ARG002
-        raise UsageError("the export of the two linear layers of llm2vec-gen is not built")
+    def _sentence_layout(self, network: Network) -> SentenceLayout:
+        made = self._checkpoint()
+        if made.chat if self.chat is None else self.chat:
+            raise UsageError(
+                "sentence-transformers keeps the end of a chat template when it truncates a text, "
+                "which chat=true does not: set chat=false for other vectors that can be exported"
+            )
+        trained = None if network.empty else self._reader().layers
+        return SentenceLayout(
+            min(self.max_length, network.max_length),
+            normalise=self.normalise,
+            prompt=self.passage if self.side == "document" else "",
+            document=self.passage,
+            template=CHAT_TEMPLATE,
+            memory=self._token_ids(network),
+            read=made.read,
+            layers=(trained.reconstruction, trained.alignment) if trained else (),
+        )
+
+    def _token_ids(self, network: Network) -> list[int]:
+        made = self._checkpoint()
+        return token_ids(made, len(embedding_table(network)) - made.k)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         made = self._checkpoint()
-        tail = token_ids(made, len(embedding_table(network)) - made.k)
+        tail = self._token_ids(network)
         limit = min(self.max_length, network.max_length)
         if limit <= made.k:
             raise UsageError(
@@ -325,6 +345,14 @@ class LLM2VecGen(NetworkEncoder):
             return make_prompts(network.tokenizer, framed, limit=limit, tail=tail, spans=spans)
 
         return prepare
+
+
+CHAT_TEMPLATE = (
+    "{%- if messages[0]['role'] == 'system' and messages[0]['content'].strip() -%}"
+    "{{ messages[0]['content'].strip() + ' ' }}{%- endif -%}"
+    f"{{{{ {TEXT}.strip() }}}}"
+)
+"""What ``frame_query`` does, for sentence-transformers; the system message is the instruction."""
 
 
 def frame_query(text: str, instruction: str) -> Framed:

@@ -128,6 +128,22 @@ def test_version_1_reads_the_last_of_its_tokens(base, tmp_path):
     np.testing.assert_allclose(made.encode(TEXTS), expected, **CLOSE)
 
 
+def test_an_exported_checkpoint_gives_the_vectors_of_texts_and_of_documents(base, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    made = write_published(tmp_path / "made", base, read=4)
+    made.export_sentence_transformers(tmp_path / "whole")
+    model = SentenceTransformer(str(tmp_path / "whole"), device="cpu", trust_remote_code=False)
+    sides = {
+        "query": (model.encode, model.encode_query),
+        "document": (model.encode_document,),
+    }
+    for side, functions in sides.items():
+        for encode in functions:
+            np.testing.assert_allclose(encode(TEXTS), made.for_side(side).encode(TEXTS), **CLOSE)
+    assert np.abs(made.encode(TEXTS) - made.for_side("document").encode(TEXTS)).max() > 1e-3
+
+
 def test_states_are_found_by_id_on_either_side_of_padding():
     states, tokens = draw(2, 6, 3, seed=0), torch.tensor([7, 8])
     for ids in ([[1, 2, 7, 8, 0, 0], [1, 2, 3, 7, 8, 0]], [[0, 0, 1, 2, 7, 8], [0, 1, 2, 3, 7, 8]]):

@@ -36,6 +36,7 @@ def exported(encoder, place):
         ("crops", "mpnet", {}),
         ("quip", "llama", {}),
         ("llm2comp", "llama", {"attention": "native", "k": 3}),
+        ("llm2vec-gen", "llama", {"passage": ""}),
         ("prompteol", "llama", {}),
         ("inbedder", "llama", {}),
     ],
@@ -52,7 +53,8 @@ def test_an_exported_encoder_gives_the_same_vectors(name, kind, settings, tiny, 
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"), [("inbedder", {}), ("llm2comp", {"attention": "native", "k": 2})]
+    ("name", "settings"),
+    [("inbedder", {}), ("llm2comp", {"attention": "native", "k": 2}), ("llm2vec-gen", {})],
 )
 def test_the_prompt_of_an_exported_encoder_is_the_instruction(name, settings, tiny, tmp_path):
     encoder = on(name, tiny("llama"), **settings)
@@ -72,6 +74,7 @@ def test_the_prompt_of_an_exported_encoder_is_the_instruction(name, settings, ti
         ("quip", "roberta", {}, "last layer"),
         ("quip", "llama", {"readout": "question"}, "heads"),
         ("llm2comp", "llama", {"k": 0}, "k=0"),
+        ("llm2vec-gen", "llama", {"chat": True}, "chat=true"),
         ("inbedder", "llama", {"readout": "avg-gen"}, "avg-gen"),
     ],
 )
