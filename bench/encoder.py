@@ -362,12 +362,7 @@ def stream(encoder: Encoder, items: Sequence[Item], *, exact: bool = False) -> I
     own, dim = getattr(encoder, "stream", None), 0
     for batch in own(items) if own else _calls(encoder, items):
         checked(batch.vectors, [items[i].text for i in batch.positions])
-        dim = dim or batch.vectors.shape[1]
-        if batch.vectors.shape[1] != dim:
-            raise EncodingError(
-                f"expected vectors of one length, got {dim} numbers and {batch.vectors.shape[1]}, "
-                f"for {shortened(items[batch.positions[0]].text)}"
-            )
+        dim = same_length(batch, items, dim)
         left[batch.positions] = False
         yield batch
     if left.any():
@@ -375,6 +370,26 @@ def stream(encoder: Encoder, items: Sequence[Item], *, exact: bool = False) -> I
         raise EncodingError(
             f"the stream left out {left.sum()} of {len(items)} items, {example} for one"
         )
+
+
+def same_length(batch: Batch, items: Sequence[Item], dim: int) -> int:
+    """Return the length of a batch's vectors.
+
+    Args:
+        batch: The batch.
+        items: The items of its positions.
+        dim: Length of the vectors of earlier batches; 0 if there are none.
+
+    Raises:
+        EncodingError: It is not that of earlier ones.
+    """
+    found = int(batch.vectors.shape[1])
+    if dim and found != dim:
+        raise EncodingError(
+            f"expected vectors of one length, got {dim} numbers and {found}, "
+            f"for {shortened(items[batch.positions[0]].text)}"
+        )
+    return found
 
 
 def _calls(encoder: Encoder, items: Sequence[Item]) -> Iterator[Batch]:

@@ -30,7 +30,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.embeddings import CachedEncoder, count_characters
-from bench.encoder import Encoder, Item, card, fingerprint, shortened, windows
+from bench.encoder import (
+    Encoder,
+    Item,
+    card,
+    fingerprint,
+    same_length,
+    shortened,
+    windows,
+)
 from bench.engine.work import (
     Encode,
     Failure,
@@ -281,6 +289,7 @@ class _State:
         size: Characters of them.
         handed_out: How many parts workers have.
         failure: Why the job has no whole outcome.
+        dim: Length of its vectors; 0 if not known yet.
         speed: Characters a second of one worker; 0 if not known yet.
     """
 
@@ -289,6 +298,7 @@ class _State:
     size: int = 0
     handed_out: int = 0
     failure: Failure | None = None
+    dim: int = 0
     speed: float = 0.0
 
     @property
@@ -534,6 +544,12 @@ class RayEngine:
         last = True
         if isinstance(value, Portion):
             batch = replace(value.batch, positions=part.positions[value.batch.positions])
+            assert isinstance(state.job, Encode)  # noqa: S101 - likewise
+            try:  # within a part the worker has checked it
+                state.dim = same_length(batch, state.job.items, state.dim)
+            except EncodingError as error:
+                self._fail(state, Failure.of(error))
+                return
             value = replace(value, batch=batch, device=answer.device)
             last = not (state.left or state.handed_out or state.failure)
         elif isinstance(value, Measured):

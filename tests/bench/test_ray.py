@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,6 +76,16 @@ class Letters:
         for path in sorted(Path(self.deaths).glob("*")):
             path.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Uneven(Letters):
+    """Gives longer vectors of long texts."""
+
+    def stream(self, items: Sequence[Item]) -> Iterator[Any]:
+        for batch in super().stream(items):
+            long = len(items[batch.positions[0]].text) > 500
+            yield replace(batch, vectors=np.repeat(batch.vectors, 1 + long, axis=1))
 
 
 @dataclass(frozen=True)
@@ -280,6 +290,18 @@ def test_a_text_that_always_kills_its_worker_fails_its_cells_and_is_named(cluste
     }
     assert "poison poison" in ended["poisoned"].reason
     assert len(list((tmp_path / "deaths").iterdir())) == 6  # three workers, not more
+
+
+def test_vectors_of_another_length_fail_their_cells_and_not_the_run(cluster, tmp_path):
+    long = tuple(f"{i} " + "a" * 1000 for i in range(17))  # a window of their own
+    encoders = {"uneven": Uneven(), "fine": Letters()}
+    task = Norms(name="norms", texts=(*long, *TEXTS))
+    cells = _run(encoders, [task], tmp_path, start_engine("1", cluster.address))
+    assert [(cell.encoder, cell.status) for cell in cells] == [
+        ("uneven", "failed"),
+        ("fine", "done"),
+    ]
+    assert "length" in cells[0].reason
 
 
 def test_an_encoder_that_a_worker_cannot_have_is_refused(cluster, tmp_path, monkeypatch):
