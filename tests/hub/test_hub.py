@@ -105,16 +105,21 @@ def test_models_and_data_by_id_score_as_the_same_files_in_a_folder(server, bench
 
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
-def test_shards_are_downloaded_and_read(server, bench, data, tmp_path, safe):
-    name = f"org/shards-{'safe' if safe else 'bin'}"
+def test_shards_are_downloaded_and_read_and_offline_the_cache_serves_them(
+    server, bench, data, tmp_path, safe
+):
+    name = f"backbone-mean:org/shards-{safe}"
     folder = sharded(tmp_path / "shards", safe=safe)
-    server.push("models", name, folder)
+    server.push("models", f"org/shards-{safe}", folder)
     (folder / "training_args.bin").write_bytes(b"not weights")
     if safe:  # beside safetensors nobody needs other weights
         shutil.copy(folder / "training_args.bin", folder / "pytorch_model.bin")
     server.sent.clear()
-    assert score(bench, tmp_path / "a", f"backbone-mean:{name}") == expected(folder)
+    online = score(bench, tmp_path / "a", name)
+    assert online == expected(folder)
     assert not {"training_args.bin", "pytorch_model.bin"} & set(server.sent)
+    with server.offline():
+        assert score(bench, tmp_path / "b", name) == online
 
 
 def test_a_revision_is_what_it_was_when_the_branch_moves_on(server, bench, data, tmp_path):
@@ -127,23 +132,18 @@ def test_a_revision_is_what_it_was_when_the_branch_moves_on(server, bench, data,
     assert pinned != newest
 
 
-def test_a_private_model_needs_a_token(server, bench, data, tmp_path):
-    server.push("models", "org/secret", tiny_folder("llama", tmp_path / "secret"))
-    server.repositories["models", "org/secret"].private = True
-    refused = bench("run", "-m", "backbone-mean:org/secret", "-t", PAIRS)
-    assert (refused.code, refused.crashed) == (1, False)
-    assert "org/secret" in refused.output
-    assert "HF_TOKEN" in refused.output
-    assert score(bench, tmp_path / "a", "backbone-mean:org/secret", HF_TOKEN=TOKEN)
-
-
-def test_a_private_data_set_needs_a_token(server, bench, tmp_path):
-    server.push("datasets", "org/secret-pairs", pairs(tmp_path / "pairs"))
-    server.repositories["datasets", "org/secret-pairs"].private = True
-    command = ("run", "-m", "hashing", "-t", "tasks:PRIVATE")
+@pytest.mark.parametrize("kind", ["models", "datasets"])
+def test_what_is_private_needs_a_token(server, bench, data, tmp_path, kind):
+    name = "org/secret" if kind == "models" else "org/secret-pairs"
+    make = tiny_folder if kind == "models" else lambda _, folder: pairs(folder)
+    server.push(kind, name, make("llama", tmp_path / "secret"))
+    server.repositories[kind, name].private = True
+    private = (f"backbone-mean:{name}", PAIRS) if kind == "models" else ("hashing", "tasks:PRIVATE")
+    command = ("run", "-m", private[0], "-t", private[1])
     refused = bench(*command)
     assert (refused.code, refused.crashed) == (1, False)
-    assert "org/secret-pairs" in refused.output
+    assert name in refused.output
+    assert kind == "datasets" or "HF_TOKEN" in refused.output
     assert bench(*command, HF_TOKEN=TOKEN).code == 0
 
 
@@ -155,30 +155,16 @@ def test_what_is_not_there_is_named_in_one_line(server, bench, data, tmp_path, n
     assert name in missing.output
 
 
-def test_a_renamed_model_is_followed(server, bench, data, tmp_path):
+def test_a_renamed_model_is_followed_a_limit_waited_for_and_a_cut_file_completed(
+    server, bench, data, tmp_path
+):
     folder = tiny_folder("llama", tmp_path / "model", seed=3)
     server.push("models", "org/new-name", folder)
     server.renamed["org/old-name"] = "org/new-name"
-    assert score(bench, tmp_path / "a", "backbone-mean:org/old-name") == expected(folder)
-
-
-def test_a_limit_on_requests_is_waited_for_and_a_cut_file_is_completed(
-    server, bench, data, tmp_path
-):
-    folder = tiny_folder("llama", tmp_path / "model", seed=4)
-    server.push("models", "org/busy", folder)
     server.limited = 2
     server.cut.add("model.safetensors")
-    assert score(bench, tmp_path / "a", "backbone-mean:org/busy") == expected(folder)
+    assert score(bench, tmp_path / "a", "backbone-mean:org/old-name") == expected(folder)
     assert (server.limited, server.cut) == (0, set())
-
-
-def test_offline_after_a_first_run_the_cache_serves_model_and_data(bench, server, data, tmp_path):
-    server.push("models", "org/kept", sharded(tmp_path / "kept", safe=False))
-    online = score(bench, tmp_path / "a", "backbone-mean:org/kept")
-    with server.offline():
-        offline = score(bench, tmp_path / "b", "backbone-mean:org/kept")
-    assert offline == online == expected(tmp_path / "kept")
 
 
 def test_data_sets_are_fetched_at_their_pinned_revision(server, bench, tmp_path):
