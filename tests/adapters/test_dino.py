@@ -74,6 +74,7 @@ def test_a_sentence_transformers_folder_is_the_same_encoder_as_its_transformer(t
     (place / "Pooling" / "config.json").unlink()
     with pytest.raises(CheckpointError):
         load(place).card()
+    assert pooling_modes({"embedding_dimension": 32, "pooling_mode": "mean"}) == {"mean"}
 
 
 @pytest.mark.parametrize(
@@ -89,11 +90,6 @@ def test_a_sentence_transformers_folder_is_the_same_encoder_as_its_transformer(t
 def test_other_layouts_are_refused(save, layout):
     with pytest.raises(CheckpointError, match="st:PATH"):
         load(save(**layout)).card()
-
-
-def test_the_new_form_of_the_pooling_config_is_read():
-    config = {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": True}
-    assert pooling_modes(config) == {"mean"}
 
 
 def test_words_after_a_prompt_are_scored_by_the_language_model(tiny):
@@ -113,9 +109,3 @@ def test_words_after_a_prompt_are_scored_by_the_language_model(tiny):
         short.score_words(TEXTS, prompt="", words=(" good", " good"))
     with pytest.raises(Unavailable, match="decoder"):
         load(tiny("roberta")).score_words(TEXTS, **asked)
-
-
-def test_a_bidirectional_decoder_is_not_exported(tiny, tmp_path):
-    encoder = load(tiny("llama"), attention="bidirectional")
-    with pytest.raises(UsageError, match="bidirectional"):
-        encoder.export_sentence_transformers(tmp_path / "whole")

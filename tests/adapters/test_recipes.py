@@ -17,13 +17,14 @@ from tests.faults.commands import TRAININGS, write_sources
 from tests.tiny import SENTENCES
 
 UNSEEN = "an unseen text with more than eight words in it"
+CROPS = "lr=5e-3 temperature=0.2 batch_size=4"
 BUDGETS = {
-    "crops": (2500, "lr=5e-3 temperature=0.2 batch_size=4"),
-    "dino": (2500, "lr=5e-3"),
-    "inbedder": (2000, "lr=5e-3"),
-    "llm2comp": (3000, "lr=5e-3 contrastive=0.2 length=40"),
-    "llm2vec-gen": (4000, "k=3"),
-    "quip": (4000, "questions=3 generator_share=3 passages=plain.txt"),
+    "crops": (2500, CROPS),
+    "dino": (1500, "lr=5e-3"),
+    "inbedder": (1500, "lr=5e-3"),
+    "llm2comp": (2000, "lr=5e-3 contrastive=0.2 length=40"),
+    "llm2vec-gen": (3000, "k=3"),
+    "quip": (2500, "questions=3 generator_share=5 passages=plain.txt"),
 }
 """Tokens that lower the loss of each recipe, and its settings beside those of the campaign."""
 
@@ -32,13 +33,13 @@ STAGED = (
     " triples=nq.jsonl document=100 length=40"
 )
 VARIANTS = [
-    ("crops", "llama", 2500, "views=dropout dropout=0.2 attention=bidirectional lr=5e-3"),
-    ("dino", "roberta", 2500, "lora=false lr=5e-3"),
-    ("inbedder", "roberta", 2000, "lora=false lr=5e-3"),
+    ("crops", "llama", 2500, f"views=dropout dropout=0.2 attention=bidirectional {CROPS}"),
+    ("dino", "roberta", 1500, "lora=false lr=5e-3"),
+    ("inbedder", "roberta", 1500, "lora=false lr=5e-3"),
     ("llm2comp", "opt", 4000, "objective=mntp contrastive=0.2 lr=5e-3 length=40"),
-    ("llm2comp", "qwen2", 4000, f"{STAGED} lr=5e-3"),
-    ("quip", "roberta", 2000, "labels=hard lora=true passages=plain.txt"),
-    ("quip", "llama", 2000, "attention=bidirectional labels=answers teacher_share=0"),
+    ("llm2comp", "qwen2", 3000, f"{STAGED} lr=5e-3"),
+    ("quip", "roberta", 1500, "labels=hard lora=true passages=plain.txt"),
+    ("quip", "llama", 1500, "attention=bidirectional labels=answers teacher_share=0"),
 ]
 
 
@@ -88,13 +89,17 @@ def test_a_recipe_keeps_the_contract(trial):
     assert not list(trial.checkpoint.rglob("*.pt"))
 
 
+EASY = {"contrastive", "supervised"}
+"""Stages whose loss begins near 0 on these texts, as that of two dropout views of one text does."""
+
+
 def check_learning(trial):
     """Check that the loss falls, and that the encoder knows what it has read."""
     card, encoder = trial.card, trial.make_encoder(trial.checkpoint)
-    for stage in [card, *card.get("stages", ())]:
-        losses = [loss for _, loss in stage.get("loss", ())]
+    for stage in [each for each in card.get("stages", ()) if "loss" in each] or [card]:
+        losses = [loss for _, loss in stage["loss"]]
         quarter = -(-len(losses) // 4)
-        if losses and stage.get("stage") not in {"contrastive", "supervised"}:
+        if stage.get("stage") not in EASY and card["recipe"].get("views") != "dropout":
             assert np.mean(losses[-quarter:]) < np.mean(losses[:quarter])
     assert 0.85 * trial.budget < card["trained_tokens"] <= trial.budget
     assert encoder.card().trained

@@ -71,6 +71,7 @@ def test_the_prompt_of_an_exported_encoder_is_the_instruction(name, settings, ti
         ("echo", "llama", {}, "second copy"),
         ("backbone-mean", "llama", {"layer": 1}, "layer 1"),
         ("backbone-mean", "llama", {"attention": "bidirectional"}, "bidirectional"),
+        ("dino", "llama", {"attention": "bidirectional"}, "bidirectional"),
         ("quip", "roberta", {}, "last layer"),
         ("quip", "llama", {"readout": "question"}, "heads"),
         ("llm2comp", "llama", {"k": 0}, "k=0"),
