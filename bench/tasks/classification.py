@@ -1,6 +1,10 @@
 """Classification of labelled texts: a logistic regression on frozen embeddings of all of them.
 
-Run: ``bench run --model all --task classification:reviews.csv`` (``bench.tasks.own``).
+Source: 503 packaged questions about building with their categories; files of one's own.
+A row of ``pypi/zaragoza-construction-faq``: ``question`` "How long is a building permit valid?",
+``category`` "bbr-pbl".
+Run: ``bench run --model all --task faq-categories``, or ``--task classification:reviews.csv``
+(``bench.tasks.own``).
 Protocol: accuracy and macro F1 of a logistic regression on standardised embeddings, trained on the
 training file, or on the other folds of the one file (stratified, five folds, drawn by the seed).
 """
@@ -103,3 +107,17 @@ class Classification(Task):
                 "name them alike"
             )
         return sets
+
+
+TASKS = (
+    Classification(
+        "faq-categories",
+        data="pypi/zaragoza-construction-faq",
+        split="train",
+        text="question",
+        label="category",
+        instruction="What is the question about?",
+        about="503 questions about building, 39 categories; five-fold cross-validation",
+    ),
+)
+"""The classifications that belong to no other family, to be asked for by name."""

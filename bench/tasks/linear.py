@@ -1,5 +1,6 @@
 """The linear classifiers that probes and taggers share."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ def classify(x: NDArray[np.float32], y: NDArray[Any], test: NDArray[np.float32])
 
     if len(np.unique(y)) == 1:
         return np.full(len(test), y[0])
-    with threadpool_limits(
-        1
-    ):  # on matrices this small threads wait for each other: 40 times slower on a busy machine
+    # On matrices this small threads wait for each other: 40 times slower on a busy machine.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")  # a few texts a class
         probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(
             x.astype(np.float64), y
         )

@@ -317,7 +317,7 @@ def test_an_encoder_a_suite_and_a_task_are_listed_in_detail():
     assert {"TokenEncoder", "AnsweringEncoder"} <= set(network["offers"])
     assert network["settings"]["checkpoint"]["default"] == "some/folder"
     assert all(setting["about"] for setting in network["settings"].values())
-    assert suite["tasks"]["movie-reviews"] == {"limit": 250}
+    assert suite["tasks"]["movie-reviews"] == {"limit": 200}
     found = (task["family"], task["metric"], task["readout"], task["needs"])
     assert found == ("ner", "f1", "question", "QuestionEncoder")
     lines = {"hashing": "dim = 1024", "quick": "movie-reviews-probe"}
