@@ -70,11 +70,15 @@ def forecast(
         return [Forecast() for _ in cells]
     cached, speed = CachedEncoder(encoder, vectors, exact=exact), last_speed(encoder, results)
     seen: set[Item] = set()
+
+    def distinct(item: Item) -> Item:
+        return item if encoder.follows_instructions else Item(item.text)
+
     found: list[Forecast | None] = []
     for cell in cells:
         items = dict.fromkeys(cell.items)
-        new = cached.missing(item for item in items if item not in seen)
-        seen.update(items)
+        new = cached.missing(item for item in items if distinct(item) not in seen)
+        seen.update(map(distinct, items))
         if cell.status == "planned" and not items:
             found.append(None)
             continue

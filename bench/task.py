@@ -1,7 +1,7 @@
 """What a task is: one data set with one protocol, which turns an encoder's vectors into scores."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
@@ -111,6 +111,8 @@ class Task:
         instruction: What the embeddings are for; "" for none.
         limit: At most this many test examples, drawn with a fixed seed; None for all.
         about: One line for lists.
+        apart_from: Splits of other data, each an id, a configuration and a split, whose texts are
+            left out here; texts are equal whatever their case, spaces and punctuation.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Task:
     instruction: str = ""
     limit: int | None = None
     about: str = field(default="", compare=False)
+    apart_from: tuple[tuple[str, str, str], ...] = ()
     uses_instruction: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -159,8 +162,22 @@ class Task:
 
     def rows(self, columns: Mapping[str, Kind]) -> Rows:
         """Return the test rows, at most ``limit``, with columns that hold what they must."""
-        rows = load(self.data, self.split, config=self.config, columns=columns)
+        rows = self.all_rows(columns)
         return rows.take(sample(len(rows), self.limit))
+
+    def all_rows(self, columns: Sequence[str] | Mapping[str, Kind]) -> Rows:
+        """Return the test rows without those that have a text of ``apart_from``."""
+        rows = load(self.data, self.split, config=self.config, columns=columns)
+        if not self.apart_from:
+            return rows
+        known: set[str] = set()
+        for id_, config, split in self.apart_from:
+            known |= _plain_texts(load(id_, split, config=config).data.values())
+        own = [rows[column] for column in columns]
+        kept = [
+            i for i, row in enumerate(zip(*own, strict=True)) if not _plain_texts([row]) & known
+        ]
+        return rows.take(kept)
 
     def items(self, *, seed: int) -> Sequence[Item]:
         """Return what to embed: a run embeds the items of all its tasks in one pass.
@@ -221,6 +238,12 @@ class NetworkTask(Task):
     def evaluate(self, encoder: Encoder, *, seed: int) -> Scores:
         """Return the scores of an encoder that satisfies ``needs``."""
         return self.measure(cached(encoder), seed=seed)
+
+
+def _plain_texts(columns: Iterable[Iterable[Any]]) -> set[str]:
+    """Return the texts among some values, in small letters and digits alone."""
+    texts = (value for column in columns for value in column if isinstance(value, str))
+    return {"".join(filter(str.isalnum, text.lower())) for text in texts}
 
 
 _PARTS = ("name", "family", "metric", "version", "readout", "limit", "needs", "evaluate")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.columns import CLASS, TEXT
-from bench.data import Rows, load
+from bench.data import Rows
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
 from bench.task import Score, Scores, Task, sample, split_vectors
@@ -77,7 +77,7 @@ class Clustering(Task):
         return dict(sorted(scores.items()))  # the main score first
 
     def _sets(self) -> list[tuple[list[str], NDArray[np.int64]]]:
-        rows = load(self.data, self.split, config=self.config, columns=(self.text, self.label))
+        rows = self.all_rows((self.text, self.label))
         nested = isinstance(next(iter(rows[self.text]), ""), list | tuple)
         for column, kind in ((self.text, TEXT), (self.label, CLASS)):
             rows.check(column, kind.lists() if nested else kind)
