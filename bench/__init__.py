@@ -72,6 +72,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     *,
     suites: Iterable[str] = (),
     limit: int | None = None,
+    wordings: int | None = None,
     seeds: Sequence[int] = (42,),
     results: str | Path = "results",
     data: str | Path | None = None,
@@ -91,6 +92,7 @@ def run(  # noqa: PLR0913 - one parameter per option
         tasks: Names of tasks, or tasks.
         suites: Names of suites; "quick" where neither tasks nor suites are given.
         limit: At most this many test examples per named task.
+        wordings: Score tasks with an instruction under so many wordings of it, at most 10.
         seeds: One cell per seed.
         results: Folder of results.
         data: Folder with data sets; see ``bench data mirror``.
@@ -130,7 +132,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     ):
         cells = run_cells(
             encoders,
-            load_tasks([tasks] if one else tasks, suites, limit=limit),  # type: ignore[list-item,arg-type]
+            load_tasks([tasks] if one else tasks, suites, limit=limit, wordings=wordings),  # type: ignore[list-item,arg-type]
             Store(Path(results)),
             open_vectors(),
             engine=engine,

@@ -144,7 +144,12 @@ class Result:
             "family": self.family,
             "metric": self.metric,
             "scores": {
-                name: {"mean": s.mean, "spread": s.spread, "repeats": list(s.repeats)}
+                name: {
+                    "mean": s.mean,
+                    "spread": s.spread,
+                    "repeats": list(s.repeats),
+                    **({"wordings": list(s.wordings)} if s.wordings else {}),
+                }
                 for name, s in self.scores.items()
             },
             "card": dict(self.card),
@@ -174,13 +179,19 @@ class Result:
                 math.fsum(repeats) / len(repeats), score["mean"], abs_tol=1e-12
             ):
                 raise ValueError(f"the mean of {name!r} is not that of its repeats")
+            wordings = score.get("wordings") or [score["mean"]]
+            if not math.isclose(math.fsum(wordings) / len(wordings), score["mean"], abs_tol=1e-9):
+                raise ValueError(f"the mean of {name!r} is not that of its wordings")
         if data["metric"] not in data["scores"]:
             raise ValueError(f"the main score {data['metric']!r} is not among the scores")
         return cls(
             spec=RunSpec(**data["spec"]),
             family=data["family"],
             metric=data["metric"],
-            scores={name: Score(tuple(s["repeats"])) for name, s in data["scores"].items()},
+            scores={
+                name: Score(tuple(s["repeats"]), wordings=tuple(s.get("wordings", ())))
+                for name, s in data["scores"].items()
+            },
             card=data["card"],
             texts=data["texts"],
             cost=data["cost"],
@@ -194,6 +205,7 @@ class Result:
 class _Measured(TypedDict):
     mean: float
     repeats: Sequence[float]
+    wordings: NotRequired[Sequence[float]]
 
 
 class _Machine(TypedDict, total=False):

@@ -264,7 +264,7 @@ def _measured(score: Score, name: str, arrays: Any) -> Score:  # noqa: ANN401 - 
     found = [arrays[part] for part in (name, name + _GOLD) if part in arrays]
     if any(each.dtype != np.float32 or each.shape != found[0].shape[:1] for each in found):
         raise ValueError(name)
-    return Score(score.repeats, *found)
+    return replace(score, **dict(zip(("examples", "gold"), found, strict=False)))
 
 
 def read(path: Path) -> Result:

@@ -34,6 +34,8 @@ class Score:
             order of the data, which pairs two encoders; empty where the metric has no such parts.
         gold: float32 (n,), what the examples are compared with (gold similarity, or class); empty
             where their mean is the score.
+        wordings: One number per wording of the instruction, where there are several; their mean is
+            the score.
     """
 
     repeats: tuple[float, ...]
@@ -43,6 +45,7 @@ class Score:
     gold: NDArray[np.float32] = field(
         default_factory=lambda: np.empty(0, np.float32), compare=False
     )
+    wordings: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:

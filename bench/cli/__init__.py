@@ -30,6 +30,7 @@ from bench.cli.options import (
     Sets,
     Suites,
     Tasks,
+    Wordings,
     Workers,
     command,
     split_names,
@@ -88,6 +89,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     results: Results = Path("results"),
     seed: Annotated[list[str], typer.Option(help="Seeds, comma-separated or repeated.")] = ["42"],  # noqa: B006
     instruction: Instruction = "",
+    wordings: Wordings = None,
     limit: Limit = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -140,7 +142,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     task_names, suite_names = split_names(task), split_names(suite)
     check_names(task_names, suite_names)  # before the encoders' libraries are imported
     encoders = load_encoders(split_names(model), settings, set_)
-    tasks = load_tasks(task_names, suite_names, limit=limit, instruction=instruction)
+    tasks = load_tasks(
+        task_names, suite_names, limit=limit, instruction=instruction, wordings=wordings
+    )
     store, vectors = Store(results), open_vectors(on_disk=cache)
     cells: list[Cell] = []
     if dry_run:

@@ -234,6 +234,15 @@ Instruction = Annotated[
         show_default=False,
     ),
 ]
+Wordings = Annotated[
+    int | None,
+    typer.Option(
+        help="Score tasks that have an instruction under so many wordings of it, 2 to 10.",
+        min=2,
+        max=10,
+        show_default=False,
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="At most this many test examples a task.", min=1)]
 Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]

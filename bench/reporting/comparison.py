@@ -334,7 +334,9 @@ def sampled(results: Sequence[Sequence[Result]], name: str, seed: int) -> stats.
     scores = np.array(means)
     examples = _paired([_examples(found, name) for found in results])
     repeats_ = _paired([_repeats(found, name) for found in results])
-    sources = [s for s in (examples, repeats_) if len(s) > 1 and (np.ptp(s, axis=0) > 0).any()]
+    wordings = _paired([_wordings(found, name) for found in results])
+    each = examples, repeats_, wordings
+    sources = [s for s in each if len(s) > 1 and (np.ptp(s, axis=0) > 0).any()]
     return stats.sampled(scores, *sources, seed=seed, bounds=bounds(name, scores))
 
 
@@ -357,6 +359,14 @@ def _repeats(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Arra
         return 0, np.empty(0)
     kind = (*(r.spec.seed for r in ordered), len(each[0]))
     return kind, np.mean(each, axis=0 if len(each[0]) > 1 else 1)
+
+
+def _wordings(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Array]:
+    """Return the number of wordings of the instruction and the score under each, over all seeds."""
+    each = [r.scores[name].wordings for r in results]
+    if len({len(wordings) for wordings in each}) != 1:
+        return 0, np.empty(0)
+    return len(each[0]), np.mean(each, axis=0)
 
 
 def _examples(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Array]:

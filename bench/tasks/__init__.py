@@ -170,6 +170,7 @@ def load_tasks(
     *,
     limit: int | None = None,
     instruction: str = "",
+    wordings: int | None = None,
 ) -> list[Task]:
     """Return tasks and the tasks of suites, each once; those of "quick" where none are named.
 
@@ -178,15 +179,20 @@ def load_tasks(
         suites: Names as for ``load_suite``.
         limit: At most this many test examples of each task that is named.
         instruction: Replaces the instruction of each task in ``tasks``; "" leaves it.
+        wordings: Score tasks with an instruction under so many wordings of it; None for one.
 
     Raises:
         UsageError: There is no such task or suite, or a task takes no instruction.
     """
+    from bench.tasks.reworded import reword
+
     found = [load_task(task, limit=limit) if isinstance(task, str) else task for task in tasks]
     if instruction:
         found = [_instruct(task, instruction) for task in found]
     for suite in suites or (() if found else ("quick",)):
         found += load_suite(suite, limit=limit)
+    if wordings:
+        found = [reword(task, wordings) for task in found]
     return [task for i, task in enumerate(found) if task not in found[:i]]
 
 

@@ -26,7 +26,7 @@ from bench.tasks.clustering import v_measures
 from bench.tasks.labelings import Labelled, ag_news, clinc_fifth, draw_texts, trec
 
 Wordings = Mapping[str, Sequence[str]]
-"""Instructions by kind: "correct", "implicit" and "incorrect"."""
+"""Instructions by kind: "correct", and for robustness also "implicit" and "incorrect"."""
 
 WORDINGS: Mapping[str, Wordings] = tomllib.loads(
     files("bench.tasks").joinpath("wordings.toml").read_text(encoding="utf-8")

@@ -180,6 +180,7 @@ def test_the_deltas_take_the_worst_right_wording_and_the_best_wrong_one(encoder)
 
 def test_there_are_ten_wordings_of_each_kind_and_no_two_are_equal():
     for groups in WORDINGS.values():
-        assert {kind: len(group) for kind, group in groups.items()} == dict.fromkeys(KINDS, 10)
+        assert set(groups) in ({"correct"}, set(KINDS))
+        assert {len(group) for group in groups.values()} == {10}
         every = {words.lower() for group in groups.values() for words in group}
-        assert len(every) == 30
+        assert len(every) == 10 * len(groups)

@@ -42,7 +42,7 @@ def test_ndcg_is_that_of_scikit_learn_and_of_the_formula():
 
 def test_a_question_that_is_asked_twice_has_two_answers():
     """Of the words' sums: both halves of "red apple" first; "old house" is like no answer."""
-    questions, answers, relevant = task().load(0)
+    questions, _, relevant = task().load(0)
     assert questions == ["red apple", "green pear", "old house"]
     assert relevant.sum(axis=1).tolist() == [2, 1, 1]
     score = task().evaluate(Words(dim=4096), seed=0)["ndcg_at_10"]
