@@ -256,28 +256,30 @@ def test_a_folder_whose_making_fails_is_not_there(tmp_path, monkeypatch):
     assert not list((tmp_path / "backbones").iterdir())
 
 
-@pytest.mark.parametrize("fault", ["changed", "added", "removed", "unlisted"])
-def test_a_damaged_folder_in_the_cache_is_made_again(fault, tmp_path, monkeypatch):
+HARMS = {
+    "changed": lambda folder: (folder / "1_Dense" / "weights").write_bytes(b"0124"),
+    "added": lambda folder: (folder / "added_tokens").write_text("{}"),
+    "removed": lambda folder: (folder / "config").unlink(),
+    "unlisted": lambda folder: (folder / ".sha256.json").unlink(),  # as earlier releases left it
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_folder_in_the_cache_is_made_again(harm, tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_DOWNLOADS", str(tmp_path))
+    expected = {"1_Dense/weights": b"0123", "config": b"{}"}
 
     def make(target):
         (target / "1_Dense").mkdir(parents=True)
-        (target / "1_Dense" / "weights").write_bytes(b"0123")
-        (target / "config").write_text("{}")
+        for name, content in expected.items():
+            (target / name).write_bytes(content)
 
     folder = make_once("name", make)
-    if fault == "changed":
-        (folder / "1_Dense" / "weights").write_bytes(b"0124")
-    elif fault == "added":
-        (folder / "added_tokens").write_text("{}")
-    elif fault == "removed":
-        (folder / "config").unlink()
-    else:  # as earlier releases left it
-        (folder / ".sha256.json").unlink()
+    HARMS[harm](folder)
+    if harm == "unlisted":
         (folder / "config").write_text("{ }")
     assert make_once("name", make) == folder
-    assert (folder / "1_Dense" / "weights").read_bytes() == b"0123"
-    assert (folder / "config").read_text() == "{}"
+    assert {name: (folder / name).read_bytes() for name in expected} == expected
     assert {path.name for path in folder.iterdir()} == {"1_Dense", "config", ".sha256.json"}
     assert [path.name for path in folder.parent.iterdir()] == ["name"]
 

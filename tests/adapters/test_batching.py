@@ -94,5 +94,5 @@ def test_lone_surrogates_reach_the_tokenizer_as_replacement_characters(network):
         seen.extend(item.text for item in items)
         return prepare(items)
 
-    list(_batching.stream([Item("a\ud800b")], watching, summed, network))
-    assert seen == ["a\ufffdb"]
+    list(_batching.stream([Item("a\ud800b\udfff")], watching, summed, network))
+    assert seen == ["a\ufffdb\ufffd"]
