@@ -116,10 +116,12 @@ def test_a_passage_is_cut_into_runs_of_whole_sentences_and_answers_stay_in_place
     text = "The cat sat. The dog jumps. It was warm. The film was funny."
     first = len(tokenizer("The cat sat. The dog jumps.")["input_ids"])
     dog, across = text.index("dog"), text.index("jumps")
-    asked = (Question("Who?", dog, dog + 3), Question("Across?", across, text.index("was")))
+    warm = Question("How?", text.index("warm"), text.index("warm") + 4)
+    asked = (Question("Who?", dog, dog + 3), Question("Across?", across, text.index("was")), warm)
     (runs,) = cut_passages([Passage(text, asked)], tokenizer, tokens=first)
     assert runs[0] == Passage("The cat sat. The dog jumps.", asked[:1])
-    assert not any(run.questions for run in runs[1:])  # an answer across two runs is lost
+    ((found,),) = [run.questions for run in runs[1:] if run.questions]  # that across two is lost
+    assert (found.start, found.end) == (runs[1].text.index("warm"), runs[1].text.index("warm") + 4)
     assert cut_passages([Passage(text, asked)], tokenizer, tokens=100) == [[Passage(text, asked)]]
     for empty in ("A " * 50, ""):
         assert cut_passages([Passage(empty)], tokenizer, tokens=10, longest=20) == [[]]

@@ -232,6 +232,7 @@ def test_the_best_weights_are_kept_and_of_equally_good_ones_the_last(descend):
     assert abs(weight - 1.0) == pytest.approx(-max(scores.values()))
     assert scores[fitted.kept] == max(scores.values())
     assert weight != last
+    assert descend("equal.pt", wanted=float("inf"))[1].kept == 30
     assert fitted.spent == unscored.spent + TokenCounts(inference=len(scores))
     weight, noisy = descend("noisy.pt", wanted=1.0, noise=0.5)
     ties = [step for step, score in noisy.scores if score >= max(scores.values()) - 0.5]
