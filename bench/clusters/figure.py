@@ -45,7 +45,7 @@ def picture(groupings: Sequence[Grouping]) -> Drawing:
         # Letters that the font lacks are drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         drawing = _draw_all(groupings)
-        assert drawing.png  # noqa: S101 - rendered and cached while the warnings are off
+        _ = drawing.png, drawing.svg  # rendered and cached while the warnings are off
     return drawing
 
 

@@ -18,18 +18,15 @@ def overlaps(boxes):
 
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(100, 400), st.floats(100, 400)), min_size=1, max_size=12))
-def test_labels_are_moved_apart_within_the_frame(middles):
+def test_labels_are_moved_apart_within_the_frame_where_they_have_no_room(middles):
     boxes = np.array([[x, y, 50.0, 12.0] for x, y in middles])
     made = spread(boxes, FRAME)
     assert overlaps(made) == 0
     assert np.array_equal(made[:, 2:], boxes[:, 2:])
     assert (made[:, :2] - made[:, 2:] >= -1e-9).all()
     assert (made[:, :2] + made[:, 2:] <= 500 + 1e-9).all()
-
-
-def test_labels_that_have_room_stay_where_they_are():
-    boxes = np.array([[60.0, 60, 50, 10], [60, 90, 50, 10], [300, 300, 50, 10]])
-    assert np.array_equal(spread(boxes, FRAME), boxes)
+    if not overlaps(boxes):
+        assert np.array_equal(made, boxes)
 
 
 def test_a_label_goes_where_it_covers_no_dot():
@@ -41,12 +38,6 @@ def test_a_label_goes_where_it_covers_no_dot():
     assert np.array_equal(avoid(boxes[:1], dots[:0], FRAME), boxes[:1])
 
 
-def test_every_cluster_up_to_twelve_has_a_colour_of_its_own():
-    drawing = picture([made(12)])
-    dots = drawing.figure.axes[0].collections
-    assert len({tuple(each.get_facecolor()[0][:3]) for each in dots}) == 12
-
-
 def made(k, instruction="", words=("a", "b"), n=60):
     places = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
     members = [tuple(part.tolist()) for part in np.array_split(np.arange(n), k)]
@@ -54,13 +45,16 @@ def made(k, instruction="", words=("a", "b"), n=60):
     return Grouping(instruction, clusters, (), places, {})
 
 
-def test_the_same_groupings_give_the_same_bytes():
-    groupings = [made(1), made(30), made(2, "Why $x$?")]
-    pictures = [picture(groupings) for _ in range(2)]
-    assert pictures[0].png == pictures[1].png
-    assert pictures[0].svg == pictures[1].svg
-    assert pictures[0].png.startswith(b"\x89PNG")
+def test_the_same_groupings_give_the_same_bytes_and_twelve_clusters_have_their_own_colours():
+    groupings = [made(12), made(1), made(30), made(2, "Why $x$?")]
+    one, two = (picture(groupings) for _ in range(2))
+    assert (one.png, one.svg) == (two.png, two.svg)
+    assert one.png.startswith(b"\x89PNG")
+    dots = one.figure.axes[0].collections
+    assert len({tuple(each.get_facecolor()[0][:3]) for each in dots}) == 12
 
 
 def test_words_in_any_script_and_of_any_length_can_be_drawn():
-    assert picture([made(3, "好吗 " * 60, ("素晴らしい", "x" * 200, "$_^"))]).png
+    drawing = picture([made(3, "好吗 " * 60, ("素晴らしい", "x" * 200, "$_^"))])
+    assert drawing.png.startswith(b"\x89PNG")
+    assert drawing.svg.startswith(b"<?xml")
