@@ -17,7 +17,7 @@ from bench.vectors import Vectors
 from tests.tiny import SENTENCES, tiny_folder
 
 TASK = STS("pairs", data="made/pairs")
-TINY = {"dtype": "float32", "device": "cpu"}
+N = len(SENTENCES)
 
 
 @pytest.fixture
@@ -32,34 +32,32 @@ def run_on(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
 
     def _run(folder, *, name="model", encoder=None, **settings):
-        encoder = dataclasses.replace(encoder or Pooled(), checkpoint=str(folder), **TINY)
+        settings = {"dtype": "float32", "device": "cpu", "checkpoint": str(folder), **settings}
+        encoder = dataclasses.replace(encoder or Pooled(), **settings)
         store, vectors = Store(tmp_path / "results"), Vectors(tmp_path / "vectors")
-        (cell,) = run({name: dataclasses.replace(encoder, **settings)}, [TASK], store, vectors)
+        (cell,) = run({name: encoder}, [TASK], store, vectors)
         return cell
 
     return _run
 
 
-def test_other_weights_under_one_name_share_neither_results_nor_vectors(tmp_path, run_on):
-    folders = [
+def test_other_weights_under_one_name_share_nothing_and_the_same_in_another_place_all(
+    tmp_path, run_on
+):
+    one, two = (
         tiny_folder("bert", tmp_path / place / "model", seed=i) for i, place in enumerate("ab")
-    ]
-    first, second = (run_on(folder) for folder in folders)
+    )
+    first, second = (run_on(folder) for folder in (one, two))
     assert (first.status, second.status) == ("done", "done")
     assert first.result.main.repeats != second.result.main.repeats
-    assert second.result.cost["forward_texts"] == len(SENTENCES)
-    shutil.rmtree(folders[0])  # weights that change in their place
-    shutil.copytree(folders[1], folders[0])
-    assert run_on(folders[0]).result.main.repeats == second.result.main.repeats
-
-
-def test_the_same_weights_in_another_place_are_known(tmp_path, run_on):
-    here = tiny_folder("bert", tmp_path / "here")
-    run_on(here)
-    there = shutil.copytree(here, tmp_path / "there")
+    assert second.result.cost["forward_texts"] == N
+    there = shutil.copytree(one, tmp_path / "there")
     assert run_on(there).status == "cached"
     again = run_on(there, name="another name")
     assert (again.status, again.result.cost["forward_texts"]) == ("done", 0)
+    shutil.rmtree(one)  # weights that change in their place
+    shutil.copytree(two, one)
+    assert run_on(one).result.main.repeats == second.result.main.repeats
 
 
 def test_methods_without_their_training_say_so_in_the_result(tmp_path, run_on):
@@ -70,5 +68,5 @@ def test_methods_without_their_training_say_so_in_the_result(tmp_path, run_on):
 
 def test_the_share_of_cut_and_repeated_texts_is_in_the_result(tmp_path, run_on):
     counts = run_on(tiny_folder("bert", tmp_path / "bert"), max_length=8).result.texts
-    assert counts["repeated_share"] == 1 - len(SENTENCES) / (2 * len(SENTENCES) ** 2)
+    assert counts["repeated_share"] == 1 - N / (2 * N**2)
     assert 0 < counts["truncated_share"] < 1  # "no" fits, the others do not

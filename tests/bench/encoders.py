@@ -54,10 +54,14 @@ class Constant(Plain):
 
 @dataclass(frozen=True)
 class Words:
-    """A random vector for each word; texts are means of their words, questions sums."""
+    """A random vector for each word; texts are means of their words, questions sums.
+
+    ``told`` has the arguments of the calls of a method that is no plain encoding.
+    """
 
     dim: int = 64
     cut: int = 10_000
+    calls: list[tuple[str, object]] = field(default_factory=list, compare=False)
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = True
 
@@ -75,18 +79,25 @@ class Words:
             found.append(TokenStates(self._states(words, layer), spans))
         return found
 
+    def told(self, method):
+        return [arguments for name, arguments in self.calls if name == method]
+
     def encode_questions(self, questions):
+        self.calls.append(("encode_questions", list(questions)))
         sums = np.stack([self._states(re.findall(r"\w+", q)).sum(axis=0) for q in questions])
         return QuestionVectors(sums, sums)
 
     def score_words(self, texts, *, prompt, words):
         """A word is as likely as it is like the text."""
+        asked = {"texts": list(texts), "prompt": prompt, "words": words}
+        self.calls.append(("score_words", asked))
         means = np.stack([tokens.states.mean(axis=0) for tokens in self.encode_tokens(texts)])
         products = means @ self._states([w.strip() for w in words]).T
         return (products - np.logaddexp.reduce(products, axis=1, keepdims=True)).astype(np.float32)
 
     def tune_pairs(self, sets, *, layers, epochs, seed):
         """Learn between which similarities the classes lie."""
+        self.calls.append(("tune_pairs", [list(pairs) for pairs, _ in sets]))
         if not layers or not epochs:
             raise ValueError
         pairs, labels = sets[-1]
@@ -96,6 +107,8 @@ class Words:
 
     def tune_classes(self, marked, *, classes, start, epochs, seed):
         """Learn the mean state of each class."""
+        how = {"classes": classes, "start": start, "epochs": epochs, "seed": seed}
+        self.calls.append(("tune_classes", {**how, "first": marked[0]}))
         zeros = np.zeros((classes, self.dim), np.float32)
         sums = zeros if start is None else start.astype(np.float32)
         for one in marked:
@@ -116,6 +129,15 @@ class Words:
     def _states(self, words, layer=-1):
         prefix = layer if layer >= 0 else ""
         return np.stack([vector(f"{prefix}{word.lower()}", self.dim) for word in words])
+
+
+@dataclass(frozen=True)
+class Ended(Words):
+    """Gives questions another vector for the end than for the start."""
+
+    def encode_questions(self, questions):
+        found = super().encode_questions(questions)
+        return QuestionVectors(found.start, -found.start)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,14 @@ class Knowing:
         return [["the", *(WORDS[i] for i in order)][:n] for order in orders]
 
 
+@dataclass(frozen=True)
+class Coarse(Hashing):
+    """Two vectors for all texts."""
+
+    def encode(self, texts, *, instruction=""):
+        return np.array([[1, 2 + len(text) % 2] for text in texts], np.float32)
+
+
 def groupings(encoder, texts=TEXTS, instructions=("",), **settings):
     return cluster_texts(cached(encoder, Vectors(None)), texts, instructions, **settings)
 
@@ -87,9 +95,16 @@ def test_few_texts_are_grouped_too(n):
     assert len(found.clusters) >= 2
 
 
-def test_texts_that_occur_many_times_count_as_often_and_make_no_extra_cluster():
-    (found,) = groupings(Hashing(), ["a"] * 30 + ["b"] * 20, k=2)
-    assert [len(cluster.members) for cluster in found.clusters] == [30, 20]
+@pytest.mark.parametrize(
+    ("encoder", "texts", "k", "sizes"),
+    [
+        (Hashing(), ["a"] * 30 + ["b"] * 20, 2, [30, 20]),  # texts that occur many times
+        (Coarse(), [str(10**i) for i in range(12)], 4, [6, 6]),  # vectors that coincide
+    ],
+)
+def test_equal_texts_and_vectors_make_no_extra_cluster(encoder, texts, k, sizes):
+    (found,) = groupings(encoder, texts, k=k)
+    assert [len(cluster.members) for cluster in found.clusters] == sizes
     assert np.isfinite(found.places).all()
 
 
@@ -101,43 +116,33 @@ def test_more_clusters_than_different_texts_are_an_error(texts, k):
         groupings(Hashing(), texts, k=k)
 
 
-def test_vectors_that_coincide_make_fewer_clusters_without_a_warning():
-    @dataclass(frozen=True)
-    class Coarse(Hashing):
-        def encode(self, texts, *, instruction=""):
-            return np.array([[1, 2 + len(text) % 2] for text in texts], np.float32)
-
-    (found,) = groupings(Coarse(), [str(10**i) for i in range(12)], k=4)
-    assert len(found.clusters) == 2
-
-
-def test_key_words_tell_a_group_from_the_others_and_leave_out_what_says_nothing():
-    groups = [["the user wants a bill", "a bill"], ["the user wants to fly", "don't fly away"]]
-    found = find_key_words(groups, 3, stop_words())
-    assert [words[0] for words in found] == ["bill", "fly"]
-    assert not {"the", "don", "to"} & {*found[0], *found[1]}
-    groups = [["the user wants a bill"], ["the user flies"]]
-    asked = find_key_words(groups, 3, stop_words("What does the user want?"))
-    assert "user" not in asked[1]
-
-
-def test_a_word_that_most_groups_share_and_a_second_form_of_a_word_are_no_key_words():
-    shared = ["information"]
-    groups = [[*shared * 9, "permit", "permits"], [*shared, "roof"], [*shared, "heating"]]
-    groups.append(["garden", "walls"])
-    expected = [("permit",), ("roof",), ("heating",), ("garden", "walls")]
-    assert find_key_words(groups, 3, stop_words()) == expected
-    groups = [["yes"], ["yes"], ["yes", "garden"], ["fence"]]
-    expected = [("yes",), ("yes",), ("garden",), ("fence",)]
-    assert find_key_words(groups, 3, stop_words()) == expected
+@pytest.mark.parametrize(
+    ("groups", "question", "expected"),
+    [
+        ("the user wants a bill; a bill | the user wants to fly; don't fly", "", "bill | fly"),
+        (
+            "the user wants a bill | the user flies",
+            "What does the user want?",
+            "bill wants | flies",
+        ),
+        # Neither what most groups share, nor a second form of a word.
+        (
+            "x; x; x; permit; permits | x; roof | x; heat | walls",
+            "",
+            "permit | roof | heat | walls",
+        ),
+        ("yes | yes | yes; garden | fence", "", "yes | yes | garden | fence"),
+        ("! | the", "", " | "),
+        ("alone in a group", "Alone?", "group"),
+    ],
+)
+def test_key_words_tell_a_group_from_the_others(groups, question, expected):
+    texts = [group.replace("x", "information").split("; ") for group in groups.split(" | ")]
+    found = find_key_words(texts, 3, stop_words(question))
+    assert [" ".join(words) for words in found] == expected.split(" | ")
 
 
 def test_words_of_the_head_are_kept_where_the_texts_have_them():
     head = ["rotations", "Raspberries", "Roof", "roofs", "deduction", "the", "permits", "whats"]
     texts = ["What is the ROT deduction?", "Is a permit needed for roofs?"]
     assert keep_own_words(head, texts, {"the", "what"}) == ("roof", "deduction", "permits")
-
-
-def test_groups_without_words_have_no_key_words():
-    assert find_key_words([["!"], ["the"]], 3, stop_words()) == [(), ()]
-    assert find_key_words([["alone in a group"]], 3, stop_words("Alone?")) == [("group",)]

@@ -66,11 +66,8 @@ def test_tables_are_read_whichever_delimiter_they_have(file, name, delimiter):
         assert read_texts(path).texts == tuple(row[1] for row in TABLE[1:])
 
 
-def test_long_fields_are_read_whole(file):
+def test_long_fields_and_tabs_with_quotes_that_quote_nothing_are_read(file):
     assert read_texts(file("a.csv", f"id,text\n1,{'x' * 1_000_000}\n")).texts == ("x" * 1_000_000,)
-
-
-def test_tabs_part_fields_with_quotes_that_quote_nothing(file):
     content = 'text\tlabel\n"Yes, he said\t1\n5" wide\t0\n'
     assert read_texts(file("a.tsv", content)).texts == ('"Yes, he said', '5" wide')
 
@@ -82,12 +79,7 @@ def test_tabs_part_fields_with_quotes_that_quote_nothing(file):
         ("a.csv", "a,b\nx,y\n", "", "a, b"),
         ("a.csv", "", "", "header"),
         ("a.csv", "text\n", "", "rows"),
-        (
-            "a.csv",
-            "text\nGreat, fast, good\nslow\n",
-            "",
-            "line 2: got 3 fields where the header has 1",
-        ),
+        ("a.csv", "text\nGreat, fast, good\nslow\n", "", "line 2: got 3 fields"),
         ("a.csv", "id,text\n1,a\n2,b,c\n", "", "line 3: got"),
         ("a.csv", "id,text\n1,one\ntwo\n", "", "line 3: got"),
         ("a.csv", 'id,text\n1,"a\nb"\n2,"c\n', "", "line 4: cannot be read"),

@@ -43,18 +43,6 @@ def test_markdown_marks_the_best_ties_and_warnings_and_says_what_they_are():
         assert f"- {note}" in text
 
 
-def test_csv_has_exact_numbers_with_intervals_and_marks():
-    one, two = csv.DictReader(io.StringIO(formats.csv(TABLE)))
-    assert [one[f"one{part}"] for part in ("", " low", " high", " mark")] == [
-        "0.8",
-        "0.75",
-        "0.85",
-        "best",
-    ]
-    assert (one["three"], two["three"], two["three mark"]) == ("", "0.9", "warning")
-    assert "three low" not in one
-
-
 def test_latex_is_booktabs_with_everything_escaped_and_the_notes_in_the_caption():
     text = formats.latex(TABLE)
     for expected in (

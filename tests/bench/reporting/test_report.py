@@ -1,7 +1,5 @@
 """The report as a whole: what is read and written, and that its bytes are reproducible."""
 
-import csv
-import io
 import os
 import re
 import subprocess
@@ -17,7 +15,6 @@ from bench.cli.report import report as print_report
 from bench.errors import ResultError, UsageError
 from bench.reporting import formats
 from bench.reporting.comparison import Comparison
-from bench.reporting.frame import flat
 from bench.reporting.names import strip_folders, strip_paths
 from bench.reporting.tables import tables
 from bench.store import Store
@@ -93,19 +90,6 @@ def test_every_table_is_among_those_that_help_and_completion_name(usual):
     assert all(name in named.help for name in report.TABLES)
     assert named.autocompletion("cost,fam") == ["cost,families"]
     assert formed.autocompletion("c") == ["csv"]
-
-
-def test_records_hold_every_cell_exactly_and_missing_ones_with_the_reason(store):
-    cells = on("u", {"a": 0.5, "b": (0.4, 0.5, 0.5, 0.6)})
-    c = report.read(store(result("a", "t", 1 / 3, limit=500), *cells))
-    records = csv.DictReader(io.StringIO(flat(c).to_csv()))
-    rows = {(row["encoder"], row["task"]): row for row in records}
-    first, single, several = rows["a", "t"], rows["a", "u"], rows["b", "u"]
-    assert float(first["score"]) == 1 / 3
-    assert (first["limit"], first["parameters"]) == ("500", "2500000")
-    assert (rows["b", "t"]["score"], rows["b", "t"]["status"]) == ("", "not run")
-    assert (single["status"], single["std"], single["stderr"]) == ("done", "", "")
-    assert float(several["stderr"]) == pytest.approx(float(several["std"]) / 2)
 
 
 @pytest.mark.parametrize(

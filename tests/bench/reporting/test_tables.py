@@ -71,7 +71,7 @@ def known():
     )
 
 
-def test_marks_wins_stars_and_intervals_of_a_known_case_follow_one_rule(known):
+def test_marks_wins_and_stars_of_a_known_case_follow_one_rule(known):
     tasks = known.texts("by-task", "task")
     assert tasks == ["d-ranks", "a-better", "b-equal", "c-near", "e-repeats"]
     equal = ("best", "best")
@@ -81,14 +81,6 @@ def test_marks_wins_stars_and_intervals_of_a_known_case_follow_one_rule(known):
     assert [row[3:] for row in known.texts("ranks")] == [["2", "3", "0"], ["0", "3", "2"]]
     starred = {task for task, text in known.row("differences").items() if text.endswith("*")}
     assert starred == {"a-better", "d-ranks"}
-    better = known.column("by-task", "ours")[1]
-    low, high = better.interval
-    # Of 400 answers, 80 % right: a standard error of 2 %; 1,000 draws leave 5 % of it to chance.
-    assert high - low == pytest.approx(4 * 0.02 * 0.98, rel=0.15)
-    assert low < better.value < high
-    # Both right on the same 320 but for 8: unpaired, 2 % would be nothing.
-    paired = Report(*on("t", {"ours": 328, "theirs": 320}))
-    assert paired.marks("by-task", "ours", "theirs") == [("best", "")]
 
 
 def test_a_difference_that_does_not_survive_correction_is_a_tie_everywhere():
@@ -102,17 +94,6 @@ def test_a_difference_that_does_not_survive_correction_is_a_tie_everywhere():
         assert gap.text.endswith("*") is (mark == "")
         ours = made.compared.number["ours"]
         assert made.tables["win-tie-loss"].rows[ours][2 - ours].text == outcome
-
-
-def test_no_interval_leaves_the_range_of_its_metric():
-    cells = []
-    for encoder, examples in (("near one", [1] * 11 + [0]), ("near zero", [0] * 11 + [1])):
-        cells += [result(encoder, t, examples=examples, metric="accuracy") for t in "ab"]
-    made = Report(*cells)
-    for e in (*made.column("families", "sts"), *made.column("by-task", "near one")):
-        assert 0 <= e.interval[0] < e.interval[1] <= 1
-    for e in made.column("differences", "a"):
-        assert -1 <= e.interval[0] < e.interval[1] <= 1
 
 
 def test_scores_have_their_deviation_and_a_family_mean_is_of_all_its_tasks_or_missing():
@@ -290,27 +271,16 @@ def test_checkpoints_of_the_stages_of_one_training_differ_in_their_stage():
 
 
 def test_cost_is_of_the_largest_run_and_what_was_not_measured_is_missing():
-    card = {"training_tokens": 10, "embedding_parameters": 500_000, "passes": 1.5}
-    small, large = (result("a", task, 0.5, card=card) for task in "tu")
-    cost = {**small.cost, "tokens": 400, "encode_seconds": 4.0, "dimension": 3}
-    bare = replace(result("b", "t", 0.4), cost={}, texts={}, card={}, provenance={})
-    made = Report(small, replace(large, cost=cost), bare)
-    expected = {"tokens / s": "100", "tokens / text": "50.0", "dimension": "3"}
-    expected |= {"GFLOP / text": "0.20", "parameters (M)": "2.5", "passes / text": "1.5"}
-    assert made.row("cost").items() >= expected.items()  # 0.2 = 2 x 2 million x 50
-    assert set(made.texts("cost")[1][1:]) == {"—", "40.0"}
-    assert set(Report(bare).texts("data")[0][1:]) == {"—"}
+    small, large = (result("a", task, 0.5) for task in "tu")
+    large = replace(large, cost={**large.cost, "tokens": 400, "encode_seconds": 4.0})
+    assert Report(small, large).row("cost")["tokens / s"] == "100"
+    bare = Report(replace(result("b", "t", 0.4), cost={}, texts={}, card={}, provenance={}))
+    assert set(bare.texts("cost")[0][1:]) == {"—", "40.0"}
+    assert set(bare.texts("data")[0][1:]) == {"—"}
 
 
-def test_training_has_both_ends_of_the_loss_and_tasks_show_examples():
-    training = {"method": "m", "trained_tokens": 200, "seconds": 4.0}
-    training["loss"] = [[i, float(100 - i)] for i in range(20)]
-    training["data"] = [{"id": "org/set", "rows": 1000, "licence": "MIT"}]
-    samples = ({"text": "A fine film.", "answer": "fine"},)
-    made = Report(result("a", "t", 0.5, card={"training": training}, samples=samples))
-    expected = {"loss at first": "99.500", "loss at last": "81.500", "tokens / s": "50"}
-    expected["data"] = "org/set (1,000 rows, MIT)"
-    assert made.row("training").items() >= expected.items()
+def test_examples_of_tasks_are_shown():
+    made = Report(result("a", "t", 0.5, samples=({"text": "A fine film.", "answer": "fine"},)))
     assert made.tables["samples"].columns == ("encoder", "task", "text", "answer")
     assert made.texts("samples") == [["a", "t", "A fine film.", "fine"]]
 
@@ -336,18 +306,6 @@ def test_robustness_has_intervals_over_wordings():
     assert shown == {"correct": True, "delta ci": False, "implicit": True, "incorrect": True}
 
 
-def test_diagnostics_are_in_the_order_of_their_numbers_and_count_in_no_mean():
-    shares = {f"share_{k}": (0.1,) for k in (16, 2, 128, 1)}
-    spectrum = result("a", "spectrum", 0.123, family="diagnostics", scores=shares)
-    made = Report(spectrum, *on("t", {"a": 0.5, "b": 0.4}))
-    rows = made.tables["diagnostics"].rows
-    ordered = ["metric", "share 1", "share 2", "share 16", "share 128"]
-    assert [row[1].text for row in rows] == ordered
-    assert (rows[0][2].text, rows[0][2].mark) == ("0.123", "")
-    assert made.compared.encoders.at["a", "mean"] == 0.5
-    assert made.texts("by-task", "task") == ["t"]
-
-
 def test_scores_of_different_seeds_are_not_paired():
     cells = on("t", {"a": (0.5, 0.6, 0.55), "b": (0.3, 0.4, 0.35)}, seed=1)
     made = Report(*cells, result("c", "t", 0.1, 0.2, 0.1, seed=2))
@@ -361,18 +319,12 @@ VARIED = (0.5, 0.6, 0.55, 0.52)
 
 
 @pytest.mark.parametrize(
-    ("repeats", "is_known"),
-    [
-        ([VARIED], True),
-        ([0.5, 0.5], False),  # always the same
-        ([0.4, 0.5, 0.6], True),  # seeds are the repeats
-        ([(0.8,) * 5], False),
-        ([0.5], False),
-    ],
+    ("repeats", "is_known"), [([VARIED], True), ([0.5, 0.5], False), ([0.4, 0.5, 0.6], True)]
 )
-def test_repeats_that_vary_give_an_interval(repeats, is_known):
+def test_repeats_or_seeds_that_vary_give_an_interval(repeats, is_known):
     cells = [result("a", "t", *np.atleast_1d(r), seed=s) for s, r in enumerate(repeats)]
     entry = Report(*cells).column("by-task", "a")[0]
+    assert entry.value == pytest.approx(np.mean(repeats))
     assert (entry.interval is not None) is is_known
 
 

@@ -20,7 +20,7 @@ def on(data="org/topics", **settings):
 
 
 def test_both_algorithms_are_scored_and_the_task_says_which_is_the_main_one(write, encoder):
-    write("org/topics", "test", topics(words=1))
+    write("org/topics", "test", topics(60, words=1))
     plain, batched = (on(algorithm=a).evaluate(encoder, seed=0) for a in ("kmeans", "minibatch"))
     assert plain["v_measure"] == batched["v_measure_kmeans"]
     assert batched["v_measure"] == plain["v_measure_minibatch"] != plain["v_measure"]
@@ -33,12 +33,10 @@ def test_texts_that_a_labeling_says_nothing_about_are_left_out():
 
 
 def test_rows_that_hold_lists_are_clustered_one_by_one(write, encoder):
-    nested = []
-    for part in (topics()[:45], topics()[45:]):
-        columns = {"sentences": [r["text"] for r in part], "labels": [r["label"] for r in part]}
-        nested.append(columns)
-    write("org/nested", "test", nested)
-    task = on("org/nested", text="sentences", label="labels", limit=30, instruction="Topic?")
+    parts = [topics()[:45], topics()[45:]]
+    rows = [{f"{k}s": [row[k] for row in part] for k in ("text", "label")} for part in parts]
+    write("org/nested", "test", rows)
+    task = on("org/nested", text="texts", label="labels", limit=30, instruction="Topic?")
     items = list(task.items(seed=0))
     assert len(items) == 60
     assert {item.instruction for item in items} == {"Topic?"}

@@ -1,3 +1,5 @@
+"""Data sets with several labelings: how they are read, drawn and dealt into folds."""
+
 import os
 
 import numpy as np
@@ -17,6 +19,13 @@ def labelled(fine, coarse) -> Labelled:
     return Labelled(texts, {"fine": np.array(fine), "coarse": np.array(coarse)})
 
 
+def strata(found):
+    """The number of texts of each fine (10) and coarse (3) class."""
+    counts = np.zeros((10, 3), int)
+    np.add.at(counts, (found.labels["fine"], found.labels["coarse"]), 1)
+    return counts
+
+
 SETS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=80).map(
     lambda rows: labelled(*zip(*rows, strict=True))
 )
@@ -27,16 +36,16 @@ SETS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=1, max
 def test_folds_are_disjoint_together_all_and_share_out_or_keep_whole_every_class(
     found, folds, seed
 ):
+    fine, everything = found.labels["fine"], list(range(len(found.texts)))
     parts = deal_folds(found, folds, seed=seed)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(found.texts)))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    both = found.labels["fine"] * 10 + found.labels["coarse"]
-    for stratum in np.unique(both):
-        counts = [int((both[part] == stratum).sum()) for part in parts]
-        assert max(counts) - min(counts) <= 1
+    assert sorted(np.concatenate(parts).tolist()) == everything
+    assert np.ptp([len(part) for part in parts]) <= 1
+    both = fine * 10 + found.labels["coarse"]
+    counts = [np.bincount(both[part], minlength=100) for part in parts]
+    assert np.ptp(counts, axis=0).max() <= 1
     parts = deal_folds(found, folds, seed=seed, whole="fine")
-    assert sorted(int(i) for part in parts for i in part) == list(range(len(found.texts)))
-    seen = [set(found.labels["fine"][part]) for part in parts]
+    assert sorted(int(i) for part in parts for i in part) == everything
+    seen = [set(fine[part]) for part in parts]
     assert sum(map(len, seen)) == len(set.union(*seen))
 
 
@@ -48,39 +57,28 @@ def test_whole_classes_are_shared_out_over_the_coarse_ones():
 
 @settings(max_examples=30)
 @given(SETS, st.integers(1, 90))
-def test_a_draw_keeps_the_share_of_every_class(found, size):
+def test_a_draw_keeps_the_share_of_every_class_and_labels_stay_with_their_texts(found, size):
     few = draw_texts(found, size)
-    classes = len({*zip(found.labels["fine"], found.labels["coarse"], strict=True)})
-    assert len(few.texts) == len(set(few.texts)) == min(size, len(found.texts))
-    for fine in range(10):
-        for coarse in range(3):
-            whole, kept = (
-                int(((f.labels["fine"] == fine) & (f.labels["coarse"] == coarse)).sum())
-                for f in (found, few)
-            )
-            share = whole / len(found.texts)
-            # Rounding moves each class by at most half a text, and all together the common share.
-            assert abs(kept - share * len(few.texts)) <= 0.5 + share * classes / 2
+    assert few.texts == draw_texts(found, size).texts
+    numbers = [int(text.split()[1]) for text in few.texts]
+    assert len(numbers) == len({*numbers}) == min(size, len(found.texts))
+    assert all((few.labels[name] == found.labels[name][numbers]).all() for name in few.labels)
+    shares = strata(found) / len(found.texts)
+    # Rounding moves each class by at most half a text, and all together the common share.
+    most = 0.5 + shares * (shares > 0).sum() / 2
+    assert (abs(strata(few) - shares * len(numbers)) <= most).all()
 
 
-def test_a_draw_is_the_same_every_time_by_some_labelings_and_labels_stay_with_their_texts():
-    found = labelled(np.arange(60), np.arange(60) % 3)
-    few = draw_texts(found, 30, by=["coarse"])
+def test_a_draw_may_go_by_some_labelings_and_rounds_to_the_nearest():
+    few = draw_texts(labelled(np.arange(60), np.arange(60) % 3), 30, by=["coarse"])
     assert np.bincount(few.labels["coarse"]).tolist() == [10, 10, 10]
-    found = labelled(np.arange(50) % 7, np.arange(50) % 2)
-    few = draw_texts(found, 20)
-    assert few.texts == draw_texts(found, 20).texts
-    assert few.labels["fine"].tolist() == [int(text.split()[1]) % 7 for text in few.texts]
+    few = draw_texts(labelled([0] * 30 + [1] * 2, [0] * 32), 4)
+    assert few.labels["fine"].tolist() == [0] * 4  # of the other class a quarter of a text
 
 
 def test_clinc_is_read_without_what_is_out_of_scope_and_its_domains_follow_from_the_intents(write):
-    names = ["oos", "translate", "balance"]
-    write(
-        "clinc/clinc_oos/plus",
-        "test",
-        [{"text": f"{i} {j}", "intent": i} for j in range(2) for i in range(3)],
-        names={"intent": names},
-    )
+    rows = [{"text": f"{i} {j}", "intent": i} for j in range(2) for i in range(3)]
+    write("clinc/clinc_oos/plus", "test", rows, names={"intent": ["oos", "translate", "balance"]})
     found = labelings.clinc()
     assert found.texts == ["1 0", "2 0", "1 1", "2 1"]
     assert found.labels["intent"].tolist() == found.labels["domain"].tolist() == [0, 1, 0, 1]
@@ -95,10 +93,8 @@ def test_class_numbers_without_names_are_refused(write):
 def test_comments_with_several_emotions_or_none_are_left_out(write):
     names = [*sorted(e for emotions in SENTIMENTS.values() for e in emotions.split()), "neutral"]
     joy, fear, neutral = (names.index(name) for name in ("joy", "fear", "neutral"))
-    rows = [
-        {"text": str(i), "labels": labels}
-        for i, labels in enumerate([[joy], [joy, fear], [neutral], [fear], []])
-    ]
+    labels = [[joy], [joy, fear], [neutral], [fear], []]
+    rows = [{"text": str(i), "labels": each} for i, each in enumerate(labels)]
     write("google-research-datasets/go_emotions/simplified", "test", rows)
     found = labelings.go_emotions()
     assert found.texts == ["0", "3"]
@@ -106,31 +102,22 @@ def test_comments_with_several_emotions_or_none_are_left_out(write):
 
 
 def test_two_labelings_in_two_files_are_brought_together_by_the_text(write):
-    write(
-        "BrandonZYW/NYTClustering/topic",
-        "test",
-        [{"text": "a", "cluster": "art"}, {"text": "b", "cluster": "tax"}],
-    )
-    write(
-        "BrandonZYW/NYTClustering/location",
-        "test",
-        [{"text": "b", "cluster": "Rome"}, {"text": "c", "cluster": "Oslo"}],
-    )
+    for name, texts in (
+        ("topic", {"a": "art", "b": "tax"}),
+        ("location", {"b": "Rome", "c": "Oslo"}),
+    ):
+        rows = [{"text": text, "cluster": label} for text, label in texts.items()]
+        write(f"BrandonZYW/NYTClustering/{name}", "test", rows)
     found = labelings.nyt()
     assert found.texts == ["a", "b", "c"]
-    assert {name: values.tolist() for name, values in found.labels.items()} == {
-        "topic": [0, 1, -1],
-        "location": [-1, 0, 1],
-    }
+    assert found.labels["topic"].tolist() == [0, 1, -1]
+    assert found.labels["location"].tolist() == [-1, 0, 1]
 
 
 def test_the_published_groups_are_complete():
     assert [len(intents.split()) for intents in DOMAINS.values()] == [15] * 10
-    assert {name: len(emotions.split()) for name, emotions in SENTIMENTS.items()} == {
-        "positive": 12,
-        "negative": 11,
-        "ambiguous": 4,
-    }
+    sizes = {"positive": 12, "negative": 11, "ambiguous": 4}
+    assert {name: len(emotions.split()) for name, emotions in SENTIMENTS.items()} == sizes
 
 
 SIZES = {
@@ -149,10 +136,8 @@ def test_the_real_sets_have_their_sizes(name):
         found = getattr(labelings, name)()
     except Unavailable as reason:
         pytest.skip(str(reason))
-    assert (
-        len(found.texts),
-        {label: len(np.unique(values)) for label, values in found.labels.items()},
-    ) == SIZES[name]
+    classes = {label: len(np.unique(values)) for label, values in found.labels.items()}
+    assert (len(found.texts), classes) == SIZES[name]
 
 
 def test_the_domains_are_those_of_the_local_copy():
@@ -163,6 +148,5 @@ def test_the_domains_are_those_of_the_local_copy():
         pytest.skip("this copy has no column domain")
     intents, domains = rows.names("intent"), rows.names("domain")
     pairs = {(intents[i], domains[d]) for i, d in zip(rows["intent"], rows["domain"], strict=True)}
-    assert pairs - {("oos", "oos")} == {
-        (intent, name) for name, each in DOMAINS.items() for intent in each.split()
-    }
+    expected = {(intent, name) for name, each in DOMAINS.items() for intent in each.split()}
+    assert pairs - {("oos", "oos")} == expected
