@@ -1,4 +1,4 @@
-"""The scripts in examples: an array without Slurm, and a mirror without a network."""
+"""The scripts in examples: an array without Slurm, a mirror without a network, a cluster's file."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.faults.commands import write_data
 
@@ -32,6 +33,15 @@ def test_a_script_is_valid(path):
     assert os.access(path, os.X_OK)
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.name)
+def test_a_manifest_names_what_its_containers_are(path):
+    cluster = yaml.safe_load(path.read_text())["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        variables = {entry["name"] for entry in container["env"]}
+        assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "BENCH_DATA"} <= variables
+
+
 def test_an_array_of_two_processes_runs_each_cell_once(tmp_path):
     folder = write_data(tmp_path / "job")
     env = {"BENCH_DATA": str(folder / "data"), "MODEL": "a=hashing,b=hashing"}
@@ -45,9 +55,8 @@ def test_an_array_of_two_processes_runs_each_cell_once(tmp_path):
 
 def test_a_mirror_is_filled_checked_and_used_by_the_script(tmp_path):
     folder = write_data(tmp_path / "job")
-    env = {"BENCH_DATA": str(folder / "data")}
-    for step, options in (("fetch", env), ("run", {"BENCH_DATA": ""})):
-        job = start(folder, "offline.sh", step, str(folder / "mirror"), **options)
+    for step, data in (("fetch", str(folder / "data")), ("run", "")):
+        job = start(folder, "offline.sh", step, str(folder / "mirror"), BENCH_DATA=data)
         output = job.communicate(timeout=120)[0]
         assert job.returncode == 0, output
     (result,) = (folder / "results").glob("*/*.json")
