@@ -16,8 +16,8 @@ from bench.tasks.mteb import MtebTask
 from bench.tasks.mteb.names import is_mentioned, list_benchmarks, list_tasks
 from bench.vectors import Vectors
 from tests.bench.commands import call, rows
+from tests.bench.encoders import Noisy
 from tests.bench.reporting.made import result
-from tests.bench.tasks.test_mteb import Noisy
 
 pytest.importorskip("mteb", reason="needs mteb")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*superseded.*")

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import sys
 import warnings
-import zlib
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +23,7 @@ from bench.tasks.mteb import MtebTask, _fresh, as_mteb, benchmark, known_task
 from bench.testing import check_task
 from bench.testing.randomness import random_states_touched
 from bench.vectors import Vectors
-from tests.bench.encoders import Constant, Plain
+from tests.bench.encoders import Constant, Noisy
 
 mteb = pytest.importorskip("mteb", reason="needs mteb")
 pytestmark = pytest.mark.filterwarnings(
@@ -34,17 +33,6 @@ pytestmark = pytest.mark.filterwarnings(
 )
 WORDS = ("river", "stone", "cloud", "needle")
 QUIET = {"co2_tracker": False, "show_progress_bar": False}
-
-
-@dataclass(frozen=True)
-class Noisy(Plain):
-    """A random vector of text and instruction, with a little signal of the last word."""
-
-    def encode(self, texts, *, instruction=""):
-        vectors = super().encode(texts, instruction=instruction)
-        for row, text in zip(vectors, texts, strict=True):
-            row[zlib.crc32(text.split()[-1].encode()) % self.dim] += 2
-        return vectors
 
 
 @dataclass(frozen=True)
