@@ -1,15 +1,18 @@
-"""Results in other layouts: those of mteb's tasks in mteb's own, for its tools and leaderboard."""
+"""Results in other layouts: as one file; and those of mteb's tasks in mteb's own layout."""
 
 import json
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.archive import pack
 from bench.encoder import settings
 from bench.errors import ResultError, UsageError, unknown
 from bench.registry import encoder_names, load_encoder
+from bench.reporting.context import command_of
 from bench.reporting.joined import find
 from bench.reporting.names import strip_folders
 from bench.result import Result
@@ -67,6 +70,60 @@ class _Variant:
     @property
     def key(self) -> tuple[str, str, str]:
         return self.name, self.revision, json.dumps(self.settings, sort_keys=True)
+
+
+def export_archive(
+    stores: Sequence[Store],
+    file: Path,
+    *,
+    models: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+) -> None:
+    """Write results as one zip file that is read like their folder, to be shared.
+
+    It has everything but the folders of this machine, which settings and commands may name.
+
+    Args:
+        stores: The results, joined.
+        file: The archive to write.
+        models: Names of encoders; all by default.
+        tasks: Names of tasks; all by default.
+
+    Raises:
+        UsageError: There are no such results.
+        ResultError: The file cannot be written.
+    """
+    found, absences = find(stores, models, tasks)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            store = Store(Path(folder))
+            for absence in absences:
+                store.leave_out(absence)
+            for result in map(_without_folders, found):
+                store[result.spec] = result
+            pack(Path(folder), file)
+    except OSError as error:
+        raise ResultError(f"cannot write {file}: {error.strerror}") from error
+
+
+def _without_folders(result: Result) -> Result:
+    """Return a result whose settings and commands name no folder of this machine."""
+    card, made = dict(result.card), dict(result.provenance)
+    training = dict(card.get("training") or {})
+    if isinstance(training.get("recipe"), Mapping):
+        training["recipe"] = _strip(training["recipe"])
+        card["training"] = training
+    if made.get("command"):
+        made["command"] = command_of(made)
+    spec = replace(result.spec, settings=_strip(result.spec.settings))
+    return replace(result, spec=spec, card=card, provenance=made)
+
+
+def _strip(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: strip_folders(value) if isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def export_mteb(
@@ -181,10 +238,7 @@ def _changed(result: Result, label: str) -> dict[str, Any]:
         changed["exact"] = True
     if result.original["instruction"]:
         changed["instruction"] = result.original["instruction"]
-    return {
-        name: strip_folders(value) if isinstance(value, str) else value
-        for name, value in changed.items()
-    }
+    return _strip(changed)
 
 
 def _name_dtypes(variants: Sequence[_Variant]) -> list[_Variant]:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import re
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bench import claims
+from bench.archive import unpack
 from bench.encoder import digest
 from bench.errors import ResultError
 from bench.files import check_writable, escape_surrogates, hide_home, write_atomic
@@ -52,7 +54,8 @@ class Store:
     ``<encoder>/<task>.<digits>.absent`` says why a cell has no result, until it has one.
 
     Attributes:
-        root: The folder; made on the first write.
+        root: The folder, made on the first write; or an archive of one (``bench.archive``), of
+            which all results and absences can be read.
     """
 
     root: Path
@@ -159,17 +162,21 @@ class Store:
         return (result.spec for result in self.results())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._files())
+        with self._opened() as root:
+            return len(_files(root))
 
     def results(self, *, examples: bool = True) -> Iterator[Result]:
         """Yield every result by file name; log unreadable files.
 
         Args:
             examples: With the per-example values.
+
+        Raises:
+            ResultError: The archive is damaged.
         """
-        if not examples:
-            return _readable(self._files(), read)
-        return _readable(self._files(), lambda path: _with_examples(path, read(path)))
+        reading = read_whole if examples else read
+        with self._opened() as root:
+            yield from _readable(_files(root), reading)
 
     def examples(self, result: Result) -> Result:
         """Return the result with its per-example values, where they were kept.
@@ -190,16 +197,32 @@ class Store:
             write_atomic(path, _text({"schema": SCHEMA, **asdict(absence)}))
 
     def absences(self) -> list[Absence]:
-        """Return why cells have no result, by file name; log unreadable files."""
-        return list(_readable(sorted(self.root.glob("*/*.absent")), _absence))
+        """Return why cells have no result, by file name; log unreadable files.
+
+        Raises:
+            ResultError: The archive is damaged.
+        """
+        with self._opened() as root:
+            return list(_readable(sorted(root.glob("*/*.absent")), _absence))
+
+    @contextmanager
+    def _opened(self) -> Iterator[Path]:
+        """Yield the folder, which for an archive is a temporary one."""
+        if not self.root.is_file():
+            yield self.root
+            return
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            unpack(self.root, Path(folder))
+            yield Path(folder)
 
     def _absent_path(self, cell: RunSpec | Absence) -> Path:
         # Without weights there is no fingerprint, and so no key.
         key = digest([cell.encoder, cell.task, cell.readout, cell.seed, cell.limit])[:12]
         return self.root / slug(cell.encoder) / f"{slug(cell.task)}.{key}.absent"
 
-    def _files(self) -> list[Path]:
-        return sorted(self.root.glob("*/*.json"))
+
+def _files(root: Path) -> list[Path]:
+    return sorted(root.glob("*/*.json"))
 
 
 def _changed(path: Path) -> float:
@@ -282,6 +305,15 @@ def read(path: Path) -> Result:
     if named and named[1] != result.spec.key:
         raise ResultError(f"{path} describes another cell than its name; {_advice(path)}")
     return result
+
+
+def read_whole(path: Path) -> Result:
+    """Return the result in a file with its per-example values, where they were kept.
+
+    Raises:
+        ResultError: As ``read``, or their file is unreadable, or that of another run.
+    """
+    return _with_examples(path, read(path))
 
 
 def _text(data: dict[str, Any]) -> str:

@@ -94,6 +94,29 @@ def mteb(
 
 @command(
     app,
+    "bench export archive study.zip --results results",
+    "bench export archive mine.zip -m quip,dino && bench report --results mine.zip",
+)
+def archive(
+    file: Annotated[Path, typer.Argument(help="Zip file to write.", dir_okay=False)],
+    model: Encoders = [],  # noqa: B006 - typer copies lists
+    task: OnTasks = [],  # noqa: B006
+    results: ResultFolders = [Path("results")],  # noqa: B006
+) -> None:
+    """Write results, per-example values included, as one file that is read like their folder.
+
+    Folders of this machine, which settings and commands may name, are left out.
+    """
+    from bench.export import export_archive
+    from bench.store import Store
+
+    stores = [Store(each) for each in dict.fromkeys(results)]
+    export_archive(stores, file, models=split_names(model), tasks=split_names(task))
+    print(file)
+
+
+@command(
+    app,
     "bench export sentence-transformers dino my-model",
     "bench export sentence-transformers checkpoints/inbedder-S my-model --dtype bfloat16",
     name="sentence-transformers",

@@ -223,8 +223,8 @@ ResultFolders = Annotated[
     typer.Option(
         "--results",
         envvar="BENCH_RESULTS",
-        help="Folder of results; repeat it to join several.",
-        file_okay=False,
+        help="Folder of results, or an archive (`bench export archive`); repeat it to join "
+        "several.",
     ),
 ]
 Instruction = Annotated[

@@ -50,7 +50,7 @@ Tables = Annotated[
 Compare = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of earlier results: print what changed.", exists=True, file_okay=False
+        help="Folder or archive of earlier results: print what changed.", exists=True
     ),
 ]
 Published = Annotated[
