@@ -16,6 +16,8 @@ from bench.encoder import digest
 from bench.errors import UsageError
 from bench.recipe import Load, Progress, Recipe
 from bench.registry import load_recipe, split_setting
+from bench.result import Absence, RunSpec
+from bench.store import Store
 
 BUDGETS = {"S": 1_000_000, "L": 50_000_000}
 """Budgets by name: S for an afternoon of a CPU, L for a GPU."""
@@ -74,6 +76,23 @@ class PlannedTraining:
             "recipe": asdict(self.recipe),  # type: ignore[call-overload]  # a dataclass
         }
 
+    def made(self, card: Mapping[str, Any]) -> bool:
+        """Say whether a card is that of this training: of its method, settings, budget and seed.
+
+        A dtype of "auto" may be any, since which one it is depends on the machine.
+        """
+        own = asdict(self.recipe)  # type: ignore[call-overload]
+        deciding = {each.name for each in fields(self.recipe) if each.compare}  # type: ignore[arg-type]
+        recipe = dict(card.get("recipe") or {})
+        if own.get("dtype") == "auto":
+            deciding, recipe = deciding - {"dtype"}, recipe | {"dtype": "auto"}
+        same = all(name in recipe and recipe[name] == own[name] for name in deciding)
+        place = (card.get("budget"), card.get("seed"))
+        return same and self._is_of(card) and place == (self.budget, self.seed)
+
+    def _is_of(self, card: Mapping[str, Any]) -> bool:
+        return card.get("method") in self.method.split(":", maxsplit=1)[0].split(".")
+
     def seconds(self, cards: Iterable[Mapping[str, Any]]) -> float | None:
         """Return the time it takes at the speed of earlier trainings; None where none is like it.
 
@@ -82,16 +101,44 @@ class PlannedTraining:
                 settings count, and of these the one with the nearest budget.
         """
         own = asdict(self.recipe)  # type: ignore[call-overload]
-        known = self.method.split(":", maxsplit=1)[0].split(".")
         likely: list[tuple[int, float, float]] = []
         for card in cards:
             seconds, tokens = training_seconds(card), card.get("trained_tokens")
-            if card.get("method") not in known or not seconds or not tokens:
+            if not self._is_of(card) or not seconds or not tokens:
                 continue
             recipe = card.get("recipe") or {}
             other = sum(recipe.get(name, value) != value for name, value in own.items())
             likely.append((other, abs(tokens - self.budget), seconds / tokens * self.budget))
         return min(likely)[2] if likely else None
+
+
+def scored_cards(store: Store) -> list[Mapping[str, Any]]:
+    """Return the cards of the trainings that need no checkpoint any more: all their cells are done.
+
+    These are the cells of every task that the results have. A task that an encoder cannot do is
+    done too.
+
+    Args:
+        store: The results.
+
+    Raises:
+        ResultError: The archive is damaged.
+    """
+    done: dict[str, set[tuple[str, str, int | None]]] = {}
+    cards: dict[str, Mapping[str, Any]] = {}
+    for result in store.results(examples=False):
+        done.setdefault(result.spec.encoder, set()).add(_task(result.spec))
+        cards[result.spec.encoder] = result.card.get("training") or {}
+    every = set().union(*done.values())
+    for absence in store.absences():
+        every.add(_task(absence))
+        if absence.status == "skipped":
+            done.setdefault(absence.encoder, set()).add(_task(absence))
+    return [card for encoder, card in cards.items() if card and done[encoder] >= every]
+
+
+def _task(cell: RunSpec | Absence) -> tuple[str, str, int | None]:
+    return cell.task, cell.readout, cell.limit
 
 
 def plan_trainings(

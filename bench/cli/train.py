@@ -79,8 +79,14 @@ Vary = Annotated[
         "`method.field=value,value`. Repeatable.",
     ),
 ]
-
-
+Scored = Annotated[
+    Path | None,
+    typer.Option(
+        help="Leave out trainings that this folder or archive of results has on all of its tasks.",
+        exists=True,
+        show_default=False,
+    ),
+]
 Track = Annotated[
     str,
     typer.Option(
@@ -105,6 +111,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
         bool,
         typer.Option("--dry-run", help="Show the trainings and the time they take, train nothing."),
     ] = False,
+    scored: Scored = None,
     workers: Workers = None,
     ray: Ray = None,
     track: Track = "",
@@ -116,7 +123,8 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     """
     from bench.engine import start_engine
     from bench.registry import compute_settings, encoder_of
-    from bench.trainings import plan_trainings, split_budgets
+    from bench.store import Store
+    from bench.trainings import plan_trainings, scored_cards, split_budgets
 
     trainings = plan_trainings(
         split_names(methods),
@@ -127,6 +135,12 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
         vary=vary,
         out=out,
     )
+    if scored is not None:
+        planned, cards = len(trainings), scored_cards(Store(scored))
+        trainings = [each for each in trainings if not any(map(each.made, cards))]
+        log.info("%d of %d trainings are scored in %s", planned - len(trainings), planned, scored)
+        if not trainings:
+            return
     if dry_run:
         _show(trainings, as_json=as_json)
         return
