@@ -1,6 +1,9 @@
 # make run    set up, run the default suite on all methods and the baselines, write the report
 # make test   set up, run the whole test suite
 # make faults  every kill, damaged file and crowd of the campaign, of which make test tries a few; writes reports/faults.md
+# make study  set up, write the study of training budgets into reports/study from its results, in seconds;
+#             GRID="dino,crops --budget 60000,250000 --seed 0,1,2" first trains and scores what they lack (hours),
+#             FROM=nothing does everything anew, in build/study, and leaves the results as they are
 # make docs   set up, build the documentation into build/docs; a warning is an error
 # make lint   set up, check style, types and who imports whom
 PYTHON ?= python3
@@ -8,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test faults docs lint clean
+.PHONY: run test faults study docs lint clean
 run: $(INSTALLED)
 	$(BIN)/bench run --model all --keep-going $(ARGS); ran=$$?; $(BIN)/bench report && exit $$ran
 
@@ -17,6 +20,23 @@ test: $(INSTALLED)
 
 faults: $(INSTALLED)
 	FAULTS=whole $(BIN)/pytest -m faults tests/faults $(ARGS)
+
+STUDY := results/study.zip
+STUDIED := quip,dino,inbedder,llm2comp,crops,llm2vec-gen --budget 60000 --seed 0,1,2
+SUITE := quick
+BESIDE := backbone-mean,hashing,all-MiniLM-L6-v2
+TRIED := $(addprefix --tried ,$(wildcard results/tried.zip))
+WORK := build/study
+
+study: $(INSTALLED)
+ifneq ($(FROM)$(GRID),)
+	mkdir -p $(WORK)/results
+	$(if $(FROM),,$(BIN)/python -m zipfile -e $(STUDY) $(WORK)/results)
+	$(BIN)/bench train $(or $(GRID),$(STUDIED)) --out $(WORK)/grid --scored $(WORK)/results
+	$(BIN)/bench run --model $$(test -d $(WORK)/grid && echo trained:$(WORK)/grid,)$(BESIDE) --suite $(SUITE) --results $(WORK)/results
+	$(if $(FROM),,$(BIN)/bench export archive $(STUDY) --results $(WORK)/results)
+endif
+	$(BIN)/bench study $(if $(FROM),--results $(WORK)/results --out $(WORK)/report,--results $(STUDY) $(TRIED))
 
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs

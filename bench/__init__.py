@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.store import Store
     from bench.task import Task
 
-__all__ = ["load_encoder", "load_task", "report", "results", "run"]
+__all__ = ["load_encoder", "load_task", "report", "results", "run", "study"]
 
 
 def load_encoder(name: str, **settings: object) -> "Encoder":
@@ -225,6 +225,36 @@ def report(
         mteb_models=mteb_models,
     )
     return build(found, Path(out))
+
+
+def study(
+    folders: str | Path | Sequence[str | Path] = "results",
+    out: str | Path = "reports/study",
+    *,
+    tried: str | Path | Sequence[str | Path] = (),
+) -> list[Path]:
+    """Write a study of training budgets, and return the paths of the files.
+
+    Encoders that differ only in the seed of their training are one method: its learning curve over
+    tokens and FLOPs, differences from the untrained backbone, ranks and costs, over its trainings.
+
+    Args:
+        folders: Folder of results, or several to join; trainings beside the untrained backbone.
+        out: Folder to write into.
+        tried: Results of the settings that were tried, on tasks for development.
+
+    Raises:
+        UsageError: There are no such results, or none of a training.
+        ResultError: The folder cannot be written, or an archive is damaged.
+
+    >>> [path.name for path in study(trained, out=folder + "/study")][:2]
+    ['index.html', 'study.md']
+    """
+    from bench.reporting import read
+    from bench.reporting.study import Study, build
+
+    each = _stores(tried)
+    return build(Study(read(_stores(folders)), read(each) if each else None), Path(out))
 
 
 def _stores(folders: str | Path | Sequence[str | Path]) -> "list[Store]":

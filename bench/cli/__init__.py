@@ -35,7 +35,7 @@ from bench.cli.options import (
     command,
     split_names,
 )
-from bench.cli.report import report
+from bench.cli.report import report, study
 from bench.cli.train import train
 from bench.errors import UsageError
 
@@ -212,6 +212,12 @@ command(
     "bench report --mteb CLONE --mteb-model intfloat/e5-small-v2,all-MiniLM-L12-v2",
     "bench report --published --task STSBenchmark",
 )(report)
+
+command(
+    app,
+    "bench study --results grid.zip",
+    "bench study --results results --tried tried --out reports/study",
+)(study)
 
 command(
     app,

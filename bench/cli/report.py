@@ -1,4 +1,4 @@
-"""``bench report``: print tables, or write them with figures and a page."""
+"""``bench report`` and ``bench study``: tables, figures and a page from results."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import bench
 from bench import reporting
 from bench.cli.options import ResultFolders, complete, model_option, split_names, task_option
 from bench.errors import UsageError
@@ -49,9 +50,7 @@ Tables = Annotated[
 ]
 Compare = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder or archive of earlier results: print what changed.", exists=True
-    ),
+    typer.Option(help="Folder or archive of earlier results: print what changed.", exists=True),
 ]
 Published = Annotated[
     bool, typer.Option("--published", help="Print the published numbers of the tasks.")
@@ -139,6 +138,23 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
         output(reporting.chosen(make_tables(comparison), wanted))
     else:
         _print_paths(reporting.build(read(stores), out or Path("reports")))
+
+
+def study(
+    results: ResultFolders = [Path("results")],  # noqa: B006 - typer copies lists
+    tried: Annotated[
+        list[Path],
+        typer.Option(
+            help="Folder or archive of results of the settings that were tried before, on tasks "
+            "for development; repeat it to join several."
+        ),
+    ] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Folder to write into.", file_okay=False)] = Path(
+        "reports/study"
+    ),
+) -> None:
+    """Write a study of training budgets: curves, differences, ranks and costs over trainings."""
+    _print_paths(bench.study(results, out, tried=tried))
 
 
 def _output_page(comparison: "Comparison", out: Path | None) -> None:

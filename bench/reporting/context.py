@@ -35,8 +35,9 @@ def cost(c: Comparison) -> Table:
         rows.append(row | {MEAN: warned(mean, warning)} | _measures(c, str(label)))
     about = (
         "Cost of encoding in the encoder's largest run, beside its mean over families x 100. FLOPs "
-        "per text are estimated as 2 x parameters without embedding tables x tokens per text. Peak "
-        "MB is the peak memory of the process, which may have computed other encoders before."
+        "per text are estimated as 2 x parameters without embedding tables x tokens per text; "
+        "those of a training are of everything that it runs. Peak MB is the peak memory of the "
+        "process, which may have computed other encoders before."
     )
     return _table("cost", "Cost and quality", rows, ("encoder", *described), about)
 
@@ -56,6 +57,7 @@ def _measures(c: Comparison, label: str) -> dict[str, Entry]:
         "dimension": measure(dimension or None),
         "training tokens": measure(encoder.tokens),
         "inference tokens": measure(encoder.training.get("inference_tokens")),
+        **_training_flops(c, encoder.training),
         "passes / text": measure(card.get("passes"), digits=1),
         "tokens / text": measure(per_text, digits=1),
         "GFLOP / text": measure(flops, scale=1e-9, digits=2),
@@ -64,6 +66,13 @@ def _measures(c: Comparison, label: str) -> dict[str, Entry]:
         "encode s": measure(seconds, digits=1),
         "peak MB": measure(largest.get("peak_memory_mb")),
     }
+
+
+def _training_flops(c: Comparison, training: Mapping[str, Any]) -> dict[str, Entry]:
+    """Return the column of FLOPs of trainings, if the card of any encoder has them."""
+    if not any(card.get("flops") for card in c.encoders.training):
+        return {}
+    return {"training PFLOP": measure(training.get("flops"), scale=1e-15, digits=3)}
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:

@@ -39,14 +39,24 @@ _TEX_TAIL = r"""}
 """
 
 
-def results_md(tables: Sequence[Table], figures: Mapping[str, Iterable[str]] = {}) -> str:
-    """Return results.md: every table after its figures; very large tables are named only.
+def results_md(
+    tables: Sequence[Table],
+    figures: Mapping[str, Iterable[str]] = {},
+    *,
+    title: str = "Results",
+    opening: Iterable[str] = (),
+) -> str:
+    """Return a page of every table, each before its figures; very large tables are named only.
 
     Args:
         tables: The tables.
         figures: By a table's name, the file names of the figures it is shown with.
+        title: Headline of the page.
+        opening: Sentences below the headline, a list.
     """
-    parts = ["# Results\n"]
+    parts = [f"# {title}\n"]
+    if lines := [f"- {escape_markdown(sentence)}\n" for sentence in opening]:
+        parts.append("".join(lines))
     for table in tables:
         text = markdown(table) if _fits(table) else _named(table)
         names = figures.get(table.name, ())

@@ -2,14 +2,17 @@
 
 import doctest
 import json
+from pathlib import Path
 
 import bench
 from bench.tasks import load_task
 
+TRAINED = Path(__file__).parents[1] / "golden" / "kept" / "results"  # with a trained encoder
+
 
 def test_the_examples_of_every_function_run(tmp_path):
-    globs = {"folder": str(tmp_path)}
-    order = ("load_encoder", "load_task", "run", "results", "report")  # later ones read results
+    globs = {"folder": str(tmp_path), "trained": TRAINED}
+    order = ("load_encoder", "load_task", "run", "results", "report", "study")  # in this order
     assert set(order) == set(bench.__all__)
     for name in order:
         tests = doctest.DocTestFinder(recurse=False).find(getattr(bench, name), name)

@@ -23,7 +23,7 @@ MOST = 10_000
 
 _CLOSED = frozenset({
     "equal-budget", "other-checkpoints", "win-tie-loss", "differences", "samples", "training",
-    "overlap", "data", "missing", "made",
+    "overlap", "data", "missing", "made", "trainings",
 })  # fmt: skip
 _THEMED = {
     COLORS[0]: "blue",
@@ -38,13 +38,24 @@ _THEMED = {
 _SIZE = re.compile(r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
 
 
-def page(c: Comparison, tables: Sequence[Table], figures: Sequence[Drawing] = ()) -> str:
+def page(
+    c: Comparison,
+    tables: Sequence[Table],
+    figures: Sequence[Drawing] = (),
+    *,
+    title: str = "Encoders compared",
+    answer: Sequence[str] = (),
+    methods: Sequence[str] = (),
+) -> str:
     """Return the page.
 
     Args:
         c: The results, for the first lines and for the origins of numbers.
         tables: The report's tables, in the order of the page.
         figures: The report's figures; one that could not be drawn is named with the reason.
+        title: Its headline.
+        answer: Sentences that stand first.
+        methods: What the rows are about, where they are not about encoders.
     """
     shown = [table for table in tables if len(table.rows) * len(table.columns) <= MOST]
     keys = {entry.key for table in shown for row in table.rows for entry in row if entry.key}
@@ -53,17 +64,20 @@ def page(c: Comparison, tables: Sequence[Table], figures: Sequence[Drawing] = ()
     sections = [
         {
             "table": table,
-            "grid": grid(table, c) if table in shown else None,
+            "grid": grid(table, c, methods) if table in shown else None,
             "figures": [(each, _inline(each)) for each in beside(table.name, tables, drawn)],
             "open": table.name.rstrip("-0123456789") not in _CLOSED,
         }
         for table in tables
     ]
     return _template().render(
+        title=title,
+        answer=answer,
         facts=_facts(c),
         sections=sections,
         absent=[figure for figure in figures if figure.figure is None],
-        encoders=list(c.encoders.title),
+        subject="methods" if methods else "encoders",
+        subjects=list(methods or c.encoders.title),
         families=sorted(set(c.tasks.family)),
         data={"drawers": origins(c, keys)},
         style=_read("page.css"),

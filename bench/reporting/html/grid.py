@@ -34,10 +34,18 @@ class Grid:
         return [head["text"] for head in self.heads if "aside" in head["kind"]]
 
 
-def grid(table: Table, c: Comparison) -> Grid:
-    """Return a table with the kind and the subject of every row, column and cell."""
-    numbers = {title: str(i) for i, title in enumerate(c.encoders.title)}
-    numbers |= {label: numbers[c.encoders.at[label, "title"]] for label in c.labels}
+def grid(table: Table, c: Comparison, methods: Sequence[str] = ()) -> Grid:
+    """Return a table with the kind and the subject of every row, column and cell.
+
+    Args:
+        table: The table.
+        c: The results behind it.
+        methods: What the rows are about, by a column "method"; encoders by default.
+    """
+    numbers = {title: str(i) for i, title in enumerate(methods or c.encoders.title)}
+    if not methods:
+        numbers |= {label: numbers[c.encoders.at[label, "title"]] for label in c.labels}
+    subjects = ("method",) if methods else _ENCODERS
     family_of = {family: family for family in c.tasks.family} | dict(c.tasks.family)
     kinds = _kinds(table)
     heads = [
@@ -53,7 +61,7 @@ def grid(table: Table, c: Comparison) -> Grid:
     for row in table.rows:
         texts = [entry.text for entry in row]
         place = dict(reversed([*zip(table.columns, texts, strict=True)]))
-        about = [numbers.get(place[name], "") for name in _ENCODERS if name in place]
+        about = [numbers.get(place[name], "") for name in subjects if name in place]
         family = place.get("family") or family_of.get(place.get("task", ""), "")
         cells = [_cell(entry, kind) for entry, kind in zip(row, kinds, strict=True)]
         rows.append({"encoders": " ".join(filter(None, about)), "family": family, "cells": cells})
@@ -62,7 +70,7 @@ def grid(table: Table, c: Comparison) -> Grid:
 
 def _kinds(table: Table) -> list[str]:
     """Return the kind of each column; the subject of a row stays visible when a table scrolls."""
-    names = [name for name in ("task", "encoder", "first") if name in table.columns]
+    names = [name for name in ("task", "encoder", "first", "method") if name in table.columns]
     first = table.columns.index(names[0]) if names else 0
     numbers = sum(heading not in table.words for heading in table.columns)
     kinds = []

@@ -68,6 +68,7 @@
 
   const [text, family, menu, reset] = ["text", "family", "encoders", "reset"].map(byId);
   const boxes = all("input[type=checkbox]", menu);
+  const { subject } = menu.dataset;
   const filter = () => {
     const wanted = text.value.trim().toLowerCase();
     const shown = new Set(boxes.filter((box) => box.checked).map((box) => box.value));
@@ -93,9 +94,9 @@
       table.section.querySelector(".none").hidden = left > 0;
     }
     const some = shown.size < boxes.length;
-    menu.querySelector("summary").textContent = some ? `${shown.size} of ${boxes.length} encoders` : "All encoders";
+    menu.querySelector("summary").textContent = some ? `${shown.size} of ${boxes.length} ${subject}` : `All ${subject}`;
     reset.hidden = !(wanted || family.value || some);
-    byId("status").textContent = reset.hidden ? "" : "Marks and ranks are still those of all encoders.";
+    byId("status").textContent = reset.hidden ? "" : `Marks and ranks are still those of all ${subject}.`;
   };
   text.addEventListener("input", filter);
   family.addEventListener("change", filter);

@@ -1,0 +1,264 @@
+"""Figures of a study: learning curves, differences from the backbone, and ranks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
+
+from bench import stats
+from bench.reporting.figures.drawing import (
+    COLORS,
+    INK,
+    MARKERS,
+    MOST_CURVES,
+    MUTED,
+    RULE,
+    SURFACE,
+    Drawing,
+    add_tip,
+    caption,
+    dot,
+    draw_point,
+    draw_rows,
+    line_style,
+    name_marks,
+    number,
+    panels,
+    scaled,
+    side_by_side,
+    styled,
+)
+from bench.reporting.figures.scores import significance_marks
+from bench.reporting.study import Study
+from bench.reporting.trainings import Method
+from bench.stats import Estimates
+
+_APART = 3.2  # points between the marks of curves at one budget
+_DASHES = ((0, (5, 3)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
+_NO_TRAINING = "no encoder has the card of a training and a mean"
+
+
+def draw(study: Study) -> tuple[Drawing, ...]:
+    """Return every figure of a study; one without the necessary results says why."""
+    return (gains(study), curves(study), curves_of_flops(study), ranks(study))
+
+
+@styled
+def curves(study: Study) -> Drawing:
+    """Return the scores over trained tokens, a panel per family and a curve per method."""
+    title = "Score over training tokens"
+    about = "Tokens that passed through the network being trained."
+    return _curves(study, "curves-tokens", title, "trained_tokens", "training tokens", about)
+
+
+@styled
+def curves_of_flops(study: Study) -> Drawing:
+    """Return the scores over all FLOPs of a training."""
+    title = "Score over all FLOPs of a training"
+    about = "FLOPs are of everything that a training runs, generators and teachers included."
+    return _curves(study, "curves-flops", title, "flops", "FLOPs", about)
+
+
+def _curves(study: Study, name: str, title: str, cost: str, words: str, about: str) -> Drawing:
+    places = {m: spent for m in study.methods if (spent := study.cost(m, cost))}
+    known = {name: [m for m in own if m in places] for name, own in study.curves.items()}
+    shown = {name: own for name, own in list(known.items()) if own}
+    if not shown:
+        why = _NO_TRAINING if not study.methods else f"no card has the {words} of its training"
+        return Drawing(name, title, why=why, beside="study")
+    lost = [name for name in study.curves if name not in shown]
+    drawn = dict(list(shown.items())[:MOST_CURVES])
+    figure, axes = side_by_side(study.families)
+    start = study.baseline
+    for panel, family in zip(axes, study.families, strict=True):
+        marks = _draw_beside(panel, study, family)
+        for i, own in enumerate(drawn.values()):
+            shift = _APART * (i - (len(drawn) - 1) / 2) if cost == "trained_tokens" else 0.0
+            _draw_curve(panel, study, family, i, {m: places[m] for m in own}, shift)
+        if start is not None:
+            _draw_start(panel, study, family)
+        _scale(panel, [places[m] for own in drawn.values() for m in own], words)
+    for panel in axes[::3]:
+        panel.set_ylabel("mean score x 100")
+    styles = {name: line_style(i) for i, name in enumerate(drawn)}
+    name_marks(figure, {**styles, **marks})
+    text = [about, "Lines: 95 % interval; small dots: single trainings."]
+    if len(study.budgets) == 1:
+        text.append("One budget, so each curve has the untrained backbone and one point.")
+    if len(shown) > MOST_CURVES:
+        text.append(f"The {MOST_CURVES} best of {len(shown)}.")
+    if lost:
+        text.append(f"Not shown, since no card has its {words}: {', '.join(lost)}.")
+    return Drawing(name, title, " ".join(text), figure, beside="study")
+
+
+def _draw_beside(panel: Axes, study: Study, family: str) -> dict[str, dict[str, Any]]:
+    """Draw encoders without a training as horizontal lines, and return their styles by name."""
+    styles = {}
+    for method, dashes in zip(study.beside, _DASHES, strict=False):
+        style: Any = {"color": INK, "linestyle": dashes, "linewidth": 0.9}
+        value = study.level(method, family)["mean"]
+        if not pd.isna(value):
+            line = panel.axhline(100 * value, zorder=1, **style)
+            add_tip(line, f"{method.name}, {family}: {number(value)}")
+        styles[method.name] = style
+    return styles
+
+
+def _draw_start(panel: Axes, study: Study, family: str) -> None:
+    """Draw the untrained backbone at 0."""
+    method = study.baseline
+    row = study.level(method, family) if method else None
+    if row is not None and method and not pd.isna(row["mean"]):
+        tip = f"{method.name}, {family}, untrained: {number(row['mean'])}"
+        draw_point(panel, (0, 100 * row["mean"]), tip, color=INK, marker="o", hollow=True)
+
+
+def _draw_curve(
+    panel: Axes, study: Study, family: str, i: int, places: Mapping[Method, float], shift: float
+) -> None:
+    """Draw a curve with its intervals and single trainings, a little beside the others."""
+    style: Any = {"color": COLORS[i]}
+    moved = panel.transData
+    if shift:
+        moved = moved + ScaledTranslation(shift / 72, 0, panel.figure.dpi_scale_trans)
+    xs, values, bounds = [], [], []
+    if study.baseline is not None:
+        row = study.level(study.baseline, family)
+        xs, values = [0.0], [100 * row["mean"]]
+    for method, x in places.items():
+        row = study.level(method, family)
+        xs.append(x)
+        values.append(100 * row["mean"])
+        ends = None if pd.isna(row.low) else (float(row.low), float(row.high))
+        bounds.append(ends)
+        own = 100 * _means(study, family, method)
+        dots: Any = {"linestyle": "", "marker": "o", "markersize": 2.2, "alpha": 0.55}
+        panel.plot(
+            [x] * len(own), own, transform=moved, zorder=4, markeredgewidth=0, **dots, **style
+        )
+        if ends:
+            panel.plot([x, x], scaled(ends), linewidth=1.2, transform=moved, zorder=2, **style)
+        n = len(method.seeds)
+        tip = f"{study.names[method]}, {method.budget:,} tokens, {family}: "
+        tip += f"{number(float(row['mean']), ends)}; {n} training{'s' if n > 1 else ''}"
+        face = SURFACE if n == 1 else COLORS[i]
+        mark: Any = {"marker": MARKERS[i], "markersize": 5, "linestyle": ""}
+        (point,) = panel.plot(
+            [x], [100 * row["mean"]], transform=moved, zorder=3, markerfacecolor=face,
+            markeredgecolor=COLORS[i], **mark,
+        )  # fmt: skip
+        add_tip(point, tip)
+    panel.plot(xs, values, linewidth=1.2, transform=panel.transData, zorder=1.5, **style)
+
+
+def _means(study: Study, family: str, method: Method) -> Any:  # noqa: ANN401 - an array
+    labels = list(method.encoders)
+    if family in study.c.family_means.index:
+        return study.c.family_means.loc[family, labels].to_numpy(float)
+    return study.c.encoders["mean"][labels].to_numpy(float)
+
+
+def _scale(panel: Axes, xs: Sequence[float], words: str) -> None:
+    """Set an axis that begins at 0 and is logarithmic from the smallest training on."""
+    low, high = min(xs), max(xs)
+    if high > 3 * low:
+        panel.set_xscale("symlog", linthresh=low, linscale=0.6)
+        panel.xaxis.set_minor_locator(NullLocator())
+    ticks = sorted({0.0, *xs}) if len(set(xs)) < 5 else None
+    if words == "training tokens":
+        rounded = {float(f"{x:.1g}") for x in xs}
+        ticks = [0.0, *sorted(rounded)]
+    if ticks is None or len(ticks) > 5:
+        if high > 3 * low:
+            powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+            ticks = [0.0, *(10.0**p for p in powers if low <= 10.0**p <= high)]
+        else:
+            ticks = MaxNLocator(4).tick_values(0, high).tolist()
+    panel.xaxis.set_major_locator(FixedLocator(ticks))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.set_xlabel(words)
+    panel.margins(x=0.08)
+
+
+@styled
+def gains(study: Study) -> Drawing:
+    """Return the differences from the untrained backbone at each budget, a panel per family."""
+    name, title = "gains", "Difference from the untrained backbone"
+    base = study.baseline
+    rows = [m for budget in reversed(study.budgets) for m in study.at(budget)]
+    if base is None or not rows:
+        why = "no untrained backbone beside trained encoders"
+        return Drawing(name, title, why=why, beside="study")
+    several = len(study.budgets) > 1
+    count = EngFormatter(sep="")
+    names = [f"{study.names[m]}, {count(m.budget)}" if several else study.names[m] for m in rows]
+    number_of = {budget: i for i, budget in enumerate(reversed(study.budgets))}
+    colors = [COLORS[number_of[m.budget or 0] % len(COLORS)] for m in rows]
+    figure, axes = panels(study.families, names, across=4)
+    drawn: list[float] = []
+    for panel, family in zip(axes, study.families, strict=True):
+        each = [study.gain(m, family) for m in rows]
+        found = Estimates(*(np.array([row[k] for row in each], float) for k in _COLUMNS))
+        panel.axvline(0, color=INK, linewidth=0.8)
+        for y in _changes([m.budget for m in rows]):
+            panel.axhline(y - 0.5, color=RULE, linewidth=0.8)
+        tips = [f"{name} minus {base.name}, {family}" for name in names]
+        hollow = [not p < 1 - stats.LEVEL for p in found.p]
+        drawn += found.p[np.isfinite(found.value)].tolist()
+        draw_rows(panel, found, tips, colors, hollow=hollow)
+    caption(figure, f"Mean score x 100 minus that of {base.name}; lines: 95 % interval")
+    marks = {}
+    if several:
+        marks = {f"{b:,} tokens": dot(COLORS[i % len(COLORS)]) for b, i in number_of.items()}
+    name_marks(figure, {**marks, **significance_marks(drawn, MUTED if several else COLORS[0])})
+    about = "Mean over trainings; intervals cover trainings, repeats and test examples."
+    if len(study.budgets) == 1:
+        about = f"At {study.budgets[0]:,} training tokens. {about}"
+    once = [n for n, m in zip(names, rows, strict=True) if len(m.seeds) == 1]
+    if len(once) == len(rows):
+        about = about.replace("Mean over trainings; intervals cover trainings,", "Intervals cover")
+        about += " Each was trained once, so they do not cover the luck of a training."
+    elif once:
+        about += f" Trained once, so without the luck of a training: {', '.join(once)}."
+    return Drawing(name, title, about, figure, beside="study")
+
+
+_COLUMNS = ("difference", "low", "high", "p")
+
+
+def _changes(values: Sequence[object]) -> list[int]:
+    return [i for i in range(1, len(values)) if values[i] != values[i - 1]]
+
+
+@styled
+def ranks(study: Study) -> Drawing:
+    """Return the rank of each method at each budget with its interval, a panel per budget."""
+    name, title = "ranks", "Ranks"
+    if not study.methods or all(len(study.at(budget)) < 2 for budget in study.budgets):
+        return Drawing(name, title, why="no two methods at one budget", beside="study")
+    names = list(study.curves)
+    headings = [f"{budget:,} tokens" for budget in study.budgets]
+    figure, axes = panels(headings, names)
+    most = 1
+    for panel, budget in zip(axes, study.budgets, strict=True):
+        for m in study.at(budget):
+            row, y = study.rank(m), names.index(study.names[m])
+            most = max(most, int(row.methods))
+            tip = f"{study.names[m]}: rank {row['rank']:.0f}, from {row.low:.0f} to {row.high:.0f}"
+            ends = (float(row.low), float(row.high))
+            draw_point(panel, (float(row["rank"]), y), tip, bounds=ends, along="x")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_xlim(0.5, most + 0.5)
+    also = ", ".join(m.name for m in study.beside)
+    about = (
+        f"Rank in the {study.mean}, 1 is best, of everything at a budget"
+        f"{f', also {also}' if also else ''}. Lines: with 95 % probability they contain every "
+        "rank of the budget."
+    )
+    caption(figure, "Rank, 1 is best; lines: 95 % interval")
+    return Drawing(name, title, about, figure, beside="study")

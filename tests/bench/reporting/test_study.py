@@ -1,0 +1,167 @@
+"""A study of trainings: curves, differences, ranks and costs of methods over their seeds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bench
+from bench.errors import UsageError
+from bench.reporting.comparison import Comparison
+from bench.reporting.study import Study, answer, tables
+from bench.store import Store
+from tests.bench.reporting.made import result, right
+
+TASKS = {"sts-a": "sts", "sts-b": "sts", "topics": "clustering", "reviews": "sentiment"}
+
+
+def train_card(method, budget, seed, **recipe):
+    flops = {"strong": 2, "weak": 8}.get(method, 4) * 1_000_000_000 * budget
+    return {
+        "method": method,
+        "backbone": "base",
+        "budget": budget,
+        "seed": seed,
+        "recipe": {"backbone": "base", "lr": 0.001, **recipe},
+        "trained_tokens": budget - 7,
+        "inference_tokens": 100,
+        "flops": flops,
+        "seconds": 10.0 + seed,
+        "stages": [],
+        "device": "cpu",
+    }
+
+
+def score_all(label, share, *, training=None, seed=0, tasks=TASKS, **more):
+    """The results of one encoder: about this share of 400 answers is right, with a little luck."""
+    rng = np.random.default_rng([seed, *map(ord, label)])
+    found = []
+    for i, (task, family) in enumerate(tasks.items()):
+        count = int(400 * share + 20 * i + rng.integers(-4, 5))
+        card = {"backbone": "base", "training": training or {}, **more.get("card", {})}
+        settings = {**more, "card": card, "trained": training is not None}
+        made = result(label, task, family=family, examples=right(count), **settings)
+        found.append(made)
+    return found
+
+
+def make_grid(budgets=(60_000, 250_000), seeds=(0, 1, 2), shares=None):
+    """Two methods and one that learns nothing at each budget, beside backbone and a reference."""
+    found = [*score_all("backbone-mean", 0.4), *score_all("hashing", 0.5)]
+    for method, gain in (shares or {"strong": 0.2, "weak": 0.08, "none": 0.0}).items():
+        for i, budget in enumerate(budgets):
+            for seed in seeds:
+                share = 0.4 + gain * (1 + i / 2)
+                card = train_card(method, budget, seed)
+                label = f"{method}-{budget}-seed={seed}"
+                found += score_all(label, share, training=card, seed=seed)
+    return found
+
+
+def by_name(found):
+    return {table.name: table for table in found}
+
+
+def as_frame(table):
+    return pd.DataFrame([[e.text for e in row] for row in table.rows], columns=table.columns)
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return Study(Comparison.of(make_grid()))
+
+
+def test_the_answer_is_that_of_the_numbers(grid):
+    words = " ".join(answer(grid))
+    assert grid.budgets == [60_000, 250_000]
+    assert "After 250,000 training tokens, 2 of 3 methods score significantly above" in words
+    assert "Not significantly different from it: none" in words
+    assert "strong has the highest mean, significantly above every other method." in words
+    assert "(strong) to 2 (weak)" in words
+    assert "the 3 trainings of each method" in words
+    gain = grid.gain(grid.at(250_000)[0], grid.mean)
+    means = grid.c.encoders["mean"].astype(float)
+    own = [label for label in grid.c.labels if label.startswith("strong-250000")]
+    assert gain.difference == pytest.approx(means[own].mean() - means["backbone-mean"])
+    assert gain.low < gain.difference < gain.high
+
+
+def test_a_row_of_the_table_is_a_method_at_a_budget(grid):
+    frame = as_frame(by_name(tables(grid))["study"])
+    assert list(frame.method) == [*["strong", "weak", "none"] * 2, "hashing", "backbone-mean"]
+    assert list(frame.budget) == [*["250,000"] * 3, *["60,000"] * 3, "—", "—"]
+    assert list(frame.trainings[:6]) == ["3"] * 6
+    stars = [text.endswith("*") for text in frame["minus backbone-mean"][:6]]
+    assert stars == [True, True, False, True, True, False]
+    assert frame["rank"][0].startswith("1 [1, 1] of 5")
+    cost = as_frame(by_name(tables(grid))["cost"])
+    assert list(cost["trained tokens"]) == ["249,993"] * 3 + ["59,993"] * 3
+    assert list(cost.seconds) == ["11"] * 6
+    assert cost.PFLOP[0] == "0.500"
+    trainings = as_frame(by_name(tables(grid))["trainings"])
+    assert len(trainings) == 18
+
+
+def test_one_budget_and_one_training_are_said_to_be_so(tmp_path):
+    study = Study(Comparison.of(make_grid(budgets=(60_000,), seeds=(0,))))
+    assert "Each was trained once: intervals do not cover the luck of a training." in answer(study)
+    frame = as_frame(by_name(tables(study))["study"])
+    assert set(frame.trainings[:3]) == {"1"}
+
+
+def test_settings_of_one_budget_are_curves_of_their_own_and_those_of_budgets_are_not():
+    found = score_all("backbone-mean", 0.4)
+    for budget, inputs in ((60_000, 100), (250_000, 400)):
+        card = train_card("writes", budget, 0, inputs=inputs)
+        found += score_all(f"writes-{budget}", 0.5, training=card)
+        for objective in ("kl", "mntp"):
+            card = train_card("compresses", budget, 0, objective=objective)
+            found += score_all(f"{objective}-{budget}", 0.6, training=card)
+    curves = Study(Comparison.of(found)).curves
+    assert {name: len(own) for name, own in curves.items()} == {
+        "writes": 2,
+        "compresses objective=kl": 2,
+        "compresses objective=mntp": 2,
+    }
+
+
+def test_the_settings_that_the_study_uses_are_marked_among_those_that_were_tried(grid):
+    tasks = {"dev-a": "sts", "dev-b": "clustering"}
+    found = []
+    for lr, share in ((0.001, 0.5), (0.01, 0.55)):
+        card = train_card("strong", 60_000, 7, lr=lr)
+        found += score_all(f"lr={lr}", share, training=card, tasks=tasks)
+    study = Study(grid.c, Comparison.of(found))
+    table = by_name(tables(study))["tried"]
+    frame = as_frame(table)
+    assert list(frame["what is changed"]) == ["lr=0.01", "lr=0.001"]
+    assert list(frame["used here"]) == ["", "yes"]
+    marks = [row[table.columns.index("development")].mark for row in table.rows]
+    assert marks == ["", "best"]
+    assert "dev-a, dev-b" in table.about
+
+
+def test_a_study_is_written_from_a_folder_with_everything_as_csv(tmp_path):
+    store = Store(tmp_path / "results")
+    for each in make_grid():
+        store[each.spec] = each
+    paths = bench.study(store.root, tmp_path / "study")
+    names = {path.name for path in paths}
+    assert {"index.html", "study.md", "study.csv", "families.csv", "cost.csv"} <= names
+    assert {"curves-tokens.png", "curves-flops.svg", "gains.png", "ranks.png"} <= names
+    assert all(path.stat().st_size for path in paths)
+    page = (tmp_path / "study" / "index.html").read_text()
+    assert "After 250,000 training tokens" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    table = pd.read_csv(tmp_path / "study" / "study.csv")
+    assert table["minus backbone-mean low"].notna().sum() == 7
+    before = {path: path.read_bytes() for path in paths}
+    bench.study(store.root, tmp_path / "study")
+    assert before == {path: path.read_bytes() for path in paths}
+
+
+def test_results_without_a_training_are_no_study(tmp_path):
+    store = Store(tmp_path / "results")
+    for each in score_all("backbone-mean", 0.4):
+        store[each.spec] = each
+    with pytest.raises(UsageError, match="trained encoders"):
+        bench.study(store.root, tmp_path / "study")
