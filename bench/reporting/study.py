@@ -36,7 +36,6 @@ _BUDGETS = (
     "Budgets are tokens that pass through the network being trained. The rest of a recipe, such as "
     "a generator, is in its FLOPs."
 )
-_KEY = ["method", "settings", "budget"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,11 @@ class Study:
         without = [m for m in trainings.methods(self.c) if not m.seeds]
         return [m for m in without if self._has_mean(m)]
 
+    @cached_property
+    def lacking(self) -> list[str]:
+        """Encoders that lack a task that counts, and so are not shown."""
+        return list(self.c.encoders.index[self.c.encoders["mean"].isna()])
+
     def _has_mean(self, method: Method) -> bool:
         return bool(self.c.encoders["mean"][list(method.encoders)].notna().all())
 
@@ -100,12 +104,15 @@ class Study:
         differ between budgets, such as how much a generator writes.
         """
         frame = pd.DataFrame([m.key for m in self.methods], columns=trainings.KEY)
-        per_budget = frame.groupby(["method", "budget"]).settings.nunique()
+        per_budget = frame.groupby(["method", "backbone", "budget"]).settings.nunique()
         several = per_budget.groupby("method").max() > 1
+        backbones = frame.groupby("method").backbone.nunique() > 1
         found: dict[str, list[Method]] = {}
         for method in self.methods:
-            name = f"{method.name} {method.settings}" if several[method.name] else method.name
-            found.setdefault(name.strip(), []).append(method)
+            parts = [method.name]
+            parts += [method.settings] * bool(several[method.name])
+            parts += [f"on {method.backbone}"] * bool(backbones[method.name])
+            found.setdefault(" ".join(filter(None, parts)), []).append(method)
         last = {name: -self.level(own[-1], self.mean).mean for name, own in found.items()}
         return {name: found[name] for name in sorted(found, key=last.__getitem__)}
 
@@ -134,7 +141,7 @@ class Study:
     @cached_property
     def _ranks(self) -> pd.DataFrame:
         frame = trainings.ranks(self.c, task=self.mean, tasks="fixed")
-        return frame.assign(settings=frame.settings.fillna("")).set_index(_KEY)
+        return frame.set_index(trainings.KEY)
 
     @cached_property
     def _pairs(self) -> pd.DataFrame:
@@ -168,6 +175,7 @@ class Study:
                     (pairs.method == one.name)
                     & (pairs.settings == one.settings)
                     & (pairs.budget == budget)
+                    & (pairs.backbone == one.backbone)
                     & (pairs.reference == two.name)
                     & (pairs.reference_settings == two.settings)
                 ]
@@ -196,14 +204,14 @@ def _spent(card: Mapping[str, Any], what: str) -> float | None:
     return (training_seconds(card) or None) if what == "seconds" else card.get(what)
 
 
-def _key(method: Method) -> tuple[str, str, int]:
-    return method.name, method.settings, method.budget or 0
+def _key(method: Method) -> tuple[str, str, int, str]:
+    return method.name, method.settings, method.budget or 0, method.backbone
 
 
 def _indexed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of families and means by method, settings, budget (0 for none) and family."""
+    """Return rows of families and means by method (with budget 0 for no training) and family."""
     wanted = frame[frame.over != "task"]
-    return wanted.assign(budget=wanted.budget.fillna(0)).set_index([*_KEY, "task"])
+    return wanted.assign(budget=wanted.budget.fillna(0)).set_index([*trainings.KEY, "task"])
 
 
 # ---- the answer in words
@@ -482,7 +490,10 @@ def _notes(study: Study) -> Table:
     usual = notes.notes(study.c)
     skipped = ("95 % intervals:", "Significant:")
     rest = [row for row in usual.rows if not row[0].text.startswith(skipped)]
-    rows = ((word(_INTERVALS),), (word(_BUDGETS),), *rest)
+    own = [_INTERVALS, _BUDGETS]
+    if lacking := study.lacking:
+        own.append(f"Left out, since they lack a task that most have: {', '.join(lacking)}.")
+    rows = (*((word(line),) for line in own), *rest)
     return Table("notes", "Notes", ("note",), rows, words=frozenset({"note"}))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from bench import stats
@@ -37,6 +37,7 @@ from bench.reporting.study import Study
 from bench.reporting.trainings import Method
 from bench.stats import Estimates
 
+_WIDE = 3  # largest over smallest number beyond which an axis is logarithmic
 _APART = 3.2  # points between the marks of curves at one budget
 _DASHES = ((0, (5, 3)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _NO_TRAINING = "no encoder has the card of a training and a mean"
@@ -74,6 +75,8 @@ def _curves(study: Study, name: str, title: str, cost: str, words: str, about: s
     drawn = dict(list(shown.items())[:MOST_CURVES])
     figure, axes = side_by_side(study.families)
     start = study.baseline
+    xs = [places[m] for own in drawn.values() for m in own]
+    ticks: Sequence[float] = study.budgets if cost == "trained_tokens" else _round_ticks(xs)
     for panel, family in zip(axes, study.families, strict=True):
         marks = _draw_beside(panel, study, family)
         for i, own in enumerate(drawn.values()):
@@ -81,7 +84,7 @@ def _curves(study: Study, name: str, title: str, cost: str, words: str, about: s
             _draw_curve(panel, study, family, i, {m: places[m] for m in own}, shift)
         if start is not None:
             _draw_start(panel, study, family)
-        _scale(panel, [places[m] for own in drawn.values() for m in own], words)
+        _scale(panel, xs, ticks, words)
     for panel in axes[::3]:
         panel.set_ylabel("mean score x 100")
     styles = {name: line_style(i) for i, name in enumerate(drawn)}
@@ -163,26 +166,29 @@ def _means(study: Study, family: str, method: Method) -> Any:  # noqa: ANN401 - 
     return study.c.encoders["mean"][labels].to_numpy(float)
 
 
-def _scale(panel: Axes, xs: Sequence[float], words: str) -> None:
-    """Set an axis that begins at 0 and is logarithmic from the smallest training on."""
+def _scale(panel: Axes, xs: Sequence[float], ticks: Sequence[float], words: str) -> None:
+    """Set an axis that begins at 0 and, for a wide range, is logarithmic from the smallest on."""
     low, high = min(xs), max(xs)
-    if high > 3 * low:
+    if high > _WIDE * low:
         panel.set_xscale("symlog", linthresh=low, linscale=0.6)
         panel.xaxis.set_minor_locator(NullLocator())
-    ticks = sorted({0.0, *xs}) if len(set(xs)) < 5 else None
-    if words == "training tokens":
-        rounded = {float(f"{x:.1g}") for x in xs}
-        ticks = [0.0, *sorted(rounded)]
-    if ticks is None or len(ticks) > 5:
-        if high > 3 * low:
-            powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-            ticks = [0.0, *(10.0**p for p in powers if low <= 10.0**p <= high)]
-        else:
-            ticks = MaxNLocator(4).tick_values(0, high).tolist()
-    panel.xaxis.set_major_locator(FixedLocator(ticks))
+    panel.set_xticks([0.0, *ticks])
     panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     panel.set_xlabel(words)
     panel.margins(x=0.08)
+
+
+def _round_ticks(xs: Sequence[float]) -> list[float]:
+    """Return up to four round numbers in the range of some."""
+    low, high = min(xs), max(xs)
+    if high <= _WIDE * low:
+        return [tick for tick in MaxNLocator(4).tick_values(0, high).tolist() if 0 < tick <= high]
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [step * power for power in powers for step in steps if low <= step * power <= high]
+        if len(ticks) <= 4:
+            break
+    return ticks[:: -(-len(ticks) // 4) or 1]
 
 
 @styled

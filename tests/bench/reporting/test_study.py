@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import bench
+from bench.encoder import digest
 from bench.errors import UsageError
 from bench.reporting.comparison import Comparison
 from bench.reporting.study import Study, answer, tables
@@ -38,7 +39,7 @@ def score_all(label, share, *, training=None, seed=0, tasks=TASKS, **more):
     for i, (task, family) in enumerate(tasks.items()):
         count = int(400 * share + 20 * i + rng.integers(-4, 5))
         card = {"backbone": "base", "training": training or {}, **more.get("card", {})}
-        settings = {**more, "card": card, "trained": training is not None}
+        settings = {**more, "card": card, "trained": training is not None, "print_": digest(label)}
         made = result(label, task, family=family, examples=right(count), **settings)
         found.append(made)
     return found
