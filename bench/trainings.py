@@ -14,6 +14,7 @@ from typing import Any, Literal
 from bench.checkpoints import CARD, training_seconds
 from bench.encoder import digest
 from bench.errors import UsageError
+from bench.files import hide_home
 from bench.recipe import Load, Progress, Recipe
 from bench.registry import load_recipe, split_setting
 from bench.result import Absence, RunSpec
@@ -81,7 +82,7 @@ class PlannedTraining:
 
         A dtype of "auto" may be any, since which one it is depends on the machine.
         """
-        own = asdict(self.recipe)  # type: ignore[call-overload]
+        own = hide_home(asdict(self.recipe))  # type: ignore[call-overload]  # as cards are
         deciding = {each.name for each in fields(self.recipe) if each.compare}  # type: ignore[arg-type]
         recipe = dict(card.get("recipe") or {})
         if own.get("dtype") == "auto":
