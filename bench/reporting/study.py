@@ -4,6 +4,7 @@ Its rows are methods at a budget, not encoders: encoders that differ only in the
 training are one row (``bench.reporting.trainings``). Means are over the tasks of these results.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,35 @@ _BUDGETS = (
     "Budgets are tokens that pass through the network being trained. The rest of a recipe, such as "
     "a generator, is in its FLOPs."
 )
+
+
+@dataclass(frozen=True)
+class Number:
+    """A mean over trainings, a difference or a rank, with what is known of it; NaN where unknown.
+
+    Attributes:
+        value: The number.
+        low: Lower end of its 95 % interval.
+        high: Its upper end.
+        p: Corrected p-value of a difference.
+        note: What the interval does not cover; "" for nothing.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float = math.nan
+    note: str = ""
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The ends of the interval; None where it is not known."""
+        return None if math.isnan(self.low) else (self.low, self.high)
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is a significant difference."""
+        return self.p < 1 - stats.LEVEL
 
 
 @dataclass(frozen=True)
@@ -94,7 +124,7 @@ class Study:
     def at(self, budget: int) -> list[Method]:
         """Return the methods at a budget, the best mean first."""
         own = [method for method in self.methods if method.budget == budget]
-        return sorted(own, key=lambda m: -self.level(m, self.mean).mean)
+        return sorted(own, key=lambda m: -self.level(m, self.mean).value)
 
     @cached_property
     def curves(self) -> dict[str, list[Method]]:
@@ -113,7 +143,7 @@ class Study:
             parts += [method.settings] * bool(several[method.name])
             parts += [f"on {method.backbone}"] * bool(backbones[method.name])
             found.setdefault(" ".join(filter(None, parts)), []).append(method)
-        last = {name: -self.level(own[-1], self.mean).mean for name, own in found.items()}
+        last = {name: -self.level(own[-1], self.mean).value for name, own in found.items()}
         return {name: found[name] for name in sorted(found, key=last.__getitem__)}
 
     @cached_property
@@ -148,22 +178,24 @@ class Study:
         pairs = trainings.differences(self.c, tasks="fixed")
         return pairs[pairs.task == self.mean]
 
-    def level(self, method: Method, over: str) -> Any:  # noqa: ANN401 - a row of pandas
-        """Return the mean of a family or of all, with its interval: ``mean``, ``low``, ``high``."""
-        return self._levels.loc[(*_key(method), over)]
+    def level(self, method: Method, over: str) -> Number:
+        """Return the mean of a family, or of all, over the trainings of a method."""
+        row = self._levels.loc[(*_key(method), over)]
+        return Number(row["mean"], row.low, row.high, note=row.note)
 
-    def gain(self, method: Method, over: str, tasks: trainings.Tasks = "fixed") -> Any:  # noqa: ANN401
-        """Return the difference from the backbone: ``difference``, ``low``, ``high``, ``p``.
-
-        None without an untrained backbone.
-        """
+    def gain(self, method: Method, over: str, tasks: trainings.Tasks = "fixed") -> Number | None:
+        """Return the difference from the backbone; None for itself and where there is none."""
         found = self._gains.get(tasks)
         place = (*_key(method), over)
-        return None if found is None or place not in found.index else found.loc[place]
+        if found is None or place not in found.index:
+            return None
+        row = found.loc[place]
+        return Number(row.difference, row.low, row.high, row.p, row.note)
 
-    def rank(self, method: Method) -> Any:  # noqa: ANN401
-        """Return the rank at the method's budget: ``rank``, ``low``, ``high``, ``methods``."""
-        return self._ranks.loc[_key(method)]
+    def rank(self, method: Method) -> tuple[Number, int]:
+        """Return the rank at the method's budget, and how many are ranked."""
+        row = self._ranks.loc[_key(method)]
+        return Number(row["rank"], row.low, row.high), int(row.methods)
 
     def same(self, budget: int) -> list[Method]:
         """Return the best method at a budget, and those not significantly different from it."""
@@ -229,11 +261,11 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
     gains = {m: gain for m in own if (gain := study.gain(m, study.mean)) is not None}
     if not gains or study.baseline is None:
         return
-    above = [m for m, g in gains.items() if g.p < 1 - stats.LEVEL and g.difference > 0]
-    below = [m for m, g in gains.items() if g.p < 1 - stats.LEVEL and g.difference < 0]
-    rest = [m for m in gains if m not in above and m not in below]
+    above = [m for m, gain in gains.items() if gain.significant and gain.value > 0]
+    below = [m for m, gain in gains.items() if gain.significant and gain.value < 0]
+    rest = [m for m, gain in gains.items() if not gain.significant]
     of = f"the {study.mean}" if study.mean == MEAN else study.mean
-    base = score(study.level(study.baseline, study.mean).mean)
+    base = score(study.level(study.baseline, study.mean).value)
     head = (
         f"After {budget:,} training tokens, {len(above)} of {_count(len(own), 'method')} "
         f"score significantly above the untrained backbone in {of} x 100 "
@@ -246,9 +278,8 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
         yield f"Not significantly different from it: {_listed(study, gains, rest)}."
 
 
-def _listed(study: Study, gains: Mapping[Method, Any], shown: Sequence[Method]) -> str:
-    parts = [f"{study.names[m]} {_signed(gains[m].difference, gains[m])}" for m in shown]
-    return ", ".join(parts)
+def _listed(study: Study, gains: Mapping[Method, Number], shown: Sequence[Method]) -> str:
+    return ", ".join(f"{study.names[m]} {_signed(gains[m])}" for m in shown)
 
 
 def _best(study: Study, budget: int) -> str:
@@ -263,14 +294,16 @@ def _best(study: Study, budget: int) -> str:
 
 
 def _grown(study: Study) -> str:
-    long = {n: own for n, own in study.curves.items() if len({m.budget for m in own}) > 1}
-    if not long:
+    ends = {study.budgets[0], study.budgets[-1]}
+    long = {n: own for n, own in study.curves.items() if {m.budget for m in own} >= ends}
+    if not long or len(ends) == 1:
         return ""
     parts = []
     for name, own in long.items():
-        first, last = study.level(own[0], study.mean).mean, study.level(own[-1], study.mean).mean
-        parts.append(f"{name} {100 * (last - first):+z.1f} from {own[0].budget:,}")
-    return f"From each method's smallest to its largest budget: {', '.join(parts)} tokens."
+        first, last = (study.level(m, study.mean).value for m in (own[0], own[-1]))
+        parts.append(f"{name} {100 * (last - first):+z.1f}")
+    least, most = f"{study.budgets[0]:,}", f"{study.budgets[-1]:,}"
+    return f"From {least} to {most} tokens the mean changes by {', '.join(parts)}."
 
 
 def _costs(study: Study, budget: int) -> str:
@@ -304,10 +337,10 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def _signed(value: float, ends: Any) -> str:  # noqa: ANN401 - a row with low and high
-    if pd.isna(ends.low):
-        return f"{100 * value:+z.1f}"
-    return f"{100 * value:+z.1f} [{100 * ends.low:z.1f}, {100 * ends.high:z.1f}]"
+def _signed(gain: Number) -> str:
+    if gain.ends is None:
+        return f"{100 * gain.value:+z.1f}"
+    return f"{100 * gain.value:+z.1f} [{100 * gain.low:z.1f}, {100 * gain.high:z.1f}]"
 
 
 # ---- tables
@@ -356,32 +389,29 @@ def summary(study: Study) -> Table:
 
 
 def _level(study: Study, method: Method, over: str) -> Entry:
-    row = study.level(method, over)
-    if pd.isna(row["mean"]):
+    found = study.level(method, over)
+    if math.isnan(found.value):
         return Entry(MISSING, mark="missing")
-    ends = None if pd.isna(row.low) else (float(row.low), float(row.high))
-    return Entry(score(row["mean"]), float(row["mean"]), ends, note=row.note or "")
+    return Entry(score(found.value), found.value, found.ends, note=found.note)
 
 
 def _gain(study: Study, method: Method, over: str, tasks: trainings.Tasks = "fixed") -> Entry:
     if method == study.baseline:
         return word("")
-    row = study.gain(method, over, tasks)
-    if row is None or pd.isna(row.difference):
+    gain = study.gain(method, over, tasks)
+    if gain is None or math.isnan(gain.value):
         return Entry(MISSING, mark="missing")
-    star = "*" if row.p < 1 - stats.LEVEL else ""
-    ends = None if pd.isna(row.low) else (float(row.low), float(row.high))
-    p = "" if pd.isna(row.p) else f"p = {row.p:.2g}, corrected"
-    note = "; ".join(filter(None, (p, row.note)))
-    return Entry(_signed(row.difference, row) + star, float(row.difference), ends, note=note)
+    p = "" if math.isnan(gain.p) else f"p = {gain.p:.2g}, corrected"
+    note = "; ".join(filter(None, (p, gain.note)))
+    text = _signed(gain) + ("*" if gain.significant else "")
+    return Entry(text, gain.value, gain.ends, note=note)
 
 
 def _rank(study: Study, method: Method) -> Entry:
     if not method.seeds:
         return word("")
-    row = study.rank(method)
-    ends = f" [{row.low:.0f}, {row.high:.0f}]"
-    return Entry(f"{row['rank']:.0f}{ends} of {row.methods}", float(row["rank"]))
+    rank, among = study.rank(method)
+    return Entry(f"{rank.value:.0f} [{rank.low:.0f}, {rank.high:.0f}] of {among}", rank.value)
 
 
 def families(study: Study) -> Table:
@@ -397,7 +427,7 @@ def families(study: Study) -> Table:
     about = "Mean of each family over trainings x 100, with 95 % intervals"
     if study.baseline is not None:
         base = ", ".join(
-            f"{family} {score(study.level(study.baseline, family)['mean'])}"
+            f"{family} {score(study.level(study.baseline, family).value)}"
             for family in study.c.by_family
         )
         about += f", minus {study.baseline.name} ({base}); *: significant"
@@ -456,7 +486,7 @@ def tried(study: Study) -> Table:
     other = Study(study.tried)
     chosen = {(m.name, _recipe(study, m)) for m in study.methods}
     rows = sorted(
-        other.methods, key=lambda m: (m.name, m.budget, -other.level(m, other.mean)["mean"])
+        other.methods, key=lambda m: (m.name, m.budget, -other.level(m, other.mean).value)
     )
     marks = [(m.name, _recipe(other, m)) in chosen for m in rows]
     tasks = ", ".join(other.c.common)

@@ -14,6 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from bench.errors import UsageError
 from bench.stats import Estimates
@@ -222,7 +223,7 @@ def line_style(i: int) -> dict[str, Any]:
     return {"color": COLORS[i], "marker": MARKERS[i], "markersize": 4.5, "linewidth": 1.2}
 
 
-def draw_point(
+def draw_point(  # noqa: PLR0913 - one parameter a property
     panel: Axes,
     place: tuple[float, float],
     tip: str,
@@ -232,6 +233,7 @@ def draw_point(
     color: str = COLORS[0],
     marker: str = "o",
     hollow: bool = False,
+    shift: float = 0.0,
 ) -> None:
     """Draw a point with its interval and a tip.
 
@@ -244,14 +246,25 @@ def draw_point(
         color: Colour of both.
         marker: Marker of the point.
         hollow: Whether the marker is not filled.
+        shift: Points by which it is drawn to the right of its place.
     """
+    moved = shifted(panel, shift)
     if bounds:
         ends = list(bounds)
         line = ([place[0]] * 2, ends) if along == "y" else (ends, [place[1]] * 2)
-        panel.plot(*line, color=color, linewidth=1.2, zorder=2)
-    face = SURFACE if hollow else color
-    (point,) = panel.plot(*place, marker, color=face, markeredgecolor=color, markersize=5, zorder=3)
+        panel.plot(*line, color=color, linewidth=1.2, zorder=2, transform=moved)
+    style: Any = {"color": SURFACE if hollow else color, "markeredgecolor": color}
+    (point,) = panel.plot(*place, marker, markersize=5, zorder=3, transform=moved, **style)
     add_tip(point, tip)
+
+
+def shifted(panel: Axes, points: float) -> Transform:
+    """Return the transform of data that draws it some points to the right of its place."""
+    if not points:
+        return panel.transData
+    figure = panel.get_figure(root=True)
+    scale = figure.dpi_scale_trans if figure else panel.transData
+    return panel.transData + ScaledTranslation(points / 72, 0, scale)
 
 
 def draw_rows(

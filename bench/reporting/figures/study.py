@@ -1,13 +1,12 @@
 """Figures of a study: learning curves, differences from the backbone, and ranks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation
 
 from bench import stats
 from bench.reporting.figures.drawing import (
@@ -17,7 +16,6 @@ from bench.reporting.figures.drawing import (
     MOST_CURVES,
     MUTED,
     RULE,
-    SURFACE,
     Drawing,
     add_tip,
     caption,
@@ -29,11 +27,12 @@ from bench.reporting.figures.drawing import (
     number,
     panels,
     scaled,
+    shifted,
     side_by_side,
     styled,
 )
 from bench.reporting.figures.scores import significance_marks
-from bench.reporting.study import Study
+from bench.reporting.study import Number, Study
 from bench.reporting.trainings import Method
 from bench.stats import Estimates
 
@@ -90,6 +89,11 @@ def _curves(study: Study, name: str, title: str, cost: str, words: str, about: s
     styles = {name: line_style(i) for i, name in enumerate(drawn)}
     name_marks(figure, {**styles, **marks})
     text = [about, "Lines: 95 % interval; small dots: single trainings."]
+    counts = [len(m.seeds) for own in drawn.values() for m in own]
+    if max(counts) == 1:
+        text[-1] = "Lines: 95 % interval, without the luck of a training: each was trained once."
+    elif min(counts) == 1:
+        text.append("Hollow: trained once, so the interval lacks the luck of a training.")
     if len(study.budgets) == 1:
         text.append("One budget, so each curve has the untrained backbone and one point.")
     if len(shown) > MOST_CURVES:
@@ -104,8 +108,8 @@ def _draw_beside(panel: Axes, study: Study, family: str) -> dict[str, dict[str, 
     styles = {}
     for method, dashes in zip(study.beside, _DASHES, strict=False):
         style: Any = {"color": INK, "linestyle": dashes, "linewidth": 0.9}
-        value = study.level(method, family)["mean"]
-        if not pd.isna(value):
+        value = study.level(method, family).value
+        if not math.isnan(value):
             line = panel.axhline(100 * value, zorder=1, **style)
             add_tip(line, f"{method.name}, {family}: {number(value)}")
         styles[method.name] = style
@@ -114,56 +118,56 @@ def _draw_beside(panel: Axes, study: Study, family: str) -> dict[str, dict[str, 
 
 def _draw_start(panel: Axes, study: Study, family: str) -> None:
     """Draw the untrained backbone at 0."""
-    method = study.baseline
-    row = study.level(method, family) if method else None
-    if row is not None and method and not pd.isna(row["mean"]):
-        tip = f"{method.name}, {family}, untrained: {number(row['mean'])}"
-        draw_point(panel, (0, 100 * row["mean"]), tip, color=INK, marker="o", hollow=True)
+    if study.baseline is not None:
+        value = study.level(study.baseline, family).value
+        tip = f"{study.baseline.name}, {family}, untrained: {number(value)}"
+        draw_point(panel, (0, 100 * value), tip, color=INK, hollow=True)
 
 
 def _draw_curve(
     panel: Axes, study: Study, family: str, i: int, places: Mapping[Method, float], shift: float
 ) -> None:
-    """Draw a curve with its intervals and single trainings, a little beside the others."""
-    style: Any = {"color": COLORS[i]}
-    moved = panel.transData
-    if shift:
-        moved = moved + ScaledTranslation(shift / 72, 0, panel.figure.dpi_scale_trans)
-    xs, values, bounds = [], [], []
-    if study.baseline is not None:
-        row = study.level(study.baseline, family)
-        xs, values = [0.0], [100 * row["mean"]]
+    """Draw a curve from the untrained backbone on, with intervals and single trainings.
+
+    Args:
+        panel: Where to draw.
+        study: The study.
+        family: What is drawn.
+        i: Number of the curve, for its colour and marker.
+        places: The place of each method of the curve on the axis.
+        shift: Points by which it is drawn beside the others.
+    """
+    style: Any = {"color": COLORS[i], "transform": shifted(panel, shift)}
+    start = study.baseline
+    xs = [0.0, *places.values()] if start else list(places.values())
+    values = [study.level(m, family).value for m in ([start] if start else []) + list(places)]
+    panel.plot(xs, [100 * value for value in values], linewidth=1.2, zorder=1.5, **style)
     for method, x in places.items():
-        row = study.level(method, family)
-        xs.append(x)
-        values.append(100 * row["mean"])
-        ends = None if pd.isna(row.low) else (float(row.low), float(row.high))
-        bounds.append(ends)
-        own = 100 * _means(study, family, method)
-        dots: Any = {"linestyle": "", "marker": "o", "markersize": 2.2, "alpha": 0.55}
-        panel.plot(
-            [x] * len(own), own, transform=moved, zorder=4, markeredgewidth=0, **dots, **style
+        found, n = study.level(method, family), len(method.seeds)
+        if n > 1:
+            single = 100 * _single_trainings(study, family, method)
+            panel.plot([x] * n, single, "o", markersize=2.4, alpha=0.5, markeredgewidth=0, **style)
+        tip = (
+            f"{study.names[method]}, {method.budget:,} tokens, {family}: "
+            f"{number(found.value, found.ends)}; {n} training{'s' if n > 1 else ''}"
         )
-        if ends:
-            panel.plot([x, x], scaled(ends), linewidth=1.2, transform=moved, zorder=2, **style)
-        n = len(method.seeds)
-        tip = f"{study.names[method]}, {method.budget:,} tokens, {family}: "
-        tip += f"{number(float(row['mean']), ends)}; {n} training{'s' if n > 1 else ''}"
-        face = SURFACE if n == 1 else COLORS[i]
-        mark: Any = {"marker": MARKERS[i], "markersize": 5, "linestyle": ""}
-        (point,) = panel.plot(
-            [x], [100 * row["mean"]], transform=moved, zorder=3, markerfacecolor=face,
-            markeredgecolor=COLORS[i], **mark,
-        )  # fmt: skip
-        add_tip(point, tip)
-    panel.plot(xs, values, linewidth=1.2, transform=panel.transData, zorder=1.5, **style)
+        draw_point(
+            panel,
+            (x, 100 * found.value),
+            tip,
+            bounds=scaled(found.ends),
+            color=COLORS[i],
+            marker=MARKERS[i],
+            hollow=n == 1,
+            shift=shift,
+        )
 
 
-def _means(study: Study, family: str, method: Method) -> Any:  # noqa: ANN401 - an array
-    labels = list(method.encoders)
-    if family in study.c.family_means.index:
-        return study.c.family_means.loc[family, labels].to_numpy(float)
-    return study.c.encoders["mean"][labels].to_numpy(float)
+def _single_trainings(study: Study, family: str, method: Method) -> stats.Array:
+    """Return the score of each training of a method."""
+    labels, means = list(method.encoders), study.c.family_means
+    own = means.loc[family] if family in means.index else study.c.encoders["mean"]
+    return own[labels].to_numpy(float)
 
 
 def _scale(panel: Axes, xs: Sequence[float], ticks: Sequence[float], words: str) -> None:
@@ -208,8 +212,7 @@ def gains(study: Study) -> Drawing:
     figure, axes = panels(study.families, names, across=4)
     drawn: list[float] = []
     for panel, family in zip(axes, study.families, strict=True):
-        each = [study.gain(m, family) for m in rows]
-        found = Estimates(*(np.array([row[k] for row in each], float) for k in _COLUMNS))
+        found = _estimates([study.gain(m, family) for m in rows])
         panel.axvline(0, color=INK, linewidth=0.8)
         for y in _changes([m.budget for m in rows]):
             panel.axhline(y - 0.5, color=RULE, linewidth=0.8)
@@ -234,7 +237,11 @@ def gains(study: Study) -> Drawing:
     return Drawing(name, title, about, figure, beside="study")
 
 
-_COLUMNS = ("difference", "low", "high", "p")
+def _estimates(gains: Sequence[Number | None]) -> Estimates:
+    """Return differences as arrays."""
+    known = [gain or Number(np.nan, np.nan, np.nan) for gain in gains]
+    rows = [(gain.value, gain.low, gain.high, gain.p) for gain in known]
+    return Estimates(*np.array(rows, float).T)
 
 
 def _changes(values: Sequence[object]) -> list[int]:
@@ -253,11 +260,10 @@ def ranks(study: Study) -> Drawing:
     most = 1
     for panel, budget in zip(axes, study.budgets, strict=True):
         for m in study.at(budget):
-            row, y = study.rank(m), names.index(study.names[m])
-            most = max(most, int(row.methods))
-            tip = f"{study.names[m]}: rank {row['rank']:.0f}, from {row.low:.0f} to {row.high:.0f}"
-            ends = (float(row.low), float(row.high))
-            draw_point(panel, (float(row["rank"]), y), tip, bounds=ends, along="x")
+            (rank, among), y = study.rank(m), names.index(study.names[m])
+            most = max(most, among)
+            tip = f"{study.names[m]}: rank {rank.value:.0f}, from {rank.low:.0f} to {rank.high:.0f}"
+            draw_point(panel, (rank.value, y), tip, bounds=rank.ends, along="x")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_xlim(0.5, most + 0.5)
     also = ", ".join(m.name for m in study.beside)

@@ -82,8 +82,8 @@ def test_the_answer_is_that_of_the_numbers(grid):
     gain = grid.gain(grid.at(250_000)[0], grid.mean)
     means = grid.c.encoders["mean"].astype(float)
     own = [label for label in grid.c.labels if label.startswith("strong-250000")]
-    assert gain.difference == pytest.approx(means[own].mean() - means["backbone-mean"])
-    assert gain.low < gain.difference < gain.high
+    assert gain.value == pytest.approx(means[own].mean() - means["backbone-mean"])
+    assert gain.low < gain.value < gain.high
 
 
 def test_a_row_of_the_table_is_a_method_at_a_budget(grid):
