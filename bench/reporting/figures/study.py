@@ -1,7 +1,8 @@
 """Figures of a study: learning curves, differences from the backbone, and ranks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,6 @@ from bench.stats import Estimates
 _WIDE = 3  # largest over smallest number beyond which an axis is logarithmic
 _APART = 3.2  # points between the marks of curves at one budget
 _DASHES = ((0, (5, 3)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
-_NO_TRAINING = "no encoder has the card of a training and a mean"
 
 
 def draw(study: Study) -> tuple[Drawing, ...]:
@@ -47,60 +47,86 @@ def draw(study: Study) -> tuple[Drawing, ...]:
     return (gains(study), curves(study), curves_of_flops(study), ranks(study))
 
 
-@styled
+@dataclass(frozen=True)
+class _Axis:
+    """What the curves of a figure are drawn over: ``cost`` is the number, as ``Study.cost`` has it."""
+
+    name: str
+    title: str
+    cost: str
+    words: str
+    about: str
+
+
+_TOKENS = _Axis(
+    "curves-tokens",
+    "Score over training tokens",
+    "trained_tokens",
+    "training tokens",
+    "Tokens that passed through the network being trained.",
+)
+_FLOPS = _Axis(
+    "curves-flops",
+    "Score over all FLOPs of a training",
+    "flops",
+    "FLOPs",
+    "FLOPs are of everything that a training runs, generators and teachers included.",
+)
+
+
 def curves(study: Study) -> Drawing:
     """Return the scores over trained tokens, a panel per family and a curve per method."""
-    title = "Score over training tokens"
-    about = "Tokens that passed through the network being trained."
-    return _curves(study, "curves-tokens", title, "trained_tokens", "training tokens", about)
+    return _curves(study, _TOKENS)
+
+
+def curves_of_flops(study: Study) -> Drawing:
+    """Return the scores over all FLOPs of a training."""
+    return _curves(study, _FLOPS)
 
 
 @styled
-def curves_of_flops(study: Study) -> Drawing:
-    """Return the scores over all FLOPs of a training."""
-    title = "Score over all FLOPs of a training"
-    about = "FLOPs are of everything that a training runs, generators and teachers included."
-    return _curves(study, "curves-flops", title, "flops", "FLOPs", about)
-
-
-def _curves(study: Study, name: str, title: str, cost: str, words: str, about: str) -> Drawing:
-    places = {m: spent for m in study.methods if (spent := study.cost(m, cost))}
+def _curves(study: Study, axis: _Axis) -> Drawing:
+    places = {m: spent for m in study.methods if (spent := study.cost(m, axis.cost))}
     known = {name: [m for m in own if m in places] for name, own in study.curves.items()}
-    shown = {name: own for name, own in list(known.items()) if own}
-    if not shown:
-        why = _NO_TRAINING if not study.methods else f"no card has the {words} of its training"
-        return Drawing(name, title, why=why, beside="study")
-    lost = [name for name in study.curves if name not in shown]
-    drawn = dict(list(shown.items())[:MOST_CURVES])
+    known = {name: own for name, own in known.items() if own}
+    if not known:
+        why = f"no card has the {axis.words} of its training"
+        return Drawing(axis.name, axis.title, why=why, beside="study")
+    drawn = dict(list(known.items())[:MOST_CURVES])
     figure, axes = side_by_side(study.families)
-    start = study.baseline
     xs = [places[m] for own in drawn.values() for m in own]
-    ticks: Sequence[float] = study.budgets if cost == "trained_tokens" else _round_ticks(xs)
+    ticks: Sequence[float] = study.budgets if axis is _TOKENS else _round_ticks(xs)
+    apart = _APART if axis is _TOKENS else 0.0
     for panel, family in zip(axes, study.families, strict=True):
         marks = _draw_beside(panel, study, family)
         for i, own in enumerate(drawn.values()):
-            shift = _APART * (i - (len(drawn) - 1) / 2) if cost == "trained_tokens" else 0.0
+            shift = apart * (i - (len(drawn) - 1) / 2)
             _draw_curve(panel, study, family, i, {m: places[m] for m in own}, shift)
-        if start is not None:
-            _draw_start(panel, study, family)
-        _scale(panel, xs, ticks, words)
+        _draw_start(panel, study, family)
+        _scale(panel, xs, ticks, axis.words)
     for panel in axes[::3]:
         panel.set_ylabel("mean score x 100")
     styles = {name: line_style(i) for i, name in enumerate(drawn)}
     name_marks(figure, {**styles, **marks})
-    text = [about, "Lines: 95 % interval; small dots: single trainings."]
+    text = " ".join([axis.about, *_read_curves(study, drawn)])
+    if len(known) > MOST_CURVES:
+        text += f" The {MOST_CURVES} best of {len(known)}."
+    if lost := [name for name in study.curves if name not in known]:
+        text += f" Not shown, since no card has its {axis.words}: {', '.join(lost)}."
+    return Drawing(axis.name, axis.title, text, figure, beside="study")
+
+
+def _read_curves(study: Study, drawn: Mapping[str, Sequence[Method]]) -> Iterator[str]:
+    """Yield how to read the marks of curves."""
     counts = [len(m.seeds) for own in drawn.values() for m in own]
     if max(counts) == 1:
-        text[-1] = "Lines: 95 % interval, without the luck of a training: each was trained once."
-    elif min(counts) == 1:
-        text.append("Hollow: trained once, so the interval lacks the luck of a training.")
+        yield "Lines: 95 % interval, without the luck of a training: each was trained once."
+    else:
+        yield "Lines: 95 % interval; small dots: single trainings."
+        if min(counts) == 1:
+            yield "Hollow: trained once, so the interval lacks the luck of a training."
     if len(study.budgets) == 1:
-        text.append("One budget, so each curve has the untrained backbone and one point.")
-    if len(shown) > MOST_CURVES:
-        text.append(f"The {MOST_CURVES} best of {len(shown)}.")
-    if lost:
-        text.append(f"Not shown, since no card has its {words}: {', '.join(lost)}.")
-    return Drawing(name, title, " ".join(text), figure, beside="study")
+        yield "One budget, so each curve has the untrained backbone and one point."
 
 
 def _draw_beside(panel: Axes, study: Study, family: str) -> dict[str, dict[str, Any]]:
