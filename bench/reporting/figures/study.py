@@ -49,7 +49,7 @@ def draw(study: Study) -> tuple[Drawing, ...]:
 
 @dataclass(frozen=True)
 class _Axis:
-    """What the curves of a figure are drawn over: ``cost`` is the number, as ``Study.cost`` has it."""
+    """What the curves of a figure are drawn over: ``cost`` is as in ``Study.cost``."""
 
     name: str
     title: str
