@@ -231,6 +231,8 @@ def study(
     folders: str | Path | Sequence[str | Path] = "results",
     out: str | Path = "reports/study",
     *,
+    models: Sequence[str] = (),
+    tasks: Sequence[str] = (),
     tried: str | Path | Sequence[str | Path] = (),
 ) -> list[Path]:
     """Write a study of training budgets, and return the paths of the files.
@@ -241,20 +243,23 @@ def study(
     Args:
         folders: Folder of results, or several to join; trainings beside the untrained backbone.
         out: Folder to write into.
+        models: Names of encoders; all by default.
+        tasks: Names of tasks; all by default.
         tried: Results of the settings that were tried, on tasks for development.
 
     Raises:
         UsageError: There are no such results, or none of a training.
         ResultError: The folder cannot be written, or an archive is damaged.
 
-    >>> [path.name for path in study(trained, out=folder + "/study")][:2]
+    >>> [path.name for path in study(trained, folder + "/study", tasks=["stsb"])][:2]
     ['index.html', 'study.md']
     """
     from bench.reporting import read
     from bench.reporting.study import Study, build
 
-    each = _stores(tried)
-    return build(Study(read(_stores(folders)), read(each) if each else None), Path(out))
+    before = _stores(tried)
+    found = read(_stores(folders), models=models, tasks=tasks)
+    return build(Study(found, read(before) if before else None), Path(out))
 
 
 def _stores(folders: str | Path | Sequence[str | Path]) -> "list[Store]":

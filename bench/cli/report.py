@@ -141,6 +141,8 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def study(
+    model: Encoders = [],  # noqa: B006
+    task: OnTasks = [],  # noqa: B006
     results: ResultFolders = [Path("results")],  # noqa: B006 - typer copies lists
     tried: Annotated[
         list[Path],
@@ -154,7 +156,9 @@ def study(
     ),
 ) -> None:
     """Write a study of training budgets: curves, differences, ranks and costs over trainings."""
-    _print_paths(bench.study(results, out, tried=tried))
+    _print_paths(
+        bench.study(results, out, models=split_names(model), tasks=split_names(task), tried=tried)
+    )
 
 
 def _output_page(comparison: "Comparison", out: Path | None) -> None:

@@ -1,5 +1,7 @@
 """A study of trainings: curves, differences, ranks and costs of methods over their seeds."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -138,7 +140,7 @@ def test_the_settings_that_the_study_uses_are_marked_among_those_that_were_tried
     assert list(frame["used here"]) == ["", "yes"]
     marks = [row[table.columns.index("development")].mark for row in table.rows]
     assert marks == ["", "best"]
-    assert "dev-a, dev-b" in table.about
+    assert "dev-b, dev-a" in table.about
 
 
 def test_a_study_is_written_from_a_folder_with_everything_as_csv(tmp_path):
@@ -152,7 +154,7 @@ def test_a_study_is_written_from_a_folder_with_everything_as_csv(tmp_path):
     assert all(path.stat().st_size for path in paths)
     page = (tmp_path / "study" / "index.html").read_text()
     assert "After 250,000 training tokens" in page
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert not re.findall(r"(?:src|href)=\"?(?:https?:|//)", page)
     table = pd.read_csv(tmp_path / "study" / "study.csv")
     assert table["minus backbone-mean low"].notna().sum() == 7
     before = {path: path.read_bytes() for path in paths}
