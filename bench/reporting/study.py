@@ -311,6 +311,8 @@ def _costs(study: Study, budget: int) -> str:
     if len(spent) < 2:
         return ""
     least, most = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
+    if spent[most] < 1.05 * spent[least]:
+        return f"At {budget:,} tokens every training takes about {PFLOP * spent[most]:,.2g} PFLOP."
     return (
         f"At {budget:,} tokens a training takes from {PFLOP * spent[least]:,.2g} PFLOP "
         f"({study.names[least]}) to {PFLOP * spent[most]:,.2g} ({study.names[most]}), with "

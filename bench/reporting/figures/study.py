@@ -104,6 +104,7 @@ def _curves(study: Study, axis: _Axis) -> Drawing:
             _draw_curve(panel, study, family, i, {m: places[m] for m in own}, shift)
         _draw_start(panel, study, family)
         _scale(panel, xs, ticks, axis.words)
+        panel.autoscale_view()
     for panel in axes[::3]:
         panel.set_ylabel("mean score x 100")
     styles = {name: line_style(i) for i, name in enumerate(drawn)}
@@ -168,11 +169,15 @@ def _draw_curve(
     xs = [0.0, *places.values()] if start else list(places.values())
     values = [study.level(m, family).value for m in ([start] if start else []) + list(places)]
     panel.plot(xs, [100 * value for value in values], linewidth=1.2, zorder=1.5, **style)
+    panel.update_datalim([(x, 100 * value) for x, value in zip(xs, values, strict=True)])
     for method, x in places.items():
         found, n = study.level(method, family), len(method.seeds)
         if n > 1:
             single = 100 * _single_trainings(study, family, method)
+            panel.update_datalim([(x, score) for score in single])
             panel.plot([x] * n, single, "o", markersize=2.4, alpha=0.5, markeredgewidth=0, **style)
+        # What is drawn beside its place does not count in the limits of the axes by itself.
+        panel.update_datalim([(x, end) for end in scaled(found.ends) or ()])
         tip = (
             f"{study.names[method]}, {method.budget:,} tokens, {family}: "
             f"{number(found.value, found.ends)}; {n} training{'s' if n > 1 else ''}"
