@@ -50,8 +50,8 @@ X1 = [
 def writer(tmp_path_factory):
     """A tiny model that has learnt to close its quotes, as its folder."""
     folder = tmp_path_factory.mktemp("writer") / "m"
-    texts = [f'{TASK.prompt(label, a)}{b}"' for label in NAMES for a, b in pairwise(X1[::-3] + X1)]
-    write_writer(folder, texts, steps=60)
+    texts = [f'{TASK.prompt(label, a)}{b}"' for label in NAMES for a, b in pairwise(X1)]
+    write_writer(folder, texts[::2], steps=60)
     return folder
 
 

@@ -307,7 +307,7 @@ def test_a_generator_with_an_encoder_writes_questions_on_plain_passages(small, t
 
 
 def test_people_alone_need_neither_generator_nor_teacher_and_teach_to_answer(small, tmp_path):
-    card = train(small(human=1.0, generator_share=0.0, teacher_share=0.0), tmp_path, 25_000)
+    card = train(small(human=1.0, generator_share=0.0, teacher_share=0.0), tmp_path, 16_000)
     assert [stage["stage"] for stage in card["stages"]] == ["biencoder"]
     assert card["inference_tokens"] == 0
     passage = "Cleo lives in Oslo and plays the piano. It was a warm day in 1950."
