@@ -2,27 +2,17 @@
 
 import csv
 import json
-import shutil
-import subprocess
+import re
 
 import pytest
-from typer.testing import CliRunner
 
-from bench.cli import app
 from bench.store import Store
+from tests.bench.commands import call
 from tests.bench.reporting.test_mteb_rows import ours, parts
 
-PAPER = r"""\documentclass[10pt]{article}
-\usepackage{booktabs,graphicx}
-\begin{document}
-\input{own}
-\input{others}
-\end{document}
-"""
 
-
-def call(*arguments):
-    done = CliRunner().invoke(app, [str(each) for each in arguments])
+def printed(line, *words):
+    done = call(line, *words)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -36,8 +26,8 @@ def own(tmp_path_factory):
     (folder / "reviews.csv").write_text("\n".join(["review,stars", *texts]))
     task = f"classification:{folder / 'reviews.csv'}:text=review,label=stars"
     results = ("--results", folder / "results")
-    models = ("-m", "hashing,small=hashing", "--set", "small.dim=8")
-    call("run", *models, "--task", task, "--no-cache", *results)
+    run = "run -m hashing,small=hashing --set small.dim=8 --no-cache"
+    printed(run, "--task", task, *results)
     return results
 
 
@@ -59,24 +49,14 @@ def others(tmp_path_factory):
 
 
 def test_own_texts_become_a_table_of_a_paper_and_a_model_stands_beside_mteb_s_results(own, others):
-    names = ("--caption", "Own", "--label", "tab:own", "--columns", "task,small", "--digits", "2")
-    table = call("report", *own, "--format", "tex", *names)
+    chosen = "--caption Own --label tab:own --columns task,small --digits 2"
+    table = printed(f"report --format tex {chosen}", *own)
     assert r"\caption[Every task]{Own}" in table
     assert r"\label{tab:own}" in table
     assert "small" in table
+    assert re.search(r"\d\d\.\d\d", table)
     assert "hashing" not in table
-    rows = csv.DictReader(call("report", *others, "--format", "csv").splitlines())
+    rows = csv.DictReader(printed("report --format csv", *others).splitlines())
     by_task = {row["task"]: row for row in rows}
     assert float(by_task["STS16"]["mine"]) == pytest.approx(0.625)
     assert float(by_task["STS16"]["BAAI/bge_small (mteb results)"]) == pytest.approx(0.5)
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive")
-def test_both_tables_compile(own, others, tmp_path):
-    for name, options in (("own", own), ("others", others)):
-        (tmp_path / f"{name}.tex").write_text(call("report", *options, "--format", "tex"))
-    (tmp_path / "paper.tex").write_text(PAPER)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
