@@ -6,7 +6,8 @@ A row of ``qiaojin/PubMedQA``: ``question`` "Do mitochondria play a role in …?
 "Results depicted mitochondrial dynamics …", ``final_decision`` "yes".
 Run: ``bench run --model dino,dino:MINE --suite development``.
 Protocol: that of the tasks of the same kinds. Of STS-B and CLINC150 texts that are in a reported
-test set are left out: STS-B was put together from the sets of 2012 to 2017.
+test set are left out: STS-B was put together from the sets of 2012 to 2017. All
+packaged tweets are training posts of WNUT-17, so its validation posts are halved instead.
 """
 
 from typing import Any
@@ -42,9 +43,9 @@ TASKS: tuple[Task, ...] = (
     ),
     NER(
         "wnut17-dev",
-        test=Tagged("leondz/wnut_17", "validation"),
-        train=(Tagged("leondz/wnut_17", "train"),),
-        about="validation posts of WNUT-17, 6 types; token states, 5 sentences a type",
+        test=Tagged("leondz/wnut_17", "validation", half="test"),
+        train=(Tagged("leondz/wnut_17", "validation", half="train"),),
+        about="half of the validation posts of WNUT-17, 6 types; token states, 5 sentences a type",
     ),
     Clustering(
         "clinc-domain-dev",
