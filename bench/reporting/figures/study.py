@@ -198,7 +198,7 @@ def _single_trainings(study: Study, family: str, method: Method) -> stats.Array:
     """Return the score of each training of a method."""
     labels, means = list(method.encoders), study.c.family_means
     own = means.loc[family] if family in means.index else study.c.encoders["mean"]
-    return own[labels].to_numpy(float)
+    return np.array(own[labels], float)
 
 
 def _scale(panel: Axes, xs: Sequence[float], ticks: Sequence[float], words: str) -> None:
@@ -217,7 +217,7 @@ def _round_ticks(xs: Sequence[float]) -> list[float]:
     """Return up to four round numbers in the range of some."""
     low, high = min(xs), max(xs)
     if high <= _WIDE * low:
-        return [tick for tick in MaxNLocator(4).tick_values(0, high).tolist() if 0 < tick <= high]
+        return [float(t) for t in MaxNLocator(4).tick_values(0, high) if 0 < t <= high]
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         ticks = [step * power for power in powers for step in steps if low <= step * power <= high]
@@ -237,7 +237,7 @@ def gains(study: Study) -> Drawing:
         return Drawing(name, title, why=why, beside="study")
     several = len(study.budgets) > 1
     count = EngFormatter(sep="")
-    names = [f"{study.names[m]}, {count(m.budget)}" if several else study.names[m] for m in rows]
+    names = [f"{study.names[m]}, {count(m.budget or 0)}" if several else study.names[m] for m in rows]
     number_of = {budget: i for i, budget in enumerate(reversed(study.budgets))}
     colors = [COLORS[number_of[m.budget or 0] % len(COLORS)] for m in rows]
     figure, axes = panels(study.families, names, across=4)
