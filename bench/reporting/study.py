@@ -5,6 +5,7 @@ training are one row (``bench.reporting.trainings``). Means are over the tasks o
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -267,8 +268,8 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
     of = f"the {study.mean}" if study.mean == MEAN else study.mean
     base = score(study.level(study.baseline, study.mean).value)
     head = (
-        f"After {budget:,} training tokens, {len(above)} of {_count(len(own), 'method')} "
-        f"score significantly above the untrained backbone in {of} x 100 "
+        f"After {budget:,} training tokens, {len(above) or 'none'} of "
+        f"{_count(len(own), 'method')} score significantly above the untrained backbone in {of} x 100 "
         f"({study.baseline.name}, {base})"
     )
     yield head + (f": {_listed(study, gains, above)}." if above else ".")
@@ -289,7 +290,7 @@ def _best(study: Study, budget: int) -> str:
         return ""
     if not others:
         return f"{head}, significantly above every other method."
-    names = " and ".join(study.names[m] for m in others)
+    names = ", ".join(study.names[m] for m in others)
     return f"{head}; {names} {'is' if len(others) == 1 else 'are'} not significantly below it."
 
 
@@ -494,7 +495,7 @@ def tried(study: Study) -> Table:
     tasks = ", ".join(other.c.common)
     columns = [
         ("method", [word(m.name) for m in rows]),
-        ("what is changed", [Entry(m.settings or "nothing") for m in rows]),
+        ("what is changed", [Entry(_changes(m, rows) or "nothing") for m in rows]),
         ("budget", [measure(m.budget) for m in rows]),
         ("trainings", [measure(len(m.seeds)) for m in rows]),
         (
@@ -505,6 +506,14 @@ def tried(study: Study) -> Table:
     ]
     about = f"{other.mean.capitalize()} x 100 on {tasks}. Bold: the settings that this study uses."
     return Table.of_columns(name, title, columns, words=WORDS | {"used here"}, about=about)
+
+
+def _changes(method: Method, rows: Sequence[Method]) -> str:
+    """Return the settings of a method that most trainings of its name do not have."""
+    alike = [m for m in rows if (m.name, m.budget) == (method.name, method.budget)]
+    counts = Counter(setting for m in alike for setting in m.settings.split(", "))
+    usual = {part.partition("=")[0]: part for part, _ in reversed(counts.most_common())}
+    return ", ".join(part for part in method.settings.split(", ") if part not in usual.values())
 
 
 def _recipe(study: Study, method: Method) -> str:

@@ -203,7 +203,10 @@ def _changed_settings(c: Comparison, labels: Sequence[str]) -> dict[str, str]:
         if not _is_training(card):
             every[label] = {}
             continue
-        settings = {**card["recipe"], **_encoder_settings(c, label)}
+        settings = dict(card["recipe"])
+        for setting, value in _encoder_settings(c, label).items():
+            # Its attention, say, may be "native" whatever it was trained with.
+            settings[f"encoder.{setting}" if setting in settings else setting] = value
         settings.pop("backbone", None)
         stage = last_stage(card)
         settings |= {"stage": stage} if stage else {}

@@ -237,7 +237,9 @@ def gains(study: Study) -> Drawing:
         return Drawing(name, title, why=why, beside="study")
     several = len(study.budgets) > 1
     count = EngFormatter(sep="")
-    names = [f"{study.names[m]}, {count(m.budget or 0)}" if several else study.names[m] for m in rows]
+    names = [
+        f"{study.names[m]}, {count(m.budget or 0)}" if several else study.names[m] for m in rows
+    ]
     number_of = {budget: i for i, budget in enumerate(reversed(study.budgets))}
     colors = [COLORS[number_of[m.budget or 0] % len(COLORS)] for m in rows]
     figure, axes = panels(study.families, names, across=4)

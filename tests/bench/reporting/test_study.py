@@ -127,19 +127,30 @@ def test_settings_of_one_budget_are_curves_of_their_own_and_those_of_budgets_are
     }
 
 
+def test_a_setting_of_the_training_is_named_though_the_encoder_has_one_of_that_name():
+    found = score_all("backbone-mean", 0.4)
+    for attention in ("native", "bidirectional"):
+        card = train_card("reads", 60_000, 0, attention=attention)
+        settings = {"attention": "native", "checkpoint": attention}
+        found += score_all(attention, 0.5, training=card, settings=settings)
+    curves = Study(Comparison.of(found)).curves
+    assert {*curves} == {"reads attention=native", "reads attention=bidirectional"}
+
+
 def test_the_settings_that_the_study_uses_are_marked_among_those_that_were_tried(grid):
     tasks = {"dev-a": "sts", "dev-b": "clustering"}
     found = []
-    for lr, share in ((0.001, 0.5), (0.01, 0.55)):
-        card = train_card("strong", 60_000, 7, lr=lr)
-        found += score_all(f"lr={lr}", share, training=card, tasks=tasks)
+    changes = ({"lr": 0.01}, {"rank": 2}, {})
+    for change, share in zip(changes, (0.55, 0.5, 0.45), strict=True):
+        card = train_card("strong", 60_000, 7, **change)
+        found += score_all(f"tried {change}", share, training=card, tasks=tasks)
     study = Study(grid.c, Comparison.of(found))
     table = by_name(tables(study))["tried"]
     frame = as_frame(table)
-    assert list(frame["what is changed"]) == ["lr=0.01", "lr=0.001"]
-    assert list(frame["used here"]) == ["", "yes"]
+    assert list(frame["what is changed"]) == ["lr=0.01", "rank=2", "nothing"]
+    assert list(frame["used here"]) == ["", "", "yes"]
     marks = [row[table.columns.index("development")].mark for row in table.rows]
-    assert marks == ["", "best"]
+    assert marks == ["", "", "best"]
     assert "dev-b, dev-a" in table.about
 
 
