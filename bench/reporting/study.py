@@ -269,8 +269,8 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
     base = score(study.level(study.baseline, study.mean).value)
     head = (
         f"After {budget:,} training tokens, {len(above) or 'none'} of "
-        f"{_count(len(own), 'method')} score significantly above the untrained backbone in {of} x 100 "
-        f"({study.baseline.name}, {base})"
+        f"{_count(len(own), 'method')} score significantly above the untrained backbone in {of} "
+        f"x 100 ({study.baseline.name}, {base})"
     )
     yield head + (f": {_listed(study, gains, above)}." if above else ".")
     if below:
@@ -291,7 +291,7 @@ def _best(study: Study, budget: int) -> str:
     if not others:
         return f"{head}, significantly above every other method."
     names = ", ".join(study.names[m] for m in others)
-    return f"{head}; {names} {'is' if len(others) == 1 else 'are'} not significantly below it."
+    return f"{head}; not significantly below it: {names}."
 
 
 def _grown(study: Study) -> str:

@@ -24,7 +24,7 @@ def train_card(method, budget, seed, **recipe):
         "backbone": "base",
         "budget": budget,
         "seed": seed,
-        "recipe": {"backbone": "base", "lr": 0.001, **recipe},
+        "recipe": {"backbone": "base", "lr": 0.001, "rank": 16, **recipe},
         "trained_tokens": budget - 7,
         "inference_tokens": 100,
         "flops": flops,
