@@ -3,14 +3,13 @@
 import contextlib
 import json
 import logging
-import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from itertools import chain
-from typing import Any, Literal, Self
+from itertools import chain, compress, repeat
+from typing import Any, Literal
 
 from bench import data
 from bench.claims import Claims, read_owner
@@ -35,9 +34,9 @@ from bench.engine import (
     Portion,
     score,
 )
-from bench.errors import DataError, ResultError, UsageError, install_hint, one_line
+from bench.errors import DataError, ResultError
 from bench.files import hide_home, remove_leftovers
-from bench.process import peak_memory_mb, raise_if_stopped
+from bench.process import peak_memory_mb
 from bench.provenance import record_provenance
 from bench.result import Absence, Result, RunSpec
 from bench.store import Store
@@ -49,6 +48,7 @@ log = logging.getLogger(__name__)
 CHUNK = 1_000_000
 """Characters of the cells that a process takes at a time: encoded in one pass, shared in parts."""
 
+_ALL = repeat(True)
 _SHORT, _LONG = 0.5, 15.0  # seconds between two looks at the cells of other processes
 
 _TRIES = 8  # jobs that a cell may have for itself; one for each side of a retrieval, for example
@@ -118,7 +118,7 @@ def survey(  # noqa: PLR0913 - one parameter an option
     force: bool = False,
     exact: bool = False,
     trial: bool = False,
-    part: slice = slice(None),
+    part: Iterable[bool] = _ALL,
 ) -> list[Cell]:
     """Return the cells of an encoder before a run: cached, skipped, failed, or planned with items.
 
@@ -131,60 +131,19 @@ def survey(  # noqa: PLR0913 - one parameter an option
         force: Plan cells that have a result, too.
         exact: Plan for every text in a batch of its own.
         trial: Load the data of tasks without items, too.
-        part: Which of the encoder's cells; see ``Shard``.
+        part: Which of the encoder's cells, tasks by seeds; see ``bench.shards``.
     """
-    cells = [Cell(name, task, seed, "planned") for task in tasks for seed in seeds][part]
+    grid = [Cell(name, task, seed, "planned") for task in tasks for seed in dict.fromkeys(seeds)]
+    cells = list(compress(grid, part))
     try:
         fingerprint(encoder)
-    except Exception as error:  # without its weights no cell has a spec
-        raise_if_stopped()
-        log.debug("%s cannot be identified", name, exc_info=error)
-        status: Status = "skipped" if install_hint(error) else "failed"
-        return [replace(cell, status=status, reason=one_line(error)) for cell in cells]
+    except Exception as error:  # noqa: BLE001 - without its weights no cell has a spec
+        failure = Failure.of(error)
+        return [replace(cell, status=failure.status, reason=failure.reason) for cell in cells]
     return [
         _attempt(_survey, cell, encoder, store, force=force, exact=exact, trial=trial)
         for cell in cells
     ]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A fixed part of the grid, for a process that shares it without looking at the others.
-
-    Cells go to the shards in turn, and each encoder begins with the next shard, so that a large
-    task is not always in the same one.
-
-    Attributes:
-        number: From 1 to ``count``.
-        count: Number of shards.
-    """
-
-    number: int = 1
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the shard that a text such as "2/8" names.
-
-        Raises:
-            UsageError: It names none.
-        """
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
-        if not 1 <= number <= count:
-            raise UsageError(
-                f"--shard takes NUMBER/COUNT with a number from 1 to the count, such as 2/8, "
-                f"got {text!r}"
-            )
-        return cls(number, count)
-
-    def of(self, encoder: int) -> slice:
-        """Return which cells of an encoder are in the shard, given the encoder's place."""
-        return slice((self.number - 1 - encoder) % self.count, None, self.count)
-
-    def size(self, encoders: int, cells: int) -> int:
-        """Return the number of cells in the shard, given that of encoders and of cells of each."""
-        return sum(len(range(cells)[self.of(encoder)]) for encoder in range(encoders))
 
 
 def survey_all(
@@ -196,7 +155,7 @@ def survey_all(
     force: bool = False,
     exact: bool = False,
     trial: bool = False,
-    shard: Shard = Shard(),
+    part: Mapping[str, Sequence[bool]] | None = None,
 ) -> Iterator[tuple[str, list[Cell]]]:
     """Yield the name of each encoder with its cells before a run; see ``survey``.
 
@@ -208,9 +167,9 @@ def survey_all(
         force: Plan cells that have a result, too.
         exact: Plan for every text in a batch of its own.
         trial: Load the data of tasks without items, too.
-        shard: Which part of the grid.
+        part: Which cells of each encoder; None for all.
     """
-    for place, (name, encoder) in enumerate(encoders.items()):
+    for name, encoder in encoders.items():
         cells = survey(
             name,
             encoder,
@@ -220,7 +179,7 @@ def survey_all(
             force=force,
             exact=exact,
             trial=trial,
-            part=shard.of(place),
+            part=part[name] if part else _ALL,
         )
         yield name, cells
 
@@ -236,7 +195,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     keep_going: bool = False,
     force: bool = False,
     exact: bool = False,
-    shard: Shard = Shard(),
+    part: Mapping[str, Sequence[bool]] | None = None,
     wait: bool = True,
     progress: Progress = silent,
 ) -> Iterator[Cell]:
@@ -256,7 +215,7 @@ def run(  # noqa: PLR0913 - one parameter an option
         force: Run cells that have a result, too.
         exact: Encode every text in a batch of its own, for the same bits every time; see
             ``CachedEncoder``.
-        shard: Only this part of the grid.
+        part: Only these cells of each encoder, see ``bench.shards``; None for all.
         wait: Wait in the end for cells that other processes run, and run those whose process dies;
             otherwise they are yielded as running.
         progress: Called with what is being done.
@@ -266,7 +225,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     with Claims(store.root) as claims:
         new_part = partial(_EncoderPart, engine, store, vectors, claims, progress, exact=exact)
         surveys = survey_all(
-            encoders, tasks, store, seeds=seeds, force=force, exact=exact, shard=shard
+            encoders, tasks, store, seeds=seeds, force=force, exact=exact, part=part
         )
         plans = ((new_part(encoders[name]), cells) for name, cells in surveys)
         for cell in _share(plans, engine, progress, wait=wait):
@@ -576,13 +535,19 @@ def _survey(
             return replace(cell, status="cached", spec=spec, result=result)
         names = ", ".join(changed)
         log.warning("%s on %s runs again: %s has changed", cell.encoder, task.name, names)
-    items = _plan(task, cell.seed)
+    items = plan_items(task, cell.seed)
     if trial and not items and isinstance(task, NetworkTask):
         task.load(cell.seed)
     return replace(cell, spec=spec, items=items)
 
 
-def _plan(task: Task, seed: int) -> tuple[Item, ...]:
+def plan_items(task: Task, seed: int) -> tuple[Item, ...]:
+    """Return what a task will have embedded; nothing for one that needs the network.
+
+    Raises:
+        DataError: Something is no text.
+        BenchError: Its data cannot be loaded.
+    """
     items = tuple(task.items(seed=seed)) if hasattr(task, "items") else ()
     odd = [item.text for item in items if not isinstance(item.text, str)]
     if odd:

@@ -130,14 +130,15 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     from bench.engine import start_engine
     from bench.forecast import forecast
     from bench.registry import compute_settings, load_encoders
-    from bench.runner import Shard, survey_all
     from bench.runner import run as run_cells
+    from bench.runner import survey_all
+    from bench.shards import Shard
     from bench.store import Store
     from bench.tasks import check_names, load_tasks
     from bench.vectors import open_vectors
 
-    seeds = [_parse_seed(text) for text in split_names(seed)]
-    part = Shard.parse(shard)
+    seeds = list(dict.fromkeys(_parse_seed(text) for text in split_names(seed)))
+    chosen = Shard.parse(shard)
     settings = compute_settings(device, dtype, exact=exact)
     task_names, suite_names = split_names(task), split_names(suite)
     check_names(task_names, suite_names)  # before the encoders' libraries are imported
@@ -145,12 +146,13 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     tasks = load_tasks(
         task_names, suite_names, limit=limit, instruction=instruction, wordings=wordings
     )
+    part = chosen.choose(encoders, tasks, seeds)
     store, vectors = Store(results), open_vectors(on_disk=cache)
     cells: list[Cell] = []
     if dry_run:
         before = list(store.results(examples=False))
         surveys = survey_all(
-            encoders, tasks, store, seeds=seeds, force=force, exact=exact, trial=True, shard=part
+            encoders, tasks, store, seeds=seeds, force=force, exact=exact, trial=True, part=part
         )
         for name, planned in surveys:
             forecasts = forecast(encoders[name], planned, vectors, before, exact=exact)
@@ -168,7 +170,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
                 keep_going=keep_going,
                 force=force,
                 exact=exact,
-                shard=part,
+                part=part,
                 wait=wait,
                 progress=progress,
             ):
@@ -177,7 +179,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         if not as_json:
             console.print_grid([cell.row() for cell in cells])
         console.note_others([cell.row() for cell in cells])
-    expected = part.size(len(encoders), len(tasks) * len(seeds))
+    expected = sum(map(sum, part.values()))
     if not expected:
         console.note(f"no cell is in shard {shard}")
         return

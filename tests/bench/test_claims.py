@@ -14,8 +14,8 @@ import pytest
 
 from bench import claims, runner
 from bench.claims import EXPIRY, Claims, Owner
-from bench.errors import EncodingError, UsageError
-from bench.runner import Shard, run
+from bench.errors import EncodingError
+from bench.runner import run
 from bench.store import Store
 from bench.vectors import Vectors
 from tests.bench.encoders import Norms, Plain
@@ -143,27 +143,6 @@ def test_claims_are_touched_while_they_are_held_and_given_back(tmp_path, monkeyp
     assert len(list(tmp_path.rglob("*.claim"))) == 3
     cells.close()  # as by Ctrl-C
     assert not list(tmp_path.rglob("*.claim"))
-
-
-@pytest.mark.parametrize(("encoders", "count"), [(1, 3), (3, 2), (2, 7), (4, 4)])
-def test_shards_have_every_cell_once_and_differ_by_at_most_one_cell_an_encoder(encoders, count):
-    names = [f"letters{i}" for i in range(encoders)]
-    shards = [Shard(number + 1, count) for number in range(count)]
-    cells = [[(e, c) for e in names for c in range(5)[s.of(names.index(e))]] for s in shards]
-    assert sorted(chain(*cells)) == sorted((e, c) for e in names for c in range(5))
-    assert [shard.size(encoders, 5) for shard in shards] == list(map(len, cells))
-    assert max(map(len, cells)) - min(map(len, cells)) <= encoders
-
-
-def test_the_runs_of_all_shards_do_every_cell_once(tmp_path):
-    found = [statuses(start(tmp_path, shard=Shard(number, 3))) for number in (1, 2, 3)]
-    assert sorted(found) == [["done"], ["done"], ["done", "done"]]
-
-
-@pytest.mark.parametrize("text", ["", "3", "0/2", "3/2", "1/0", "-1/2", "1/2/3"])
-def test_a_shard_that_does_not_exist_is_refused(text):
-    with pytest.raises(UsageError, match="such as 2/8"):
-        Shard.parse(text)
 
 
 def test_a_result_that_was_written_before_the_run_and_named_during_it_is_kept(

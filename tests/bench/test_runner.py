@@ -180,6 +180,19 @@ def test_an_encoder_that_breaks_down_fails_its_cells_and_the_next_one_goes_on(
     assert all(reason in cell.reason and "\n" not in cell.reason for cell in cells[:2])
 
 
+def test_the_cells_of_an_encoder_that_is_not_available_are_skipped(run_on):
+    class Absent(Plain):
+        def card(self):
+            raise Unavailable("the hub does not have it")
+
+    (cell,) = run_on(Norms(), encoder=Absent())
+    assert (cell.status, cell.reason) == ("skipped", "the hub does not have it")
+
+
+def test_a_seed_that_is_named_twice_is_one_cell(run_on):
+    assert [cell.seed for cell in run_on(Norms(), seeds=(1, 2, 1))] == [1, 2]
+
+
 def test_an_encoder_may_change_the_vectors_of_another_without_fitting(run_on):
     (plain,), (derived,) = run_on(Norms()), run_on(Norms(), encoder=Derived())
     expected = 2 * plain.result.main.repeats[0]
