@@ -16,12 +16,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench import data, hub
-from bench.assets import Need, watch_needs
+from bench.assets import Archive, Need, note_archive, watch_needs
+from bench.catalog import DataSet
 from bench.encoder import Encoder, read_files
 from bench.errors import DataError, UsageError, one_line
 from bench.files import write_atomic
 from bench.process import environment, raise_if_stopped
 from bench.recipe import Recipe
+from bench.supply import choose
 from bench.task import NetworkTask, Task
 
 log = logging.getLogger(__name__)
@@ -41,14 +43,26 @@ class Wanted:
         encoders: Encoders by name.
         tasks: Tasks.
         recipes: Recipes by name.
+        data: Names of archives and data sets, as ``bench.supply.fetch_all`` takes them.
     """
 
     encoders: Mapping[str, Encoder] = field(default_factory=dict)
     tasks: Sequence[Task] = ()
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
+    data: Sequence[str] = ()
 
     def readings(self) -> "Iterator[tuple[str, Callable[[], list[str]]]]":
-        """Yield names with functions that read all that is needed, and return what is missing."""
+        """Yield names with functions that read all that is needed, and return what is missing.
+
+        Raises:
+            UsageError: A name of data is not in the catalogue.
+        """
+        archives, sets = choose(self.data) if self.data else ([], [])
+        for archive in archives:
+            yield archive.name, partial(_read_archive, archive)
+        for known in sets:
+            for split in known.splits:
+                yield f"{known.name}:{split}", partial(_read_split, known, split)
         for task in self.tasks:
             yield task.name, partial(_read_task, task)
         for name, encoder in self.encoders.items():
@@ -71,7 +85,7 @@ def mirror(target: Path, wanted: Wanted) -> Iterator[MirrorOutcome]:
         "unavailable: REASON".
 
     Raises:
-        UsageError: The folder cannot be written.
+        UsageError: The folder cannot be written, or a name of data is not in the catalogue.
         DataError: Its list of files is broken.
     """
     hashes = _read_manifest(target)
@@ -141,6 +155,16 @@ def _read_all(wanted: Wanted, handle: Callable[[Need], str]) -> Iterator[MirrorO
         yield from list(outcomes.items())[told:]
         for reason in missing:
             yield name, f"unavailable: {reason}"
+
+
+def _read_archive(archive: Archive) -> list[str]:
+    note_archive(archive)
+    return []
+
+
+def _read_split(known: DataSet, split: str) -> list[str]:
+    data.load(known.id, split, config=known.config)
+    return []
 
 
 def _read_task(task: Task) -> list[str]:

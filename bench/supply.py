@@ -1,18 +1,15 @@
-"""What tasks and encoders need: list it, fetch it, copy it for a machine without internet."""
+"""What tasks and encoders need: list it, and fetch it."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from bench import assets
 from bench.assets import ARCHIVES, Archive
 from bench.catalog import CATALOG, WEIGHTS, DataSet
-from bench.data import find_local_file, load, relative_path, write_split
-from bench.errors import DataError, Unavailable, UsageError, unknown
-from bench.files import copy_file
+from bench.data import find_local_file, load, relative_path
+from bench.errors import DataError, Unavailable, unknown
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class CatalogRow:
 
 
 def catalog_names() -> list[str]:
-    """Return the names of archives and data sets, as ``fetch_all`` and ``mirror`` take them."""
+    """Return the names of archives and data sets, as ``fetch_all`` takes them."""
     return [*ARCHIVES, *(known.name for known in CATALOG.values())]
 
 
@@ -79,7 +76,7 @@ def fetch_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
     Raises:
         UsageError: A name is not in the catalogue.
     """
-    archives, sets = _choose(names)
+    archives, sets = choose(names)
     for archive in archives:
         present = assets.is_available(archive)
         yield archive.name, "present" if present else _try(_fetch, archive)
@@ -90,32 +87,12 @@ def fetch_all(names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
                 yield path.removesuffix(".jsonl.gz"), _try(_load, known, split)
 
 
-def mirror(target: Path, names: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
-    """Write archives and data sets as a folder for ``BENCH_DATA``.
-
-    The same content gives the same bytes, and an interrupted call leaves no partial file.
-
-    Args:
-        target: The folder; it is created.
-        names: As for ``fetch_all``; None or none for everything that is available.
-
-    Yields:
-        Each file, with "written" or "unavailable: REASON".
+def choose(names: Sequence[str] | None) -> tuple[list[Archive], list[DataSet]]:
+    """Return the archives and data sets of some names, as ``fetch_all`` takes them, or all.
 
     Raises:
-        UsageError: A name is not in the catalogue, or the folder cannot be written.
+        UsageError: A name is not in the catalogue.
     """
-    archives, sets = _choose(names)
-    for archive in archives:
-        path = f"archives/{archive.filename}"
-        yield path, _try(_copy_archive, archive, target / path)
-    for known in sets:
-        for split in known.splits:
-            path = relative_path(known.id, split, known.config)
-            yield path, _try(_write_split, known, split, target / path)
-
-
-def _choose(names: Sequence[str] | None) -> tuple[list[Archive], list[DataSet]]:
     if not names:
         return list(ARCHIVES.values()), list(CATALOG.values())
     archives, sets = [], []
@@ -155,26 +132,6 @@ def _fetch(archive: Archive) -> str:
 def _load(known: DataSet, split: str) -> str:
     source = load(known.id, split, config=known.config).pin["source"]
     return "present" if source == "local" else "fetched"
-
-
-def _copy_archive(archive: Archive, path: Path) -> str:
-    source = assets.fetch(archive)
-    if not (path.exists() and path.samefile(source)):
-        _write(path, partial(copy_file, source))
-    return "written"
-
-
-def _write_split(known: DataSet, split: str, path: Path) -> str:
-    rows = load(known.id, split, config=known.config)
-    _write(path, partial(write_split, rows))
-    return "written"
-
-
-def _write(path: Path, write: Callable[[Path], None]) -> None:
-    try:
-        write(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; choose another folder") from error
 
 
 def _origin(known: DataSet) -> str:

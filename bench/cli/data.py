@@ -1,7 +1,7 @@
 """``bench data``: list what is needed, fetch it, copy it for a machine without internet."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,14 +107,14 @@ def mirror(
 
     Without names and options it has everything that `bench data list` shows and that is available.
     """
-    from bench.mirroring import mirror as write_needs
-    from bench.supply import mirror as write_mirror
+    from bench.mirroring import Wanted
+    from bench.mirroring import mirror as write_mirror
+    from bench.supply import catalog_names
 
     wanted = _load_wanted(model, suite, task, recipe, set_)
-    if names or wanted is None:
-        _show(write_mirror(target, names), strict=bool(names), as_json=as_json)
-    if wanted is not None:
-        _show(write_needs(target, wanted), strict=True, as_json=as_json)
+    everything = not names and wanted == Wanted()
+    wanted = replace(wanted, data=catalog_names() if everything else names or ())
+    _show(write_mirror(target, wanted), strict=not everything, as_json=as_json)
 
 
 @command(
@@ -135,23 +135,20 @@ def check(
 
     The exit code is 1 where something is missing or damaged. Nothing is downloaded.
     """
-    from bench.mirroring import Wanted
     from bench.mirroring import check as check_mirror
 
-    wanted = _load_wanted(model, suite, task, recipe, set_) or Wanted()
+    wanted = _load_wanted(model, suite, task, recipe, set_)
     _show(check_mirror(folder, wanted), strict=True, as_json=as_json)
 
 
 def _load_wanted(
     models: list[str], suites: list[str], tasks: list[str], recipes: list[str], sets: list[str]
-) -> "Wanted | None":
-    """Return what options name; None where they name nothing."""
+) -> "Wanted":
+    """Return what options name."""
     from bench.mirroring import Wanted
     from bench.registry import load_encoders, load_recipe, split_setting
     from bench.tasks import load_tasks
 
-    if not (models or suites or tasks or recipes):
-        return None
     settings = {} if models else dict(map(split_setting, sets))
     return Wanted(
         load_encoders(split_names(models), changes=sets) if models else {},

