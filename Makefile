@@ -1,4 +1,5 @@
 # make run    set up, run the default suite on all methods and the baselines, write the report
+# make pack   pack results/ into reports/results.zip, for `bench report --compare reports/results.zip`
 # make test   set up, run the whole test suite
 # make faults  every kill, damaged file and crowd of the campaign, of which make test tries a few; writes reports/faults.md
 # make study  set up, write the study of training budgets into reports/study from its results, in seconds;
@@ -11,9 +12,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: run test faults study docs lint clean
+.PHONY: run pack test faults study docs lint clean
 run: $(INSTALLED)
 	$(BIN)/bench run --model all --keep-going $(ARGS); ran=$$?; $(BIN)/bench report && exit $$ran
+
+pack: $(INSTALLED)
+	$(BIN)/bench export archive reports/results.zip
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
