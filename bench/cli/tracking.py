@@ -1,10 +1,13 @@
 """``--track``: the numbers of each training step in trackio, wandb or tensorboard.
 
-The trackers are accelerate's, so whatever they are configured with there holds here too.
+The trackers are accelerate's, so whatever they are configured with there holds here too. What they
+print goes to stderr: stdout has results alone.
 """
 
 import importlib.util
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +60,25 @@ class TrackedProgress:
     def track(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Hand on the numbers of a step."""
         if self._tracker is None:
-            self._tracker = self._start()
+            with redirect_stdout(sys.stderr):
+                self._tracker = self._start()
         named = {f"{stage}/{name}": value for name, value in {**values, "step": step}.items()}
-        # Only tensorboard counts the steps of each stage anew.
-        self._tracker.log(named, step=step if self._name == "tensorboard" else None)
+        with redirect_stdout(sys.stderr):
+            # Only tensorboard counts the steps of each stage anew.
+            self._tracker.log(named, step=step if self._name == "tensorboard" else None)
 
     def finish(self) -> None:
         """Write what is not written yet."""
         if self._tracker is not None:
+            with redirect_stdout(sys.stderr):
+                self._finish()
+
+    def _finish(self) -> None:
+        if self._name == "trackio":  # accelerate leaves it open, so that it prints again at exit
+            import trackio
+
+            trackio.finish()
+        else:
             self._tracker.finish()
 
     def _start(self) -> Any:  # noqa: ANN401 - a tracker of accelerate
