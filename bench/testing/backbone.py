@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 _WIDTH, _HEADS, _KEY_HEADS, _INNER, _LAYERS, _LENGTH = 32, 4, 2, 64, 2, 2048
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_CHAT = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
 
 
 def write_tiny_backbone(folder: Path, *, seed: int = 0) -> Path:
@@ -38,6 +42,7 @@ def write_tiny_backbone(folder: Path, *, seed: int = 0) -> Path:
         "bos_token": _SPECIAL[1],
         "eos_token": _SPECIAL[2],
         "pad_token": _SPECIAL[2],
+        "chat_template": _CHAT,
     }
     config = {
         "architectures": ["LlamaForCausalLM"],
