@@ -4,9 +4,8 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Self
-
-import numpy as np
 
 from bench.embeddings import count_characters
 from bench.encoder import Encoder, Item
@@ -58,10 +57,13 @@ class Shard:
         """
         if self.count == 1:
             return {name: [True] * (len(tasks) * len(seeds)) for name in encoders}
-        tokens = _count_tokens(encoders, tasks, seeds)
-        shards = np.array(balance(np.ravel(tokens), self.count)).reshape(np.shape(tokens))
-        own = (shards == self.number - 1).tolist()
-        return dict(zip(encoders, own, strict=True))
+        rows = _count_tokens(encoders, tasks, seeds)
+        shards = iter(balance(list(chain(*rows)), self.count))
+        own = self.number - 1
+        return {
+            name: [shard == own for shard in islice(shards, len(row))]
+            for name, row in zip(encoders, rows, strict=True)
+        }
 
 
 def balance(sizes: Sequence[int], count: int) -> list[int]:
