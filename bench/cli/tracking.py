@@ -82,8 +82,10 @@ class TrackedProgress:
             self._tracker.finish()
 
     def _start(self) -> Any:  # noqa: ANN401 - a tracker of accelerate
+        from accelerate import PartialState
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+        PartialState()  # which trackers need, also of a recipe that has none
         make = LOGGER_TYPE_TO_CLASS[self._name]
         if self._name == "tensorboard":
             tracker = make("tensorboard", logging_dir=self._out)
