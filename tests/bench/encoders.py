@@ -21,14 +21,19 @@ def vector(word: str, dim: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Plain:
-    """Only encodes: a random vector for each instruction and text; notes what it is asked."""
+    """Only encodes: a random vector for each instruction and text.
+
+    It notes what it is asked, and the instruction of each call.
+    """
 
     dim: int = 24
     asked: list[Item] = field(default_factory=list, compare=False)
+    calls: list[str] = field(default_factory=list, compare=False)
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = True
 
     def encode(self, texts, *, instruction=""):
+        self.calls.append(instruction)
         self.asked.extend(Item(text, instruction) for text in texts)
         rows = [vector(f"{instruction}|{text}", self.dim) for text in texts]
         return np.array(rows, np.float32).reshape(-1, self.dim)
