@@ -130,6 +130,7 @@ def test_a_comma_in_parentheses_or_in_an_existing_path_is_part_of_a_name(tmp_pat
     [
         ("run -m hasing", "hashing"),
         ("run -m hashing -t stbs", "stsb"),
+        ("run -m hashing -s quik", "quick"),
         ("run -m hashing --seed x", "whole numbers"),
         ("run -m hashing --set dim=0", "at least 1"),
         ("run -m hashing --set dino.dim=1", "hashing"),
@@ -141,6 +142,7 @@ def test_a_comma_in_parentheses_or_in_an_existing_path_is_part_of_a_name(tmp_pat
         ("run --no-such-option", "No such option"),
         ("check -m hashing --device cuda:x", "cuda:NUMBER"),
         ("check -m nowhere.adapter:Mine", "{cwd}"),
+        ("list dinno", "dino"),
         ("new Not-A-Name", "lower-case"),
         ("data fetch no-such-archive", "bench data list"),
         ("report", "bench run"),

@@ -3,14 +3,12 @@
 import json
 import shutil
 import sys
-from dataclasses import replace
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
 
 import pytest
 
 import bench.tasks
-from bench.registry import encoder_of, load_encoder, load_recipe
 from bench.testing import write_tiny_backbone
 from tests.bench.commands import ROOT, call, refused, rows
 
@@ -148,18 +146,6 @@ def test_tasks_of_another_package_are_added_and_a_broken_one_is_one_line(
     caplog.clear()
     bench.tasks._find_tasks()
     assert "my-task is left out" in caplog.text
-
-
-def test_another_checkpoint_of_an_own_encoder_follows_its_name():
-    encoder = load_encoder("adapters.baseline.pooled:Pooled:some/folder")
-    assert encoder == replace(encoder, checkpoint="some/folder")
-
-
-@pytest.mark.parametrize(
-    "name", ["dino", "adapters.dino.train:PAPER", "adapters.dino.train:Recipe"]
-)
-def test_every_recipe_names_the_encoder_of_its_checkpoints(name):
-    assert encoder_of(name, load_recipe(name)) == "dino"
 
 
 def test_the_version_is_shown():

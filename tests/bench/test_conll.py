@@ -125,14 +125,23 @@ def test_types_alone_tell_the_same_entities_where_none_touch(document):
     assert read_conll(written("tabs", words_of(apart), types).encode(), "")[1] == expected
 
 
-def test_tags_without_a_type_are_of_one_type():
-    assert read_conll(b"a B\nb I\nc O\nd B\n", "")[1] == [["B-entity", "I-entity", "O", "B-entity"]]
+CHUNKS = "-DOCSTART- -X- O O\n\nEU NNP I-NP {}\nis VBZ I-VP O\nGerman JJ I-NP {}\n"
 
 
-def test_words_that_begin_with_a_hash_are_words():
-    words, tags = read_conll(b"# a comment\n#nofilter O\n#Rome B-LOC\n\n#Oslo B-LOC\n", "")
-    assert words == [["#nofilter", "#Rome"], ["#Oslo"]]
-    assert tags == [["O", "B-LOC"], ["B-LOC"]]
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [
+        ("a B\nb I\nc O\nd B\n", "a/B-entity b/I-entity c/O d/B-entity"),
+        ("# words\n#nofilter O\n#Rome B-LOC\n\n#Oslo O\n", "#nofilter/O #Rome/B-LOC|#Oslo/O"),
+        (CHUNKS.format("I-ORG", "I-MISC"), "EU/B-ORG is/O German/B-MISC"),
+        (CHUNKS.format("O", "O"), "EU/O is/O German/O"),
+    ],
+    ids=["tags without a type are of one", "words begin with a hash", "chunks", "only chunks"],
+)
+def test_what_is_a_word_and_what_its_tag(content, read):
+    sentences = zip(*read_conll(content.encode(), ""), strict=True)
+    pairs = [zip(words, tags, strict=True) for words, tags in sentences]
+    assert "|".join(" ".join(map("/".join, each)) for each in pairs) == read
 
 
 def test_ranges_and_empty_nodes_of_conll_u_are_no_words():
@@ -141,14 +150,6 @@ def test_ranges_and_empty_nodes_of_conll_u_are_no_words():
     assert read_conll(text.encode(), "") == ([["w1", "w2", "w3"]], [["O", "B-PER", "I-PER"]])
     text = "".join(f"{i}\tw{i}\t{t}\n" for i, t in rows)
     assert read_conll(text.encode(), "") == ([["w1", "w2", "w3"]], [["O", "B-PER", "I-PER"]])
-
-
-def test_chunks_are_no_entities_whatever_their_scheme():
-    text = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\nGerman JJ I-NP I-MISC\n"
-    assert read_conll(text.encode(), "")[1] == [["B-ORG", "O", "B-MISC"]]
-    assert read_conll(text.replace("I-ORG", "O").replace("I-MISC", "O").encode(), "")[1] == [
-        ["O", "O", "O"]
-    ]
 
 
 @pytest.mark.parametrize(

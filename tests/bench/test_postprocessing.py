@@ -70,17 +70,13 @@ def unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_removing_the_direction_leaves_nothing_along_the_mean_and_twice_is_once():
-    change = Renormalised().fit(VECTORS)
-    mean = unit(VECTORS).mean(axis=0)
+def test_removing_leaves_nothing_along_the_mean_direction_or_centres_the_texts():
+    change, mean = Renormalised().fit(VECTORS), unit(VECTORS).mean(axis=0)
     changed = change(VECTORS)
     assert np.abs(changed @ (mean / np.linalg.norm(mean))).max() < 1e-5
-    assert np.allclose(unit(change(unit(changed))), unit(changed), atol=1e-5)
-
-
-def test_removing_the_point_centres_the_texts_it_is_fitted_to():
-    changed = Renormalised(removal="point").fit(VECTORS)(VECTORS)
-    assert np.abs(changed.mean(axis=0)).max() < 1e-6
+    assert np.allclose(unit(change(unit(changed))), unit(changed), atol=1e-5)  # twice is once
+    centred = Renormalised(removal="point").fit(VECTORS)(VECTORS)
+    assert np.abs(centred.mean(axis=0)).max() < 1e-6
 
 
 @pytest.mark.parametrize("components", [0, 3])
@@ -167,13 +163,11 @@ def test_vectors_come_from_the_cache_and_each_text_is_encoded_once(source, tmp_p
     whitened = CachedEncoder(over(Whitened, texts=source, count=40), vectors)
     whitened.embed(items)
     assert len(asked) == len(set(asked)) == 50
-    fitted = Letters().encode(
-        [each.text for each in encoder.fitting_items(["why"])], instruction="why"
-    )
-    assert np.allclose(found, unit(encoder.fit(fitted)(own)), atol=1e-6)
-    assert np.allclose(
-        found, encoder.encode([each.text for each in items], instruction="why"), atol=1e-6
-    )
+    texts = [each.text for each in encoder.fitting_items(["why"])]
+    fitted = Letters().encode(texts, instruction="why")
+    alone = encoder.encode([each.text for each in items], instruction="why")
+    for expected in (unit(encoder.fit(fitted)(own)), alone):
+        assert np.allclose(found, expected, atol=1e-6)
     assert cached.summary()["asked"] == 10  # without the texts that the map is fitted to
 
 

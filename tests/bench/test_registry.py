@@ -3,11 +3,12 @@
 import pytest
 
 from bench.encoder import Encoder
-from bench.errors import UsageError, unknown
+from bench.errors import UsageError
 from bench.recipe import Recipe
 from bench.registry import (
     describe,
     encoder_names,
+    encoder_of,
     expand_names,
     field_names,
     load_encoder,
@@ -35,6 +36,8 @@ def test_every_registered_recipe_can_be_made():
     assert all(isinstance(load_recipe(name), Recipe) for name in recipe_names())
     with pytest.raises(UsageError, match="did you mean 'inbedder'"):
         load_recipe("inbeder")
+    for name in ("dino", "adapters.dino.train:PAPER", "adapters.dino.train:Recipe"):
+        assert encoder_of(name, load_recipe(name)) == "dino"
 
 
 def test_another_checkpoint_and_other_settings_are_named():
@@ -77,6 +80,7 @@ def test_a_folder_is_asked_for_what_reads_it(tmp_path):
 def test_an_own_encoder_is_named_by_module_and_class():
     encoder = load_encoder("adapters.baseline.hashing:Hashing")
     assert field_names(encoder) == ("dim", "shortest", "longest")
+    assert load_encoder("adapters.baseline.pooled:Pooled:some/folder").checkpoint == "some/folder"
 
 
 @pytest.mark.parametrize(
@@ -97,9 +101,3 @@ def test_an_own_encoder_is_named_by_module_and_class():
 def test_a_name_or_setting_that_does_not_exist_is_an_error_with_what_does(name, settings, hint):
     with pytest.raises(UsageError, match=hint):
         load_encoder(name, settings)
-
-
-def test_a_name_is_suggested_that_looks_alike_or_begins_so_in_any_case():
-    tasks = ["RuBQReranking", "T2Reranking", "Banking77Classification"]
-    assert "mean 'Banking77Classification' or" in str(unknown("task", "banking77", tasks))
-    assert str(unknown("encoder", "nope", ["dino"])).endswith("known: dino")

@@ -101,6 +101,11 @@ def after(change, name="encode", base=OnlyEncodes):
     return Faulty
 
 
+def gives(name, change):
+    """A fault in what another method gives, from its result and its first argument."""
+    return after(lambda found, first, _: change(found, first), name, Sound)
+
+
 def in_batches(**changes):
     """A fault in a field of the batches of a stream."""
 
@@ -186,11 +191,6 @@ class LeakingTemplate(OnlyEncodes):
         return super().encode(texts, instruction=told)
 
 
-class SaysItFollows(OnlyEncodes):
-    def encode(self, texts, *, instruction=""):
-        return super().encode(texts)
-
-
 @dataclass(unsafe_hash=True)
 class Unfrozen:
     dim: int = 50
@@ -205,8 +205,7 @@ class UnrecordableSetting(OnlyEncodes):
 
 
 class UnstableCard(OnlyEncodes):
-    def card(self):
-        return Card(weights=str(random.random()))
+    card = staticmethod(lambda: Card(weights=os.urandom(8).hex()))
 
 
 class LayersInAnotherOrder(Sound):
@@ -245,35 +244,20 @@ FAULTS = {
     "a stream drops an item": ("streaming", of_items(lambda items: items[:-1])),
     "streams nothing": ("streaming", of_items(lambda _: [])),
     "a leaking template": ("instruction", LeakingTemplate),
-    "says it follows": ("instruction", SaysItFollows),
+    "says it follows": ("instruction", after(lambda _, texts, __: OnlyEncodes().encode(texts))),
     "unfrozen": ("settings", Unfrozen),
     "an unrecordable setting": ("settings", UnrecordableSetting),
     "an unstable card": ("card", UnstableCard),
     "fails at other layers": ("tokens", after(lose_a_state, "encode_tokens", Sound)),
     "layers in another order": ("tokens", LayersInAnotherOrder),
-    "spans off by one": ("tokens", after(shift_spans, "encode_tokens", Sound)),
-    "pads left in": ("tokens", after(leave_pads, "encode_tokens", Sound)),
-    "questions of another width": ("questions", after(widen, "encode_questions", Sound)),
-    "answers on lines": (
-        "answers",
-        after(lambda found, *_: ["a\nb"] * len(found), "answer", Sound),
-    ),
-    "answers by chance": (
-        "answers",
-        after(lambda found, *_: [str(os.urandom(8)) for _ in found], "answer", Sound),
-    ),
-    "reads words twice": (
-        "words",
-        after(lambda found, *_: [["a", "a"]] * len(found), "read_words", Sound),
-    ),
-    "scores that are no logarithms": (
-        "prompted",
-        after(lambda scores, *_: np.exp(scores), "score_words", Sound),
-    ),
-    "scores by company": (
-        "prompted",
-        after(lambda scores, texts, _: scores - np.float32(len(texts)), "score_words", Sound),
-    ),
+    "spans off by one": ("tokens", gives("encode_tokens", shift_spans)),
+    "pads left in": ("tokens", gives("encode_tokens", leave_pads)),
+    "questions of another width": ("questions", gives("encode_questions", widen)),
+    "answers on lines": ("answers", gives("answer", lambda found, _: ["a\nb"] * len(found))),
+    "answers by chance": ("answers", gives("answer", lambda f, _: [str(os.urandom(8)) for _ in f])),
+    "reads words twice": ("words", gives("read_words", lambda found, _: [["a", "a"]] * len(found))),
+    "scores that are no logarithms": ("prompted", gives("score_words", lambda s, _: np.exp(s))),
+    "scores by company": ("prompted", gives("score_words", lambda s, t: s - np.float32(len(t)))),
 }
 """Faults of encoders, and the rules that find them."""
 
