@@ -4,7 +4,8 @@ A score over test examples is the mean of one contribution per example (``bench.
 encoders are resampled together, by one matrix product.
 
 There are up to two variance components: test examples and repeats (seeds, draws, folds). Where both
-are known, their deviations are resampled separately and added. Intervals are percentiles of the
+are known, their deviations are resampled separately and added. In a mean over tasks the examples
+that several of them share are resampled together. Intervals are percentiles of the
 bootstrap, widened for small samples as t is wider than the normal distribution (after Hesterberg
 2015, The American Statistician 69(4)). An interval that would leave the range of its metric is
 Wilson's (1927), with the variance of the score in place of that of a proportion. p-values come from
@@ -13,7 +14,7 @@ correction for many comparisons.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -42,10 +43,17 @@ class VarianceComponent:
     Attributes:
         covariance: Of the encoders' scores, (m, m); NaN for an encoder that is not paired.
         freedom: Its degrees of freedom.
+        draws: Deviations from the scores, (m, draws), one resample for all encoders.
+        parts: What each example adds to the deviation of the scores, (n, m), so that ``parts.T @
+            parts`` is the covariance; empty where the examples have no ids.
+        ids: The examples, uint64 (n,); of several with one id the parts are added.
     """
 
     covariance: Array
     freedom: int
+    draws: NDArray[np.float32]
+    parts: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 @dataclass(frozen=True)
@@ -81,15 +89,19 @@ class Sampled:
 
     Attributes:
         scores: (m,), NaN for an encoder without a score.
-        draws: Deviations from the scores, (m, draws), one resample for all encoders.
         components: The variance components; none where nothing was measured more than once.
         bounds: The range of the metric.
     """
 
     scores: Array
-    draws: NDArray[np.floating]
     components: tuple[VarianceComponent, ...]
     bounds: tuple[float, float] = (-np.inf, np.inf)
+
+    @cached_property
+    def draws(self) -> NDArray[np.floating]:
+        """Deviations from the scores over all components, (m, draws); (m, 1) without any."""
+        nothing = np.zeros((len(self.scores), 1), np.float32)
+        return np.asarray(np.sum([each.draws for each in self.components] or [nothing], axis=0))
 
     @cached_property
     def intervals(self) -> Estimates:
@@ -102,6 +114,7 @@ def sampled(
     scores: Array,
     *sources: NDArray[np.floating],
     draws: int = DRAWS,
+    ids: NDArray[np.uint64] | None = None,
     seed: int = SEED,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Sampled:
@@ -112,18 +125,23 @@ def sampled(
         sources: (n, m) each: the contribution of every example, or every repeat, to the scores;
             their mean is the score. NaN columns are encoders that cannot be paired.
         draws: Number of resamples.
+        ids: uint64 (n,), what the rows of the first source are (``Score.ids``).
         seed: Seed of the resamples; equal n and seed give equal resamples.
         bounds: The range of the metric.
     """
-    total = np.zeros((len(scores), draws), np.float32)
     components = []
     for i, source in enumerate(sources):
         n = len(source)
         constant = np.ptp(source, axis=0) == 0  # rounding is no variance
         centred = np.where(constant, 0.0, source - source.mean(axis=0))
-        components.append(VarianceComponent(centred.T @ centred / (n * (n - 1)), n - 1))
-        total += np.sqrt(n / (n - 1)) * resampled_means(centred.astype(np.float32), draws, seed + i)
-    return Sampled(np.asarray(scores, np.float64), total, tuple(components), bounds)
+        covariance = centred.T @ centred / (n * (n - 1))
+        means = resampled_means(centred.astype(np.float32), draws, seed + i)
+        component = VarianceComponent(covariance, n - 1, means * np.float32(np.sqrt(n / (n - 1))))
+        if ids is not None and not i:
+            parts = (centred / np.sqrt(n * (n - 1))).astype(np.float32)
+            component = replace(component, parts=parts, ids=ids)
+        components.append(component)
+    return Sampled(np.asarray(scores, np.float64), tuple(components), bounds)
 
 
 def resampled_means(values: NDArray[np.float32], draws: int, seed: int) -> NDArray[np.float32]:
@@ -153,22 +171,58 @@ def _threads() -> Any:  # noqa: ANN401 - threadpoolctl is not typed
 def mean_of(each: Sequence[Sampled]) -> Sampled:
     """Return the mean of several scores of the same encoders.
 
-    Its variance is known where that of each score is. The scores are assumed independent, so the
-    interval is too narrow for tasks on the same texts.
+    Its variance is known where that of each score is. Examples that several scores share by their
+    ids are resampled together; all others are independent.
     """
     k = len(each)
-    components = tuple(
-        VarianceComponent(part.covariance / k**2, part.freedom)
-        for one in each
-        for part in one.components
-    )
+    known = all(one.components for one in each)
+    components = [_scale(part, 1 / k) for one in each for part in one.components if known]
     lows, highs = zip(*(one.bounds for one in each), strict=True)
     return Sampled(
         np.mean([one.scores for one in each], axis=0),
-        np.mean([one.draws for one in each], axis=0),
-        components if all(one.components for one in each) else (),
+        tuple(_join(group) for group in _sharing(components)),
         (sum(lows) / k, sum(highs) / k),
     )
+
+
+def _scale(part: VarianceComponent, by: float) -> VarianceComponent:
+    return replace(
+        part,
+        covariance=part.covariance * by**2,
+        draws=part.draws * np.float32(by),
+        parts=part.parts * np.float32(by),
+    )
+
+
+def _sharing(components: Sequence[VarianceComponent]) -> list[list[VarianceComponent]]:
+    """Return the components in groups that share examples, directly or through others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    k = len(components)
+    if not k:
+        return []
+    ids, places = np.unique(np.concatenate([c.ids for c in components]), return_inverse=True)
+    owners = np.repeat(np.arange(k), [len(c.ids) for c in components])
+    edges = coo_array((np.ones(len(owners)), (owners, k + places)), shape=(k + len(ids),) * 2)
+    labels = connected_components(edges, directed=False)[1][:k]
+    return [
+        [component for component, own in zip(components, labels, strict=True) if own == label]
+        for label in dict.fromkeys(labels.tolist())
+    ]
+
+
+def _join(components: Sequence[VarianceComponent]) -> VarianceComponent:
+    """Return the sum of components that share examples, resampled together."""
+    if len(components) == 1:
+        return components[0]
+    ids, places = np.unique(np.concatenate([each.ids for each in components]), return_inverse=True)
+    parts = np.zeros((len(ids), components[0].parts.shape[1]), np.float32)
+    np.add.at(parts, places, np.concatenate([each.parts for each in components]))
+    n, draws = len(ids), components[0].draws.shape[1]
+    wide = parts.astype(np.float64)
+    means = resampled_means(n * parts, draws, SEED)
+    return VarianceComponent(wide.T @ wide, n - 1, means, parts, ids)
 
 
 def differences(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Estimates:
@@ -252,14 +306,16 @@ def _estimates(
     outside = (low < bounds[0] - _ROUNDING) | (high > bounds[1] + _ROUNDING)
     if outside.any():
         squares = stdtrit(freedom, tail) ** 2 * sum(v for v, _ in variances)
-        wilson_low, wilson_high = _wilson(values, squares, bounds)
+        wilson_low, wilson_high = wilson(values, squares, bounds)
         low, high = np.where(outside, wilson_low, low), np.where(outside, wilson_high, high)
     unknown = np.isnan(p)
     low, high = np.clip(low, *bounds), np.clip(high, *bounds)
     return Estimates(values, np.where(unknown, np.nan, low), np.where(unknown, np.nan, high), p)
 
 
-def _wilson(values: Array, squares: Array, bounds: tuple[float, float]) -> tuple[Array, Array]:
+def wilson(
+    values: Array, squares: Array, bounds: tuple[Array | float, Array | float]
+) -> tuple[Array, Array]:
     """Return the ends of Wilson's score intervals, which lie within the bounds.
 
     Args:

@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
 
 _OURS = re.compile(r".+\.([0-9a-f]{12})\.(?:json|absent)", re.DOTALL)  # with the cell's key
-_GOLD = ".gold"  # behind a score's name, the array its examples are compared with
+_ARRAYS = (("examples", "", np.float32), ("gold", ".gold", np.float32), ("ids", ".ids", np.uint64))
+"""The arrays of a score: its field, what stands behind the score's name in a file, the dtype."""
 
 
 _LONGEST = 80  # bytes of a name in a path component, which may have 255
@@ -114,11 +115,15 @@ class Store:
             ResultError: The folder cannot be written.
         """
         path = self.path(spec)
-        examples = {name: s.examples for name, s in result.scores.items() if len(s.examples)}
-        examples |= {f"{name}{_GOLD}": s.gold for name, s in result.scores.items() if len(s.gold)}
+        arrays = {
+            name + ending: getattr(s, part)
+            for part, ending, _ in _ARRAYS
+            for name, s in result.scores.items()
+            if len(getattr(s, part))
+        }
         buffer = io.BytesIO()
-        if examples:
-            np.savez_compressed(buffer, allow_pickle=False, **examples)
+        if arrays:
+            np.savez_compressed(buffer, allow_pickle=False, **arrays)
         archive = buffer.getvalue()
         kept = replace(result, archive=hashlib.sha256(archive).hexdigest() if archive else "")
         text = _text(kept.to_json())
@@ -284,10 +289,14 @@ def _measured(score: Score, name: str, arrays: Any) -> Score:  # noqa: ANN401 - 
     """
     if name not in arrays:
         return score
-    found = [arrays[part] for part in (name, name + _GOLD) if part in arrays]
-    if any(each.dtype != np.float32 or each.shape != found[0].shape[:1] for each in found):
-        raise ValueError(name)
-    return replace(score, **dict(zip(("examples", "gold"), found, strict=False)))
+    n = arrays[name].shape[:1]
+    found = {}
+    for part, ending, dtype in _ARRAYS:
+        if name + ending in arrays:
+            found[part] = arrays[name + ending]
+            if found[part].dtype != dtype or found[part].shape != n:
+                raise ValueError(name)
+    return replace(score, **found)
 
 
 def read(path: Path) -> Result:

@@ -1,5 +1,6 @@
 """What a task is: one data set with one protocol, which turns an encoder's vectors into scores."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ class Score:
             order of the data, which pairs two encoders; empty where the metric has no such parts.
         gold: float32 (n,), what the examples are compared with (gold similarity, or class); empty
             where their mean is the score.
+        ids: uint64 (n,), ``example_ids`` of the examples, by which tasks on the same texts know
+            each other; empty where it is not known.
         wordings: One number per wording of the instruction, where there are several; their mean is
             the score.
     """
@@ -45,6 +48,7 @@ class Score:
     gold: NDArray[np.float32] = field(
         default_factory=lambda: np.empty(0, np.float32), compare=False
     )
+    ids: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64), compare=False)
     wordings: tuple[float, ...] = ()
 
     @property
@@ -255,6 +259,19 @@ _PARTS = ("name", "family", "metric", "version", "readout", "limit", "needs", "e
 def missing_parts(value: object) -> list[str]:
     """Return the attributes of a task that an object lacks; none for a task of any class."""
     return sorted(name for name in _PARTS if name not in dir(value))
+
+
+def example_ids(*columns: Sequence[str]) -> NDArray[np.uint64]:
+    """Return a hash of the texts of each example: uint64 (n,).
+
+    Args:
+        columns: The first text of every example, the second of every one, and so on.
+    """
+    joined = (
+        "\0".join(texts).encode(errors="surrogatepass") for texts in zip(*columns, strict=True)
+    )
+    each = [hashlib.blake2b(text, digest_size=8).digest() for text in joined]
+    return np.frombuffer(b"".join(each), "<u8").astype(np.uint64)
 
 
 def split_vectors(vectors: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:

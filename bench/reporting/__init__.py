@@ -17,9 +17,9 @@ FORMATS = ("md", "csv", "tex", "json", "html")
 """Formats in which tables can be printed."""
 
 TABLES = (
-    "summary", "families", "by-task", "equal-budget", "other-checkpoints", "variants", "ranks",
-    "win-tie-loss", "differences", "cost", "published", "instruction", "robustness", "diagnostics",
-    "samples", "training", "overlap", "data", "missing", "notes", "made",
+    "summary", "families", "by-task", "equal-budget", "other-checkpoints", "by-method", "variants",
+    "ranks", "win-tie-loss", "differences", "cost", "published", "instruction", "robustness",
+    "diagnostics", "samples", "training", "overlap", "data", "missing", "notes", "made",
 )  # fmt: skip
 """Names of the tables; several of equal budgets or of variants are numbered: "variants-2"."""
 

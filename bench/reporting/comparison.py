@@ -36,8 +36,9 @@ MEAN = "mean of families"
 METHOD = (
     f"95 % intervals: paired bootstrap ({stats.DRAWS:,} resamples, seed {stats.SEED}) over test "
     "examples, over repeats (seeds, draws, folds), or over both, whichever the task has; "
-    "Wilson's where these would leave the range of the metric. Intervals of means assume "
-    "independent tasks: they are too narrow for tasks on the same texts."
+    "Wilson's where these would leave the range of the metric. In means, examples that "
+    "tasks share by the hashes of their texts are resampled together; results without hashes count "
+    "as independent."
 )
 """How intervals are computed."""
 
@@ -333,11 +334,13 @@ def sampled(results: Sequence[Sequence[Result]], name: str, seed: int) -> stats.
         means.append(np.mean(repeats) if found else np.nan)
     scores = np.array(means)
     examples = _paired([_examples(found, name) for found in results])
+    ids = _ids(results, name, len(examples))
     repeats_ = _paired([_repeats(found, name) for found in results])
     wordings = _paired([_wordings(found, name) for found in results])
     each = examples, repeats_, wordings
     sources = [s for s in each if len(s) > 1 and (np.ptp(s, axis=0) > 0).any()]
-    return stats.sampled(scores, *sources, seed=seed, bounds=bounds(name, scores))
+    known = ids if sources and sources[0] is examples else None
+    return stats.sampled(scores, *sources, ids=known, seed=seed, bounds=bounds(name, scores))
 
 
 def seed_of(task: Mapping[str, Any], name: str) -> int:
@@ -379,6 +382,14 @@ def _examples(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Arr
         if not len(found) or not abs(found.mean() - own.mean) < _AGREE:
             return 0, np.empty(0)
     return len(each[0]), np.mean(each, axis=0)
+
+
+def _ids(results: Sequence[Sequence[Result]], name: str, n: int) -> NDArray[np.uint64] | None:
+    """Return the ids of the n examples; None where they are not known or differ."""
+    every = [r.scores[name].ids for found in results for r in found]
+    known = [ids for ids in every if len(ids) == n > 0]
+    alike = bool(known) and all(np.array_equal(ids, known[0]) for ids in known)
+    return known[0] if alike else None
 
 
 def _paired(each: Sequence[tuple[Hashable, stats.Array]]) -> stats.Array:

@@ -31,8 +31,8 @@ PFLOP = 1e-15
 
 _INTERVALS = (
     "Intervals of methods have a variance component for the trainings (their seeds), one for test "
-    "examples and one for repeats, with Student's t at Satterthwaite's degrees of freedom; those "
-    "of a method trained once lack the first."
+    "examples and one for repeats, the first with a quantile of Student's t of its own; those of a "
+    "method trained once lack the first."
 )
 _BUDGETS = (
     "Budgets are tokens that pass through the network being trained. The rest of a recipe, such as "

@@ -1,6 +1,15 @@
 """Every table of the report, in order."""
 
-from bench.reporting import context, differences, notes, published, scores, summary, variants
+from bench.reporting import (
+    by_method,
+    context,
+    differences,
+    notes,
+    published,
+    scores,
+    summary,
+    variants,
+)
 from bench.reporting.comparison import Comparison
 from bench.reporting.table import Table
 
@@ -25,6 +34,7 @@ def tables(c: Comparison) -> tuple[Table, ...]:
         scores.families(c),
         scores.by_task(c),
         *scores.equal_budget(c),
+        by_method.table(c),
         *variants.tables(c),
         differences.ranks(c),
         differences.win_tie_loss(c),

@@ -12,16 +12,28 @@ cover other families of tasks, unless ``tasks="fixed"``.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from bench import stats
 from bench.errors import unknown
-from bench.replication import Component, detectable, estimate, superiority
+from bench.replication import (
+    Part,
+    Trainings,
+    detectable,
+    interaction,
+    intervals,
+    of_means,
+    p_values,
+    pool,
+    superiority,
+)
 from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.variants import last_stage
 
@@ -29,6 +41,9 @@ Tasks = Literal["resampled", "fixed"]
 """Whether a mean over families stands for other families too, or for these alone."""
 
 ONE = "1 training: intervals do not cover training"
+ALIKE = "1 training, taken to vary as those of the other methods"
+AGAIN = "several trainings with one seed count once"
+UNKNOWN = "measured once on each training: intervals do not cover test examples"
 
 KEY = ["method", "settings", "budget", "backbone"]
 """What makes a method of these tables; ``budget`` is missing for encoders without a training."""
@@ -45,6 +60,7 @@ class Method:
         backbone: The model that it was trained from, or that the encoder is.
         encoders: Labels of the encoders, one per training, in the order of their seeds.
         seeds: Seeds of the trainings; empty without the card of a training.
+        role: As in ``Comparison.encoders``: "method", "untrained" or "reference".
         note: What its intervals do not cover; "" for nothing.
     """
 
@@ -53,8 +69,19 @@ class Method:
     budget: int | None
     backbone: str
     encoders: tuple[str, ...]
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...]
+    role: str
     note: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name with the settings."""
+        return f"{self.name} {self.settings}".strip()
+
+    @property
+    def place(self) -> tuple[int | None, str]:
+        """The budget and the backbone, which methods to compare have in common."""
+        return self.budget, self.backbone
 
     @property
     def key(self) -> dict[str, Any]:
@@ -79,33 +106,45 @@ def methods(c: Comparison) -> list[Method]:
     return [_method(c, group, changed[group[0]]) for group in groups.values()]
 
 
-def by_method(c: Comparison, *, tasks: Tasks = "resampled") -> pd.DataFrame:
+def by_method(c: Comparison, *, tasks: Tasks = "resampled", pooled: bool = False) -> pd.DataFrame:
     """Return one row per method and quantity: the mean over its trainings with an interval.
 
-    Columns: ``KEY``; ``over``, ``task``, ``metric``; ``mean``; ``low`` and ``high``, its 95 %
-    interval; ``std``, the standard deviation over trainings (NaN for one); ``trainings``, their
-    number (0 for an encoder without the card of one); ``note``.
+    Args:
+        c: The results.
+        tasks: Whether the mean of families stands for other families too.
+        pooled: Whether the trainings of all methods at a budget are taken to vary alike. Intervals
+            are narrower, and hold for a method with one training; they are too narrow for a method
+            that varies more than the others (column ``std``).
+
+    Returns:
+        Columns: ``KEY``; ``over``, ``task``, ``metric``; ``mean``; ``low`` and ``high``, its 95 %
+        interval; ``std``, the standard deviation over trainings (NaN for one); ``trainings``, their
+        number (0 for an encoder without the card of one); ``note``.
     """
-    rows = []
-    for quantity in _quantities(c, tasks):
-        for method in methods(c):
-            found = _estimate(c, quantity, method)
-            row = {**method.key, **quantity.key, "mean": found.value}
-            row |= {"low": found.low, "high": found.high, "std": found.std}
-            rows.append(row | {"trainings": len(method.seeds), "note": found.note})
-    return _frame(rows, [*KEY, *_QUANTITY, "mean", "low", "high", "std", "trainings", "note"])
+    rows, every = [], methods(c)
+    for quantity in _quantities(c, every, tasks, pooled=pooled):
+        for method in every:
+            measured = _measure(c, quantity, method)
+            row = {**method.key, **quantity.key, **measured, "mean": measured["value"]}
+            rows.append(row | {"trainings": len(method.seeds)})
+    columns = [*KEY, *_QUANTITY, "mean", "low", "high", "std", "trainings", "note"]
+    return _frame(rows, columns, _judge(rows))
 
 
-def differences(c: Comparison, reference: str = "", *, tasks: Tasks = "resampled") -> pd.DataFrame:
+def differences(
+    c: Comparison, reference: str = "", *, tasks: Tasks = "resampled", pooled: bool = False
+) -> pd.DataFrame:
     """Return one row per pair of methods and quantity: the difference of their means.
 
     Args:
         c: The results.
-        reference: Each method minus this one: the name of a method, which is compared at equal
-            budget and backbone, or of an encoder without the card of a training, which is compared
-            with all. "" for every two methods at equal budget and backbone, and every method
-            against every encoder without a training.
-        tasks: Whether the mean of families stands for other families too.
+        reference: Each method minus this one: the name of a method, with or without its settings
+            ("crops", "crops lr=0.002"), which is compared at equal budget and backbone, or of an
+            encoder without the card of a training, which is compared at every budget. "" for every
+            two methods at equal budget and backbone, and every method against every encoder
+            without a training.
+        tasks: As for ``by_method``.
+        pooled: As for ``by_method``.
 
     Returns:
         Columns: ``KEY`` of the first; ``reference`` and ``reference_settings``; ``over``, ``task``,
@@ -120,25 +159,27 @@ def differences(c: Comparison, reference: str = "", *, tasks: Tasks = "resampled
         UsageError: There is no such reference.
     """
     every = methods(c)
-    names = {method.name for method in every}
+    names = dict.fromkeys(name for method in every for name in (method.name, method.label))
     if reference and reference not in names:
-        raise unknown("method in these results", reference, sorted(names))
+        raise unknown("method in these results", reference, list(names))
     pairs = list(_pairs(every, reference))
     rows = []
-    for quantity in _quantities(c, tasks):
+    for quantity in _quantities(c, every, tasks, pooled=pooled):
         for first, second in pairs:
-            found = _estimate(c, quantity, first, second)
+            measured = _measure(c, quantity, first, second)
             row = {**first.key, "reference": second.name, "reference_settings": second.settings}
-            row |= {**quantity.key, "difference": found.value, "low": found.low}
-            row |= {"high": found.high, "p_alone": found.p, "superiority": found.superiority}
-            row |= {"detectable": found.detectable, "trainings": len(first.seeds)}
-            rows.append(row | {"reference_trainings": len(second.seeds), "note": found.note})
-    frame = _frame(rows, [*KEY, *_PAIR])
-    frame["p"] = frame.groupby("over").p_alone.transform(lambda p: stats.holm(p.to_numpy(float)))
+            row |= {**quantity.key, **measured, "difference": measured["value"]}
+            row |= {"trainings": len(first.seeds), "reference_trainings": len(second.seeds)}
+            rows.append(row)
+    frame = _frame(rows, [*KEY, *_PAIR], _judge(rows))
+    frame["p_alone"] = frame.p
+    frame["p"] = frame.groupby("over").p.transform(lambda p: stats.holm(p.to_numpy(float)))
     return frame
 
 
-def ranks(c: Comparison, *, task: str = MEAN, tasks: Tasks = "resampled") -> pd.DataFrame:
+def ranks(
+    c: Comparison, *, task: str = MEAN, tasks: Tasks = "resampled", pooled: bool = False
+) -> pd.DataFrame:
     """Return the rank of each method at its budget, with an interval that covers every rank.
 
     The lowest rank is 1 plus the number of methods that are significantly better, the highest is
@@ -149,7 +190,8 @@ def ranks(c: Comparison, *, task: str = MEAN, tasks: Tasks = "resampled") -> pd.
     Args:
         c: The results.
         task: Title of a task, name of a family, or ``MEAN``.
-        tasks: Whether the mean of families stands for other families too.
+        tasks: As for ``by_method``.
+        pooled: As for ``by_method``.
 
     Returns:
         Columns: ``KEY``, with the ``budget`` and ``backbone`` at which it is ranked; ``mean``;
@@ -158,11 +200,12 @@ def ranks(c: Comparison, *, task: str = MEAN, tasks: Tasks = "resampled") -> pd.
     Raises:
         UsageError: There is no such task.
     """
-    found = {quantity.name: quantity for quantity in _quantities(c, tasks)}
+    every = methods(c)
+    quantities = _quantities(c, every, tasks, pooled=pooled)
+    found = {quantity.name: quantity for quantity in quantities}
     if task not in found:
         raise unknown("task, family or mean in these results", task, list(found))
     rows = []
-    every = methods(c)
     for budget, backbone in dict.fromkeys((m.budget, m.backbone) for m in every if m.seeds):
         ranked = [m for m in every if _beside(m, budget, backbone)]
         place = {"budget": budget, "backbone": backbone}
@@ -197,30 +240,22 @@ def _encoder_settings(c: Comparison, label: str) -> dict[str, Any]:
 
 def _changed_settings(c: Comparison, labels: Sequence[str]) -> dict[str, str]:
     """Return for one encoder per method the settings in which methods of one name differ."""
-    every: dict[str, dict[str, str]] = {}
+    by_name: dict[str, dict[str, dict[str, str]]] = {}
+    words = dict.fromkeys(labels, "")
     for label in labels:
         card = c.encoders.at[label, "training"]
         if not _is_training(card):
-            every[label] = {}
             continue
-        settings = dict(card["recipe"])
+        settings = {**card["recipe"], "stage": last_stage(card)}
         for setting, value in _encoder_settings(c, label).items():
             # Its attention, say, may be "native" whatever it was trained with.
             settings[f"encoder.{setting}" if setting in settings else setting] = value
-        settings.pop("backbone", None)
-        stage = last_stage(card)
-        settings |= {"stage": stage} if stage else {}
-        every[label] = {name: json.dumps(value) for name, value in settings.items()}
-    words = {}
-    for label, own in every.items():
-        name = c.encoders.at[label, "training"].get("method")
-        alike = [
-            settings
-            for other, settings in every.items()
-            if c.encoders.at[other, "training"].get("method") == name
-        ]
-        differing = [n for n in own if len({other.get(n) for other in alike}) > 1]
-        words[label] = ", ".join(f"{n}={own[n].strip(chr(34))}" for n in differing)
+        plain = {k: json.dumps(v).strip('"') for k, v in settings.items() if k != "backbone"}
+        by_name.setdefault(card["method"], {})[label] = plain
+    for alike in by_name.values():
+        for label, own in alike.items():
+            differing = [n for n in own if len({each.get(n) for each in alike.values()}) > 1]
+            words[label] = ", ".join(f"{name}={own[name]}" for name in differing)
     return words
 
 
@@ -229,43 +264,52 @@ def _method(c: Comparison, labels: Sequence[str], settings: str) -> Method:
     card = first.training
     if not _is_training(card):
         note = ONE if first.role == "method" else ""
-        return Method(labels[0], "", None, first.backbone, tuple(labels), note=note)
+        return Method(labels[0], "", None, first.backbone, (labels[0],), (), first.role, note)
     by_seed: dict[int, str] = {}
     for label in sorted(labels):
         by_seed.setdefault(c.encoders.at[label, "training"]["seed"], label)
     seeds = tuple(sorted(by_seed))
+    notes = [ONE] if len(seeds) == 1 else []
+    notes += [AGAIN] if len(seeds) < len(labels) else []
     return Method(
         card["method"],
         settings,
         card["budget"],
-        first.base,
+        first.backbone or first.base,
         tuple(by_seed[seed] for seed in seeds),
         seeds,
-        ONE if len(seeds) == 1 else "",
+        first.role,
+        "; ".join(notes),
     )
 
 
 def _beside(method: Method, budget: int | None, backbone: str) -> bool:
-    """Return whether a method is of a budget and backbone, or has no training."""
-    return not method.seeds or (method.budget, method.backbone) == (budget, backbone)
+    """Return whether a method can be compared with those of a budget on a backbone.
+
+    An untrained backbone is compared with the methods on it, a reference model with all.
+    """
+    if method.seeds:
+        return (method.budget, method.backbone) == (budget, backbone)
+    return method.role == "reference" or method.backbone in {"", backbone}
 
 
 def _pairs(every: Sequence[Method], reference: str) -> Iterator[tuple[Method, Method]]:
     """Yield the methods to compare, the reference second."""
     if reference:
-        for second in [m for m in every if m.name == reference]:
-            for first in every:
-                if first is not second and _comparable(first, second):
-                    yield first, second
+        seconds = [m for m in every if reference in {m.name, m.label}]
+        pairs = ((first, second) for second in seconds for first in every if first is not second)
+        yield from (pair for pair in pairs if _comparable(*pair))
         return
-    for i, first in enumerate(every):
-        for second in every[i + 1 :]:
-            if _comparable(first, second):
-                yield (first, second) if first.seeds or not second.seeds else (second, first)
+    for first, second in combinations(every, 2):
+        if (first.seeds or second.seeds) and _comparable(first, second):
+            yield (first, second) if first.seeds else (second, first)
 
 
 def _comparable(first: Method, second: Method) -> bool:
-    return not first.seeds or _beside(second, first.budget, first.backbone)
+    """Return whether two methods are of one budget and backbone, as far as these are known."""
+    trained, other = (first, second) if first.seeds else (second, first)
+    always = not trained.seeds and trained.role == "reference"
+    return always or _beside(other, trained.budget, trained.backbone)
 
 
 # ---- quantities and their variance
@@ -273,12 +317,17 @@ def _comparable(first: Method, second: Method) -> bool:
 
 @dataclass(frozen=True)
 class _Quantity:
-    """A task, the mean of a family, or the mean of families."""
+    """A task, the mean of a family, or the mean of families.
+
+    ``pools`` has the variance of a training by budget and backbone, with its degrees of freedom,
+    where it is pooled over methods.
+    """
 
     over: str
     name: str
     metric: str
     found: stats.Sampled
+    pools: Mapping[tuple[int | None, str], tuple[stats.Array, float]]
 
     @property
     def key(self) -> dict[str, str]:
@@ -292,71 +341,126 @@ _PAIR = [
 ]  # fmt: skip
 
 
-def _quantities(c: Comparison, tasks: Tasks) -> Iterator[_Quantity]:
-    for title in c.tasks.index[c.tasks.compared]:
-        yield _Quantity("task", title, c.tasks.at[title, "metric"], c.by_task[title])
-    for family, found in c.by_family.items():
-        yield _Quantity("family", family, "", found)
+def _quantities(
+    c: Comparison, every: Sequence[Method], tasks: Tasks, *, pooled: bool
+) -> Iterator[_Quantity]:
+    found = [("task", title, c.by_task[title]) for title in c.tasks.index[c.tasks.compared]]
+    found += [("family", family, each) for family, each in c.by_family.items()]
     if len(c.by_family) > 1:
-        overall = c.overall
-        if tasks == "resampled":
-            families = np.array([each.scores for each in c.by_family.values()])
-            overall = stats.sampled(overall.scores, families)
-        yield _Quantity("mean", MEAN, "", overall)
+        resampled = tasks == "resampled"
+        mean = _over_families(c.overall, list(c.by_family.values())) if resampled else c.overall
+        found.append(("mean", MEAN, mean))
+    for over, name, each in found:
+        metric = c.tasks.at[name, "metric"] if over == "task" else ""
+        pools = _pools(c, every, each) if pooled else {}
+        yield _Quantity(over, name, metric, each, pools)
 
 
-@dataclass(frozen=True)
-class _Found:
-    value: float
-    low: float
-    high: float
-    p: float
-    std: float
-    superiority: float
-    detectable: float
-    note: str = field(default="")
+def _pools(
+    c: Comparison, every: Sequence[Method], found: stats.Sampled
+) -> dict[tuple[int | None, str], tuple[stats.Array, float]]:
+    """Return the variance of a training by budget and backbone, over all methods there."""
+    several: dict[tuple[int | None, str], list[Trainings]] = {}
+    for method in every:
+        scores = found.scores[[c.number[label] for label in method.encoders]]
+        if len(scores) > 1 and np.isfinite(scores).all():
+            several.setdefault(method.place, []).append(Trainings.of(scores))
+    return {place: pool(trainings) for place, trainings in several.items()}
 
 
-def _estimate(
+def _over_families(mean: stats.Sampled, families: Sequence[stats.Sampled]) -> stats.Sampled:
+    """Return the mean of families with the families as its variance component.
+
+    Their variance has that of their repeats and examples in it, but not what examples that two
+    families share add to that of the mean.
+    """
+    k = len(families)
+    own = stats.sampled(
+        mean.scores, np.array([each.scores for each in families]), bounds=mean.bounds
+    )
+    if not mean.components:
+        return own
+    alone = sum(part.covariance for each in families for part in each.components) / k**2
+    together = np.sum([part.covariance for part in mean.components], axis=0)
+    shared = replace(own.components[0], covariance=(together - alone) * k / (k - 1))
+    return replace(own, components=(*own.components, shared))
+
+
+def _measure(
     c: Comparison, quantity: _Quantity, first: Method, second: Method | None = None
-) -> _Found:
-    """Return the mean of a method over its trainings, minus that of another one if there is one."""
+) -> dict[str, Any]:
+    """Return the mean of a method over its trainings, minus that of another one if there is one.
+
+    With its variances, which ``_judge`` turns into intervals and the rest.
+    """
     sides = [first] if second is None else [first, second]
-    numbers = [np.array([c.number[label] for label in side.encoders]) for side in sides]
-    scores = [quantity.found.scores[places] for places in numbers]
-    signs = [1.0, -1.0]
-    value = float(sum(sign * each.mean() for sign, each in zip(signs, scores, strict=False)))
+    places = [np.array([c.number[label] for label in side.encoders]) for side in sides]
+    scores = [quantity.found.scores[numbers] for numbers in places]
+    value = scores[0].mean() - (scores[1].mean() if second else 0.0)
+    shared = quantity.found.components
+    pooled, trained = _trainings(quantity, sides, scores)
+    between, fresh = (of_means(trained, pooled=pooled, fresh=each) for each in (False, True))
+    told = bool(trained) and len(trained) == sum(
+        bool(side.seeds) or side.role == "method" for side in sides
+    )
+    rest = Part.sum([(_shared(part.covariance, places), part.freedom) for part in shared])
+    lowest, highest = quantity.found.bounds
+    return {
+        "value": value,
+        "variances": (float(between.variance), float(rest.variance)),
+        "freedoms": (float(between.freedom), float(rest.freedom)),
+        "bounds": (lowest - highest, highest - lowest) if second else (lowest, highest),
+        "std": scores[0].std(ddof=1) if len(scores[0]) > 1 else np.nan,
+        "superiority": float(superiority(value, fresh)) if told else np.nan,
+        "note": _note(sides, known=bool(shared), pooled=pooled),
+    }
+
+
+def _trainings(
+    quantity: _Quantity, sides: Sequence[Method], scores: Sequence[stats.Array]
+) -> tuple[bool, list[Trainings]]:
+    """Return whether variances are pooled, and the trainings whose variance is known."""
+    pools = [quantity.pools.get(side.place) for side in sides if side.seeds]
+    if pools and pools[0]:
+        counts = [len(side.seeds) for side in sides if side.seeds]
+        return True, [Trainings(count, *pools[0]) for count in counts]
+    return False, [Trainings.of(own) for own in scores if len(own) > 1]
+
+
+def _shared(covariance: stats.Array, places: Sequence[NDArray[np.int64]]) -> float:
+    """Return the variance of the difference of the means of one or two groups of encoders.
+
+    Without the part that the variance between the trainings has in it as well.
+    """
+    numbers = np.concatenate(places)
     weights = np.concatenate(
-        [sign / len(each) * np.ones(len(each)) for sign, each in zip(signs, scores, strict=False)]
+        [sign * np.ones(len(n)) / len(n) for sign, n in zip((1, -1), places, strict=False)]
     )
-    everyone = np.concatenate(numbers)
-    components = [
-        Component(
-            float(max(weights @ part.covariance[np.ix_(everyone, everyone)] @ weights, 0.0)),
-            part.freedom,
-        )
-        for part in quantity.found.components
-    ]
-    trained = [each for each in scores if len(each) > 1]
-    between = [Component(each.var(ddof=1) / len(each), len(each) - 1) for each in trained]
-    fresh = [Component(each.var(ddof=1) * (1 + 1 / len(each)), len(each) - 1) for each in trained]
-    every = [*components, *between]
-    estimates = estimate(np.array(value), every)
-    return _Found(
-        value,
-        float(estimates.low),
-        float(estimates.high),
-        float(estimates.p),
-        float(scores[0].std(ddof=1)) if len(scores[0]) > 1 else float("nan"),
-        float(superiority(np.array(value), fresh)) if fresh else float("nan"),
-        float(detectable(every)) if every else float("nan"),
-        _note(sides),
-    )
+    variance = weights @ covariance[np.ix_(numbers, numbers)] @ weights
+    twice = [interaction(covariance[np.ix_(n, n)]) / len(n) for n in places if len(n) > 1]
+    return float(np.maximum(variance - np.sum(twice), 0.0))
 
 
-def _note(sides: Iterable[Method]) -> str:
-    notes = {f"{side.name}: {side.note}" for side in sides if side.note}
-    return "; ".join(sorted(notes))
+def _judge(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return ``low``, ``high``, ``p`` and ``detectable`` of what ``_measure`` returns, in order."""
+    n = len(measured)
+    values = np.array([each["value"] for each in measured], np.float64)
+    variances, freedoms, bounds = (
+        np.array([each[name] for each in measured], np.float64).reshape(n, 2)
+        for name in ("variances", "freedoms", "bounds")
+    )
+    parts = [Part(v, f) for v, f in zip(variances.T, freedoms.T, strict=True)]
+    low, high = intervals(values, parts, (bounds[:, 0], bounds[:, 1]))
+    p, smallest = p_values(values, parts), detectable(parts)
+    return pd.DataFrame({"low": low, "high": high, "p": p, "detectable": smallest})
+
+
+def _note(sides: Sequence[Method], *, known: bool, pooled: bool) -> str:
+    notes = [] if known else [UNKNOWN]
+    for side in sides:
+        note = side.note.replace(ONE, ALIKE) if pooled else side.note
+        notes += [f"{side.label}: {note}" if len(sides) > 1 else note] if note else []
+    return "; ".join(notes)
 
 
 def _ranks(c: Comparison, quantity: _Quantity, ranked: Sequence[Method]) -> list[dict[str, Any]]:
@@ -366,7 +470,7 @@ def _ranks(c: Comparison, quantity: _Quantity, ranked: Sequence[Method]) -> list
         means[method] = float(quantity.found.scores[places].mean())
     known = sorted((m for m in ranked if np.isfinite(means[m])), key=lambda m: -means[m])
     pairs = [(first, second) for i, first in enumerate(known) for second in known[i + 1 :]]
-    p = stats.holm(np.array([_estimate(c, quantity, *pair).p for pair in pairs]))
+    p = stats.holm(_judge([_measure(c, quantity, *pair) for pair in pairs]).p.to_numpy())
     better = [pair for pair, each in zip(pairs, p, strict=True) if each < 1 - stats.LEVEL]
     rows = []
     for method in ranked:
@@ -378,7 +482,10 @@ def _ranks(c: Comparison, quantity: _Quantity, ranked: Sequence[Method]) -> list
     return sorted((row for row in rows if np.isfinite(row["mean"])), key=lambda row: row["rank"])
 
 
-def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows).reindex(columns=list(dict.fromkeys(columns)))
+def _frame(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], judged: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """Return rows, and what was judged of each, as a frame of these columns."""
+    frame = pd.concat([pd.DataFrame(rows), judged], axis=1).reindex(columns=list(columns))
     frame["budget"] = frame.budget.astype("Int64")
     return frame

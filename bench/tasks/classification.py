@@ -19,7 +19,7 @@ from bench.columns import CLASS, TEXT, check_classes
 from bench.data import load
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
-from bench.task import Score, Scores, Task, sample, split_vectors
+from bench.task import Score, Scores, Task, example_ids, sample, split_vectors
 from bench.tasks.linear import classify
 
 FOLDS = 5
@@ -61,7 +61,7 @@ class Classification(Task):
 
         sets = self._sets()
         parts = split_vectors(vectors, [len(texts) for texts, _ in sets])
-        labels = sets[0][1]
+        texts, labels = sets[0]
         found = np.empty_like(labels)
         tested = [np.arange(len(labels))] if self.train else self._folds(labels, seed)
         for rows in tested:
@@ -72,7 +72,9 @@ class Classification(Task):
         f1 = [f1_score(labels[rows], found[rows], average="macro") for rows in tested]
         return {
             "accuracy": Score(
-                tuple(float(right[rows].mean()) for rows in tested), right.astype(np.float32)
+                tuple(float(right[rows].mean()) for rows in tested),
+                right.astype(np.float32),
+                ids=example_ids(texts),
             ),
             "f1": Score(tuple(map(float, f1))),
         }

@@ -27,7 +27,7 @@ from bench.data import Rows, load
 from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item, TokenEncoder
 from bench.errors import DataError, UsageError
-from bench.task import PICKING, NetworkTask, Score, Scores, Task, sample, split_vectors
+from bench.task import PICKING, NetworkTask, Score, Scores, Task, example_ids, sample, split_vectors
 from bench.tasks.partition import split_blocks
 from bench.tasks.ratios import f1_score, ratio_score
 from bench.tasks.similarity import bertscore, cosine
@@ -64,11 +64,12 @@ class Paraphrase(Task):
         """Return ``auroc``, with the similarities as examples, and ``ap``, average precision."""
         from sklearn.metrics import average_precision_score, roc_auc_score
 
-        labels = np.asarray(self.pairs()[2], np.float64) >= self.bounds[1]
+        left, right, scores = self.pairs()
+        labels, ids = np.asarray(scores, np.float64) >= self.bounds[1], example_ids(left, right)
         area = float(roc_auc_score(labels, similarities))
         examples, gold = similarities.astype(np.float32), labels.astype(np.float32)
         precision = float(average_precision_score(labels, similarities))
-        return {"auroc": Score((area,), examples, gold), "ap": Score((precision,))}
+        return {"auroc": Score((area,), examples, gold, ids), "ap": Score((precision,))}
 
     def pairs(self) -> list[list[Any]]:
         """Return the first texts, the second texts and the labels or scores."""

@@ -8,6 +8,7 @@ Run: ``bench run --model llm2comp,backbone-mean --task trec-probe,clinc-probe --
 Protocol: accuracy of a logistic regression on frozen embeddings of 16 texts a class, five draws.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from bench.columns import CLASS_NUMBER, TEXT, Kind, check_classes
 from bench.data import load
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
-from bench.task import Score, Scores, Task, sample, split_vectors
+from bench.task import Score, Scores, Task, example_ids, sample, split_vectors
 from bench.tasks.linear import classify
 from bench.tasks.partition import Half, half_rows
 
@@ -90,9 +91,10 @@ class Probe(Task):
         sets = self._sets(seed)
         test, *train = split_vectors(vectors, [len(texts) for texts, _ in sets])
         labels, *draws = (classes for _, classes in sets)
+        ids = example_ids(sets[0][0])
         right = [classify(x, y, test) == labels for x, y in zip(train, draws, strict=True)]
         means = tuple(float(each.mean()) for each in right)
-        return {"accuracy": Score(means, np.mean(right, axis=0, dtype=np.float32))}
+        return {"accuracy": Score(means, np.mean(right, axis=0, dtype=np.float32), ids=ids)}
 
     def _sets(self, seed: int) -> list[Labelled]:
         """Return the test set, then each draw."""
@@ -127,9 +129,9 @@ class Probe(Task):
         return draws
 
 
-def accuracy(right: NDArray[np.bool_]) -> Score:
+def accuracy(right: NDArray[np.bool_], texts: Sequence[str]) -> Score:
     """Return the fraction of right answers as a score of one repeat, the answers its examples."""
-    return Score((float(right.mean()),), right.astype(np.float32))
+    return Score((float(right.mean()),), right.astype(np.float32), ids=example_ids(texts))
 
 
 def _probe(name: str, instruction: str, about: str, **where: Any) -> Probe:  # noqa: ANN401

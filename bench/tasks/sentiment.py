@@ -22,7 +22,7 @@ from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item, QuestionEncoder, TokenEncoder, shortened
 from bench.errors import EncodingError
 from bench.spans import RATIONALE_TOKENS, extract_answer
-from bench.task import NetworkTask, Score, Scores, Task
+from bench.task import NetworkTask, Score, Scores, Task, example_ids
 from bench.tasks.paraphrase import SEEDS
 from bench.tasks.partition import split_blocks
 from bench.tasks.probe import Labelled, LabelledTexts, Probe, accuracy
@@ -101,11 +101,11 @@ class ZeroShot(Task):
 
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return ``accuracy``, with 1 for each right answer, and ``accuracy_uncalibrated``."""
-        labels = self.labelled()[1]
-        n = len(labels) + len(CONTENT_FREE)
+        labelled = self.labelled()
+        n = len(labelled[0]) + len(CONTENT_FREE)
         texts, words = np.split(unit(vectors.astype(np.float64)), [n])
         classes = unit(words.reshape(2, -1, words.shape[1]).mean(axis=1))
-        calibrated, plain = _accuracies(texts @ classes.T, labels)
+        calibrated, plain = _accuracies(texts @ classes.T, labelled)
         return {"accuracy": calibrated, "accuracy_uncalibrated": plain}
 
 
@@ -129,14 +129,14 @@ class ZeroShotByQuestions(NetworkTask, ZeroShot):
         texts, labels = self.labelled()
         asked = [q.format(noun=self.noun) for pair in QUESTIONS for q in pair]
         questions = encoder.encode_questions(asked)
-        texts = [*texts, *CONTENT_FREE]
-        scores = best_answers(encoder, texts, questions.start, questions.end)
+        known = [*texts, *CONTENT_FREE]
+        scores = best_answers(encoder, known, questions.start, questions.end)
         scores = scores.reshape(-1, len(QUESTIONS), 2)  # (n + k, pairs, classes)
         right = _calibrate(scores).argmax(axis=2) == labels[:, None]  # (n, pairs)
         means = tuple(float(mean) for mean in right.mean(axis=0))
         return {
-            "accuracy": Score(means, right.mean(axis=1, dtype=np.float32)),
-            "accuracy_5": accuracy(right[:, 4]),
+            "accuracy": Score(means, right.mean(axis=1, dtype=np.float32), ids=example_ids(texts)),
+            "accuracy_5": accuracy(right[:, 4], texts),
             "accuracy_best": Score((max(means),)),
         }
 
@@ -175,8 +175,8 @@ class ZeroShotByPrompt(NetworkTask, ZeroShot):
         Raises:
             EncodingError: A log-probability is not finite.
         """
-        texts, labels = self.labelled()
-        texts = [*texts, *CONTENT_FREE]
+        labelled = self.labelled()
+        texts = [*labelled[0], *CONTENT_FREE]
         encoder.count(texts)
         model = cast("PromptedEncoder", encoder.inner)
         scores = model.score_words(texts, prompt=PROMPT.format(noun=self.noun), words=WORDS)
@@ -184,7 +184,7 @@ class ZeroShotByPrompt(NetworkTask, ZeroShot):
         if not finite.all():
             text = shortened(texts[int(np.argmin(finite))])
             raise EncodingError(f"a word after {text} has no finite log-probability")
-        calibrated, plain = _accuracies(scores, labels)
+        calibrated, plain = _accuracies(scores, labelled)
         return {"accuracy": plain, "accuracy_calibrated": calibrated}
 
 
@@ -195,15 +195,19 @@ def _calibrate(scores: NDArray[np.floating]) -> NDArray[np.floating]:
     return scores[:n] - mean
 
 
-def _accuracies(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> tuple[Score, Score]:
+def _accuracies(scores: NDArray[np.floating], labelled: Labelled) -> tuple[Score, Score]:
     """Return the accuracy with calibration and without it.
 
     Args:
         scores: (texts and words without content, 2); the larger one wins.
-        labels: Classes of the texts.
+        labelled: The texts and their classes.
     """
-    calibrated, plain = _calibrate(scores), scores[: len(labels)]
-    return accuracy(calibrated.argmax(axis=1) == labels), accuracy(plain.argmax(axis=1) == labels)
+    texts, labels = labelled
+    calibrated, plain = (
+        accuracy(found.argmax(axis=1) == labels, texts)
+        for found in (_calibrate(scores), scores[: len(labels)])
+    )
+    return calibrated, plain
 
 
 def best_answers(

@@ -19,7 +19,7 @@ from bench.columns import NUMBER, TEXT
 from bench.data import Rows
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError, EncodingError
-from bench.task import Score, Scores, Task
+from bench.task import Score, Scores, Task, example_ids
 from bench.tasks.similarity import DECIMALS, cosine
 
 
@@ -47,7 +47,9 @@ class STS(Task):
 
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return ``cosine_spearman``, with the cosines as examples, and ``max_spearman``."""
-        gold = np.asarray(self._pairs()[self.columns[2]], np.float64)
+        pairs = self._pairs()
+        left, right, scores = (pairs[column] for column in self.columns)
+        gold, ids = np.asarray(scores, np.float64), example_ids(left, right)
         measures = similarities(*np.split(vectors, 2))
         ranked = {
             name: spearman(gold, values) for name, values in measures.items() if np.ptp(values) > 0
@@ -59,7 +61,7 @@ class STS(Task):
                 "which ranks nothing: are all vectors the same?"
             )
         return {
-            "cosine_spearman": Score((ranked["cosine"],), cosines, gold.astype(np.float32)),
+            "cosine_spearman": Score((ranked["cosine"],), cosines, gold.astype(np.float32), ids),
             "max_spearman": Score((max(ranked.values()),)),
         }
 

@@ -164,7 +164,7 @@ def test_an_interval_lies_in_the_range_of_its_metric_and_is_the_bootstrap_s_wher
 def test_the_bounded_interval_of_a_proportion_is_wilson_s(n, k):
     share = min(k, n) / n
     z = 1.959963984540054
-    ends = stats._wilson(np.array([share]), np.array([z**2 * share * (1 - share) / n]), (0.0, 1.0))
+    ends = stats.wilson(np.array([share]), np.array([z**2 * share * (1 - share) / n]), (0.0, 1.0))
     expected = binomtest(min(k, n), n).proportion_ci(method="wilson")
     if 0 < share < 1:
         assert [ends[0][0], ends[1][0]] == pytest.approx([expected.low, expected.high])

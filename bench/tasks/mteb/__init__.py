@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from bench.embeddings import CachedEncoder
 from bench.encoder import Item
 from bench.errors import EncodingError, Unavailable, UsageError
-from bench.task import NetworkTask, Score, Scores, keep_original
+from bench.task import NetworkTask, Score, Scores, example_ids, keep_original
 from bench.tasks.mteb.bridge import (
     MtebEncoder,
     as_mteb,
@@ -151,8 +151,8 @@ class MtebTask(NetworkTask):
                     f"mteb's {self.metric} on {self.name} is not a number: "
                     "are all vectors the same?"
                 )
-            for metric, (examples, gold) in _examples(task, Path(folder)).items():
-                scores[metric] = Score(scores[metric].repeats, examples, gold)
+            for metric, arrays in _examples(task, Path(folder)).items():
+                scores[metric] = Score(scores[metric].repeats, *arrays)
         if self.limit is None and self.source is None:
             original = found.model_dump(mode="json")
             keep_original({"instruction": self.instruction, "task_result": original})
@@ -286,8 +286,8 @@ def _runs(part: Mapping[str, Any], name: str, value: float) -> Sequence[float | 
 
 def _examples(
     task: "AbsTask", folder: Path
-) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Return examples and gold values by metric.
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint64]]]:
+    """Return examples, gold values and ids of the examples by metric.
 
     Examples are the cosines of pairs, or the fraction of classifiers that are right on a text.
     """
@@ -296,15 +296,17 @@ def _examples(
         return {}
     subset, split, rows = evaluated[0]
     predictions = json.loads((folder / task.prediction_file_name).read_bytes())[subset][split]
+    ids = example_ids(*(rows[column] for column, _ in inputs(task)))
     if kind in PAIRS:
         gold = rows["score" if kind == "STS" else task.label_column_name]
         return {
             task.metadata.main_score: (
                 np.asarray(predictions["cosine_scores"], np.float32),
                 np.asarray(gold, np.float32),
+                ids,
             )
         }
     if task.is_cross_validation:
         return {}
     right = np.asarray(predictions) == np.asarray(rows[task.label_column_name])  # (experiments, n)
-    return {"accuracy": (right.mean(axis=0, dtype=np.float32), np.empty(0, np.float32))}
+    return {"accuracy": (right.mean(axis=0, dtype=np.float32), np.empty(0, np.float32), ids)}

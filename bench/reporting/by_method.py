@@ -1,0 +1,104 @@
+"""The table of methods over their trainings: a row each, however often it was trained."""
+
+from typing import Any
+
+import pandas as pd
+
+from bench import stats
+from bench.reporting.comparison import MEAN, Comparison
+from bench.reporting.table import MISSING, Entry, Table, measure, score, word
+from bench.reporting.trainings import KEY, by_method, differences, methods, ranks
+
+_ABOUT = (
+    "Main scores x 100, mean over the trainings of a method that differ only in their seed; ± is "
+    "the standard deviation over trainings. Intervals (95 %) cover trainings, repeats and test "
+    f"examples; those of the {MEAN} also cover other families. "
+)
+_GAIN = (
+    "*: significant (p < 0.05, Holm-corrected over the methods). P(better): probability that a "
+    "fresh training scores above {}. Detectable: the smallest true difference that these trainings "
+    "find with 80 % power. "
+)
+_RANK = "Ranks are at one budget, with an interval that holds for all of them at once."
+
+Row = Any  # of a frame, as pandas' itertuples gives it
+
+
+def table(c: Comparison) -> Table:
+    """Return a row per method; no rows where none has several trainings."""
+    every = methods(c)
+    several = any(len(method.seeds) > 1 for method in every)
+    columns = _columns(c) if several and c.common else []
+    about = _ABOUT + (_GAIN.format(c.baseline) if c.baseline else "") + _RANK
+    notes = [f"{method.label}: {method.note}" for method in every if method.note]
+    return Table.of_columns(
+        "by-method",
+        "Methods over their trainings",
+        columns,
+        words={"method", "backbone"},
+        about=about,
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _columns(c: Comparison) -> list[tuple[str, list[Entry]]]:
+    every = methods(c)
+    keys = [tuple(method.key.values()) for method in every]
+    columns = [
+        ("method", [word(method.label) for method in every]),
+        ("backbone", [word(method.backbone) for method in every]),
+        ("budget", [measure(method.budget) for method in every]),
+        ("trainings", [measure(len(method.seeds) or None) for method in every]),
+    ]
+    means = by_method(c)
+    for task, rows in means[means.over != "task"].groupby("task", sort=False):
+        found = _by_key(rows)
+        columns.append((str(task), [_mean(c, found[key]) for key in keys]))
+    if c.baseline is not None:
+        gains = differences(c, c.baseline)
+        overall = _by_key(gains[gains.task == columns[-1][0]])  # of the mean, or the only family
+        own = [overall.get(key) for key in keys]
+        columns.append((f"minus {c.baseline}", [_gain(row) for row in own]))
+        columns.append(("P(better)", [_number(row, "superiority", 1, 2) for row in own]))
+        columns.append(("detectable", [_number(row, "detectable", 100, 1) for row in own]))
+    if len(c.by_family) > 1:
+        ranked = _by_key(ranks(c))
+        columns.append(("rank", [_rank(ranked.get(key)) for key in keys]))
+    return columns
+
+
+def _by_key(rows: pd.DataFrame) -> dict[tuple[Any, ...], Row]:
+    """Return the rows by their method; a missing budget is None."""
+    budgets = [None if pd.isna(budget) else budget for budget in rows.budget]
+    keys = rows.assign(budget=pd.Series(budgets, rows.index, dtype=object))[KEY]
+    return dict(zip(keys.itertuples(index=False, name=None), rows.itertuples(), strict=True))
+
+
+def _interval(row: Row) -> tuple[float, float] | None:
+    return None if pd.isna(row.low) else (row.low, row.high)
+
+
+def _mean(c: Comparison, row: Row) -> Entry:
+    if pd.isna(row.mean):
+        return Entry(MISSING, mark="missing", note="lacks a task")
+    return Entry(score(row.mean, row.std, digits=c.digits), row.mean, _interval(row), note=row.note)
+
+
+def _gain(row: Row | None) -> Entry:
+    if row is None or pd.isna(row.difference):
+        return Entry(MISSING, mark="missing")
+    text, bounds = f"{100 * row.difference:+z.1f}", _interval(row)
+    if bounds:
+        star = "*" if row.p < 1 - stats.LEVEL else ""
+        text += f" [{100 * bounds[0]:z.1f}, {100 * bounds[1]:z.1f}]{star}"
+    return Entry(text, row.difference, bounds, note=row.note)
+
+
+def _number(row: Row | None, name: str, scale: float, digits: int) -> Entry:
+    return measure(None if row is None else getattr(row, name), scale=scale, digits=digits)
+
+
+def _rank(row: Row | None) -> Entry:
+    if row is None:
+        return Entry(MISSING, mark="missing")
+    return Entry(f"{row.rank} [{row.low}, {row.high}]", float(row.rank), (row.low, row.high))
