@@ -136,7 +136,9 @@ def sampled(
         centred = np.where(constant, 0.0, source - source.mean(axis=0))
         covariance = centred.T @ centred / (n * (n - 1))
         means = resampled_means(centred.astype(np.float32), draws, seed + i)
-        component = VarianceComponent(covariance, n - 1, means * np.float32(np.sqrt(n / (n - 1))))
+        component = VarianceComponent(
+            covariance, n - 1, (np.sqrt(n / (n - 1)) * means).astype(np.float32)
+        )
         if ids is not None and not i:
             parts = (centred / np.sqrt(n * (n - 1))).astype(np.float32)
             component = replace(component, parts=parts, ids=ids)

@@ -28,7 +28,7 @@ def main() -> None:
     rows = []
     for k, other, sizes in product((2, 3, 5), ("none", "alike", "steady"), SIZES):
         row = {"trainings": k, "other trainings": other}
-        row |= dict(zip(("training", "examples", "both"), sizes, strict=True))
+        row |= dict(zip(("training", "examples std", "both"), sizes, strict=True))
         rows.append(row | simulate(k, other, *sizes))
     print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".3g"))
 
