@@ -9,12 +9,10 @@ import os
 import re
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,20 +21,21 @@ from typing import Any, ClassVar
 import numpy as np
 import psutil
 import pytest
-from typer.testing import CliRunner
 
-from bench.cli import app
 from bench.data import load
 from bench.embeddings import CachedEncoder
-from bench.encoder import Card, Embeddings, Item
-from bench.engine import Engine, Inline, Measure, Train, Training, start_engine
-from bench.engine.ray import _safe_settings
+from bench.encoder import Batch, Card, Item
+from bench.engine import Inline, Train, start_engine
+from bench.engine.ray import _DEATHS, _safe_settings
 from bench.errors import UsageError
-from bench.runner import Cell, run
+from bench.runner import run
 from bench.store import Store
-from bench.task import NetworkTask, Score, Task
-from bench.trainings import plan_trainings
+from bench.task import NetworkTask, Score
+from bench.trainings import PlannedTraining, plan_trainings
 from bench.vectors import Vectors
+from tests.bench.commands import call, start_python
+from tests.bench.encoders import Norms
+from tests.bench.recipes import NOTING, Noting, read_notes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of Ray
@@ -46,43 +45,49 @@ pytestmark = [
 TEXTS = tuple(f"text number {i}" + " and more" * (i % 7) for i in range(60))
 
 
+def die(folder):
+    """End this process, as often as there are files in a folder for it."""
+    for path in Path(folder).glob("death*") if folder else ():
+        path.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def allow_deaths(folder, count):
+    folder.mkdir()
+    for i in range(count):
+        (folder / f"death{i}").touch()
+    return folder
+
+
 @dataclass(frozen=True)
 class Letters:
-    """Counts letters, slowly; some texts end the process, as often as there are files for it."""
+    """Counts letters, slowly; some texts end the process."""
 
+    dim: int = 32
     seconds: float = field(default=0.0, compare=False)
     deaths: str = field(default="", compare=False)
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = False
 
-    def stream(self, items: Sequence[Item]) -> Iterator[Any]:
-        from bench.encoder import Batch
-
+    def stream(self, items):
         for i, item in enumerate(items):
             time.sleep(self.seconds)
             if "poison" in item.text:
-                self._die()
-            row = np.zeros((1, 32), np.float32)
-            row[0, 0] = 1
-            for letter in item.text:
-                row[0, ord(letter) % 32] += 1
-            yield Batch(np.array([i]), row, np.ones(1, np.int32), np.zeros(1, bool), 1)
+                die(self.deaths)
+            row = np.bincount([ord(letter) % 32 for letter in item.text], minlength=self.dim)
+            vectors = 1 + row[None].astype(np.float32)
+            yield Batch(np.array([i]), vectors, np.ones(1, np.int32), np.zeros(1, bool), 1)
 
-    def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
+    def encode(self, texts, *, instruction=""):
         items = [Item(text, instruction) for text in texts]
         return np.concatenate([batch.vectors for batch in self.stream(items)])
-
-    def _die(self) -> None:
-        for path in sorted(Path(self.deaths).glob("*")):
-            path.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True)
 class Uneven(Letters):
     """Gives longer vectors of long texts."""
 
-    def stream(self, items: Sequence[Item]) -> Iterator[Any]:
+    def stream(self, items):
         for batch in super().stream(items):
             long = len(items[batch.positions[0]].text) > 500
             yield replace(batch, vectors=np.repeat(batch.vectors, 1 + long, axis=1))
@@ -92,7 +97,7 @@ class Uneven(Letters):
 class Here(Letters):
     """Has other weights in another process."""
 
-    def card(self) -> Card:
+    def card(self):
         return Card(weights=os.environ.get("TEST_OF_DRIVER", ""))
 
 
@@ -100,7 +105,7 @@ class Here(Letters):
 class Downloaded(Letters):
     """Has weights in the folder of downloads."""
 
-    def card(self) -> Card:
+    def card(self):
         return Card(weights=str(Path(os.environ["BENCH_DOWNLOADS"]).absolute()))
 
 
@@ -112,32 +117,17 @@ class Locked(Letters):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Norms(Task):
-    """The lengths of some vectors."""
-
-    texts: tuple[str, ...] = TEXTS
-    family: ClassVar[str] = "made-up"
-    metric: ClassVar[str] = "norm"
-
-    def items(self, *, seed: int) -> list[Item]:
-        return [Item(text) for text in self.texts]
-
-    def score(self, vectors: Embeddings, *, seed: int) -> dict[str, Score]:
-        lengths = np.linalg.norm(vectors, axis=1)
-        return {"norm": Score((float(lengths.mean()),), lengths)}
-
-
-@dataclass(frozen=True, kw_only=True)
 class States(NetworkTask):
     """The mean length of token states, which needs the network, and of some embeddings."""
 
+    name: str = "states"
     family: ClassVar[str] = "made-up"
     metric: ClassVar[str] = "norm"
 
-    def load(self, seed: int) -> tuple[str, ...]:
+    def load(self, seed):
         return TEXTS[:10]
 
-    def measure(self, encoder: CachedEncoder, *, seed: int) -> dict[str, Score]:
+    def measure(self, encoder, *, seed):
         texts = self.load(seed)
         vectors = encoder.encode([f"{text}, asked by a task" for text in texts])
         states = encoder.encode_tokens(texts)
@@ -148,49 +138,30 @@ class States(NetworkTask):
 
 @dataclass(frozen=True)
 class Mortal:
-    """A training whose process ends at a stage, as often as there are files for it."""
+    """A training whose process ends while it trains."""
 
-    training: Training
+    training: PlannedTraining
     deaths: Path
-    stage: str
 
     @property
-    def out(self) -> Path:
+    def out(self):
         return self.training.out
 
-    def run(self, load: Any, progress: Any) -> Path:
-        def show(label: str, done: int, total: int) -> None:
-            if done and label == self.stage:
-                Letters(deaths=str(self.deaths)).encode(["poison"])
+    def run(self, load, progress):
+        def show(label, done, total):
+            if done and label == "crops: training":
+                die(self.deaths)
             progress(label, done, total)
 
         return self.training.run(load, show)
 
 
-@dataclass(frozen=True)
-class Writing:
-    """A recipe that writes its text into a file."""
-
-    text: str = "a"
-
-    def check(self) -> None:
-        pass
-
-    def train(self, out: Path, *, budget: int, seed: int, load: Any, progress: Any) -> Path:
-        progress("writing", 1, 1)
-        if self.text == "deadly":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.text == "z":
-            raise UsageError(f"expected a text other than z, got {self.text!r}")
-        (out / "text").write_text(f"{self.text} {budget} {seed}")
-        return out
-
-
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster():
     """A cluster without GPUs: a head that computes nothing, and two nodes of one core."""
     safe = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     safe |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    safe |= {"RAY_worker_niceness": "0"}  # 15 would wait for all else on a busy machine
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory("r", dir="/tmp") as tmp:
         for name, value in safe.items():
             patch.setenv(name, value)
@@ -199,10 +170,10 @@ def cluster() -> Iterator[Any]:
         # A cluster notes its address there in any case.
         Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108 - a name of Ray
         before = set(psutil.Process().children(recursive=True))
-        head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 100 << 20, "temp_dir": tmp}
-        made = Cluster(initialize_head=True, head_node_args=head)
-        made.folder = tmp
-        made.others = [_add_node(made), _add_node(made)]
+        node = {"num_gpus": 0, "object_store_memory": 100 << 20, "temp_dir": tmp}
+        made = Cluster(initialize_head=True, head_node_args={**node, "num_cpus": 0})
+        made.add = lambda: made.add_node(num_cpus=1, **node)
+        made.others = [made.add(), made.add()]
         yield made
         started = set(psutil.Process().children(recursive=True)) - before
         made.shutdown()
@@ -210,18 +181,12 @@ def cluster() -> Iterator[Any]:
         assert not alive
 
 
-def _add_node(cluster: Any) -> Any:
-    return cluster.add_node(
-        num_cpus=1, num_gpus=0, object_store_memory=100 << 20, temp_dir=cluster.folder
-    )
-
-
-def _run(
-    encoders: Any, tasks: Sequence[Task], folder: Path, engine: Engine, **options: Any
-) -> list[Cell]:
-    store, vectors = Store(folder / "results"), options.pop("vectors", None) or Vectors(None)
+def compute(encoders, tasks, folder, engine, vectors=None, **options):
+    """Return the cells of a run by the names of their encoders and tasks."""
+    store, options = Store(folder / "results"), {"keep_going": True, **options}
     with engine:
-        return list(run(encoders, tasks, store, vectors, engine=engine, keep_going=True, **options))
+        cells = run(encoders, tasks, store, vectors or Vectors(None), engine=engine, **options)
+        return {(cell.encoder, cell.task.name): cell for cell in cells}
 
 
 def test_two_workers_give_the_scores_and_vectors_of_one_process(cluster, tmp_path):
@@ -234,150 +199,80 @@ def test_two_workers_give_the_scores_and_vectors_of_one_process(cluster, tmp_pat
         "pooled": Pooled(checkpoint=llama, dtype="float32"),
         "dino": DINO(checkpoint=roberta, dtype="float32"),
     }
-    long = tuple(f"{text} {'and on ' * (i % 40)}" for i, text in enumerate(TEXTS * 6))
-    tasks = [Norms(name="norms"), States(name="states"), Norms(name="long", texts=long)]
-    found, caches = {}, {}
-    for name in ("inline", "ray"):
-        engine = Inline() if name == "inline" else start_engine("2", cluster.address)
-        caches[name] = Vectors(tmp_path / name / "cache")
-        cells = _run(encoders, tasks, tmp_path / name, engine, vectors=caches[name])
-        assert [cell.status for cell in cells] == ["done"] * 6
-        found[name] = {(cell.encoder, cell.task.name): cell.result for cell in cells}
-    assert len(found["ray"]) == 6
-    for key, result in found["inline"].items():
-        other = found["ray"][key]
-        assert abs(result.main.mean - other.main.mean) <= 1e-6
-        assert np.abs(result.main.examples - other.main.examples).max() <= 1e-5
-        assert other.texts == result.texts
-        assert other.provenance["workers"]
+    long = tuple(f"{text} {'and on ' * (i % 40)}" for i, text in enumerate(TEXTS * 3))
+    tasks = [Norms(texts=TEXTS), States(), Norms(name="long", texts=long)]
+    engines = Inline(), start_engine("2", cluster.address)
+    folders = [tmp_path / "inline", tmp_path / "ray"]
+    caches = [Vectors(folder / "cache") for folder in folders]
+    found, other = (
+        compute(encoders, tasks, *rest) for rest in zip(folders, engines, caches, strict=True)
+    )
+    assert len(found) == len(other) == 6
+    for key, cell in found.items():
+        assert (cell.status, other[key].status) == ("done", "done")
+        here, there = cell.result, other[key].result
+        assert abs(here.main.mean - there.main.mean) <= 1e-6
+        assert np.abs(here.main.examples - there.main.examples).max() <= 1e-5
+        assert there.texts == here.texts
+        assert there.provenance["workers"]
         if key[1] == "long":
             # Cells share a job, and its cost, if no worker waits for one when they are planned.
-            assert 0 < other.cost["tokens"] <= result.cost["tokens"]
-    asked = [Item(f"{text}, asked by a task") for text in TEXTS[:10]]
-    items = [Item(text) for text in long] + asked
+            assert 0 < there.cost["tokens"] <= here.cost["tokens"]
+    items = [Item(text) for text in long]
+    items += [Item(f"{text}, asked by a task") for text in TEXTS[:10]]
     for encoder in encoders.values():
-        one, two = (CachedEncoder(encoder, cache, computes=False) for cache in caches.values())
+        one, two = (CachedEncoder(encoder, cache, computes=False) for cache in caches)
         assert np.abs(one.embed(items) - two.embed(items)).max() <= 1e-5
 
 
-def test_a_killed_worker_costs_no_cell(cluster, tmp_path):
-    (tmp_path / "deaths").mkdir()
-    (tmp_path / "deaths" / "1").touch()
-    encoder = Letters(deaths=str(tmp_path / "deaths"))
-    tasks = [Norms(name="fine"), Norms(name="poisoned", texts=("poison", *TEXTS))]
-    cells = _run({"letters": encoder}, tasks, tmp_path, start_engine("2", cluster.address))
-    assert sorted((c.task.name, c.status) for c in cells) == [
-        ("fine", "done"),
-        ("poisoned", "done"),
-    ]
-    assert not list((tmp_path / "deaths").iterdir())
-    assert cells[-1].result.cost["forward_texts"] == len(TEXTS) + 1
-
-
-def test_a_text_that_always_kills_its_worker_fails_its_cells_and_is_named(cluster, tmp_path):
-    (tmp_path / "deaths").mkdir()
-    for i in range(9):
-        (tmp_path / "deaths" / str(i)).touch()
-    encoder = Letters(deaths=str(tmp_path / "deaths"))
-    poisoned = Norms(name="poisoned", texts=("poison " * 10_000, *TEXTS))
-    other = Norms(name="other", texts=tuple(f"other {text}" for text in TEXTS))
-    engine = start_engine("1", cluster.address)
-    cells = _run({"letters": encoder}, [poisoned, other], tmp_path, engine)
-    ended = {cell.task.name: cell for cell in cells}
-    assert {name: cell.status for name, cell in ended.items()} == {
-        "poisoned": "failed",
-        "other": "done",
-    }
-    assert "poison poison" in ended["poisoned"].reason
-    assert len(list((tmp_path / "deaths").iterdir())) == 6  # three workers, not more
-
-
-def test_vectors_of_another_length_fail_their_cells_and_not_the_run(cluster, tmp_path):
-    long = tuple(f"{i} " + "a" * 1000 for i in range(17))  # a window of their own
-    encoders = {"uneven": Uneven(), "fine": Letters()}
-    task = Norms(name="norms", texts=(*long, *TEXTS))
-    cells = _run(encoders, [task], tmp_path, start_engine("1", cluster.address))
-    assert [(cell.encoder, cell.status) for cell in cells] == [
-        ("uneven", "failed"),
-        ("fine", "done"),
-    ]
-    assert "length" in cells[0].reason
-
-
-def test_an_encoder_that_a_worker_cannot_have_is_refused(cluster, tmp_path, monkeypatch):
+def test_what_ends_workers_or_cannot_be_sent_to_them_fails_its_own_cells_alone(
+    cluster, tmp_path, monkeypatch
+):
     monkeypatch.setenv("TEST_OF_DRIVER", "1")
     monkeypatch.setenv("BENCH_DOWNLOADS", "downloads")
-    encoders = {"another there": Here(), "locked": Locked(), "fine": Downloaded()}
-    cells = _run(encoders, [Norms(name="norms")], tmp_path, start_engine("1", cluster.address))
-    found = {cell.encoder: (cell.status, cell.reason) for cell in cells}
-    assert found["fine"] == ("done", "")
-    for name, advice in {"another there": "give --dtype", "locked": "cannot pickle"}.items():
-        assert found[name][0] == "failed"
-        assert advice in found[name][1]
-
-
-def test_each_worker_gets_a_cell_that_needs_the_network_while_workers_start(cluster):
-    encoder = CachedEncoder(Letters(), Vectors(None))
-    with start_engine(address=cluster.address) as engine:  # one on each node that computes
-        engine.submit(Measure(encoder, States(name="states"), 0))
-        assert engine.idle
-        engine.submit(Measure(encoder, States(name="states"), 1))
-        assert not engine.idle
+    once, always = allow_deaths(tmp_path / "once", 1), allow_deaths(tmp_path / "always", 9)
+    encoders = {
+        "once": Letters(33, deaths=str(once)),
+        "always": Letters(34, deaths=str(always)),
+        "uneven": Uneven(),
+        "another": Here(),
+        "locked": Locked(),
+        "downloaded": Downloaded(),
+    }
+    tasks = [
+        Norms(name="fine", texts=tuple(f"fine {text}" for text in TEXTS)),
+        Norms(name="poisoned", texts=("poison " * 10_000, *TEXTS)),
+    ]
+    cells = compute(encoders, tasks, tmp_path, start_engine("2", cluster.address))
+    failed = {key: cell.reason for key, cell in cells.items() if cell.status == "failed"}
+    failed.pop(("uneven", "fine"), "")  # if it shares a pass with the long text
+    assert len(cells) == 12
+    assert failed.keys() == {
+        ("always", "poisoned"),
+        ("uneven", "poisoned"),
+        *((name, task.name) for name in ("another", "locked") for task in tasks),
+    }
+    assert "poison poison" in failed["always", "poisoned"]
+    assert "length" in failed["uneven", "poisoned"]
+    assert "give --dtype" in failed["another", "fine"]
+    assert "cannot pickle" in failed["locked", "fine"]
+    assert (len(list(once.iterdir())), len(list(always.iterdir()))) == (0, 9 - _DEATHS)
+    assert cells["once", "poisoned"].result.texts["distinct"] == len(TEXTS) + 1
 
 
 @pytest.mark.parametrize(
-    ("workers", "device", "message"),
+    ("workers", "address", "device", "message"),
     [
-        ("3", "cpu", "got 3: the cluster has 3 nodes with"),
-        ("2", "cuda", "expected a GPU, as --device says: there are 3 nodes with"),
-        ("2", "cuda:1", "expected --device cuda with several workers"),
-        ("none", "cpu", "--workers takes a number from 1, or auto, got 'none'"),
+        ("3", "", "cpu", "got 3: the cluster has 3 nodes with"),
+        ("2", "", "cuda", "expected a GPU, as --device says: there are 3 nodes with"),
+        ("2", "", "cuda:1", "expected --device cuda with several workers"),
+        ("none", "", "cpu", "--workers takes a number from 1, or auto, got 'none'"),
+        ("2", "127.0.0.1:1", "auto", r"cannot connect to Ray at 127\.0\.0\.1:1"),
     ],
 )
-def test_what_no_node_has_is_refused_at_once(cluster, workers, device, message):
+def test_what_no_node_has_is_refused_at_once(cluster, workers, address, device, message):
     with pytest.raises(UsageError, match=message):
-        start_engine(workers, cluster.address, device)
-
-
-def test_a_cluster_that_is_not_there_is_an_error_of_the_call():
-    with pytest.raises(UsageError, match=r"cannot connect to Ray at 127\.0\.0\.1:1"):
-        start_engine("2", "127.0.0.1:1")
-
-
-def test_a_node_may_leave_and_another_come(cluster, tmp_path):
-    encoder = Letters(seconds=0.02)
-    texts = [tuple(f"{text} of {part}" for text in TEXTS * 3) for part in range(3)]
-    tasks = [Norms(name=f"part {i}", texts=part) for i, part in enumerate(texts)]
-    left = list(cluster.others)
-
-    def swap_nodes(label: str, done: int, total: int) -> None:
-        if done and len(left) == 2:
-            _remove_one(cluster, left)
-            _add_node(cluster)
-
-    engine = start_engine("2", cluster.address)
-    cells = _run({"letters": encoder}, tasks, tmp_path, engine, progress=swap_nodes)
-    assert len(left) == 1
-    assert [cell.status for cell in cells] == ["done"] * 3
-    assert cells[-1].result.cost["forward_texts"] == len({t for part in texts for t in part})
-
-
-def _remove_one(cluster: Any, nodes: list[Any]) -> None:
-    """Remove the node that this process is not connected to."""
-    for node in nodes:
-        with contextlib.suppress(ValueError):
-            cluster.remove_node(node, allow_graceful=False)
-            nodes.remove(node)
-            return
-
-
-def test_workers_do_not_end_the_cluster_that_a_process_is_connected_to(cluster):
-    import ray
-
-    with start_engine("1", cluster.address):
-        with pytest.raises(UsageError, match="connected to it already"):
-            start_engine("2")
-        assert ray.is_initialized()
+        start_engine(workers, address or cluster.address, device)
 
 
 def test_a_process_may_start_workers_again(monkeypatch):
@@ -388,85 +283,87 @@ def test_a_process_may_start_workers_again(monkeypatch):
     assert _safe_settings() == first
 
 
-@pytest.fixture(scope="module")
-def trainings(tmp_path_factory):
-    """A function that plans two tiny trainings into a folder."""
+def test_a_training_whose_worker_ends_gives_the_weights_of_one_process(cluster, tmp_path):
+    import ray
+
     from tests.tiny import SENTENCES, tiny_folder
 
-    place = tmp_path_factory.mktemp("training")
-    tiny_folder("llama", place / "base", head=True)
+    tiny_folder("llama", tmp_path / "base", head=True)
     lines = [json.dumps({"text": " ".join(SENTENCES[i : i + 4])}) for i in range(3)] * 2
-    (place / "texts.jsonl").write_text("\n".join(lines))
-    changes = [f"backbone={place / 'base'}", f"sources={place / 'texts.jsonl'}", "rank=2"]
-    changes += ["batch_size=3", "longest=60"]
-    settings = {"device": "cpu", "dtype": "float32"}
-
-    def plan(out: Path) -> list[Training]:
-        return plan_trainings(
-            ["crops"], ["400"], [0, 1], settings=settings, changes=changes, out=out
-        )
-
-    return plan
-
-
-def test_trainings_on_workers_that_end_give_the_weights_of_one_process(
-    cluster, trainings, tmp_path
-):
-    (tmp_path / "deaths").mkdir()
-    (tmp_path / "deaths" / "1").touch()
-    here, there = trainings(tmp_path / "here"), trainings(tmp_path / "there")
-    mortal = Mortal(there[0], tmp_path / "deaths", "crops: training")
-    steps: dict[str, list[tuple[str, int, int]]] = {"first": [], "second": []}
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    changes = [f"backbone={tmp_path / 'base'}", f"sources={tmp_path / 'texts.jsonl'}", "rank=2"]
+    changes += ["batch_size=3", "longest=60", "dtype=float32", "device=cpu"]
+    here, there = (
+        plan_trainings(["crops"], ["400"], [0], changes=changes, out=tmp_path / name)[0]
+        for name in ("here", "there")
+    )
+    steps, deaths = [], allow_deaths(tmp_path / "deaths", 1)
     jobs = [
-        Train(mortal, lambda *step: steps["first"].append(step)),
-        Train(there[1], lambda *step: steps["second"].append(step)),
+        Train(Mortal(there, deaths), lambda *step: steps.append(step)),
+        Train(PlannedTraining("noting", Noting(), 7, 1, tmp_path / "noted"), lambda *_: None),
     ]
+    for job in jobs:
+        job.training.out.mkdir()
     found = {}
     with start_engine(None, cluster.address) as engine:  # a worker for each node with cores
+        with pytest.raises(UsageError, match="connected to it already"):
+            start_engine("2")
+        assert ray.is_initialized()
         for job in jobs:
+            assert engine.idle  # though workers still start
             engine.submit(job)
+        assert not engine.idle
         while outcome := engine.wait():
             assert outcome.last
             found[outcome.job] = outcome.value
         assert len(engine.provenance()["workers"]) == 1
-    for job, planned in zip(jobs, here, strict=True):
-        planned.run(load, lambda *_: None)
-        weights = "adapter_model.safetensors"
-        assert (found[job] / weights).read_bytes() == (planned.out / weights).read_bytes()
-    assert not list((tmp_path / "deaths").iterdir())
-    assert all(steps.values())
+    here.run(load, lambda *_: None)
+    one, other = (folder / "adapter_model.safetensors" for folder in (found[jobs[0]], here.out))
+    assert one.read_bytes() == other.read_bytes()
+    assert not list(deaths.iterdir())
+    assert steps
+    assert read_notes(found[jobs[1]]) == {"noted": ["a", 0.5, "auto", 7, 1]}
 
 
-WRITING = f"{__name__}:Writing"
-
-
-def test_a_failed_training_is_reported_and_the_others_go_on_if_they_are_to(
+def test_a_training_that_fails_or_ends_its_worker_is_reported_and_the_others_go_on(
     cluster, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bench.engine.ray._DEATHS", 1)
-    options = ["--vary", "text=z,deadly,b", "--budget", "7", "--out", "made"]
-    command = ["train", WRITING, *options, "--ray", cluster.address, "--keep-going"]
-    done = CliRunner().invoke(app, command)
+    options = "--vary text=failing,deadly,b --budget 7 --out made --keep-going --ray"
+    done = call(f"train {NOTING} {options}", cluster.address)
     assert done.exit_code == 1, done.output
     assert sorted(done.stdout.split()) == ["made/base", "made/text=b"]
-    assert "made/text=z: expected a text other than z, got 'z'" in caplog.messages
+    assert "made/text=failing: expected another text" in caplog.text
     assert "text=deadly ended the worker that computed it, 1 times" in caplog.text
-    assert [Path(f"made/{name}/text").read_text() for name in ("base", "text=b")] == [
-        "a 7 42",
-        "b 7 42",
-    ]
+    noted = {name: note[0] for name, note in read_notes(Path("made")).items()}
+    assert noted == {"base": "a", "text=b": "b"}
+
+
+def test_a_node_may_leave_and_another_come(cluster, tmp_path):
+    texts = [tuple(f"{text} of {part}" for text in TEXTS * 2) for part in range(2)]
+    tasks = [Norms(name=f"part {i}", texts=part) for i, part in enumerate(texts)]
+    left = list(cluster.others)
+
+    def swap_nodes(label, done, total):
+        if done and len(left) == 2:
+            for node in left[:]:
+                with contextlib.suppress(ValueError):  # this process is connected to it
+                    cluster.remove_node(node, allow_graceful=False)
+                    left.remove(node)
+                    break
+            cluster.add()
+
+    engine, encoder = start_engine("2", cluster.address), Letters(seconds=0.05)
+    cells = compute({"letters": encoder}, tasks, tmp_path, engine, progress=swap_nodes)
+    assert len(left) == 1
+    assert [cell.status for cell in cells.values()] == ["done"] * 2
+    assert [*cells.values()][-1].result.cost["forward_texts"] == len({*texts[0], *texts[1]})
 
 
 def test_workers_of_one_machine_are_private_and_end_with_it(tmp_path):
     """Ray listens on the loopback alone, in a folder of its own, and nothing is left of it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _LOCAL, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with start_python(LOCAL, tmp_path) as process:
         assert process.stdout.readline() == "encoding\n"
         children = psutil.Process(process.pid).children(recursive=True)
         for each in children:
@@ -476,7 +373,6 @@ def test_workers_of_one_machine_are_private_and_end_with_it(tmp_path):
         calls = " ".join(arg for child in children for arg in child.cmdline())
         folder = Path(re.search(r"--temp-dir=(\S+)", calls)[1])
         assert folder.parent.stat().st_mode & 0o077 == 0
-        assert children
         process.send_signal(signal.SIGINT)
         process.wait(30)
         assert process.returncode == 130, process.stdout.read()
@@ -485,26 +381,21 @@ def test_workers_of_one_machine_are_private_and_end_with_it(tmp_path):
     assert not folder.exists()
 
 
-_LOCAL = """
+LOCAL = """
 import sys
 from pathlib import Path
 from bench.process import prepare, report_error
 prepare()
 from bench.engine import start_engine
-from bench.runner import run
-from bench.store import Store
-from bench.vectors import Vectors
-from tests.bench.test_ray import Letters, Norms
+from tests.bench.test_ray import Letters, Norms, compute
 
 def show(label, done, total):
     if done:
         print("encoding", flush=True)
 
 try:
-    encoder, task = Letters(seconds=0.005), Norms(name="norms", texts=tuple(map(str, range(9999))))
-    with start_engine("2") as engine:
-        store = Store(Path(sys.argv[1]))
-        list(run({"letters": encoder}, [task], store, Vectors(None), engine=engine, progress=show))
+    encoder, task = Letters(seconds=0.005), Norms(texts=tuple(map(str, range(9999))))
+    compute({"letters": encoder}, [task], Path(sys.argv[1]), start_engine("2"), progress=show)
 except BaseException as error:
     sys.exit(report_error(error))
 """
