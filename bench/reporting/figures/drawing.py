@@ -262,9 +262,8 @@ def shifted(panel: Axes, points: float) -> Transform:
     """Return the transform of data that draws it some points to the right of its place."""
     if not points:
         return panel.transData
-    figure = panel.get_figure(root=True)
-    scale = figure.dpi_scale_trans if figure else panel.transData
-    return panel.transData + ScaledTranslation(points / 72, 0, scale)
+    figure: Any = panel.get_figure(root=True)
+    return panel.transData + ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
 
 
 def draw_rows(
