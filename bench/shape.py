@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -63,15 +64,19 @@ def _elements(value: Any, of: Sequence[Any]) -> list[tuple[str, Any, Any]] | Non
 def _fields(value: Any, hint: Any) -> list[tuple[str, Any, Any]] | None:  # noqa: ANN401 - likewise
     if not isinstance(value, dict):
         return None
-    if is_dataclass(hint):
-        needed = {
-            f.name for f in fields(hint) if f.default is MISSING and f.default_factory is MISSING
-        }
-    else:
-        needed = hint.__required_keys__
-    hints = get_type_hints(hint)
     return [
         (name, value.get(name, _ABSENT), one)
-        for name, one in hints.items()
-        if name in value or name in needed
+        for name, (one, needed) in _hints(hint).items()
+        if needed or name in value
     ]
+
+
+@cache
+def _hints(kind: Any) -> dict[str, tuple[Any, bool]]:  # noqa: ANN401 - a type
+    """Return the type of each field, and whether a value must have it."""
+    if is_dataclass(kind):
+        free = (MISSING, MISSING)
+        needed = {f.name for f in fields(kind) if (f.default, f.default_factory) == free}
+    else:
+        needed = kind.__required_keys__
+    return {name: (one, name in needed) for name, one in get_type_hints(kind).items()}

@@ -364,7 +364,9 @@ def _parsed(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""  # a pipe has no end
-        data = _clean(json.loads(text))
+        data = json.loads(text)
+        if "\\u" in text:  # only an escape can be half of a surrogate pair
+            data = _clean(data)
     except (OSError, ValueError, RecursionError) as error:
         raise ResultError(f"{path} is no whole results file ({error}); {_advice(path)}") from error
     schema = data.get("schema") if isinstance(data, dict) else None
