@@ -308,7 +308,7 @@ def read(path: Path) -> Result:
     data = _parsed(path)
     try:
         result = Result.from_json(_intact(data))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is damaged: {error}; {_advice(path)}") from error
     named = _OURS.fullmatch(path.name)
     if named and named[1] != result.spec.key:
@@ -347,7 +347,7 @@ def _absence(path: Path) -> Absence:
     data = _parsed(path)
     try:
         data = _intact(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is damaged: {error}; {_advice(path)}") from error
     if wrong := find_mismatch(data, Absence):
         raise ResultError(
