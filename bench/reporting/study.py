@@ -131,8 +131,9 @@ class Study:
     def curves(self) -> dict[str, list[Method]]:
         """The methods by their name, with one entry per budget: a learning curve each.
 
-        The name has the settings where several of one method were trained at one budget. Others may
-        differ between budgets, such as how much a generator writes.
+        Where several settings of one method were trained at one budget, the name has those that
+        most others do not have. Settings may differ between budgets, such as how much a generator
+        writes.
         """
         frame = pd.DataFrame([m.key for m in self.methods], columns=trainings.KEY)
         per_budget = frame.groupby(["method", "backbone", "budget"]).settings.nunique()
@@ -141,7 +142,7 @@ class Study:
         found: dict[str, list[Method]] = {}
         for method in self.methods:
             parts = [method.name]
-            parts += [method.settings] * bool(several[method.name])
+            parts += [_changes(method, self.methods)] * bool(several[method.name])
             parts += [f"on {method.backbone}"] * bool(backbones[method.name])
             found.setdefault(" ".join(filter(None, parts)), []).append(method)
         last = {name: -self.level(own[-1], self.mean).value for name, own in found.items()}
@@ -231,6 +232,15 @@ class Study:
         """
         each = [_spent(card, what) for card in self.cards(method)]
         return None if None in each else float(np.mean([x for x in each if x is not None]))
+
+
+def _changes(method: Method, every: Sequence[Method]) -> str:
+    """Return the settings of a method that most others of its name and budget do not have."""
+    place = (method.name, method.budget)
+    alike = [m.settings.split(", ") for m in every if (m.name, m.budget) == place]
+    counts = Counter(setting for settings in alike for setting in settings)
+    own = method.settings.split(", ")
+    return ", ".join(setting for setting in own if 2 * counts[setting] <= len(alike))
 
 
 def _spent(card: Mapping[str, Any], what: str) -> float | None:
@@ -506,14 +516,6 @@ def tried(study: Study) -> Table:
     ]
     about = f"{other.mean.capitalize()} x 100 on {tasks}. Bold: the settings that this study uses."
     return Table.of_columns(name, title, columns, words=WORDS | {"used here"}, about=about)
-
-
-def _changes(method: Method, rows: Sequence[Method]) -> str:
-    """Return the settings of a method that most trainings of its name do not have."""
-    alike = [m for m in rows if (m.name, m.budget) == (method.name, method.budget)]
-    counts = Counter(setting for m in alike for setting in m.settings.split(", "))
-    usual = {part.partition("=")[0]: part for part, _ in reversed(counts.most_common())}
-    return ", ".join(part for part in method.settings.split(", ") if part not in usual.values())
 
 
 def _recipe(study: Study, method: Method) -> str:

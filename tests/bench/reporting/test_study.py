@@ -127,6 +127,14 @@ def test_settings_of_one_budget_are_curves_of_their_own_and_those_of_budgets_are
     }
 
 
+def test_a_curve_is_named_by_what_is_special_about_it():
+    found = score_all("backbone-mean", 0.4)
+    for change in ({}, {"lr": 0.1}, {"rank": 2}):
+        found += score_all(f"{change}", 0.5, training=train_card("crops", 60_000, 0, **change))
+    curves = Study(Comparison.of(found)).curves
+    assert {*curves} == {"crops", "crops lr=0.1", "crops rank=2"}
+
+
 def test_a_setting_of_the_training_is_named_though_the_encoder_has_one_of_that_name():
     found = score_all("backbone-mean", 0.4)
     for attention in ("native", "bidirectional"):
