@@ -1,6 +1,7 @@
 """Tables, figures and a page: a function of the results; the same results give the same bytes."""
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,10 +42,10 @@ def build(comparison: "Comparison", out: Path) -> list[Path]:
     write(out, {})  # fails before the work, not after it
     made, drawings = contents(comparison)
     drawn = [drawing for drawing in drawings if drawing.figure is not None]
-    pictures = {
-        table.name: [f"{drawing.name}.png" for drawing in figures.beside(table.name, made, drawn)]
-        for table in made
-    }
+    pictures = {}
+    for table in made:
+        beside = figures.beside(table.name, made, drawn)
+        pictures[table.name] = [f"{drawing.name}.png" for drawing in beside]
     files: dict[str, bytes | str] = {
         "index.html": html.page(comparison, made, drawings),
         "results.md": formats.results_md(made, pictures),
@@ -128,8 +129,8 @@ def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]"
     for name in names:
         if name not in {*by_name, "all"}:
             raise unknown("table in this report", name, [*by_name, "all"])
-    wanted = [each for name in names for each in (by_name if name == "all" else [name])]
-    return [by_name[name] for name in dict.fromkeys(wanted)]
+    wanted = [tables if name == "all" else (by_name[name],) for name in names]
+    return list({table.name: table for table in chain(*wanted)}.values())
 
 
 def text(tables: "Collection[Table]", form: str) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -265,10 +266,11 @@ class Comparison:
     @cached_property
     def by_family(self) -> dict[str, stats.Sampled]:
         """Means over each family's common tasks."""
-        return {
-            family: stats.mean_of([self.by_task[title] for title in own])
-            for family, own in self.families.items()
-        }
+        return {family: self.mean_of(own) for family, own in self.families.items()}
+
+    def mean_of(self, titles: Iterable[str]) -> stats.Sampled:
+        """Return the mean of the main scores of some tasks."""
+        return stats.mean_of([self.by_task[title] for title in titles])
 
     @cached_property
     def overall(self) -> stats.Sampled:
@@ -281,9 +283,16 @@ class Comparison:
         """Return a score of a task, the main one by default, with its bootstrap."""
         task = self.tasks.loc[title].to_dict()
         name = metric or task["metric"]
-        each = [self.cells.get((label, title), []) for label in self.labels]
-        each = [found if all(name in r.scores for r in found) else [] for found in each]
+        each = []
+        for label in self.labels:
+            found = self.cells.get((label, title), [])
+            each.append(found if all(name in r.scores for r in found) else [])
         return sampled(each, name, seed_of(task, name))
+
+    def score_names(self, title: str) -> set[str]:
+        """Return the names of a task's scores, of any encoder."""
+        results = self.runs.result[self.runs.title == title]
+        return set(chain(*(result.scores for result in results)))
 
     @cached_property
     def p_tasks(self) -> dict[str, stats.Array]:
@@ -328,11 +337,7 @@ def sampled(results: Sequence[Sequence[Result]], name: str, seed: int) -> stats.
         name: Name of the score.
         seed: Seed of the resamples.
     """
-    means = []
-    for found in results:
-        repeats = [value for r in found for value in r.scores[name].repeats]
-        means.append(np.mean(repeats) if found else np.nan)
-    scores = np.array(means)
+    scores = np.array([mean_score(found, name) for found in results])
     examples = _paired([_examples(found, name) for found in results])
     ids = _ids(results, name, len(examples))
     repeats_ = _paired([_repeats(found, name) for found in results])
@@ -341,6 +346,12 @@ def sampled(results: Sequence[Sequence[Result]], name: str, seed: int) -> stats.
     sources = [s for s in each if len(s) > 1 and (np.ptp(s, axis=0) > 0).any()]
     known = ids if sources and sources[0] is examples else None
     return stats.sampled(scores, *sources, ids=known, seed=seed, bounds=bounds(name, scores))
+
+
+def mean_score(results: Sequence[Result], name: str) -> float:
+    """Return the mean of a score over the repeats of all results; NaN for no results."""
+    repeats = [r.scores[name].repeats for r in results]
+    return float(np.mean(np.concatenate(repeats))) if results else np.nan
 
 
 def seed_of(task: Mapping[str, Any], name: str) -> int:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -148,14 +149,15 @@ def data(c: Comparison) -> Table:
     for title in c.tasks.index:
         found: list[Result] = by_task[title]
         texts = max((r.texts for r in found), key=lambda texts: texts.get("truncated_share", 0))
-        sources = {_source(used) for r in found for used in r.provenance.get("data", ())}
+        used = chain(*(r.provenance.get("data", ()) for r in found))
+        sources = sorted(set(map(_source, used)))
         row = {"task": word(title)}
         row |= {"texts": measure(texts.get("asked")), "distinct": measure(texts.get("distinct"))}
         row |= {
             heading: measure(texts.get(f"{name}_share"), scale=100, digits=1, unit=" %")
             for heading, name in (("duplicates", "repeated"), ("truncated", "truncated"))
         }
-        rows.append(row | {"data": word("; ".join(sorted(sources)))})
+        rows.append(row | {"data": word("; ".join(sources))})
     about = "Texts of each task, the share of duplicates, and the largest share truncated."
     return _table("data", "Data", rows, ("task", "data"), about)
 
@@ -170,8 +172,9 @@ def samples(c: Comparison) -> Table:
     for (label, title), results in c.cells.items():
         head = {"encoder": c.encoders.at[label, "title"], "task": title}
         found += [head | dict(sample) for sample in results[0].samples]
-    columns = list(dict.fromkeys(name for each in found for name in each))
-    rows = [{name: word(each.get(name, "")) for name in columns} for each in found]
+    columns = list(dict.fromkeys(chain(*found)))
+    texts = pd.DataFrame(found, columns=columns, dtype=object).fillna("")
+    rows = texts.map(word).to_dict("records")
     about = (
         "An encoder's answers on a few texts of a task, such as the words that answer why a "
         "review is good."
@@ -239,11 +242,9 @@ def made(c: Comparison) -> Table:
         "versions": _distinct(_listed(s.get("versions")) for s in sources),
         "run": [" to ".join(dict.fromkeys((days[0], days[-1])))] if days else [],
     }
-    rows = [
-        {"what": word(what), "value": word(value)}
-        for what, values in facts.items()
-        for value in values
-    ]
+    rows = []
+    for what, values in facts.items():
+        rows += [{"what": word(what), "value": word(value)} for value in values]
     return _table("made", "Provenance", rows, ("what", "value"), "")
 
 

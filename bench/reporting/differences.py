@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench import stats
-from bench.reporting.comparison import Comparison, sampled, seed_of
+from bench.reporting.comparison import Comparison, mean_score, sampled, seed_of
 from bench.reporting.notes import machine
 from bench.reporting.table import MISSING, Entry, Table, measure, score, warned, word
 from bench.result import Result
@@ -89,10 +90,9 @@ def differences(c: Comparison) -> Table:
         ("first", [word(title) for title in c.encoders.title.iloc[first]]),
         ("second", [word(title) for title in c.encoders.title.iloc[second]]),
     ]
-    columns += [
-        (name, difference_entries(one, p[name], first, second)) for name, one in found.items()
-    ]
-    narrow = _narrow(c, [entry for _, entries in columns[2:] for entry in entries], first, second)
+    gaps = {name: difference_entries(one, p[name], first, second) for name, one in found.items()}
+    columns += gaps.items()
+    narrow = _narrow(c, list(chain(*gaps.values())), first, second)
     return Table.of_columns(
         "differences",
         "Paired differences",
@@ -229,7 +229,7 @@ def _change(
 def _mean(results: Sequence[Result]) -> Entry:
     if not results:
         return Entry(MISSING, mark="missing")
-    mean = float(np.mean([value for r in results for value in r.main.repeats]))
+    mean = mean_score(results, results[0].metric)
     return Entry(score(mean), mean, key=results[0].spec.key)
 
 
@@ -246,12 +246,13 @@ def _other_changes(old: Sequence[Result], new: Sequence[Result]) -> Iterator[str
 
 def _facts(results: Sequence[Result]) -> dict[str, str]:
     first = results[0]
+    seeds = sorted(r.spec.seed for r in results)
     made: Mapping[str, Any] = first.provenance
     facts = {
         "commit": made.get("commit") or "unknown",
         "encoder": first.spec.fingerprint,
         "protocol": first.spec.task_version,
-        "seeds": " ".join(str(seed) for seed in sorted(r.spec.seed for r in results)),
+        "seeds": " ".join(map(str, seeds)),
         "machine": machine(made.get("machine") or {}) or "unknown",
         "dtype": first.card.get("dtype"),
         **(made.get("versions") or {}),

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -150,16 +151,20 @@ def for_paper(table: Table) -> Table:
     kept = table.select([name for name in table.columns if name not in _TEX_LEFT_OUT])
     if sum(name not in kept.words for name in kept.columns) <= _TEX_DEVIATIONS:
         return kept
-    rows = [[replace(e, text=e.text.partition(" ± ")[0]) for e in row] for row in kept.rows]
+    rows = [tuple(map(_without_deviation, row)) for row in kept.rows]
     about = re.sub("; ± is[^.]*", "", kept.about)
-    return replace(kept, rows=tuple(map(tuple, rows)), about=about)
+    return replace(kept, rows=tuple(rows), about=about)
+
+
+def _without_deviation(entry: Entry) -> Entry:
+    return replace(entry, text=entry.text.partition(" ± ")[0])
 
 
 def plain(table: Table) -> str:
     """Return the table as JSON, one line per row; empty fields of an entry are left out."""
     head = {**vars(table), "words": sorted(table.words)}
     del head["rows"]
-    rows = [json.dumps([_filled(entry) for entry in row], ensure_ascii=False) for row in table.rows]
+    rows = [json.dumps(list(map(_filled, row)), ensure_ascii=False) for row in table.rows]
     opening = json.dumps(head, indent=1, ensure_ascii=False)[:-2]
     return opening + ',\n "rows": [\n' + ",\n".join(rows) + "\n]\n}"
 
@@ -173,8 +178,8 @@ def text(tables: Sequence[Table], form: str) -> str:
 
 
 def _frame(table: Table, show: Callable[[Entry], str]) -> pd.DataFrame:
-    rows = [[show(entry) for entry in row] for row in table.rows]
-    return pd.DataFrame(rows, columns=list(table.columns), dtype=object)
+    entries = pd.DataFrame(table.rows, columns=list(table.columns), dtype=object)
+    return entries.map(show)
 
 
 def _marked(entry: Entry, bold: str, safe: Callable[[str], str]) -> str:
@@ -184,7 +189,7 @@ def _marked(entry: Entry, bold: str, safe: Callable[[str], str]) -> str:
 
 def _warnings(table: Table) -> list[str]:
     """Return the legend of the marks in a table, and the note to each warned entry, once."""
-    entries = [entry for row in table.rows for entry in row if entry.mark in _MARKS]
+    entries = [entry for entry in chain(*table.rows) if entry.mark in _MARKS]
     marks = {entry.mark for entry in entries}
     legend = [_LEGEND[mark] for mark in _LEGEND if mark in marks]
     legend = [words for words in legend if words not in table.about]

@@ -56,7 +56,9 @@ def flat(c: Comparison) -> pd.DataFrame:
     main metric, whose ``status`` and ``reason`` say why.
     """
     encoders = {label: _encoder(c, label) for label in c.labels}
-    rows = [encoders[label] | row for title in c.tasks.index for label, row in _task(c, str(title))]
+    rows = []
+    for title in map(str, c.tasks.index):
+        rows += [encoders[label] | row for label, row in _task(c, title)]
     frame = pd.DataFrame(rows)
     counts = [name for name in _COUNTS if name in frame]
     frame[counts] = frame[counts].astype("Int64")  # which, unlike int, may be missing

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,8 @@ def _pick(
 
 def _count(places: Sequence[_ModelFolder], tasks: Sequence[Result]) -> int:
     names = {ours.spec.task for ours in tasks}
-    return sum((place.folder / f"{name}.json").is_file() for place in places for name in names)
+    files = [place.folder / f"{name}.json" for place, name in product(places, names)]
+    return sum(file.is_file() for file in files)
 
 
 def _newest(place: _ModelFolder, tasks: Sequence[Result]) -> list[Any]:
@@ -204,11 +206,10 @@ def _score(theirs: Mapping[str, Any], ours: Result) -> float:
         raise _UnfitError("the file is none of mteb 1.11 or newer")
     if revision != own["dataset_revision"]:
         raise _UnfitError(f"other data: revision {revision}, ours is {own['dataset_revision']}")
-    values = [
-        _value(scores.get(split), split, part["hf_subset"], ours.metric)
-        for split, parts in own["scores"].items()
-        for part in parts
-    ]
+    values = []
+    for split, parts in own["scores"].items():
+        subsets = [part["hf_subset"] for part in parts]
+        values += [_value(scores.get(split), split, subset, ours.metric) for subset in subsets]
     return math.fsum(values) / len(values)
 
 

@@ -77,8 +77,8 @@ def labels(runs: pd.DataFrame) -> pd.Series:
 def _differences(results: "pd.Series[Any]") -> dict[str, str]:
     """Return by fingerprint how results of one encoder name differ."""
     each = [_settings(result) for result in results]
-    names = dict.fromkeys(name for settings in each for name in settings)
-    differing = [name for name in names if len({settings.get(name) for settings in each}) > 1]
+    table = pd.DataFrame(each, dtype=object)
+    differing = table.columns[table.nunique(dropna=False) > 1]
     marks = []
     for settings in each:
         own = [f" {name}={settings[name]}" for name in differing if name in settings]

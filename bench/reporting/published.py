@@ -99,11 +99,9 @@ def _variants(encoder: Mapping[str, Any], task: Mapping[str, Any], result: Resul
 
 def table(c: Comparison) -> Table:
     """Return our score beside the published one for every result that reproduces one."""
-    rows = [
-        _row(c, label, title, name, number)
-        for (label, title), results in c.cells.items()
-        for name, number in matching(results[0])
-    ]
+    rows = []
+    for (label, title), results in c.cells.items():
+        rows += [_row(c, label, title, name, number) for name, number in matching(results[0])]
     rows.sort(key=lambda row: tuple(entry.text for entry in row))
     words = ("encoder", "task", "score", "variant", "provenance", "source")
     numbers = ("ours", "published", "stderr", "difference")
@@ -163,10 +161,10 @@ def listing(tasks: Collection[str]) -> Table:
         if name not in known:
             hint = "(`bench report --published` prints those of all)"
             raise unknown("published task", name, known, hint=hint)
-    wanted = {published for name in tasks for published in known[name]}
+    wanted = set().union(*(known[name] for name in tasks))
     shown = numbers[numbers.task.isin(wanted)] if tasks else numbers
     words = ["task", "metric", "method", "model", "variant", "provenance", "source"]
-    columns = [(name, [word(value) for value in shown[name]]) for name in words]
+    columns = [(name, list(map(word, shown[name]))) for name in words]
     for heading, name in (("published", "value"), ("stderr", "stderr")):
         entries = [measure(value, scale=100, digits=2) for value in shown[name]]
         columns.insert(-2, (heading, entries))

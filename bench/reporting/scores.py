@@ -190,11 +190,9 @@ def by_metric(
         scale: What scores are multiplied by when printed.
         digits: Decimals printed.
     """
-    names = [
-        (str(task), name)
-        for task in c.tasks.index[c.tasks.family == family]
-        for name in _score_names(c, str(task), first)
-    ]
+    names = []
+    for task in map(str, c.tasks.index[c.tasks.family == family]):
+        names += [(task, name) for name in _score_names(c, task, first)]
     found = [c.sampled(task, name) for task, name in names]
     ps = stats.corrected_p(found)
     rows = []
@@ -219,9 +217,8 @@ def by_metric(
 
 
 def _score_names(c: Comparison, task: str, first: Sequence[str]) -> list[str]:
-    results = [r for label in c.labels for r in c.cells.get((label, task), ())]
-    names = {name for r in results for name in r.scores}
     main = c.tasks.at[task, "metric"]
+    names = c.score_names(task)
     return sorted(names, key=lambda name: (name != main, name not in first, natural(name)))
 
 
@@ -270,8 +267,12 @@ def budgets(c: Comparison) -> list[list[str]]:
             groups[-1].append(label)
         else:
             groups.append([label])
-    several = [group for group in groups if len({method_of(c, label) for label in group}) > 1]
+    several = [group for group in groups if _methods(c, group) > 1]
     return sorted(several, key=lambda group: -trained.tokens[group[0]])
+
+
+def _methods(c: Comparison, group: Sequence[str]) -> int:
+    return len({method_of(c, label) for label in group})
 
 
 def method_of(c: Comparison, label: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
+import numpy as np
 import pandas as pd
 
 from bench.errors import unknown
@@ -85,8 +86,8 @@ class Table:
             if name not in self.columns:
                 raise unknown(f"column of {self.name}", name, self.columns)
         places = [self.columns.index(name) for name in columns]
-        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
-        return replace(self, columns=tuple(columns), rows=rows)
+        rows = [tuple(np.array(row, dtype=object)[places]) for row in self.rows]
+        return replace(self, columns=tuple(columns), rows=tuple(rows))
 
 
 def word(text: object, link: str = "") -> Entry:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -42,7 +43,7 @@ def layers(c: Comparison) -> Drawing:
     if not groups and not picking:
         why = "no task was read at several layers (a read-out such as bertscore@12, or mrpc-picked)"
         return Drawing(name, title, why=why, beside="by-task")
-    titles = [title for group in groups for title in group.index]
+    titles = list(chain(*(group.index for group in groups)))
     has = c.scores.loc[[*titles, *picking]].notna().any()
     encoders = [label for label in c.labels if has[label]]
     shown = encoders[:MOST_CURVES]

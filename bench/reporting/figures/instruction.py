@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import product
 
 from matplotlib.axes import Axes
 
@@ -33,11 +34,9 @@ _GROUPS: Mapping[str, tuple[str, str]] = {
 def instruction(c: Comparison) -> Drawing:
     """Return every score under its own instruction and under another one, joined by a line."""
     name, title = "instruction", "Right and wrong instruction"
-    shown = [
-        (task, labeling, others)
-        for task in map(str, c.tasks.index[c.tasks.family == "instruction"])
-        for labeling, others in _labelings(c, task).items()
-    ]
+    shown = []
+    for task in map(str, c.tasks.index[c.tasks.family == "instruction"]):
+        shown += [(task, labeling, others) for labeling, others in _labelings(c, task).items()]
     if not shown:
         why = "no task of the family instruction scored labels under another instruction"
         return Drawing(name, title, why=why, beside="instruction")
@@ -60,8 +59,7 @@ def instruction(c: Comparison) -> Drawing:
 
 def _labelings(c: Comparison, task: str) -> dict[str, list[str]]:
     """Return the sets of labels of a task with the other instructions they were scored under."""
-    results = [r for label in c.labels for r in c.cells.get((label, task), ())]
-    names = {name for result in results for name in result.scores}
+    names = c.score_names(task)
     found: dict[str, list[str]] = {}
     for name in sorted(names):
         parts = re.fullmatch("(.+) under (.+)", name)
@@ -91,12 +89,11 @@ def _draw_pairs(
 def robustness(c: Comparison) -> Drawing:
     """Return a dot per wording, correct, implicit and incorrect, and a bar for each mean."""
     name, title = "robustness", "Robustness to wording"
-    wordings = {
-        (label, task): found
-        for task in map(str, c.tasks.index[c.tasks.family == "robustness"])
-        for label in c.labels
-        if (found := _wordings(c, label, task))
-    }
+    tested = map(str, c.tasks.index[c.tasks.family == "robustness"])
+    wordings = {}
+    for task, label in product(tested, c.labels):
+        if found := _wordings(c, label, task):
+            wordings[label, task] = found
     if not wordings:
         why = "no task of the family robustness scored correct, implicit and incorrect wordings"
         return Drawing(name, title, why=why, beside="robustness")

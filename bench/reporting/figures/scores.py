@@ -78,7 +78,7 @@ def forest(c: Comparison) -> Drawing:
 
 def _with_budgets(c: Comparison, labels: list[str]) -> list[str]:
     """Return the titles of encoders; trained ones of another budget than most with their own."""
-    usual = {label for group in budgets(c)[:1] for label in group}
+    usual = next(iter(budgets(c)), [])
     count = EngFormatter(sep="", places=1)
     names = []
     for label in labels:

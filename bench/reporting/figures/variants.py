@@ -40,11 +40,10 @@ def ablations(c: Comparison) -> Drawing:
     if not found or not c.by_family:
         why = "no two encoders that one method trained at one budget"
         return Drawing(name, title, why=why, beside="variants")
-    names = [
-        f"{group.method}: {change}"
-        for group in found
-        for change in list(group.changes.values())[1:]
-    ]
+    names = []
+    for group in found:
+        _, *changes = group.changes.values()
+        names += [f"{group.method}: {change}" for change in changes]
     figure, axes = panels(list(c.by_family), names)
     drawn: list[float] = []
     for panel, (family, scores) in zip(axes, c.by_family.items(), strict=True):
@@ -76,12 +75,9 @@ def _p(c: Comparison, family: str, group: Variants) -> list[float]:
 
 def sweeps(c: Comparison) -> tuple[Drawing, ...]:
     """Return a figure for each numeric setting with at least three values in a group."""
-    found = [
-        (group, setting)
-        for group in groups(c)
-        for setting in group.sweeps
-        if _shown(c, group, setting)
-    ]
+    found = []
+    for group in groups(c):
+        found += [(group, setting) for setting in group.sweeps if _shown(c, group, setting)]
     if not found:
         why = "no task on which three values of a numeric setting were run, all else the same"
         return (Drawing("sweep", "Scores over a setting", why=why, beside="variants"),)
@@ -136,10 +132,7 @@ def _shown(c: Comparison, group: Variants, setting: str) -> Mapping[str, tuple[s
         }
     counted = tasks[~tasks.superseded]
     return {
-        f"{family} ({len(own)} tasks)": (
-            "mean score x 100",
-            stats.mean_of([c.by_task[title] for title in own.index]),
-        )
+        f"{family} ({len(own)} tasks)": ("mean score x 100", c.mean_of(own.index))
         for family, own in counted.groupby("family")
     }
 

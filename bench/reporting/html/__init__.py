@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -58,18 +59,19 @@ def page(
         methods: What the rows are about, where they are not about encoders.
     """
     shown = [table for table in tables if len(table.rows) * len(table.columns) <= MOST]
-    keys = {entry.key for table in shown for row in table.rows for entry in row if entry.key}
+    rows = chain(*(table.rows for table in shown))
+    keys = {entry.key for entry in chain(*rows)}
     script = _read("page.js")
     drawn = [figure for figure in figures if figure.figure is not None]
-    sections = [
-        {
+    sections = []
+    for table in tables:
+        section = {
             "table": table,
             "grid": grid(table, c, methods) if table in shown else None,
             "figures": [(each, _inline(each)) for each in beside(table.name, tables, drawn)],
             "open": table.name.rstrip("-0123456789") not in _CLOSED,
         }
-        for table in tables
-    ]
+        sections.append(section)
     return _template().render(
         title=title,
         answer=answer,
@@ -79,7 +81,7 @@ def page(
         subject="methods" if methods else "encoders",
         subjects=list(methods or c.encoders.title),
         families=sorted(set(c.tasks.family)),
-        data={"drawers": origins(c, keys)},
+        data={"drawers": origins(c, keys - {""})},
         style=_read("page.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
