@@ -19,6 +19,7 @@ same folds. Another seed deals the same texts anew: its repeats are no further i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -81,7 +82,8 @@ class Awareness(Task):
     def items(self, *, seed: int) -> list[Item]:
         """Return every text under both instructions."""
         texts = self._texts().texts
-        return [Item(text, labeling.instruction) for labeling in self.labelings for text in texts]
+        asked = product(self.labelings, texts)
+        return [Item(text, labeling.instruction) for labeling, text in asked]
 
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return ``harmonic_mean``, ``gap``, and each labeling's score under each instruction."""
@@ -129,7 +131,7 @@ def awareness_scores(names: Sequence[str], measures: NDArray[Any]) -> dict[str, 
         f"{a} under {b}": first_wrong,
         f"{b} under {a}": second_wrong,
     }
-    return {name: Score(tuple(float(v) for v in values)) for name, values in found.items()}
+    return {name: Score(tuple(values.tolist())) for name, values in found.items()}
 
 
 def awareness_means(measures: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

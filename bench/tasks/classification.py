@@ -10,6 +10,7 @@ training file, or on the other folds of the one file (stratified, five folds, dr
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,7 +51,8 @@ class Classification(Task):
 
     def items(self, *, seed: int) -> list[Item]:
         """Return the test texts, then the training texts."""
-        return [Item(text, self.instruction) for texts, _ in self._sets() for text in texts]
+        texts = chain(*(texts for texts, _ in self._sets()))
+        return [Item(text, self.instruction) for text in texts]
 
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return ``accuracy``, with 1 for a right answer as examples, and ``f1``, macro-averaged.

@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import chain
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -57,7 +58,8 @@ class Clustering(Task):
 
     def items(self, *, seed: int) -> list[Item]:
         """Return the texts of every set."""
-        return [Item(text, self.instruction) for texts, _ in self._sets() for text in texts]
+        texts = chain(*(texts for texts, _ in self._sets()))
+        return [Item(text, self.instruction) for text in texts]
 
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return ``v_measure`` and that of the other algorithm, a repeat for each seed from seed.

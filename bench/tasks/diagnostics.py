@@ -11,6 +11,7 @@ here is better or worse by itself, so the family counts in no mean and no compar
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -58,7 +59,7 @@ class Spectrum(NetworkTask):
         rows = load(
             self.data, self.split, config=self.config, columns=dict.fromkeys(self.columns, TEXT)
         )
-        texts = list(dict.fromkeys(text for column in self.columns for text in rows[column]))
+        texts = list(dict.fromkeys(chain(*(rows[column] for column in self.columns))))
         if len(texts) < 2:
             raise DataError(
                 f"{self.name} needs at least two distinct sentences, got {len(texts)}; "

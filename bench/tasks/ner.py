@@ -491,7 +491,5 @@ def _taggers(
     )
 
 
-TASKS = tuple(
-    task for name, sets in {**FEW_SHOT, **_MORE}.items() for task in _taggers(name, **sets)
-)
+TASKS = tuple(chain(*(_taggers(name, **sets) for name, sets in {**FEW_SHOT, **_MORE}.items())))
 """The NER tasks, to be asked for by name."""

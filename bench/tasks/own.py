@@ -152,20 +152,21 @@ def _find_files(kind: str, path: Path) -> tuple[Path, Path | None]:
                 "save it as one of these"
             )
         return path.resolve(), None
-    found = {
-        split: [path / f"{split}{suffix}" for suffix in _SUFFIXES] for split in ("test", "train")
-    }
-    files = {split: [file for file in each if file.is_file()] for split, each in found.items()}
-    for split, each in files.items():
-        if len(each) > 1:
-            raise UsageError(f"expected one file of {split} rows in {path}, got {len(each)}")
-    if not files["test"]:
+    test, train = _find_split(path, "test"), _find_split(path, "train")
+    if test is None:
         raise UsageError(
             f"expected a file for {kind}, or a folder with test.csv (.tsv, .jsonl, .parquet), "
             f"got {path}"
         )
-    train = files["train"][0].resolve() if files["train"] else None
-    return files["test"][0].resolve(), train
+    return test, train
+
+
+def _find_split(folder: Path, split: str) -> Path | None:
+    places = [folder / f"{split}{suffix}" for suffix in _SUFFIXES]
+    files = [place.resolve() for place in places if place.is_file()]
+    if len(files) > 1:
+        raise UsageError(f"expected one file of {split} rows in {folder}, got {len(files)}")
+    return files[0] if files else None
 
 
 def _choose_columns(

@@ -237,11 +237,11 @@ class FewShot(NetworkTask):
                 f"{self.train} names the row {missing[0]} of {self.data}, which has no such id in "
                 f"{whole.source}; copy it again"
             )
-        pairs = list(zip(named["seed"], named["id"], strict=True))
-        return [
-            whole.take(place[number] for seed, number in pairs if seed == wanted)
-            for wanted in SEEDS
-        ]
+        drawn: dict[Any, list[int]] = {seed: [] for seed in SEEDS}
+        for seed, number in zip(named["seed"], named["id"], strict=True):
+            if seed in drawn:
+                drawn[seed].append(place[number])
+        return [whole.take(rows) for rows in drawn.values()]
 
 
 def _join(parts: Sequence[Rows], column: str) -> list[Any]:
@@ -294,12 +294,14 @@ def bertscores(
     order = np.array(sorted(range(len(left)), key=lambda i: (left[i], right[i])))
     for members in split_blocks([len(layers) * (len(left[i]) + len(right[i])) for i in order]):
         block = order[members]
-        sides = [[texts[i] for i in block] for texts in (left, right)]
-        distinct = list(dict.fromkeys(sides[0] + sides[1]))
+        firsts = [left[i] for i in block]
+        seconds = [right[i] for i in block]
+        distinct = list(dict.fromkeys(firsts + seconds))
         for k, tokens in enumerate(reader.encode_layers(distinct, layers=layers)):
             states = dict(zip(distinct, tokens, strict=True))
-            firsts, seconds = ([states[text] for text in side] for side in sides)
-            similarities[block, k] = bertscore(firsts, seconds)
+            similarities[block, k] = bertscore(
+                [states[text] for text in firsts], [states[text] for text in seconds]
+            )
     return similarities
 
 

@@ -10,6 +10,7 @@ Protocol: accuracy of a logistic regression on frozen embeddings of 16 texts a c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,7 +82,8 @@ class Probe(Task):
 
     def items(self, *, seed: int) -> list[Item]:
         """Return the test texts and those of every training draw."""
-        return [Item(text, self.instruction) for texts, _ in self._sets(seed) for text in texts]
+        texts = chain(*(texts for texts, _ in self._sets(seed)))
+        return [Item(text, self.instruction) for text in texts]
 
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return ``accuracy`` with a repeat for each draw.

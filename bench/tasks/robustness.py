@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -58,7 +59,7 @@ class Robustness(Task):
     def items(self, *, seed: int) -> list[Item]:
         """Return every text under every wording."""
         texts = self._texts().texts
-        return [Item(text, words) for _, words in self._wordings() for text in texts]
+        return [Item(text, words) for (_, words), text in product(self._wordings(), texts)]
 
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return each group with a repeat a wording, their difference, and both deltas."""
@@ -84,7 +85,10 @@ class Robustness(Task):
 
     def _wordings(self) -> list[tuple[str, str]]:
         """Return the group and the words of each instruction."""
-        return [(kind, words) for kind, all_ in self.wordings.items() for words in all_]
+        found = []
+        for kind, wordings in self.wordings.items():
+            found += [(kind, words) for words in wordings]
+        return found
 
 
 TASKS = (

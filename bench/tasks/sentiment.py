@@ -12,6 +12,7 @@ probe is a logistic regression on frozen embeddings of 16 texts a class, five dr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -95,7 +96,7 @@ class ZeroShot(Task):
 
     def items(self, *, seed: int) -> Sequence[Item]:
         """Return the test texts, the words without content and the label texts."""
-        labels = [text.format(noun=self.noun) for texts in LABEL_TEXTS for text in texts]
+        labels = [text.format(noun=self.noun) for text in chain(*LABEL_TEXTS)]
         texts = [*self.labelled()[0], *CONTENT_FREE, *labels]
         return [Item(text, self.instruction) for text in texts]
 
@@ -127,7 +128,7 @@ class ZeroShotByQuestions(NetworkTask, ZeroShot):
         on these very texts, so that it estimates nothing for others.
         """
         texts, labels = self.labelled()
-        asked = [q.format(noun=self.noun) for pair in QUESTIONS for q in pair]
+        asked = [question.format(noun=self.noun) for question in chain(*QUESTIONS)]
         questions = encoder.encode_questions(asked)
         known = [*texts, *CONTENT_FREE]
         scores = best_answers(encoder, known, questions.start, questions.end)
@@ -227,16 +228,16 @@ def best_answers(
     vectors = np.concatenate([start, end]).T  # (dim, 2m)
     parts = []
     for block in split_blocks([len(text) for text in texts]):
-        states = [tokens.states for tokens in encoder.encode_tokens([texts[i] for i in block])]
+        found = encoder.encode_tokens([texts[i] for i in block])
+        states = [tokens.states for tokens in found]
         lengths = np.array([len(s) for s in states])
-        best = np.zeros(
-            (len(block), vectors.shape[1]), np.float32
-        )  # a text without tokens answers nothing
+        # A text without tokens answers nothing.
+        best = np.zeros((len(block), vectors.shape[1]), np.float32)
         firsts = (np.cumsum(lengths) - lengths)[lengths > 0]
         best[lengths > 0] = np.maximum.reduceat(np.concatenate(states) @ vectors, firsts)
         parts.append(best)
-    found = np.concatenate(parts)
-    return found[:, : len(start)] + found[:, len(start) :]
+    starts, ends = np.hsplit(np.concatenate(parts), 2)
+    return starts + ends
 
 
 def _reviews(

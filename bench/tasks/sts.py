@@ -42,8 +42,10 @@ class STS(Task):
         rows = self._pairs()
         same = [self.instruction] * len(rows)
         instructions = rows[self.instructions] if self.instructions else same
-        sides = (zip(rows[column], instructions, strict=True) for column in self.columns[:2])
-        return [Item(*pair) for side in sides for pair in side]
+        items = []
+        for column in self.columns[:2]:
+            items += map(Item, rows[column], instructions)
+        return items
 
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
         """Return ``cosine_spearman``, with the cosines as examples, and ``max_spearman``."""

@@ -11,6 +11,7 @@ encoder that ignores instructions has shares that add to 1.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -68,7 +69,7 @@ class Triplets(Task):
         for labeling in self.labelings:
             rows = load(self.data, self.split, config=labeling.name, columns=columns)
             rows = rows.take(sample(len(rows), self.limit))
-            sets.append([text for side in _SIDES for text in rows[side]])
+            sets.append(list(chain(*(rows[side] for side in _SIDES))))
         return sets
 
 

@@ -171,14 +171,15 @@ class StartedNER(NER):
         self, encoder: CachedEncoder, sets: Draws, tags: list[str], start: _Start
     ) -> list[list[list[str]]]:
         test, draws = sets
-        tunable, number = (
-            cast("TunableEncoder", encoder.inner),
-            {tag: i for i, tag in enumerate(tags)},
-        )
+        tunable = cast("TunableEncoder", encoder.inner)
+        number = {tag: i for i, tag in enumerate(tags)}
         asked = [self._mark(sentence) for sentence in test]
         repeats = []
         for i, draw in enumerate(draws):
-            marked = [self._mark(s)._replace(classes=[number[tag] for tag in s.tags]) for s in draw]
+            marked = []
+            for sentence in draw:
+                classes = [number[tag] for tag in sentence.tags]
+                marked.append(self._mark(sentence)._replace(classes=classes))
             find = tunable.tune_classes(
                 marked, classes=len(tags), start=start, epochs=self.epochs, seed=i
             )
@@ -287,7 +288,7 @@ _INITIAL: tuple[tuple[Literal["question", "standard"], str], ...] = (
 )
 
 TASKS = (
-    *(task for name in SHOTS for task in _tuned_pairs(name)),
-    *(task for name, sets in FEW_SHOT.items() for task in _started(name, **sets)),
+    *chain(*map(_tuned_pairs, SHOTS)),
+    *chain(*(_started(name, **sets) for name, sets in FEW_SHOT.items())),
 )
 """The few-shot tasks that train or start a classifier, to be asked for by name."""

@@ -21,6 +21,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -115,12 +116,10 @@ class MtebTask(NetworkTask):
         # the instruction of a text on a side is the encoder's choice
         columns = [column for column, side in inputs(task) if side is None]
         asked = instruction_for(task.metadata, None, self.instruction)
-        return [
-            Item(text, asked)
-            for _, _, rows in parts(task)
-            for column in columns
-            for text in rows[column]
-        ]
+        items = []
+        for (_, _, rows), column in product(parts(task), columns):
+            items += [Item(text, asked) for text in rows[column]]
+        return items
 
     def measure(self, encoder: CachedEncoder, *, seed: int) -> Scores:
         """Return what mteb returns, its repeats kept apart; global random state stays as it was.
@@ -145,7 +144,7 @@ class MtebTask(NetworkTask):
                 prediction_folder=Path(folder) if task.metadata.type in FLAT else None,
             )
             found = result.task_results[0]
-            scores = _scores([part for split in found.scores.values() for part in split])
+            scores = _scores(list(chain(*found.scores.values())))
             if self.metric not in scores:
                 raise EncodingError(
                     f"mteb's {self.metric} on {self.name} is not a number: "
@@ -250,7 +249,11 @@ def _scores(measured: Sequence[Mapping[str, Any]]) -> dict[str, Score]:
     """Return the scores of the splits and subsets, averaged over them repeat by repeat."""
     first, *others = each = [_repeats(part) for part in measured]
     shared = set(first).intersection(*others)
-    return {name: _average([repeats[name] for repeats in each]) for name in first if name in shared}
+    scores = {}
+    for name in first:
+        if name in shared:
+            scores[name] = _average([repeats[name] for repeats in each])
+    return scores
 
 
 def _average(each: Sequence[Sequence[float]]) -> Score:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def texts_of(loader: "DataLoader[Any]") -> list[str]:
     rows = loader.dataset
     if isinstance(rows, Columns | Dataset) and "text" in rows.column_names:
         return list(rows["text"][:])
-    return [text for batch in loader for text in batch["text"]]
+    return list(chain(*(batch["text"] for batch in loader)))
 
 
 def installed() -> bool:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,8 @@ def restore(task: "AbsTask") -> bool:
     folder = Path(os.environ.get("BENCH_DATA") or os.devnull) / _path(task)
     single = "default" if (folder / "default").is_dir() else ""  # retrieval has one more level
     subsets = task.hf_subsets if task.metadata.is_multilingual else [single]
-    wanted = [
-        folder / _name(subset) / _name(split) for subset in subsets for split in task.eval_splits
-    ]
+    needed = product(subsets, task.eval_splits)
+    wanted = [folder / _name(subset) / _name(split) for subset, split in needed]
     if not wanted or not all(_is_there(path) for path in wanted):
         return False
     try:

@@ -1,7 +1,7 @@
 """The data of mteb's retrieval and reranking tasks: local copies, and draws of queries."""
 
 import logging
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 from bench import data
@@ -126,7 +126,7 @@ def _tell(task: "AbsTask", subset: str, split: str, part: "RetrievalSplitData") 
     """Warn where a copy has not the size that mteb states, or judges what it does not hold."""
     name = f"{task.metadata.name} {subset} {split}"
     tell_size(task, subset, split, documents=len(part["corpus"]), queries=len(part["queries"]))
-    judged = {document for documents in part["relevant_docs"].values() for document in documents}
+    judged = set(chain(*part["relevant_docs"].values()))
     for kind, absent in (
         ("documents", judged - set(part["corpus"]["id"])),
         ("queries", set(part["relevant_docs"]) - set(part["queries"]["id"])),

@@ -53,7 +53,10 @@ class Columns:
     def select(self, indices: Iterable[int]) -> "Columns":
         """Return the rows of these numbers, in this order."""
         kept = list(indices)
-        return Columns({name: [values[i] for i in kept] for name, values in self.columns.items()})
+        columns = {}
+        for name, values in self.columns.items():
+            columns[name] = [values[i] for i in kept]
+        return Columns(columns)
 
     def select_columns(self, names: str | Iterable[str]) -> "Columns":
         """Return some of the columns."""
@@ -245,10 +248,11 @@ def _flatten(task: "AbsTask") -> None:
         if default
         else {subset: task.dataset[subset] for subset in task.hf_subsets}
     )
-    task.dataset = {
-        subset: {split: _columns(rows[split], task.metadata.type) for split in _splits(task)}
-        for subset, rows in subsets.items()
-    }
+    kind = task.metadata.type
+    flat: dict[str, dict[str, Columns]] = {subset: {} for subset in subsets}
+    for subset, split in product(subsets, _splits(task)):
+        flat[subset][split] = _columns(subsets[subset][split], kind)
+    task.dataset = flat
 
 
 def _columns(rows: "Dataset", kind: str) -> Columns:
