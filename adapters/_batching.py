@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -264,7 +265,7 @@ def _run(
 
 
 def _sort(rows: Sequence[Row], budget: int) -> list[Row]:
-    fitting = [part for row in rows for part in row.within(budget)]
+    fitting = chain(*(row.within(budget) for row in rows))
     return sorted(fitting, key=lambda row: -row.width)
 
 
@@ -346,7 +347,8 @@ def pad(rows: Sequence[Sequence[int]], fill: int, device: str, *, more: int = 0)
 def _check_ids(rows: Sequence[Row], network: Network) -> None:
     """Refuse tokens without an embedding, such as those that were added to a tokenizer alone."""
     known = int(network.model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
-    largest = max(max(prompt.ids) for row in rows for prompt in row.prompts)
+    prompts = chain(*(row.prompts for row in rows))
+    largest = max(max(prompt.ids) for prompt in prompts)
     if largest >= known:
         token = network.tokenizer.convert_ids_to_tokens(largest)
         raise EncodingError(

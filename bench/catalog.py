@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise, product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -109,10 +109,10 @@ def _read_tweets(archive: Archive, _split: str) -> tuple[Columns, Classes]:
         columns["id"].append(str(number))
         columns["tokens"].append(list(words))
         columns["ner_tags"].append(tags)
-    types = sorted({tag[2:] for tags in columns["ner_tags"] for tag in tags} - {""})
-    names = ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in "BI")]
+    types = sorted({tag[2:] for tag in chain(*columns["ner_tags"])} - {""})
+    names = ["O", *(f"{prefix}-{type_}" for type_, prefix in product(types, "BI"))]
     number_of = {name: i for i, name in enumerate(names)}
-    columns["ner_tags"] = [[number_of[tag] for tag in tags] for tags in columns["ner_tags"]]
+    columns["ner_tags"] = [list(map(number_of.__getitem__, tags)) for tags in columns["ner_tags"]]
     return columns, {"ner_tags": names}
 
 

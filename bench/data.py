@@ -339,7 +339,7 @@ def _parse_delimited(path: Path, content: bytes, delimiter: str) -> Columns:
     rows = read_table(text, path, delimiter)
     if not rows:
         raise DataError(f"{path} has no rows; copy it again")
-    return {name: _parse_numbers([row[name] for row in rows]) for name in rows[0]}
+    return {name: _parse_numbers(values) for name, values in _transpose(rows).items()}
 
 
 def _parse_numbers(values: list[str]) -> list[Any]:
@@ -383,7 +383,15 @@ def _parse_json(path: Path, content: bytes) -> Columns:
         rows.append(row)
     if not rows:
         raise DataError(f"{path} has no rows; copy it again")
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return _transpose(rows)
+
+
+def _transpose(rows: Sequence[Mapping[str, Any]]) -> Columns:
+    """Return the columns of rows that have the same keys."""
+    columns: Columns = {}
+    for name in rows[0]:
+        columns[name] = [row[name] for row in rows]
+    return columns
 
 
 def _read_classes(folder: Path, root: Path) -> dict[str, list[str]]:

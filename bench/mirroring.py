@@ -234,12 +234,11 @@ def _is_entry(path: str, files: object) -> bool:
 
 def _find_damaged(folder: Path, hashes: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
     """Return files that are gone or have another content, each after what it was written with."""
-    return [
-        (path, file)
-        for path, files in hashes.items()
-        for file, wanted in files.items()
-        if _sha256(folder / file) != wanted
-    ]
+    found = []
+    for path, files in hashes.items():
+        damaged = [file for file, wanted in files.items() if _sha256(folder / file) != wanted]
+        found += [(path, file) for file in damaged]
+    return found
 
 
 def _hash_files(root: Path, path: str) -> dict[str, dict[str, str]]:

@@ -24,7 +24,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from itertools import chain
+from itertools import chain, product
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -129,7 +129,7 @@ class PostProcessed(ABC):
             return []
         wanted = dict.fromkeys(instructions if self.follows_instructions else [""])
         sentences, _ = _read_texts(self.texts, self.count)
-        return [Item(text, instruction) for instruction in wanted for text in sentences]
+        return [Item(text, instruction) for instruction, text in product(wanted, sentences)]
 
     def derive(self, vectors: Embeddings, items: Sequence[Item], embed: Embed) -> Embeddings:
         """Return the changed vectors of items.

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -232,7 +233,7 @@ def _find_owners(owner: str, field: str, encoders: Mapping[str, Encoder]) -> lis
     fields_of = {name: field_names(encoder) for name, encoder in encoders.items()}
     owners = [owner] if owner else [name for name in encoders if field in fields_of[name]]
     if not owners:
-        known = {name for names in fields_of.values() for name in names}
+        known = set(chain(*fields_of.values()))
         what = f"setting of {', '.join(encoders)}"
         raise unknown(what, field, known, hint="(see `bench list ENCODER`)")
     return owners
@@ -317,9 +318,8 @@ def field_names(encoder: Encoder) -> tuple[str, ...]:
 
 @cache
 def _points() -> dict[str, EntryPoint]:
-    return {
-        point.name: point for group in (DEFAULT_GROUP, GROUP) for point in entry_points(group=group)
-    }
+    points = [*entry_points(group=DEFAULT_GROUP), *entry_points(group=GROUP)]
+    return {point.name: point for point in points}
 
 
 def _override(made: _Made, values: Mapping[str, Any], name: str) -> _Made:

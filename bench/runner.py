@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from itertools import chain, compress, repeat
+from itertools import chain, compress, product, repeat
 from typing import Any, Literal
 
 from bench import data
@@ -133,7 +133,8 @@ def survey(  # noqa: PLR0913 - one parameter an option
         trial: Load the data of tasks without items, too.
         part: Which of the encoder's cells, tasks by seeds; see ``bench.shards``.
     """
-    grid = [Cell(name, task, seed, "planned") for task in tasks for seed in dict.fromkeys(seeds)]
+    pairs = product(tasks, dict.fromkeys(seeds))
+    grid = [Cell(name, task, seed, "planned") for task, seed in pairs]
     cells = list(compress(grid, part))
     try:
         fingerprint(encoder)
@@ -282,7 +283,7 @@ def _share(
 def _show_work(parts: Sequence["_EncoderPart"], progress: Progress) -> None:
     """Show how far the jobs under way are: what all encoders encode, or a cell that computes."""
     encoding = [part for part in parts if part.encoding]
-    counts = [count for part in encoding for count in part.encoding.values()]
+    counts = list(chain(*(part.encoding.values() for part in encoding)))
     if counts:
         names = ", ".join(part.name for part in encoding)
         done = sum(count.done for count in counts)
@@ -378,7 +379,7 @@ class _EncoderPart:
                 self._ended += 1
                 yield cell
         try:
-            items = self._reader.missing(item for cell in chunk for item in cell.items)
+            items = self._reader.missing(chain(*(cell.items for cell in chunk)))
         except Exception as error:  # noqa: BLE001 - whatever an encoder raises
             failure = Failure.of(error)
             yield from (self._end(cell, failure) for cell in chunk)

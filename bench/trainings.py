@@ -8,6 +8,7 @@ it is finished, interrupted, or not begun.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,7 +167,7 @@ def plan_trainings(
     Raises:
         UsageError: No such recipe, setting or budget, or an invalid setting.
     """
-    cells = [(method, budget, seed) for method in methods for budget in budgets for seed in seeds]
+    cells = list(product(methods, budgets, seeds))
     if not cells:
         raise UsageError("expected a method, a budget and a seed, got none of one of them")
     _check_owners(methods, [*changes, *vary])
@@ -240,7 +241,8 @@ def _check_owners(methods: Sequence[str], texts: Sequence[str]) -> None:
     Raises:
         UsageError: One concerns none.
     """
-    concerned = {text for method in methods for text, _ in _addressed(method, texts)}
+    addressed = chain(*(_addressed(method, texts) for method in methods))
+    concerned = {text for text, _ in addressed}
     for text in texts:
         if text not in concerned:
             name, value = split_setting(text)

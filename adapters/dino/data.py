@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -133,7 +134,7 @@ def draw_first_texts(
     used = []
     for number, (source, table) in enumerate(tables):
         passages = dict.fromkeys(map(str, table[source.column]))
-        sentences = dict.fromkeys(s for passage in passages for s in split_sentences(passage))
+        sentences = dict.fromkeys(chain(*map(split_sentences, passages)))
         usable = [s for s in sentences if is_plain_sentence(s, words) and s not in chosen]
         order = np.random.default_rng([seed, number]).permutation(len(usable))
         drawn = sorted(order[: round(count * source.share / total)])
@@ -158,7 +159,7 @@ def read_first_texts(path: Path, *, count: int, seed: int) -> tuple[list[str], l
     """
     parse = {".jsonl": _parse_text_a, ".tsv": _parse_stsb, ".csv": _parse_stsb}
     lines = _parse_lines(path, parse.get(path.suffix, lambda line: [line]))
-    stripped = [text.strip() for line in lines for text in line]
+    stripped = [text.strip() for text in chain(*lines)]
     texts = list(dict.fromkeys(text for text in stripped if text))
     drawn = sorted(np.random.default_rng(seed).permutation(len(texts))[:count])
     texts = [texts[i] for i in drawn]

@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby, product
+from itertools import chain, groupby, product
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -127,7 +127,7 @@ def parse_task(value: Any, origin: str) -> TaskSpec:  # noqa: ANN401 - any JSON 
         task = TaskSpec(**value)
         labels = {name: LabelSpec(**label) for name, label in value["labels"].items()}
         instructions = [label.instruction for label in labels.values()]
-        counters = [name for label in labels.values() for name in label.counter_labels]
+        counters = list(chain(*(label.counter_labels for label in labels.values())))
         rules = {
             "a task_name of letters, digits, '-', '_' and '.'": _TASK_NAME.fullmatch(
                 task.task_name
@@ -479,7 +479,7 @@ def generate(
 
 def _check_prompts(network: Network, job: Job, batches: Sequence[Sequence[Request]]) -> None:
     head_of(network)
-    prompts = dict.fromkeys((request.label, request.x1) for batch in batches for request in batch)
+    prompts = dict.fromkeys((request.label, request.x1) for request in chain(*batches))
     tokenize_prompts(network, job.task, prompts, job.generation)
 
 

@@ -11,6 +11,7 @@ the CosineSimilarityLoss of sentence-transformers, as in the released code (timo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -88,7 +89,7 @@ def tokenize_pairs(network: Network, pairs: Sequence[SimilarityPair]) -> list[To
     """Return pairs as token ids, truncated to ``MAX_LENGTH``, without pairs with an empty text."""
     if not pairs:  # of few first texts none is held out
         return []
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair[:2]))
+    texts = list(dict.fromkeys(chain(*(pair[:2] for pair in pairs))))
     limit = min(MAX_LENGTH, network.max_length)
     encoded = network.tokenizer(texts, truncation=True, max_length=limit, verbose=False)
     ids = dict(zip(texts, encoded["input_ids"], strict=True))
@@ -104,7 +105,7 @@ def embed_pairs(network: Network, pairs: Sequence[TokenizedPair]) -> tuple[Tenso
     for group in groups:
         ids, mask = pad_batch([texts[i] for i in group], network)
         vectors.append(_pooling.mean(network.hidden_states(ids, mask), mask))
-    order = torch.tensor([i for group in groups for i in group], device=network.device)
+    order = torch.tensor(list(chain(*groups)), device=network.device)
     u, v = torch.cat(vectors)[order.argsort()].chunk(2)
     return u, v
 

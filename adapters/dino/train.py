@@ -14,6 +14,7 @@ texts that a checkpoint in a neighbouring folder has generated with the same set
 
 import json
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,7 +237,7 @@ class Recipe:
             selection=Selection(lambda: score_pairs(network, dev), noise=noise),
         )
         if main_process():
-            used = {i for batch in plan for i in batch}
+            used = set(chain(*plan))
             generating = sum(stage["inference_tokens"] for stage in data.stages.values())
             scored = TokenCounts(inference=fitted.spent.inference)
             choosing = {

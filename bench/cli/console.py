@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from bench.process import raise_if_stopped
@@ -254,7 +255,7 @@ def print_plan(
     known = [expected for expected in forecasts if expected is not None]
     if as_json or all(cell.status != "planned" for cell in cells):
         return
-    texts = len({item for cell in cells for item in cell.items})
+    texts = len(set(chain(*(cell.items for cell in cells))))
     new = sum(expected.new for expected in known)
     tokens = _sum([expected.tokens for expected in known])
     seconds = _sum([expected.seconds for expected in known])

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -128,7 +129,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     trainings = plan_trainings(
         split_names(methods),
-        [each for text in budget for each in split_budgets(text)],
+        list(chain(*map(split_budgets, budget))),
         _split_seeds(seed),
         settings=compute_settings(device, dtype),
         changes=set_,
@@ -168,7 +169,7 @@ def _split_seeds(texts: Sequence[str]) -> list[int]:
     Raises:
         UsageError: One is no whole number from 0.
     """
-    seeds = [part.strip() for text in texts for part in text.split(",")]
+    seeds = [part.strip() for part in ",".join(texts).split(",")]
     for seed in seeds:
         if not seed.isdecimal():
             raise UsageError(f"--seed takes whole numbers from 0, got {seed!r}")
@@ -340,8 +341,8 @@ def _known_cards(trainings: Sequence["PlannedTraining"]) -> list[dict[str, Any]]
     from bench.registry import encoder_names, load_encoder
 
     folders = {training.out.parent for training in trainings}
-    paths = {path for folder in folders for path in folder.glob(f"*/{CARD}")}
-    found = [read_object(path) for path in sorted(paths)]
+    paths = sorted(chain(*(folder.glob(f"*/{CARD}") for folder in folders)))
+    found = list(map(read_object, paths))
     for method in sorted({training.method for training in trainings} & {*encoder_names()}):
         try:
             found.append(dict(card(load_encoder(method)).training))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -160,7 +161,7 @@ def avoid(
         frame: Left, bottom, right and top of the panel.
     """
     left, bottom, right, top = frame
-    steps = np.array([(x, y) for x in (0, -1, 1, -2, 2) for y in (0, -1, 1, -2, 2, -3, 3)])
+    steps = np.array(list(product((0, -1, 1, -2, 2), (0, -1, 1, -2, 2, -3, 3))))
     made = boxes.copy()
     for i, box in enumerate(boxes):
         size = box[2:]

@@ -10,6 +10,7 @@ Source:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -139,9 +140,8 @@ def cluster_texts(
         advice = "give more texts or a smaller k" if k > 2 else "give more texts"
         raise UsageError(f"expected at least {needed}, got {different}: {advice}")
     # All together, so that the instructions for a text share its computation.
-    encoder.add(
-        encoder.missing(Item(text, instruction) for instruction in instructions for text in texts)
-    )
+    asked = product(instructions, texts)
+    encoder.add(encoder.missing(Item(text, instruction) for instruction, text in asked))
     return [_group(encoder, texts, instruction, k, seed, progress) for instruction in instructions]
 
 
@@ -268,22 +268,23 @@ def _find_words(
 ) -> list[dict[str, tuple[str, ...]]]:
     """Return the key words of each group by source, without the words of the instruction."""
     stops = stop_words(instruction)
+    members = [_take(texts, group) for group in groups]
     found: dict[str, list[tuple[str, ...]]] = {}
     if answers:
-        found["answers"] = find_key_words(
-            [[answers[i] for i in group] for group in groups], WORDS, stops
-        )
+        own_answers = [_take(answers, group) for group in groups]
+        found["answers"] = find_key_words(own_answers, WORDS, stops)
     if isinstance(encoder, ReadableEncoder):
         means = np.stack([vectors[list(group)].mean(axis=0) for group in groups])
         read = encoder.read_words(means, vectors.mean(axis=0), CANDIDATES)
         found["head"] = []
-        for group, words in zip(groups, read, strict=True):
-            own = keep_own_words(words, [texts[i] for i in group], stops)
-            found["head"].append(own[:WORDS])
-    found["texts"] = find_key_words(
-        [[texts[i] for i in group] for group in groups], WORDS, stop_words()
-    )
+        for own_texts, words in zip(members, read, strict=True):
+            found["head"].append(keep_own_words(words, own_texts, stops)[:WORDS])
+    found["texts"] = find_key_words(members, WORDS, stop_words())
     return [dict(zip(found, own, strict=True)) for own in zip(*found.values(), strict=True)]
+
+
+def _take(texts: Sequence[str], rows: Sequence[int]) -> list[str]:
+    return [texts[i] for i in rows]
 
 
 def agreement(one: Grouping, other: Grouping) -> float:

@@ -74,8 +74,8 @@ def keep_own_words(
         texts: Of one group.
         stops: Words to leave out, in lower case.
     """
-    own = {_singular(word) for text in texts for word in re.findall(r"\w+", text.lower())}
-    own -= set(stops)
+    found = re.findall(r"\w+", "\n".join(texts).lower())
+    own = set(map(_singular, found)) - set(stops)
     lower = (word.lower() for word in words)
     return _drop_plurals(word for word in lower if word not in stops and _singular(word) in own)
 

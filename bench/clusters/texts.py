@@ -5,6 +5,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _read_columns(path: Path) -> dict[str, list[Any]]:
         rows = read_table(content, path, "\t" if kind == "tsv" else ",")
     if not rows:
         raise UsageError(f"expected rows in {path}, got none")
-    names = dict.fromkeys(name for row in rows for name in row)
+    names = dict.fromkeys(chain(*rows))
     columns: dict[str, list[Any]] = {}
     for name in names:
         values = [row.get(name) for row in rows]

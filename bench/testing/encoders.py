@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -218,9 +219,9 @@ def check_no_side_effects(encoder: Encoder) -> None:
 def check_streaming(encoder: Encoder) -> None:
     """A stream gives every item once, with the vector of ``encode``, and counts tokens."""
     stream = _method(encoder, "stream", "no stream")
-    items = [Item(text, instruction) for instruction in ("", INSTRUCTION) for text in TEXTS]
+    items = [Item(text) for text in TEXTS] + [Item(text, INSTRUCTION) for text in TEXTS]
     batches = list(stream(items))
-    positions = sorted(int(i) for batch in batches for i in batch.positions)
+    positions = sorted(map(int, chain(*(batch.positions for batch in batches))))
     if positions != list(range(len(items))):
         raise ContractError(
             f"a stream of {len(items)} items gives positions {positions}; expected each once"
