@@ -18,9 +18,12 @@ from adapters._checkpoint import CONFIG, read_card, recorded_digest
 from adapters._network import Network
 from adapters._training.cost import count_flops
 from adapters._training.loop import Fitted, Training
+from adapters._training.processes import main_process
+from adapters._training.settings import key_settings
 from bench.checkpoints import CARD
 from bench.errors import UsageError
 from bench.files import hide_home, write_atomic
+from bench.recipe import Progress, Recipe
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,24 @@ class DataSource:
     licence: str
     rows: int
     pin: Mapping[str, str]
+
+
+def begin_training(
+    recipe: Recipe, method: str, out: Path, budget: int, seed: int, progress: Progress
+) -> Training | None:
+    """Check a recipe and return what determines its training; None where ``out`` has it already.
+
+    Raises:
+        UsageError: A setting is invalid, or the folder holds another training's checkpoint.
+        CheckpointError: The checkpoint was damaged since.
+    """
+    recipe.check()
+    main_process()  # each process chooses its device before anything is put on one
+    training = Training(method, key_settings(recipe), budget, seed)
+    if is_finished(out, training):
+        return None
+    progress("reading data", 0, 1)
+    return training
 
 
 def is_finished(folder: Path, training: Training) -> bool:

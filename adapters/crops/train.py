@@ -21,10 +21,10 @@ from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._network import Network, save_whole
 from adapters._trainable import set_dropout, unfreeze
-from adapters._training.card import is_finished, write_card
-from adapters._training.loop import Optimisation, Training, fit
+from adapters._training.card import begin_training, write_card
+from adapters._training.loop import Optimisation, fit
 from adapters._training.processes import main_process, wait_for_all
-from adapters._training.settings import at_least_one, key_settings, one_of, positive
+from adapters._training.settings import at_least_one, one_of, positive
 from adapters._training.sources import fetch_sources, parse_sources
 from adapters._training.texts import TextSource, read_texts
 from adapters._training.weights import Lora, freeze_all_but, trainable_weights
@@ -116,12 +116,9 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""
-        self.check()
-        main_process()  # each process chooses its device before anything is put on one
-        training = Training("crops", key_settings(self), budget, seed)
-        if is_finished(out, training):
+        training = begin_training(self, "crops", out, budget, seed, progress)
+        if training is None:
             return out
-        progress("reading data", 0, 1)
         base = self._load_backbone()
         found, records = read_texts(parse_sources(self.sources, TextSource) or OPEN, load)
         groups = usable_texts(

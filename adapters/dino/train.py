@@ -23,17 +23,11 @@ import numpy as np
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import TokenCounts, batches
-from adapters._training.card import (
-    DataSource,
-    is_finished,
-    list_stages,
-    sum_flops,
-    write_card,
-)
+from adapters._training.card import DataSource, begin_training, list_stages, sum_flops, write_card
 from adapters._training.cost import count_flops
-from adapters._training.loop import Optimisation, Selection, Training, fit
+from adapters._training.loop import Optimisation, Selection, fit
 from adapters._training.processes import main_first, main_process, wait_for_all
-from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
+from adapters._training.settings import at_least_one, one_of, positive, share
 from adapters._training.sources import fetch_sources
 from adapters._training.weights import make_trainable, save_trained, trainable_weights
 from adapters.dino.data import (
@@ -205,9 +199,8 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Generate, train, write the checkpoint and its card, and return its folder."""
-        self.check()
-        training = Training("dino", key_settings(self), budget, seed)
-        if is_finished(out, training):
+        training = begin_training(self, "dino", out, budget, seed, progress)
+        if training is None:
             return out
         with main_first():  # one process generates, the others read
             data = self._make_pairs(out / GENERATED, budget, seed, load, progress)
@@ -310,7 +303,6 @@ class Recipe:
         model = generator_digest(backbone)
         generation = Generation(self.decay, self.top_k, self.top_p, self.new_tokens, seed)
         count = max(self.inputs or budget // _TOKENS_PER_INPUT, 2)
-        progress("reading data", 0, 1)
         sources: list[DataSource] = []
         stages: dict[str, dict[str, Any]] = {}
         if self.x1 == "generated":

@@ -13,10 +13,10 @@ from pathlib import Path
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import batches
-from adapters._training.card import is_finished, write_card
-from adapters._training.loop import Optimisation, Training, fit
+from adapters._training.card import begin_training, write_card
+from adapters._training.loop import Optimisation, fit
 from adapters._training.processes import main_process, wait_for_all
-from adapters._training.settings import at_least_one, key_settings
+from adapters._training.settings import at_least_one
 from adapters._training.sources import fetch_sources, parse_sources
 from adapters._training.weights import make_trainable, save_trained, trainable_weights
 from adapters.inbedder.data import OPEN, AnswerSource, read_examples, tokenise_examples
@@ -71,12 +71,9 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""
-        self.check()
-        main_process()  # each process chooses its device before anything is put on one
-        training = Training("inbedder", key_settings(self), budget, seed)
-        if is_finished(out, training):
+        training = begin_training(self, "inbedder", out, budget, seed, progress)
+        if training is None:
             return out
-        progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         sources = parse_sources(self.sources, AnswerSource) or OPEN
         count = max(budget // 40, 8)

@@ -34,12 +34,18 @@ from adapters._network import Network, embedding_table
 from adapters._text import Framed
 from adapters._trainable import make_differentiable, set_dropout
 from adapters._training.budget import batches
-from adapters._training.card import DataSource, is_finished, record_files, sum_flops, write_card
+from adapters._training.card import (
+    DataSource,
+    begin_training,
+    record_files,
+    sum_flops,
+    write_card,
+)
 from adapters._training.contrast import Contrast, tokenise
 from adapters._training.cost import count_flops
 from adapters._training.loop import Fitted, Objective, Optimisation, Training, fit
 from adapters._training.processes import main_process, wait_for_all
-from adapters._training.settings import at_least_one, key_settings, one_of, positive
+from adapters._training.settings import at_least_one, one_of, positive
 from adapters._training.sources import fetch_sources, parse_sources
 from adapters._training.stage import Stage
 from adapters._training.texts import OPEN, TextSource, read_texts
@@ -194,13 +200,10 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""
-        self.check()
-        main_process()  # each process chooses its device before anything is put on one
         recipe = replace(self, attention=self._attention)
-        training = Training("llm2comp", key_settings(recipe), budget, seed)
-        if is_finished(out, training):
+        training = begin_training(recipe, "llm2comp", out, budget, seed, progress)
+        if training is None:
             return out
-        progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         self._check_backbone(base)
         texts, records = read_texts(parse_sources(self.sources, TextSource) or OPEN, load)

@@ -21,11 +21,15 @@ from torch.nn.functional import cross_entropy
 
 from adapters._head import head_of
 from adapters._network import Network
+from adapters._trainable import autocast
 from adapters._training.budget import TokenCounts
 from adapters._training.loop import split_batch
 from adapters._training.states import embed_ids, last_states, sum_in_chunks
 from adapters.llm2vec_gen.data import Sample
 from adapters.llm2vec_gen.encoder import AnswerLayers
+
+_READ = 16
+"""Samples that are read at once."""
 
 
 class SampleBatch(NamedTuple):
@@ -108,6 +112,15 @@ class GenerativeAlignment:
         for row, query in zip(states, queries, strict=True):
             found.append(row[len(query) : len(query) + k])
         return torch.stack(found)
+
+    def read_samples(self, numbers: Sequence[int]) -> Tensor:
+        """Return the states at the new tokens of some samples (n, k, dim), without gradients."""
+        found = []
+        with torch.no_grad(), autocast(self.frozen):
+            for start in range(0, len(numbers), _READ):
+                some = [self.samples[i].query for i in numbers[start : start + _READ]]
+                found.append(self.read(some).float())
+        return torch.cat(found)
 
     def misalignment(self, prompts: Tensor, numbers: Sequence[int]) -> Tensor:
         """Return the mean square over dimensions of e - t for each sample (b,)."""

@@ -35,15 +35,15 @@ from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._files import tensors
 from adapters._generate import end_ids
-from adapters._network import Network, embedding_table
+from adapters._network import Network
 from adapters._registered import load_registered
-from adapters._trainable import autocast, fork_seed, make_differentiable
+from adapters._trainable import make_differentiable
 from adapters._training.budget import TokenCounts, batches
-from adapters._training.card import DataSource, is_finished, list_stages, sum_flops, write_card
+from adapters._training.card import DataSource, begin_training, list_stages, sum_flops, write_card
 from adapters._training.cost import count_flops, forward_flops
 from adapters._training.loop import Fitted, Optimisation, Training, fit
 from adapters._training.processes import main_first, main_process, wait_for_all
-from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
+from adapters._training.settings import at_least_one, one_of, positive, share
 from adapters._training.sources import fetch_sources, parse_sources
 from adapters._training.stage import Stage, compute_chunks
 from adapters._training.texts import OPEN, TextSource, read_texts
@@ -54,12 +54,13 @@ from adapters.llm2vec_gen.data import (
     Target,
     draw_queries,
     embed_answers,
-    fit_ridge,
     standardise,
 )
-from adapters.llm2vec_gen.encoder import CONFIG, TOKENS, WEIGHTS, WORDS, AnswerLayers, make_layers
+from adapters.llm2vec_gen.encoder import CONFIG, TOKENS, WEIGHTS, WORDS
 from adapters.llm2vec_gen.generate import Sampling, chat_frame, sample_answers
+from adapters.llm2vec_gen.measure import measure
 from adapters.llm2vec_gen.objective import GenerativeAlignment
+from adapters.llm2vec_gen.start import fit_start, random_layers
 from bench.checkpoints import CARD
 from bench.encoder import Encoder, card, digest, fingerprint, read_files
 from bench.errors import DataError, UsageError
@@ -83,8 +84,6 @@ SAMPLE = "answers.sample.jsonl"
 _SAMPLED = 100
 _CHUNK = 64
 """Queries that are answered at once."""
-_START = 1000
-"""Most samples of the ridge regression."""
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 64
 """Fraction of the queries, and most of them, that measure the training."""
 _TOKENS_PER_SAMPLE = 80
@@ -191,12 +190,9 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Answer, teach, train, write the checkpoint and its card, and return its folder."""
-        self.check()
-        main_process()  # each process chooses its device before anything is put on one
-        training = Training("llm2vec-gen", key_settings(self), budget, seed)
-        if is_finished(out, training):
+        training = begin_training(self, "llm2vec-gen", out, budget, seed, progress)
+        if training is None:
             return out
-        progress("reading data", 0, 1)
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
         self._check_backbone(base)
         texts, records = read_texts(parse_sources(self.sources, TextSource) or OPEN, load)
@@ -323,7 +319,7 @@ class GenerativeTraining:
             progress=self.progress,
         )
         if main_process():
-            measured, tokens = self.measure(objective, range(trained, len(samples)))
+            measured, tokens = measure(objective, range(trained, len(samples)))
             self.took["measuring"] = {"inference_tokens": tokens}
             self.save(self.out, objective, target)
             used = sorted(set(chain.from_iterable(plan)))
@@ -455,8 +451,8 @@ class GenerativeTraining:
             if took is None:
                 self.progress("llm2vec-gen: start", 0, 1)
                 began = time.perf_counter()
-                objective, ridge, tokens = self.fit_start(objective, target, trained)
-                measured, more = self.measure(objective, range(trained, len(samples)))
+                objective, ridge, tokens = fit_start(objective, target, recipe.words, trained)
+                measured, more = measure(objective, range(trained, len(samples)))
                 files = self.save(folder, objective, target)
                 took = stage.finish(
                     *files,
@@ -472,86 +468,6 @@ class GenerativeTraining:
         state["reconstruction.weight"] /= scale
         layers.load_state_dict({name: state[name] for name in layers.state_dict()})
         return replace(objective, layers=layers, scale=scale)
-
-    def fit_start(
-        self, objective: GenerativeAlignment, target: Target, trained: int
-    ) -> tuple[GenerativeAlignment, float, int]:
-        """Return the objective with words as new tokens, R the identity and A a ridge regression.
-
-        Also the strength of the ridge, and the tokens that were read. States are scaled to the
-        root mean square of the input embeddings.
-        """
-        network, out = objective.frozen, target.vectors.shape[1]
-        plain = make_layers(network, self.recipe.k, self.recipe.words)
-        objective = replace(objective, layers=plain)
-        numbers = range(min(trained, _START))
-        states = self.read(objective, numbers)  # (n, k, dim)
-        table = embedding_table(network).float()
-        scale = float(table.square().mean().sqrt() / states.square().mean().sqrt())
-        inputs = states.mean(1).cpu() * scale
-        weight, bias, ridge = fit_ridge(inputs, target.vectors[: len(numbers)])
-        with torch.random.fork_rng([]), torch.no_grad():  # linear layers draw their weights
-            layers = AnswerLayers(plain.tokens.detach(), out)
-            layers.reconstruction.load_state_dict(plain.reconstruction.state_dict())
-            layers.alignment.weight.copy_(weight)
-            layers.alignment.bias.copy_(bias)
-        tokens = sum(len(objective.samples[i].query) + self.recipe.k for i in numbers)
-        layers = layers.to(network.device)
-        return replace(objective, layers=layers, scale=scale), ridge, tokens
-
-    def read(self, objective: GenerativeAlignment, numbers: Sequence[int]) -> torch.Tensor:
-        """Return the states at the new tokens of some samples, float32 (n, k, dim)."""
-        found = []
-        with torch.no_grad(), autocast(objective.frozen):
-            for start in range(0, len(numbers), 16):
-                some = [objective.samples[i].query for i in numbers[start : start + 16]]
-                found.append(objective.read(some).float())
-        return torch.cat(found)
-
-    def measure(
-        self, objective: GenerativeAlignment, numbers: Sequence[int]
-    ) -> tuple[dict[str, float], int]:
-        """Return losses on samples that are not trained on, and the tokens that it took.
-
-        ``alignment`` stands beside ``no_skill``, that of the mean vector of those trained on;
-        ``reconstruction``, in nats a token, beside that from another sample's soft prompts
-        (``from_another``) and from the embeddings of the answer's own first k tokens
-        (``from_itself``).
-        """
-        if not numbers:
-            return {}, 0
-        k = len(objective.layers.tokens)
-        mean = objective.targets[: numbers[0]].mean(0)  # the first ones are trained on
-        states = self.read(objective, numbers) * objective.scale
-        answers = [objective.samples[i].answer for i in numbers]
-        with torch.no_grad(), autocast(objective.frozen):
-            prompts = objective.layers.soft_prompts(states)
-            found = {
-                "alignment": float(objective.misalignment(prompts, numbers).mean()),
-                "no_skill": float((objective.targets[list(numbers)] - mean).square().mean()),
-            }
-            tables = {"reconstruction": prompts, "from_another": prompts.roll(1, 0)}
-            for name, inputs in tables.items():
-                found[name] = self.mean_surprise(objective, inputs, answers)
-            long = [answer for answer in answers if len(answer) >= k]
-            if long:
-                table = embedding_table(objective.frozen)
-                own = torch.stack([table[answer[:k]] for answer in long])
-                found["from_itself"] = self.mean_surprise(objective, own, long)
-        read = sum(len(objective.samples[i].query) + k for i in numbers)
-        decoded = 2 * sum(len(answer) + k - 1 for answer in answers)
-        decoded += sum(len(answer) + k - 1 for answer in long)
-        return {name: round(value, 4) for name, value in found.items()}, read + decoded
-
-    def mean_surprise(
-        self, objective: GenerativeAlignment, prompts: torch.Tensor, answers: Sequence[list[int]]
-    ) -> float:
-        """Return the mean of -log p over all tokens of the answers, in nats."""
-        total = 0.0
-        for start in range(0, len(answers), 16):
-            rows = slice(start, start + 16)
-            total += float(objective.surprise(prompts[rows], answers[rows]))
-        return total / sum(map(len, answers))
 
     def save(self, folder: Path, objective: GenerativeAlignment, target: Target) -> list[Path]:
         """Write what is trained, with the scale folded into R, and return the files."""
@@ -643,16 +559,3 @@ class GenerativeTraining:
             "flops": count_flops(self.base, spent),
         }
         return found
-
-
-def random_layers(network: Network, k: int, out: int, seed: int) -> AnswerLayers:
-    """Return layers as the released code begins: torch's linear ones, and rows around the mean.
-
-    Rows have the mean and the standard deviation of the table of input embeddings, in each
-    dimension; the released code leaves them to transformers, which draws rows for a table that
-    grows, from its mean and covariance, and keeps unused ones of a larger table.
-    """
-    table = embedding_table(network).float().cpu()
-    with fork_seed(seed, "cpu"):
-        tokens = table.mean(0) + table.std(0) * torch.randn(k, table.shape[1])
-        return AnswerLayers(tokens, out).to(network.device)

@@ -36,11 +36,11 @@ from adapters._network import Network
 from adapters._sharing import shareable
 from adapters._trainable import fork_seed
 from adapters._training.budget import TokenCounts, batches
-from adapters._training.card import DataSource, is_finished, list_stages, sum_flops, write_card
+from adapters._training.card import DataSource, begin_training, list_stages, sum_flops, write_card
 from adapters._training.cost import count_flops, forward_flops
 from adapters._training.loop import Fitted, Optimisation, Training, fit
 from adapters._training.processes import main_process, wait_for_all
-from adapters._training.settings import at_least_one, key_settings, one_of, positive, share
+from adapters._training.settings import at_least_one, one_of, positive, share
 from adapters._training.sources import Source, fetch_sources, parse_sources
 from adapters._training.stage import Stage, compute_chunks
 from adapters._training.weights import make_trainable, save_trained, trainable_weights
@@ -158,12 +158,9 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train all stages, write the checkpoint and its card, and return its folder."""
-        self.check()
-        main_process()  # each process takes its device before anything is put on one
-        training = Training("quip", key_settings(self), budget, seed)
-        if is_finished(out, training):
+        training = begin_training(self, "quip", out, budget, seed, progress)
+        if training is None:
             return out
-        progress("reading data", 0, 1)
         base = self.load_network(self.backbone)
         passages, material = load_passages(self._sources(), load)
         data = select_data(
