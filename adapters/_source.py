@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
-from adapters._files import read_json, sha256_of
+from adapters._files import read_json
 from bench.assets import (
     cache_dir,
     download_lock,
@@ -28,7 +28,7 @@ from bench.assets import (
 )
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
-from bench.files import temporary_folder
+from bench.files import sha256_of, temporary_folder
 from bench.hub import retry_while_busy
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters._batching import Prompt
+from adapters._batching import Prepare, Prompt
+from bench.encoder import Item
 from bench.errors import EncodingError
 
 if TYPE_CHECKING:  # see _network.py
@@ -38,6 +39,16 @@ class Framed(NamedTuple):
     text: str
     before: str = ""
     after: str = ""
+
+
+def prepare_bare(tokenizer: PreTrainedTokenizerBase, *, limit: int, spans: bool = False) -> Prepare:
+    """Return what makes the prompts of items from their texts alone; see ``make_prompts``."""
+
+    def prepare(items: Sequence[Item]) -> list[Prompt]:
+        framed = [Framed(item.text) for item in items]
+        return make_prompts(tokenizer, framed, limit=limit, spans=spans)
+
+    return prepare
 
 
 def make_prompts(

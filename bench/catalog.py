@@ -49,7 +49,12 @@ class DataSet:
     @property
     def name(self) -> str:
         """The id with its configuration."""
-        return f"{self.id}/{self.config}" if self.config else self.id
+        return set_name(self.id, self.config)
+
+
+def set_name(id_: str, config: str | None) -> str:
+    """Return the name of a data set: the id with its configuration."""
+    return f"{id_}/{config}" if config else id_
 
 
 def _read_catalog() -> dict[tuple[str, str], DataSet]:

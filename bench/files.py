@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -10,7 +11,8 @@ import shutil
 import struct
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +162,27 @@ def copy_folder(source: Path, target: Path) -> None:
         if target.is_dir():
             target.replace(work / "old")
         (work / "copy").replace(target)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256, in hex, of a file; it is read again when its size or a time changes.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return _sha256(path, stamp([path]))
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, _stamp: object) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(files: Iterable[Path]) -> tuple[tuple[int, int, int], ...]:
+    """Return size and times of each file: a cheap key that changes when one is replaced."""
+    stats = [path.stat() for path in files]
+    return tuple((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for stat in stats)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ What is needed is found by reading it as a run or a training does, so no list of
 ``mirror.json`` in the folder has the sha256 of every file, by what was written together.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ from bench.assets import Archive, Need, note_archive, watch_needs
 from bench.catalog import DataSet
 from bench.encoder import Encoder, read_files
 from bench.errors import DataError, UsageError, one_line
-from bench.files import write_atomic
+from bench.files import sha256_of, write_atomic
 from bench.process import environment, raise_if_stopped
 from bench.recipe import Recipe
 from bench.supply import choose
@@ -236,7 +235,7 @@ def _find_damaged(folder: Path, hashes: Mapping[str, Mapping[str, str]]) -> list
     """Return files that are gone or have another content, each after what it was written with."""
     found = []
     for path, files in hashes.items():
-        damaged = [file for file, wanted in files.items() if _sha256(folder / file) != wanted]
+        damaged = [file for file, sha256 in files.items() if _sha256(folder / file) != sha256]
         found += [(path, file) for file in damaged]
     return found
 
@@ -256,7 +255,6 @@ def _hash_files(root: Path, path: str) -> dict[str, dict[str, str]]:
 def _sha256(path: Path) -> str:
     """Return the sha256 of a file, in hex; "" where there is none."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return ""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from bench import assets
 from bench.assets import ARCHIVES, Archive
-from bench.catalog import CATALOG, WEIGHTS, DataSet
+from bench.catalog import CATALOG, WEIGHTS, DataSet, set_name
 from bench.data import find_local_file, load, relative_path
 from bench.errors import DataError, Unavailable, unknown
 
@@ -39,7 +39,7 @@ class CatalogRow:
     @property
     def name(self) -> str:
         """The id with its configuration."""
-        return f"{self.id}/{self.config}" if self.config else self.id
+        return set_name(self.id, self.config)
 
 
 def catalog_names() -> list[str]:

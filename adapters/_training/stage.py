@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters._files import sha256_of
 from adapters._training.processes import main_first, main_process
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
-from bench.files import ESCAPED, write_atomic
+from bench.files import ESCAPED, sha256_of, write_atomic
 from bench.recipe import Progress
 
 log = logging.getLogger(__name__)

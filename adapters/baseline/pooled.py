@@ -82,7 +82,7 @@ class Pooled(NetworkEncoder):
     def _backbone(self) -> Backbone:
         return Backbone(
             self.checkpoint,
-            attention=self.attention,  # type: ignore[arg-type]
+            attention=self.attention,
             dtype=self.dtype,
             device=self.device,
         )

@@ -19,7 +19,7 @@ from adapters._checkpoint import locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._export import SentenceLayout
 from adapters._network import Network
-from adapters._text import Framed, make_prompts
+from adapters._text import prepare_bare
 from bench.encoder import Batch, Card, Item, location
 from bench.overlap import Ngrams
 
@@ -67,10 +67,9 @@ class Crops(NetworkEncoder):
         return locate(self.checkpoint, __file__, PACKAGED)
 
     def _backbone(self) -> Backbone:
-        source, attention = self._source(), self.attention
-        if attention == "auto":
-            attention = read_card(Path(source)).get("recipe", {}).get("attention", "native")
-        return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        return Backbone.of_checkpoint(
+            self._source(), self.attention, dtype=self.dtype, device=self.device
+        )
 
     def _network(self, *, weights: bool = True) -> Network:
         return self._backbone().load(weights=weights)
@@ -81,12 +80,7 @@ class Crops(NetworkEncoder):
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         limit = min(self.max_length, network.max_length)
-
-        def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
-            framed = [Framed(item.text) for item in items]
-            return make_prompts(network.tokenizer, framed, limit=limit, spans=spans)
-
-        return prepare
+        return prepare_bare(network.tokenizer, limit=limit, spans=spans)
 
 
 def pool(network: Network, ids: Tensor, mask: Tensor) -> Tensor:

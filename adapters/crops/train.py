@@ -174,7 +174,7 @@ class Recipe:
     def _load_backbone(self) -> Network:
         return Backbone(
             self.backbone,
-            attention=self.attention,  # type: ignore[arg-type]
+            attention=self.attention,
             dtype=self.dtype,
             device=self.device,
         ).load()

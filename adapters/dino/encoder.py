@@ -19,13 +19,13 @@ from torch.nn.functional import normalize
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone
-from adapters._checkpoint import locate, read_card, runs_of
+from adapters._checkpoint import locate, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._export import SentenceLayout
 from adapters._files import read_json
 from adapters._head import head_of
 from adapters._network import Network
-from adapters._text import Framed, make_prompts
+from adapters._text import Framed, make_prompts, prepare_bare
 from bench.checkpoints import CARD
 from bench.encoder import Batch, Card, Item, digest, gather, location
 from bench.errors import CheckpointError, Unavailable, UsageError
@@ -145,14 +145,8 @@ class DINO(NetworkEncoder):
 
     def backbone(self) -> Backbone:
         """Return the transformer with its attention."""
-        source, attention = self.layout().transformer, self.attention
-        if attention == "auto":
-            attention = read_card(Path(source)).get("recipe", {}).get("attention", "native")
-        return Backbone(
-            source,
-            attention=attention,  # type: ignore[arg-type]
-            dtype=self.dtype,
-            device=self.device,
+        return Backbone.of_checkpoint(
+            self.layout().transformer, self.attention, dtype=self.dtype, device=self.device
         )
 
     def limit(self, network: Network) -> int:
@@ -184,13 +178,7 @@ class DINO(NetworkEncoder):
         return SentenceLayout(self.limit(network), normalise=self.layout().normalize)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
-        limit = self.limit(network)
-
-        def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
-            framed = [Framed(item.text) for item in items]
-            return make_prompts(network.tokenizer, framed, limit=limit, spans=spans)
-
-        return prepare
+        return prepare_bare(network.tokenizer, limit=self.limit(network), spans=spans)
 
 
 def read_layout(checkpoint: str) -> Layout:

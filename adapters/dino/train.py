@@ -206,7 +206,7 @@ class Recipe:
             data = self._make_pairs(out / GENERATED, budget, seed, load, progress)
         student = Backbone(
             self.backbone,
-            attention=self.attention,  # type: ignore[arg-type]
+            attention=self.attention,
             dtype=self.dtype,
             device=self.device,
         ).load()

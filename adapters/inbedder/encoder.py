@@ -228,7 +228,7 @@ class InBedder(NetworkEncoder):
     def _backbone(self) -> Backbone:
         head = "lm" if self.readout in GENERATED | {"re-enc", "pair"} else "none"
         source = locate(PUBLISHED.get(self.checkpoint, self.checkpoint), __file__, PACKAGED)
-        return Backbone(source, head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        return Backbone(source, head=head, dtype=self.dtype, device=self.device)
 
     def _network(self, *, weights: bool = True) -> Network:
         return self._backbone().load(weights=weights)

@@ -20,12 +20,13 @@ from adapters import _batching, _checkpoint, _lora, _pooling
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._encoder import NetworkEncoder
 from adapters._export import TEXT, SentenceLayout
-from adapters._files import files_digest, read_json, stamp, tensors
+from adapters._files import files_digest, read_json, tensors
 from adapters._network import Network, embedding_table
 from adapters._text import Framed, make_prompts
 from adapters._trainable import replace_table
 from bench.encoder import Batch, Card, Embeddings, Item, Side, digest, gather, location
 from bench.errors import CheckpointError, UsageError, unknown
+from bench.files import stamp
 from bench.overlap import Ngrams
 
 CONFIG = "llm2comp.json"
@@ -70,12 +71,7 @@ class Checkpoint:
         for stage in self.stages:
             adapter = self.folder / stage
             files += [adapter / _checkpoint.CONFIG, adapter / _checkpoint.WEIGHTS]
-        for path in files:
-            if not path.is_file():
-                raise CheckpointError(
-                    f"expected {path}, it is missing: the checkpoint is incomplete, "
-                    "write or copy it again"
-                )
+        _checkpoint.check_present(files)
         return files
 
 
@@ -185,7 +181,7 @@ class LLM2Comp(NetworkEncoder):
         return wanted
 
     def _backbone(self, made: Checkpoint) -> Backbone:
-        return Backbone(made.base, attention=made.attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        return Backbone(made.base, attention=made.attention, dtype=self.dtype, device=self.device)
 
     def _network(self, *, weights: bool = True) -> Network:
         made = self._checkpoint()

@@ -21,10 +21,10 @@ from torch.nn.functional import normalize, pad
 
 from adapters import _batching
 from adapters._backbone import PACKAGED, Backbone
-from adapters._checkpoint import locate, read_card, runs_of
+from adapters._checkpoint import check_present, locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._export import TEXT, SentenceLayout
-from adapters._files import files_digest, load_torch, read_json, read_object, stamp, tensors
+from adapters._files import files_digest, load_torch, read_json, read_object, tensors
 from adapters._network import Network, embedding_table
 from adapters._source import download
 from adapters._text import Framed, make_prompts
@@ -32,6 +32,7 @@ from adapters._trainable import replace_table
 from adapters.llm2vec_gen.generate import chat_frame, write_from_prompts
 from bench.encoder import Batch, Card, Embeddings, Item, Side, digest, gather, location
 from bench.errors import CheckpointError, EncodingError, UsageError
+from bench.files import stamp
 from bench.overlap import Ngrams
 
 PUBLISHED: Mapping[str, str] = {
@@ -107,12 +108,7 @@ class AnswerCheckpoint:
             CheckpointError: One is missing.
         """
         paths = [self.folder / name for name in self.files] if self.folder else []
-        for path in paths:
-            if not path.is_file():
-                raise CheckpointError(
-                    f"expected {path}, it is missing: the checkpoint is incomplete, "
-                    "write or copy it again"
-                )
+        check_present(paths)
         return paths
 
 
@@ -287,7 +283,7 @@ class LLM2VecGen(NetworkEncoder):
         return load_checkpoint(source)
 
     def _backbone(self, made: AnswerCheckpoint, head: str = "none") -> Backbone:
-        return Backbone(made.base, head=head, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        return Backbone(made.base, head=head, dtype=self.dtype, device=self.device)
 
     def _network(self, *, weights: bool = True) -> Network:
         if not weights:

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone
 from adapters._batching import Prompt
-from adapters._checkpoint import locate, read_card, runs_of
+from adapters._checkpoint import locate, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._export import SentenceLayout, plain_layer
-from adapters._files import files_digest, stamp, tensors
+from adapters._files import files_digest, tensors
 from adapters._network import Network
-from adapters._text import Framed, make_prompts
+from adapters._text import Framed, make_prompts, prepare_bare
 from bench.encoder import Batch, Card, Item, QuestionVectors, TokenStates, digest, gather, location
 from bench.errors import CheckpointError, UsageError, unknown
+from bench.files import stamp
 from bench.overlap import Ngrams
 from bench.spans import ANSWER_TOKENS, Answer, extract_answer
 
@@ -161,11 +162,9 @@ class QuIP(NetworkEncoder):
         return locate(self.checkpoint, __file__, PACKAGED)
 
     def _backbone(self) -> Backbone:
-        source = self._source()
-        attention = self.attention
-        if attention == "auto":
-            attention = read_card(Path(source)).get("recipe", {}).get("attention", "native")
-        return Backbone(source, attention=attention, dtype=self.dtype, device=self.device)  # type: ignore[arg-type]
+        return Backbone.of_checkpoint(
+            self._source(), self.attention, dtype=self.dtype, device=self.device
+        )
 
     def _head_files(self) -> tuple[Path, ...]:
         folder = Path(self.heads or self._source()).expanduser()
@@ -190,12 +189,7 @@ class QuIP(NetworkEncoder):
         self, network: Network, *, spans: bool = False, length: int | None = None
     ) -> _batching.Prepare:
         limit = token_limit(network, length or self.max_length)
-
-        def prepare(items: Sequence[Item]) -> list[Prompt]:
-            framed = [Framed(item.text) for item in items]
-            return make_prompts(network.tokenizer, framed, limit=limit, spans=spans)
-
-        return prepare
+        return prepare_bare(network.tokenizer, limit=limit, spans=spans)
 
     def _stream_questions(
         self, items: Sequence[Item], network: Network, length: int

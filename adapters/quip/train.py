@@ -199,7 +199,7 @@ class Recipe:
         """Return the network that teacher or encoder start from or have become."""
         return Backbone(
             source,
-            attention=self.attention,  # type: ignore[arg-type]
+            attention=self.attention,
             dtype=self.dtype,
             device=self.device,
         ).load()
