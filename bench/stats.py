@@ -302,9 +302,10 @@ def _estimates(
     freedom, p = _test(values, variances)
     tail = (1 - LEVEL) / 2
     wider = stdtrit(freedom, tail) / ndtri(tail)
-    ordered = np.sort(deviations, axis=1)
     place = int(tail * deviations.shape[1])
-    low, high = values + wider * ordered[:, place], values + wider * ordered[:, -1 - place]
+    ends = [place, deviations.shape[1] - 1 - place]
+    ordered = np.partition(deviations, ends, axis=1)
+    low, high = (values + wider * ordered[:, end] for end in ends)
     outside = (low < bounds[0] - _ROUNDING) | (high > bounds[1] + _ROUNDING)
     if outside.any():
         squares = stdtrit(freedom, tail) ** 2 * sum(v for v, _ in variances)

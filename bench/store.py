@@ -91,8 +91,8 @@ class Store:
             result = read(path)
         except ResultError:  # raised again when the result is read
             return True
-        if whole := _is_whole(path, result):
-            return whole
+        if _is_whole(_archive(path), result):
+            return True
         log.warning("%s and the values beside it are of two runs; the cell counts as missing", path)
         return False
 
@@ -257,24 +257,28 @@ def _readable(paths: Iterable[Path], reading: Callable[[Path], _Read]) -> Iterat
             log.warning("left out: %s", error)
 
 
-def _is_whole(path: Path, result: Result) -> bool:
-    """Return whether the per-example values beside a results file were written with it."""
+def _archive(path: Path) -> bytes:
+    """Return the file of per-example values beside a results file; nothing where there is none."""
     try:
-        data = path.with_suffix(".npz").read_bytes()
+        return path.with_suffix(".npz").read_bytes()
     except OSError:
-        return not result.archive
-    return result.archive in {"", hashlib.sha256(data).hexdigest()}  # older results hold no hash
+        return b""
+
+
+def _is_whole(archive: bytes, result: Result) -> bool:
+    """Return whether per-example values were written with a result; older ones hold no hash."""
+    return not result.archive or result.archive == hashlib.sha256(archive).hexdigest()
 
 
 def _with_examples(path: Path, result: Result) -> Result:
-    archive = path.with_suffix(".npz")
+    data, archive = _archive(path), path.with_suffix(".npz")
     both = f"delete it and {path.name}, and run the cell again"
-    if not _is_whole(path, result):
+    if not _is_whole(data, result):
         raise ResultError(f"{archive} is not what was written with {path}: {both}")
-    if not archive.exists():
+    if not data and not archive.exists():
         return result
     try:
-        with np.load(io.BytesIO(archive.read_bytes()), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             scores = {name: _measured(score, name, arrays) for name, score in result.scores.items()}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ResultError(f"{archive} is no whole archive of per-example values; {both}") from error

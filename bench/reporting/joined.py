@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 from bench.errors import UsageError, unknown
 from bench.registry import find_registered
@@ -84,6 +85,7 @@ def _time(result: Result) -> str:
     return str(result.provenance.get("time", ""))
 
 
+@cache
 def _short(name: str) -> str:
     return find_registered(strip_folders(name))
 
