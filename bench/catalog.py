@@ -52,9 +52,9 @@ class DataSet:
         return set_name(self.id, self.config)
 
 
-def set_name(id_: str, config: str | None) -> str:
-    """Return the name of a data set: the id with its configuration."""
-    return f"{id_}/{config}" if config else id_
+def set_name(*parts: str | None) -> str:
+    """Return the name of a data set from its id, configuration and split, as far as it has them."""
+    return "/".join(filter(None, parts))
 
 
 def _read_catalog() -> dict[tuple[str, str], DataSet]:

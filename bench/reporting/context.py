@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.catalog import set_name
 from bench.reporting.comparison import MEAN, OVERLAP, Comparison
 from bench.reporting.names import strip_folders
 from bench.reporting.table import Entry, Table, measure, score, warned, word
@@ -163,7 +164,7 @@ def data(c: Comparison) -> Table:
 
 
 def _source(used: Mapping[str, Any]) -> str:
-    return f"{'/'.join(filter(None, (used['id'], used.get('config'))))} ({used.get('source', '?')})"
+    return f"{set_name(used['id'], used.get('config'))} ({used.get('source', '?')})"
 
 
 def samples(c: Comparison) -> Table:

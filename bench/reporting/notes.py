@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bench.catalog import set_name
 from bench.reporting.comparison import METHOD, SIGNIFICANT, Comparison
 from bench.reporting.mteb import SOURCE
 from bench.reporting.table import MISSING, Table, word
@@ -69,7 +70,7 @@ def mixed(results: Iterable[Result]) -> list[str]:
         if r.card.get("weights"):
             facts["dtypes"] = str(r.card.get("dtype"))
         for used in made.get("data", ()):
-            split = "/".join(filter(None, (used["id"], used.get("config"), used.get("split"))))
+            split = set_name(used["id"], used.get("config"), used.get("split"))
             facts[f"revisions of {split}"] = used.get("revision") or used.get("sha256") or ""
         for what, value in facts.items():
             found.setdefault(what, set()).add(value)

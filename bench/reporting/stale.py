@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from bench.catalog import set_name
 from bench.result import Absence, Result
 
 _UNKNOWN = "unknown"
@@ -22,7 +23,7 @@ def leave_out_stale(results: Iterable[Result]) -> tuple[list[Result], list[Absen
         if not other:
             kept.append(result)
             continue
-        name = "/".join(filter(None, other[0][-3:]))
+        name = set_name(*other[0][-3:])
         reason = f"made from other data than newer results ({name} has changed); run it again"
         stale.append(_absence(result, reason))
     return kept, stale

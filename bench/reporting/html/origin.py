@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from bench.catalog import set_name
 from bench.reporting.comparison import Comparison
 from bench.reporting.context import command_of
 from bench.reporting.names import strip_folders
@@ -138,7 +139,7 @@ def _data(result: Result) -> tuple[tuple[str, str], ...]:
     for used in result.provenance.get("data", ()):
         pins = [f"{name} {used[name]}" for name in ("revision", "sha256") if used.get(name)]
         source = ", ".join(filter(None, (str(used.get("source") or ""), *pins)))
-        split = "/".join(filter(None, (used["id"], used.get("config"), used.get("split"))))
+        split = set_name(used["id"], used.get("config"), used.get("split"))
         rows.append((split, source or "not recorded"))
     return tuple(rows)
 
