@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adapters._backbone import Backbone
 from adapters._batching import Prepare, stream_tokens
 from adapters._export import SentenceLayout, check_layout, write_folder
 from adapters._network import Network
@@ -39,9 +40,13 @@ class NetworkEncoder(ABC):
     def stream(self, items: Sequence[Item]) -> Iterator[Batch]:
         """Yield the vectors of items, longest first."""
 
-    @abstractmethod
+    def _backbone(self) -> Backbone:
+        """Return what the network is loaded from."""
+        raise NotImplementedError
+
     def _network(self, *, weights: bool = True) -> Network:
         """Return the loaded network; see ``Backbone.load``."""
+        return self._backbone().load(weights=weights)
 
     @abstractmethod
     def _prepare(self, network: Network, *, spans: bool = False) -> Prepare:

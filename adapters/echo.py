@@ -58,9 +58,6 @@ class Echo(NetworkEncoder):
     def _backbone(self) -> Backbone:
         return Backbone(self.checkpoint, dtype=self.dtype, device=self.device)
 
-    def _network(self, *, weights: bool = True) -> Network:
-        return self._backbone().load(weights=weights)
-
     def _sentence_layout(self, network: Network) -> SentenceLayout:  # noqa: ARG002
         raise UsageError("sentence-transformers cannot pool the second copy of a text alone")
 

@@ -87,9 +87,6 @@ class Pooled(NetworkEncoder):
             device=self.device,
         )
 
-    def _network(self, *, weights: bool = True) -> Network:
-        return self._backbone().load(weights=weights)
-
     def _sentence_layout(self, network: Network) -> SentenceLayout:
         plain_layer(self.layer, network)
         if self.pooling not in POOLINGS:

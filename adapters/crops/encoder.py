@@ -71,9 +71,6 @@ class Crops(NetworkEncoder):
             self._source(), self.attention, dtype=self.dtype, device=self.device
         )
 
-    def _network(self, *, weights: bool = True) -> Network:
-        return self._backbone().load(weights=weights)
-
     def _sentence_layout(self, network: Network) -> SentenceLayout:
         limit = min(self.max_length, network.max_length)
         return SentenceLayout(limit, normalise=self.normalise)

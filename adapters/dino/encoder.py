@@ -131,23 +131,17 @@ class DINO(NetworkEncoder):
 
     def card(self) -> Card:
         """Return the card of the transformer; a checkpoint that is a folder counts as trained."""
-        card = self.backbone().card(trained=Path(self._source()).is_dir())
+        card = self._backbone().card(trained=Path(self._source()).is_dir())
         _, *finish = self.layout()
         return replace(card, weights=digest([card.weights, finish])) if any(finish) else card
 
     def runs(self) -> Ngrams | None:
         """Return the 8-grams of the training texts; None for weights of another origin."""
-        return runs_of(self.backbone().source)
+        return runs_of(self._backbone().source)
 
     def layout(self) -> Layout:
         """Return the layout of the checkpoint; raises as ``read_layout``."""
         return read_layout(self._source())
-
-    def backbone(self) -> Backbone:
-        """Return the transformer with its attention."""
-        return Backbone.of_checkpoint(
-            self.layout().transformer, self.attention, dtype=self.dtype, device=self.device
-        )
 
     def limit(self, network: Network) -> int:
         """Return the longest text in tokens that is not cut."""
@@ -157,11 +151,13 @@ class DINO(NetworkEncoder):
     def _source(self) -> str:
         return locate(self.checkpoint, __file__, PACKAGED)
 
-    def _network(self, *, weights: bool = True) -> Network:
-        return self.backbone().load(weights=weights)
+    def _backbone(self) -> Backbone:
+        return Backbone.of_checkpoint(
+            self.layout().transformer, self.attention, dtype=self.dtype, device=self.device
+        )
 
     def _language_model(self) -> Network:
-        trained = self.backbone()
+        trained = self._backbone()
         if trained.adapted is None and (Path(trained.source) / CARD).is_file():
             raise Unavailable(
                 f"all weights of {self.checkpoint!r} were trained, so it has no language model: "

@@ -230,9 +230,6 @@ class InBedder(NetworkEncoder):
         source = locate(PUBLISHED.get(self.checkpoint, self.checkpoint), __file__, PACKAGED)
         return Backbone(source, head=head, dtype=self.dtype, device=self.device)
 
-    def _network(self, *, weights: bool = True) -> Network:
-        return self._backbone().load(weights=weights)
-
     def _reencoder(self) -> Encoder:
         return load_registered(self.reencoder, "reencoder", dtype=self.dtype, device=self.device)
 

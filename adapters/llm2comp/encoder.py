@@ -146,7 +146,7 @@ class LLM2Comp(NetworkEncoder):
     def card(self) -> Card:
         """Return the backbone's card with the digest of the checkpoint's files mixed in."""
         made = self._checkpoint()
-        card = self._backbone(made).card(trained=made.folder is not None)
+        card = self._base(made).card(trained=made.folder is not None)
         if made.folder is None:
             return card
         training = _checkpoint.read_card(made.folder)
@@ -180,14 +180,14 @@ class LLM2Comp(NetworkEncoder):
             )
         return wanted
 
-    def _backbone(self, made: Checkpoint) -> Backbone:
+    def _base(self, made: Checkpoint) -> Backbone:
         return Backbone(made.base, attention=made.attention, dtype=self.dtype, device=self.device)
 
     def _network(self, *, weights: bool = True) -> Network:
         made = self._checkpoint()
         if not weights:
-            return self._backbone(made).load(weights=False)
-        return _load_network(self._backbone(made).load(), made, stamp(made.files()))
+            return self._base(made).load(weights=False)
+        return _load_network(self._base(made).load(), made, stamp(made.files()))
 
     def _sentence_layout(self, network: Network) -> SentenceLayout:
         k = self._checkpoint().k

@@ -261,7 +261,7 @@ class LLM2VecGen(NetworkEncoder):
         It counts as distilled where the teacher was trained on labels.
         """
         made = self._checkpoint()
-        card = self._backbone(made).card(trained=made.folder is not None)
+        card = self._base(made).card(trained=made.folder is not None)
         if made.folder is None:
             return card
         training = read_card(made.folder)
@@ -282,17 +282,17 @@ class LLM2VecGen(NetworkEncoder):
         source = locate(PUBLISHED.get(self.checkpoint, self.checkpoint), __file__, PACKAGED)
         return load_checkpoint(source)
 
-    def _backbone(self, made: AnswerCheckpoint, head: str = "none") -> Backbone:
+    def _base(self, made: AnswerCheckpoint, head: str = "none") -> Backbone:
         return Backbone(made.base, head=head, dtype=self.dtype, device=self.device)
 
     def _network(self, *, weights: bool = True) -> Network:
         if not weights:
-            return self._backbone(self._checkpoint()).load(weights=False)
+            return self._base(self._checkpoint()).load(weights=False)
         return self._reader().network
 
     def _reader(self, head: str = "none") -> AnswerReader:
         made = self._checkpoint()
-        return _load_reader(self._backbone(made, head).load(), made, stamp(made.paths()))
+        return _load_reader(self._base(made, head).load(), made, stamp(made.paths()))
 
     def _sentence_layout(self, network: Network) -> SentenceLayout:
         made = self._checkpoint()

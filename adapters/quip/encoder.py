@@ -170,9 +170,6 @@ class QuIP(NetworkEncoder):
         folder = Path(self.heads or self._source()).expanduser()
         return find_heads(folder, required=bool(self.heads))
 
-    def _network(self, *, weights: bool = True) -> Network:
-        return self._backbone().load(weights=weights)
-
     def _sentence_layout(self, network: Network) -> SentenceLayout:
         if self.readout != "mean":
             raise UsageError("sentence-transformers cannot apply the heads of two question vectors")

@@ -114,7 +114,7 @@ def test_a_training_makes_an_encoder_that_others_can_load(recipe, tiny, tmp_path
 def test_a_bidirectional_student_is_loaded_as_it_was_trained(recipe, tmp_path):
     recipe = replace(recipe, attention="bidirectional", x1="generated", x1_task="sts-x1", inputs=9)
     card = train(recipe, tmp_path / "out", 900)
-    assert encoder(tmp_path / "out").backbone().attention == "bidirectional"
+    assert encoder(tmp_path / "out")._backbone().attention == "bidirectional"
     stages = [stage["stage"] for stage in card["stages"]]
     assert stages[:2] == ["generating sts-x1", "generating tiny"]
 

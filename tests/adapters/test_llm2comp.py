@@ -143,7 +143,7 @@ def test_no_memory_pools_the_text_without_its_first_special_token(tiny):
 
 def test_stages_are_merged_in_order_and_the_shared_backbone_is_unchanged(base, tmp_path):
     encoder = replace(write_checkpoint(tmp_path / "c", base), normalise=False)
-    shared = encoder._backbone(encoder._checkpoint()).load().model.state_dict()
+    shared = encoder._base(encoder._checkpoint()).load().model.state_dict()
     before = {name: tensor.clone() for name, tensor in shared.items()}
     model = read_plain(base)[1]
     for stage in (1, 2):
