@@ -425,7 +425,11 @@ def length_windows(items: Sequence[Item], device: str) -> list[Positions]:
     first: dict[str, int] = {}
     for i, item in enumerate(items):
         first.setdefault(item.text, i)
-    order = sorted(range(len(items)), key=lambda i: (-len(items[i].text), first[items[i].text]))
+
+    def longest_first(i: int) -> tuple[int, int]:
+        return -len(items[i].text), first[items[i].text]
+
+    order = sorted(range(len(items)), key=longest_first)
     found: list[list[int]] = []
     size, text = limit, None
     for i in order:

@@ -152,7 +152,8 @@ def _ap(x: Array, y: Array) -> Array:
     ends = len(x) - order.less  # how many examples are at or above each one
     precision = (right.sum() - order.below(right)[0]) / ends
     score = precision[right > 0].mean()
-    falls, rises = (order.below(right * part / ends)[1] for part in (precision, np.ones(len(x))))
+    falls = order.below(right * precision / ends)[1]
+    rises = order.below(right / ends)[1]
     return np.asarray(
         score + len(x) / right.sum() * (right * (precision - score) + right * rises - falls)
     )

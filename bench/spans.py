@@ -127,9 +127,9 @@ def extract_span(
     real = [span for span in spans[i : j + 1].tolist() if span[0] < span[1]]
     a, b = (real[0][0], real[-1][1]) if real else (0, 0)
     part = text[a:b]
-    return Answer(
-        part.strip(), a + len(part) - len(part.lstrip()), a + len(part.rstrip()), probability
-    )
+    start = b - len(part.lstrip())
+    end = a + len(part.rstrip())
+    return Answer(part.strip(), start, end, probability)
 
 
 def extract_answer(

@@ -93,8 +93,8 @@ class KeyIndex:
         """Add n keys with n numbers."""
         part = _sorted(_sortable(keys), numbers)
         while self._parts and len(self._parts[-1][0]) < 2 * len(part[0]):
-            older = self._parts.pop()
-            part = _sorted(np.concatenate([older[0], part[0]]), np.concatenate([older[1], part[1]]))
+            both = zip(self._parts.pop(), part, strict=True)
+            part = _sorted(*map(np.concatenate, both))
         if len(keys):
             self._parts.append(part)
 

@@ -154,7 +154,8 @@ def write_tokens(
     prefix = prefill(network, ids, mask, new_tokens, samples=max(sampling.samples, 1))
     choose: Choose = choose_likeliest
     if sampling.samples:
-        prompts = [row[: int(n)].tolist() for row, n in zip(ids.cpu(), mask.sum(1), strict=True)]
+        lengths = mask.sum(1).tolist()
+        prompts = [row[:n] for row, n in zip(ids.tolist(), lengths, strict=True)]
         seeds = [[*row, k] for row, k in product(prompts, range(sampling.samples))]
         uniform = draw_uniform(seeds, new_tokens).to(ids.device)
         temperature, top_k, top_p = sampling[1:]

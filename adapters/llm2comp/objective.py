@@ -307,7 +307,8 @@ class MaskedPrediction:
         places = []
         for ids in texts:
             count = max(round(MASKED * len(ids)), 1)
-            places.append((np.sort(rng.permutation(len(ids) - 1)[:count]) + 1).tolist())
+            drawn = rng.permutation(len(ids) - 1)[:count]
+            places.append((np.sort(drawn) + 1).tolist())
         predicted = sum(map(len, places))
         batches = split_batch(list(map(len, texts)), self.positions)
         return [

@@ -133,8 +133,9 @@ def _spread(figure: "Figure", axes: "Axes", grouping: Grouping, labels: "Sequenc
 
     renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
     extents = [label.get_bbox_patch().get_window_extent(renderer) for label in labels]  # type: ignore[union-attr]
-    centres = np.array([[(e.x0 + e.x1) / 2, (e.y0 + e.y1) / 2] for e in extents])
-    sizes = np.array([[e.width / 2, e.height / 2] for e in extents]) + _MARGIN
+    corners = np.array([extent.get_points() for extent in extents])  # (n, low and high, x and y)
+    centres = corners.mean(axis=1)
+    sizes = np.ptp(corners, axis=1) / 2 + _MARGIN
     boxes = np.hstack([centres, sizes])
     frame = axes.get_window_extent(renderer)
     dots = axes.transData.transform(grouping.places)

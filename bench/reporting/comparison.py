@@ -343,9 +343,13 @@ def sampled(results: Sequence[Sequence[Result]], name: str, seed: int) -> stats.
     repeats_ = _paired([_repeats(found, name) for found in results])
     wordings = _paired([_wordings(found, name) for found in results])
     each = examples, repeats_, wordings
-    sources = [s for s in each if len(s) > 1 and (np.ptp(s, axis=0) > 0).any()]
+    sources = [source for source in each if _varies(source)]
     known = ids if sources and sources[0] is examples else None
     return stats.sampled(scores, *sources, ids=known, seed=seed, bounds=bounds(name, scores))
+
+
+def _varies(source: stats.Array) -> bool:
+    return len(source) > 1 and bool((np.ptp(source, axis=0) > 0).any())
 
 
 def mean_score(results: Sequence[Result], name: str) -> float:

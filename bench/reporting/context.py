@@ -236,12 +236,13 @@ def made(c: Comparison) -> Table:
     """Return how the results were made: commands, code, versions, machines and days."""
     sources = [result.provenance for result in c.runs.result]
     days = _distinct((s.get("time") or "")[:10] for s in sources)
+    ends = dict.fromkeys([*days[:1], *days[-1:]])
     facts = {
         "command": _distinct(map(command_of, sources)),
         "commit": _distinct(s.get("commit") for s in sources),
         "machine": _distinct(_listed(s.get("machine")) for s in sources),
         "versions": _distinct(_listed(s.get("versions")) for s in sources),
-        "run": [" to ".join(dict.fromkeys((days[0], days[-1])))] if days else [],
+        "run": [" to ".join(ends)] if days else [],
     }
     rows = []
     for what, values in facts.items():

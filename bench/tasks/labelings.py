@@ -158,10 +158,11 @@ def _labelled(
     labels = {}
     for name in names or tuple(next(iter(first.values()))):
         number: dict[object, int] = {}
-        labels[name] = np.array(
-            [number.setdefault(c[name], len(number)) if name in c else -1 for c in first.values()],
-            np.int64,
-        )
+        numbers = []
+        for classes in first.values():
+            known = name in classes
+            numbers.append(number.setdefault(classes[name], len(number)) if known else -1)
+        labels[name] = np.array(numbers, np.int64)
     return Labelled(list(first), labels)
 
 

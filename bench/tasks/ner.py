@@ -338,8 +338,9 @@ def first_states(words: Sequence[str], tokens: TokenStates) -> NDArray[np.float3
 
 def word_spans(words: Sequence[str]) -> list[tuple[int, int]]:
     """Return the characters of each word in the words joined by spaces."""
-    ends = np.cumsum([len(word) + 1 for word in words]) - 1
-    return [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
+    lengths = np.array([len(word) for word in words], int)
+    ends = np.cumsum(lengths + 1) - 1
+    return list(zip((ends - lengths).tolist(), ends.tolist(), strict=True))
 
 
 def prototype(
@@ -353,7 +354,8 @@ def prototype(
     centre, scale = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-6)
     sums = np.zeros((len(tags), x.shape[1]), np.float32)
     np.add.at(sums, index, unit((x - centre) / scale))
-    return np.asarray(tags[(unit((test - centre) / scale) @ unit(sums).T).argmax(axis=1)])
+    cosines = unit((test - centre) / scale) @ unit(sums).T
+    return np.asarray(tags[cosines.argmax(axis=1)])
 
 
 def entity_scores(
@@ -381,7 +383,9 @@ def _counts(
 ) -> tuple[Counts, Counts, Counts]:
     """Return for each sentence (n,) the number of entities found and right, found, and gold."""
     right = [len(a & b) for a, b in zip(found, wanted, strict=True)]
-    return np.array(right), np.array([len(a) for a in found]), np.array([len(b) for b in wanted])
+    predicted = [len(entities) for entities in found]
+    gold = [len(entities) for entities in wanted]
+    return np.array(right), np.array(predicted), np.array(gold)
 
 
 def _entities(sentences: Sequence[Sequence[str]]) -> list[set[_Entity]]:

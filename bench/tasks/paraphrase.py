@@ -292,7 +292,8 @@ def bertscores(
     similarities = np.empty((len(left), len(layers)))
     # Sorted, so that pairs that share a text are mostly in one block and the text is encoded once.
     order = np.array(sorted(range(len(left)), key=lambda i: (left[i], right[i])))
-    for members in split_blocks([len(layers) * (len(left[i]) + len(right[i])) for i in order]):
+    sizes = [len(layers) * (len(left[i]) + len(right[i])) for i in order]
+    for members in split_blocks(sizes):
         block = order[members]
         firsts = [left[i] for i in block]
         seconds = [right[i] for i in block]

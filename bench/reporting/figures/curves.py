@@ -79,7 +79,8 @@ def _left_out(shown: Sequence[str], encoders: Sequence[str]) -> str:
 
 def _by_layer(c: Comparison) -> Any:  # noqa: ANN401 - a groupby of pandas
     """Return the tasks grouped by everything but their layer, which is NaN for the last one."""
-    tasks = c.tasks[TASK].assign(layer=c.tasks.readout.str.extract(_LAYER)[0].astype(float))
+    layer = c.tasks.readout.str.extract(_LAYER)[0]
+    tasks = c.tasks[TASK].assign(layer=layer.astype(float))
     for column in ("task", "readout"):
         tasks[column] = tasks[column].str.replace(_LAYER, "", regex=True)
     return tasks.groupby(TASK)
@@ -184,7 +185,9 @@ def _draw_memories(
     for bar, (label, value) in zip(bars, memories.items(), strict=True):
         add_tip(bar, f"{c.encoders.at[label, 'title']}: mean correlation {value:.3f}")
     panel.bar_label(bars, fmt="{:.2f}", fontsize=8)
-    panel.set(ylim=(min(0.0, *values), 1.08), xlim=(-0.6, max(len(values), 4) - 0.4), xticks=[])
+    panel.set_ylim(min(0.0, *values), 1.08)
+    panel.set_xlim(-0.6, max(len(values), 4) - 0.4)
+    panel.set_xticks([])
 
 
 def _diagnosed(c: Comparison, label: str) -> dict[str, float]:

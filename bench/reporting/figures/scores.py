@@ -189,10 +189,11 @@ def heatmap(c: Comparison) -> Drawing:
 
 def _empty_map(tasks: list[str], encoders: list[str], *, wide: bool) -> tuple[Figure, Axes]:
     """Return a figure with a row per task and a column per encoder; narrow columns of many."""
-    rows, names = [shortened(task) for task in tasks], [shortened(name) for name in encoders]
-    letters = LETTER * max(map(len, names))
-    width = 2.2 + LETTER * max(map(len, rows)) + max(len(names), 4) * (0.2 if wide else 0.62)
-    figure = blank(width, 1.1 + letters * (1 if wide else 0.65) + 0.26 * max(len(rows), 4))
+    rows, names = list(map(shortened, tasks)), list(map(shortened, encoders))
+    column, turn = (0.2, 1.0) if wide else (0.62, 0.65)
+    width = 2.2 + LETTER * max(map(len, rows)) + column * max(len(names), 4)
+    height = 1.1 + LETTER * max(map(len, names)) * turn + 0.26 * max(len(rows), 4)
+    figure = blank(width, height)
     axes = figure.add_subplot()
     slant: Any = {"rotation": 90, "va": "center"} if wide else {"rotation": 40}
     axes.set_xticks(range(len(names)), names, ha="right", rotation_mode="anchor", **slant)
@@ -225,7 +226,8 @@ def _scale(c: Comparison, shown: pd.DataFrame) -> tuple[Normalize, str, str]:
     if c.baseline is None or shown.shape[1] == 1:
         low = min(0.0, float(np.nanmin(values)))
         return Normalize(low, 100), "cividis", "Main score x 100"
-    widest = max(1.0, float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0)
+    known = np.abs(values[np.isfinite(values)])
+    widest = float(known.max(initial=1.0))
     norm = TwoSlopeNorm(0, -widest, widest)
     return norm, "RdBu", f"Main score x 100 of {c.baseline}, others minus it"
 
@@ -233,8 +235,10 @@ def _scale(c: Comparison, shown: pd.DataFrame) -> tuple[Normalize, str, str]:
 def _write_numbers(axes: Axes, image: AxesImage, shown: pd.DataFrame, texts: pd.DataFrame) -> None:
     for y, x in np.ndindex(*shown.shape):
         value = shown.iat[y, x]
-        red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (1, 1, 1, 1)
-        light = 0.3 * red + 0.6 * green + 0.1 * blue
+        light = 1.0
+        if np.isfinite(value):
+            red, green, blue, _ = image.cmap(image.norm(value))
+            light = 0.3 * red + 0.6 * green + 0.1 * blue
         color = "#111111" if light > 0.5 else "#fafafa"
         axes.text(x, y, texts.iat[y, x], ha="center", va="center", fontsize=7.5, color=color)
 

@@ -59,7 +59,8 @@ def throughput(c: Comparison) -> Drawing:
     front = pareto(places)
     if len(front) > 1:
         style: Any = {"color": MUTED, "linewidth": 1, "linestyle": "--"}
-        axes.step(*zip(*(places[f] for f in front), strict=True), where="pre", zorder=1, **style)
+        xs, ys = zip(*(places[label] for label in front), strict=True)
+        axes.step(xs, ys, where="pre", zorder=1, **style)
         marks["Pareto front"] = style
     bounds = c.overall.intervals.bounds()
     ends = {label: bounds[c.number[label]] for label in places}
