@@ -318,24 +318,21 @@ def collated(rows: Sequence[Row], network: Network) -> tuple[Tensor, Tensor]:
     return ids, pad([row.segments() for row in rows], 0, network.device)
 
 
-def pad_batch(
-    rows: Sequence[Sequence[int]], network: Network, *, more: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Return ids and mask, int64 (b, t + more) each; the mask is 1 at real positions.
+def pad_batch(rows: Sequence[Sequence[int]], network: Network) -> tuple[Tensor, Tensor]:
+    """Return ids and mask, int64 (b, t) each; the mask is 1 at real positions.
 
     Args:
         rows: Token ids of each text.
         network: Says on which device they go, and what pads them.
-        more: Further positions of padding, such as for memory tokens.
     """
-    ids = pad(rows, network.pad_id, network.device, more=more)
-    return ids, pad([[1] * len(row) for row in rows], 0, network.device, more=more)
+    ids = pad(rows, network.pad_id, network.device)
+    return ids, pad([[1] * len(row) for row in rows], 0, network.device)
 
 
-def pad(rows: Sequence[Sequence[int]], fill: int, device: str, *, more: int = 0) -> Tensor:
-    """Return rows of numbers as int64 (b, t + more), filled up on the right, on a device."""
+def pad(rows: Sequence[Sequence[int]], fill: int, device: str) -> Tensor:
+    """Return rows of numbers as int64 (b, t), filled up on the right, on a device."""
     lengths = np.asarray([len(row) for row in rows])
-    real = np.arange(lengths.max() + more) < lengths[:, None]
+    real = np.arange(lengths.max()) < lengths[:, None]
     filled = np.full(real.shape, fill, np.int64)
     filled[real] = np.concatenate([np.asarray(row, np.int64) for row in rows])
     padded = torch.from_numpy(filled)

@@ -166,16 +166,15 @@ def _labelled(
     return Labelled(list(first), labels)
 
 
-def draw_texts(found: Labelled, size: int, *, seed: int = 0, by: Sequence[str] = ()) -> Labelled:
+def draw_texts(found: Labelled, size: int, *, by: Sequence[str] = ()) -> Labelled:
     """Return at most ``size`` of the texts, a fixed draw that keeps the proportions of classes.
 
     Args:
         found: The texts.
         size: Most texts.
-        seed: Random seed.
         by: The labelings whose proportions are kept; all of them by default.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     strata = _strata(Labelled([], {name: found.labels[name] for name in by or found.labels}))
     order = _grouped(strata, rng)
     counts = np.bincount(strata)
