@@ -93,8 +93,9 @@ class KeyIndex:
         """Add n keys with n numbers."""
         part = _sorted(_sortable(keys), numbers)
         while self._parts and len(self._parts[-1][0]) < 2 * len(part[0]):
-            both = zip(self._parts.pop(), part, strict=True)
-            part = _sorted(*map(np.concatenate, both))
+            older = self._parts.pop()
+            joined = np.concatenate([older[0], part[0]])
+            part = _sorted(joined, np.concatenate([older[1], part[1]]))
         if len(keys):
             self._parts.append(part)
 

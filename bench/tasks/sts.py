@@ -42,7 +42,7 @@ class STS(Task):
         rows = self._pairs()
         same = [self.instruction] * len(rows)
         instructions = rows[self.instructions] if self.instructions else same
-        items = []
+        items: list[Item] = []
         for column in self.columns[:2]:
             items += map(Item, rows[column], instructions)
         return items
