@@ -21,6 +21,10 @@ _SIGNED = re.compile(
 _ROUNDING = 1e-6
 
 
+AGREE = 1e-4
+"""How well the mean of float32 contributions must match the score, or they are not used."""
+
+
 def contributions(metric: str, values: NDArray[np.floating], gold: NDArray[np.floating]) -> Array:
     """Return the contribution of each test example to a score; their mean is the score.
 

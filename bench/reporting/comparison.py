@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench import stats
-from bench.influence import bounds, contributions
+from bench.influence import AGREE, bounds, contributions
 from bench.reporting.names import (
     TASK,
     known_encoders,
@@ -49,8 +49,6 @@ SIGNIFICANT = (
     "their mean)."
 )
 """How significance is decided in every table and figure."""
-
-_AGREE = 1e-4  # how well the mean of float32 contributions must match the score
 
 
 @dataclass(frozen=True)
@@ -394,7 +392,7 @@ def _examples(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Arr
         return 0, np.empty(0)
     each = [contributions(name, s.examples, s.gold) for s in scores]
     for found, own in zip(each, scores, strict=True):
-        if not len(found) or not abs(found.mean() - own.mean) < _AGREE:
+        if not len(found) or not abs(found.mean() - own.mean) < AGREE:
             return 0, np.empty(0)
     return len(each[0]), np.mean(each, axis=0)
 

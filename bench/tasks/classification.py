@@ -55,9 +55,10 @@ class Classification(Task):
         return [Item(text, self.instruction) for text in texts]
 
     def score(self, vectors: Embeddings, *, seed: int) -> Scores:
-        """Return ``accuracy``, with 1 for a right answer as examples, and ``f1``, macro-averaged.
+        """Return ``accuracy`` and ``f1``, macro-averaged; with cross-validation a repeat is a fold.
 
-        With cross-validation a repeat is a fold.
+        The examples of accuracy are 1 for a right answer, divided by how large the fold is compared
+        with the mean fold: so their mean is that of the folds, which may differ in size by one.
         """
         from sklearn.metrics import f1_score
 
@@ -65,17 +66,19 @@ class Classification(Task):
         parts = split_vectors(vectors, [len(texts) for texts, _ in sets])
         texts, labels = sets[0]
         found = np.empty_like(labels)
+        weights = np.empty(len(labels))
         tested = [np.arange(len(labels))] if self.train else self._folds(labels, seed)
         for rows in tested:
             others = np.setdiff1d(np.arange(len(labels)), rows)
             x, y = (parts[1], sets[1][1]) if self.train else (parts[0][others], labels[others])
             found[rows] = classify(x, y, parts[0][rows])
+            weights[rows] = len(labels) / len(tested) / len(rows)
         right = found == labels
         f1 = [f1_score(labels[rows], found[rows], average="macro") for rows in tested]
         return {
             "accuracy": Score(
                 tuple(float(right[rows].mean()) for rows in tested),
-                right.astype(np.float32),
+                (right * weights).astype(np.float32),
                 ids=example_ids(texts),
             ),
             "f1": Score(tuple(map(float, f1))),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Batch, Encoder, TokenStates
 from bench.errors import BenchError, EncodingError
+from bench.influence import AGREE, contributions
 from bench.task import APART, Score, Task, missing_parts
 from bench.testing.agreement import ContractError
 from bench.testing.randomness import random_states_touched
@@ -57,8 +59,8 @@ def check_task(task: Task, encoder: Encoder, *, seed: int = 42) -> Mapping[str, 
 
     Raises:
         ContractError: A rule is broken: it says what it is, it can be limited, finite scores with
-            the main one among them, the same for the same seed, global random state untouched, what
-            is planned is asked for, broken vectors refused.
+            the main one among them, examples that average to them, the same for the same seed,
+            global random state untouched, what is planned is asked for, broken vectors refused.
         Unavailable: The data is not on this machine.
     """
     trial = TaskTrial(task, encoder, seed)
@@ -105,7 +107,7 @@ def check_limit(trial: TaskTrial) -> None:
 
 
 def check_scores(trial: TaskTrial) -> None:
-    """Scores are finite, with the main one among them, on a scale on which 1 is best."""
+    """Scores are finite, the main one among them, on a scale with 1 as best; examples agree."""
     task, scores = trial.task, trial.scores
     if task.metric not in scores:
         raise ContractError(
@@ -116,6 +118,14 @@ def check_scores(trial: TaskTrial) -> None:
             raise ContractError(
                 f"{task.name}: {name} has the repeats {score.repeats}; expected at least one, "
                 "all finite"
+            )
+        mean = (
+            contributions(name, score.examples, score.gold).mean() if len(score.examples) else nan
+        )
+        if abs(mean - score.mean) > AGREE:
+            raise ContractError(
+                f"{task.name}: the examples of {name} average to {mean}, the score is "
+                f"{score.mean}; without examples that average to it, it has no interval"
             )
     if task.family not in APART and np.abs(main := scores[task.metric].repeats).max() > 1:
         raise ContractError(

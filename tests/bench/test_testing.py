@@ -393,6 +393,10 @@ TASK_FAULTS = {
     ),
     "no repeats": (scores(lambda *_: share()), "share has the repeats"),
     "another scale": (scores(lambda mean, _: share(100 * mean + 2)), "scale"),
+    "examples of folds that differ in size": (
+        scores(lambda *_: {"share": Score((1.0, 0.5), np.array([1, 1, 1, 0, 1], np.float32))}),
+        "the examples of share average to 0.8",
+    ),
     "one repeat off the scale": (scores(lambda mean, _: share(3.0, -3.0, mean)), "scale"),
     "unrepeatable": (scores(lambda *_: share(random.SystemRandom().random())), "same seed"),
     "seeds globally": (scores(seed_and_score), "global random state"),
