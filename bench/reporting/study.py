@@ -264,7 +264,7 @@ def answer(study: Study) -> list[str]:
     """Return what the study says, a few sentences from its numbers."""
     most = study.budgets[-1]
     lines = [*_gained(study, most), _best(study, most), _grown(study), _costs(study, most)]
-    return [line for line in [*lines, _trained(study)] if line]
+    return [line for line in [*lines, _trained(study), _unlike(study)] if line]
 
 
 def _gained(study: Study, budget: int) -> Iterable[str]:
@@ -329,6 +329,24 @@ def _costs(study: Study, budget: int) -> str:
         f"({study.names[least]}) to {PFLOP * spent[most]:,.2g} ({study.names[most]}), with "
         "generators, teachers and everything else that it runs."
     )
+
+
+def _unlike(study: Study) -> str:
+    names = ", ".join(_differing(study))
+    return f"Settings differ between the budgets of {names}; see the notes." if names else ""
+
+
+def _differing(study: Study) -> dict[str, str]:
+    """Return the settings that a learning curve changes between its budgets, by its name."""
+    told = {}
+    for name, own in study.curves.items():
+        each = {m.budget: set(filter(None, m.settings.split(", "))) for m in own}
+        common = set.intersection(*each.values())
+        rest = {budget: sorted(found - common) for budget, found in each.items()}
+        words = [f"{', '.join(found)} at {budget:,}" for budget, found in rest.items() if found]
+        if words:
+            told[name] = "; ".join(words)
+    return told
 
 
 def _trained(study: Study) -> str:
@@ -536,6 +554,8 @@ def _notes(study: Study) -> Table:
     own = [_INTERVALS, _BUDGETS]
     if lacking := study.lacking:
         own.append(f"Left out, since they lack a task that most have: {', '.join(lacking)}.")
+    for name, changes in _differing(study).items():
+        own.append(f"Settings that differ between the budgets of {name}: {changes}.")
     rows = (*((word(line),) for line in own), *rest)
     return Table("notes", "Notes", ("note",), rows, words=frozenset({"note"}))
 

@@ -184,3 +184,14 @@ def test_results_without_a_training_are_no_study(tmp_path):
         store[each.spec] = each
     with pytest.raises(UsageError, match="trained encoders"):
         bench.study(store.root, tmp_path / "study")
+
+
+def test_settings_that_differ_between_budgets_are_told():
+    found = make_grid(seeds=(0,))
+    card = train_card("weak", 1_000_000, 0, lr=0.01)
+    found += score_all("weak-1000000", 0.6, training=card)
+    study = Study(Comparison.of(found))
+    assert "Settings differ between the budgets of weak; see the notes." in answer(study)
+    (note,) = [n for n in as_frame(by_name(tables(study))["notes"]).note if "budgets of weak" in n]
+    assert "lr=0.001 at 60,000" in note
+    assert "lr=0.01 at 1,000,000" in note
