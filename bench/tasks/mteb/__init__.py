@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from bench.embeddings import CachedEncoder
 from bench.encoder import Item
 from bench.errors import EncodingError, Unavailable, UsageError
+from bench.influence import AGREE, contributions
 from bench.task import NetworkTask, Score, Scores, example_ids, keep_original
 from bench.tasks.mteb.bridge import (
     MtebEncoder,
@@ -150,7 +151,7 @@ class MtebTask(NetworkTask):
                     f"mteb's {self.metric} on {self.name} is not a number: "
                     "are all vectors the same?"
                 )
-            for metric, arrays in _examples(task, Path(folder)).items():
+            for metric, arrays in _examples(task, Path(folder), scores).items():
                 scores[metric] = Score(scores[metric].repeats, *arrays)
         if self.limit is None and self.source is None:
             original = found.model_dump(mode="json")
@@ -287,12 +288,28 @@ def _runs(part: Mapping[str, Any], name: str, value: float) -> Sequence[float | 
     return runs or [value]
 
 
+def _similarities(
+    predictions: Mapping[str, Any], metric: str, gold: NDArray[np.float32], score: float
+) -> NDArray[np.float32] | None:
+    """Return the similarities that a score is of, cosines if they are; None where none is.
+
+    The main score of pair classification is the best over mteb's similarities and distances.
+    """
+    names = sorted(name for name in predictions if name.endswith(("scores", "distances")))
+    for name in ["cosine_scores", *names]:
+        sign = -1 if name.endswith("distances") else 1
+        values = sign * np.asarray(predictions[name], np.float32)
+        if abs(contributions(metric, values, gold).mean() - score) < AGREE:
+            return values
+    return None
+
+
 def _examples(
-    task: "AbsTask", folder: Path
+    task: "AbsTask", folder: Path, scores: Scores
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint64]]]:
     """Return examples, gold values and ids of the examples by metric.
 
-    Examples are the cosines of pairs, or the fraction of classifiers that are right on a text.
+    Examples are the similarities of pairs, or the fraction of classifiers that are right on a text.
     """
     kind = task.metadata.type
     if not is_flat(task) or kind == "Clustering" or len(evaluated := list(parts(task))) != 1:
@@ -301,14 +318,11 @@ def _examples(
     predictions = json.loads((folder / task.prediction_file_name).read_bytes())[subset][split]
     ids = example_ids(*(rows[column] for column, _ in inputs(task)))
     if kind in PAIRS:
+        metric = task.metadata.main_score
         gold = rows["score" if kind == "STS" else task.label_column_name]
-        return {
-            task.metadata.main_score: (
-                np.asarray(predictions["cosine_scores"], np.float32),
-                np.asarray(gold, np.float32),
-                ids,
-            )
-        }
+        golds = np.asarray(gold, np.float32)
+        values = _similarities(predictions, metric, golds, scores[metric].mean)
+        return {} if values is None else {metric: (values, golds, ids)}
     if task.is_cross_validation:
         return {}
     right = np.asarray(predictions) == np.asarray(rows[task.label_column_name])  # (experiments, n)
