@@ -265,7 +265,7 @@ class _WorkPart:
         state: The job's.
         positions: int64 (n,), which of the items; none for another job than an ``Encode``.
         size: Characters of them.
-        deaths: Workers that have ended while they computed it.
+        deaths: Workers that have ended while they had it; after one it is computed alone.
     """
 
     state: "_State"
@@ -456,8 +456,10 @@ class RayEngine:
             return None
         states = [state for state in self._states.values() if state.left]
         if place.calls:  # more of the same, so that it need not wait
+            if any(part.deaths for part in place.calls.values()):
+                return None
             own = [s for s in states if s.identity == place.identity and isinstance(s.job, Encode)]
-            return self._cut(own[0]) if own else None
+            return self._cut(own[0]) if own and not own[0].left[0].deaths else None
         loaded = {other.identity for other in self._places if other.calls}
         own = [s for s in states if s.identity == place.identity]
         new = [s for s in states if s.identity not in loaded]
@@ -597,10 +599,10 @@ class RayEngine:
         if self._failed_starts > _DEATHS * len(self._places):
             reason = " ".join(str(error).split())[:300]
             raise UsageError(f"workers do not start; is bench installed on all nodes? {reason}")
-        for i, part in enumerate(place.calls.values()):
+        for part in place.calls.values():
             state = part.state
             state.handed_out -= 1
-            part.deaths += i == 0  # it was computed, those after it were not
+            part.deaths += 1  # which one it was shows when each is computed alone
             if part.deaths >= _DEATHS:
                 state.failure = self._give_up(part)
                 state.left.clear()
