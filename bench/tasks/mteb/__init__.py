@@ -295,8 +295,8 @@ def _similarities(
 
     The main score of pair classification is the best over mteb's similarities and distances.
     """
-    names = sorted(name for name in predictions if name.endswith(("scores", "distances")))
-    for name in ["cosine_scores", *names]:
+    names = [name for name in predictions if name.endswith(("scores", "distances"))]
+    for name in sorted(names, key=lambda name: (name != "cosine_scores", name)):
         sign = -1 if name.endswith("distances") else 1
         values = sign * np.asarray(predictions[name], np.float32)
         if abs(contributions(metric, values, gold).mean() - score) < AGREE:
