@@ -1,13 +1,22 @@
 """The table of methods over their trainings: a row each, however often it was trained."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from bench import stats
 from bench.reporting.comparison import MEAN, Comparison
-from bench.reporting.table import MISSING, Entry, Table, measure, score, word
-from bench.reporting.trainings import KEY, by_method, differences, methods, ranks
+from bench.reporting.table import MISSING, Entry, Table, difference, measure, score, word
+from bench.reporting.trainings import (
+    Method,
+    by_method,
+    by_place,
+    differences,
+    methods,
+    place_of,
+    ranks,
+)
 
 _ABOUT = (
     "Main scores x 100, mean over the trainings of a method that differ only in their seed; ± is "
@@ -43,7 +52,6 @@ def table(c: Comparison) -> Table:
 
 def _columns(c: Comparison) -> list[tuple[str, list[Entry]]]:
     every = methods(c)
-    keys = [tuple(method.key.values()) for method in every]
     columns = [
         ("method", [word(method.label) for method in every]),
         ("backbone", [word(method.backbone) for method in every]),
@@ -52,34 +60,30 @@ def _columns(c: Comparison) -> list[tuple[str, list[Entry]]]:
     ]
     means = by_method(c)
     for task, rows in means[means.over != "task"].groupby("task", sort=False):
-        found = _by_key(rows)
-        columns.append((str(task), [_mean(c, found[key]) for key in keys]))
+        columns.append((str(task), [_mean(c, row) for row in _rows(rows, every)]))
     if c.baseline is not None:
         gains = differences(c, c.baseline)
-        overall = _by_key(gains[gains.task == columns[-1][0]])  # of the mean, or the only family
-        own = [overall.get(key) for key in keys]
+        own = _rows(gains[gains.task == columns[-1][0]], every)  # of the mean, or the only family
         columns.append((f"minus {c.baseline}", [_gain(row) for row in own]))
         columns.append(("P(better)", [_number(row, "superiority", 1, 2) for row in own]))
         columns.append(("detectable", [_number(row, "detectable", 100, 1) for row in own]))
     if len(c.by_family) > 1:
-        ranked = _by_key(ranks(c))
-        columns.append(("rank", [_rank(ranked.get(key)) for key in keys]))
+        columns.append(("rank", [_rank(row) for row in _rows(ranks(c), every)]))
     return columns
 
 
-def _by_key(rows: pd.DataFrame) -> dict[tuple[Any, ...], Row]:
-    """Return the rows by their method; a missing budget is None."""
-    budgets = [None if pd.isna(budget) else budget for budget in rows.budget]
-    keys = rows.assign(budget=pd.Series(budgets, rows.index, dtype=object))[KEY]
-    return dict(zip(keys.itertuples(index=False, name=None), rows.itertuples(), strict=True))
+def _rows(found: pd.DataFrame, every: Sequence[Method]) -> list[Row | None]:
+    """Return the row of each method; None where there is none."""
+    rows = dict(zip(by_place(found).index, found.itertuples(), strict=True))
+    return [rows.get(place_of(method)) for method in every]
 
 
 def _interval(row: Row) -> tuple[float, float] | None:
     return None if pd.isna(row.low) else (row.low, row.high)
 
 
-def _mean(c: Comparison, row: Row) -> Entry:
-    if pd.isna(row.mean):
+def _mean(c: Comparison, row: Row | None) -> Entry:
+    if row is None or pd.isna(row.mean):
         return Entry(MISSING, mark="missing", note="lacks a task")
     return Entry(score(row.mean, row.std, digits=c.digits), row.mean, _interval(row), note=row.note)
 
@@ -87,10 +91,8 @@ def _mean(c: Comparison, row: Row) -> Entry:
 def _gain(row: Row | None) -> Entry:
     if row is None or pd.isna(row.difference):
         return Entry(MISSING, mark="missing")
-    text, bounds = f"{100 * row.difference:+z.1f}", _interval(row)
-    if bounds:
-        star = "*" if row.p < 1 - stats.LEVEL else ""
-        text += f" [{100 * bounds[0]:z.1f}, {100 * bounds[1]:z.1f}]{star}"
+    bounds = _interval(row)
+    text = difference(row.difference, bounds, significant=row.p < 1 - stats.LEVEL)
     return Entry(text, row.difference, bounds, note=row.note)
 
 

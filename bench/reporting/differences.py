@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench import stats
 from bench.reporting.comparison import Comparison, mean_score, sampled, seed_of
 from bench.reporting.notes import machine
-from bench.reporting.table import MISSING, Entry, Table, measure, score, warned, word
+from bench.reporting.table import MISSING, Entry, Table, difference, measure, score, warned, word
 from bench.result import Result
 
 MOST = 30_000
@@ -147,9 +147,8 @@ def _difference(
         return Entry(MISSING, mark="missing", note="one of the two has no result")
     if bounds is None:
         note = "measured once, or always the same, so its uncertainty is not known"
-        return Entry(f"{100 * value:+z.1f}", value, note=note)
-    star = "*" if corrected < 1 - stats.LEVEL else ""
-    text = f"{100 * value:+z.1f} [{100 * bounds[0]:z.1f}, {100 * bounds[1]:z.1f}]{star}"
+        return Entry(difference(value), value, note=note)
+    text = difference(value, bounds, significant=corrected < 1 - stats.LEVEL)
     return Entry(text, value, bounds, note=f"p = {p:.2g}, corrected {corrected:.2g}")
 
 

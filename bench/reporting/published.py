@@ -16,7 +16,7 @@ import pandas as pd
 
 from bench.errors import unknown
 from bench.reporting.comparison import Comparison
-from bench.reporting.table import Entry, Mark, Table, measure, warned, word
+from bench.reporting.table import Entry, Mark, Table, difference, measure, warned, word
 from bench.result import Result
 
 UNTRUSTED = frozenset({"memory"})
@@ -142,7 +142,7 @@ def _row(
         warned(entry, c.overlap_warning(label, [title])),
         measure(number.value, scale=100, digits=1),
         measure(number.stderr, scale=100, digits=1),
-        Entry(f"{100 * gap:+z.1f}", gap, mark=mark, note=note),
+        Entry(difference(gap), gap, mark=mark, note=note),
         *(word(getattr(number, column)) for column in ("variant", "provenance", "source")),
     )
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from bench.checkpoints import training_seconds
 from bench.errors import UsageError
 from bench.reporting import context, notes, trainings, write
 from bench.reporting.comparison import MEAN, Comparison
-from bench.reporting.table import MISSING, Entry, Table, measure, score, word
-from bench.reporting.trainings import Method
+from bench.reporting.table import MISSING, Entry, Table, difference, measure, score, word
+from bench.reporting.trainings import Method, by_place, place_of
 
 WORDS = frozenset({"method", "encoder", "what is changed", "note", "backbone"})
 """Headings of text columns in the tables of a study."""
@@ -128,6 +129,11 @@ class Study:
         return sorted(own, key=lambda m: -self.level(m, self.mean).value)
 
     @cached_property
+    def ordered(self) -> list[Method]:
+        """The methods, the largest budget first, the best mean of each first."""
+        return list(chain(*map(self.at, reversed(self.budgets))))
+
+    @cached_property
     def curves(self) -> dict[str, list[Method]]:
         """The methods by their name, with one entry per budget: a learning curve each.
 
@@ -172,23 +178,27 @@ class Study:
 
     @cached_property
     def _ranks(self) -> pd.DataFrame:
-        frame = trainings.ranks(self.c, task=self.mean, tasks="fixed")
-        return frame.set_index(trainings.KEY)
+        return by_place(trainings.ranks(self.c, task=self.mean, tasks="fixed"))
 
     @cached_property
-    def _pairs(self) -> pd.DataFrame:
+    def _pairs(self) -> dict[tuple[Any, ...], float]:
+        """Corrected p-values by budget, backbone and the names and settings of two methods."""
         pairs = trainings.differences(self.c, tasks="fixed")
-        return pairs[pairs.task == self.mean]
+        found = {}
+        for row in pairs[pairs.task == self.mean].itertuples():
+            two = (row.method, row.settings), (row.reference, row.reference_settings)
+            found[row.budget, row.backbone, frozenset(two)] = row.p
+        return found
 
     def level(self, method: Method, over: str) -> Number:
         """Return the mean of a family, or of all, over the trainings of a method."""
-        row = self._levels.loc[(*_key(method), over)]
+        row = self._levels.loc[(*place_of(method), over)]
         return Number(row["mean"], row.low, row.high, note=row.note)
 
     def gain(self, method: Method, over: str, tasks: trainings.Tasks = "fixed") -> Number | None:
         """Return the difference from the backbone; None for itself and where there is none."""
         found = self._gains.get(tasks)
-        place = (*_key(method), over)
+        place = (*place_of(method), over)
         if found is None or place not in found.index:
             return None
         row = found.loc[place]
@@ -196,25 +206,18 @@ class Study:
 
     def rank(self, method: Method) -> tuple[Number, int]:
         """Return the rank at the method's budget, and how many are ranked."""
-        row = self._ranks.loc[_key(method)]
+        row = self._ranks.loc[place_of(method)]
         return Number(row["rank"], row.low, row.high), int(row.methods)
 
     def same(self, budget: int) -> list[Method]:
         """Return the best method at a budget, and those not significantly different from it."""
         best, *others = self.at(budget)
-        pairs, found = self._pairs, [best]
+        found = [best]
         for other in others:
-            for one, two in ((best, other), (other, best)):
-                row = pairs[
-                    (pairs.method == one.name)
-                    & (pairs.settings == one.settings)
-                    & (pairs.budget == budget)
-                    & (pairs.backbone == one.backbone)
-                    & (pairs.reference == two.name)
-                    & (pairs.reference_settings == two.settings)
-                ]
-                if len(row) and not row.p.iloc[0] < 1 - stats.LEVEL:
-                    found.append(other)
+            two = frozenset({(best.name, best.settings), (other.name, other.settings)})
+            p = self._pairs.get((budget, best.backbone, two))
+            if p is not None and not p < 1 - stats.LEVEL:
+                found.append(other)
         return found
 
     # ---- cost
@@ -247,14 +250,9 @@ def _spent(card: Mapping[str, Any], what: str) -> float | None:
     return (training_seconds(card) or None) if what == "seconds" else card.get(what)
 
 
-def _key(method: Method) -> tuple[str, str, int, str]:
-    return method.name, method.settings, method.budget or 0, method.backbone
-
-
 def _indexed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of families and means by method (with budget 0 for no training) and family."""
-    wanted = frame[frame.over != "task"]
-    return wanted.assign(budget=wanted.budget.fillna(0)).set_index([*trainings.KEY, "task"])
+    """Return rows of families and means by method and family."""
+    return by_place(frame[frame.over != "task"]).set_index("task", append=True)
 
 
 # ---- the answer in words
@@ -290,7 +288,7 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
 
 
 def _listed(study: Study, gains: Mapping[Method, Number], shown: Sequence[Method]) -> str:
-    return ", ".join(f"{study.names[m]} {_signed(gains[m])}" for m in shown)
+    return ", ".join(f"{study.names[m]} {difference(gains[m].value, gains[m].ends)}" for m in shown)
 
 
 def _best(study: Study, budget: int) -> str:
@@ -312,7 +310,7 @@ def _grown(study: Study) -> str:
     parts = []
     for name, own in long.items():
         first, last = (study.level(m, study.mean).value for m in (own[0], own[-1]))
-        parts.append(f"{name} {100 * (last - first):+z.1f}")
+        parts.append(f"{name} {difference(last - first)}")
     least, most = f"{study.budgets[0]:,}", f"{study.budgets[-1]:,}"
     return f"From {least} to {most} tokens the mean changes by {', '.join(parts)}."
 
@@ -368,12 +366,6 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def _signed(gain: Number) -> str:
-    if gain.ends is None:
-        return f"{100 * gain.value:+z.1f}"
-    return f"{100 * gain.value:+z.1f} [{100 * gain.low:z.1f}, {100 * gain.high:z.1f}]"
-
-
 # ---- tables
 
 
@@ -394,8 +386,7 @@ def tables(study: Study) -> tuple[Table, ...]:
 
 def summary(study: Study) -> Table:
     """Return a row per method and budget: mean, difference from the backbone, rank, and cost."""
-    ordered = [m for budget in reversed(study.budgets) for m in study.at(budget)]
-    rows = [*ordered, *study.beside]
+    rows = [*study.ordered, *study.beside]
     columns = [
         ("method", [word(study.names.get(m, m.name)) for m in rows]),
         ("budget", [measure(m.budget) for m in rows]),
@@ -434,7 +425,7 @@ def _gain(study: Study, method: Method, over: str, tasks: trainings.Tasks = "fix
         return Entry(MISSING, mark="missing")
     p = "" if math.isnan(gain.p) else f"p = {gain.p:.2g}, corrected"
     note = "; ".join(filter(None, (p, gain.note)))
-    text = _signed(gain) + ("*" if gain.significant else "")
+    text = difference(gain.value, gain.ends, significant=gain.significant)
     return Entry(text, gain.value, gain.ends, note=note)
 
 
@@ -447,8 +438,7 @@ def _rank(study: Study, method: Method) -> Entry:
 
 def families(study: Study) -> Table:
     """Return the difference from the backbone by family, or the scores without a backbone."""
-    ordered = [m for budget in reversed(study.budgets) for m in study.at(budget)]
-    rows = [*ordered, *study.beside] if study.baseline is None else ordered
+    rows = study.ordered if study.baseline else [*study.ordered, *study.beside]
     show = _level if study.baseline is None else _gain
     columns = [
         ("method", [word(study.names.get(m, m.name)) for m in rows]),
@@ -468,7 +458,7 @@ def families(study: Study) -> Table:
 
 def cost(study: Study) -> Table:
     """Return what a training of each method takes at each budget, the mean over trainings."""
-    rows = [m for budget in reversed(study.budgets) for m in study.at(budget)]
+    rows = study.ordered
     devices = sorted(
         {str(card.get("device") or "unknown") for m in rows for card in study.cards(m)}
     )

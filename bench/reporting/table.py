@@ -103,6 +103,16 @@ def score(value: float | None, std: float | None = None, *, digits: int = 1) -> 
     return f"{100 * value:z.{digits}f}{plus}"
 
 
+def difference(
+    value: float, bounds: tuple[float, float] | None = None, *, significant: bool = False
+) -> str:
+    """Return a difference of scores x 100 with its sign, its interval, and a star."""
+    text = f"{100 * value:+z.1f}"
+    if bounds is not None:
+        text += f" [{100 * bounds[0]:z.1f}, {100 * bounds[1]:z.1f}]"
+    return f"{text}*" if significant else text
+
+
 def measure(value: float | None, *, scale: float = 1, digits: int = 0, unit: str = "") -> Entry:
     """Return a count or a measurement; an unknown one is missing."""
     if value is None or pd.isna(value):

@@ -94,6 +94,16 @@ class Method:
         }
 
 
+def place_of(method: Method) -> tuple[str, str, int, str]:
+    """Return where the rows of a method are in ``by_place``."""
+    return method.name, method.settings, method.budget or 0, method.backbone
+
+
+def by_place(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows by ``KEY``, with budget 0 for encoders without a training."""
+    return rows.assign(budget=rows.budget.fillna(0)).set_index(KEY)
+
+
 def methods(c: Comparison) -> list[Method]:
     """Return the methods with their trainings, the one with the best encoder first.
 

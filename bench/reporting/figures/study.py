@@ -231,7 +231,7 @@ def gains(study: Study) -> Drawing:
     """Return the differences from the untrained backbone at each budget, a panel per family."""
     name, title = "gains", "Difference from the untrained backbone"
     base = study.baseline
-    rows = [m for budget in reversed(study.budgets) for m in study.at(budget)]
+    rows = study.ordered
     if base is None or not rows:
         why = "no untrained backbone beside trained encoders"
         return Drawing(name, title, why=why, beside="study")
