@@ -26,7 +26,8 @@ from bench.data import load
 from bench.embeddings import CachedEncoder
 from bench.encoder import Batch, Card, Item
 from bench.engine import Inline, Train, start_engine
-from bench.engine.ray import _DEATHS, _safe_settings
+from bench.engine.ray import _safe_settings
+from bench.engine.ray.driver import _DEATHS
 from bench.errors import UsageError
 from bench.runner import run
 from bench.store import Store
@@ -329,7 +330,7 @@ def test_a_training_that_fails_or_ends_its_worker_is_reported_and_the_others_go_
     cluster, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("bench.engine.ray._DEATHS", 1)
+    monkeypatch.setattr("bench.engine.ray.driver._DEATHS", 1)
     options = "--vary text=failing,deadly,b --budget 7 --out made --keep-going --ray"
     done = call(f"train {NOTING} {options}", cluster.address)
     assert done.exit_code == 1, done.output

@@ -33,7 +33,7 @@ from bench.reporting.figures.drawing import (
     styled,
 )
 from bench.reporting.figures.scores import significance_marks
-from bench.reporting.study import Number, Study
+from bench.reporting.study.grid import Number, Study
 from bench.reporting.trainings import Method
 from bench.stats import Estimates
 

@@ -1,75 +1,34 @@
-"""The engine on Ray: workers that own a device, on this machine or on the nodes of a cluster.
-
-A worker is an actor with a GPU, a share of one, or some CPU cores. It gets portions of an
-encoder's items and gives vectors back, does a whole cell, or trains. It writes nothing but
-checkpoints: the process that started the run keeps vectors and results. Portions are
-``bench.encoder.windows``, which no batch crosses, so that an encoder gives the same vectors here as
-in one process on the same hardware.
-"""
+"""Who hands out the work: the engine as the process that started the run has it."""
 
 import contextlib
 import logging
-import math
 import os
 import pickle
-import secrets
-import signal
-import socket
 import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.embeddings import CachedEncoder, count_characters
-from bench.encoder import (
-    Encoder,
-    Item,
-    card,
-    fingerprint,
-    same_length,
-    shortened,
-    windows,
-)
-from bench.engine.work import (
-    Encode,
-    Failure,
-    Job,
-    Measure,
-    Measured,
-    Outcome,
-    Portion,
-    Train,
-    Training,
-    do,
-    encode,
-    join,
-    score,
-)
+from bench.embeddings import count_characters
+from bench.encoder import Item, same_length, shortened, windows
+from bench.engine.ray.worker import Reply, Step, Worker
+from bench.engine.work import Encode, Failure, Job, Measure, Measured, Outcome, Portion, Train
 from bench.errors import EncodingError, UsageError
-from bench.files import temporary_folder
-from bench.process import STOP_SIGNALS, environment, raise_if_stopped
+from bench.process import raise_if_stopped
 from bench.provenance import record_provenance
-from bench.task import Task
-from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
 
 _SECONDS = 2.0  # of a portion
 _AHEAD = 3  # portions that a worker has: one that it computes, others that it need not wait for
 _DEATHS = 3  # workers that a portion may end
-_STEP = 0.5  # seconds between two messages of how far a training is
 _SAID = 60.0  # seconds between two messages that a worker has no place
-_STORE = 512 << 20  # bytes of Ray's memory for what is on its way
-_SOCKETS = 30  # characters of a temporary folder's path, in which sockets have room for their names
 _FOLDERS = ("BENCH_DATA", "BENCH_CACHE", "BENCH_DOWNLOADS")
 _PASSED_ON = ("HF_HUB_OFFLINE", "TRANSFORMERS_VERBOSITY")
 
@@ -89,172 +48,6 @@ class Request(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.gpus:.3g} of a GPU" if self.gpus else f"{self.threads} threads"
-
-
-class Step(NamedTuple):
-    """How far a training is, as ``bench.recipe.Progress`` takes it."""
-
-    label: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a worker answers.
-
-    Attributes:
-        value: What it computed.
-        device: Where, such as "cuda".
-        messages: What it logged, as level and text.
-        records: New embeddings: an encoder's fingerprint, and a reference to what
-            ``Vectors.save`` takes.
-    """
-
-    value: Portion | Measured | Path | Failure | Step
-    device: str = ""
-    messages: Sequence[tuple[int, str]] = ()
-    records: Sequence[tuple[str, Any]] = ()
-
-
-class Worker:
-    """What an actor does; the weights of an encoder stay loaded from call to call."""
-
-    def __init__(self) -> None:
-        self._encoder: Encoder | None = None
-        self._device = ""
-        self._messages = _Messages()
-        logging.getLogger("bench").addHandler(self._messages)
-        logging.getLogger("adapters").addHandler(self._messages)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the machine, versions and commit, as in the provenance of results."""
-        return record_provenance()
-
-    def encode(
-        self, encoder: Encoder, items: Sequence[Item], identity: str, *, exact: bool
-    ) -> Reply:
-        """Return the vectors of items."""
-        try:
-            self._check(encoder, identity, exact=exact)
-            return self._reply(join(encode(encoder, items, exact=exact)))
-        except Exception as error:  # noqa: BLE001 - whatever an encoder raises
-            return self._reply(Failure.of(error))
-
-    def measure(
-        self,
-        encoder: Encoder,
-        task: Task,
-        seed: int,
-        identity: str,
-        *,
-        exact: bool,
-        folder: Path | None,
-    ) -> Reply:
-        """Return the scores of a cell.
-
-        Args:
-            encoder: The encoder.
-            task: The task.
-            seed: Its seed.
-            identity: The encoder's fingerprint.
-            exact: Whether every text is encoded in a batch of its own.
-            folder: Of the embedding cache, which is read if this machine has it.
-        """
-        vectors = _Lent(folder)
-        try:
-            self._check(encoder, identity, exact=exact)
-            value = score(CachedEncoder(encoder, vectors, exact=exact), task, seed)
-        except Exception as error:  # noqa: BLE001 - whatever an encoder or a task raises
-            return self._reply(Failure.of(error))
-        return replace(self._reply(value), records=vectors.new)
-
-    def train(self, training: Training, folder: Path) -> Iterator[Reply]:
-        """Yield how far a training is, and in the end the folder of its checkpoint.
-
-        Args:
-            training: The training.
-            folder: The working folder of the process that started it, for relative paths.
-        """
-        try:
-            os.chdir(folder)
-        except OSError as error:
-            yield self._reply(Failure("failed", _not_shared(folder, error)))
-            return
-        if not training.out.is_dir():
-            yield self._reply(Failure("failed", _not_shared(training.out)))
-            return
-        now, reported = Step("starting", 0, 0), None
-
-        def show(label: str, done: int, total: int) -> None:
-            nonlocal now
-            now = Step(label, done, total)
-
-        with ThreadPoolExecutor(1) as pool:  # a step may take minutes, and all of them count
-            future = pool.submit(lambda: [each.value for each in do(Train(training, show))])
-            while not future.done():
-                if now != reported:
-                    reported = now
-                    yield self._reply(reported)
-                wait([future], timeout=_STEP)
-            yield self._reply(future.result()[-1])
-
-    def _check(self, encoder: Encoder, identity: str, *, exact: bool) -> None:
-        """Refuse an encoder that is another one here.
-
-        Raises:
-            EncodingError: Its weights, version or dtype differ.
-        """
-        if encoder == self._encoder:
-            return
-        found, own = card(encoder), fingerprint(encoder, exact=exact)
-        if own != identity:
-            raise EncodingError(
-                f"expected the encoder {identity} of the machine that started the run, got {own} "
-                f"on {os.uname().nodename}, in {found.dtype} on {found.device}: "
-                "give --dtype, and have the same weights and versions everywhere"
-            )
-        self._encoder, self._device = encoder, found.device
-
-    def _reply(self, value: Portion | Measured | Path | Failure | Step) -> Reply:
-        return Reply(value, self._device, self._messages.take())
-
-
-def _not_shared(folder: Path, error: OSError | None = None) -> str:
-    """Return the reason why a training cannot write where the one who started it looks for it."""
-    reason = f": {error.strerror}" if error else ""
-    return (
-        f"expected {folder.absolute()} on {os.uname().nodename}, as on the machine that started "
-        f"the training{reason}: use a folder that all nodes see"
-    )
-
-
-class _Messages(logging.Handler):
-    """Log messages, to be passed on."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._kept: list[tuple[int, str]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._kept.append((record.levelno, record.getMessage()))
-
-    def take(self) -> list[tuple[int, str]]:
-        kept, self._kept = self._kept, []
-        return kept
-
-
-class _Lent(Vectors):
-    """The embedding cache as a worker has it: it reads, and what is new is not written."""
-
-    def __init__(self, root: Path | None) -> None:
-        super().__init__(root)
-        self.new: list[tuple[str, Any]] = []
-
-    def save(self, encoder: str, data: bytes) -> None:
-        import ray  # noqa: PLC0415 - an extra
-
-        self.new.append((encoder, ray.put(data)))
 
 
 @dataclass(eq=False)
@@ -659,199 +452,3 @@ def _unsendable(error: BaseException) -> Failure:
         f"expected encoders, tasks and recipes that can be pickled, got: {error}: "
         "keep all but settings out of their fields, or compute in this process with --workers 1",
     )
-
-
-def start(workers: int | None, device: str = "auto") -> RayEngine:
-    """Start Ray on this machine, reachable from it alone, and return its engine.
-
-    Args:
-        workers: How many; None for one for each GPU.
-        device: Where encoders compute, as for ``bench run``.
-
-    Raises:
-        UsageError: The machine has too little for the workers.
-    """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(temporary_folder(_short_folder()))
-        stack.enter_context(environment(_safe_settings()))
-        address = _connect(
-            stack,
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            object_store_memory=_STORE,
-            _temp_dir=str(folder),
-        )
-        if not address.startswith("127."):
-            raise UsageError(f"expected Ray on 127.0.0.1 alone, got {address}: unset RAY_ADDRESS")
-        nodes = _nodes()
-        gpus = _count_gpus(nodes, device)
-        n = workers or max(gpus, 1)
-        if not gpus and n > cores:
-            raise UsageError(f"expected at most a worker a core, got {n}: there are {cores} cores")
-        # No cores are reserved: on this machine nothing else is placed.
-        request = Request(0, _gpu_share(gpus, n), max(cores // n, 1))
-        return RayEngine(request, n, stack.pop_all())
-
-
-def connect(address: str, workers: int | None, device: str = "auto") -> RayEngine:
-    """Join a cluster of Ray and return its engine.
-
-    Args:
-        address: Of the cluster; "auto" for that at hand.
-        workers: How many; None for one for each GPU, or without one for each node with cores.
-        device: Where encoders compute, as for ``bench run``.
-
-    Raises:
-        UsageError: There is no such cluster, or it has too little for the workers.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(environment({"RAY_USAGE_STATS_ENABLED": "0"}))
-        _connect(stack, address=address)
-        nodes = _nodes()
-        gpus = _count_gpus(nodes, device)
-        computing = sum(node.get("CPU", 0) >= 1 for node in nodes)  # a head may have no cores
-        n = workers or gpus or max(computing, 1)
-        if gpus:
-            return RayEngine(Request(1, _gpu_share(gpus, n), 1), n, stack.pop_all())
-        cpus = _cpu_share([int(node.get("CPU", 0)) for node in nodes], n)
-        if not cpus:
-            found = _describe_nodes(nodes)
-            raise UsageError(f"expected at most a worker a core, got {n}: the cluster has {found}")
-        return RayEngine(Request(cpus, 0.0, cpus), n, stack.pop_all())
-
-
-@cache
-def _safe_settings() -> dict[str, str]:
-    """Return the variables with which Ray listens on the loopback alone, and asks for a token.
-
-    They are the same for all of the process, since Ray reads them once.
-
-    Raises:
-        UsageError: Ray was imported already, without them.
-    """
-    if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") != "token":
-        raise UsageError(
-            "expected to import Ray here, with safe settings, but it was imported before: "
-            "use the cluster that is connected (ray='auto'), or another process"
-        )
-    return {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # which also makes it listen on 127.0.0.1
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-
-
-def _connect(stack: contextlib.ExitStack, **options: Any) -> str:  # noqa: ANN401 - of Ray
-    """Connect this process to Ray, until the stack ends, and return the address of its node.
-
-    Raises:
-        UsageError: There is no such cluster, or one is to be started beside another.
-    """
-    import ray  # noqa: PLC0415 - an extra
-
-    # Ray has no option against the messages that it prints to stdout, where results go.
-    if hasattr(ray._private.worker, "listen_error_messages"):  # noqa: SLF001
-        ray._private.worker.listen_error_messages = _ignore  # noqa: SLF001
-    if options["address"] not in {"local", "auto"}:
-        _check_address(options["address"])
-    if ray.is_initialized():
-        if options["address"] == "local":
-            raise UsageError(
-                "expected to start Ray here, but this process is connected to it already: "
-                "compute there (ray='auto'), or call ray.shutdown() before"
-            )
-        return str(ray.util.get_node_ip_address())
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    stack.callback(ray.shutdown)
-    stopped = False
-    try:
-        context = ray.init(log_to_driver=False, logging_level="ERROR", **options)
-    except SystemExit:  # Ray's own answer to SIGTERM, until its handler is gone
-        stopped = True
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"cannot connect to Ray at {options['address']}: {reason}") from error
-    finally:
-        for number, handler in handlers.items():  # Ray has its own for SIGTERM
-            with contextlib.suppress(ValueError):  # in another thread
-                signal.signal(number, handler)
-    if stopped:
-        signal.raise_signal(signal.SIGTERM)
-    return str(context.address_info["node_ip_address"])
-
-
-def _ignore(*_: object) -> None:
-    """Do nothing."""
-
-
-def _check_address(address: str) -> None:
-    """Check that somebody listens at HOST:PORT: Ray itself tries for minutes.
-
-    Raises:
-        UsageError: Nobody does, or the address is of another form.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or "/" in address:
-        raise UsageError(f"--ray takes HOST:PORT of a cluster's head, or auto, got {address!r}")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise UsageError(f"cannot connect to Ray at {address}: {error}") from error
-
-
-def _nodes() -> list[dict[str, float]]:
-    """Return the resources of each node that is there."""
-    import ray  # noqa: PLC0415 - an extra
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _count_gpus(nodes: Sequence[Mapping[str, float]], device: str) -> int:
-    """Return how many GPUs workers may use.
-
-    Raises:
-        UsageError: There are none, and they are asked for.
-    """
-    gpus = 0 if device == "cpu" else int(sum(node.get("GPU", 0) for node in nodes))
-    if device.startswith("cuda:"):
-        raise UsageError(f"expected --device cuda with several workers, got {device}: each has one")
-    if device == "cuda" and not gpus:
-        raise UsageError(f"expected a GPU, as --device says: there are {_describe_nodes(nodes)}")
-    return gpus
-
-
-def _gpu_share(gpus: int, workers: int) -> float:
-    """Return how much of a GPU each worker has: one, or an equal share; 0 where there is none."""
-    if not gpus:
-        return 0.0
-    return 1.0 if workers <= gpus else math.floor(1e4 / math.ceil(workers / gpus)) / 1e4
-
-
-def _cpu_share(cores: Sequence[int], workers: int) -> int:
-    """Return the most cores that each worker can have, on nodes with these; 0 for too many."""
-    shares = range(max(cores, default=0), 0, -1)
-    return next((k for k in shares if sum(n // k for n in cores) >= workers), 0)
-
-
-def _describe_nodes(nodes: Sequence[Mapping[str, float]]) -> str:
-    each = (f"{node.get('CPU', 0):g} cores and {node.get('GPU', 0):g} GPUs" for node in nodes)
-    return f"{len(nodes)} nodes with " + "; ".join(each)
-
-
-def _short_folder() -> Path:
-    """Return a folder of this user's for temporary folders, with a short path.
-
-    Raises:
-        UsageError: It belongs to another user.
-    """
-    root = Path(tempfile.gettempdir())
-    if len(str(root)) > _SOCKETS:
-        root = Path("/tmp")  # noqa: S108 - the folder in it is this user's
-    folder = root / f"bench-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise UsageError(f"expected {folder} to be yours: remove it, or set TMPDIR")
-    return folder

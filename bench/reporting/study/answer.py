@@ -1,0 +1,118 @@
+"""What a study says, in words."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from bench.reporting.comparison import MEAN
+from bench.reporting.study.grid import PFLOP, Number, Study
+from bench.reporting.table import difference, score
+from bench.reporting.trainings import Method
+
+
+def answer(study: Study) -> list[str]:
+    """Return what the study says, a few sentences from its numbers."""
+    most = study.budgets[-1]
+    lines = [*_gained(study, most), _best(study, most), _grown(study), _costs(study, most)]
+    return [line for line in [*lines, _trained(study), _unlike(study)] if line]
+
+
+def _gained(study: Study, budget: int) -> Iterable[str]:
+    own = study.at(budget)
+    gains = {m: gain for m in own if (gain := study.gain(m, study.mean)) is not None}
+    if not gains or study.baseline is None:
+        return
+    above = [m for m, gain in gains.items() if gain.significant and gain.value > 0]
+    below = [m for m, gain in gains.items() if gain.significant and gain.value < 0]
+    rest = [m for m, gain in gains.items() if not gain.significant]
+    of = f"the {study.mean}" if study.mean == MEAN else study.mean
+    base = score(study.level(study.baseline, study.mean).value)
+    head = (
+        f"After {budget:,} training tokens, {len(above) or 'none'} of "
+        f"{_count(len(own), 'method')} score significantly above the untrained backbone in {of} "
+        f"x 100 ({study.baseline.name}, {base})"
+    )
+    yield head + (f": {_listed(study, gains, above)}." if above else ".")
+    if below:
+        yield f"Significantly below it: {_listed(study, gains, below)}."
+    if rest:
+        yield f"Not significantly different from it: {_listed(study, gains, rest)}."
+
+
+def _listed(study: Study, gains: Mapping[Method, Number], shown: Sequence[Method]) -> str:
+    return ", ".join(f"{study.names[m]} {difference(gains[m].value, gains[m].ends)}" for m in shown)
+
+
+def _best(study: Study, budget: int) -> str:
+    best, *others = study.same(budget)
+    head = f"{study.names[best]} has the highest mean"
+    if len(study.at(budget)) == 1:
+        return ""
+    if not others:
+        return f"{head}, significantly above every other method."
+    names = ", ".join(study.names[m] for m in others)
+    return f"{head}; not significantly below it: {names}."
+
+
+def _grown(study: Study) -> str:
+    ends = {study.budgets[0], study.budgets[-1]}
+    if len(ends) == 1:
+        return ""
+    parts = []
+    for name, own in study.curves.items():
+        if not ends.issubset(m.budget for m in own):
+            continue
+        first, last = (study.level(m, study.mean).value for m in (own[0], own[-1]))
+        parts.append(f"{name} {difference(last - first)}")
+    least, most = f"{study.budgets[0]:,}", f"{study.budgets[-1]:,}"
+    line = f"From {least} to {most} tokens the mean changes by {', '.join(parts)}."
+    return line if parts else ""
+
+
+def _costs(study: Study, budget: int) -> str:
+    spent = {m: flops for m in study.at(budget) if (flops := study.cost(m, "flops"))}
+    if len(spent) < 2:
+        return ""
+    least, most = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
+    if spent[most] < 1.05 * spent[least]:
+        return f"At {budget:,} tokens every training takes about {PFLOP * spent[most]:,.2g} PFLOP."
+    return (
+        f"At {budget:,} tokens a training takes from {PFLOP * spent[least]:,.2g} PFLOP "
+        f"({study.names[least]}) to {PFLOP * spent[most]:,.2g} ({study.names[most]}), with "
+        "generators, teachers and everything else that it runs."
+    )
+
+
+def _unlike(study: Study) -> str:
+    names = ", ".join(differing(study))
+    return f"Settings differ between the budgets of {names}; see the notes." if names else ""
+
+
+def differing(study: Study) -> dict[str, str]:
+    """Return the settings that a learning curve changes between its budgets, by its name."""
+    told = {}
+    for name, own in study.curves.items():
+        each = {m.budget: set(filter(None, m.settings.split(", "))) for m in own}
+        common = set.intersection(*each.values())
+        rest = {budget: sorted(found - common) for budget, found in each.items()}
+        words = [f"{', '.join(found)} at {budget:,}" for budget, found in rest.items() if found]
+        if words:
+            told[name] = "; ".join(words)
+    return told
+
+
+def _trained(study: Study) -> str:
+    counts = {m: len(m.seeds) for m in study.methods}
+    once = list(dict.fromkeys(study.names[m] for m, n in counts.items() if n == 1))
+    least, most = min(counts.values()), max(counts.values())
+    if most == 1:
+        return "Each was trained once: intervals do not cover the luck of a training."
+    line = f"Intervals cover test examples, repeats, and {least} to {most} trainings"
+    if least == most:
+        line = f"Intervals cover test examples, repeats, and the {most} trainings of each method"
+    if once:
+        line = f"Intervals cover test examples, repeats, and up to {most} trainings"
+        line += f"; trained once, so without the luck of a training: {', '.join(once)}"
+    return f"{line}."
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"

@@ -1,0 +1,245 @@
+"""The numbers of a study: a row per method and budget, over the trainings."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench import stats
+from bench.checkpoints import training_seconds
+from bench.reporting import trainings
+from bench.reporting.comparison import MEAN, Comparison
+from bench.reporting.trainings import Method, by_place, place_of
+
+PFLOP = 1e-15
+"""Scale of FLOPs in tables."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A mean over trainings, a difference or a rank, with what is known of it; NaN where unknown.
+
+    Attributes:
+        value: The number.
+        low: Lower end of its 95 % interval.
+        high: Its upper end.
+        p: Corrected p-value of a difference.
+        note: What the interval does not cover; "" for nothing.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float = math.nan
+    note: str = ""
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """The ends of the interval; None where it is not known."""
+        return None if math.isnan(self.low) else (self.low, self.high)
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is a significant difference."""
+        return self.p < 1 - stats.LEVEL
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of trainings, and the settings that were tried before it.
+
+    Attributes:
+        c: Results of the trained encoders, of the untrained backbone, and of references.
+        tried: Results of trainings with other settings, on tasks for development; None without.
+    """
+
+    c: Comparison
+    tried: Comparison | None = None
+
+    @cached_property
+    def mean(self) -> str:
+        """What the headline is: the mean of families, or the only family there is."""
+        families = list(self.c.by_family)
+        return families[0] if len(families) == 1 else MEAN
+
+    @cached_property
+    def families(self) -> list[str]:
+        """The mean and, where there are several, the families behind it."""
+        return list(dict.fromkeys([self.mean, *self.c.by_family]))
+
+    @cached_property
+    def methods(self) -> list[Method]:
+        """Methods with a training card and a score: the smallest budget first, the best of each."""
+        scored = [m for m in trainings.methods(self.c) if m.seeds and self._has_mean(m)]
+        return sorted(scored, key=lambda m: m.budget or 0)
+
+    @cached_property
+    def beside(self) -> list[Method]:
+        """Encoders without a training: the backbone and references, the best first."""
+        without = [m for m in trainings.methods(self.c) if not m.seeds]
+        return [m for m in without if self._has_mean(m)]
+
+    @cached_property
+    def lacking(self) -> list[str]:
+        """Encoders that lack a task that counts, and so are not shown."""
+        return list(self.c.encoders.index[self.c.encoders["mean"].isna()])
+
+    def _has_mean(self, method: Method) -> bool:
+        return bool(self.c.encoders["mean"][list(method.encoders)].notna().all())
+
+    @cached_property
+    def baseline(self) -> Method | None:
+        """The untrained backbone."""
+        return next((m for m in self.beside if self.c.baseline in m.encoders), None)
+
+    @cached_property
+    def budgets(self) -> list[int]:
+        """Training tokens, rising."""
+        return sorted({method.budget for method in self.methods if method.budget})
+
+    def at(self, budget: int) -> list[Method]:
+        """Return the methods at a budget, the best mean first."""
+        own = [method for method in self.methods if method.budget == budget]
+        return sorted(own, key=lambda m: -self.level(m, self.mean).value)
+
+    @cached_property
+    def ordered(self) -> list[Method]:
+        """The methods, the largest budget first, the best mean of each first."""
+        return list(chain(*map(self.at, reversed(self.budgets))))
+
+    def labels(self) -> Iterator[tuple[Method, str]]:
+        """Yield every training: the method, and the label of the encoder."""
+        for method in self.methods:
+            for label in method.encoders:
+                yield method, label
+
+    @cached_property
+    def curves(self) -> dict[str, list[Method]]:
+        """The methods by their name, with one entry per budget: a learning curve each.
+
+        Where several settings of one method were trained at one budget, the name has those that
+        most others do not have. Settings may differ between budgets, such as how much a generator
+        writes.
+        """
+        frame = pd.DataFrame([m.key for m in self.methods], columns=trainings.KEY)
+        per_budget = frame.groupby(["method", "backbone", "budget"]).settings.nunique()
+        several = per_budget.groupby("method").max() > 1
+        backbones = frame.groupby("method").backbone.nunique() > 1
+        found: dict[str, list[Method]] = {}
+        for method in self.methods:
+            parts = [method.name]
+            parts += [changes(method, self.methods)] * bool(several[method.name])
+            parts += [f"on {method.backbone}"] * bool(backbones[method.name])
+            found.setdefault(" ".join(filter(None, parts)), []).append(method)
+        last = {name: -self.level(own[-1], self.mean).value for name, own in found.items()}
+        return {name: found[name] for name in sorted(found, key=last.__getitem__)}
+
+    @cached_property
+    def names(self) -> dict[Method, str]:
+        """The name of the curve that each method is on."""
+        found: dict[Method, str] = {}
+        for name, own in self.curves.items():
+            found |= dict.fromkeys(own, name)
+        return found
+
+    # ---- numbers
+
+    @cached_property
+    def _levels(self) -> pd.DataFrame:
+        frame = trainings.by_method(self.c, tasks="fixed")
+        return _indexed(frame)
+
+    @cached_property
+    def _gains(self) -> dict[trainings.Tasks, pd.DataFrame]:
+        if self.baseline is None:
+            return {}
+        name = self.baseline.name
+        kinds: tuple[trainings.Tasks, ...] = ("fixed", "resampled")
+        return {
+            tasks: _indexed(trainings.differences(self.c, name, tasks=tasks)) for tasks in kinds
+        }
+
+    @cached_property
+    def _ranks(self) -> pd.DataFrame:
+        return by_place(trainings.ranks(self.c, task=self.mean, tasks="fixed"))
+
+    @cached_property
+    def _pairs(self) -> dict[tuple[Any, ...], float]:
+        """Corrected p-values by budget, backbone and the names and settings of two methods."""
+        pairs = trainings.differences(self.c, tasks="fixed")
+        found = {}
+        for row in pairs[pairs.task == self.mean].itertuples():
+            two = (row.method, row.settings), (row.reference, row.reference_settings)
+            found[row.budget, row.backbone, frozenset(two)] = row.p
+        return found
+
+    def level(self, method: Method, over: str) -> Number:
+        """Return the mean of a family, or of all, over the trainings of a method."""
+        row = self._levels.loc[(*place_of(method), over)]
+        return Number(row["mean"], row.low, row.high, note=row.note)
+
+    def gain(self, method: Method, over: str, tasks: trainings.Tasks = "fixed") -> Number | None:
+        """Return the difference from the backbone; None for itself and where there is none."""
+        found = self._gains.get(tasks)
+        place = (*place_of(method), over)
+        if found is None or place not in found.index:
+            return None
+        row = found.loc[place]
+        return Number(row.difference, row.low, row.high, row.p, row.note)
+
+    def rank(self, method: Method) -> tuple[Number, int]:
+        """Return the rank at the method's budget, and how many are ranked."""
+        row = self._ranks.loc[place_of(method)]
+        return Number(row["rank"], row.low, row.high), int(row.methods)
+
+    def same(self, budget: int) -> list[Method]:
+        """Return the best method at a budget, and those not significantly different from it."""
+        best, *others = self.at(budget)
+        found = [best]
+        for other in others:
+            two = frozenset({(best.name, best.settings), (other.name, other.settings)})
+            p = self._pairs.get((budget, best.backbone, two))
+            if p is not None and not p < 1 - stats.LEVEL:
+                found.append(other)
+        return found
+
+    # ---- cost
+
+    def cards(self, method: Method) -> list[Mapping[str, Any]]:
+        """Return the cards of a method's trainings."""
+        return [self.c.encoders.at[label, "training"] for label in method.encoders]
+
+    def cost(self, method: Method, what: str) -> float | None:
+        """Return a number of the cards, the mean over trainings; None where one is unknown.
+
+        Args:
+            method: The method.
+            what: "trained_tokens", "inference_tokens", "flops", or "seconds" of all stages.
+        """
+        each = [spent(card, what) for card in self.cards(method)]
+        return None if None in each else float(np.mean([x for x in each if x is not None]))
+
+
+def changes(method: Method, every: Sequence[Method]) -> str:
+    """Return the settings of a method that most others of its name and budget do not have."""
+    place = (method.name, method.budget)
+    alike = [m.settings.split(", ") for m in every if (m.name, m.budget) == place]
+    counts = Counter(chain(*alike))
+    own = method.settings.split(", ")
+    return ", ".join(setting for setting in own if 2 * counts[setting] <= len(alike))
+
+
+def spent(card: Mapping[str, Any], what: str) -> float | None:
+    """Return a number of a card, as ``Study.cost`` takes it; None where it is unknown."""
+    return (training_seconds(card) or None) if what == "seconds" else card.get(what)
+
+
+def _indexed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of families and means by method and family."""
+    return by_place(frame[frame.over != "task"]).set_index("task", append=True)
