@@ -399,7 +399,7 @@ def _examples(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Arr
 
 def _ids(results: Sequence[Sequence[Result]], name: str, n: int) -> NDArray[np.uint64] | None:
     """Return the ids of the n examples; None where they are not known or differ."""
-    every = [r.scores[name].ids for found in results for r in found]
+    every = [result.scores[name].ids for result in chain(*results)]
     known = [ids for ids in every if len(ids) == n > 0]
     alike = bool(known) and all(np.array_equal(ids, known[0]) for ids in known)
     return known[0] if alike else None

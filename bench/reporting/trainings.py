@@ -14,7 +14,7 @@ cover other families of tasks, unless ``tasks="fixed"``.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations, product
 from typing import Any, Literal
 
 import numpy as np
@@ -169,7 +169,7 @@ def differences(
         UsageError: There is no such reference.
     """
     every = methods(c)
-    names = dict.fromkeys(name for method in every for name in (method.name, method.label))
+    names = dict.fromkeys(chain(*((method.name, method.label) for method in every)))
     if reference and reference not in names:
         raise unknown("method in these results", reference, list(names))
     pairs = list(_pairs(every, reference))
@@ -307,8 +307,9 @@ def _pairs(every: Sequence[Method], reference: str) -> Iterator[tuple[Method, Me
     """Yield the methods to compare, the reference second."""
     if reference:
         seconds = [m for m in every if reference in {m.name, m.label}]
-        pairs = ((first, second) for second in seconds for first in every if first is not second)
-        yield from (pair for pair in pairs if _comparable(*pair))
+        for second, first in product(seconds, every):
+            if first is not second and _comparable(first, second):
+                yield first, second
         return
     for first, second in combinations(every, 2):
         if (first.seeds or second.seeds) and _comparable(first, second):
@@ -390,7 +391,8 @@ def _over_families(mean: stats.Sampled, families: Sequence[stats.Sampled]) -> st
     )
     if not mean.components:
         return own
-    alone = sum(part.covariance for each in families for part in each.components) / k**2
+    parts = chain(*(each.components for each in families))
+    alone = sum(part.covariance for part in parts) / k**2
     together = np.sum([part.covariance for part in mean.components], axis=0)
     shared = replace(own.components[0], covariance=(together - alone) * k / (k - 1))
     return replace(own, components=(*own.components, shared))
@@ -455,12 +457,13 @@ def _judge(measured: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return ``low``, ``high``, ``p`` and ``detectable`` of what ``_measure`` returns, in order."""
     n = len(measured)
     values = np.array([each["value"] for each in measured], np.float64)
-    variances, freedoms, bounds = (
-        np.array([each[name] for each in measured], np.float64).reshape(n, 2)
-        for name in ("variances", "freedoms", "bounds")
-    )
-    parts = [Part(v, f) for v, f in zip(variances.T, freedoms.T, strict=True)]
-    low, high = intervals(values, parts, (bounds[:, 0], bounds[:, 1]))
+
+    def pairs(name: str) -> tuple[stats.Array, stats.Array]:
+        first, second = np.array([each[name] for each in measured], np.float64).reshape(n, 2).T
+        return first, second
+
+    parts = [Part(v, f) for v, f in zip(pairs("variances"), pairs("freedoms"), strict=True)]
+    low, high = intervals(values, parts, pairs("bounds"))
     p, smallest = p_values(values, parts), detectable(parts)
     return pd.DataFrame({"low": low, "high": high, "p": p, "detectable": smallest})
 
@@ -479,7 +482,7 @@ def _ranks(c: Comparison, quantity: _Quantity, ranked: Sequence[Method]) -> list
         places = [c.number[label] for label in method.encoders]
         means[method] = float(quantity.found.scores[places].mean())
     known = sorted((m for m in ranked if np.isfinite(means[m])), key=lambda m: -means[m])
-    pairs = [(first, second) for i, first in enumerate(known) for second in known[i + 1 :]]
+    pairs = list(combinations(known, 2))
     p = stats.holm(_judge([_measure(c, quantity, *pair) for pair in pairs]).p.to_numpy())
     better = [pair for pair, each in zip(pairs, p, strict=True) if each < 1 - stats.LEVEL]
     rows = []

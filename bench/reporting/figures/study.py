@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -87,14 +88,16 @@ def curves_of_flops(study: Study) -> Drawing:
 @styled
 def _curves(study: Study, axis: _Axis) -> Drawing:
     places = {m: spent for m in study.methods if (spent := study.cost(m, axis.cost))}
-    known = {name: [m for m in own if m in places] for name, own in study.curves.items()}
-    known = {name: own for name, own in known.items() if own}
+    known = {}
+    for name, own in study.curves.items():
+        if placed := [m for m in own if m in places]:
+            known[name] = placed
     if not known:
         why = f"no card has the {axis.words} of its training"
         return Drawing(axis.name, axis.title, why=why, beside="study")
     drawn = dict(list(known.items())[:MOST_CURVES])
     figure, axes = side_by_side(study.families)
-    xs = [places[m] for own in drawn.values() for m in own]
+    xs = [places[m] for m in chain(*drawn.values())]
     ticks: Sequence[float] = study.budgets if axis is _TOKENS else _round_ticks(xs)
     apart = _APART if axis is _TOKENS else 0.0
     for panel, family in zip(axes, study.families, strict=True):
@@ -119,7 +122,7 @@ def _curves(study: Study, axis: _Axis) -> Drawing:
 
 def _read_curves(study: Study, drawn: Mapping[str, Sequence[Method]]) -> Iterator[str]:
     """Yield how to read the marks of curves."""
-    counts = [len(m.seeds) for own in drawn.values() for m in own]
+    counts = [len(m.seeds) for m in chain(*drawn.values())]
     if max(counts) == 1:
         yield "Lines: 95 % interval, without the luck of a training: each was trained once."
     else:
@@ -220,7 +223,8 @@ def _round_ticks(xs: Sequence[float]) -> list[float]:
         return [float(t) for t in MaxNLocator(4).tick_values(0, high) if 0 < t <= high]
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [step * power for power in powers for step in steps if low <= step * power <= high]
+        every = map(float, np.outer(powers, steps).ravel())
+        ticks = [tick for tick in every if low <= tick <= high]
         if len(ticks) <= 4:
             break
     return ticks[:: -(-len(ticks) // 4) or 1]

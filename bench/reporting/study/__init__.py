@@ -12,6 +12,8 @@ from bench.reporting.study.answer import answer
 from bench.reporting.study.grid import Study
 from bench.reporting.study.tables import tables
 
+__all__ = ["Study", "answer", "build", "tables"]
+
 
 def build(study: Study, out: Path) -> list[Path]:
     """Write the study, and return the paths.

@@ -97,8 +97,11 @@ def families(study: Study) -> Table:
         ("method", [word(study.names.get(m, m.name)) for m in rows]),
         ("budget", [measure(m.budget) for m in rows]),
     ]
-    for family in study.c.by_family:
-        columns.append((family, [show(study, m, family) for m in rows]))
+
+    def column(family: str) -> tuple[str, list[Entry]]:
+        return family, [show(study, m, family) for m in rows]
+
+    columns.extend(map(column, study.c.by_family))
     about = "Mean of each family over trainings x 100, with 95 % intervals"
     if study.baseline is not None:
         base = ", ".join(
@@ -143,7 +146,7 @@ def each_training(study: Study) -> Table:
         ("method", [word(study.names[m]) for m, _ in every]),
         ("budget", [measure(card["budget"]) for card in cards]),
         ("seed", [measure(card["seed"]) for card in cards]),
-        *((family, [_score(v) for v in means[family]]) for family in means),
+        *((family, list(map(_score, means[family]))) for family in means),
         ("trained tokens", [measure(card.get("trained_tokens")) for card in cards]),
         ("PFLOP", [measure(card.get("flops"), scale=PFLOP, digits=3) for card in cards]),
         ("seconds", [measure(spent(card, "seconds")) for card in cards]),
@@ -201,7 +204,7 @@ def _notes(study: Study) -> Table:
     own = [_INTERVALS, _BUDGETS]
     if lacking := study.lacking:
         own.append(f"Left out, since they lack a task that most have: {', '.join(lacking)}.")
-    for name, changes in differing(study).items():
-        own.append(f"Settings that differ between the budgets of {name}: {changes}.")
+    for name, words in differing(study).items():
+        own.append(f"Settings that differ between the budgets of {name}: {words}.")
     rows = (*((word(line),) for line in own), *rest)
     return Table("notes", "Notes", ("note",), rows, words=frozenset({"note"}))
