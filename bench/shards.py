@@ -60,10 +60,10 @@ class Shard:
         rows = _count_tokens(encoders, tasks, seeds)
         shards = iter(balance(list(chain(*rows)), self.count))
         own = self.number - 1
-        return {
-            name: [shard == own for shard in islice(shards, len(row))]
-            for name, row in zip(encoders, rows, strict=True)
-        }
+        chosen = {}
+        for name, row in zip(encoders, rows, strict=True):
+            chosen[name] = [shard == own for shard in islice(shards, len(row))]
+        return chosen
 
 
 def balance(sizes: Sequence[int], count: int) -> list[int]:

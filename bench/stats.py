@@ -16,6 +16,7 @@ correction for many comparisons.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -178,7 +179,8 @@ def mean_of(each: Sequence[Sampled]) -> Sampled:
     """
     k = len(each)
     known = all(one.components for one in each)
-    components = [_scale(part, 1 / k) for one in each for part in one.components if known]
+    parts = chain(*(one.components for one in each)) if known else ()
+    components = [_scale(part, 1 / k) for part in parts]
     lows, highs = zip(*(one.bounds for one in each), strict=True)
     return Sampled(
         np.mean([one.scores for one in each], axis=0),
@@ -208,10 +210,10 @@ def _sharing(components: Sequence[VarianceComponent]) -> list[list[VarianceCompo
     owners = np.repeat(np.arange(k), [len(c.ids) for c in components])
     edges = coo_array((np.ones(len(owners)), (owners, k + places)), shape=(k + len(ids),) * 2)
     labels = connected_components(edges, directed=False)[1][:k]
-    return [
-        [component for component, own in zip(components, labels, strict=True) if own == label]
-        for label in dict.fromkeys(labels.tolist())
-    ]
+    groups: dict[int, list[VarianceComponent]] = {}
+    for component, label in zip(components, labels.tolist(), strict=True):
+        groups.setdefault(label, []).append(component)
+    return list(groups.values())
 
 
 def _join(components: Sequence[VarianceComponent]) -> VarianceComponent:

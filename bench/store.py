@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,12 +116,10 @@ class Store:
             ResultError: The folder cannot be written.
         """
         path = self.path(spec)
-        arrays = {
-            name + ending: getattr(s, part)
-            for part, ending, _ in _ARRAYS
-            for name, s in result.scores.items()
-            if len(getattr(s, part))
-        }
+        arrays = {}
+        for (part, ending, _), (name, scores) in product(_ARRAYS, result.scores.items()):
+            if len(values := getattr(scores, part)):
+                arrays[name + ending] = values
         buffer = io.BytesIO()
         if arrays:
             np.savez_compressed(buffer, allow_pickle=False, **arrays)

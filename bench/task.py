@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass, field
+from itertools import chain
 from typing import Any, ClassVar
 
 import numpy as np
@@ -249,7 +250,7 @@ class NetworkTask(Task):
 
 def _plain_texts(columns: Iterable[Iterable[Any]]) -> set[str]:
     """Return the texts among some values, in small letters and digits alone."""
-    texts = (value for column in columns for value in column if isinstance(value, str))
+    texts = (value for value in chain(*columns) if isinstance(value, str))
     return {"".join(filter(str.isalnum, text.lower())) for text in texts}
 
 

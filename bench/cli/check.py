@@ -69,7 +69,6 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
 
     from bench.registry import compute_settings, load_encoders
     from bench.tasks import load_tasks
-    from bench.testing import run_checks
 
     models, settings = split_names(model), compute_settings(device, dtype)
     failed = False
@@ -83,7 +82,7 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
     elif models:
         encoders = load_encoders(models, settings, set_)
         kind = "encoder"
-        outcomes = ((name, each) for name in encoders for each in run_checks(encoders[name]))
+        outcomes = _check_encoders(encoders)
     else:
         raise UsageError("expected what to check: --model, --task or --recipe (see --help)")
     for name, outcome in outcomes:
@@ -91,6 +90,15 @@ def check(  # noqa: PLR0913, PLR0917 - one parameter an option
         console.print_check(kind, name, outcome, as_json=as_json)
     if failed:
         raise typer.Exit(1)
+
+
+def _check_encoders(encoders: "Mapping[str, Encoder]") -> "Iterator[tuple[str, CheckOutcome]]":
+    """Yield the outcomes of encoders."""
+    from bench.testing import run_checks
+
+    for name, encoder in encoders.items():
+        for outcome in run_checks(encoder):
+            yield name, outcome
 
 
 def _check_tasks(

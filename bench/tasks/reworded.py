@@ -10,6 +10,7 @@ each labeling is changed where a task has several.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -75,19 +76,15 @@ class Reworded(Task):
 
     def items(self, *, seed: int) -> list[Item]:
         """Return what the task has embedded under all wordings, to be encoded in one pass."""
-        return [item for task in self.each() for item in task.items(seed=seed)]
+        return list(chain(*(task.items(seed=seed) for task in self.each())))
 
     def evaluate(self, encoder: Encoder, *, seed: int) -> Scores:
         """Return the means of the scores over the wordings, with the value under each wording."""
         own = cached(encoder)
         with record_original():  # what mteb returns is of a single wording
             found = [task.evaluate(own, seed=seed) for task in self.each()]
-        shared = set(found[0]).intersection(*found)
-        return {
-            name: join_scores(name, [scores[name] for scores in found])
-            for name in found[0]
-            if name in shared
-        }
+        shared = [name for name in found[0] if all(name in scores for scores in found)]
+        return {name: join_scores(name, [each[name] for each in found]) for name in shared}
 
 
 def reword(task: Task, wordings: int) -> Task:
