@@ -214,7 +214,7 @@ def _entities(kind: str, folder: Path) -> Task:
 def _retrieval(folder: Path) -> Task:
     from bench.tasks.mteb import MtebTask
     from bench.tasks.mteb.beir import FILES, make_task
-    from bench.tasks.mteb.bridge import installed
+    from bench.tasks.mteb.isolated import installed
 
     files = [folder / name for name in FILES]
     if missing := [str(file.relative_to(folder)) for file in files if not file.is_file()]:

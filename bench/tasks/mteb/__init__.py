@@ -33,15 +33,8 @@ from bench.encoder import Item
 from bench.errors import EncodingError, Unavailable, UsageError
 from bench.influence import AGREE, contributions
 from bench.task import NetworkTask, Score, Scores, example_ids, keep_original
-from bench.tasks.mteb.bridge import (
-    MtebEncoder,
-    as_mteb,
-    installed,
-    instruction_for,
-    loaded_mteb,
-    undisturbed,
-    without_bars,
-)
+from bench.tasks.mteb.bridge import MtebEncoder, as_mteb, instruction_for
+from bench.tasks.mteb.isolated import installed, loaded_mteb, undisturbed, without_bars
 from bench.tasks.mteb.names import is_mentioned
 from bench.tasks.mteb.retrieval import OTHERS, is_standard
 from bench.tasks.mteb.rows import FLAT, PAIRS, inputs, is_flat, load, parts

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from bench.errors import UsageError
 from bench.files import write_atomic
-from bench.tasks.mteb.bridge import loaded_mteb, undisturbed
+from bench.tasks.mteb.isolated import loaded_mteb, undisturbed
 
 _PACKAGES = ("mteb", "torch", "sentence-transformers", "flash-attn", "transformers")
 

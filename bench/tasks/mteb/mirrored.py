@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bench.assets import note_need
 from bench.errors import DataError
 from bench.files import temporary_folder
+from bench.tasks.mteb.isolated import without_bars
 
 if TYPE_CHECKING:
     from mteb import AbsTask
@@ -34,8 +35,6 @@ def save(task: "AbsTask", target: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    from bench.tasks.mteb.bridge import without_bars  # which imports what imports this
-
     if not isinstance(task.dataset, Mapping):  # the layout of earlier releases
         task.convert_v1_dataset_format_to_v2(num_proc=None)
     with without_bars(), temporary_folder(target.parent) as work:
@@ -52,8 +51,6 @@ def restore(task: "AbsTask") -> bool:
     Raises:
         DataError: A file is broken.
     """
-    from bench.tasks.mteb.bridge import without_bars
-
     folder = Path(os.environ.get("BENCH_DATA") or os.devnull) / _path(task)
     single = "default" if (folder / "default").is_dir() else ""  # retrieval has one more level
     subsets = task.hf_subsets if task.metadata.is_multilingual else [single]
