@@ -124,17 +124,18 @@ class Study:
         """The methods by their name, with one entry per budget: a learning curve each.
 
         Where several settings of one method were trained at one budget, the name has those that
-        most others do not have. Settings may differ between budgets, such as how much a generator
-        writes.
+        are not the usual ones of this method. Settings may differ between budgets, such as how much
+        a generator writes.
         """
         frame = pd.DataFrame([m.key for m in self.methods], columns=trainings.KEY)
         per_budget = frame.groupby(["method", "backbone", "budget"]).settings.nunique()
-        several = per_budget.groupby("method").max() > 1
+        several = per_budget[per_budget > 1].index
         backbones = frame.groupby("method").backbone.nunique() > 1
         found: dict[str, list[Method]] = {}
         for method in self.methods:
             parts = [method.name]
-            parts += [changes(method, self.methods)] * bool(several[method.name])
+            if (method.name, method.backbone, method.budget) in several:
+                parts.append(changes(method, self.methods))
             parts += [f"on {method.backbone}"] * bool(backbones[method.name])
             found.setdefault(" ".join(filter(None, parts)), []).append(method)
         last = {name: -self.level(own[-1], self.mean).value for name, own in found.items()}
@@ -227,9 +228,8 @@ class Study:
 
 
 def changes(method: Method, every: Sequence[Method]) -> str:
-    """Return the settings of a method that most others of its name and budget do not have."""
-    place = (method.name, method.budget)
-    alike = [m.settings.split(", ") for m in every if (m.name, m.budget) == place]
+    """Return the settings of a method that most others of its name do not have."""
+    alike = [m.settings.split(", ") for m in every if m.name == method.name]
     counts = Counter(chain(*alike))
     own = method.settings.split(", ")
     return ", ".join(setting for setting in own if 2 * counts[setting] <= len(alike))

@@ -127,6 +127,18 @@ def test_settings_of_one_budget_are_curves_of_their_own_and_those_of_budgets_are
     }
 
 
+def test_a_larger_budget_goes_on_the_curve_of_the_usual_settings():
+    found = score_all("backbone-mean", 0.4)
+    for budget, changed in ((60_000, {}), (60_000, {"objective": "mntp"}), (250_000, {"lr": 0.1})):
+        card = train_card("compresses", budget, 0, **{"objective": "kl", **changed})
+        found += score_all(f"{budget} {changed}", 0.5, training=card)
+    curves = Study(Comparison.of(found)).curves
+    assert {name: [m.budget for m in own] for name, own in curves.items()} == {
+        "compresses": [60_000, 250_000],
+        "compresses objective=mntp": [60_000],
+    }
+
+
 def test_a_curve_is_named_by_what_is_special_about_it():
     found = score_all("backbone-mean", 0.4)
     for change in ({}, {"lr": 0.1}, {"rank": 2}):
