@@ -211,12 +211,17 @@ def _make_grid(rows: Sequence[Row], encoders: Sequence[str], *, first: bool) -> 
         table.add_column("\n".join(lines), justify="right", no_wrap=True)
     cells: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        cells.setdefault((row["encoder"], row["task"]), []).append(row)
-    metrics = {row["task"]: row["metric"] for row in sorted(rows, key=_family_and_task)}
+        cells.setdefault((row["encoder"], _title(row)), []).append(row)
+    metrics = {_title(row): row["metric"] for row in sorted(rows, key=_family_and_task)}
     for task, metric in metrics.items():
         scores = [_format_cell(cells.get((encoder, task), [])) for encoder in encoders]
         table.add_row(task, *[metric] * first, *scores)
     return table
+
+
+def _title(row: Row) -> str:
+    """Return the task with its limit, without which a score would look like a published one."""
+    return f"{row['task']} (limit {row['limit']})" if row["limit"] else row["task"]
 
 
 def _family_and_task(row: Row) -> tuple[str, str]:

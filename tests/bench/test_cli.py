@@ -342,13 +342,15 @@ def test_every_score_of_a_run_can_be_read_on_a_screen_of_any_width(width, monkey
             expected.append(17.5 + i if family == "diagnostics" else float(3 * i + j))
             score = expected[-1] / (1 if family == "diagnostics" else 100)
             row = {"encoder": encoder, "task": task, "family": family, "score": score}
-            found.append({**shared, **row, "trained": encoder != "quip"})
+            limit = 200 if family == "sts" else None
+            found.append({**shared, **row, "limit": limit, "trained": encoder != "quip"})
     console.print_grid(found)
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     assert "…" not in shown
     assert all(len(line.rstrip()) <= width for line in shown.splitlines())
     numbers = re.findall(r"(?<![\w.-])\d+\.\d(?!\d)", shown)
     assert sorted(map(float, numbers)) == sorted(expected)
+    assert re.search(r"STSBenchmark\s+\(limit\s+200\)", re.sub(r"\d+\.\d", "", shown))
 
 
 def test_cells_and_log_messages_are_whole_lines_and_diagnostics_on_their_own_scale(capsys):
