@@ -1,6 +1,6 @@
 """Training Crops: two crops of one text are found from each other among those of other texts.
 
-Command: ``bench train crops --budget 480000`` (one core, bfloat16; minutes are in the card).
+Command: ``bench train crops --budget S`` (one core, bfloat16; minutes are in the card).
 González-Márquez et al. (TMLR 2026, arXiv 2508.03453); the released code is
 berenslab/text-embed-augm at 09ac529. ``PAPER`` has the paper's settings. It is the control for the
 other methods: plain contrastive training without a generator, a teacher or an instruction.

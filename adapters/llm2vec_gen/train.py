@@ -1,6 +1,6 @@
 """Training LLM2Vec-Gen: new tokens learn to hold the frozen backbone's own answer to a text.
 
-Command: ``bench train llm2vec-gen --budget 250000``.
+Command: ``bench train llm2vec-gen --budget S``.
 BehnamGhader et al. (arXiv 2603.10913, version 2); the released code is McGill-NLP/llm2vec-gen at
 fdec758. In ``stages`` of the checkpoint:
 
