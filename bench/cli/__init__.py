@@ -95,7 +95,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     dtype: Dtype = "auto",
     set_: Sets = [],  # noqa: B006
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be run, encode nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be run; encode nothing.")
     ] = False,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Continue after a cell has failed.")
@@ -108,7 +108,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         str,
         typer.Option(
             help="Only a fixed part of the cells, such as 2/8. Without it, processes on one "
-            "results folder share all cells, each taking the next.",
+            "results folder share all cells: each takes the next one.",
             show_default=False,
         ),
     ] = "1/1",
@@ -116,14 +116,14 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         bool,
         typer.Option(
             "--wait/--no-wait",
-            help="Wait in the end for cells that other processes run, and take over those of dead "
+            help="At the end wait for cells that other processes run, and take over those of dead "
             "ones.",
         ),
     ] = True,
     cache: Cache = True,
     as_json: Json = False,
 ) -> None:
-    """Run tasks on encoders; cells that are in the results folder are not run again.
+    """Run encoders on tasks; cells that are in the results folder are not run again.
 
     Several processes on one results folder share the cells.
     """

@@ -25,9 +25,9 @@ def card(
     out: Out = None,
     set_: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Write a model card: a README with the hub's metadata, from what is known of an encoder.
+    """Write the model card of an encoder: a README with the metadata of the hub.
 
-    Scores are those of the results folder. A README that somebody else wrote is not replaced.
+    Scores are those of the results folder. A README is only replaced if `bench card` wrote it.
     """
     from bench.registry import load_one
     from bench.reporting.modelcard import (

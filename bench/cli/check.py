@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 Models = Annotated[
     list[str],
     model_option(
-        "Encoders to check, as for `bench run`; beside --task the encoder that does the task, "
-        "beside --recipe the one that reads its checkpoints."
+        "Encoders to check, as for `bench run`; with --task the encoder that runs the task, "
+        "with --recipe the one that reads its checkpoints."
     ),
 ]
 Tasks = Annotated[list[str], task_option("Tasks to check, as for `bench run`.")]
@@ -49,7 +49,7 @@ Recipe_ = Annotated[
         show_default=False,
     ),
 ]
-Budget = Annotated[int, typer.Option(help="Training tokens of a recipe that is checked.", min=1)]
+Budget = Annotated[int, typer.Option(help="Training tokens when a recipe is checked.", min=1)]
 
 
 def check(  # noqa: PLR0913, PLR0917 - one parameter an option

@@ -1,4 +1,4 @@
-"""``bench clusters``: group your own texts, with key words for each group."""
+"""``bench clusters``: cluster your own texts, with key words for each cluster."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,14 +31,14 @@ Source = Annotated[
 ]
 Model = Annotated[
     str,
-    model_option("Encoder. [default: the first that answers in words]"),
+    model_option("Encoder. [default: the first that answers instructions in words]"),
 ]
 Instructions = Annotated[
     list[str],
     typer.Option(
         "--instruction",
         "-i",
-        help="What the groups are about, as a question. Repeat it for more groupings.",
+        help="What the clusters are about, as a question. Repeat it for more clusterings.",
     ),
 ]
 NumberOfClusters = Annotated[
@@ -76,7 +76,7 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
     cache: Cache = True,
     as_json: Json = False,
 ) -> None:
-    """Group your own texts, and describe each group: key words, examples, a map."""
+    """Cluster your own texts, and describe each cluster: key words, examples, a map."""
     from bench.clusters import cluster_texts, read_texts
     from bench.clusters.page import about, default_folder, rows, write
     from bench.embeddings import cached

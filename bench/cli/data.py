@@ -1,4 +1,4 @@
-"""``bench data``: list what is needed, fetch it, copy it for a machine without internet."""
+"""``bench data``: list what is needed, fetch it, mirror it for machines without internet."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -103,9 +103,9 @@ def mirror(
     set_: Sets = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Write a folder that `--data` takes on a machine without internet.
+    """Write a folder for `--data` on a machine without internet.
 
-    Without names and options it has everything that `bench data list` shows and that is available.
+    Without names and options it gets everything in `bench data list` that is available.
     """
     from bench.mirroring import Wanted
     from bench.mirroring import mirror as write_mirror
@@ -131,9 +131,9 @@ def check(
     set_: Sets = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
-    """Say what a mirror lacks for a run or a training, and whether its files are undamaged.
+    """Show what a mirror lacks for a run or a training, and which of its files are damaged.
 
-    The exit code is 1 where something is missing or damaged. Nothing is downloaded.
+    The exit code is 1 if anything is missing or damaged. Nothing is downloaded.
     """
     from bench.mirroring import check as check_mirror
 

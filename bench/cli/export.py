@@ -61,7 +61,7 @@ def mteb(
         ),
     ] = [],  # noqa: B006
     force: Annotated[
-        bool, typer.Option("--force", help="Overwrite files that are there with other content.")
+        bool, typer.Option("--force", help="Overwrite files whose content differs.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -103,9 +103,9 @@ def archive(
     task: OnTasks = [],  # noqa: B006
     results: ResultFolders = [Path("results")],  # noqa: B006
 ) -> None:
-    """Write results, per-example values included, as one file that is read like their folder.
+    """Write results with their per-example values as one zip file, which is read like a folder.
 
-    Folders of this machine, which settings and commands may name, are left out.
+    Names of folders on this machine, in settings and commands, are left out.
     """
     from bench.export import export_archive
     from bench.store import Store
@@ -130,8 +130,8 @@ def sentence_transformers(
 ) -> None:
     """Write a folder that sentence-transformers loads with the same vectors.
 
-    Both embed some texts before the folder gets its name. An instruction is the `prompt` of
-    `SentenceTransformer.encode`.
+    This is checked on some texts before the folder is put in place. An instruction is the `prompt`
+    of `SentenceTransformer.encode`.
     """
     from bench.exportable import ExportableEncoder
     from bench.registry import compute_settings, load_one
@@ -139,7 +139,7 @@ def sentence_transformers(
 
     name, encoder = load_one(model, compute_settings(device, dtype), set_)
     if not isinstance(encoder, ExportableEncoder):
-        raise UsageError(f"{name} cannot be a folder of sentence-transformers: it has no network")
+        raise UsageError(f"{name} cannot be exported to sentence-transformers: it has no network")
     encoder.check_export()
     encoder.export_sentence_transformers(folder)
     describe_folder(name, encoder, folder)
@@ -164,6 +164,6 @@ def _note(outcomes: "Sequence[ExportOutcome]", unknown: Sequence[str]) -> None:
         console.note(f"left out, {reason}: {', '.join(cells[:3])}{more}")
     if unknown:
         console.note(
-            "empty in model_meta.json, since results do not have them; fill them in before you "
+            "empty in model_meta.json, since results do not have them: fill them in before you "
             f"submit: {', '.join(unknown)}"
         )

@@ -28,7 +28,7 @@ _NOTES = {
 }
 _OTHER_NAMES = {
     "encoder": {
-        "NAME:PATH_OR_ID": "another checkpoint of a method",
+        "NAME:PATH_OR_ID": "another checkpoint of that method",
         "package.module:Class": "your own encoder",
         "LABEL=NAME": "the same encoder under another name",
     },

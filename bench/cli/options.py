@@ -230,33 +230,35 @@ ResultFolders = Annotated[
 Instruction = Annotated[
     str,
     typer.Option(
-        help="What the embeddings of the tasks named by --task are for; replaces their own.",
+        help="What the embeddings are for; replaces the instruction of the tasks named by --task.",
         show_default=False,
     ),
 ]
 Wordings = Annotated[
     int | None,
     typer.Option(
-        help="Score tasks that have an instruction under so many wordings of it, 2 to 10.",
+        help="Score tasks that have an instruction under this many wordings of it, 2 to 10.",
         min=2,
         max=10,
         show_default=False,
     ),
 ]
-Limit = Annotated[int | None, typer.Option(help="At most this many test examples a task.", min=1)]
+Limit = Annotated[int | None, typer.Option(help="At most this many test examples per task.", min=1)]
 Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 Exact = Annotated[
     bool,
-    typer.Option("--exact", help="Identical bits in every run: float32, one text a batch. Slower."),
+    typer.Option(
+        "--exact", help="Identical bits in every run: float32, one text per batch. Slower."
+    ),
 ]
 Workers = Annotated[
     str | None,
     typer.Option(
         metavar="N|auto",
-        help="Processes that compute, each with a GPU or a share of the cores, on Ray; `auto`: one "
-        "for each GPU. 1 without --ray is this process. [default: 1, with --ray auto]",
+        help="Processes that compute on Ray, each with a GPU or a share of the cores; `auto`: one "
+        "for each GPU. 1 without --ray: this process, without Ray. [default: 1; with --ray: auto]",
         show_default=False,
     ),
 ]
@@ -265,14 +267,14 @@ Ray = Annotated[
     typer.Option(
         "--ray",
         metavar="ADDRESS",
-        help="Compute on the nodes of a cluster of Ray; `auto` for the one at hand.",
+        help="Compute on the nodes of a Ray cluster; `auto`: the one on this machine.",
         show_default=False,
     ),
 ]
 Cache = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Keep embeddings on disk for later runs.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log details to stderr.")]
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -59,7 +59,7 @@ Mteb = Annotated[
     Path | None,
     typer.Option(
         "--mteb",
-        help="Clone of mteb's results repository: its models' scores on the same tasks are added.",
+        help="Clone of mteb's results repository: adds its models' scores on the same tasks.",
         file_okay=False,
     ),
 ]
@@ -68,7 +68,7 @@ MtebModels = Annotated[
     typer.Option(
         "--mteb-model",
         help="Models of --mteb, comma-separated or repeated: `org/model`, `model`, or with "
-        "`@revision`. [default: all, where there are at most 10]",
+        "`@revision`. [default: all, if there are at most 10]",
         show_default=False,
     ),
 ]
@@ -100,7 +100,7 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
     caption: Caption = "",
     label: Label = "",
 ) -> None:
-    """Write tables, figures and a page from the results; nothing is computed again."""
+    """Write tables, figures and a page from results; nothing is encoded again."""
     from bench.store import Store
 
     if form not in {"", *reporting.FORMATS}:
@@ -147,15 +147,15 @@ def study(
     tried: Annotated[
         list[Path],
         typer.Option(
-            help="Folder or archive of results of the settings that were tried before, on tasks "
-            "for development; repeat it to join several."
+            help="Folder or archive of results of other settings, on development tasks; repeat it "
+            "to join several."
         ),
     ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Folder to write into.", file_okay=False)] = Path(
         "reports/study"
     ),
 ) -> None:
-    """Write a study of training budgets: curves, differences, ranks and costs over trainings."""
+    """Write a study of training budgets: learning curves, differences, ranks and costs."""
     _print_paths(
         bench.study(results, out, models=split_names(model), tasks=split_names(task), tried=tried)
     )

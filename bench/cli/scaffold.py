@@ -47,7 +47,10 @@ def write_new(name: str, root: Path, kind: Kind = "encoder") -> list[str]:
         UsageError: The name is not a Python name, or it is taken.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise UsageError(f"a name has lower-case letters, digits and underscores, got {name!r}")
+        raise UsageError(
+            "expected a name of lower-case letters, digits and underscores that begins with a "
+            f"letter and is no keyword, got {name!r}"
+        )
     place = _find_place(root, kind)
     target = place.folder / f"{name}.py"
     public = name.replace("_", "-")
@@ -96,7 +99,7 @@ def _write_task(
     if in_checkout:
         return lines
     entry = f'{public} = "my_package.{module}"'
-    return [*lines, f"to name it, a package has under {_heading(TASKS)}: {entry}"]
+    return [*lines, f"to name it, add to your package under {_heading(TASKS)}: {entry}"]
 
 
 def _write_method(
@@ -120,7 +123,7 @@ def _write_method(
         lines.append(f"run it:            bench run --model {encoder} --suite quick")
         for group, value in entries.items():
             entry = f'{public} = "my_package.{value}"'
-            lines.append(f"to name it, a package has under {_heading(group)}: {entry}")
+            lines.append(f"to name it, add to your package under {_heading(group)}: {entry}")
         return lines
     _register(place.project, public, entries)
     lines.append(f"register its name: pip install --no-deps -e .   (then `--model {public}` works)")

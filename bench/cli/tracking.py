@@ -1,7 +1,7 @@
 """``--track``: the numbers of each training step in trackio, wandb or tensorboard.
 
-The trackers are accelerate's, so whatever they are configured with there holds here too. What they
-print goes to stderr: stdout has results alone.
+The trackers are accelerate's, with their usual configuration. What they print goes to stderr, since
+stdout is for results.
 """
 
 import importlib.util

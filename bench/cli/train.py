@@ -67,8 +67,8 @@ Seeds = Annotated[
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the checkpoint; of the folders, where there are several methods, budgets "
-        "or seeds. [default: checkpoints/METHOD-BUDGET, and what --set and --seed change]",
+        help="Folder of the checkpoint, or of all their folders if there are several. [default: "
+        "checkpoints/METHOD-BUDGET, followed by what --set and --seed change]",
         file_okay=False,
         show_default=False,
     ),
@@ -83,7 +83,7 @@ Vary = Annotated[
 Scored = Annotated[
     Path | None,
     typer.Option(
-        help="Leave out trainings that this folder or archive of results has on all of its tasks.",
+        help="Skip trainings that this folder or archive of results has on all of its tasks.",
         exists=True,
         show_default=False,
     ),
@@ -91,7 +91,8 @@ Scored = Annotated[
 Track = Annotated[
     str,
     typer.Option(
-        help="Show the numbers of each step in trackio, wandb or tensorboard.", show_default=False
+        help="Log loss, learning rate and tokens of each step to trackio, wandb or tensorboard.",
+        show_default=False,
     ),
 ]
 
@@ -106,11 +107,11 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     set_: Sets = [],  # noqa: B006
     vary: Vary = [],  # noqa: B006
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Go on with the others after a failed training.")
+        bool, typer.Option("--keep-going", help="Continue with the others after a failed training.")
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the trainings and the time they take, train nothing."),
+        typer.Option("--dry-run", help="Show the trainings and the time they take; train nothing."),
     ] = False,
     scored: Scored = None,
     workers: Workers = None,
@@ -139,7 +140,12 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     if scored is not None:
         planned, cards = len(trainings), scored_cards(Store(scored))
         trainings = [each for each in trainings if not any(map(each.made, cards))]
-        log.info("%d of %d trainings are scored in %s", planned - len(trainings), planned, scored)
+        log.info(
+            "%d of %d trainings already have results in %s",
+            planned - len(trainings),
+            planned,
+            scored,
+        )
         if not trainings:
             return
     if dry_run:
