@@ -126,7 +126,9 @@ class Backbone:
             try:
                 base = self.base().card()
             except Unavailable as error:
-                raise Unavailable(f"{self.adapted / CONFIG} names its base: {error}") from error
+                raise Unavailable(
+                    f"the base that {self.adapted / CONFIG} names: {error}"
+                ) from error
             return adapter_card(self.adapted, base)
         device, dtype = resolve(self.device, self.dtype)
         if self.source == PACKAGED:
@@ -382,7 +384,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     if not any((folder / name).is_file() for name in files):
         raise CheckpointError(
             f"expected a tokenizer in {folder}, got none of {', '.join(files)}: "
-            "copy those of the model it began as"
+            "copy those of the model it was trained from"
         )
     tokenizer.padding_side = "right"
     return tokenizer  # type: ignore[return-value]  # fast, as was just checked

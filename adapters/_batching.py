@@ -394,7 +394,7 @@ def _halve(budget: int, rows: Sequence[Row], network: Network) -> int:
         torch.cuda.empty_cache()
     smaller = max(longest * len(rows) // 2, 1)
     log.warning(
-        "out of memory on %s with %d tokens per batch: going on with %d",
+        "out of memory on %s with %d tokens per batch: continuing with %d",
         network.device,
         budget,
         smaller,

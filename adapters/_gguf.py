@@ -97,7 +97,10 @@ def _value(reader: GGUFReader, key: str) -> Any:  # noqa: ANN401 - numbers, stri
 
 def _config(reader: GGUFReader) -> dict[str, Any]:
     if (architecture := _value(reader, "general.architecture")) != "llama":
-        raise CheckpointError(f"expected a GGUF file of architecture 'llama', got {architecture!r}")
+        raise CheckpointError(
+            f"expected a GGUF file of architecture 'llama', got {architecture!r}: "
+            "only llama models can be converted"
+        )
     ends = {
         f"{name}_token_id": _value(reader, f"tokenizer.ggml.{long}_token_id")
         for name, long in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))

@@ -72,7 +72,7 @@ def merge_lora(network: Network, folders: Sequence[Path]) -> Network:
             if weight.shape != shape:
                 raise CheckpointError(
                     f"expected LoRA weights of shape {tuple(weight.shape)} for {name}, "
-                    f"got {shape} in {folder}"
+                    f"got {shape} in {folder}: it belongs to another backbone"
                 )
             weight = weight + delta.scale * (delta.b @ delta.a).to(weight.device)
         linear.weight = nn.Parameter(weight.to(linear.weight.dtype), requires_grad=False)
@@ -97,7 +97,7 @@ def read_deltas(folder: Path) -> dict[str, LoraDelta]:
         if len(pair) != 2 or a is None or b is None or b.shape[1:] != a.shape[:1]:
             raise CheckpointError(
                 f"expected lora_A and lora_B of one rank for {module}, "
-                f"got {sorted(pair)} in {folder}"
+                f"got {sorted(pair)} in {folder}: copy it again"
             )
         deltas[module] = LoraDelta(scale, b, a)
     return deltas
@@ -119,7 +119,8 @@ def _scale(config: Mapping[str, Any], folder: Path) -> float:
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or not isinstance(alpha, int | float):
         raise CheckpointError(
-            f"expected r and lora_alpha in {folder / CONFIG}, got {rank!r} and {alpha!r}"
+            f"expected numbers r and lora_alpha in {folder / CONFIG}, got {rank!r} and {alpha!r}: "
+            "copy it again"
         )
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 

@@ -1,4 +1,4 @@
-"""From texts to prompts: text and template are tokenised as one string and cut to the limit."""
+"""From texts to prompts: text and template as one string, of which only the text is truncated."""
 
 from __future__ import annotations
 

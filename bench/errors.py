@@ -100,7 +100,7 @@ def one_line(error: BaseException) -> str:
         return hint
     if isinstance(error, OSError) and error.filename and error.strerror:
         reason = f"cannot read or write {error.filename}: {error.strerror}"
-        return f"{reason}; free space, or name another place"
+        return f"{reason}; free space, or choose another folder"
     message, place = str(error), ""
     for frame in traceback.extract_tb(error.__traceback__):
         if not frame.filename.startswith("<"):

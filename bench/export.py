@@ -1,4 +1,4 @@
-"""Results in other layouts: as one file; and those of mteb's tasks in mteb's own layout."""
+"""Results in other layouts: as one zip file, and those of mteb's tasks in mteb's own layout."""
 
 import json
 import re

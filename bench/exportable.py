@@ -1,4 +1,4 @@
-"""Encoders that can be folders of sentence-transformers."""
+"""Encoders that can be exported to sentence-transformers."""
 
 from pathlib import Path
 from typing import Protocol, runtime_checkable

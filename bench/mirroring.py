@@ -1,4 +1,4 @@
-"""Mirrors: a folder with all that runs and trainings read, for machines without internet.
+"""Mirrors: a folder with everything that runs and trainings read, for machines without internet.
 
 What is needed is found by reading it as a run or a training does, so no list of it can be wrong.
 ``mirror.json`` in the folder has the sha256 of every file, by what was written together.

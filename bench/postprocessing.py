@@ -231,7 +231,9 @@ class Whitened(PostProcessed):
                 "raise count, or name more texts"
             )
         if not 0 <= self.components <= dim:
-            raise UsageError(f"components is from 0 to the {dim} dimensions, got {self.components}")
+            raise UsageError(
+                f"components must be from 0 to the {dim} dimensions, got {self.components}"
+            )
         mean = vectors.mean(axis=0, dtype=np.float64)
         centred = vectors - mean  # float64
         axes, variances, _ = np.linalg.svd(centred.T @ centred / n)  # (dim, dim), (dim,) falling

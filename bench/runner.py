@@ -554,7 +554,7 @@ def plan_items(task: Task, seed: int) -> tuple[Item, ...]:
     if odd:
         raise DataError(
             f"expected texts in the data of {task.name}, got {odd[0]!r} in {len(odd)} places: "
-            "mend or drop these rows"
+            "fix or drop these rows"
         )
     return items
 

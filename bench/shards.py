@@ -1,4 +1,4 @@
-"""``--shard``: a fixed part of the grid, for a process that does not look at the others."""
+"""``--shard``: a fixed part of the grid, for a process that runs independently of the others."""
 
 import logging
 import re

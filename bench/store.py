@@ -94,7 +94,9 @@ class Store:
             return True
         if _is_whole(_archive(path), result):
             return True
-        log.warning("%s and the values beside it are of two runs; the cell counts as missing", path)
+        log.warning(
+            "%s and its per-example values are from two runs; the cell counts as missing", path
+        )
         return False
 
     def __getitem__(self, spec: RunSpec) -> Result:
@@ -342,7 +344,7 @@ def _intact(data: dict[str, Any]) -> dict[str, Any]:
     """
     kept = {name: value for name, value in data.items() if name != "digest"}
     if data.get("digest", "") not in ("", digest(kept)):  # a tuple: a list may stand there
-        raise ValueError("it does not hold what was written")
+        raise ValueError("its digest does not match its content")
     return kept
 
 

@@ -169,7 +169,7 @@ def plan_trainings(
     """
     cells = list(product(methods, budgets, seeds))
     if not cells:
-        raise UsageError("expected a method, a budget and a seed, got none of one of them")
+        raise UsageError("expected at least one method, budget and seed, got an empty list")
     _check_owners(methods, [*changes, *vary])
     planned: dict[Path, PlannedTraining] = {}
     for method, budget, seed in cells:

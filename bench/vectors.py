@@ -426,7 +426,7 @@ class Records:
             try:
                 keys, block = _parsed(path, self._next)
             except OSError as error:  # another process has made room, or the disk fails
-                log.info("a file of the cache is passed over, since it cannot be read: %s", error)
+                log.info("a file of the cache is skipped, since it cannot be read: %s", error)
             except ValueError:
                 damaged += 1
                 _set_aside(path)

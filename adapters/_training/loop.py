@@ -341,7 +341,7 @@ class _Run:
     def _read(self, path: Path) -> None:
         state = _read_state(path)
         if state is None:
-            log.warning("%s is damaged: the training begins anew", path)
+            log.warning("%s is damaged: the training starts again", path)
             return
         check_key(path, state.get("mark"), self.mark)
         self._set(state["weights"])

@@ -35,7 +35,7 @@ def at_least_one(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
     """
     for name in names:
         if getattr(recipe, name) < 1:
-            raise UsageError(f"{name} is at least 1, got {getattr(recipe, name)}")
+            raise UsageError(f"{name} must be at least 1, got {getattr(recipe, name)}")
 
 
 def positive(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
@@ -46,7 +46,7 @@ def positive(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
     """
     for name in names:
         if not getattr(recipe, name) > 0:
-            raise UsageError(f"{name} is more than 0, got {getattr(recipe, name)}")
+            raise UsageError(f"{name} must be more than 0, got {getattr(recipe, name)}")
 
 
 def share(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
@@ -57,4 +57,4 @@ def share(recipe: Any, *names: str) -> None:  # noqa: ANN401 - any recipe
     """
     for name in names:
         if not 0 <= getattr(recipe, name) <= 1:
-            raise UsageError(f"{name} is from 0 to 1, got {getattr(recipe, name)}")
+            raise UsageError(f"{name} must be from 0 to 1, got {getattr(recipe, name)}")

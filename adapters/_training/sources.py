@@ -56,7 +56,9 @@ def parse_sources(sources: str, kind: type[S]) -> list[S]:
     for name in filter(None, map(str.strip, sources.split(","))):
         parts = [name] if Path(name).is_file() else name.split(":")
         if len(parts) > 3:
-            raise UsageError(f"a source is a file, id, id:config or id:config:split, got {name!r}")
+            raise UsageError(
+                f"expected a source as file, id, id:config or id:config:split, got {name!r}"
+            )
         id_, config, split = [*parts, "", ""][:3]
         found.append(kind(id_, config, split or "train"))
     return found

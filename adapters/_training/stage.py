@@ -56,7 +56,7 @@ class Stage:
             return False
         if sha256_of(file) == wanted:
             return True
-        log.warning("%s is damaged: it is made again", file)
+        log.warning("%s is damaged: it is written again", file)
         if main_process():
             file.unlink(missing_ok=True)
         return False
@@ -85,7 +85,7 @@ class Stage:
             note = read_note(self.note)
             key = note.pop("of")
         except (ValueError, TypeError, KeyError):
-            log.warning("%s is damaged: this stage is done again", self.note)
+            log.warning("%s is damaged: this stage runs again", self.note)
             return {}
         check_key(self.note, key, self.key)
         return note
@@ -127,7 +127,7 @@ class Journal:
         self.progress: dict[str, Any] = note.get("progress", {})
         unknown = bool(data) and not self._size
         if unknown or len(data) < self._size or self._hash.hexdigest() != wanted:
-            log.warning("%s is damaged: it is begun anew", path)
+            log.warning("%s is damaged: it starts again", path)
             self._size, self._hash, self.progress = 0, hashlib.sha256(), {}
 
     def append(self, data: bytes, **progress: Any) -> None:  # noqa: ANN401 - plain JSON values

@@ -186,7 +186,7 @@ class SentenceEncoder(NetworkEncoder):
             if asked and asked not in known:
                 raise CheckpointError(
                     f"expected the default prompt {asked!r} among the prompts of "
-                    f"{self.checkpoint}, got {', '.join(known)}"
+                    f"{self.checkpoint}, got {', '.join(known)}: choose one with --set prompt="
                 )
         if asked in known:
             return known[asked] or ""

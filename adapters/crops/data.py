@@ -1,7 +1,7 @@
 """Training data of Crops: pairs of crops, each a few successive sentences of one text.
 
 The released code (berenslab/text-embed-augm at 09ac529) splits texts at each full stop and takes
-pieces of 100 to 250 characters; here sentences are split where they end, and limits are tokens.
+pieces of 100 to 250 characters; here texts are split into sentences, and limits are in tokens.
 """
 
 import itertools

@@ -9,8 +9,8 @@ Comparisons: dropout views, one crop twice under different dropout (``--set view
 dropout=0.1``), which is SimCSE's idea but not its setting; ``--vary last_layers=2``, ``--vary
 attention=bidirectional`` and ``--vary overlap=false``. Intended differences to the paper: LoRA
 weights without dropout instead of all weights with it, half the batch, gradients clipped at norm 1;
-sentences end where sentences end, and their limits are tokens. Not here: the paper's table of
-trained input embeddings alone, a bag of words.
+texts are split into sentences, not at every full stop, and length limits are in tokens. The paper's
+bag of words, only input embeddings that are trained, is not implemented.
 """
 
 from dataclasses import dataclass, field
@@ -96,13 +96,13 @@ class Recipe:
         at_least_one(self, "sentences", "shortest", "length", "batch_size", "rank")
         positive(self, "temperature", "lr")
         if self.last_layers < 0:
-            raise UsageError(f"last_layers is at least 0, got {self.last_layers}")
+            raise UsageError(f"last_layers must be at least 0, got {self.last_layers}")
         if self.longest < self.shortest:
             raise UsageError(
-                f"longest is at least shortest={self.shortest}, got longest={self.longest}"
+                f"longest must be at least shortest={self.shortest}, got longest={self.longest}"
             )
         if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout is at least 0 and less than 1, got {self.dropout}")
+            raise UsageError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
         if self.views == "dropout" and not self.dropout:
             raise UsageError(
                 "dropout views differ by dropout alone, got dropout=0: "

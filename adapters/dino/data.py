@@ -102,7 +102,8 @@ def parse_column(source: str) -> TextColumn:
     id_, *inner = source.split(":")
     if not 1 <= len(inner) <= 3:
         raise UsageError(
-            f"x1 is a file, id:column, id:config:column or id:config:split:column, got {source!r}"
+            "expected x1 as file, id:column, id:config:column or id:config:split:column, "
+            f"got {source!r}"
         )
     config, split = [*inner[:-1], "", ""][:2]
     return TextColumn(id_, config, split or "train", column=inner[-1])
@@ -299,7 +300,7 @@ def _parse_lines(path: Path, parse: Callable[[str], T]) -> list[T]:
                 made.append(parse(line))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"expected another form of line at {path}:{number}, got {line[:60]!r} "
+                f"cannot read the line at {path}:{number}, got {line[:60]!r} "
                 f"({type(error).__name__}: {error}): correct the line"
             ) from None
     return made
@@ -312,7 +313,7 @@ def _parse_text_a(line: str) -> list[str]:
 def _parse_stsb(line: str) -> list[str]:
     cells = line.split("\t")
     if len(cells) < 7:
-        raise ValueError(f"{len(cells)} columns of at least 7")
+        raise ValueError(f"expected at least 7 columns, got {len(cells)}")
     return cells[5:7]
 
 
@@ -320,13 +321,13 @@ def _parse_pair(line: str) -> SimilarityPair:
     row = json.loads(line)
     label = float(row["label"])
     if not 0 <= label <= 1:
-        raise ValueError("label outside 0 to 1")
+        raise ValueError(f"expected a label from 0 to 1, got {label}")
     return SimilarityPair(_text(row["text_a"]), _text(row["text_b"]), label)
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"expected a text, got {value!r}")
     return value
 
 

@@ -141,11 +141,11 @@ def parse_task(value: Any, origin: str) -> TaskSpec:  # noqa: ANN401 - any JSON 
         }
     except (TypeError, AttributeError) as error:
         raise DataError(
-            f"expected a task specification in {origin}, got another: {error}"
+            f"expected a task specification in {origin}, got another layout: {error}"
         ) from None
     broken = next((rule for rule, kept in rules.items() if not kept), None)
     if broken:
-        raise DataError(f"expected {broken} in {origin}, got another: correct the specification")
+        raise DataError(f"expected {broken} in {origin}: correct the specification")
     return TaskSpec(task.task_name, labels)
 
 

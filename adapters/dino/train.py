@@ -171,7 +171,7 @@ class Recipe:
         at_least_one(self, "samples", "new_tokens", "batch_size", "batch")
         for name in ("inputs", "decay", "top_k", "random_pairs"):
             if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} is at least 0, got {getattr(self, name)}")
+                raise UsageError(f"{name} must be at least 0, got {getattr(self, name)}")
         task = read_task(self.task)
         if not task.takes_input:
             raise UsageError(
@@ -184,7 +184,9 @@ class Recipe:
                 f"got {', '.join(task.labels)} in {self.task!r}: use another task"
             )
         if self.pairs and not Path(self.pairs).expanduser().is_file():
-            raise UsageError(f"pairs is a file of JSON lines, got {self.pairs!r}, which is none")
+            raise UsageError(
+                f"expected a file of JSON lines as pairs, got {self.pairs!r}, which is no file"
+            )
         if self.x1 == "generated" and read_task(self.x1_task).takes_input:
             raise UsageError(
                 f"expected an x1_task without first texts, got {self.x1_task!r}: use it as task"

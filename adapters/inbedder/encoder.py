@@ -1,4 +1,4 @@
-"""InBedder: an instruction is a question about the text; the state that predicts its answer embeds.
+"""InBedder: an instruction is a question about the text, the embedding the state before its answer.
 
 Peng, Zhang, Wang, Srinivasa, Liu, Wang, Shang. Answer is All You Need: Instruction-following Text
 Embedding via Answering the Question. ACL 2024. Template, read-outs and lengths are those of
@@ -306,5 +306,5 @@ def resolve_readout(readout: str, *, decoder: bool) -> str:
     if readout not in known:
         kind = "decoder" if decoder else "masked language model"
         names = ", ".join(sorted({"auto", *known}))
-        raise UsageError(f"readout of inbedder on a {kind} is one of {names}, got {readout!r}")
+        raise UsageError(f"readout of inbedder on a {kind} must be one of {names}, got {readout!r}")
     return readout

@@ -1,8 +1,8 @@
 """Training data of LLM2Comp: passages to compress, sentences and triples to contrast.
 
-Stage 1 splits passages at random points; stage 2 takes
-sentences; stage 3 takes (query, positive, negative) triples. Instructions of stage 3 are those of
-the released script (longtaizi13579/LLM2Comp at c22f4c4) for the sets of the public E5 data.
+Stage 1 splits passages at random points; stage 2 takes sentences; stage 3 takes (query, positive,
+negative) triples. Instructions of stage 3 are those of the released script
+(longtaizi13579/LLM2Comp at c22f4c4) for the sets of the public E5 data.
 """
 
 import itertools

@@ -168,7 +168,7 @@ class LLM2Comp(NetworkEncoder):
         if self.attention not in {"auto", *ATTENTIONS}:
             raise unknown("attention", self.attention, ("auto", *ATTENTIONS))
         if self.k is not None and self.k < 0:
-            raise UsageError(f"llm2comp expects a number of memory tokens, got k={self.k}")
+            raise UsageError(f"k, the number of memory tokens, must be at least 0, got {self.k}")
         made = load_checkpoint(_checkpoint.locate(self.checkpoint, __file__, PACKAGED))
         k = made.k if self.k is None else self.k
         attention = made.attention if self.attention == "auto" else self.attention

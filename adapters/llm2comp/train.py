@@ -180,11 +180,11 @@ class Recipe:
             )
         positive(self, "temperature", "lr", "contrastive_lr")
         if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout is at least 0 and less than 1, got {self.dropout}")
+            raise UsageError(f"dropout must be at least 0 and less than 1, got {self.dropout}")
         counts = ("k", "continuation", "sentence", "document", "batch_size", "contrastive_batch")
         at_least_one(self, *counts, "rank")
         if self.length < 2 * data.MARGIN:
-            raise UsageError(f"length is at least {2 * data.MARGIN}, got {self.length}")
+            raise UsageError(f"length must be at least {2 * data.MARGIN}, got {self.length}")
         if bool(self.supervised) != bool(self.triples):
             raise UsageError(
                 "supervised and triples require each other, "
@@ -406,7 +406,10 @@ class StagedTraining:
         for stage in stages:
             folder = self.out / "stages" / stage.name
             if (self.out / stage.name / CARD).is_file():
-                log.warning("%s is of an earlier version: done again", self.out / stage.name)
+                log.warning(
+                    "%s was written by an earlier version: this stage runs again",
+                    self.out / stage.name,
+                )
             note = Stage(folder / "stage.json", key)
             entry = note.begin()
             if entry is None:

@@ -1,1 +1,1 @@
-"""LLM2Vec-Gen: the embedding of a text is that of the model's own answer, which is not written."""
+"""LLM2Vec-Gen: a text is embedded as the model's own answer to it, which is never generated."""

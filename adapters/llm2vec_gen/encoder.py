@@ -376,7 +376,7 @@ def states_at(states: Tensor, ids: Tensor, tokens: Tensor) -> Tensor:
     if not bool((found.sum(1) == len(tokens)).all()):
         raise EncodingError(
             f"expected each of the {len(tokens)} new tokens once in a text, got "
-            f"{sorted(set(found.sum(1).tolist()))} of them: its tokenizer is another one's"
+            f"{sorted(set(found.sum(1).tolist()))} of them: its tokenizer belongs to another model"
         )
     return states[found].view(len(ids), len(tokens), -1)
 

@@ -1,4 +1,4 @@
-"""How well new tokens, R and A do on samples that they are not trained on."""
+"""Losses of new tokens, R and A on held-out samples."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What LLM2Vec-Gen minimises, with everything frozen but ten rows and two linear layers.
+"""What LLM2Vec-Gen minimises; all is frozen but the new tokens and two linear layers.
 
 For a query with states h_1..h_k at the new tokens, s_i = R h_i and e = (1 / k) sum_i A s_i; y is
 the model's own answer to the query, and t the teacher's vector of it:

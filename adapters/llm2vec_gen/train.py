@@ -9,11 +9,11 @@ fdec758. In ``stages`` of the checkpoint:
 3. New tokens are words, R is the identity, A a ridge regression (``start``, itself a checkpoint).
 
 Then the new tokens, R and A are trained. ``PAPER`` has the paper's settings. Intended differences
-in all settings: what is trained is float32, where the released code has bfloat16; the end of an
+in all settings: trained weights are float32, where the released code has bfloat16; the end of an
 answer is the backbone's own end token, on finished answers only; answers are seeded; the rate
 decays to 0. Those of the default are for a small budget: short texts and answers, a start that is
 close to the goal, and the teacher's vectors centred and scaled to a mean square of 1, so that 1 is
-the alignment loss of who predicts their mean.
+the alignment loss of a constant prediction, their mean.
 
 ``--vary reconstruction=0`` trains the alignment alone. ``--vary answers=own,shuffled,text`` are
 controls: answers to other queries, and the text itself in place of an answer.
@@ -168,13 +168,15 @@ class Recipe:
         share(self, "top_p", "instructed", "warmup")
         for name in ("samples", "temperature", "top_k", "reconstruction", "alignment"):
             if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} is at least 0, got {getattr(self, name)}")
+                raise UsageError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not self.reconstruction and not self.alignment:
-            raise UsageError("expected a weight for a loss, got reconstruction=0 and alignment=0")
+            raise UsageError(
+                "expected a weight above 0, got reconstruction=0 and alignment=0: raise one of them"
+            )
         if self.labelled == "auto" and self.teacher not in LABEL_FREE:
             raise UsageError(
-                f"expected to know whether the teacher {self.teacher!r} was trained on labels: "
-                "say labelled=yes, which marks the results, or labelled=no"
+                f"expected labelled=yes or labelled=no for the teacher {self.teacher!r}, got auto: "
+                "yes if it was trained on labels, which marks the results"
             )
 
     @property

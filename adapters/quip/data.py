@@ -1,9 +1,9 @@
-"""QuIP's training data: passages of whole sentences with the questions that people asked of them.
+"""QuIP's training data: passages of whole sentences, with human-written or generated questions.
 
-Jia, Lewis, Zettlemoyer (Findings of ACL 2022), section 3. People's questions (MRQA in the paper)
-teach the generator and the teacher; further passages, the longest runs of whole sentences that
-fill a window of 456 tokens in the paper, get generated questions. At a small budget people's
-questions also train the encoder as they are.
+Jia, Lewis, Zettlemoyer (Findings of ACL 2022), section 3. Human-written questions (MRQA in the
+paper) train the generator and the teacher; further passages, the longest runs of whole sentences
+that fill a window of 456 tokens in the paper, get generated questions. At a small budget
+human-written questions also train the encoder directly.
 """
 
 import gzip
@@ -156,7 +156,7 @@ def _parse_file(data: bytes, path: Path) -> Iterable[Mapping[str, Any]]:
             return [json.loads(line) for line in text.split("\n") if line.strip()]
     except ValueError as error:
         raise DataError(
-            f"{path} is broken: expected JSON, JSON lines or text by its ending, got {error}"
+            f"cannot parse {path} as the format that its ending names ({error}): correct the file"
         ) from error
     paragraphs = re.split(r"\n\s*\n", text)
     return [{"text": part.strip()} for part in paragraphs if part.strip()]
@@ -258,10 +258,10 @@ class TrainingData:
     """The passages of one training.
 
     Attributes:
-        asked: Passages with people's questions: generator and teacher learn from them.
+        asked: Passages with human-written questions: generator and teacher learn from them.
         human: Those of them whose questions the encoder is trained on as they are.
         texts: Passages that questions are generated for.
-        held_out: Passages with people's questions for measuring only, which share no 8-gram with
+        held_out: Passages with human questions for measuring only, which share no 8-gram with
             the others; empty if there are few.
     """
 
@@ -288,7 +288,7 @@ def select_data(
         network: Says what a token is.
         window: Most tokens of a passage after cutting, see ``cut_passages``.
         tokens: Tokens of passages and questions in an epoch.
-        human: Share of these tokens for passages with people's questions.
+        human: Share of these tokens for passages with human-written questions.
         questions: Questions that are generated for a passage.
         seed: Random seed of the selection.
     """

@@ -1,8 +1,8 @@
 """QuIP's question generator: from a passage it writes an answer, a separator and a question.
 
-Jia, Lewis, Zettlemoyer (Findings of ACL 2022), section 3: the generator is tuned on people's
-questions (BART-large in the paper; here a decoder, or a model with an encoder and a decoder), and
-writes ten questions on each passage by nucleus sampling with p = 0.6. Nothing is filtered.
+Jia, Lewis, Zettlemoyer (Findings of ACL 2022), section 3: the generator is tuned on human-written
+questions (BART-large in the paper; here a decoder or an encoder-decoder), and writes ten questions
+on each passage by nucleus sampling with p = 0.6. Nothing is filtered.
 """
 
 from collections.abc import Iterator, Sequence
@@ -46,7 +46,7 @@ def make_generator_prompts(network: Network, texts: Sequence[str]) -> list[list[
 
 
 def make_generator_rows(network: Network, passages: Sequence[Passage]) -> list[GeneratorRow]:
-    """Return what the generator learns from: people's questions with short answers.
+    """Return what the generator learns from: human questions with short answers.
 
     The questions of a passage share a row if the network can share the passage's computation.
     """

@@ -3,18 +3,18 @@
 Command: ``bench train quip --budget S`` (two hours on one CPU core in bfloat16 for 1M tokens).
 Jia, Lewis, Zettlemoyer (Findings of ACL 2022), sections 2 and 3. In ``stages`` of the checkpoint:
 
-1. A generator is tuned on people's questions (``generator``) and writes more of them on further
+1. A generator is tuned on human-written questions (``generator``) and generates more on further
    passages (``questions.jsonl``).
-2. A teacher is tuned on people's questions (``teacher``) and finds the answers to the written ones
+2. A teacher is tuned on human-written questions (``teacher``) and answers the generated ones
    (``labels.jsonl``).
-3. The encoder learns from the teacher's distributions, and at a small budget from people's own
-   questions and answers too.
+3. The encoder learns from the teacher's distributions, and at a small budget from human-written
+   questions and answers, too.
 
 ``PAPER`` holds the paper's settings. The defaults are for a small budget: shorter passages with
-fewer questions, so that there are many, LoRA weights at a higher rate, and people's questions for
+fewer questions, so that there are many, LoRA weights at a higher rate, and human questions for
 60 % of the tokens. Neither code nor data of the training was released; what the paper leaves open
 (optimiser, batch size, how generator and teacher are tuned) is ours. In training the inner
-products are divided by the square root of the width, which the written heads contain.
+products are divided by the square root of the dimension; the saved heads contain this factor.
 """
 
 import logging
@@ -114,7 +114,7 @@ class Recipe:
         top_p: Probability of the nucleus that they are sampled from.
         labels: "soft" for the teacher's probabilities, "hard" for its most probable tokens,
             "answers" for the generator's own answers (the paper's "no teacher").
-        human: Share of the budget for people's questions with their answers; 1 is the paper's
+        human: Share of the budget for human questions with their answers; 1 is the paper's
             "Bi-encoder + MRQA", which needs neither generator nor teacher.
         attention: "native" or, for decoders, "bidirectional"; of teacher and encoder.
         epochs: Times that a passage is seen, if there is enough data.
@@ -187,7 +187,7 @@ class Recipe:
                 positive(self, "teacher_share")
         at_least_one(self, "window", "questions", "epochs", "batch_size")
         if self.window > MAX_PASSAGE:
-            raise UsageError(f"window is at most {MAX_PASSAGE}, got {self.window}")
+            raise UsageError(f"window must be at most {MAX_PASSAGE}, got {self.window}")
 
     def _sources(self) -> list[Source]:
         return [
@@ -257,8 +257,8 @@ class _Stages:
             rows += self.write_and_label()
         if not rows:
             raise DataError(
-                "expected passages with questions whose answers they hold, got none: "
-                "name other --set sources="
+                "expected passages that contain the answers to their questions, got none: "
+                "name other data with --set sources="
             )
         objective = EncoderObjective(
             base,
@@ -443,8 +443,8 @@ class _Stages:
         """Train a model that only serves later stages, unless it was done; return its folder."""
         if not objective.rows:
             raise DataError(
-                f"expected people's questions to tune the {name} on, got none: "
-                "name question-answering --set sources="
+                f"expected human-written questions to tune the {name} on, got none: "
+                "name question-answering data with --set sources="
             )
         folder, key = self.stages / name, self.key(name, share)
         stage = Stage(folder / "stage.json", asdict(key))

@@ -1,4 +1,4 @@
-"""The texts to group: lines or a column of a file, or a column of a data set."""
+"""The texts to cluster: lines or a column of a file, or a column of a data set."""
 
 import gzip
 import json

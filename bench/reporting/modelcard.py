@@ -214,11 +214,11 @@ def _usage(method: str, encoder: Encoder, library: str, folder: str) -> str:
 
 def _export_line(method: str, encoder: Encoder, folder: str) -> str:
     if not isinstance(encoder, ExportableEncoder):
-        return "It has no network, so it cannot be a folder of sentence-transformers."
+        return "It has no network, so it cannot be exported to sentence-transformers."
     try:
         encoder.check_export()
     except UsageError as error:
-        return f"It cannot be a folder of sentence-transformers: {escape_markdown(str(error))}."
+        return f"It cannot be exported to sentence-transformers: {escape_markdown(str(error))}."
     except BenchError:
         return ""  # its backbone is not on this machine
     command = f"bench export sentence-transformers {method}:{folder} NEW_FOLDER"

@@ -64,9 +64,9 @@ def read_rows(
     tasks = _tasks(results)
     if not tasks:
         raise UsageError(
-            "none of these results is of a whole task of mteb, so none of its models can be beside "
-            "them: run one, such as `bench run --task STSBenchmark` (a cell of an earlier version "
-            "with --force)"
+            "none of these results is of a whole task of mteb, so there is nothing to compare its "
+            "models with: run one, such as `bench run --task STSBenchmark` (a cell of an earlier "
+            "version with --force)"
         )
     rows: list[Result] = []
     absences: list[Absence] = []

@@ -33,7 +33,7 @@ def _find_tasks() -> dict[str, Task]:
     for point in entry_points(group=GROUP):
         for task in _load_tasks_of(point):
             if task.name in found:
-                log.warning("%s is left out: %s names a task that is there", task.name, point.value)
+                log.warning("%s is left out: %s names an existing task", task.name, point.value)
             found.setdefault(task.name, task)
     return found
 

@@ -13,8 +13,8 @@ instructions.
 Repeats: disjoint folds of the texts, alike in their classes, each clustered on its own and averaged
 over several starts of k-means. Starts alone say nothing of other texts, and parts of one clustering
 share their clusters; clusterings of disjoint texts are independent given the encoder, so an
-interval over them holds for texts like these. It is paired, since a seed deals every encoder the
-same folds. Another seed deals the same texts anew: its repeats are no further independent ones.
+interval over them holds for texts like these. It is paired, since a seed gives every encoder the
+same folds. Another seed splits the same texts again, so its repeats are not independent.
 """
 
 from collections.abc import Callable, Sequence

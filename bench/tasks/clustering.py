@@ -143,7 +143,7 @@ def _check_groups(labels: NDArray[np.int64]) -> int:
     if not 1 < k < len(labels):
         raise DataError(
             f"expected texts of at least two classes, some of them of the same, got {k} classes of "
-            f"{len(labels)} texts; raise the limit, or look at the labels"
+            f"{len(labels)} texts; raise the limit, or check the labels"
         )
     return k
 

@@ -6,7 +6,7 @@ A row of ``mteb/stsbenchmark-sts``: ``sentence1`` "A girl is styling her hair.",
 girl is brushing her hair.".
 Run: ``bench run --model all --task stsb-spectrum``.
 Protocol: the distinct sentences without an instruction; singular values around the mean. Nothing
-here is better or worse by itself, so the family counts in no mean and no comparison.
+here is better or worse by itself, so the family is excluded from means and significance tests.
 """
 
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ class Spectrum(NetworkTask):
         if len(texts) < 2:
             raise DataError(
                 f"{self.name} needs at least two distinct sentences, got {len(texts)}; "
-                f"look at {rows.source}"
+                f"check {rows.source}"
             )
         limit = None if self.limit is None else max(self.limit, 2)
         return [Item(texts[i], self.instruction) for i in sample(len(texts), limit)]

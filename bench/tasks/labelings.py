@@ -154,7 +154,7 @@ def _labelled(
     for text, classes in pairs:
         first.setdefault(text, classes)
     if not first:
-        raise DataError("expected texts with labels, got none; look at the columns of the data set")
+        raise DataError("expected texts with labels, got none; check the columns of the data set")
     labels = {}
     for name in names or tuple(next(iter(first.values()))):
         number: dict[object, int] = {}

@@ -271,7 +271,7 @@ def entity_types(sentences: Iterable[Sentence], source: Tagged) -> list[str]:
         split = "" if Path(source.data).suffix else f" {source.split}"
         raise DataError(
             f"{source.data}{split}: expected entities, got tags O alone, for which F1 is not "
-            "defined; raise the limit, or look at the tags"
+            "defined; raise the limit, or check the tags"
         )
     return types
 

@@ -1,9 +1,9 @@
 """Tasks on a user's own files, without code: ``KIND:PATH``, such as ``classification:reviews.csv``.
 
-A file has a heading: CSV, TSV, JSON lines or Parquet. Columns are found by their usual names, or
-named: ``classification:reviews.csv:text=review,label=stars``. A folder has ``test`` and ``train``
-files; for ``ner`` they are ``test.conll`` and ``train.conll`` (``bench.conll``), maybe with
-``questions.json``, a question for each type; for ``retrieval`` it is in BEIR's layout:
+A file is CSV or TSV with a header, JSON lines or Parquet. Columns are found by their usual names,
+or named: ``classification:reviews.csv:text=review,label=stars``. A folder has ``test`` and
+``train`` files; for ``ner`` they are ``test.conll`` and ``train.conll`` (``bench.conll``), and
+optionally ``questions.json``, a question for each type; for ``retrieval`` it is in BEIR's layout:
 ``corpus.jsonl``, ``queries.jsonl``, ``qrels/test.tsv``.
 Run: ``bench run --model quip --task ner:FOLDER,classification:reviews.csv,sts:pairs.tsv``.
 Protocol: that of the tasks of the same kinds. NER draws 5 training sentences a type, five times;
@@ -148,7 +148,7 @@ def _find_files(kind: str, path: Path) -> tuple[Path, Path | None]:
     if path.is_file():
         if not path.name.endswith(_SUFFIXES):
             raise UsageError(
-                f"expected a file with a heading ({', '.join(_SUFFIXES[:4])}), got {path}: "
+                f"expected a file of rows ({', '.join(_SUFFIXES[:4])}), got {path}: "
                 "save it as one of these"
             )
         return path.resolve(), None

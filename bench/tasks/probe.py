@@ -1,4 +1,4 @@
-"""Linear probes: how well do frozen embeddings of a few labelled texts tell the classes of others?
+"""Linear probes: how well does a linear classifier on a few labelled embeddings predict classes?
 
 Source: the probes of sentence encoders (SentEval, mteb's classification), with as few texts a class
 as few-shot papers take.

@@ -7,8 +7,8 @@ A row of ``google/xquad``: ``context`` "The Panthers defense …", ``question`` 
 Run: ``bench run --model quip --task xquad``.
 Protocol: the span of at most 17 tokens with the largest p_start times p_end, one softmax over the
 passage; passages that are longer than the encoder takes are read in windows where it offers them,
-else they are cut. Only encoders with question vectors can be asked, so this says how well such an
-encoder was trained and counts in no mean.
+else they are truncated. Only encoders with question vectors can answer, so this says how well such
+an encoder was trained and is excluded from means.
 """
 
 from dataclasses import dataclass

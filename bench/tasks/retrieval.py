@@ -6,8 +6,8 @@ A row of ``pypi/zaragoza-construction-faq``: ``question`` "How long is a buildin
 Run: ``bench run --model all --task faq-retrieval``.
 Protocol: all answers are ranked by their cosine with the question, equal ones in the order of the
 rows. nDCG@10 with gain 1 for an answer to a question of the same words. As in mteb's retrieval,
-the encoder says which sides get the instruction. A limit draws rows, whose questions search their
-own answers alone.
+the encoder says which sides get the instruction. A limit draws rows, whose questions search only
+the answers of these rows.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Retrieval(NetworkTask):
         if len(answers) < 2:
             raise DataError(
                 f"{self.name} needs at least two answers to choose from, got {len(answers)} in "
-                f"{rows.source}; raise the limit, or look at the column {self.answer!r}"
+                f"{rows.source}; raise the limit, or check the column {self.answer!r}"
             )
         relevant = np.zeros((len(questions), len(answers)), bool)
         for question, answer in zip(rows[self.question], rows[self.answer], strict=True):

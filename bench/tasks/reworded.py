@@ -1,4 +1,4 @@
-"""Tasks under several wordings of their instruction: their spread is a component of its own.
+"""Tasks under several wordings of their instruction, which are a variance component.
 
 Source: arXiv 2605.22544, where one wording can put any of six models first. The wordings are our
 own (``wordings.toml``); the first is the task's.

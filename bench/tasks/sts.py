@@ -75,7 +75,7 @@ class STS(Task):
             raise DataError(
                 f"{self.name} needs scores that differ, since it ranks pairs by them, got one "
                 f"score in {len(rows)} pairs of {rows.source}, column {gold!r}; raise the limit, "
-                "or look at the data"
+                "or check the data"
             )
         return rows
 

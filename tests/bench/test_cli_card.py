@@ -68,7 +68,7 @@ def test_without_results_and_training_a_card_claims_nothing():
     assert (data.base_model, data.datasets, data.eval_results) == (None, None, None)
     assert "## Results" not in text
     assert "## Training" not in text
-    assert "cannot be a folder of sentence-transformers" in text
+    assert "cannot be exported to sentence-transformers" in text
 
 
 def test_results_are_those_of_the_same_weights_and_settings(encoder):

@@ -265,7 +265,7 @@ def test_what_ends_workers_or_cannot_be_sent_to_them_fails_its_own_cells_alone(
     ("workers", "address", "device", "message"),
     [
         ("3", "", "cpu", "got 3: the cluster has 3 nodes with"),
-        ("2", "", "cuda", "expected a GPU, as --device says: there are 3 nodes with"),
+        ("2", "", "cuda", "expected a GPU for --device cuda: there are 3 nodes with"),
         ("2", "", "cuda:1", "expected --device cuda with several workers"),
         ("none", "", "cpu", "--workers takes a number from 1, or auto, got 'none'"),
         ("2", "127.0.0.1:1", "auto", r"cannot connect to Ray at 127\.0\.0\.1:1"),

@@ -26,7 +26,7 @@ class Sums:
 
     def check(self):
         if self.scale <= 0:
-            raise UsageError(f"scale is more than 0, got {self.scale}")
+            raise UsageError(f"scale must be more than 0, got {self.scale}")
 
     def train(self, out, *, budget, seed, load, progress):
         self.check()

@@ -1,7 +1,7 @@
 """The engine on Ray: workers that own a device, on this machine or on the nodes of a cluster.
 
 A worker is an actor with a GPU, a share of one, or some CPU cores. It gets portions of an
-encoder's items and gives vectors back, does a whole cell, or trains. It writes nothing but
+encoder's items and returns vectors, runs a whole cell, or trains. It writes nothing but
 checkpoints: the process that started the run keeps vectors and results. Portions are
 ``bench.encoder.windows``, which no batch crosses, so that an encoder gives the same vectors here as
 in one process on the same hardware.
@@ -59,7 +59,9 @@ def start(workers: int | None, device: str = "auto") -> RayEngine:
         gpus = _count_gpus(nodes, device)
         n = workers or max(gpus, 1)
         if not gpus and n > cores:
-            raise UsageError(f"expected at most a worker a core, got {n}: there are {cores} cores")
+            raise UsageError(
+                f"expected at most one worker per core, got {n}: there are {cores} cores"
+            )
         # No cores are reserved: on this machine nothing else is placed.
         request = Request(0, _gpu_share(gpus, n), max(cores // n, 1))
         return RayEngine(request, n, stack.pop_all())
@@ -88,7 +90,9 @@ def connect(address: str, workers: int | None, device: str = "auto") -> RayEngin
         cpus = _cpu_share([int(node.get("CPU", 0)) for node in nodes], n)
         if not cpus:
             found = _describe_nodes(nodes)
-            raise UsageError(f"expected at most a worker a core, got {n}: the cluster has {found}")
+            raise UsageError(
+                f"expected at most one worker per core, got {n}: the cluster has {found}"
+            )
         return RayEngine(Request(cpus, 0.0, cpus), n, stack.pop_all())
 
 
@@ -187,9 +191,11 @@ def _count_gpus(nodes: Sequence[Mapping[str, float]], device: str) -> int:
     """
     gpus = 0 if device == "cpu" else int(sum(node.get("GPU", 0) for node in nodes))
     if device.startswith("cuda:"):
-        raise UsageError(f"expected --device cuda with several workers, got {device}: each has one")
+        raise UsageError(
+            f"expected --device cuda with several workers, got {device}: each gets a GPU of its own"
+        )
     if device == "cuda" and not gpus:
-        raise UsageError(f"expected a GPU, as --device says: there are {_describe_nodes(nodes)}")
+        raise UsageError(f"expected a GPU for --device cuda: there are {_describe_nodes(nodes)}")
     return gpus
 
 

@@ -1,4 +1,4 @@
-"""Who hands out the work: the engine as the process that started the run has it."""
+"""The driver: the engine in the process that started the run, which hands out the work."""
 
 import contextlib
 import logging
@@ -388,10 +388,12 @@ class RayEngine:
         self._failed_starts += place.starting is not None
         if place.calls:
             kind = type(error).__name__
-            log.warning("a worker has ended, others do what it had to do: %s", kind)
+            log.warning("a worker has died, others take over its work: %s", kind)
         if self._failed_starts > _DEATHS * len(self._places):
             reason = " ".join(str(error).split())[:300]
-            raise UsageError(f"workers do not start; is bench installed on all nodes? {reason}")
+            raise UsageError(
+                f"workers do not start: install the same version on all nodes ({reason})"
+            )
         for part in place.calls.values():
             state = part.state
             state.handed_out -= 1
@@ -434,7 +436,7 @@ class RayEngine:
         differ = sorted(k for k in versions | here if versions.get(k) != here.get(k))
         if differ:
             pairs = (f"{k} {versions.get(k)} instead of {here.get(k)}" for k in differ)
-            log.warning("a worker has other software than this machine: %s", ", ".join(pairs))
+            log.warning("a worker has other versions than this machine: %s", ", ".join(pairs))
 
     def _say_waiting(self) -> None:
         """Say now and then that no worker has a place, if that is so."""
