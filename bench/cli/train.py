@@ -140,12 +140,8 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter an option
     if scored is not None:
         planned, cards = len(trainings), scored_cards(Store(scored))
         trainings = [each for each in trainings if not any(map(each.made, cards))]
-        log.info(
-            "%d of %d trainings already have results in %s",
-            planned - len(trainings),
-            planned,
-            scored,
-        )
+        known = planned - len(trainings)
+        log.info("%d of %d trainings already have results in %s", known, planned, scored)
         if not trainings:
             return
     if dry_run:

@@ -392,7 +392,7 @@ class RayEngine:
         if self._failed_starts > _DEATHS * len(self._places):
             reason = " ".join(str(error).split())[:300]
             raise UsageError(
-                f"workers do not start: install the same version on all nodes ({reason})"
+                f"workers do not start ({reason}): is this version installed on all nodes?"
             )
         for part in place.calls.values():
             state = part.state
