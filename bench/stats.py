@@ -73,10 +73,9 @@ class Estimates:
     high: Array
     p: Array
 
-    def take(self, numbers: Sequence[int]) -> "Estimates":
+    def take(self, numbers: NDArray[np.int64]) -> "Estimates":
         """Return some of them, in this order."""
-        places = list(numbers)
-        return Estimates(*(array[places] for array in (self.value, self.low, self.high, self.p)))
+        return Estimates(*(array[numbers] for array in (self.value, self.low, self.high, self.p)))
 
     def bounds(self) -> list[tuple[float, float] | None]:
         """Return the ends of each interval, to six digits; None where it is not known."""
@@ -229,13 +228,15 @@ def _join(components: Sequence[VarianceComponent]) -> VarianceComponent:
     return VarianceComponent(wide.T @ wide, n - 1, means, parts, ids)
 
 
-def differences(found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Estimates:
+def differences(
+    found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64] | int
+) -> Estimates:
     """Return the scores of the encoders in ``rows`` minus those of their partners in ``columns``.
 
     Args:
         found: The scores.
         rows: Numbers of encoders (n,).
-        columns: Numbers of their partners (n,).
+        columns: Numbers of their partners (n,), or the one of all.
     """
     gaps = found.scores[rows] - found.scores[columns]
     widest = found.bounds[1] - found.bounds[0]
@@ -262,7 +263,7 @@ def corrected_p(found: Sequence[Sampled]) -> Array:
 
 
 def _variances(
-    found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    found: Sampled, rows: NDArray[np.int64], columns: NDArray[np.int64] | int
 ) -> list[tuple[Array, int]]:
     variances = []
     for component in found.components:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from bench import stats
 from bench.reporting.comparison import MEAN, Comparison
-from bench.reporting.table import MISSING, Entry, Table, difference, measure, score, word
+from bench.reporting.table import Entry, Table, difference, measure, missing, score, word
 from bench.reporting.trainings import (
     Method,
     by_method,
@@ -84,13 +84,13 @@ def _interval(row: Row) -> tuple[float, float] | None:
 
 def _mean(c: Comparison, row: Row | None) -> Entry:
     if row is None or pd.isna(row.mean):
-        return Entry(MISSING, mark="missing", note="lacks a task")
+        return missing("lacks a task")
     return Entry(score(row.mean, row.std, digits=c.digits), row.mean, _interval(row), note=row.note)
 
 
 def _gain(row: Row | None) -> Entry:
     if row is None or pd.isna(row.difference):
-        return Entry(MISSING, mark="missing")
+        return missing()
     bounds = _interval(row)
     text = difference(row.difference, bounds, significant=row.p < 1 - stats.LEVEL)
     return Entry(text, row.difference, bounds, note=row.note)
@@ -102,5 +102,5 @@ def _number(row: Row | None, name: str, scale: float, digits: int) -> Entry:
 
 def _rank(row: Row | None) -> Entry:
     if row is None:
-        return Entry(MISSING, mark="missing")
+        return missing()
     return Entry(f"{row.rank} [{row.low}, {row.high}]", float(row.rank), (row.low, row.high))

@@ -5,7 +5,7 @@ Every table of the report is a pivot of these frames and every figure a plot of 
 
 import zlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -86,11 +86,8 @@ class Comparison:
     @cached_property
     def cells(self) -> dict[tuple[str, str], list[Result]]:
         """The results of each (encoder, title), one per seed."""
-        found: dict[tuple[str, str], list[Result]] = {}
-        for encoder, title, result in self.runs[["encoder", "title", "result"]].itertuples(
-            index=False
-        ):
-            found.setdefault((encoder, title), []).append(result)
+        by_cell = self.runs.groupby(["encoder", "title"], sort=False)
+        found: dict[tuple[str, str], list[Result]] = by_cell.result.agg(list).to_dict()
         return found
 
     @cached_property
@@ -173,6 +170,10 @@ class Comparison:
     def number(self) -> dict[str, int]:
         """The position of each encoder in the arrays of ``stats``."""
         return {label: i for i, label in enumerate(self.labels)}
+
+    def numbers(self, labels: Iterable[str]) -> NDArray[np.int64]:
+        """Return the positions of some encoders in the arrays of ``stats``."""
+        return np.array([self.number[label] for label in labels], np.int64)
 
     @cached_property
     def baseline(self) -> str | None:
@@ -326,6 +327,13 @@ class Comparison:
         """The scores of the encoders that have every common task, title by encoder."""
         return self.scores.loc[self.common].dropna(axis=1)
 
+    def mean_ranks(self, among: Collection[str]) -> dict[str, float]:
+        """Return the mean rank over the common tasks of those of some encoders that have all."""
+        ranked = self.ranked[[label for label in self.ranked if label in among]]
+        if not ranked.size:
+            return {}
+        return dict(zip(ranked, stats.mean_ranks(ranked.to_numpy()).tolist(), strict=True))
+
 
 def sampled(results: Sequence[Sequence[Result]], name: str, seed: int) -> stats.Sampled:
     """Return a score of several encoders on one task with its bootstrap.
@@ -339,7 +347,7 @@ def sampled(results: Sequence[Sequence[Result]], name: str, seed: int) -> stats.
     examples = _paired([_examples(found, name) for found in results])
     ids = _ids(results, name, len(examples))
     repeats_ = _paired([_repeats(found, name) for found in results])
-    wordings = _paired([_wordings(found, name) for found in results])
+    wordings = _paired([_over_seeds([r.scores[name].wordings for r in found]) for found in results])
     each = examples, repeats_, wordings
     sources = [source for source in each if _varies(source)]
     known = ids if sources and sources[0] is examples else None
@@ -371,29 +379,26 @@ def _repeats(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Arra
     """
     ordered = sorted(results, key=lambda r: r.spec.seed)
     each = [r.scores[name].repeats for r in ordered]
-    if len({len(repeats) for repeats in each}) != 1:
-        return 0, np.empty(0)
-    kind = (*(r.spec.seed for r in ordered), len(each[0]))
-    return kind, np.mean(each, axis=0 if len(each[0]) > 1 else 1)
+    n, means = _over_seeds(each)
+    kind = (*(r.spec.seed for r in ordered), n)
+    return kind, means if n != 1 else np.concatenate(each)
 
 
-def _wordings(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Array]:
-    """Return the number of wordings of the instruction and the score under each, over all seeds."""
-    each = [r.scores[name].wordings for r in results]
-    if len({len(wordings) for wordings in each}) != 1:
-        return 0, np.empty(0)
-    return len(each[0]), np.mean(each, axis=0)
-
-
-def _examples(results: Sequence[Result], name: str) -> tuple[Hashable, stats.Array]:
+def _examples(results: Sequence[Result], name: str) -> tuple[int, stats.Array]:
     """Return the number of test examples and the contribution of each; none where unknown."""
-    scores = [r.scores[name] for r in results]
-    if len({len(s.examples) for s in scores}) != 1:
-        return 0, np.empty(0)
-    each = [contributions(name, s.examples, s.gold) for s in scores]
-    for found, own in zip(each, scores, strict=True):
-        if not len(found) or not abs(found.mean() - own.mean) < AGREE:
+    each = []
+    for score in (r.scores[name] for r in results):
+        found = contributions(name, score.examples, score.gold)
+        if not len(found) or not abs(found.mean() - score.mean) < AGREE:
             return 0, np.empty(0)
+        each.append(found)
+    return _over_seeds(each)
+
+
+def _over_seeds(each: Sequence[Sequence[float] | stats.Array]) -> tuple[int, stats.Array]:
+    """Return the number of values of each seed and their means; none where it differs."""
+    if len({len(values) for values in each}) != 1:
+        return 0, np.empty(0)
     return len(each[0]), np.mean(each, axis=0)
 
 

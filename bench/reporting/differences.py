@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench import stats
 from bench.reporting.comparison import Comparison, mean_score, sampled, seed_of
 from bench.reporting.notes import machine
-from bench.reporting.table import MISSING, Entry, Table, difference, measure, score, warned, word
+from bench.reporting.table import Entry, Table, difference, measure, missing, score, warned, word
 from bench.result import Result
 
 MOST = 30_000
@@ -25,8 +25,7 @@ def ranks(c: Comparison) -> Table:
     """Return mean rank, Borda points, and wins, ties and losses against all other encoders."""
     scores = c.ranked.to_numpy()
     tasks, m = scores.shape
-    means = stats.mean_ranks(scores).tolist() if scores.size else []
-    mean = dict(zip(c.ranked, means, strict=False))
+    mean = c.mean_ranks(c.labels)
     rows = []
     for label, counts in zip(c.labels, c.outcomes.sum(axis=1).tolist(), strict=True):
         rank = mean.get(label)
@@ -125,7 +124,7 @@ def _narrow(
 
 
 def difference_entries(
-    found: stats.Sampled, p: stats.Array, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    found: stats.Sampled, p: stats.Array, rows: NDArray[np.int64], columns: NDArray[np.int64] | int
 ) -> list[Entry]:
     """Return the scores of some encoders minus those of others, starred where significant.
 
@@ -133,7 +132,7 @@ def difference_entries(
         found: The score of all encoders.
         p: Corrected p-values of every pair, (m, m).
         rows: Numbers of encoders (n,).
-        columns: Numbers of their partners (n,).
+        columns: Numbers of their partners (n,), or the one of all.
     """
     each = stats.differences(found, rows, columns)
     numbers = (each.value.tolist(), each.bounds(), each.p.tolist(), p[rows, columns].tolist())
@@ -144,7 +143,7 @@ def _difference(
     value: float, bounds: tuple[float, float] | None, p: float, corrected: float
 ) -> Entry:
     if math.isnan(value):
-        return Entry(MISSING, mark="missing", note="one of the two has no result")
+        return missing("one of the two has no result")
     if bounds is None:
         note = "measured once, or always the same, so its uncertainty is not known"
         return Entry(difference(value), value, note=note)
@@ -163,15 +162,14 @@ def changes(before: Comparison, now: Comparison) -> Table:
         now: The results of now.
     """
     old, new = _by_cell(before), _by_cell(now)
-    both = [cell for cell in sorted(old.keys() | new.keys()) if cell in old and cell in new]
+    both = sorted(old.keys() & new.keys())
     moved = [cell for cell in both if _repeats(old[cell]) != _repeats(new[cell])]
     rows = [
         _change(cell, "changed", old[cell], new[cell], entry)
         for cell, entry in zip(moved, _now_minus_before(moved, old, new), strict=True)
     ]
-    missing = Entry(MISSING, mark="missing")
-    rows += [_change(cell, "new", (), new[cell], missing) for cell in sorted(new.keys() - old)]
-    rows += [_change(cell, "gone", old[cell], (), missing) for cell in sorted(old.keys() - new)]
+    rows += [_change(cell, "new", (), new[cell], missing()) for cell in sorted(new.keys() - old)]
+    rows += [_change(cell, "gone", old[cell], (), missing()) for cell in sorted(old.keys() - new)]
     return Table(
         "changes",
         "What changed",
@@ -189,12 +187,10 @@ _Cell = tuple[str, str, str, str, int, str]  # encoder, family, task, read-out, 
 
 def _by_cell(c: Comparison) -> dict[_Cell, list[Result]]:
     """Return the results of each cell in its highest protocol version."""
-    found = {}
-    for title, task in c.tasks.sort_values("protocol", kind="stable").iterrows():
-        for label in c.labels:
-            if results := c.cells.get((label, title)):
-                place = (task.family, task.task, task.readout, task.limit, task.metric)
-                found[(label, *place)] = results
+    cell = ["encoder", "family", "task", "readout", "limit", "metric"]
+    highest = c.runs.groupby(cell).protocol.transform("max")
+    newest = c.runs[c.runs.protocol == highest]
+    found: dict[_Cell, list[Result]] = newest.groupby(cell).result.agg(list).to_dict()
     return found
 
 
@@ -211,9 +207,8 @@ def _now_minus_before(
         seed = seed_of({**column, "protocol": 0, "metric": metric}, label)
         cell = (label, family, task, readout, limit, metric)
         found.append(sampled([new[cell], old[cell]], metric, seed))
-    one, other = np.array([0]), np.array([1])
-    ps = stats.corrected_p(found)
-    return [difference_entries(each, p, one, other)[0] for each, p in zip(found, ps, strict=True)]
+    one, ps = np.array([0]), stats.corrected_p(found)
+    return [difference_entries(each, p, one, 1)[0] for each, p in zip(found, ps, strict=True)]
 
 
 def _change(
@@ -227,7 +222,7 @@ def _change(
 
 def _mean(results: Sequence[Result]) -> Entry:
     if not results:
-        return Entry(MISSING, mark="missing")
+        return missing()
     mean = mean_score(results, results[0].metric)
     return Entry(score(mean), mean, key=results[0].spec.key)
 

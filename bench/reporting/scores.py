@@ -1,15 +1,16 @@
 """Tables of scores: family means, every task, every score of a family. Scores are shown x 100."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from bench import stats
 from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.names import natural
-from bench.reporting.table import MISSING, Entry, Mark, Table, score, warned, word
+from bench.reporting.table import Entry, Mark, Table, measure, missing, score, warned, word
 from bench.task import APART
 
 _BEST = "Bold: best. †: not significantly different from the best."
@@ -17,61 +18,63 @@ WITHIN = 0.05
 """Budgets that differ by at most this share count as equal."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One number of all encoders, ready for a table.
+def entries(
+    c: Comparison,
+    found: stats.Sampled,
+    p: stats.Array,
+    shown: Sequence[str],
+    *,
+    tasks: Sequence[str],
+    texts: Mapping[str, str],
+    absences: Mapping[str, str] = {},
+    ranked: bool = True,
+) -> list[Entry]:
+    """Return the entries of some encoders, with intervals, marks and warnings.
 
-    Attributes:
-        found: The number, with its bootstrap.
-        p: Corrected p-values of every pair of encoders, (m, m).
-        titles: The tasks behind it, for warnings of overlap.
+    Args:
+        c: The results.
+        found: The scores of all encoders (m,).
+        p: Their corrected p-values, (m, m).
+        shown: Labels of the encoders to return, marked among themselves.
+        tasks: The tasks behind the scores, for warnings of overlap.
         texts: What is printed for each encoder.
-        missing: Why an encoder has no number, by label.
+        absences: Why an encoder has no score, where it is a mean.
         ranked: Whether more is better.
     """
-
-    found: stats.Sampled
-    p: stats.Array
-    titles: Sequence[str]
-    texts: Mapping[str, str]
-    missing: Callable[[str], str]
-    ranked: bool = True
-
-
-def entries(c: Comparison, row: Row, shown: Sequence[str]) -> list[Entry]:
-    """Return the entries of some encoders, with intervals, marks and warnings."""
-    warnings = [c.overlap_warning(label, row.titles) for label in shown]
-    numbers = [c.number[label] for label in shown]
-    fair = [row.ranked and not warning for warning in warnings]
-    marks, bounds = _marks(c, row, numbers, fair), row.found.intervals.bounds()
+    numbers, bounds = c.numbers(shown), found.intervals.bounds()
+    warnings = [c.overlap_warning(label, tasks) for label in shown]
+    fair = [ranked and not warning for warning in warnings]
+    scores = found.scores[numbers]
+    marks = _marks(np.where(fair, scores, np.nan), p[np.ix_(numbers, numbers)], c.digits)
     made = []
-    for label, i, mark, warning in zip(shown, numbers, marks, warnings, strict=True):
-        value = float(row.found.scores[i])
+    for label, value, mark, warning in zip(shown, scores.tolist(), marks, warnings, strict=True):
         if np.isnan(value):
-            made.append(Entry(MISSING, mark="missing", note=row.missing(label)))
+            made.append(missing(absences.get(label) or _absence(c, label, tasks[0])))
             continue
-        one = row.titles[0] if len(row.titles) == 1 else ""
-        key = c.cells[label, one][0].spec.key if one else ""
-        made.append(warned(Entry(row.texts[label], value, bounds[i], mark, key=key), warning))
+        key = c.cells[label, tasks[0]][0].spec.key if len(tasks) == 1 else ""
+        entry = Entry(texts[label], value, bounds[c.number[label]], mark, key=key)
+        made.append(warned(entry, warning))
     return made
 
 
-def _marks(c: Comparison, row: Row, numbers: Sequence[int], fair: Sequence[bool]) -> list[Mark]:
-    """Return which encoders are best among the fair ones, or not significantly different.
+def _absence(c: Comparison, label: str, task: str) -> str:
+    return "has no such score" if (label, task) in c.cells else c.absence(label, task)
 
-    Scores that are equal as printed are equally good.
+
+def _marks(scores: stats.Array, p: stats.Array, digits: int) -> list[Mark]:
+    """Return which scores are the best, or not significantly different from it.
+
+    Scores that are equal as printed are equally good; NaN is not marked.
     """
-    everyone = row.found.scores[numbers]
-    scores = np.where(fair, everyone, np.nan)
-    marks: list[Mark] = [""] * len(numbers)
+    marks: list[Mark] = [""] * len(scores)
     if np.isfinite(scores).sum() < 2:
         return marks
     best = int(np.nanargmax(scores))
-    printed = score(scores[best], digits=c.digits)
+    printed = score(scores[best], digits=digits)
     for i in map(int, np.flatnonzero(np.isfinite(scores))):
-        if score(scores[i], digits=c.digits) == printed:
+        if score(scores[i], digits=digits) == printed:
             marks[i] = "best"
-        elif row.p[numbers[i], numbers[best]] >= 1 - stats.LEVEL:
+        elif p[i, best] >= 1 - stats.LEVEL:
             marks[i] = "tie"
     return marks
 
@@ -96,9 +99,16 @@ def families(
         ("backbone", [word(c.encoders.at[label, "backbone"]) for label in shown]),
     ]
     columns += [(family, _family(c, family, shown)) for family in c.by_family]
-    texts = {label: score(mean, digits=c.digits) for label, mean in c.encoders["mean"].items()}
-    overall = Row(c.overall, c.p_means[MEAN], c.common, texts, lambda _: "lacks a family")
-    columns += [(MEAN, entries(c, overall, shown)), ("mean rank", _mean_ranks(c, shown))]
+    overall = entries(
+        c,
+        c.overall,
+        c.p_means[MEAN],
+        shown,
+        tasks=c.common,
+        texts={label: score(mean, digits=c.digits) for label, mean in c.encoders["mean"].items()},
+        absences=dict.fromkeys(shown, "lacks a family"),
+    )
+    columns += [(MEAN, overall), ("mean rank", _mean_ranks(c, shown))]
     return Table.of_columns(
         name,
         title,
@@ -110,35 +120,38 @@ def families(
 
 
 def _family(c: Comparison, family: str, shown: Sequence[str]) -> list[Entry]:
-    titles, means, stds = c.families[family], c.family_means.loc[family], c.family_stds.loc[family]
-    have = c.scores.loc[titles].notna().sum()
-    texts = {label: score(means[label], stds[label], digits=c.digits) for label in c.labels}
-    row = Row(
+    tasks = c.families[family]
+    counts = c.scores.loc[tasks].notna().sum()
+    found = entries(
+        c,
         c.by_family[family],
         c.p_means[family],
-        titles,
-        texts,
-        lambda label: f"{have[label]} of {len(titles)} tasks",
+        shown,
+        tasks=tasks,
+        texts=_texts(c, c.family_means.loc[family], c.family_stds.loc[family]),
+        absences={label: f"{n} of {len(tasks)} tasks" for label, n in counts.items()},
     )
-    found = entries(c, row, shown)
     return [replace(each, text=each.note) if each.mark == "missing" else each for each in found]
 
 
+def _texts(c: Comparison, scores: pd.Series, stds: pd.Series) -> dict[str, str]:
+    """Return what is printed for each encoder."""
+    return {label: score(scores[label], stds[label], digits=c.digits) for label in c.labels}
+
+
 def _mean_ranks(c: Comparison, shown: Sequence[str]) -> list[Entry]:
-    ranked = c.ranked[[label for label in c.ranked if label in set(shown)]]
-    means = stats.mean_ranks(ranked.to_numpy()).tolist() if ranked.size else []
-    ranks: dict[str, float] = dict(zip(ranked, means, strict=False))
+    ranks = c.mean_ranks(shown)
     warnings = {label: c.overlap_warning(label, c.common) for label in ranks}
     fair = [rank for label, rank in ranks.items() if not warnings[label]]
     best = min(fair) if len(fair) > 1 else None
-    missing = Entry(MISSING, mark="missing", note="lacks a task that most encoders have")
     made = []
     for label in shown:
         if label not in ranks:
-            made.append(missing)
+            made.append(missing("lacks a task that most encoders have"))
             continue
-        mark: Mark = "best" if ranks[label] == best else ""
-        made.append(warned(Entry(f"{ranks[label]:.2f}", ranks[label], mark=mark), warnings[label]))
+        entry = measure(ranks[label], digits=2)
+        entry = replace(entry, mark="best") if entry.value == best else entry
+        made.append(warned(entry, warnings[label]))
     return made
 
 
@@ -146,12 +159,16 @@ def by_task(c: Comparison) -> Table:
     """Return the main score of every task, task by encoder."""
     rows = []
     for title, task in c.tasks[c.tasks.compared].iterrows():
-        scores, stds = c.scores.loc[title], c.stds.loc[title]
-        texts = {label: score(scores[label], stds[label], digits=c.digits) for label in c.labels}
-        absences = {label: c.absence(label, str(title)) for label in scores.index[scores.isna()]}
-        row = Row(c.by_task[title], c.p_tasks[title], [title], texts, absences.__getitem__)
+        found = entries(
+            c,
+            c.by_task[title],
+            c.p_tasks[title],
+            c.labels,
+            tasks=[title],
+            texts=_texts(c, c.scores.loc[title], c.stds.loc[title]),
+        )
         head = [word(cell) for cell in (task.family, title, task.metric)]
-        rows.append((*head, _repeats(c, str(title)), *entries(c, row, c.labels)))
+        rows.append((*head, _repeats(c, str(title)), *found))
     words = ("family", "task", "metric")
     return Table(
         "by-task",
@@ -198,14 +215,16 @@ def by_metric(
     rows = []
     for (task, name), each, p in zip(names, found, ps, strict=True):
         printed = [f"{scale * value:z.{digits}f}" for value in each.scores]
-        texts = dict(zip(c.labels, printed, strict=True))
-
-        def missing(label: str, task: str = task) -> str:
-            has = (label, task) in c.cells
-            return "has no such score" if has else c.absence(label, task)
-
-        row = Row(each, p, [task], texts, missing, _more_is_better(family, name))
-        rows.append((word(task), word(name.replace("_", " ")), *entries(c, row, c.labels)))
+        shown = entries(
+            c,
+            each,
+            p,
+            c.labels,
+            tasks=[task],
+            texts=dict(zip(c.labels, printed, strict=True)),
+            ranked=_more_is_better(family, name),
+        )
+        rows.append((word(task), word(name.replace("_", " ")), *shown))
     return Table(
         family,
         title,
@@ -267,12 +286,8 @@ def budgets(c: Comparison) -> list[list[str]]:
             groups[-1].append(label)
         else:
             groups.append([label])
-    several = [group for group in groups if _methods(c, group) > 1]
+    several = [group for group in groups if len({method_of(c, label) for label in group}) > 1]
     return sorted(several, key=lambda group: -trained.tokens[group[0]])
-
-
-def _methods(c: Comparison, group: Sequence[str]) -> int:
-    return len({method_of(c, label) for label in group})
 
 
 def method_of(c: Comparison, label: str) -> str:

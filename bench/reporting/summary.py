@@ -1,13 +1,12 @@
 """The first table: what was compared, and how much each encoder gains over the backbone."""
 
-import numpy as np
 import pandas as pd
 
 from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.differences import difference_entries
 from bench.reporting.names import known_encoders
 from bench.reporting.scores import method_of
-from bench.reporting.table import MISSING, Entry, Table, measure, score, warned, word
+from bench.reporting.table import Entry, Table, measure, missing, score, warned, word
 
 ROLES = {
     "method": "method",
@@ -53,11 +52,10 @@ def summary(c: Comparison) -> Table:
 
 
 def _gains(c: Comparison, baseline: str, labels: list[str]) -> list[Entry]:
-    rows = np.array([c.number[label] for label in labels])
-    base = np.full(len(rows), c.number[baseline])
+    rows, base = c.numbers(labels), c.number[baseline]
     found = difference_entries(c.overall, c.p_means[MEAN], rows, base)
-    itself = word("")
-    return [itself if label == baseline else e for label, e in zip(labels, found, strict=True)]
+    found[labels.index(baseline)] = missing()
+    return found
 
 
 def _about(c: Comparison, label: str) -> dict[str, str]:
@@ -70,7 +68,7 @@ def _about(c: Comparison, label: str) -> dict[str, str]:
 def _mean(c: Comparison, label: str) -> Entry:
     mean = c.encoders.at[label, "mean"]
     if pd.isna(mean):
-        return Entry(MISSING, mark="missing", note="lacks a family")
+        return missing("lacks a family")
     bounds = c.overall.intervals.bounds()[c.number[label]]
     entry = Entry(score(mean, digits=c.digits), float(mean), bounds)
     return warned(entry, c.overlap_warning(label, c.common))

@@ -90,9 +90,14 @@ class Table:
         return replace(self, columns=tuple(columns), rows=tuple(rows))
 
 
+def missing(note: str = "") -> Entry:
+    """Return the entry of what is not there, and why."""
+    return Entry(MISSING, mark="missing", note=note)
+
+
 def word(text: object, link: str = "") -> Entry:
     """Return an entry of text; None and "" are shown as missing."""
-    return Entry(MISSING, mark="missing") if text in {None, ""} else Entry(str(text), link=link)
+    return missing() if text in {None, ""} else Entry(str(text), link=link)
 
 
 def score(value: float | None, std: float | None = None, *, digits: int = 1) -> str:
@@ -116,8 +121,13 @@ def difference(
 def measure(value: float | None, *, scale: float = 1, digits: int = 0, unit: str = "") -> Entry:
     """Return a count or a measurement; an unknown one is missing."""
     if value is None or pd.isna(value):
-        return Entry(MISSING, mark="missing")
+        return missing()
     return Entry(f"{scale * value:,.{digits}f}{unit}", float(value))
+
+
+def share(value: float | None) -> Entry:
+    """Return a share in per cent; an unknown one is missing."""
+    return measure(value, scale=100, digits=1, unit=" %")
 
 
 def warned(entry: Entry, note: str) -> Entry:

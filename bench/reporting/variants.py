@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-import numpy as np
-
 from bench import stats
 from bench.reporting.comparison import Comparison
 from bench.reporting.differences import difference_entries
@@ -132,10 +130,9 @@ def _table(c: Comparison, group: Variants, name: str) -> Table:
         ("encoder", [word(label) for label in rest]),
         ("what is changed", [word(group.changes[label]) for label in rest]),
     ]
-    numbers = np.array([c.number[label] for label in rest])
-    base = np.full(len(rest), c.number[reference])
+    rows, base = c.numbers(rest), c.number[reference]
     columns += [
-        (title, difference_entries(c.by_task[title], c.p_tasks[title], numbers, base))
+        (title, difference_entries(c.by_task[title], c.p_tasks[title], rows, base))
         for title in map(str, scores.index)
     ]
     means = ", ".join(f"{title} {100 * value:.1f}" for title, value in scores[reference].items())
@@ -150,5 +147,5 @@ def _table(c: Comparison, group: Variants, name: str) -> Table:
 
 def gaps(c: Comparison, found: stats.Sampled, labels: Sequence[str]) -> stats.Estimates:
     """Return the scores of all encoders but the first, minus the first one's."""
-    numbers = np.array([c.number[label] for label in labels])
-    return stats.differences(found, numbers[1:], np.full(len(numbers) - 1, numbers[0]))
+    base, *rows = labels
+    return stats.differences(found, c.numbers(rows), c.number[base])

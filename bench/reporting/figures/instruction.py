@@ -73,7 +73,7 @@ def _draw_pairs(
 ) -> None:
     """Draw each encoder's score under the right and under another instruction."""
     task, labeling, other = names
-    numbers = [c.number[label] for label in encoders]
+    numbers = c.numbers(encoders)
     own = c.sampled(task, labeling).intervals.take(numbers)
     under = c.sampled(task, f"{labeling} under {other}").intervals.take(numbers)
     for y, ends in enumerate(zip(under.value, own.value, strict=True)):

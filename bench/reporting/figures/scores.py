@@ -56,8 +56,7 @@ def forest(c: Comparison) -> Drawing:
     if c.baseline is None or not c.by_family or not others:
         why = "no untrained backbone beside methods on it"
         return Drawing(name, title, why=why, beside="summary")
-    rows = np.array([c.number[label] for label in others])
-    base = np.full(len(rows), c.number[c.baseline])
+    rows, base = c.numbers(others), c.number[c.baseline]
     numbers = {MEAN: c.overall, **c.by_family}
     figure, axes = panels(list(numbers), _with_budgets(c, others), across=4)
     colors = [ROLES[role] for role in c.encoders.role[others]]
@@ -127,7 +126,7 @@ def families(c: Comparison) -> Drawing:
     labels = by_role(c)
     figure, axes = panels(list(c.by_family), list(c.encoders.title[labels]))
     colors = [ROLES[role] for role in c.encoders.role[labels]]
-    numbers = [c.number[label] for label in labels]
+    numbers = c.numbers(labels)
     dashed: Any = {"color": ROLES["untrained"], "linewidth": 0.9, "linestyle": (0, (4, 3))}
     for panel, (family, found) in zip(axes, c.by_family.items(), strict=True):
         _separate_roles(panel, c, labels)
@@ -280,11 +279,10 @@ def mean_ranks(c: Comparison) -> Drawing:
     if m < 3 or tasks < 2:
         why = "it takes at least three encoders that have all of at least two common tasks"
         return Drawing(name, title, why=why, beside="ranks")
-    means = stats.mean_ranks(c.ranked.to_numpy())
-    order = np.argsort(means, kind="stable")
-    ranks = means[order].tolist()
-    encoders = c.encoders.loc[c.ranked.columns[order]]
-    numbers = [c.number[label] for label in encoders.index]
+    by_label = c.mean_ranks(c.labels)
+    encoders = c.encoders.loc[sorted(by_label, key=by_label.__getitem__)]
+    ranks = [by_label[label] for label in encoders.index]
+    numbers = c.numbers(encoders.index)
     names = [shortened(title) for title in encoders.title]
     joined = cliques(c.p_means[MEAN][np.ix_(numbers, numbers)] >= 1 - stats.LEVEL)
     half, bars = (m + 1) // 2, 0.16 * len(joined)

@@ -52,11 +52,12 @@ def ablations(c: Comparison) -> Drawing:
         for group in found:
             each = gaps(c, scores, group.labels)
             n = len(each.value)
-            p = _p(c, family, group)
-            same = [not value < 1 - stats.LEVEL for value in p]
-            drawn += np.array(p)[np.isfinite(each.value)].tolist()
+            base, *changed = group.labels
+            p = c.p_means[family][c.numbers(changed), c.number[base]]
+            same = ~(p < 1 - stats.LEVEL)
+            drawn += p[np.isfinite(each.value)].tolist()
             tips = [f"{name}, {family}" for name in names[start : start + n]]
-            draw_rows(panel, each, tips, COLORS[:1] * n, hollow=same, start=start)
+            draw_rows(panel, each, tips, COLORS[:1] * n, hollow=same.tolist(), start=start)
             start += n
     caption(figure, "Ablation effects on family means x 100; lines: 95 % interval")
     name_marks(figure, significance_marks(drawn, COLORS[0]))
@@ -64,13 +65,6 @@ def ablations(c: Comparison) -> Drawing:
     return Drawing(
         name, title, f"Each minus its reference ({references}).", figure, beside="variants"
     )
-
-
-def _p(c: Comparison, family: str, group: Variants) -> list[float]:
-    """Return the corrected p-values of the variants against their reference."""
-    numbers = [c.number[label] for label in group.labels]
-    found: list[float] = c.p_means[family][numbers[1:], numbers[0]].tolist()
-    return found
 
 
 def sweeps(c: Comparison) -> tuple[Drawing, ...]:
