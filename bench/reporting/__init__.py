@@ -41,20 +41,13 @@ def build(comparison: "Comparison", out: Path) -> list[Path]:
 
     write(out, {})  # fails before the work, not after it
     made, drawings = contents(comparison)
-    drawn = [drawing for drawing in drawings if drawing.figure is not None]
-    pictures = {}
-    for table in made:
-        beside = figures.beside(table.name, made, drawn)
-        pictures[table.name] = [f"{drawing.name}.png" for drawing in beside]
-    files: dict[str, bytes | str] = {
+    files = {
         "index.html": html.page(comparison, made, drawings),
-        "results.md": formats.results_md(made, pictures),
+        "results.md": formats.results_md(made, figures.pictures(made, drawings)),
         "results.csv": formats.csv_of(flat(comparison)),
         "results.json": formats.text(made, "json"),
     }
-    for drawing in drawn:
-        files |= {f"{drawing.name}.{kind}": drawing.rendered(kind) for kind in figures.KINDS}
-    return write(out, files)
+    return write(out, {**files, **figures.files(drawings)})
 
 
 def contents(comparison: "Comparison") -> "tuple[tuple[Table, ...], tuple[Drawing, ...]]":

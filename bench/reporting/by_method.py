@@ -65,42 +65,40 @@ def _columns(c: Comparison) -> list[tuple[str, list[Entry]]]:
         gains = differences(c, c.baseline)
         own = _rows(gains[gains.task == columns[-1][0]], every)  # of the mean, or the only family
         columns.append((f"minus {c.baseline}", [_gain(row) for row in own]))
-        columns.append(("P(better)", [_number(row, "superiority", 1, 2) for row in own]))
-        columns.append(("detectable", [_number(row, "detectable", 100, 1) for row in own]))
+        columns.append(("P(better)", [measure(row.superiority, digits=2) for row in own]))
+        columns.append(
+            ("detectable", [measure(row.detectable, scale=100, digits=1) for row in own])
+        )
     if len(c.by_family) > 1:
         columns.append(("rank", [_rank(row) for row in _rows(ranks(c), every)]))
     return columns
 
 
-def _rows(found: pd.DataFrame, every: Sequence[Method]) -> list[Row | None]:
-    """Return the row of each method; None where there is none."""
-    rows = dict(zip(by_place(found).index, found.itertuples(), strict=True))
-    return [rows.get(place_of(method)) for method in every]
+def _rows(found: pd.DataFrame, every: Sequence[Method]) -> list[Row]:
+    """Return the row of each method; NaN where there is none."""
+    places = list(map(place_of, every))
+    return list(by_place(found).astype(object).reindex(places).itertuples())
 
 
 def _interval(row: Row) -> tuple[float, float] | None:
     return None if pd.isna(row.low) else (row.low, row.high)
 
 
-def _mean(c: Comparison, row: Row | None) -> Entry:
-    if row is None or pd.isna(row.mean):
+def _mean(c: Comparison, row: Row) -> Entry:
+    if pd.isna(row.mean):
         return missing("lacks a task")
     return Entry(score(row.mean, row.std, digits=c.digits), row.mean, _interval(row), note=row.note)
 
 
-def _gain(row: Row | None) -> Entry:
-    if row is None or pd.isna(row.difference):
+def _gain(row: Row) -> Entry:
+    if pd.isna(row.difference):
         return missing()
     bounds = _interval(row)
     text = difference(row.difference, bounds, significant=row.p < 1 - stats.LEVEL)
     return Entry(text, row.difference, bounds, note=row.note)
 
 
-def _number(row: Row | None, name: str, scale: float, digits: int) -> Entry:
-    return measure(None if row is None else getattr(row, name), scale=scale, digits=digits)
-
-
-def _rank(row: Row | None) -> Entry:
-    if row is None:
+def _rank(row: Row) -> Entry:
+    if pd.isna(row.rank):
         return missing()
     return Entry(f"{row.rank} [{row.low}, {row.high}]", float(row.rank), (row.low, row.high))

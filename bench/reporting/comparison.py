@@ -6,7 +6,7 @@ Every table of the report is a pivot of these frames and every figure a plot of 
 import zlib
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any, Self
@@ -21,6 +21,7 @@ from bench.reporting.names import (
     TASK,
     known_encoders,
     labels,
+    marked,
     strip_folders,
     strip_paths,
     titles,
@@ -226,8 +227,8 @@ class Comparison:
     @cached_property
     def overlap(self) -> pd.DataFrame:
         """Share of test texts with an 8-gram of the training data, title by encoder."""
-        shares = pd.Series([r.texts.get("overlap_share") for r in self.runs.result], dtype=float)
-        each = self.runs[["encoder", "title"]].assign(share=shares.to_numpy())
+        shares = np.array([r.texts.get("overlap_share") for r in self.runs.result], float)
+        each = self.runs[["encoder", "title"]].assign(share=shares)
         return self._pivot(each.groupby(["encoder", "title"]).share.max())
 
     def overlap_warning(self, label: str, over: Iterable[str]) -> str:
@@ -399,7 +400,7 @@ def _over_seeds(each: Sequence[Sequence[float] | stats.Array]) -> tuple[int, sta
     """Return the number of values of each seed and their means; none where it differs."""
     if len({len(values) for values in each}) != 1:
         return 0, np.empty(0)
-    return len(each[0]), np.mean(each, axis=0)
+    return len(each[0]), np.array(each, np.float64).mean(axis=0)
 
 
 def _ids(results: Sequence[Sequence[Result]], name: str, n: int) -> NDArray[np.uint64] | None:
@@ -447,11 +448,13 @@ def _row(result: Result) -> dict[str, Any]:
 
 def _title(label: str, card: Mapping[str, Any]) -> str:
     """Return the label with what a reader has to know of the encoder."""
-    marks = [card["source"]] if card.get("source") else []
-    marks += [] if card.get("trained", True) else ["untrained"]
-    marks += ["transductive"] if card.get("transductive") else []
-    marks += ["distilled from labels"] if card.get("distilled") else []
-    return f"{label} ({', '.join(marks)})" if marks else label
+    return marked(
+        label,
+        card.get("source") or "",
+        "" if card.get("trained", True) else "untrained",
+        "transductive" if card.get("transductive") else "",
+        "distilled from labels" if card.get("distilled") else "",
+    )
 
 
 def _encoder(label: str, run: pd.Series) -> dict[str, Any]:
@@ -479,5 +482,5 @@ def _role(card: Mapping[str, Any]) -> str:
 
 
 def _without_folders(absence: Absence) -> Absence:
-    reason = strip_paths(absence.reason)
-    return Absence(**vars(absence) | {"encoder": strip_folders(absence.encoder), "reason": reason})
+    encoder, reason = strip_folders(absence.encoder), strip_paths(absence.reason)
+    return replace(absence, encoder=encoder, reason=reason)

@@ -10,18 +10,9 @@ import pandas as pd
 
 from bench.catalog import set_name
 from bench.reporting.comparison import MEAN, OVERLAP, Comparison
-from bench.reporting.names import strip_folders
-from bench.reporting.table import Entry, Table, measure, score, warned, word
+from bench.reporting.names import marked, strip_folders
+from bench.reporting.table import Entry, Table, measure, score, share, warned, word
 from bench.result import Absence, Result
-
-
-def _table(
-    name: str, title: str, rows: list[dict[str, Entry]], words: Iterable[str], about: str
-) -> Table:
-    """Return a table from rows that have the same keys, which are its columns."""
-    columns = tuple(rows[0]) if rows else ()
-    cells = tuple(tuple(row.values()) for row in rows)
-    return Table(name, title, columns, cells, frozenset(words), about)
 
 
 def cost(c: Comparison) -> Table:
@@ -41,7 +32,8 @@ def cost(c: Comparison) -> Table:
         "those of a training are of everything that it runs. Peak MB is the peak memory of the "
         "process, which may have computed other encoders before."
     )
-    return _table("cost", "Cost and quality", rows, ("encoder", *described), about)
+    words = ("encoder", *described)
+    return Table.of_rows("cost", "Cost and quality", rows, words=words, about=about)
 
 
 def _measures(c: Comparison, label: str) -> dict[str, Entry]:
@@ -103,7 +95,7 @@ def training(c: Comparison) -> Table:
         "a recipe trains or generates before is in its card, by stage. Loss is the mean of the "
         "first and of the last tenth of its curve; losses of different methods are not comparable."
     )
-    return _table("training", "Training", rows, words, about)
+    return Table.of_rows("training", "Training", rows, words=words, about=about)
 
 
 def _training(title: str, card: Mapping[str, Any]) -> dict[str, Entry]:
@@ -152,15 +144,17 @@ def data(c: Comparison) -> Table:
         texts = max((r.texts for r in found), key=lambda texts: texts.get("truncated_share", 0))
         used = chain(*(r.provenance.get("data", ()) for r in found))
         sources = sorted(set(map(_source, used)))
-        row = {"task": word(title)}
-        row |= {"texts": measure(texts.get("asked")), "distinct": measure(texts.get("distinct"))}
-        row |= {
-            heading: measure(texts.get(f"{name}_share"), scale=100, digits=1, unit=" %")
-            for heading, name in (("duplicates", "repeated"), ("truncated", "truncated"))
+        row = {
+            "task": word(title),
+            "texts": measure(texts.get("asked")),
+            "distinct": measure(texts.get("distinct")),
+            "duplicates": share(texts.get("repeated_share")),
+            "truncated": share(texts.get("truncated_share")),
+            "data": word("; ".join(sources)),
         }
-        rows.append(row | {"data": word("; ".join(sources))})
+        rows.append(row)
     about = "Texts of each task, the share of duplicates, and the largest share truncated."
-    return _table("data", "Data", rows, ("task", "data"), about)
+    return Table.of_rows("data", "Data", rows, words=("task", "data"), about=about)
 
 
 def _source(used: Mapping[str, Any]) -> str:
@@ -180,7 +174,7 @@ def samples(c: Comparison) -> Table:
         "An encoder's answers on a few texts of a task, such as the words that answer why a "
         "review is good."
     )
-    return _table("samples", "Examples", rows, columns, about)
+    return Table.of_rows("samples", "Examples", rows, words=columns, about=about)
 
 
 def missing(c: Comparison) -> Table:
@@ -199,8 +193,9 @@ def missing(c: Comparison) -> Table:
         status, _, reason = why.partition(": ")
         row = {"encoder": word(encoder), "task": word(title)}
         rows.append(row | {"status": Entry(status), "reason": Entry(reason)})
+    words = ("encoder", "task", "status", "reason")
     about = "Why cells have no result; a missing cell is missing, not zero."
-    return _table("missing", "Missing cells", rows, ("encoder", "task", "status", "reason"), about)
+    return Table.of_rows("missing", "Missing cells", rows, words=words, about=about)
 
 
 def _title(c: Comparison, absence: Absence) -> str:
@@ -210,9 +205,8 @@ def _title(c: Comparison, absence: Absence) -> str:
     same = known[(known.readout == absence.readout) & (known.limit == limit)]
     if len(same):
         return str(same.index[-1])
-    marks = [f"limit {limit}"] if limit else []
-    marks += [absence.readout] if {*known.readout} - {absence.readout} else []
-    return absence.task + (f" ({', '.join(marks)})" if marks else "")
+    readout = absence.readout if {*known.readout} - {absence.readout} else ""
+    return marked(absence.task, f"limit {limit}" if limit else "", readout)
 
 
 def overlap(c: Comparison) -> Table:
@@ -221,33 +215,37 @@ def overlap(c: Comparison) -> Table:
     rows = []
     for title, shares in c.overlap.dropna(how="all").iterrows():
         row = {"task": word(title)}
-        for name, share in zip(c.encoders.title, shares, strict=True):
-            entry = measure(share, scale=100, digits=1, unit=" %")
-            row[name] = warned(entry, over if share > OVERLAP else "")
+        for name, value in zip(c.encoders.title, shares, strict=True):
+            row[name] = warned(share(value), over if value > OVERLAP else "")
         rows.append(row)
     about = (
         "Share of test texts in which an 8-gram of words is also in the encoder's training data. A "
         f"score {over}, and every mean and mean rank with it, is marked and never counts as best."
     )
-    return _table("overlap", "Overlap with training data", rows, {"task"}, about)
+    name = "Overlap with training data"
+    return Table.of_rows("overlap", name, rows, words={"task"}, about=about)
 
 
 def made(c: Comparison) -> Table:
     """Return how the results were made: commands, code, versions, machines and days."""
     sources = [result.provenance for result in c.runs.result]
-    days = _distinct((s.get("time") or "")[:10] for s in sources)
-    ends = dict.fromkeys([*days[:1], *days[-1:]])
     facts = {
         "command": _distinct(map(command_of, sources)),
         "commit": _distinct(s.get("commit") for s in sources),
         "machine": _distinct(_listed(s.get("machine")) for s in sources),
         "versions": _distinct(_listed(s.get("versions")) for s in sources),
-        "run": [" to ".join(ends)] if days else [],
+        "run": _distinct([days(c)]),
     }
     rows = []
     for what, values in facts.items():
         rows += [{"what": word(what), "value": word(value)} for value in values]
-    return _table("made", "Provenance", rows, ("what", "value"), "")
+    return Table.of_rows("made", "Provenance", rows, words=("what", "value"))
+
+
+def days(c: Comparison) -> str:
+    """Return the first and the last day of the results; "" where none is known."""
+    known = _distinct((result.provenance.get("time") or "")[:10] for result in c.runs.result)
+    return " to ".join(dict.fromkeys([*known[:1], *known[-1:]]))
 
 
 def _listed(found: Mapping[str, Any] | None) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench import stats
 from bench.reporting.comparison import Comparison, mean_score, sampled, seed_of
+from bench.reporting.names import marked
 from bench.reporting.notes import machine
 from bench.reporting.table import Entry, Table, difference, measure, missing, score, warned, word
 from bench.result import Result
@@ -30,11 +31,15 @@ def ranks(c: Comparison) -> Table:
     for label, counts in zip(c.labels, c.outcomes.sum(axis=1).tolist(), strict=True):
         rank = mean.get(label)
         points = None if rank is None else tasks * (m - rank)
-        rank_entry = warned(measure(rank, digits=2), c.overlap_warning(label, c.common))
-        outcomes = [Entry(str(n), float(n)) for n in counts]
-        title = word(c.encoders.at[label, "title"])
-        rows.append((title, rank_entry, measure(points, digits=1), *outcomes))
-    rows.sort(key=lambda row: math.inf if row[1].value is None else row[1].value)
+        row = {
+            "encoder": word(c.encoders.at[label, "title"]),
+            "mean rank": warned(measure(rank, digits=2), c.overlap_warning(label, c.common)),
+            "Borda points": measure(points, digits=1),
+        }
+        for name, n in zip(("wins", "ties", "losses"), counts, strict=True):
+            row[name] = Entry(str(n), float(n))
+        rows.append(row)
+    rows.sort(key=lambda row: row["mean rank"].value or math.inf)
     about = (
         f"Ranks over the {tasks} tasks that most encoders have, among the encoders that have all "
         "of them. A Borda point is one encoder beaten on one task, half a point an equal score. "
@@ -43,14 +48,7 @@ def ranks(c: Comparison) -> Table:
     if m > 1 and tasks:
         p = stats.friedman(scores)
         about += "" if np.isnan(p) else f" Friedman test that all rank alike: p = {p:.2g}."
-    return Table(
-        "ranks",
-        "Ranks",
-        ("encoder", "mean rank", "Borda points", "wins", "ties", "losses"),
-        tuple(rows),
-        words=frozenset({"encoder"}),
-        about=about,
-    )
+    return Table.of_rows("ranks", "Ranks", rows, words={"encoder"}, about=about)
 
 
 def win_tie_loss(c: Comparison) -> Table:
@@ -215,7 +213,7 @@ def _change(
     cell: _Cell, change: str, old: Sequence[Result], new: Sequence[Result], difference: Entry
 ) -> tuple[Entry, ...]:
     label, _, task, _, limit, _ = cell
-    title = f"{task} (limit {limit})" if limit else task
+    title = marked(task, f"limit {limit}" if limit else "")
     rest = Entry("; ".join(_other_changes(old, new)))
     return (word(label), word(title), word(change), _mean(old), _mean(new), difference, rest)
 

@@ -7,6 +7,7 @@ folders are named without their place.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ MARK = "<!-- Written by `bench card`, which replaces this file; without this lin
 """The line by which a card is known as one of ours."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+_MADE = (
+    "command", "budget", "trained_tokens", "inference_tokens", "steps", "seconds", "seed",
+    "device", "processor", "dtype", "created",
+)  # fmt: skip
 _TYPES = {
     "sts": "STS",
     "classification": "Classification",
@@ -105,6 +110,7 @@ def model_card(
         folder: Name of the folder that the card lies in.
     """
     from huggingface_hub import ModelCard, ModelCardData
+    from jinja2 import Environment, StrictUndefined
 
     known = card(encoder)
     method = str(known.training.get("method") or name.partition(":")[0])
@@ -120,15 +126,29 @@ def model_card(
         tags=["feature-extraction", "encoder-recipes-bench", method],
         eval_results=measured or None,
     )
-    parts = [
-        f"# {escape_markdown(method)}: {escape_markdown(folder)}",
-        _summary(encoder, known),
-        _usage(method, encoder, library, folder),
-        _training(known.training),
-        _results(results),
-    ]
-    text = "\n\n".join([MARK, *filter(None, parts)])
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n"))
+    environment = Environment(
+        autoescape=False,  # noqa: S701 - it is Markdown, which the filters escape
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"md": escape_markdown, "plain": _plain, "code": _code}
+    template = files("bench.reporting").joinpath("modelcard.md").read_text(encoding="utf-8")
+    text = environment.from_string(template).render(
+        mark=MARK,
+        method=method,
+        folder=folder,
+        about=(type(encoder).__doc__ or "").partition("\n")[0],
+        facts=_facts(known),
+        library=library,
+        encoder=encoder,
+        export="" if library == "sentence-transformers" else _export_line(method, encoder, folder),
+        training=known.training,
+        made=_made(known.training),
+        results=results,
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}"))
 
 
 def _base_model(known: Card) -> str | None:
@@ -177,9 +197,8 @@ def _evaluation(result: Result) -> "EvalResult | None":
     )
 
 
-def _summary(encoder: Encoder, known: Card) -> str:
-    about = (type(encoder).__doc__ or "").partition("\n")[0]
-    facts = {
+def _facts(known: Card) -> dict[str, Any]:
+    return {
         "Backbone": known.training.get("backbone") or known.backbone,
         "Parameters": f"{known.parameters:,}" if known.parameters else "",
         "Trained": "" if known.trained else "no: the method's template and pooling on a backbone",
@@ -187,8 +206,6 @@ def _summary(encoder: Encoder, known: Card) -> str:
         "Training tokens": f"{known.training_tokens:,}" if known.training_tokens else "",
         "Licence of the backbone": known.licence,
     }
-    lines = [f"- {key}: {_plain(value)}" for key, value in facts.items() if value]
-    return "\n".join([about, "", *lines])
 
 
 def _plain(value: object) -> str:
@@ -197,19 +214,6 @@ def _plain(value: object) -> str:
     if text.startswith(("/", "~")):
         text = Path(text).name
     return escape_markdown(text)
-
-
-def _usage(method: str, encoder: Encoder, library: str, folder: str) -> str:
-    lines = ["## Use", "", "```python"]
-    if library == "sentence-transformers":
-        lines += ["from sentence_transformers import SentenceTransformer", ""]
-        lines += [f'vectors = SentenceTransformer("{folder}").encode(["a text"])', "```"]
-        if encoder.follows_instructions:
-            lines += ["", "An instruction is the `prompt` of `encode`."]
-        return "\n".join(lines)
-    lines += ["import bench", ""]
-    lines += [f'vectors = bench.load_encoder("{method}:{folder}").encode(["a text"])', "```", ""]
-    return "\n".join([*lines, _export_line(method, encoder, folder)])
 
 
 def _export_line(method: str, encoder: Encoder, folder: str) -> str:
@@ -225,46 +229,17 @@ def _export_line(method: str, encoder: Encoder, folder: str) -> str:
     return f"`{command}` writes a sentence-transformers folder with the same vectors."
 
 
-def _training(made: Mapping[str, Any]) -> str:
-    if not made:
-        return ""
-    facts = ["command", "budget", "trained_tokens", "inference_tokens", "steps", "seconds", "seed"]
-    facts += ["device", "processor", "dtype", "created"]
-    lines = ["## Training", ""]
-    for fact in facts:
-        value = made.get(fact)
+def _made(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how an encoder was trained, as far as it is known."""
+    found = {}
+    for fact in _MADE:
+        value = training.get(fact)
         if value not in (None, ""):
-            shown = f"{value:,}" if isinstance(value, int | float) and fact != "seed" else value
-            lines.append(f"- {fact.replace('_', ' ')}: {_code(shown)}")
-    data = made.get("data") or ()
-    if data:
-        lines += ["", "| data | rows | licence |", "|---|---:|---|"]
-    for used in data:
-        cells = (used.get("id", ""), used.get("rows", ""), used.get("licence", ""))
-        lines.append(f"| {' | '.join(_plain(cell) for cell in cells)} |")
-    lines += ["", "Settings and loss are in `card.json`."]
-    return "\n".join(lines)
+            counted = isinstance(value, int | float) and fact != "seed"
+            found[fact.replace("_", " ")] = f"{value:,}" if counted else value
+    return found
 
 
 def _code(value: object) -> str:
     text = " ".join(str(hide_home(str(value))).split())
     return f"`{text.replace('`', chr(39))}`"
-
-
-def _results(results: Sequence[Result]) -> str:
-    if not results:
-        return ""
-    lines = ["## Results", "", "| task | metric | score | seed | examples | dtype |"]
-    lines.append("|---|---|---:|---:|---:|---|")
-    for result in results:
-        cells = (
-            result.spec.task,
-            result.metric,
-            f"{result.main.mean:.4f}",
-            result.spec.seed,
-            "all" if result.spec.limit is None else f"at most {result.spec.limit:,}",
-            result.card.get("dtype", ""),
-        )
-        lines.append(f"| {' | '.join(escape_markdown(str(cell)) for cell in cells)} |")
-    lines += ["", "Measured by encoder-recipes-bench. Limited scores are not in the metadata."]
-    return "\n".join(lines)

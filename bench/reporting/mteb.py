@@ -8,8 +8,7 @@ revision of the data, which is also mteb's own rule for which results go togethe
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,18 +31,6 @@ MOST = 10
 
 class _UnfitError(Exception):
     """A score that cannot stand beside ours, with the reason."""
-
-
-@dataclass(frozen=True)
-class _ModelFolder:
-    """The results of one model at one revision."""
-
-    name: str
-    folder: Path
-
-    @property
-    def revision(self) -> str:
-        return self.folder.name
 
 
 def read_rows(
@@ -71,13 +58,20 @@ def read_rows(
     rows: list[Result] = []
     absences: list[Absence] = []
     for place in _choose(folder, names, tasks):
-        meta = read_object(place.folder / "model_meta.json")
+        meta = read_object(place / "model_meta.json")
         for ours in tasks:
             try:
                 rows.append(_row(place, meta, ours))
             except _UnfitError as error:
-                absences.append(_absence(place, ours, str(error)))
+                spec = ours.spec
+                cell = (ours.family, spec.task, spec.readout, spec.seed, None)
+                absences.append(Absence(_name(place), *cell, "skipped", str(error)))
     return rows, absences
+
+
+def _name(place: Path) -> str:
+    """Return the model whose results at a revision lie in a folder."""
+    return place.parent.name.replace("__", "/", 1)
 
 
 def _tasks(results: Sequence[Result]) -> list[Result]:
@@ -90,16 +84,15 @@ def _tasks(results: Sequence[Result]) -> list[Result]:
     return list(found.values())
 
 
-def _choose(folder: Path, names: Sequence[str], tasks: Sequence[Result]) -> list[_ModelFolder]:
-    """Return where the results of the named models are, or of all that have any of the tasks."""
+def _choose(folder: Path, names: Sequence[str], tasks: Sequence[Result]) -> list[Path]:
+    """Return the folders of the named models, or of all that have any of the tasks."""
     root = next(
         (path for path in (folder / "results", folder / "remote" / "results") if path.is_dir()),
         folder,
     )
-    models: dict[str, list[_ModelFolder]] = {}
-    for path in sorted(root.glob("*__*/*/")):
-        name = path.parent.name.replace("__", "/", 1)
-        models.setdefault(name, []).append(_ModelFolder(name, path))
+    models: dict[str, list[Path]] = {}
+    for place in sorted(root.glob("*__*/*/")):
+        models.setdefault(_name(place), []).append(place)
     if not models:
         raise UsageError(
             f"expected mteb's layout in {folder}, results/ORG__MODEL/REVISION/TASK.json, and found "
@@ -117,7 +110,7 @@ def _choose(folder: Path, names: Sequence[str], tasks: Sequence[Result]) -> list
     return [_pick(name, revision, models[name], tasks) for name, revision in wanted.items()]
 
 
-def _find(name: str, models: Mapping[str, Sequence[_ModelFolder]]) -> tuple[str, str]:
+def _find(name: str, models: Iterable[str]) -> tuple[str, str]:
     """Return the model that a name stands for, and the revision after its ``@``."""
     model, _, revision = name.partition("@")
     full = [known for known in models if model in {known, known.partition("/")[2]}]
@@ -129,47 +122,45 @@ def _find(name: str, models: Mapping[str, Sequence[_ModelFolder]]) -> tuple[str,
     return full[0], revision
 
 
-def _pick(
-    name: str, asked: str, places: Sequence[_ModelFolder], tasks: Sequence[Result]
-) -> _ModelFolder:
+def _pick(name: str, asked: str, places: Sequence[Path], tasks: Sequence[Result]) -> Path:
     """Return the revision that is asked for, or the one that is used without one."""
-    found = [place for place in places if place.revision.startswith(asked)]
+    found = [place for place in places if place.name.startswith(asked)]
     if not found:
-        raise unknown(f"revision of {name}", asked, [place.revision for place in places])
+        raise unknown(f"revision of {name}", asked, [place.name for place in places])
     best = max(found, key=lambda place: (_count([place], tasks), _newest(place, tasks)))
     if len(found) > 1:
         log.info(
             "%s: revision %s of %d, which has most of the tasks; another one by %s@REVISION",
             name,
-            best.revision,
+            best.name,
             len(found),
             name,
         )
     return best
 
 
-def _count(places: Sequence[_ModelFolder], tasks: Sequence[Result]) -> int:
+def _count(places: Sequence[Path], tasks: Sequence[Result]) -> int:
     names = {ours.spec.task for ours in tasks}
-    files = [place.folder / f"{name}.json" for place, name in product(places, names)]
+    files = [place / f"{name}.json" for place, name in product(places, names)]
     return sum(file.is_file() for file in files)
 
 
-def _newest(place: _ModelFolder, tasks: Sequence[Result]) -> list[Any]:
+def _newest(place: Path, tasks: Sequence[Result]) -> list[Any]:
     """Return the newest version of mteb in a folder, in a form that can be compared."""
-    files = [read_object(place.folder / f"{ours.spec.task}.json") for ours in tasks]
+    files = [read_object(place / f"{ours.spec.task}.json") for ours in tasks]
     return max((natural(str(file.get("mteb_version") or "")) for file in files), default=[])
 
 
-def _row(place: _ModelFolder, meta: Mapping[str, Any], ours: Result) -> Result:
+def _row(place: Path, meta: Mapping[str, Any], ours: Result) -> Result:
     """Return a model's score on one of our tasks.
 
     Raises:
         _UnfitError: There is none, or it is of something else.
     """
     spec = ours.spec
-    file = place.folder / f"{spec.task}.json"
+    file = place / f"{spec.task}.json"
     if not file.is_file():
-        raise _UnfitError(f"mteb's results have none at revision {place.revision}")
+        raise _UnfitError(f"mteb's results have none at revision {place.name}")
     theirs = read_object(file)
     score = _score(theirs, ours)
     parameters = meta.get("n_parameters")
@@ -181,9 +172,9 @@ def _row(place: _ModelFolder, meta: Mapping[str, Any], ours: Result) -> Result:
     }
     return Result(
         RunSpec(
-            encoder=place.name,
-            fingerprint=digest([place.name, place.revision])[:16],
-            settings={"revision": place.revision},
+            encoder=_name(place),
+            fingerprint=digest([_name(place), place.name])[:16],
+            settings={"revision": place.name},
             task=spec.task,
             task_version=spec.task_version,
             readout=spec.readout,
@@ -228,9 +219,3 @@ def _value(parts: Any, split: str, subset: str, metric: str) -> float:  # noqa: 
     if main != value:
         raise _UnfitError(f"another main metric than {metric}, {value}: {main} on {where}")
     return float(value)
-
-
-def _absence(place: _ModelFolder, ours: Result, reason: str) -> Absence:
-    spec = ours.spec
-    cell = (ours.family, spec.task, spec.readout, spec.seed, None)
-    return Absence(place.name, *cell, "skipped", reason)

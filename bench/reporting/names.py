@@ -38,6 +38,12 @@ def strip_paths(text: str) -> str:
     return re.sub(_PATH, "", text)
 
 
+def marked(name: str, *marks: str) -> str:
+    """Return a name with its marks in brackets; "" is none."""
+    words = ", ".join(filter(None, marks))
+    return f"{name} ({words})" if words else name
+
+
 def natural(text: str) -> list[Any]:
     """Return a sort key by which m2 comes before m16."""
     parts = re.split(r"(\d+)", text)
@@ -51,12 +57,14 @@ def titles(runs: pd.DataFrame) -> pd.DataFrame:
     several = distinct.transform("nunique") > 1
     found = []
     for (_, task), differs in zip(tasks.iterrows(), several.itertuples(index=False), strict=True):
-        marks = [f"limit {task.limit}"] if task.limit else []
-        marks += [task.readout] * differs.readout
-        marks += [f"protocol {task.protocol}"] * differs.protocol
-        marks += [task.metric] * differs.metric
-        marks += [task.family] * differs.family
-        found.append(task.task + (f" ({', '.join(marks)})" if marks else ""))
+        marks = [
+            f"limit {task.limit}" if task.limit else "",
+            task.readout if differs.readout else "",
+            f"protocol {task.protocol}" if differs.protocol else "",
+            task.metric if differs.metric else "",
+            task.family if differs.family else "",
+        ]
+        found.append(marked(task.task, *marks))
     return tasks.assign(title=found)
 
 

@@ -49,8 +49,8 @@ def notes(c: Comparison) -> Table:
             "them with full ones."
         )
     lines += mixed(c.runs.result)
-    rows = tuple((word(line),) for line in lines)
-    return Table("notes", "Notes", ("note",), rows, words=frozenset({"note"}))
+    columns = [("note", [word(line) for line in lines])]
+    return Table.of_columns("notes", "Notes", columns, words={"note"})
 
 
 def mixed(results: Iterable[Result]) -> list[str]:

@@ -45,10 +45,8 @@ def printed() -> pd.DataFrame:
 @cache
 def _trusted() -> Mapping[tuple[str, ...], list[Any]]:
     numbers = printed()
-    found: dict[tuple[str, ...], list[Any]] = {}
-    for number in numbers[~numbers.provenance.isin(UNTRUSTED)].itertuples():
-        found.setdefault(tuple(getattr(number, column) for column in _KEY), []).append(number)
-    return found
+    trusted = numbers[~numbers.provenance.isin(UNTRUSTED)]
+    return {key: list(rows.itertuples()) for key, rows in trusted.groupby(_KEY)}
 
 
 @cache
@@ -102,15 +100,12 @@ def table(c: Comparison) -> Table:
     rows = []
     for (label, title), results in c.cells.items():
         rows += [_row(c, label, title, name, number) for name, number in matching(results[0])]
-    rows.sort(key=lambda row: tuple(entry.text for entry in row))
-    words = ("encoder", "task", "score", "variant", "provenance", "source")
-    numbers = ("ours", "published", "stderr", "difference")
-    return Table(
+    rows.sort(key=lambda row: [entry.text for entry in row.values()])
+    return Table.of_rows(
         "published",
         "Reproduced against published scores",
-        (*words[:3], *numbers, *words[3:]),
-        tuple(rows),
-        words=frozenset(words),
+        rows,
+        words={"encoder", "task", "score", "variant", "provenance", "source"},
         about="x 100: same checkpoint, pooling, task and metric. ‡: they differ by more than our "
         "interval, the published standard error and rounding together.",
     )
@@ -122,7 +117,7 @@ def _row(
     title: str,
     name: str,
     number: Any,  # noqa: ANN401 - a row of ``printed``
-) -> tuple[Entry, ...]:
+) -> dict[str, Entry]:
     found, i = c.sampled(title, name), c.number[label]
     ours, bounds = float(found.scores[i]), found.intervals.bounds()[i]
     gap = ours - number.value
@@ -135,16 +130,18 @@ def _row(
     note = "they differ by more than the uncertainty" if mark else note
     key = c.cells[label, title][0].spec.key
     entry = Entry(f"{100 * ours:z.1f}", ours, bounds, key=key)
-    return (
-        word(c.encoders.at[label, "title"]),
-        word(title),
-        word(name),
-        warned(entry, c.overlap_warning(label, [title])),
-        measure(number.value, scale=100, digits=1),
-        measure(number.stderr, scale=100, digits=1),
-        Entry(difference(gap), gap, mark=mark, note=note),
-        *(word(getattr(number, column)) for column in ("variant", "provenance", "source")),
-    )
+    return {
+        "encoder": word(c.encoders.at[label, "title"]),
+        "task": word(title),
+        "score": word(name),
+        "ours": warned(entry, c.overlap_warning(label, [title])),
+        "published": measure(number.value, scale=100, digits=1),
+        "stderr": measure(number.stderr, scale=100, digits=1),
+        "difference": Entry(difference(gap), gap, mark=mark, note=note),
+        "variant": word(number.variant),
+        "provenance": word(number.provenance),
+        "source": word(number.source),
+    }
 
 
 def listing(tasks: Collection[str]) -> Table:

@@ -25,7 +25,9 @@ def leave_out_stale(results: Iterable[Result]) -> tuple[list[Result], list[Absen
             continue
         name = set_name(*other[0][-3:])
         reason = f"made from other data than newer results ({name} has changed); run it again"
-        stale.append(_absence(result, reason))
+        spec = result.spec
+        place = (spec.task, spec.readout, spec.seed, spec.limit)
+        stale.append(Absence(spec.encoder, result.family, *place, "skipped", reason))
     return kept, stale
 
 
@@ -41,9 +43,3 @@ def _pins(result: Result) -> Iterator[tuple[tuple[str, ...], str]]:
             if _UNKNOWN not in {kind, pin[: len(_UNKNOWN)]}:
                 place = (entry.get(name) or "" for name in ("id", "config", "split"))
                 yield (*task, kind, digest, *place), pin
-
-
-def _absence(result: Result, reason: str) -> Absence:
-    spec = result.spec
-    place = (spec.task, spec.readout, spec.seed, spec.limit)
-    return Absence(spec.encoder, result.family, *place, "skipped", reason)

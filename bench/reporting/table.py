@@ -65,16 +65,30 @@ class Table:
         cls,
         name: str,
         title: str,
-        columns: Sequence[tuple[str, Sequence[Entry]]],
+        columns: Sequence[tuple[str, Iterable[Entry]]],
         *,
         words: Iterable[str] = (),
         about: str = "",
         notes: Sequence[str] = (),
     ) -> Self:
         """Return a table from its columns: a heading with one entry per row each."""
-        rows = tuple(zip(*(entries for _, entries in columns), strict=True))
-        headings = tuple(heading for heading, _ in columns)
+        headings, entries = zip(*columns, strict=True) if columns else ((), ())
+        rows = tuple(zip(*entries, strict=True))
         return cls(name, title, headings, rows, frozenset(words), about, tuple(notes))
+
+    @classmethod
+    def of_rows(
+        cls,
+        name: str,
+        title: str,
+        rows: Sequence[dict[str, Entry]],
+        *,
+        words: Iterable[str] = (),
+        about: str = "",
+    ) -> Self:
+        """Return a table from its rows, which have the same keys: the headings."""
+        columns = list(pd.DataFrame(rows).items())
+        return cls.of_columns(name, title, columns, words=words, about=about)
 
     def select(self, columns: Collection[str]) -> Self:
         """Return the table with these columns only, in this order.

@@ -15,39 +15,41 @@ from bench.reporting.figures.drawing import (
     INK,
     MOST_CURVES,
     RULE,
-    Drawing,
+    Sketch,
     add_tip,
     draw_curve,
     line_style,
     name_curves,
     name_marks,
     number,
+    report_figure,
     scaled,
     shortened,
     side_by_side,
-    styled,
 )
-from bench.reporting.names import TASK
+from bench.reporting.names import TASK, marked
 from bench.reporting.scores import WITHIN, method_of
+from bench.result import Result
 from bench.task import PICKING
 
 _LAYER = r"@(\d+)$"
 
 
-@styled
-def layers(c: Comparison) -> Drawing:
+@report_figure("layers", "Scores over layers", beside="by-task")
+def layers(c: Comparison) -> Sketch:
     """Return the scores of tasks read at several layers, or that pick one, a curve per encoder."""
-    name, title = "layers", "Scores over layers"
     groups = [group for _, group in _by_layer(c) if len(group) > 1]
     picking = {str(t): curves for t in c.tasks.index if (curves := _picking(c, str(t)))}
     if not groups and not picking:
-        why = "no task was read at several layers (a read-out such as bertscore@12, or mrpc-picked)"
-        return Drawing(name, title, why=why, beside="by-task")
+        return (
+            "no task was read at several layers (a read-out such as bertscore@12, or mrpc-picked)"
+        )
     titles = list(chain(*(group.index for group in groups)))
     has = c.scores.loc[[*titles, *picking]].notna().any()
     encoders = [label for label in c.labels if has[label]]
     shown = encoders[:MOST_CURVES]
-    headings = [_stem(group.iloc[0]) for group in groups]
+    first = [group.iloc[0] for group in groups]
+    headings = [marked(task.task, f"limit {task.limit}" if task.limit else "") for task in first]
     headings += [f"{c.tasks.at[title, 'task']}: validation pairs" for title in picking]
     figure, axes = side_by_side(headings)
     for panel, group in zip(axes, groups, strict=False):
@@ -67,7 +69,7 @@ def layers(c: Comparison) -> Drawing:
     if picking:
         about.append("Where a task picks a layer: the scores on the pairs that it picks on.")
     text = " ".join(about) + _left_out(shown, encoders)
-    return Drawing(name, title, text, figure, beside="by-task")
+    return figure, text
 
 
 def _left_out(shown: Sequence[str], encoders: Sequence[str]) -> str:
@@ -84,10 +86,6 @@ def _by_layer(c: Comparison) -> Any:  # noqa: ANN401 - a groupby of pandas
     for column in ("task", "readout"):
         tasks[column] = tasks[column].str.replace(_LAYER, "", regex=True)
     return tasks.groupby(TASK)
-
-
-def _stem(task: pd.Series) -> str:
-    return f"{task.task} (limit {task.limit})" if task.limit else str(task.task)
 
 
 def _draw_layers(panel: Axes, c: Comparison, group: pd.DataFrame, encoders: Sequence[str]) -> None:
@@ -123,11 +121,16 @@ def _picking(c: Comparison, title: str) -> dict[str, dict[int, float]]:
     found = {}
     for label in c.labels:
         for result in c.cells.get((label, title), [])[:1]:
-            names = [name for name in result.scores if name.startswith(PICKING)]
-            layers = {int(name.removeprefix(PICKING)): result.scores[name].mean for name in names}
-            if layers:
-                found[label] = dict(sorted(layers.items()))
+            if layers := _numbered(result, PICKING):
+                found[label] = layers
     return found
+
+
+def _numbered(result: Result, prefix: str) -> dict[int, float]:
+    """Return the scores whose names are a prefix and a number, by this number."""
+    names = [name for name in result.scores if name.startswith(prefix)]
+    found = {int(name.removeprefix(prefix)): result.scores[name].mean for name in names}
+    return dict(sorted(found.items()))
 
 
 def _draw_picking(
@@ -141,24 +144,21 @@ def _draw_picking(
         draw_curve(panel, i, list(points), values, tips)
 
 
-@styled
-def spectrum(c: Comparison) -> Drawing:
+@report_figure("spectrum", "Spectrum of embeddings", beside="diagnostics")
+def spectrum(c: Comparison) -> Sketch:
     """Return the variance in the first principal directions, and correlations of memory states."""
-    name, title = "spectrum", "Spectrum of embeddings"
-    found = {label: scores for label in c.labels if (scores := _diagnosed(c, label))}
+    found = {label: result for label in c.labels if (result := _diagnosed(c, label))}
     if not found:
-        why = "no diagnostics were run (stsb-spectrum)"
-        return Drawing(name, title, why=why, beside="diagnostics")
+        return "no diagnostics were run (stsb-spectrum)"
     shown = list(found)[:MOST_CURVES]
     titles = c.encoders.title
     key = "memory_correlation"
-    memories = {label: found[label][key] for label in shown if key in found[label]}
+    measured = [label for label in shown if key in found[label].scores]
+    memories = {label: found[label].scores[key].mean for label in measured}
     second = ["correlation of a text's memory states"] if memories else []
     figure, axes = side_by_side(["variance in the first directions", *second])
     for i, label in enumerate(shown):
-        shares = [name for name in found[label] if name.startswith("share_")]
-        points = {int(share.removeprefix("share_")): found[label][share] for share in shares}
-        points = dict(sorted(points.items()))
+        points = _numbered(found[label], "share_")
         tips = [
             f"{titles[label]}: {100 * v:.1f} % of variance in {n} directions"
             for n, v in points.items()
@@ -174,7 +174,7 @@ def spectrum(c: Comparison) -> Drawing:
         text += " Memory states with correlation 1 have collapsed."
     name_curves(figure, titles[shown])
     text += _left_out(shown, list(found))
-    return Drawing(name, title, text, figure, beside="diagnostics")
+    return figure, text
 
 
 def _draw_memories(
@@ -190,21 +190,16 @@ def _draw_memories(
     panel.set_xticks([])
 
 
-def _diagnosed(c: Comparison, label: str) -> dict[str, float]:
-    for result in c.of_encoder(label):
-        if "share_1" in result.scores:
-            return {name: score.mean for name, score in result.scores.items()}
-    return {}
+def _diagnosed(c: Comparison, label: str) -> Result | None:
+    return next((r for r in c.of_encoder(label) if "share_1" in r.scores), None)
 
 
-@styled
-def learning(c: Comparison) -> Drawing:
+@report_figure("learning", "Score over training tokens", beside="training")
+def learning(c: Comparison) -> Sketch:
     """Return the mean score over training tokens, a curve per set of settings."""
-    name, title = "learning", "Score over training tokens"
     trained = c.encoders[c.encoders.tokens.notna() & c.encoders["mean"].notna()]
     if trained.empty or trained.tokens.max() < (1 + WITHIN) * trained.tokens.min():
-        why = "no two encoders with a mean over families that were trained on different budgets"
-        return Drawing(name, title, why=why, beside="training")
+        return "no two encoders with a mean over families that were trained on different budgets"
     same = [_all_but_budget(c, str(label)) for label in trained.index]
     bounds = c.overall.intervals.bounds()
     figure, (axes,) = side_by_side([""])
@@ -215,10 +210,8 @@ def learning(c: Comparison) -> Drawing:
         marks[curve.title.iloc[-1]] = line_style(i)
         ends = [bounds[c.number[str(label)]] for label in curve.index]
         tips = [
-            f"{row.title}, {row.tokens:,} training tokens: {number(row.mean_, end)}"
-            for row, end in zip(
-                curve.rename(columns={"mean": "mean_"}).itertuples(), ends, strict=True
-            )
+            f"{row.title}, {row.tokens:,} training tokens: {number(row.mean, end)}"
+            for row, end in zip(curve.itertuples(), ends, strict=True)
         ]
         values = (100 * curve["mean"].astype(float)).tolist()
         draw_curve(axes, i, curve.tokens.tolist(), values, tips, [scaled(end) for end in ends])
@@ -237,7 +230,7 @@ def learning(c: Comparison) -> Drawing:
     _count_tokens(axes, "training tokens")
     axes.set_ylabel(f"{MEAN} x 100")
     name_marks(figure, marks)
-    return Drawing(name, title, about, figure, beside="training")
+    return figure, about
 
 
 def _all_but_budget(c: Comparison, label: str) -> str:
@@ -257,10 +250,9 @@ def _all_but_budget(c: Comparison, label: str) -> str:
     return json.dumps([*same, stages, data, settings], sort_keys=True, default=str)
 
 
-@styled
-def loss(c: Comparison) -> Drawing:
+@report_figure("loss", "Training loss", beside="training")
+def loss(c: Comparison) -> Sketch:
     """Return the training loss over tokens, a panel per method and stage."""
-    name, title = "loss", "Training loss"
     curves: dict[str, list[tuple[str, Sequence[Sequence[float]]]]] = {}
     for label, training in c.encoders.training.items():
         method = method_of(c, str(label))
@@ -268,8 +260,7 @@ def loss(c: Comparison) -> Drawing:
             heading = f"{method}: {stage}" if stage else method
             curves.setdefault(heading, []).append((str(label), points))
     if not curves:
-        why = "no card has the losses of its training"
-        return Drawing(name, title, why=why, beside="training")
+        return "no card has the losses of its training"
     figure, axes = side_by_side(list(curves))
     for panel, (heading, found) in zip(axes, curves.items(), strict=True):
         for color, (label, points) in zip(COLORS, found, strict=False):
@@ -286,7 +277,7 @@ def loss(c: Comparison) -> Drawing:
     most = max(map(len, curves.values()))
     if most > MOST_CURVES:
         about += f" The first {MOST_CURVES} encoders of each panel."
-    return Drawing(name, title, about, figure, beside="training")
+    return figure, about
 
 
 def _losses(card: Mapping[str, Any]) -> list[tuple[str, Sequence[Sequence[float]]]]:

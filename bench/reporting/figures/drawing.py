@@ -24,6 +24,9 @@ P = ParamSpec("P")
 Bounds = tuple[float, float] | None
 """Ends of an interval; None where it is not known."""
 
+Sketch = tuple[Figure, str] | str
+"""A figure and what is shown, or why there is none."""
+
 KINDS = ("png", "svg", "pdf")
 
 INK, MUTED, RULE, SURFACE = "#333333", "#767676", "#d9d9d9", "#ffffff"
@@ -143,6 +146,32 @@ def styled(draw: Callable[P, Drawing]) -> Callable[P, Drawing]:
             return draw(*args, **settings)
 
     return draw_styled
+
+
+def report_figure(
+    name: str, title: str, *, beside: str
+) -> Callable[[Callable[P, Sketch]], Callable[P, Drawing]]:
+    """Make a drawing, in our style, of what a function returns.
+
+    Args:
+        name: As in ``Drawing``.
+        title: As in ``Drawing``.
+        beside: As in ``Drawing``.
+    """
+
+    def decorate(draw: Callable[P, Sketch]) -> Callable[P, Drawing]:
+        @wraps(draw)
+        def draw_styled(*args: P.args, **settings: P.kwargs) -> Drawing:
+            with style():
+                made = draw(*args, **settings)
+            if isinstance(made, str):
+                return Drawing(name, title, why=made, beside=beside)
+            figure, about = made
+            return Drawing(name, title, about, figure, beside=beside)
+
+        return draw_styled
+
+    return decorate
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from bench.reporting.figures.drawing import (
     INK,
     MUTED,
     RULE,
-    Drawing,
+    Sketch,
     add_tip,
     caption,
     dot,
@@ -20,7 +20,7 @@ from bench.reporting.figures.drawing import (
     name_marks,
     number,
     panels,
-    styled,
+    report_figure,
 )
 
 _GROUPS: Mapping[str, tuple[str, str]] = {
@@ -30,16 +30,14 @@ _GROUPS: Mapping[str, tuple[str, str]] = {
 }
 
 
-@styled
-def instruction(c: Comparison) -> Drawing:
+@report_figure("instruction", "Right and wrong instruction", beside="instruction")
+def instruction(c: Comparison) -> Sketch:
     """Return every score under its own instruction and under another one, joined by a line."""
-    name, title = "instruction", "Right and wrong instruction"
     shown = []
     for task in map(str, c.tasks.index[c.tasks.family == "instruction"]):
         shown += [(task, labeling, others) for labeling, others in _labelings(c, task).items()]
     if not shown:
-        why = "no task of the family instruction scored labels under another instruction"
-        return Drawing(name, title, why=why, beside="instruction")
+        return "no task of the family instruction scored labels under another instruction"
     has = c.scores.loc[[task for task, *_ in shown]].notna().any()
     encoders = [label for label in c.labels if has[label]]
     headings = [f"{task}: {labeling}" for task, labeling, _ in shown]
@@ -54,7 +52,7 @@ def instruction(c: Comparison) -> Drawing:
         "An encoder that follows instructions scores higher under the instruction of the labels "
         "(filled) than under another one (hollow)."
     )
-    return Drawing(name, title, about, figure, beside="instruction")
+    return figure, about
 
 
 def _labelings(c: Comparison, task: str) -> dict[str, list[str]]:
@@ -85,18 +83,16 @@ def _draw_pairs(
     draw_rows(panel, own, tips, COLORS[:1] * n)
 
 
-@styled
-def robustness(c: Comparison) -> Drawing:
+@report_figure("robustness", "Robustness to wording", beside="robustness")
+def robustness(c: Comparison) -> Sketch:
     """Return a dot per wording, correct, implicit and incorrect, and a bar for each mean."""
-    name, title = "robustness", "Robustness to wording"
     tested = map(str, c.tasks.index[c.tasks.family == "robustness"])
     wordings = {}
     for task, label in product(tested, c.labels):
         if found := _wordings(c, label, task):
             wordings[label, task] = found
     if not wordings:
-        why = "no task of the family robustness scored correct, implicit and incorrect wordings"
-        return Drawing(name, title, why=why, beside="robustness")
+        return "no task of the family robustness scored correct, implicit and incorrect wordings"
     tasks = list(dict.fromkeys(task for _, task in wordings))
     measured = {label for label, _ in wordings}
     encoders = [label for label in c.labels if label in measured]
@@ -109,7 +105,7 @@ def robustness(c: Comparison) -> Drawing:
     name_marks(figure, {group: dot(color, marker) for group, (marker, color) in _GROUPS.items()})
     caption(figure, "Score x 100, a dot per wording; bars: means")
     about = "Scores under correct, implicit and incorrect wordings of one instruction."
-    return Drawing(name, title, about, figure, beside="robustness")
+    return figure, about
 
 
 def _wordings(c: Comparison, label: str, task: str) -> dict[str, list[float]]:

@@ -1,6 +1,6 @@
 """The scores: differences to the backbone, family means, every task, and mean ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from bench.reporting.figures.drawing import (
     ROLES,
     RULE,
     SURFACE,
-    Drawing,
+    Sketch,
     add_tip,
     blank,
     caption,
@@ -31,8 +31,8 @@ from bench.reporting.figures.drawing import (
     name_marks,
     number,
     panels,
+    report_figure,
     shortened,
-    styled,
 )
 from bench.reporting.scores import budgets
 from bench.reporting.summary import ROLES as ROLE_NAMES
@@ -48,14 +48,12 @@ _UNKNOWN = "significance not known"
 _LEGEND = {MISSING: "no result", "*": _FILLED, "(": "the score, where the backbone has none"}
 
 
-@styled
-def forest(c: Comparison) -> Drawing:
+@report_figure("gains", "Difference to the untrained backbone", beside="summary")
+def forest(c: Comparison) -> Sketch:
     """Return how much each encoder differs from the untrained backbone, a panel per family."""
-    name, title = "gains", "Difference to the untrained backbone"
     others = [label for label in by_role(c) if label != c.baseline]
     if c.baseline is None or not c.by_family or not others:
-        why = "no untrained backbone beside methods on it"
-        return Drawing(name, title, why=why, beside="summary")
+        return "no untrained backbone beside methods on it"
     rows, base = c.numbers(others), c.number[c.baseline]
     numbers = {MEAN: c.overall, **c.by_family}
     figure, axes = panels(list(numbers), _with_budgets(c, others), across=4)
@@ -70,9 +68,9 @@ def forest(c: Comparison) -> Drawing:
         panel.axvline(0, color=INK, linewidth=0.8)
         draw_rows(panel, stats.differences(found, rows, base), tips, colors, hollow=same.tolist())
     caption(figure, f"Mean score x 100 minus that of {c.baseline}; lines: 95 % interval")
-    name_marks(figure, {**_role_marks(c, others), **significance_marks(drawn, MUTED)})
+    name_marks(figure, {**role_marks(c.encoders.role[others]), **significance_marks(drawn, MUTED)})
     about = f"Each encoder minus {c.baseline}, with the 95 % interval of the paired difference."
-    return Drawing(name, title, about, figure, beside="summary")
+    return figure, about
 
 
 def _with_budgets(c: Comparison, labels: list[str]) -> list[str]:
@@ -98,9 +96,12 @@ def _changes(c: Comparison, labels: list[str]) -> list[int]:
     return [i for i in range(1, len(roles)) if roles[i] != roles[i - 1]]
 
 
-def _role_marks(c: Comparison, labels: list[str]) -> dict[str, dict[str, Any]]:
-    shown = set(c.encoders.role[labels])
-    return {ROLE_NAMES[role]: dot(ROLES[role]) for role in ROLES if role in shown}
+def role_marks(
+    roles: Iterable[str], style: Callable[[str], dict[str, Any]] = dot
+) -> dict[str, dict[str, Any]]:
+    """Return the marks of roles of encoders, for a legend."""
+    shown = set(roles)
+    return {ROLE_NAMES[role]: style(color) for role, color in ROLES.items() if role in shown}
 
 
 def significance_marks(p: Sequence[float], color: str) -> dict[str, dict[str, Any]]:
@@ -117,12 +118,11 @@ def significance_marks(p: Sequence[float], color: str) -> dict[str, dict[str, An
     return marks | ({", or ".join(hollow): dot(color, hollow=True)} if hollow else {})
 
 
-@styled
-def families(c: Comparison) -> Drawing:
+@report_figure("families", "Family means", beside="families")
+def families(c: Comparison) -> Sketch:
     """Return the family means with their intervals, a panel per family."""
-    name, title = "families", "Family means"
     if not c.by_family:
-        return Drawing(name, title, why=_NO_SCORE, beside=name)
+        return _NO_SCORE
     labels = by_role(c)
     figure, axes = panels(list(c.by_family), list(c.encoders.title[labels]))
     colors = [ROLES[role] for role in c.encoders.role[labels]]
@@ -139,26 +139,25 @@ def families(c: Comparison) -> Drawing:
             panel.text(1.02, y, "" if np.isnan(value) else score(value), color=MUTED, **place)
         panel.margins(x=0.08)
     caption(figure, "Mean of main scores x 100; lines: 95 % interval")
-    marks = _role_marks(c, labels)
+    marks = role_marks(c.encoders.role[labels])
     line = ""
     if c.baseline is not None:
         marks[c.baseline] = dashed
         line = f" Dashed: {c.baseline}."
     name_marks(figure, marks)
     about = f"Mean of each family's main scores x 100, with its 95 % interval where known.{line}"
-    return Drawing(name, title, about, figure, beside="families")
+    return figure, about
 
 
-@styled
-def heatmap(c: Comparison) -> Drawing:
+@report_figure("heatmap", "Every task", beside="by-task")
+def heatmap(c: Comparison) -> Sketch:
     """Return every task by encoder as colours: differences to the backbone, or scores without one.
 
     Stars are significant differences.
     """
-    name, title = "heatmap", "Every task"
     tasks = c.tasks[c.tasks.compared]
     if tasks.empty:
-        return Drawing(name, title, why=_NO_SCORE, beside="by-task")
+        return _NO_SCORE
     others = [label for label in by_role(c) if label != c.baseline]
     labels = others if c.baseline is None else [c.baseline, *others]
     shown = 100 * c.scores.loc[tasks.index, labels]
@@ -183,7 +182,7 @@ def heatmap(c: Comparison) -> Drawing:
     axes.set_title(about, loc="left")
     written = "".join(texts.to_numpy().ravel()) if not wide else ""
     legend = [f"{mark}: {words}" for mark, words in _LEGEND.items() if mark in written]
-    return Drawing(name, title, "; ".join([about, *legend]) + ".", figure, beside="by-task")
+    return figure, "; ".join([about, *legend]) + "."
 
 
 def _empty_map(tasks: list[str], encoders: list[str], *, wide: bool) -> tuple[Figure, Axes]:
@@ -267,18 +266,16 @@ def _add_tips(axes: Axes, c: Comparison, shown: pd.DataFrame) -> None:
             axes.add_patch(tile)
 
 
-@styled
-def mean_ranks(c: Comparison) -> Drawing:
+@report_figure("ranks", "Mean ranks", beside="ranks")
+def mean_ranks(c: Comparison) -> Sketch:
     """Return the mean ranks on an axis; bars join encoders without a significant difference.
 
     Drawn like the critical-difference diagram of Demšar (2006), but with the report's own test in
     place of Nemenyi's, so that no figure contradicts a table.
     """
-    name, title = "ranks", "Mean ranks"
     tasks, m = c.ranked.shape
     if m < 3 or tasks < 2:
-        why = "it takes at least three encoders that have all of at least two common tasks"
-        return Drawing(name, title, why=why, beside="ranks")
+        return "it takes at least three encoders that have all of at least two common tasks"
     by_label = c.mean_ranks(c.labels)
     encoders = c.encoders.loc[sorted(by_label, key=by_label.__getitem__)]
     ranks = [by_label[label] for label in encoders.index]
@@ -303,16 +300,11 @@ def mean_ranks(c: Comparison) -> Drawing:
         words = f"{encoder}  {rank:.2f} " if left else f" {rank:.2f}  {encoder}"
         axes.text(end, height, words, ha="right" if left else "left", va="center", fontsize=8)
     axes.set(ylim=(down, -0.3), xlim=(0.7, m + 0.3))
-    name_marks(figure, _line_marks(c, list(encoders.index)))
+    name_marks(figure, role_marks(encoders.role, lambda color: {"color": color}))
     about = f"Mean rank over {tasks} tasks, 1 is best, of the {m} encoders that have all of them."
     if joined:
         about += f" Bars join encoders without a significant difference in the {MEAN}."
-    return Drawing(name, title, about, figure, beside="ranks")
-
-
-def _line_marks(c: Comparison, labels: list[str]) -> dict[str, dict[str, Any]]:
-    shown = set(c.encoders.role[labels])
-    return {ROLE_NAMES[role]: {"color": ROLES[role]} for role in ROLES if role in shown}
+    return figure, about
 
 
 def cliques(same: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -15,18 +15,17 @@ from bench.reporting.figures.drawing import (
     ROLES,
     RULE,
     Bounds,
-    Drawing,
+    Sketch,
     blank,
-    dot,
     draw_point,
     name_marks,
     number,
+    report_figure,
     scaled,
     settle,
     shortened,
-    styled,
 )
-from bench.reporting.summary import ROLES as ROLE_NAMES
+from bench.reporting.figures.scores import role_marks
 
 _MOST_NAMES = 60
 _AROUND: tuple[tuple[int, int, Any, Any], ...] = (
@@ -41,21 +40,19 @@ _AROUND: tuple[tuple[int, int, Any, Any], ...] = (
 )
 
 
-@styled
-def throughput(c: Comparison) -> Drawing:
+@report_figure("throughput", "Score and encoding throughput", beside="cost")
+def throughput(c: Comparison) -> Sketch:
     """Return the mean score against tokens encoded per second."""
-    name, title = "throughput", "Score and encoding throughput"
     means = c.encoders["mean"].dropna()
     speeds = {label: speed for label in means.index if (speed := context.throughput(c, str(label)))}
     if not speeds:
-        why = "no encoder has both a mean over families and a known number of tokens per second"
-        return Drawing(name, title, why=why, beside="cost")
+        return "no encoder has both a mean over families and a known number of tokens per second"
     places = {label: (speed, 100 * means[label]) for label, speed in speeds.items()}
     shown = c.encoders.loc[list(places)]
     figure = blank(7.2, 4.6)
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    marks = {ROLE_NAMES[role]: dot(ROLES[role]) for role in ROLES if role in set(shown.role)}
+    marks = role_marks(shown.role)
     front = pareto(places)
     if len(front) > 1:
         style: Any = {"color": MUTED, "linewidth": 1, "linestyle": "--"}
@@ -79,7 +76,7 @@ def throughput(c: Comparison) -> Drawing:
         about += " Lines: 95 % interval."
     if lost := [title for label, title in c.encoders.title.items() if label not in places]:
         about += f" Not shown, since a number is missing: {', '.join(lost)}."
-    return Drawing(name, title, about, figure, beside="cost")
+    return figure, about
 
 
 def pareto(places: Mapping[str, tuple[float, float]]) -> list[str]:

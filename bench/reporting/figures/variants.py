@@ -14,6 +14,7 @@ from bench.reporting.figures.drawing import (
     INK,
     MUTED,
     Drawing,
+    Sketch,
     caption,
     dot,
     draw_point,
@@ -21,6 +22,7 @@ from bench.reporting.figures.drawing import (
     name_marks,
     number,
     panels,
+    report_figure,
     shortened,
     side_by_side,
     styled,
@@ -32,14 +34,12 @@ _MOST_TASKS = 6  # panels; of more tasks the means of their families are drawn
 _MOST_TICKS = 7
 
 
-@styled
-def ablations(c: Comparison) -> Drawing:
+@report_figure("variants", "Ablation effects", beside="variants")
+def ablations(c: Comparison) -> Sketch:
     """Return the difference of each variant from its reference, a panel per family."""
-    name, title = "variants", "Ablation effects"
     found = groups(c)
     if not found or not c.by_family:
-        why = "no two encoders that one method trained at one budget"
-        return Drawing(name, title, why=why, beside="variants")
+        return "no two encoders that one method trained at one budget"
     names = []
     for group in found:
         _, *changes = group.changes.values()
@@ -62,9 +62,7 @@ def ablations(c: Comparison) -> Drawing:
     caption(figure, "Ablation effects on family means x 100; lines: 95 % interval")
     name_marks(figure, significance_marks(drawn, COLORS[0]))
     references = "; ".join(f"{group.method}: {group.labels[0]}" for group in found)
-    return Drawing(
-        name, title, f"Each minus its reference ({references}).", figure, beside="variants"
-    )
+    return figure, f"Each minus its reference ({references})."
 
 
 def sweeps(c: Comparison) -> tuple[Drawing, ...]:

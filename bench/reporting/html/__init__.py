@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import chain
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
 from bench.reporting.comparison import Comparison
+from bench.reporting.context import days
 from bench.reporting.figures import beside
 from bench.reporting.figures.drawing import COLORS, INK, MUTED, RULE, SURFACE, Drawing
 from bench.reporting.html.grid import grid
@@ -62,20 +62,21 @@ def page(
     rows = chain(*(table.rows for table in shown))
     keys = {entry.key for entry in chain(*rows)}
     script = _read("page.js")
-    drawn = [figure for figure in figures if figure.figure is not None]
     sections = []
     for table in tables:
         section = {
             "table": table,
             "grid": grid(table, c, methods) if table in shown else None,
-            "figures": [(each, _inline(each)) for each in beside(table.name, tables, drawn)],
+            "figures": [(each, _inline(each)) for each in beside(table.name, tables, figures)],
             "open": table.name.rstrip("-0123456789") not in _CLOSED,
         }
         sections.append(section)
     return _template().render(
         title=title,
         answer=answer,
-        facts=_facts(c),
+        c=c,
+        days=days(c),
+        machines=sorted({machine(r.provenance.get("machine") or {}) for r in c.runs.result} - {""}),
         sections=sections,
         absent=[figure for figure in figures if figure.figure is None],
         subject="methods" if methods else "encoders",
@@ -86,21 +87,6 @@ def page(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-
-
-def _facts(c: Comparison) -> dict[str, Any]:
-    """Return the numbers of encoders, tasks and cells, and when and where they were run."""
-    sources = [result.provenance for result in c.runs.result]
-    days = sorted({s["time"][:10] for s in sources if s.get("time")})
-    return {
-        "encoders": len(c.labels),
-        "tasks": len(c.tasks),
-        "families": c.tasks.family.nunique(),
-        "have": len(c.cells),
-        "whole": c.scores.size,
-        "days": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
-        "machines": sorted({machine(s.get("machine") or {}) for s in sources} - {""}),
-    }
 
 
 def _inline(drawing: Drawing) -> str:

@@ -8,6 +8,7 @@ from bench.reporting.comparison import Comparison
 from bench.reporting.context import command_of
 from bench.reporting.names import strip_folders
 from bench.reporting.notes import machine
+from bench.reporting.table import MISSING, measure, share
 from bench.result import Result
 
 Block = tuple[str, tuple[tuple[str, str], ...]]
@@ -64,8 +65,14 @@ def _blocks(c: Comparison, label: str, title: str) -> list[Block]:
         (f"Score with seed {r.spec.seed}" if several else "Score", _scores(r)) for r in results
     ]
     for r in results:
-        cost = {what: _rounded(r.cost.get(name), digits) for name, (what, digits) in _COST.items()}
-        texts = {what: _count(name, r.texts.get(name)) for name, what in _TEXTS.items()}
+        cost = {
+            what: measure(r.cost.get(name), digits=digits).text
+            for name, (what, digits) in _COST.items()
+        }
+        texts = {
+            what: (share if name.endswith("share") else measure)(r.texts.get(name)).text
+            for name, what in _TEXTS.items()
+        }
         blocks += [
             ("Provenance", _made(r)),
             ("Data", _data(r)),
@@ -102,21 +109,11 @@ def _scores(result: Result) -> tuple[tuple[str, str], ...]:
     if 1 < len(result.main.repeats) <= 20:
         rows["repeats"] = ", ".join(f"{value:.4f}" for value in result.main.repeats)
     rest = {
-        "seconds of this cell": _rounded(result.cost.get("seconds"), 1),
+        "seconds of this cell": measure(result.cost.get("seconds"), digits=1).text,
         "finished": result.provenance.get("time"),
         "key": result.spec.key,
     }
     return (*rows.items(), *_words(rest))
-
-
-def _count(name: str, value: float | None) -> str:
-    """Return a number of texts, or a share in per cent."""
-    is_share = name.endswith("share") and value is not None
-    return f"{100 * (value or 0):.1f} %" if is_share else _rounded(value, 0)
-
-
-def _rounded(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
 
 
 def _made(result: Result) -> tuple[tuple[str, str], ...]:
@@ -146,7 +143,7 @@ def _data(result: Result) -> tuple[tuple[str, str], ...]:
 
 def _words(found: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return plain values in words; unknown ones are left out."""
-    known = {name: value for name, value in found.items() if value not in (None, "")}
+    known = {name: value for name, value in found.items() if value not in (None, "", MISSING)}
     return tuple((name.replace("_", " "), _word(value)) for name, value in known.items())
 
 

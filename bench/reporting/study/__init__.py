@@ -36,20 +36,14 @@ def build(study: Study, out: Path) -> list[Path]:
         )
     write(out, {})  # fails before the work, not after it
     made, drawings = tables(study), drawn.draw(study)
-    shown = [each for each in drawings if each.figure is not None]
-    pictures = {}
-    for table in made:
-        beside = figures.beside(table.name, made, shown)
-        pictures[table.name] = [f"{each.name}.png" for each in beside]
+    pictures = figures.pictures(made, drawings)
     title, words = "A study of training budgets", answer(study)
     methods = [*study.curves, *(m.name for m in study.beside)]
-    files: dict[str, bytes | str] = {
+    files = {
         "index.html": html.page(
             study.c, made, drawings, title=title, answer=words, methods=methods
         ),
         "study.md": formats.results_md(made, pictures, title=title, opening=words),
     }
     files |= {f"{table.name}.csv": formats.csv(table) for table in made}
-    for each in shown:
-        files |= {f"{each.name}.{kind}": each.rendered(kind) for kind in figures.KINDS}
-    return write(out, files)
+    return write(out, {**files, **figures.files(drawings)})
