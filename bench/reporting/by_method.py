@@ -37,7 +37,7 @@ def table(c: Comparison) -> Table:
     """Return a row per method; no rows where none has several trainings."""
     every = methods(c)
     several = any(len(method.seeds) > 1 for method in every)
-    columns = _columns(c) if several and c.common else []
+    columns = _columns(c, every) if several and c.common else []
     about = _ABOUT + (_GAIN.format(c.baseline) if c.baseline else "") + _RANK
     notes = [f"{method.label}: {method.note}" for method in every if method.note]
     return Table.of_columns(
@@ -50,8 +50,7 @@ def table(c: Comparison) -> Table:
     )
 
 
-def _columns(c: Comparison) -> list[tuple[str, list[Entry]]]:
-    every = methods(c)
+def _columns(c: Comparison, every: Sequence[Method]) -> list[tuple[str, list[Entry]]]:
     columns = [
         ("method", [word(method.label) for method in every]),
         ("backbone", [word(method.backbone) for method in every]),

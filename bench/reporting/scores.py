@@ -95,8 +95,8 @@ def families(
     """
     shown = c.labels if labels is None else list(labels)
     columns = [
-        ("encoder", [word(c.encoders.at[label, "title"]) for label in shown]),
-        ("backbone", [word(c.encoders.at[label, "backbone"]) for label in shown]),
+        ("encoder", [word(title) for title in c.encoders.title[shown]]),
+        ("backbone", [word(backbone) for backbone in c.encoders.backbone[shown]]),
     ]
     columns += [(family, _family(c, family, shown)) for family in c.by_family]
     overall = entries(

@@ -1,11 +1,10 @@
 """Ablations: encoders that one method trained at one budget, and the effect of each setting."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from bench import stats
 from bench.reporting.comparison import Comparison
 from bench.reporting.differences import difference_entries
 from bench.reporting.names import natural
@@ -143,9 +142,3 @@ def _table(c: Comparison, group: Variants, name: str) -> Table:
         words={"encoder", "what is changed"},
         about=f"Each minus {reference} ({means}), x 100, with the 95 % interval; *: significant.",
     )
-
-
-def gaps(c: Comparison, found: stats.Sampled, labels: Sequence[str]) -> stats.Estimates:
-    """Return the scores of all encoders but the first, minus the first one's."""
-    base, *rows = labels
-    return stats.differences(found, c.numbers(rows), c.number[base])

@@ -302,7 +302,6 @@ def draw_rows(
     colors: Sequence[str],
     *,
     hollow: Iterable[bool] = (),
-    start: int = 0,
 ) -> None:
     """Draw estimates x 100 with their intervals, one per row of a panel.
 
@@ -312,7 +311,6 @@ def draw_rows(
         tips: What each one is.
         colors: The colour of each.
         hollow: Whether the marker of each is not filled; all filled by default.
-        start: The row of the first.
     """
     rows = zip(found.value.tolist(), found.bounds(), tips, colors, strict=True)
     empty = [*hollow] or [False] * len(tips)
@@ -320,11 +318,11 @@ def draw_rows(
         if math.isnan(value):  # in words, at the edge, so that nobody reads it as a point
             style: Any = {"va": "center", "fontsize": 7, "color": MUTED}
             place = panel.get_yaxis_transform()
-            panel.text(0.02, start + y, "no result", transform=place, **style)
+            panel.text(0.02, y, "no result", transform=place, **style)
             continue
         words = f"{tip}: {number(value, ends)}"
-        at = (100 * value, start + y)
         bounds = scaled(ends)
+        at = (100 * value, y)
         draw_point(panel, at, words, bounds=bounds, along="x", color=color, hollow=empty[y])
 
 

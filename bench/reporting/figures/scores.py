@@ -60,17 +60,35 @@ def forest(c: Comparison) -> Sketch:
     colors = [ROLES[role] for role in c.encoders.role[others]]
     drawn: list[float] = []
     for panel, (family, found) in zip(axes, numbers.items(), strict=True):
-        p = c.p_means[family][rows, base]
-        same = ~(p < 1 - stats.LEVEL)
-        drawn += p[np.isfinite(found.scores[rows] - found.scores[base])].tolist()
-        tips = [f"{label} minus {c.baseline}, {family}" for label in others]
         _separate_roles(panel, c, others)
-        panel.axvline(0, color=INK, linewidth=0.8)
-        draw_rows(panel, stats.differences(found, rows, base), tips, colors, hollow=same.tolist())
+        gaps, p = stats.differences(found, rows, base), c.p_means[family][rows, base]
+        tips = [f"{label} minus {c.baseline}, {family}" for label in others]
+        drawn += draw_differences(panel, gaps, p, tips, colors)
     caption(figure, f"Mean score x 100 minus that of {c.baseline}; lines: 95 % interval")
     name_marks(figure, {**role_marks(c.encoders.role[others]), **significance_marks(drawn, MUTED)})
     about = f"Each encoder minus {c.baseline}, with the 95 % interval of the paired difference."
     return figure, about
+
+
+def draw_differences(
+    panel: Axes, gaps: stats.Estimates, p: stats.Array, tips: Sequence[str], colors: Sequence[str]
+) -> list[float]:
+    """Draw differences x 100, one per row, filled where they are significant.
+
+    Args:
+        panel: Where to draw.
+        gaps: The differences (n,).
+        p: Their corrected p-values (n,).
+        tips: What each one is.
+        colors: The colour of each.
+
+    Returns:
+        The p-values of those that are drawn, for ``significance_marks``.
+    """
+    panel.axvline(0, color=INK, linewidth=0.8)
+    draw_rows(panel, gaps, tips, colors, hollow=(~(p < 1 - stats.LEVEL)).tolist())
+    drawn: list[float] = p[np.isfinite(gaps.value)].tolist()
+    return drawn
 
 
 def _with_budgets(c: Comparison, labels: list[str]) -> list[str]:

@@ -47,48 +47,47 @@ def throughput(c: Comparison) -> Sketch:
     speeds = {label: speed for label in means.index if (speed := context.throughput(c, str(label)))}
     if not speeds:
         return "no encoder has both a mean over families and a known number of tokens per second"
-    places = {label: (speed, 100 * means[label]) for label, speed in speeds.items()}
-    shown = c.encoders.loc[list(places)]
+    shown = c.encoders.loc[list(speeds)]
     figure = blank(7.2, 4.6)
     axes = figure.add_subplot()
     axes.set_xscale("log")
+    bounds = c.overall.intervals.bounds()
+    places, whiskers = {}, {}
+    for label, encoder in shown.iterrows():
+        ends, title = bounds[c.number[str(label)]], encoder.title
+        places[title] = speeds[label], 100 * encoder["mean"]
+        whiskers[title] = scaled(ends)
+        tip = f"{title}: {number(encoder['mean'], ends)}; {speeds[label]:,.0f} tokens per second"
+        draw_point(axes, places[title], tip, bounds=whiskers[title], color=ROLES[encoder.role])
     marks = role_marks(shown.role)
     front = pareto(places)
     if len(front) > 1:
         style: Any = {"color": MUTED, "linewidth": 1, "linestyle": "--"}
-        xs, ys = zip(*(places[label] for label in front), strict=True)
+        xs, ys = zip(*(places[title] for title in front), strict=True)
         axes.step(xs, ys, where="pre", zorder=1, **style)
         marks["Pareto front"] = style
-    bounds = c.overall.intervals.bounds()
-    ends = {label: bounds[c.number[label]] for label in places}
-    for label, place in places.items():
-        encoder, mean = shown.loc[label], number(means[label], ends[label])
-        tip = f"{encoder.title}: {mean}; {speeds[label]:,.0f} tokens per second"
-        draw_point(axes, place, tip, bounds=scaled(ends[label]), color=ROLES[encoder.role])
     devices = sorted({str(card.get("device") or "unknown") for card in shown.card})
     _scale(axes, list(speeds.values()), f"tokens encoded per second ({' and '.join(devices)})")
     name_marks(figure, marks)
-    names = {shown.title[label]: place for label, place in places.items()}
-    whiskers = {shown.title[label]: scaled(ends[label]) for label in places}
-    _name_points(axes, names, whiskers, set(shown.title[front]))
+    _name_points(axes, places, whiskers, set(front))
     about = "Throughput in the encoder's largest run."
-    if any(ends.values()):
+    if any(whiskers.values()):
         about += " Lines: 95 % interval."
-    if lost := [title for label, title in c.encoders.title.items() if label not in places]:
+    if lost := [title for title in c.encoders.title if title not in places]:
         about += f" Not shown, since a number is missing: {', '.join(lost)}."
     return figure, about
 
 
 def pareto(places: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Return the labels of the Pareto front, by rising throughput.
+    """Return the names of the Pareto front, by rising throughput.
 
     Args:
-        places: (throughput, score) by label; more is better of both.
+        places: (throughput, score) by name; more is better of both.
     """
     front: list[str] = []
-    for label in sorted(places, key=lambda label: (-places[label][0], -places[label][1])):
-        if not front or places[label][1] > places[front[-1]][1]:
-            front.append(label)
+    for name in sorted(places, key=lambda name: (-places[name][0], -places[name][1])):
+        if not front or places[name][1] > places[front[-1]][1]:
+            front.append(name)
     return front[::-1]
 
 

@@ -4,21 +4,18 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from bench import stats
 from bench.reporting.comparison import Comparison
 from bench.reporting.figures.drawing import (
     COLORS,
-    INK,
     MUTED,
     Drawing,
     Sketch,
     caption,
     dot,
     draw_point,
-    draw_rows,
     name_marks,
     number,
     panels,
@@ -27,8 +24,8 @@ from bench.reporting.figures.drawing import (
     side_by_side,
     styled,
 )
-from bench.reporting.figures.scores import significance_marks
-from bench.reporting.variants import Variants, gaps, groups
+from bench.reporting.figures.scores import draw_differences, significance_marks
+from bench.reporting.variants import Variants, groups
 
 _MOST_TASKS = 6  # panels; of more tasks the means of their families are drawn
 _MOST_TICKS = 7
@@ -40,29 +37,23 @@ def ablations(c: Comparison) -> Sketch:
     found = groups(c)
     if not found or not c.by_family:
         return "no two encoders that one method trained at one budget"
-    names = []
+    names, changed, references = [], [], []
     for group in found:
-        _, *changes = group.changes.values()
-        names += [f"{group.method}: {change}" for change in changes]
+        reference, *others = group.labels
+        names += [f"{group.method}: {group.changes[label]}" for label in others]
+        changed += others
+        references += [reference] * len(others)
+    rows, base = c.numbers(changed), c.numbers(references)
     figure, axes = panels(list(c.by_family), names)
     drawn: list[float] = []
     for panel, (family, scores) in zip(axes, c.by_family.items(), strict=True):
-        panel.axvline(0, color=INK, linewidth=0.8)
-        start = 0
-        for group in found:
-            each = gaps(c, scores, group.labels)
-            n = len(each.value)
-            base, *changed = group.labels
-            p = c.p_means[family][c.numbers(changed), c.number[base]]
-            same = ~(p < 1 - stats.LEVEL)
-            drawn += p[np.isfinite(each.value)].tolist()
-            tips = [f"{name}, {family}" for name in names[start : start + n]]
-            draw_rows(panel, each, tips, COLORS[:1] * n, hollow=same.tolist(), start=start)
-            start += n
+        gaps, p = stats.differences(scores, rows, base), c.p_means[family][rows, base]
+        tips = [f"{name}, {family}" for name in names]
+        drawn += draw_differences(panel, gaps, p, tips, COLORS[:1] * len(names))
     caption(figure, "Ablation effects on family means x 100; lines: 95 % interval")
     name_marks(figure, significance_marks(drawn, COLORS[0]))
-    references = "; ".join(f"{group.method}: {group.labels[0]}" for group in found)
-    return figure, f"Each minus its reference ({references})."
+    listed = "; ".join(f"{group.method}: {group.labels[0]}" for group in found)
+    return figure, f"Each minus its reference ({listed})."
 
 
 def sweeps(c: Comparison) -> tuple[Drawing, ...]:
@@ -135,7 +126,7 @@ def _draw_sweep(
     """Draw the scores of encoders; the first label is the reference, the others are drawn."""
     reference, *shown = labels
     start = float(found.scores[c.number[reference]])
-    each = gaps(c, found, labels)
+    each = stats.differences(found, c.numbers(shown), c.number[reference])
     scores = 100 * (start + each.value)
     panel.axhline(100 * start, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     panel.plot(scores, color=COLORS[0], linewidth=1.2)
