@@ -124,11 +124,11 @@ def _read_curves(study: Study, drawn: Mapping[str, Sequence[Method]]) -> Iterato
     """Yield how to read the marks of curves."""
     counts = [len(m.seeds) for m in chain(*drawn.values())]
     if max(counts) == 1:
-        yield "Lines: 95 % interval, without the luck of a training: each was trained once."
+        yield "Lines: 95 % interval, which lacks the variation between trainings: each was trained once."
     else:
         yield "Lines: 95 % interval; small dots: single trainings."
         if min(counts) == 1:
-            yield "Hollow: trained once, so the interval lacks the luck of a training."
+            yield "Hollow: trained once, so the interval lacks the variation between trainings."
     if len(study.budgets) == 1:
         yield "One budget, so each curve has the untrained backbone and one point."
 
@@ -268,9 +268,9 @@ def gains(study: Study) -> Drawing:
     once = [n for n, m in zip(names, rows, strict=True) if len(m.seeds) == 1]
     if len(once) == len(rows):
         about = about.replace("Mean over trainings; intervals cover trainings,", "Intervals cover")
-        about += " Each was trained once, so they do not cover the luck of a training."
+        about += " Each was trained once, so they do not cover the variation between trainings."
     elif once:
-        about += f" Trained once, so without the luck of a training: {', '.join(once)}."
+        about += f" Trained once, so without the variation between trainings: {', '.join(once)}."
     return Drawing(name, title, about, figure, beside="study")
 
 

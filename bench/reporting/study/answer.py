@@ -104,13 +104,13 @@ def _trained(study: Study) -> str:
     once = list(dict.fromkeys(study.names[m] for m, n in counts.items() if n == 1))
     least, most = min(counts.values()), max(counts.values())
     if most == 1:
-        return "Each was trained once: intervals do not cover the luck of a training."
+        return "Each was trained once: intervals do not cover the variation between trainings."
     line = f"Intervals cover test examples, repeats, and {least} to {most} trainings"
     if least == most:
         line = f"Intervals cover test examples, repeats, and the {most} trainings of each method"
     if once:
         line = f"Intervals cover test examples, repeats, and up to {most} trainings"
-        line += f"; trained once, so without the luck of a training: {', '.join(once)}"
+        line += f"; trained once, so without the variation between trainings: {', '.join(once)}"
     return f"{line}."
 
 
