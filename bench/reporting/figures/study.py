@@ -124,7 +124,7 @@ def _read_curves(study: Study, drawn: Mapping[str, Sequence[Method]]) -> Iterato
     """Yield how to read the marks of curves."""
     counts = [len(m.seeds) for m in chain(*drawn.values())]
     if max(counts) == 1:
-        yield "Lines: 95 % interval, which lacks the variation between trainings: each was trained once."
+        yield "Lines: 95 % interval, without variation between trainings: each was trained once."
     else:
         yield "Lines: 95 % interval; small dots: single trainings."
         if min(counts) == 1:
