@@ -197,7 +197,7 @@ class Study:
     def rank(self, method: Method) -> tuple[Number, int]:
         """Return the rank at the method's budget, and how many are ranked."""
         row = self._ranks.loc[place_of(method)]
-        return Number(row["rank"], row.low, row.high), int(row.methods)
+        return Number(float(row["rank"]), row.low, row.high), int(row.methods)
 
     def same(self, budget: int) -> list[Method]:
         """Return the best method at a budget, and those not significantly different from it."""

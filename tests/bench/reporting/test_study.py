@@ -1,5 +1,6 @@
 """A study of trainings: curves, differences, ranks and costs of methods over their seeds."""
 
+import json
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import bench
 from bench.encoder import digest
 from bench.errors import UsageError
+from bench.reporting import formats
 from bench.reporting.comparison import Comparison
 from bench.reporting.study import Study, answer, tables
 from bench.store import Store
@@ -102,6 +104,7 @@ def test_a_row_of_the_table_is_a_method_at_a_budget(grid):
     assert cost.PFLOP[0] == "0.500"
     trainings = as_frame(by_name(tables(grid))["trainings"])
     assert len(trainings) == 18
+    assert all(json.loads(formats.text([table], "json")) for table in tables(grid))
 
 
 def test_one_budget_and_one_training_are_said_to_be_so(tmp_path):
