@@ -123,9 +123,9 @@ class Study:
     def curves(self) -> dict[str, list[Method]]:
         """The methods by their name, with one entry per budget: a learning curve each.
 
-        Where several settings of one method were trained at one budget, the name has those that
-        are not the usual ones of this method. Settings may differ between budgets, such as how much
-        a generator writes.
+        Where several settings of one method were trained at one budget, the name has as many of its
+        unusual settings as tell it apart. Settings may differ between budgets, such as how much a
+        generator writes.
         """
         frame = pd.DataFrame([m.key for m in self.methods], columns=trainings.KEY)
         per_budget = frame.groupby(["method", "backbone", "budget"]).settings.nunique()
@@ -135,7 +135,7 @@ class Study:
         for method in self.methods:
             parts = [method.name]
             if (method.name, method.backbone, method.budget) in several:
-                parts.append(changes(method, self.methods))
+                parts.append(_distinction(method, self.methods))
             parts += [f"on {method.backbone}"] * bool(backbones[method.name])
             found.setdefault(" ".join(filter(None, parts)), []).append(method)
         last = {name: -self.level(own[-1], self.mean).value for name, own in found.items()}
@@ -233,6 +233,18 @@ def changes(method: Method, every: Sequence[Method]) -> str:
     counts = Counter(chain(*alike))
     own = method.settings.split(", ")
     return ", ".join(setting for setting in own if 2 * counts[setting] <= len(alike))
+
+
+def _distinction(method: Method, every: Sequence[Method]) -> str:
+    """Return the first changes of a method that no other of its name and budget begins with."""
+    place = (method.name, method.place)
+    others = [m for m in every if (m.name, m.place) == place and m != method]
+    taken = [changes(other, every).split(", ") for other in others]
+    own = changes(method, every).split(", ")
+    for k in range(1, len(own)):
+        if all(other[:k] != own[:k] for other in taken):
+            return ", ".join(own[:k])
+    return ", ".join(own)
 
 
 def spent(card: Mapping[str, Any], what: str) -> float | None:

@@ -151,6 +151,17 @@ def test_a_curve_is_named_by_what_is_special_about_it():
     assert {*curves} == {"crops", "crops lr=0.1", "crops rank=2"}
 
 
+def test_a_curve_s_name_has_no_more_settings_than_tell_it_apart():
+    found = score_all("backbone-mean", 0.4)
+    settings = [("a", "x", 1), ("b", "y", 1), ("c", "y", 2), ("c", "z", 2), ("a", "x", 3)]
+    for lr, objective, rank in settings:
+        card = train_card("reads", 60_000, 0, lr=lr, objective=objective, rank=rank)
+        found += score_all(f"{lr}{objective}{rank}", 0.5, training=card)
+    curves = Study(Comparison.of(found)).curves
+    expected = {"lr=a, rank=1", "lr=b", "lr=c, rank=2, objective=y", "lr=c, rank=2, objective=z"}
+    assert {*curves} == {f"reads {name}" for name in expected | {"lr=a, rank=3"}}
+
+
 def test_a_setting_of_the_training_is_named_though_the_encoder_has_one_of_that_name():
     found = score_all("backbone-mean", 0.4)
     for attention in ("native", "bidirectional"):
