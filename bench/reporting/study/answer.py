@@ -100,18 +100,28 @@ def differing(study: Study) -> dict[str, str]:
 
 
 def _trained(study: Study) -> str:
-    counts = {m: len(m.seeds) for m in study.methods}
-    once = list(dict.fromkeys(study.names[m] for m, n in counts.items() if n == 1))
-    least, most = min(counts.values()), max(counts.values())
+    counts = [len(m.seeds) for m in study.methods]
+    least, most = min(counts), max(counts)
     if most == 1:
         return "Each was trained once: intervals do not cover the variation between trainings."
-    line = f"Intervals cover test examples, repeats, and {least} to {most} trainings"
+    head = "Intervals cover test examples, repeats, and"
     if least == most:
-        line = f"Intervals cover test examples, repeats, and the {most} trainings of each method"
-    if once:
-        line = f"Intervals cover test examples, repeats, and up to {most} trainings"
-        line += f"; trained once, so without the variation between trainings: {', '.join(once)}"
-    return f"{line}."
+        return f"{head} the {most} trainings of each method."
+    if least > 1:
+        return f"{head} {least} to {most} trainings."
+    once = "; ".join(filter(None, (_once(study, budget) for budget in study.budgets)))
+    return (
+        f"{head} up to {most} trainings; trained once, so without the variation between "
+        f"trainings: {once}."
+    )
+
+
+def _once(study: Study, budget: int) -> str:
+    """Return which methods of a budget were trained once; "" for none."""
+    own = study.at(budget)
+    once = [study.names[m] for m in own if len(m.seeds) == 1]
+    names = "all" if len(once) == len(own) > 1 else ", ".join(once)
+    return f"{names} at {budget:,} tokens" if once else ""
 
 
 def _count(n: int, noun: str) -> str:

@@ -115,6 +115,16 @@ def test_one_budget_and_one_training_are_said_to_be_so(tmp_path):
     assert set(frame.trainings[:3]) == {"1"}
 
 
+def test_what_was_trained_once_is_named_with_its_budget():
+    found = make_grid(budgets=(60_000,), shares={"strong": 0.2, "weak": 0.08})
+    card = train_card("none", 60_000, 0)
+    found += score_all("none", 0.4, training=card)
+    found += make_grid(budgets=(250_000,), seeds=(0,), shares={"strong": 0.2, "weak": 0.08})[8:]
+    words = " ".join(answer(Study(Comparison.of(found))))
+    assert "up to 3 trainings; trained once" in words
+    assert ": none at 60,000 tokens; all at 250,000 tokens." in words
+
+
 def test_settings_of_one_budget_are_curves_of_their_own_and_those_of_budgets_are_not():
     found = score_all("backbone-mean", 0.4)
     for budget, inputs in ((60_000, 100), (250_000, 400)):

@@ -141,7 +141,7 @@ def test_a_column_or_value_that_is_not_there_is_named(encoder, tmp_path, frame, 
     [
         ("a.parquet", b"PAR1 no", "Parquet"),
         ("b.csv", b"text,label\ncaf\xe9,1\n", "UTF-8"),
-        ("c.txt", b"text", "heading"),
+        ("c.txt", b"text", "file of rows"),
         ("d.csv.gz", gzip.compress(b"text,label\n", mtime=0)[:-4], r"d\.csv\.gz"),
         ("", b"", r"test\.csv"),  # a folder with another file
     ],
