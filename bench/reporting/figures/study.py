@@ -34,6 +34,7 @@ from bench.reporting.figures.drawing import (
     styled,
 )
 from bench.reporting.figures.scores import significance_marks
+from bench.reporting.study.answer import trained_once
 from bench.reporting.study.grid import Number, Study
 from bench.reporting.trainings import Method
 from bench.stats import Estimates
@@ -265,12 +266,13 @@ def gains(study: Study) -> Drawing:
     about = "Mean over trainings; intervals cover trainings, repeats and test examples."
     if len(study.budgets) == 1:
         about = f"At {study.budgets[0]:,} training tokens. {about}"
-    once = [n for n, m in zip(names, rows, strict=True) if len(m.seeds) == 1]
-    if len(once) == len(rows):
+    counts = {len(m.seeds) for m in rows}
+    if counts == {1}:
         about = about.replace("Mean over trainings; intervals cover trainings,", "Intervals cover")
         about += " Each was trained once, so they do not cover the variation between trainings."
-    elif once:
-        about += f" Trained once, so without the variation between trainings: {', '.join(once)}."
+    elif 1 in counts:
+        once = trained_once(study)
+        about += f" Trained once, so without the variation between trainings: {once}."
     return Drawing(name, title, about, figure, beside="study")
 
 

@@ -109,11 +109,15 @@ def _trained(study: Study) -> str:
         return f"{head} the {most} trainings of each method."
     if least > 1:
         return f"{head} {least} to {most} trainings."
-    once = "; ".join(filter(None, (_once(study, budget) for budget in study.budgets)))
     return (
         f"{head} up to {most} trainings; trained once, so without the variation between "
-        f"trainings: {once}."
+        f"trainings: {trained_once(study)}."
     )
+
+
+def trained_once(study: Study) -> str:
+    """Return which methods were trained once, by budget; "" for none."""
+    return "; ".join(filter(None, (_once(study, budget) for budget in study.budgets)))
 
 
 def _once(study: Study, budget: int) -> str:
