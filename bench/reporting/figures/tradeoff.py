@@ -28,7 +28,10 @@ from bench.reporting.figures.drawing import (
 from bench.reporting.figures.scores import role_marks
 
 _MOST_NAMES = 60
-_AROUND: tuple[tuple[int, int, Any, Any], ...] = (
+Around = tuple[int, int, Any, Any]
+"""Where text is beside a place: points to the right, points up, and which side of it is there."""
+
+_AROUND: tuple[Around, ...] = (
     (7, 0, "left", "center"),
     (-7, 0, "right", "center"),
     (0, 7, "center", "bottom"),
@@ -131,12 +134,23 @@ def _name_points(
     by_rank = sorted(places, key=lambda name: (name not in first, -places[name][1]))
     style: Any = {"textcoords": "offset points", "fontsize": 7.5, "color": INK}
     for name in by_rank[:_MOST_NAMES]:
-        for dx, dy, side, level in _AROUND:
+        for (x, y), (dx, dy, side, level) in _tries(places[name], whiskers[name]):
             offset = {"xytext": (dx, dy), "ha": side, "va": level}
-            text = axes.annotate(shortened(name), places[name], **offset, **style)
+            text = axes.annotate(shortened(name), (x, y), **offset, **style)
             box = text.get_window_extent()
             fits = inside.containsx(box.x0) and inside.containsx(box.x1)
             if fits and not box.count_overlaps(taken):
                 taken.append(box)
                 break
             text.remove()
+
+
+def _tries(place: tuple[float, float], bounds: Bounds) -> list[tuple[tuple[float, float], Around]]:
+    """Return where a name may be: around its point, then beyond the ends of its whisker."""
+    x, y = place
+    low, high = bounds or (y, y)
+    beyond: list[tuple[tuple[float, float], Around]] = [
+        ((x, high), (0, 3, "center", "bottom")),
+        ((x, low), (0, -3, "center", "top")),
+    ]
+    return [(place, around) for around in _AROUND] + beyond
