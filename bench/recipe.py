@@ -64,10 +64,12 @@ class Recipe(Protocol):
     A frozen dataclass. Its fields are its settings: plain JSON values, each with its source.
     ``bench check --recipe`` tries what is promised here.
 
-    Two members are optional: ``encoder: ClassVar[str]`` names the encoder that reads its
+    Three members are optional: ``encoder: ClassVar[str]`` names the encoder that reads its
     checkpoints, as ``--model`` takes it; a registered recipe has the name of its encoder. The
     method ``fetch(load)`` loads every data set of the training with ``load`` and fetches its
-    backbones, so that they can be mirrored; raises Unavailable where one is not available.
+    backbones, so that they can be mirrored; raises Unavailable where one is not available. The
+    method ``settled()`` returns the recipe with the values that "auto" stands for where other
+    settings decide it, as its cards have them.
     """
 
     def check(self) -> None:

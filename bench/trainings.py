@@ -6,7 +6,7 @@ it is finished, interrupted, or not begun.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, product
 from pathlib import Path
@@ -183,8 +183,15 @@ def plan_trainings(
         for variant, recipe in _variants(method, overrides, varied).items():
             path = folder / variant
             tokens = count_tokens(budget)
-            planned.setdefault(path, PlannedTraining(method, recipe, tokens, seed, path))
+            training = PlannedTraining(method, _settled(recipe), tokens, seed, path)
+            planned.setdefault(path, training)
     return list(planned.values())
+
+
+def _settled(recipe: Recipe) -> Recipe:
+    """Return a recipe as its cards have it; see ``Recipe``."""
+    settle: Callable[[], Recipe] = getattr(recipe, "settled", lambda: recipe)
+    return settle()
 
 
 def count_tokens(budget: str) -> int:

@@ -191,6 +191,10 @@ class Recipe:
                 f"got supervised={self.supervised}, triples={self.triples!r}"
             )
 
+    def settled(self) -> "Recipe":
+        """Return the recipe with the attention that "auto" stands for; see ``bench.recipe``."""
+        return replace(self, attention=self._attention)
+
     def fetch(self, load: Load) -> None:
         """Fetch what the training reads, and train nothing; see ``bench.recipe.Recipe``."""
         fetch_sources(parse_sources(self.sources, TextSource) or OPEN, load)
@@ -200,7 +204,7 @@ class Recipe:
 
     def train(self, out: Path, *, budget: int, seed: int, load: Load, progress: Progress) -> Path:
         """Train, write the checkpoint and its card, and return its folder."""
-        recipe = replace(self, attention=self._attention)
+        recipe = self.settled()
         training = begin_training(recipe, "llm2comp", out, budget, seed, progress)
         if training is None:
             return out

@@ -1,6 +1,7 @@
 """LLM2Comp's objectives against an independent computation, its data, and the start of stages."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from adapters.llm2comp.train import Recipe, StagedTraining, restore
 from bench.data import load
 from bench.encoder import digest
 from bench.errors import DataError, UsageError
+from bench.trainings import plan_trainings
 from benchmarks.llm2comp_memory import measure_memory
 from tests.adapters.checks import (
     CPU,
@@ -377,6 +379,15 @@ def test_auto_attention_depends_on_the_objective(tiny, corpus, tmp_path):
         out = tmp_path / objective
         run(tiny_recipe(tiny("llama"), corpus, **settings, attention="auto"), out, 150)
         assert LLM2Comp(str(out))._checkpoint().attention == attention
+        card = json.loads((out / "card.json").read_text())
+        values = {name: json.dumps(value).strip('"') for name, value in card["recipe"].items()}
+        changes = [f"{name}={value}" for name, value in values.items()]
+        changes += ["objective=rc", "attention=auto"]  # of which --vary changes the first again
+        seeds = [card["seed"]]
+        planned = plan_trainings(
+            ["llm2comp"], ["150"], seeds, changes=changes, vary=[f"objective={objective}"]
+        )
+        assert [training.made(card) for training in planned] == [False, True]
         run(
             tiny_recipe(tiny("llama"), corpus, **settings, attention=attention), out, 150
         )  # the same
