@@ -373,7 +373,7 @@ def _pools(
     """Return the variance of a training by budget and backbone, over all methods there."""
     several: dict[tuple[int | None, str], list[Trainings]] = {}
     for method in every:
-        scores = found.scores[[c.number[label] for label in method.encoders]]
+        scores = found.scores[c.numbers(method.encoders)]
         if len(scores) > 1 and np.isfinite(scores).all():
             several.setdefault(method.place, []).append(Trainings.of(scores))
     return {place: pool(trainings) for place, trainings in several.items()}
@@ -406,7 +406,7 @@ def _measure(
     With its variances, which ``_judge`` turns into intervals and the rest.
     """
     sides = [first] if second is None else [first, second]
-    places = [np.array([c.number[label] for label in side.encoders]) for side in sides]
+    places = [c.numbers(side.encoders) for side in sides]
     scores = [quantity.found.scores[numbers] for numbers in places]
     value = scores[0].mean() - (scores[1].mean() if second else 0.0)
     shared = quantity.found.components
@@ -479,8 +479,7 @@ def _note(sides: Sequence[Method], *, known: bool, pooled: bool) -> str:
 def _ranks(c: Comparison, quantity: _Quantity, ranked: Sequence[Method]) -> list[dict[str, Any]]:
     means = {}
     for method in ranked:
-        places = [c.number[label] for label in method.encoders]
-        means[method] = float(quantity.found.scores[places].mean())
+        means[method] = float(quantity.found.scores[c.numbers(method.encoders)].mean())
     known = sorted((m for m in ranked if np.isfinite(means[m])), key=lambda m: -means[m])
     pairs = list(combinations(known, 2))
     p = stats.holm(_judge([_measure(c, quantity, *pair) for pair in pairs]).p.to_numpy())

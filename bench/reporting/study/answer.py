@@ -62,9 +62,10 @@ def _grown(study: Study) -> str:
             continue
         first, last = (study.level(m, study.mean).value for m in (own[0], own[-1]))
         parts.append(f"{name} {difference(last - first)}")
+    if not parts:
+        return ""
     least, most = f"{study.budgets[0]:,}", f"{study.budgets[-1]:,}"
-    line = f"From {least} to {most} tokens the mean changes by {', '.join(parts)}."
-    return line if parts else ""
+    return f"From {least} to {most} tokens the mean changes by {', '.join(parts)}."
 
 
 def _costs(study: Study, budget: int) -> str:

@@ -1,16 +1,18 @@
 """The tables of a study."""
 
 import math
+from dataclasses import replace
 from itertools import chain
 
 from bench.reporting import context, notes, trainings
 from bench.reporting.study.answer import differing
 from bench.reporting.study.grid import PFLOP, Study, changes, spent
-from bench.reporting.table import MISSING, Entry, Table, difference, measure, score, word
+from bench.reporting.table import Entry, Table, difference, measure, missing, score, word
 from bench.reporting.trainings import Method
 
 WORDS = frozenset({"method", "encoder", "what is changed", "note", "backbone"})
 """Headings of text columns in the tables of a study."""
+
 _INTERVALS = (
     "Intervals of methods have a variance component for the trainings (their seeds), one for test "
     "examples and one for repeats, the first with a quantile of Student's t of its own; those of a "
@@ -66,7 +68,7 @@ def summary(study: Study) -> Table:
 def _level(study: Study, method: Method, over: str) -> Entry:
     found = study.level(method, over)
     if math.isnan(found.value):
-        return Entry(MISSING, mark="missing")
+        return missing()
     return Entry(score(found.value), found.value, found.ends, note=found.note)
 
 
@@ -75,7 +77,7 @@ def _gain(study: Study, method: Method, over: str, tasks: trainings.Tasks = "fix
         return word("")
     gain = study.gain(method, over, tasks)
     if gain is None or math.isnan(gain.value):
-        return Entry(MISSING, mark="missing")
+        return missing()
     p = "" if math.isnan(gain.p) else f"p = {gain.p:.2g}, corrected"
     note = "; ".join(filter(None, (p, gain.note)))
     text = difference(gain.value, gain.ends, significant=gain.significant)
@@ -139,7 +141,7 @@ def each_training(study: Study) -> Table:
     """Return every single training with its scores."""
     every = list(study.labels())
     labels = [label for _, label in every]
-    cards = [study.c.encoders.at[label, "training"] for label in labels]
+    cards = list(chain(*map(study.cards, study.methods)))
     means = study.c.family_means.T.reindex(labels)
     columns = [
         ("encoder", [word(label) for label in labels]),
@@ -193,7 +195,7 @@ def _recipe(study: Study, method: Method) -> str:
 
 def _best_marked(study: Study, method: Method, mark: bool) -> Entry:
     entry = _level(study, method, study.mean)
-    return Entry(entry.text, entry.value, entry.interval, "best" if mark else "", entry.note)
+    return replace(entry, mark="best" if mark else "")
 
 
 def _notes(study: Study) -> Table:
