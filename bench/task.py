@@ -280,6 +280,11 @@ def split_vectors(vectors: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[A
     return np.split(vectors, np.cumsum(sizes)[:-1])
 
 
+def limited(task: str, limit: int | None) -> str:
+    """Return a task with its limit, without which a score would look like a published one."""
+    return f"{task} (limit {limit})" if limit else task
+
+
 def sample(n: int, limit: int | None, *, seed: int = 0) -> NDArray[np.int64]:
     """Return the row numbers that ``limit`` leaves of ``n`` rows: all, or a fixed sorted draw."""
     if limit is None or limit >= n:

@@ -199,6 +199,8 @@ def _make_grid(rows: Sequence[Row], encoders: Sequence[str], *, first: bool) -> 
     from rich import box
     from rich.table import Table
 
+    from bench.task import limited
+
     unscaled = sorted({row["family"] for row in rows if _scale(row) == 1})
     title = ", ".join(["main scores x 100", *(f"{family} x 1" for family in unscaled)])
     table = Table(title=title if first else None, box=box.SIMPLE_HEAD)
@@ -210,18 +212,15 @@ def _make_grid(rows: Sequence[Row], encoders: Sequence[str], *, first: bool) -> 
         lines = textwrap.wrap(encoder, _HEADING) + ["untrained"] * (encoder in untrained)
         table.add_column("\n".join(lines), justify="right", no_wrap=True)
     cells: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        cells.setdefault((row["encoder"], _title(row)), []).append(row)
-    metrics = {_title(row): row["metric"] for row in sorted(rows, key=_family_and_task)}
+    metrics: dict[str, str] = {}
+    for row in sorted(rows, key=_family_and_task):
+        task = limited(row["task"], row["limit"])
+        cells.setdefault((row["encoder"], task), []).append(row)
+        metrics[task] = row["metric"]
     for task, metric in metrics.items():
         scores = [_format_cell(cells.get((encoder, task), [])) for encoder in encoders]
         table.add_row(task, *[metric] * first, *scores)
     return table
-
-
-def _title(row: Row) -> str:
-    """Return the task with its limit, without which a score would look like a published one."""
-    return f"{row['task']} (limit {row['limit']})" if row["limit"] else row["task"]
 
 
 def _family_and_task(row: Row) -> tuple[str, str]:

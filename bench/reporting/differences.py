@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from bench import stats
 from bench.reporting.comparison import Comparison, mean_score, sampled, seed_of
-from bench.reporting.names import marked
 from bench.reporting.notes import machine
 from bench.reporting.table import Entry, Table, difference, measure, missing, score, warned, word
 from bench.result import Result
+from bench.task import limited
 
 MOST = 30_000
 """Differences that a table shows at most."""
@@ -213,7 +213,7 @@ def _change(
     cell: _Cell, change: str, old: Sequence[Result], new: Sequence[Result], difference: Entry
 ) -> tuple[Entry, ...]:
     label, _, task, _, limit, _ = cell
-    title = marked(task, f"limit {limit}" if limit else "")
+    title = limited(task, limit)
     rest = Entry("; ".join(_other_changes(old, new)))
     return (word(label), word(title), word(change), _mean(old), _mean(new), difference, rest)
 

@@ -27,10 +27,10 @@ from bench.reporting.figures.drawing import (
     shortened,
     side_by_side,
 )
-from bench.reporting.names import TASK, marked
+from bench.reporting.names import TASK
 from bench.reporting.scores import WITHIN, method_of
 from bench.result import Result
-from bench.task import PICKING
+from bench.task import PICKING, limited
 
 _LAYER = r"@(\d+)$"
 
@@ -49,7 +49,7 @@ def layers(c: Comparison) -> Sketch:
     encoders = [label for label in c.labels if has[label]]
     shown = encoders[:MOST_CURVES]
     first = [group.iloc[0] for group in groups]
-    headings = [marked(task.task, f"limit {task.limit}" if task.limit else "") for task in first]
+    headings = [limited(task.task, task.limit) for task in first]
     headings += [f"{c.tasks.at[title, 'task']}: validation pairs" for title in picking]
     figure, axes = side_by_side(headings)
     for panel, group in zip(axes, groups, strict=False):
