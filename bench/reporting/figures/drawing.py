@@ -160,16 +160,16 @@ def report_figure(
     """
 
     def decorate(draw: Callable[P, Sketch]) -> Callable[P, Drawing]:
+        @styled
         @wraps(draw)
-        def draw_styled(*args: P.args, **settings: P.kwargs) -> Drawing:
-            with style():
-                made = draw(*args, **settings)
+        def draw_named(*args: P.args, **settings: P.kwargs) -> Drawing:
+            made = draw(*args, **settings)
             if isinstance(made, str):
                 return Drawing(name, title, why=made, beside=beside)
             figure, about = made
             return Drawing(name, title, about, figure, beside=beside)
 
-        return draw_styled
+        return draw_named
 
     return decorate
 

@@ -19,21 +19,21 @@ from bench.reporting.figures.drawing import (
     MUTED,
     RULE,
     Drawing,
+    Sketch,
     add_tip,
     caption,
     dot,
     draw_point,
-    draw_rows,
     line_style,
     name_marks,
     number,
     panels,
+    report_figure,
     scaled,
     shifted,
     side_by_side,
-    styled,
 )
-from bench.reporting.figures.scores import significance_marks
+from bench.reporting.figures.scores import draw_differences, significance_marks
 from bench.reporting.study.answer import trained_once
 from bench.reporting.study.grid import Number, Study
 from bench.reporting.trainings import Method
@@ -53,49 +53,43 @@ def draw(study: Study) -> tuple[Drawing, ...]:
 class _Axis:
     """What the curves of a figure are drawn over: ``cost`` is as in ``Study.cost``."""
 
-    name: str
-    title: str
     cost: str
     words: str
     about: str
 
 
 _TOKENS = _Axis(
-    "curves-tokens",
-    "Score over training tokens",
     "trained_tokens",
     "training tokens",
     "Tokens that passed through the network being trained.",
 )
 _FLOPS = _Axis(
-    "curves-flops",
-    "Score over all FLOPs of a training",
     "flops",
     "FLOPs",
     "FLOPs are of everything that a training runs, generators and teachers included.",
 )
 
 
-def curves(study: Study) -> Drawing:
+@report_figure("curves-tokens", "Score over training tokens", beside="study")
+def curves(study: Study) -> Sketch:
     """Return the scores over trained tokens, a panel per family and a curve per method."""
     return _curves(study, _TOKENS)
 
 
-def curves_of_flops(study: Study) -> Drawing:
+@report_figure("curves-flops", "Score over all FLOPs of a training", beside="study")
+def curves_of_flops(study: Study) -> Sketch:
     """Return the scores over all FLOPs of a training."""
     return _curves(study, _FLOPS)
 
 
-@styled
-def _curves(study: Study, axis: _Axis) -> Drawing:
+def _curves(study: Study, axis: _Axis) -> Sketch:
     places = {m: spent for m in study.methods if (spent := study.cost(m, axis.cost))}
     known = {}
     for name, own in study.curves.items():
         if placed := [m for m in own if m in places]:
             known[name] = placed
     if not known:
-        why = f"no card has the {axis.words} of its training"
-        return Drawing(axis.name, axis.title, why=why, beside="study")
+        return f"no card has the {axis.words} of its training"
     drawn = dict(list(known.items())[:MOST_CURVES])
     figure, axes = side_by_side(study.families)
     xs = [places[m] for m in chain(*drawn.values())]
@@ -118,7 +112,7 @@ def _curves(study: Study, axis: _Axis) -> Drawing:
         text += f" The {MOST_CURVES} best of {len(known)}."
     if lost := [name for name in study.curves if name not in known]:
         text += f" Not shown, since no card has its {axis.words}: {', '.join(lost)}."
-    return Drawing(axis.name, axis.title, text, figure, beside="study")
+    return figure, text
 
 
 def _read_curves(study: Study, drawn: Mapping[str, Sequence[Method]]) -> Iterator[str]:
@@ -231,15 +225,12 @@ def _round_ticks(xs: Sequence[float]) -> list[float]:
     return ticks[:: -(-len(ticks) // 4) or 1]
 
 
-@styled
-def gains(study: Study) -> Drawing:
+@report_figure("gains", "Difference from the untrained backbone", beside="study")
+def gains(study: Study) -> Sketch:
     """Return the differences from the untrained backbone at each budget, a panel per family."""
-    name, title = "gains", "Difference from the untrained backbone"
-    base = study.baseline
-    rows = study.ordered
+    base, rows = study.baseline, study.ordered
     if base is None or not rows:
-        why = "no untrained backbone beside trained encoders"
-        return Drawing(name, title, why=why, beside="study")
+        return "no untrained backbone beside trained encoders"
     several = len(study.budgets) > 1
     count = EngFormatter(sep="")
     names = [
@@ -251,29 +242,30 @@ def gains(study: Study) -> Drawing:
     drawn: list[float] = []
     for panel, family in zip(axes, study.families, strict=True):
         found = _estimates([study.gain(m, family) for m in rows])
-        panel.axvline(0, color=INK, linewidth=0.8)
         for y in _changes([m.budget for m in rows]):
             panel.axhline(y - 0.5, color=RULE, linewidth=0.8)
         tips = [f"{name} minus {base.name}, {family}" for name in names]
-        hollow = [not p < 1 - stats.LEVEL for p in found.p]
-        drawn += found.p[np.isfinite(found.value)].tolist()
-        draw_rows(panel, found, tips, colors, hollow=hollow)
+        drawn += draw_differences(panel, found, found.p, tips, colors)
     caption(figure, f"Mean score x 100 minus that of {base.name}; lines: 95 % interval")
     marks = {}
     if several:
         marks = {f"{b:,} tokens": dot(COLORS[i % len(COLORS)]) for b, i in number_of.items()}
     name_marks(figure, {**marks, **significance_marks(drawn, MUTED if several else COLORS[0])})
-    about = "Mean over trainings; intervals cover trainings, repeats and test examples."
+    return figure, " ".join(_read_gains(study))
+
+
+def _read_gains(study: Study) -> Iterator[str]:
+    """Yield how to read the intervals of differences."""
     if len(study.budgets) == 1:
-        about = f"At {study.budgets[0]:,} training tokens. {about}"
-    counts = {len(m.seeds) for m in rows}
+        yield f"At {study.budgets[0]:,} training tokens."
+    counts = {len(m.seeds) for m in study.methods}
     if counts == {1}:
-        about = about.replace("Mean over trainings; intervals cover trainings,", "Intervals cover")
-        about += " Each was trained once, so they do not cover the variation between trainings."
-    elif 1 in counts:
-        once = trained_once(study)
-        about += f" Trained once, so without the variation between trainings: {once}."
-    return Drawing(name, title, about, figure, beside="study")
+        yield "Intervals cover repeats and test examples."
+        yield "Each was trained once, so they do not cover the variation between trainings."
+        return
+    yield "Mean over trainings; intervals cover trainings, repeats and test examples."
+    if once := trained_once(study):
+        yield f"Trained once, so without the variation between trainings: {once}."
 
 
 def _estimates(gains: Sequence[Number | None]) -> Estimates:
@@ -287,12 +279,11 @@ def _changes(values: Sequence[object]) -> list[int]:
     return [i for i in range(1, len(values)) if values[i] != values[i - 1]]
 
 
-@styled
-def ranks(study: Study) -> Drawing:
+@report_figure("ranks", "Ranks", beside="study")
+def ranks(study: Study) -> Sketch:
     """Return the rank of each method at each budget with its interval, a panel per budget."""
-    name, title = "ranks", "Ranks"
-    if not study.methods or all(len(study.at(budget)) < 2 for budget in study.budgets):
-        return Drawing(name, title, why="no two methods at one budget", beside="study")
+    if all(len(study.at(budget)) < 2 for budget in study.budgets):
+        return "no two methods at one budget"
     names = list(study.curves)
     headings = [f"{budget:,} tokens" for budget in study.budgets]
     figure, axes = panels(headings, names)
@@ -312,4 +303,4 @@ def ranks(study: Study) -> Drawing:
         "rank of the budget."
     )
     caption(figure, "Rank, 1 is best; lines: 95 % interval")
-    return Drawing(name, title, about, figure, beside="study")
+    return figure, about
