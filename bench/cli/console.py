@@ -48,11 +48,22 @@ def note(text: str) -> None:
 
 
 class Notes(logging.Handler):
-    """Prints log messages like notes, one line each."""
+    """Prints log messages like notes, one line each.
+
+    A message that was printed before is not repeated: what is said of a data set is the same for
+    every encoder.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message, and its traceback if it has one."""
-        note(self.format(record))
+        message = self.format(record)
+        if message not in self._printed:
+            self._printed.add(message)
+            note(message)
 
 
 def print_json(row: Row) -> None:

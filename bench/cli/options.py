@@ -82,6 +82,7 @@ def _configure_logging(*, verbose: bool) -> None:
     logging.getLogger("mteb").setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
 def split_names(lists: Sequence[str]) -> tuple[str, ...]:

@@ -353,15 +353,17 @@ def test_every_score_of_a_run_can_be_read_on_a_screen_of_any_width(width, monkey
     assert re.search(r"STSBenchmark\s+\(limit\s+200\)", re.sub(r"\d+\.\d", "", shown))
 
 
-def test_cells_and_log_messages_are_whole_lines_and_diagnostics_on_their_own_scale(capsys):
+def test_cells_and_log_messages_are_whole_lines_and_no_message_is_printed_twice(capsys):
     row = {"encoder": "quip", "task": "t", "score": 0.5, "spread": None, "status": "done"}
     for family in ("sts", "diagnostics"):
         cell = {**row, "reason": "", "seconds": 1.0, "family": family}
         console.show_cell(cell, as_json=False)
     assert [line.split()[3] for line in capsys.readouterr().err.splitlines()] == ["50.00", "0.50"]
     long = "words " * 60 + "end"
-    console.Notes().handle(logging.makeLogRecord({"msg": long}))
-    assert capsys.readouterr().err == long + "\n"
+    notes = console.Notes()
+    for message in (long, "another", long):
+        notes.handle(logging.makeLogRecord({"msg": message}))
+    assert capsys.readouterr().err == long + "\nanother\n"
 
 
 class Clock:
