@@ -49,7 +49,7 @@ class _Source:
     """What a name such as ``sts:pairs.csv:score=gold`` refers to.
 
     Attributes:
-        name: For tables, with a hash of the content.
+        name: For tables, with a hash of the content and the columns that are not the usual ones.
         test: The file of the test rows.
         train: The file of the training rows; None where there is one file.
         columns: The column of each part that the kind of task needs, in the order of ``_TABLES``.
@@ -106,7 +106,7 @@ KINDS = (*_TABLES, "retrieval", *ENTITIES)
 
 
 def own_task(kind: str, place: str) -> Task:
-    """Return the task of a file or folder; its name has a hash of the content.
+    """Return the task of a file or folder; its name tells content and columns apart.
 
     Args:
         kind: One of ``KINDS``.
@@ -122,10 +122,13 @@ def own_task(kind: str, place: str) -> Task:
     path, named = _split_columns(place)
     test, train = _find_files(kind, path)
     parts, make = _TABLES[kind]
-    columns = _choose_columns(f"{kind}:{path}", parts, named, test)
-    return make(
-        _Source(_name(kind, path, [test, *([train] if train else [])]), test, train, columns)
-    )
+    usual, columns = _choose_columns(f"{kind}:{path}", parts, named, test)
+    name = _name(kind, path, [test, *([train] if train else [])])
+    chosen = zip(parts, usual, columns, strict=True)
+    other = [f"{part}={column}" for part, likely, column in chosen if column != likely]
+    if other:  # a cell is known by the name of its task
+        name += f":{','.join(other)}"
+    return make(_Source(name, test, train, columns))
 
 
 def _name(kind: str, path: Path, files: list[Path]) -> str:
@@ -171,16 +174,20 @@ def _find_split(folder: Path, split: str) -> Path | None:
 
 def _choose_columns(
     place: str, parts: tuple[str, ...], named: Mapping[str, str], test: Path
-) -> tuple[str, ...]:
-    """Return the column of each part: as named, else the likeliest of the usual names."""
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the likeliest column of each part, "" for none, and the chosen one: as named, or it.
+
+    Raises:
+        UsageError: A part or a column is not known.
+    """
     for part in named:
         if part not in parts:
             raise unknown(f"part of {place}", part, parts)
     columns = load(str(test), "test").columns
+    usual = tuple(next((name for name in _USUAL[part] if name in columns), "") for part in parts)
     chosen = []
-    for part in parts:
-        usual = [name for name in _USUAL[part] if name in columns]
-        column = named.get(part) or next(iter(usual), "")
+    for part, likely in zip(parts, usual, strict=True):
+        column = named.get(part) or likely
         if column not in columns:
             what = f"no column {column!r}" if column else f"no column of a usual name for {part}"
             raise UsageError(
@@ -188,7 +195,7 @@ def _choose_columns(
                 f"name it, as in {place}:{part}={columns[0]}"
             )
         chosen.append(column)
-    return tuple(chosen)
+    return usual, tuple(chosen)
 
 
 def _entities(kind: str, folder: Path) -> Task:

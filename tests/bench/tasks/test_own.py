@@ -89,13 +89,18 @@ def test_one_file_is_cross_validated_and_a_folder_says_what_to_train_on(encoder,
     assert (len(found.repeats), len(found.examples)) == (1, 24)
 
 
-def test_the_name_has_a_hash_of_the_content_and_an_instruction_is_for_the_tasks_named(tmp_path):
+def test_the_name_tells_content_and_columns_apart_and_an_instruction_is_for_the_tasks_named(
+    tmp_path,
+):
     path = tmp_path / "a.csv"
     first, second = (
         load_task(f"clustering:{write(frame, path)}").name for frame in (REVIEWS, REVIEWS[1:])
     )
     assert first.startswith("clustering:a.csv-")
     assert first != second
+    assert load_task(f"clustering:{path}:text=review,label=stars").name == second
+    other = load_task(f"clustering:{path}:text=stars,label=review").name
+    assert other == f"{second}:text=stars,label=review"
     (task,) = load_tasks([f"classification:{path}"], instruction="What is wrong?")
     assert {item.instruction for item in task.items(seed=0)} == {"What is wrong?"}
 
