@@ -11,7 +11,7 @@ training file, or on the other folds of the one file (stratified, five folds, dr
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from bench.data import load
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
 from bench.task import Score, Scores, Task, example_ids, sample, split_vectors
+from bench.tasks.labelings import Labels, number_classes
 from bench.tasks.linear import classify
 
 FOLDS = 5
@@ -42,6 +43,11 @@ class Classification(Task):
     label: str = "label"
     family: ClassVar[str] = "classification"
     metric: ClassVar[str] = "accuracy"
+
+    @property
+    def version(self) -> int:
+        """Raised as of every task, and once more for what is trained on a file of its own."""
+        return 2 if self.train else 1
 
     @property
     def readout(self) -> str:
@@ -84,36 +90,36 @@ class Classification(Task):
             "f1": Score(tuple(map(float, f1))),
         }
 
-    def _folds(self, labels: NDArray[Any], seed: int) -> list[NDArray[np.int64]]:
+    def _folds(self, labels: Labels, seed: int) -> list[NDArray[np.int64]]:
         """Return the rows of each fold: every class is spread evenly over the folds."""
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(labels))
         order = order[np.argsort(labels[order], kind="stable")]
         return [np.sort(order[fold::FOLDS]) for fold in range(FOLDS)]
 
-    def _sets(self) -> list[tuple[list[str], NDArray[Any]]]:
+    def _sets(self) -> list[tuple[list[str], Labels]]:
         """Return texts and classes of the test rows, then of the training rows if there are."""
         columns = {self.text: TEXT, self.label: CLASS}
         rows = load(self.data, self.split, config=self.config, columns=columns)
         tested = rows.take(sample(len(rows), self.limit))
-        sets = [(tested[self.text], np.asarray(tested[self.label]))]
+        parts = [tested]
         if self.train:
-            rows = load(self.train, "train", config=self.config, columns=columns)
-            sets.append((rows[self.text], np.asarray(rows[self.label])))
-        texts, labels = sets[-1]
-        check_classes(labels.tolist(), self.train or self.data)
-        if len(texts) < 2 * FOLDS and not self.train:
+            parts.append(load(self.train, "train", config=self.config, columns=columns))
+        labels = [part[self.label] for part in parts]
+        check_classes(labels[-1], self.train or self.data)
+        if len(tested) < 2 * FOLDS and not self.train:
             raise DataError(
                 f"{self.data}: expected at least {2 * FOLDS} texts for {FOLDS} folds, got "
-                f"{len(texts)}; raise the limit, or give a file of training texts"
+                f"{len(tested)}; raise the limit, or give a file of training texts"
             )
-        if not np.isin(sets[0][1], labels).any():
+        numbers = number_classes(*labels)
+        if not np.isin(numbers[0], numbers[-1]).any():
             raise DataError(
                 f"{self.name}: expected classes that are in both files, got "
-                f"{sets[0][1][0]!s} in {self.data} and {labels[0]!s} in {self.train}; "
+                f"{labels[0][0]} in {self.data} and {labels[1][0]} in {self.train}; "
                 "name them alike"
             )
-        return sets
+        return [(part[self.text], each) for part, each in zip(parts, numbers, strict=True)]
 
 
 TASKS = (

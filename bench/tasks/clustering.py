@@ -27,7 +27,7 @@ from bench.encoder import Embeddings, Item
 from bench.errors import DataError
 from bench.task import Score, Scores, Task, sample, split_vectors
 from bench.tasks.groups import DOMAINS, group_names
-from bench.tasks.labelings import class_names
+from bench.tasks.labelings import class_names, number_classes
 from bench.tasks.similarity import unit
 
 Algorithm = Literal["kmeans", "minibatch"]
@@ -94,7 +94,7 @@ class Clustering(Task):
         drawn = []
         for found, classes in sets:
             kept = sample(len(found), self.limit)
-            numbers = np.unique(classes, return_inverse=True)[1][kept]
+            numbers = number_classes(classes)[0][kept]
             _check_groups(numbers)
             drawn.append(([found[i] for i in kept], numbers))
         return drawn

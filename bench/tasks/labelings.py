@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +50,18 @@ def class_names(rows: Rows, column: str) -> list[str]:
             "a local copy has them in features.json"
         )
     return [names[int(i)] for i in rows[column]]
+
+
+def number_classes(*sets: Sequence[Any]) -> list[Labels]:
+    """Return the number of the class of each label, the same in all sets: int64 (n,) each.
+
+    Args:
+        sets: Labels, texts or whole numbers of any size; beside texts a number is its digits.
+    """
+    texts = any(isinstance(label, str) for label in chain(*sets))
+    plain = [list(map(str, labels)) if texts else labels for labels in sets]
+    number = {label: i for i, label in enumerate(sorted(set(chain(*plain))))}
+    return [np.array([number[label] for label in labels], np.int64) for labels in plain]
 
 
 def clinc() -> Labelled:

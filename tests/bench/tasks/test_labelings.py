@@ -11,7 +11,7 @@ from bench.data import load
 from bench.errors import DataError, Unavailable
 from bench.tasks import labelings
 from bench.tasks.groups import DOMAINS, SENTIMENTS
-from bench.tasks.labelings import Labelled, deal_folds, draw_texts
+from bench.tasks.labelings import Labelled, deal_folds, draw_texts, number_classes
 
 
 def labelled(fine, coarse) -> Labelled:
@@ -150,3 +150,10 @@ def test_the_domains_are_those_of_the_local_copy():
     pairs = {(intents[i], domains[d]) for i, d in zip(rows["intent"], rows["domain"], strict=True)}
     expected = {(intent, name) for name, each in DOMAINS.items() for intent in each.split()}
     assert pairs - {("oos", "oos")} == expected
+
+
+def test_equal_labels_have_one_number_in_all_sets_and_different_ones_never():
+    (large,) = number_classes([2**63 + 1, 1, 2**63, 1.0])  # a float has not enough digits
+    assert large.tolist() == [2, 0, 1, 0]
+    first, second = number_classes([1, 10], ["10", "other", "1"])  # of CSV, where words need texts
+    assert (first.tolist(), second.tolist()) == ([0, 1], [1, 2, 0])

@@ -89,6 +89,21 @@ def test_one_file_is_cross_validated_and_a_folder_says_what_to_train_on(encoder,
     assert (len(found.repeats), len(found.examples)) == (1, 24)
 
 
+def test_a_class_of_the_training_file_is_told_from_one_of_which_it_is_a_longer_name(
+    encoder, tmp_path
+):
+    found = {}
+    for good, bad in (("fine", "fine, but not"), ("b", "a"), ("1", "0"), ("1", "10")):
+        labels = [good if label == "praise" else bad for label in LABELS]
+        folder = tmp_path / good / bad
+        folder.mkdir(parents=True)
+        write(REVIEWS.assign(stars=labels)[:40], folder / "train.csv")
+        write(REVIEWS.assign(stars=good)[40:], folder / "test.csv")  # half of them are complaints
+        found[good, bad] = score(encoder, f"classification:{folder}")
+    assert 0.4 < found["b", "a"] < 0.6
+    assert set(found.values()) == {found["b", "a"]}
+
+
 def test_the_name_tells_content_and_columns_apart_and_an_instruction_is_for_the_tasks_named(
     tmp_path,
 ):
