@@ -52,6 +52,10 @@ CLASS = Kind(
     "a class, texts or else whole numbers from 0",
     lambda value: isinstance(value, str) or _is_class_number(value),
 )
+LABEL = Kind(
+    "a class, texts that are not empty or else whole numbers from 0",
+    lambda value: bool(value.strip()) if isinstance(value, str) else _is_class_number(value),
+)
 BINARY = Kind("0 or 1", lambda value: isinstance(value, Integral | float) and value in {0, 1})
 ANSWERS = Kind("an object with at least one text in its list text", _has_answers)
 

@@ -36,6 +36,8 @@ _COMMIT = 40  # characters of a full commit
 _FORMATS = (".jsonl", ".csv", ".tsv", ".parquet", ".conll")
 _OWN = (*_FORMATS, ".jsonl.gz", ".csv.gz", ".tsv.gz")  # suffixes of the user's own files
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+_CODE = re.compile(r"[-+]?0\d+")  # 007 is another name than 7
+_MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})  # beside numbers
 
 _seen: ContextVar[list[dict[str, Any]] | None] = ContextVar("seen", default=None)
 
@@ -331,7 +333,10 @@ def _parse_file(path: Path, size: int, mtime: int) -> Rows:  # noqa: ARG001 - ke
 
 
 def _parse_delimited(path: Path, content: bytes, delimiter: str) -> Columns:
-    """Return the columns of CSV or TSV; one of numbers and blanks is numbers, blanks None."""
+    """Return the columns of CSV or TSV; one of numbers is numbers, with None where one is missing.
+
+    Whole numbers with a leading 0, as in ids, are texts.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -343,12 +348,13 @@ def _parse_delimited(path: Path, content: bytes, delimiter: str) -> Columns:
 
 
 def _parse_numbers(values: list[str]) -> list[Any]:
-    given = [value.strip() for value in values if value.strip()]
-    if not given or not all(map(_NUMBER.fullmatch, given)):
+    stripped = [value.strip() for value in values]
+    given = [value for value in stripped if value.lower() not in _MISSING]
+    if not given or not all(map(_NUMBER.fullmatch, given)) or any(map(_CODE.fullmatch, given)):
         return values
     whole = all(re.fullmatch(r"[-+]?\d+", value) for value in given)
     number: type[int | float] = int if whole else float
-    return [number(value) if value.strip() else None for value in values]
+    return [None if value.lower() in _MISSING else number(value) for value in stripped]
 
 
 def _parse_parquet(path: Path, content: bytes) -> Columns:

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import CLASS, TEXT, check_classes
+from bench.columns import LABEL, TEXT, check_classes
 from bench.data import load
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
@@ -99,7 +99,7 @@ class Classification(Task):
 
     def _sets(self) -> list[tuple[list[str], Labels]]:
         """Return texts and classes of the test rows, then of the training rows if there are."""
-        columns = {self.text: TEXT, self.label: CLASS}
+        columns = {self.text: TEXT, self.label: LABEL}
         rows = load(self.data, self.split, config=self.config, columns=columns)
         tested = rows.take(sample(len(rows), self.limit))
         parts = [tested]

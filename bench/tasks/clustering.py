@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import CLASS, TEXT
+from bench.columns import LABEL, TEXT
 from bench.data import Rows
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
@@ -81,7 +81,7 @@ class Clustering(Task):
     def _sets(self) -> list[tuple[list[str], NDArray[np.int64]]]:
         rows = self.all_rows((self.text, self.label))
         nested = isinstance(next(iter(rows[self.text]), ""), list | tuple)
-        for column, kind in ((self.text, TEXT), (self.label, CLASS)):
+        for column, kind in ((self.text, TEXT), (self.label, LABEL)):
             rows.check(column, kind.lists() if nested else kind)
         texts, labels = rows[self.text], self._classes(rows)
         sets = list(zip(texts, labels, strict=True)) if nested else [(texts, labels)]

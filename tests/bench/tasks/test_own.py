@@ -71,6 +71,15 @@ def test_labels_are_words_and_columns_are_found_or_named(encoder, tmp_path):
     assert 0 <= score(encoder, f"clustering:{usual}") <= 1
 
 
+def test_a_label_with_a_leading_zero_is_another_one_than_the_number(encoder, tmp_path):
+    folder = tmp_path / "codes"
+    folder.mkdir()
+    codes = ["01" if label == "praise" else "1" for label in LABELS]
+    write(REVIEWS.assign(stars=codes)[:40], folder / "train.csv")
+    write(REVIEWS.assign(stars="01")[40:], folder / "test.csv")  # half of them are complaints
+    assert 0.4 < score(encoder, f"classification:{folder}") < 0.6
+
+
 def test_one_file_is_cross_validated_and_a_folder_says_what_to_train_on(encoder, tmp_path):
     shuffled = REVIEWS.assign(stars=np.random.default_rng(0).permutation(LABELS))
     task = load_task(f"classification:{write(shuffled, tmp_path / 'all.csv')}")
@@ -148,6 +157,9 @@ def test_retrieval_reads_a_folder_in_beir_s_layout(encoder, tmp_path):
         (REVIEWS, "classification:{}:words=review", "words"),
         (REVIEWS, "sts:{}", "first"),
         (PAIRS.assign(similarity=["high", *PAIRS.similarity[1:]]), "sts:{}", "row 1"),
+        (REVIEWS.assign(stars=["", *LABELS[1:]]), "classification:{}", "row 1: expected a class"),
+        (REVIEWS.assign(stars=[*LABELS[1:], " "]), "clustering:{}", "row 64: expected a class"),
+        (REVIEWS.assign(stars=["NA", *range(63)]), "classification:{}", "row 1: expected a class"),
     ],
 )
 def test_a_column_or_value_that_is_not_there_is_named(encoder, tmp_path, frame, name, words):
