@@ -57,10 +57,19 @@ def number_classes(*sets: Sequence[Any]) -> list[Labels]:
 
     Args:
         sets: Labels, texts or whole numbers of any size; beside texts a number is its digits.
+
+    Raises:
+        DataError: Two texts differ in the spaces around them alone.
     """
     texts = any(isinstance(label, str) for label in chain(*sets))
     plain = [list(map(str, labels)) if texts else labels for labels in sets]
     number = {label: i for i, label in enumerate(sorted(set(chain(*plain))))}
+    for label in number if texts else ():
+        if label != label.strip() and label.strip() in number:
+            raise DataError(
+                f"expected classes that differ in more than spaces, got {label.strip()!r} and "
+                f"{label!r}; write them alike"
+            )
     return [np.array([number[label] for label in labels], np.int64) for labels in plain]
 
 
