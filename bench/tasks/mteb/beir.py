@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import data
 from bench.columns import NUMBER, TEXT, Kind
+from bench.data import Rows
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
 _ID = Kind("an id, a text or a number", lambda value: isinstance(value, str | int))
+_GRADE = Kind("a whole number", lambda value: NUMBER.matches(value) and value == int(value))
 
 
 def make_task(*, name: str, folder: str, seed: int) -> "AbsTask":
     """Return a retrieval task on a folder, with its data.
 
     Raises:
-        DataError: A file is broken, or a judgement names a query or document that is not there.
+        DataError: A file is broken, an id is there twice, or a judgement names a query or document
+            that is not there or contradicts another one.
     """
     from mteb import TaskMetadata
     from mteb.abstasks import AbsTaskRetrieval
@@ -57,12 +60,11 @@ def _read(folder: Path) -> dict[str, Any]:
     documents = data.load(corpus, "test", columns=texts)
     asked = data.load(queries, "test", columns=texts)
     judged = data.load(
-        judgements, "test", columns={"query-id": _ID, "corpus-id": _ID, "score": NUMBER}
+        judgements, "test", columns={"query-id": _ID, "corpus-id": _ID, "score": _GRADE}
     )
     titles = documents["title"] if "title" in documents.columns else [""] * len(documents)
     relevant: dict[str, dict[str, int]] = {}
-    known = {str(i) for i in documents["_id"]}
-    queried = {str(i) for i in asked["_id"]}
+    known, queried = _distinct(documents), _distinct(asked)
     triples = zip(judged["query-id"], judged["corpus-id"], judged["score"], strict=True)
     for row, (query, document, score) in enumerate(triples, 2):
         if str(query) not in queried or str(document) not in known:
@@ -70,11 +72,16 @@ def _read(folder: Path) -> dict[str, Any]:
                 f"{judgements} line {row}: query {query} or document {document} is not there; "
                 "fix or drop the line"
             )
-        relevant.setdefault(str(query), {})[str(document)] = int(score)
+        grade = relevant.setdefault(str(query), {}).setdefault(str(document), int(score))
+        if grade != score:
+            raise DataError(
+                f"{judgements} line {row}: query {query} and document {document} are judged "
+                f"{grade} before and {score} here; drop one of the lines"
+            )
     kept = [i for i, query in enumerate(asked["_id"]) if str(query) in relevant]
     return {
         "corpus": Dataset.from_dict(
-            {"id": list(map(str, documents["_id"])), "title": titles, "text": documents["text"]}
+            {"id": list(known), "title": titles, "text": documents["text"]}
         ),
         "queries": Dataset.from_dict(
             {
@@ -85,3 +92,19 @@ def _read(folder: Path) -> dict[str, Any]:
         "relevant_docs": relevant,
         "top_ranked": None,
     }
+
+
+def _distinct(rows: Rows) -> dict[str, int]:
+    """Return the ids of some rows, in order, with their row numbers from 1.
+
+    Raises:
+        DataError: Two rows have the same one.
+    """
+    found: dict[str, int] = {}
+    for row, i in enumerate(map(str, rows["_id"]), 1):
+        if found.setdefault(i, row) != row:
+            raise DataError(
+                f"{rows.source} row {row}: the id {i} is that of row {found[i]}; "
+                "drop one of them, or rename it"
+            )
+    return found

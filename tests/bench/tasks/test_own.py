@@ -132,21 +132,34 @@ def test_the_name_tells_content_and_columns_apart_and_an_instruction_is_for_the_
 def test_retrieval_reads_a_folder_in_beir_s_layout(encoder, tmp_path):
     pytest.importorskip("mteb")
     asked = [text.replace("The", "A") for text in TEXTS[:4]]
-    documents = [{"_id": f"d{i}", "title": "", "text": text} for i, text in enumerate(TEXTS[:12])]
+    documents = [{"_id": f"0{i}", "title": "", "text": text} for i, text in enumerate(TEXTS[:12])]
     queries = [{"_id": f"q{i}", "text": text} for i, text in enumerate(asked)]
     for name, rows in (("corpus", documents), ("queries", queries)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     judged = tmp_path / "qrels/test.tsv"
     judged.parent.mkdir()
-    lines = ["query-id\tcorpus-id\tscore", *(f"q{i}\td{i}\t1" for i in range(4))]
+    lines = ["query-id\tcorpus-id\tscore", *(f"q{i}\t0{i}\t1" for i in range(4))]
     judged.write_text("\n".join(lines) + "\n")
     alike = [cosines(encoder, [query] * 12, TEXTS[:12]) for query in asked]
     ranks = [(each > each[i]).sum() for i, each in enumerate(alike)]
     expected = np.mean([1 / np.log2(rank + 2) if rank < 10 else 0 for rank in ranks])
     assert score(encoder, f"retrieval:{tmp_path}") == pytest.approx(expected, abs=1e-4)
-    judged.write_text("query-id\tcorpus-id\tscore\nq0\tnothing\t1\n")
-    with pytest.raises(DataError, match="nothing"):
-        load_task(f"retrieval:{tmp_path}").evaluate(encoder, seed=0)
+    for broken, words in (
+        ("q0\tnothing\t1\n", "nothing"),
+        ("q0\t00\t1\nq1\t01\t0.5\n", "row 2: expected a whole number, got '0.5'"),
+        ("q0\t00\t1\nq0\t00\t0\n", "line 3: query q0 and document 00 are judged 1 before and 0"),
+    ):
+        judged.write_text(f"query-id\tcorpus-id\tscore\n{broken}")
+        with pytest.raises(DataError, match=words):
+            load_task(f"retrieval:{tmp_path}").evaluate(encoder, seed=0)
+    judged.write_text("\n".join(lines) + "\n")
+    for name, rows in (("queries", queries), ("corpus", documents)):
+        file = tmp_path / f"{name}.jsonl"
+        whole = file.read_text()
+        file.write_text(whole + json.dumps({**rows[0], "text": "Something else."}) + "\n")
+        with pytest.raises(DataError, match=rf"{name}\.jsonl row {len(rows) + 1}: the id .0 is"):
+            load_task(f"retrieval:{tmp_path}").evaluate(encoder, seed=0)
+        file.write_text(whole)
 
 
 @pytest.mark.parametrize(
