@@ -250,23 +250,28 @@ def _has_word(line: _Line, seen: set[str], example: _Line, place: _Place) -> boo
 
 
 def _check_words(sentences: Sequence[Sequence[_Line]], column: int, source: str) -> None:
-    """Raise for empty words, and for a column of numbers or sentence names instead of words."""
+    """Raise for empty words, and for numbers, ids or names of sentences instead of words."""
     constant, numbers = [], []
+    is_number = str.isdecimal if column else _has_digit  # no text has one in every word
     for sentence in sentences:
         words = [line.fields[column] for line in sentence]
         if "" in words:
             line = sentence[words.index("")]
             raise DataError(f"{_where(source, line)}: expected a word, got none")
-        numbers.append(all(map(str.isdecimal, words)))
+        numbers.append(all(map(is_number, words)))
         if len(words) > 1:
             constant.append(len(set(words)) == 1)
     first = sentences[0][0]
     if len(first.fields) > 2 and (all(numbers) or (constant and all(constant))):
         raise DataError(
             f"{_where(source, first)}: expected words in column {column + 1}, got "
-            f"{first.fields[column]!r} throughout a sentence, or numbers that do not count its "
-            "words; put the words first"
+            f"{first.fields[column]!r} throughout a sentence, or numbers in all of them that do "
+            "not count its words; put the words first"
         )
+
+
+def _has_digit(word: str) -> bool:
+    return any(map(str.isdecimal, word))
 
 
 def convert_to_iob2(

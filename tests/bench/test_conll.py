@@ -171,6 +171,8 @@ def test_ranges_and_empty_nodes_of_conll_u_are_no_words():
         ("a B-LOC B-PER\n", "columns 2 and 3"),
         ("doc a O\ndoc b B-LOC\n", "expected words in column 1"),
         ("1 a O\n1 b B-LOC\n", "expected words in column 1"),
+        ("s1t1 a O\ns1t2 b B-LOC\n\ns2t1 a O\n", "expected words in column 1"),
+        ("0:1 a O\n2:3 b B-LOC\n", "expected words in column 1"),
         ("a I-LOC\nb O\nc B-LOC\n", r"line 1: I-LOC .*line 3"),
         ("a B-LOC\nb I-PER\n", "line 2: I-PER .*line 1"),
         ("a B-LOC\nb L-PER\n", "line 2: .* end"),
