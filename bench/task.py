@@ -21,6 +21,8 @@ from bench.errors import UsageError
 APART = frozenset({"diagnostics"})
 """Families that measure no quality, on scales of their own: excluded from means and comparisons."""
 
+_BITS = 1e-9  # what rounding may add to or take from a printed number, and far below its digits
+
 PICKING = "picking at "
 """Prefix of the names of scores on the examples that a layer is picked on; the layer follows."""
 
@@ -278,6 +280,15 @@ def example_ids(*columns: Sequence[str]) -> NDArray[np.uint64]:
 def split_vectors(vectors: NDArray[Any], sizes: Sequence[int]) -> list[NDArray[Any]]:
     """Return consecutive parts of the rows, of these sizes."""
     return np.split(vectors, np.cumsum(sizes)[:-1])
+
+
+def decimal(value: float, form: str) -> str:
+    """Return a number in a format such as "z.1f", with ties away from zero.
+
+    The last bits of a mean depend on the order of its sum. They must not decide a tie, so that
+    66.25 is 66.3 wherever it is printed.
+    """
+    return format(value + math.copysign(_BITS, value), form)
 
 
 def limited(task: str, limit: int | None) -> str:

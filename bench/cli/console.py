@@ -81,9 +81,11 @@ def show_cell(row: Row, *, as_json: bool) -> None:
     if as_json:
         print_json(row)
         return
+    from bench.task import decimal
+
     scale = _scale(row)
-    score = "" if row["score"] is None else f"{scale * row['score']:6.2f}"
-    spread = "" if row["spread"] is None else f" ± {scale * row['spread']:.2f}"
+    score = "" if row["score"] is None else decimal(scale * row["score"], "6.2f")
+    spread = "" if row["spread"] is None else " ± " + decimal(scale * row["spread"], ".2f")
     tail = row["reason"] or f"{row['seconds']:.1f} s"
     mark = _MARKS[row["status"]]
     note(f"{mark}  {row['encoder']:<20} {row['task']:<28} {score}{spread:<8} {tail}")
@@ -240,9 +242,11 @@ def _family_and_task(row: Row) -> tuple[str, str]:
 
 def _format_cell(rows: Sequence[Row]) -> str:
     """Return the mean score over seeds; without one, the status."""
+    from bench.task import decimal
+
     scores = [_scale(row) * row["score"] for row in rows if row["score"] is not None]
     if scores:
-        return f"{sum(scores) / len(scores):.1f}"
+        return decimal(sum(scores) / len(scores), ".1f")
     return "/".join(sorted({row["status"] for row in rows})) or "-"
 
 

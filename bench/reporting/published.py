@@ -16,7 +16,7 @@ import pandas as pd
 
 from bench.errors import unknown
 from bench.reporting.comparison import Comparison
-from bench.reporting.table import Entry, Mark, Table, difference, measure, warned, word
+from bench.reporting.table import Entry, Mark, Table, difference, measure, score, warned, word
 from bench.result import Result
 
 UNTRUSTED = frozenset({"memory"})
@@ -129,7 +129,7 @@ def _row(
     note = "" if known else "no interval and no standard error: uncertainty not known"
     note = "they differ by more than the uncertainty" if mark else note
     key = c.cells[label, title][0].spec.key
-    entry = Entry(f"{100 * ours:z.1f}", ours, bounds, key=key)
+    entry = Entry(score(ours), ours, bounds, key=key)
     return {
         "encoder": word(c.encoders.at[label, "title"]),
         "task": word(title),

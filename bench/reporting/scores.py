@@ -11,7 +11,7 @@ from bench import stats
 from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.names import natural
 from bench.reporting.table import Entry, Mark, Table, measure, missing, score, warned, word
-from bench.task import APART
+from bench.task import APART, decimal
 
 _BEST = "Bold: best. †: not significantly different from the best."
 WITHIN = 0.05
@@ -214,7 +214,7 @@ def by_metric(
     ps = stats.corrected_p(found)
     rows = []
     for (task, name), each, p in zip(names, found, ps, strict=True):
-        printed = [f"{scale * value:z.{digits}f}" for value in each.scores]
+        printed = [decimal(scale * value, f"z.{digits}f") for value in each.scores]
         shown = entries(
             c,
             each,

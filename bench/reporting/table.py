@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import unknown
+from bench.task import decimal
 
 Mark = Literal["", "best", "tie", "missing", "warning"]
 
@@ -118,17 +119,17 @@ def score(value: float | None, std: float | None = None, *, digits: int = 1) -> 
     """Return a score x 100 with its standard deviation over repeats, if any."""
     if value is None or pd.isna(value):
         return MISSING
-    plus = "" if std is None or pd.isna(std) else f" ± {100 * std:.{digits}f}"
-    return f"{100 * value:z.{digits}f}{plus}"
+    plus = "" if std is None or pd.isna(std) else f" ± {decimal(100 * std, f'.{digits}f')}"
+    return decimal(100 * value, f"z.{digits}f") + plus
 
 
 def difference(
     value: float, bounds: tuple[float, float] | None = None, *, significant: bool = False
 ) -> str:
     """Return a difference of scores x 100 with its sign, its interval, and a star."""
-    text = f"{100 * value:+z.1f}"
+    text = decimal(100 * value, "+z.1f")
     if bounds is not None:
-        text += f" [{100 * bounds[0]:z.1f}, {100 * bounds[1]:z.1f}]"
+        text += f" [{score(bounds[0])}, {score(bounds[1])}]"
     return f"{text}*" if significant else text
 
 
@@ -136,7 +137,7 @@ def measure(value: float | None, *, scale: float = 1, digits: int = 0, unit: str
     """Return a count or a measurement; an unknown one is missing."""
     if value is None or pd.isna(value):
         return missing()
-    return Entry(f"{scale * value:,.{digits}f}{unit}", float(value))
+    return Entry(decimal(scale * value, f",.{digits}f") + unit, float(value))
 
 
 def share(value: float | None) -> Entry:

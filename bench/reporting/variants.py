@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 from bench.reporting.comparison import Comparison
 from bench.reporting.differences import difference_entries
 from bench.reporting.names import natural
-from bench.reporting.table import Table, word
+from bench.reporting.table import Table, score, word
 
 Settings = Mapping[str, Any]
 """A training run: its recipe's settings, its seed, and its last stage if the card names one."""
@@ -134,7 +134,7 @@ def _table(c: Comparison, group: Variants, name: str) -> Table:
         (title, difference_entries(c.by_task[title], c.p_tasks[title], rows, base))
         for title in map(str, scores.index)
     ]
-    means = ", ".join(f"{title} {100 * value:.1f}" for title, value in scores[reference].items())
+    means = ", ".join(f"{title} {score(value)}" for title, value in scores[reference].items())
     return Table.of_columns(
         name,
         f"Variants of {group.method} at {group.budget:,} training tokens",

@@ -29,6 +29,7 @@ from bench.reporting.figures.drawing import (
 )
 from bench.reporting.names import TASK
 from bench.reporting.scores import WITHIN, method_of
+from bench.reporting.table import score
 from bench.result import Result
 from bench.task import PICKING, limited
 
@@ -140,7 +141,7 @@ def _draw_picking(
         points = curves.get(label, {})
         values = [100 * value for value in points.values()]
         title = c.encoders.at[label, "title"]
-        tips = [f"{title}, layer {n}: {100 * value:.1f}" for n, value in points.items()]
+        tips = [f"{title}, layer {n}: {score(value)}" for n, value in points.items()]
         draw_curve(panel, i, list(points), values, tips)
 
 
@@ -160,7 +161,7 @@ def spectrum(c: Comparison) -> Sketch:
     for i, label in enumerate(shown):
         points = _numbered(found[label], "share_")
         tips = [
-            f"{titles[label]}: {100 * v:.1f} % of variance in {n} directions"
+            f"{titles[label]}: {score(v)} % of variance in {n} directions"
             for n, v in points.items()
         ]
         draw_curve(axes[0], i, list(points), list(points.values()), tips)

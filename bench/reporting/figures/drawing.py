@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from bench.errors import UsageError
+from bench.reporting.table import score
 from bench.stats import Estimates
 
 P = ParamSpec("P")
@@ -125,9 +126,11 @@ def add_tip(artist: Artist, words: str) -> None:
 
 def number(value: float, bounds: Bounds = None) -> str:
     """Return a score x 100 in words, with its 95 % interval where it is known."""
+    text = score(value, digits=2)
     if not bounds:
-        return f"{100 * value:z.2f}"
-    return f"{100 * value:z.2f}, 95 % interval {100 * bounds[0]:z.2f} to {100 * bounds[1]:z.2f}"
+        return text
+    low, high = (score(end, digits=2) for end in bounds)
+    return f"{text}, 95 % interval {low} to {high}"
 
 
 def shortened(text: str) -> str:

@@ -22,6 +22,7 @@ from bench.reporting.figures.drawing import (
     panels,
     report_figure,
 )
+from bench.reporting.table import score
 
 _GROUPS: Mapping[str, tuple[str, str]] = {
     "correct": ("o", COLORS[0]),
@@ -126,5 +127,5 @@ def _draw_wordings(panel: Axes, y: int, title: str, group: str, repeats: list[fl
     panel.plot(xs, [height] * len(xs), marker, **style)  # type: ignore[arg-type]
     mean = sum(repeats) / len(repeats)
     (bar,) = panel.plot([100 * mean] * 2, [height - 0.12, height + 0.12], color=INK, linewidth=1.6)
-    ends = f"{min(xs):z.1f} to {max(xs):z.1f} over {len(xs)} wordings"
+    ends = f"{score(min(repeats))} to {score(max(repeats))} over {len(xs)} wordings"
     add_tip(bar, f"{title}, {group} wordings: {number(mean)} on average, {ends}")

@@ -38,6 +38,7 @@ from bench.reporting.scores import budgets
 from bench.reporting.summary import ROLES as ROLE_NAMES
 from bench.reporting.summary import by_role
 from bench.reporting.table import MISSING, score
+from bench.task import decimal
 
 _MOST_NUMBERS = 14  # encoders; beyond that numbers would be too small to read
 _MOST_TIPS = 1500  # cells; beyond that the file would be mostly tips
@@ -179,7 +180,7 @@ def heatmap(c: Comparison) -> Sketch:
     others = [label for label in by_role(c) if label != c.baseline]
     labels = others if c.baseline is None else [c.baseline, *others]
     shown = 100 * c.scores.loc[tasks.index, labels]
-    texts = shown.map(lambda value: MISSING if np.isnan(value) else f"{value:z.1f}")
+    texts = shown.map(lambda value: MISSING if np.isnan(value) else decimal(value, "z.1f"))
     if c.baseline is not None and others:
         texts, shown = _minus_baseline(c, shown, texts)
     wide = len(labels) > _MOST_NUMBERS
@@ -230,7 +231,7 @@ def _minus_baseline(
         for title, gap in gaps[label].items():
             if not np.isnan(gap):
                 p = c.p_tasks[str(title)][i, c.number[label]]
-                texts.at[title, label] = f"{gap:+z.1f}{'*' if p < 1 - stats.LEVEL else ''}"
+                texts.at[title, label] = decimal(gap, "+z.1f") + "*" * bool(p < 1 - stats.LEVEL)
             elif not np.isnan(scores.at[title, label]):
                 texts.at[title, label] = f"({texts.at[title, label]})"
     return texts, gaps
@@ -314,8 +315,9 @@ def mean_ranks(c: Comparison) -> Sketch:
         end = 0.7 if left else m + 0.3
         color = ROLES[encoders.role.iloc[i]]
         (line,) = axes.plot([rank, rank, end], [0, height, height], color=color, linewidth=1.2)
-        add_tip(line, f"{encoder}: mean rank {rank:.3f} over {tasks} tasks")
-        words = f"{encoder}  {rank:.2f} " if left else f" {rank:.2f}  {encoder}"
+        add_tip(line, f"{encoder}: mean rank {decimal(rank, '.3f')} over {tasks} tasks")
+        shown = decimal(rank, ".2f")
+        words = f"{encoder}  {shown} " if left else f" {shown}  {encoder}"
         axes.text(end, height, words, ha="right" if left else "left", va="center", fontsize=8)
     axes.set(ylim=(down, -0.3), xlim=(0.7, m + 0.3))
     name_marks(figure, role_marks(encoders.role, lambda color: {"color": color}))

@@ -131,7 +131,7 @@ def _draw_sweep(
     panel.axhline(100 * start, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
     panel.plot(scores, color=COLORS[0], linewidth=1.2)
     for x, (label, gap, ends) in enumerate(zip(shown, each.value, each.bounds(), strict=True)):
-        tip, around = f"{label}, {title}: {scores[x]:z.2f}", None
+        tip, around = f"{label}, {title}: {number(start + gap)}", None
         if label != reference:
             tip += f", minus {reference} {number(gap, ends)}"
             around = ends and (100 * (start + ends[0]), 100 * (start + ends[1]))

@@ -7,7 +7,7 @@ import pytest
 
 from bench.influence import contributions
 from bench.reporting import tables
-from bench.reporting.comparison import Comparison
+from bench.reporting.comparison import MEAN, Comparison
 from tests.bench.reporting.made import absence, on, result, right, usual_results
 
 
@@ -104,6 +104,18 @@ def test_scores_have_their_deviation_and_a_family_mean_is_of_all_its_tasks_or_mi
     families = {name: rest for name, _, *rest in made.texts("families")}
     assert families["good"] == ["57.5 ± 3.5", "80.0", "68.8", "1.00"]
     assert families["floor"] == ["0 of 2 tasks", "10.0", "—", "—"]
+
+
+def test_one_score_is_printed_and_marked_alike_however_it_was_summed():
+    """A mean of 66.25 may be a bit more or less in floats, which must not decide its last digit."""
+    ours, theirs = (0.67, 0.655), (0.66, 0.6625, 0.665)
+    report = Report(*on("t", {"ours": ours, "theirs": theirs, "low": 0.1}))
+    row = report.row("by-task")
+    assert [row["ours"][:4], row["theirs"][:4]] == ["66.3", "66.3"]
+    assert report.marks("by-task", "ours", "theirs") == [("best", "best")]
+    for table in ("families", "summary", "cost"):
+        shown = dict(zip(report.texts(table, "encoder"), report.texts(table, MEAN), strict=True))
+        assert shown == {"ours": "66.3", "theirs": "66.3", "low": "10.0"}
 
 
 def test_a_task_of_few_encoders_is_excluded_from_means_and_has_no_best():
