@@ -21,7 +21,8 @@ def cost(c: Comparison) -> Table:
     rows = []
     for label, encoder in c.encoders.iterrows():
         known = not pd.isna(encoder["mean"])
-        mean = Entry(score(encoder["mean"]), encoder["mean"]) if known else word(None)
+        text = score(encoder["mean"], digits=c.digits)
+        mean = Entry(text, encoder["mean"]) if known else word(None)
         warning = c.overlap_warning(str(label), c.common)
         row = {"encoder": word(encoder.title)}
         row |= {name: word(encoder.card.get(name)) for name in described}

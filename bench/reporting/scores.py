@@ -194,7 +194,7 @@ def by_metric(
     *,
     first: Sequence[str] = (),
     scale: float = 100,
-    digits: int = 1,
+    digits: int | None = None,
 ) -> Table:
     """Return every score of a family's tasks, score by encoder; no rows without such a task.
 
@@ -205,8 +205,9 @@ def by_metric(
         about: What its scores mean.
         first: Names of scores to put first, after the main one.
         scale: What scores are multiplied by when printed.
-        digits: Decimals printed.
+        digits: Decimals printed; those of all scores by default.
     """
+    digits = c.digits if digits is None else digits
     names = []
     for task in map(str, c.tasks.index[c.tasks.family == family]):
         names += [(task, name) for name in _score_names(c, task, first)]

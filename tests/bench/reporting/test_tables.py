@@ -310,6 +310,22 @@ def test_a_score_under_a_wrong_instruction_is_never_the_best():
     assert reasons == {"has no such score", "not run"}
 
 
+def test_scores_of_instructions_are_marked_by_what_is_printed():
+    made = on("t", {"near": 0.594, "best": 0.586}, family="instruction")
+    for digits, texts, marks in (
+        (0, ["59", "59"], ["best"] * 2),
+        (2, ["59.40", "58.60"], ["best", ""]),
+    ):
+        compared = Comparison.of(made, digits=digits)
+        found = {table.name: table for table in tables.tables(compared)}
+        for name in ("by-task", "instruction"):
+            shown = found[name].rows[0][-2:]
+            assert [entry.text for entry in shown] == texts
+            assert [entry.mark for entry in shown] == marks
+        cost = found["cost"]
+        assert [row[cost.columns.index(MEAN)].text for row in cost.rows] == texts
+
+
 def test_robustness_has_intervals_over_wordings():
     scores = {"implicit": (0.5, 0.6, 0.4), "incorrect": (0.1, 0.2, 0.3), "delta_ci": (0.2,)}
     more = {"family": "robustness", "metric": "correct", "scores": scores}
