@@ -314,9 +314,10 @@ def _estimates(
         squares = stdtrit(freedom, tail) ** 2 * sum(v for v, _ in variances)
         wilson_low, wilson_high = wilson(values, squares, bounds)
         low, high = np.where(outside, wilson_low, low), np.where(outside, wilson_high, high)
-    unknown = np.isnan(p)
     low, high = np.clip(low, *bounds), np.clip(high, *bounds)
-    return Estimates(values, np.where(unknown, np.nan, low), np.where(unknown, np.nan, high), p)
+    at_end = (values <= bounds[0]) | (values >= bounds[1])
+    unknown = np.isnan(p) | (at_end & (low == high))  # none is right, or all: nothing ever varied
+    return Estimates(values, *(np.where(unknown, np.nan, each) for each in (low, high, p)))
 
 
 def wilson(

@@ -124,6 +124,18 @@ def test_a_difference_that_never_varies_is_not_taken_for_certain():
     assert found.low[1] < found.value[1] < found.high[1]
 
 
+def test_a_score_at_either_end_of_its_range_that_never_varies_has_no_interval():
+    """Of 50 answers that are all wrong, as of those that are all right, more is not known."""
+    answers = np.zeros((50, 4))
+    answers[:, 1], answers[:25, 2] = 1, 1
+    found = sampled(answers, bounds=(0.0, 1.0))
+    assert [ends is None for ends in found.intervals.bounds()] == [True, True, False, True]
+    assert np.isnan(found.intervals.p[[0, 1, 3]]).all()
+    alike = stats.differences(found, np.array([0]), np.array([3]))
+    assert alike.bounds() == [(0.0, 0.0)]
+    assert alike.p == 1
+
+
 def test_what_was_measured_once_has_no_interval():
     found = stats.sampled(np.array([0.5])).intervals
     assert np.isnan([found.low[0], found.high[0], found.p[0]]).all()
