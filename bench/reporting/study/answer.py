@@ -27,7 +27,7 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
     base = score(study.level(study.baseline, study.mean).value)
     head = (
         f"After {budget:,} training tokens, {len(above) or 'none'} of "
-        f"{_count(len(own), 'method')} score significantly above the untrained backbone in {of} "
+        f"{_count(len(gains), 'method')} score significantly above the untrained backbone in {of} "
         f"x 100 ({study.baseline.name}, {base})"
     )
     yield head + (f": {_listed(study, gains, above)}." if above else ".")
@@ -35,6 +35,8 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
         yield f"Significantly below it: {_listed(study, gains, below)}."
     if rest:
         yield f"Not significantly different from it: {_listed(study, gains, rest)}."
+    if elsewhere := [study.names[m] for m in own if m not in gains]:
+        yield f"Not compared with it, since on another backbone: {', '.join(elsewhere)}."
 
 
 def _listed(study: Study, gains: Mapping[Method, Number], shown: Sequence[Method]) -> str:
@@ -43,8 +45,12 @@ def _listed(study: Study, gains: Mapping[Method, Number], shown: Sequence[Method
 
 def _best(study: Study, budget: int) -> str:
     best, *others = study.same(budget)
+    own = study.at(budget)
+    beside = [m for m in own if m.place == best.place]
     head = f"{study.names[best]} has the highest mean"
-    if len(study.at(budget)) == 1:
+    if len(beside) < len(own):
+        head += f" of those on {best.backbone}"
+    if len(beside) == 1:
         return ""
     if not others:
         return f"{head}, significantly above every other method."

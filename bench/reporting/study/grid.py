@@ -200,10 +200,15 @@ class Study:
         return Number(float(row["rank"]), row.low, row.high), int(row.methods)
 
     def same(self, budget: int) -> list[Method]:
-        """Return the best method at a budget, and those not significantly different from it."""
+        """Return the best method at a budget, and those not significantly different from it.
+
+        Methods on another backbone are not compared with it.
+        """
         best, *others = self.at(budget)
         found = [best]
         for other in others:
+            if other.place != best.place:
+                continue
             two = frozenset({(best.name, best.settings), (other.name, other.settings)})
             p = self._pairs.get((budget, best.backbone, two))
             if p is not None and not p < 1 - stats.LEVEL:

@@ -107,6 +107,25 @@ def test_a_row_of_the_table_is_a_method_at_a_budget(grid):
     assert all(json.loads(formats.text([table], "json")) for table in tables(grid))
 
 
+def test_methods_on_another_backbone_are_not_compared():
+    """One of them has the name of a method that is as good as the best one."""
+    found = []
+    for backbone, share in (("base", 0.5), ("small", 0.1)):
+        card = {"backbone": backbone}
+        found += score_all(f"untrained {backbone}", share, card=card)
+        for method, gain in (("one", 0.2), ("two", 0.19)):
+            for seed in (0, 1, 2):
+                training = {**train_card(method, 60_000, seed), "backbone": backbone}
+                label = f"{method}-{backbone}-{seed}"
+                found += score_all(label, share + gain, training=training, seed=seed, card=card)
+    study = Study(Comparison.of(found))
+    words = " ".join(answer(study))
+    assert "After 60,000 training tokens, 2 of 2 methods score significantly above" in words
+    assert "Not compared with it, since on another backbone: one on small, two on small." in words
+    assert "one on base has the highest mean of those on base" in words
+    assert [study.names[m] for m in study.same(60_000)] == ["one on base", "two on base"]
+
+
 def test_one_budget_and_one_training_are_said_to_be_so(tmp_path):
     study = Study(Comparison.of(make_grid(budgets=(60_000,), seeds=(0,))))
     once = "Each was trained once: intervals do not cover the variation between trainings."
