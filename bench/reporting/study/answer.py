@@ -75,14 +75,19 @@ def _grown(study: Study) -> str:
 
 
 def _costs(study: Study, budget: int) -> str:
-    spent = {m: flops for m in study.at(budget) if (flops := study.cost(m, "flops"))}
+    own = study.at(budget)
+    spent = {m: flops for m in own if (flops := study.cost(m, "flops"))}
     if len(spent) < 2:
         return ""
     least, most = min(spent, key=spent.__getitem__), max(spent, key=spent.__getitem__)
+    head = f"At {budget:,} tokens"
+    if len(spent) < len(own):
+        known = f"{len(spent)} of {_count(len(own), 'method')}"
+        head = f"Of the {known} at {budget:,} tokens whose FLOPs are known,"
     if spent[most] < 1.05 * spent[least]:
-        return f"At {budget:,} tokens every training takes about {PFLOP * spent[most]:,.2g} PFLOP."
+        return f"{head} every training takes about {PFLOP * spent[most]:,.2g} PFLOP."
     return (
-        f"At {budget:,} tokens a training takes from {PFLOP * spent[least]:,.2g} PFLOP "
+        f"{head} a training takes from {PFLOP * spent[least]:,.2g} PFLOP "
         f"({study.names[least]}) to {PFLOP * spent[most]:,.2g} ({study.names[most]}), with "
         "generators, teachers and everything else that it runs."
     )

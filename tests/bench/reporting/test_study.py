@@ -107,6 +107,14 @@ def test_a_row_of_the_table_is_a_method_at_a_budget(grid):
     assert all(json.loads(formats.text([table], "json")) for table in tables(grid))
 
 
+def test_costs_that_are_not_known_are_left_out_of_a_range_and_this_is_said():
+    found = make_grid(budgets=(60_000,), seeds=(0,))
+    card = {**train_card("costly", 60_000, 0), "flops": None}
+    found += score_all("costly", 0.5, training=card)
+    words = " ".join(answer(Study(Comparison.of(found))))
+    assert "Of the 3 of 4 methods at 60,000 tokens whose FLOPs are known, a training takes" in words
+
+
 def test_methods_on_another_backbone_are_not_compared():
     """One of them has the name of a method that is as good as the best one."""
     found = []
