@@ -124,7 +124,9 @@ def join_scores(name: str, each: Sequence[Score]) -> Score:
     same = len({len(part) for part in parts}) == 1
     examples = np.asarray(np.mean(parts, axis=0) if same else (), np.float32)
     known = examples if np.isfinite(examples).all() else examples[:0]
-    return Score(tuple(map(float, repeats)), known, wordings=means)
+    ids = each[0].ids
+    alike = len(ids) == len(known) and all(np.array_equal(ids, score.ids) for score in each)
+    return Score(tuple(map(float, repeats)), known, ids=ids if alike else ids[:0], wordings=means)
 
 
 def _instructions(task: Task) -> list[str]:

@@ -35,6 +35,9 @@ def test_a_score_is_the_mean_of_those_under_each_wording_which_are_kept():
     assert score.wordings == tuple(scores["cosine_spearman"].mean for scores in alone)
     assert score.mean == pytest.approx(np.mean(score.wordings))
     assert score.examples.mean() == pytest.approx(score.mean, abs=1e-6)
+    # Tasks on the same texts know each other by these.
+    assert np.array_equal(score.ids, alone[0]["cosine_spearman"].ids)
+    assert len(score.ids) == 24
     assert np.ptp(score.wordings) > 0
 
 
