@@ -385,7 +385,7 @@ class CachedEncoder:
                 pending.add(batch)
                 self.cost.add(Cost.of(batch))
                 done += count_characters(items[i] for i in batch.positions)
-                self._progress("encoding", done, total)
+                self._progress("encoding (characters)", done, total)
                 yield batch
         finally:
             self.cost.encode_seconds += time.perf_counter() - start

@@ -287,7 +287,7 @@ def _show_work(parts: Sequence["_EncoderPart"], progress: Progress) -> None:
     if counts:
         names = ", ".join(part.name for part in encoding)
         done = sum(count.done for count in counts)
-        progress(f"{names}: encoding", done, sum(count.total for count in counts))
+        progress(f"{names}: encoding (characters)", done, sum(count.total for count in counts))
         return
     for part in parts:
         for cell in chain(*part.waiting.values()):

@@ -36,6 +36,12 @@ def test_equal_texts_are_encoded_once_for_all_processes_and_a_plan_in_one_call(t
     assert [item.text for item in planned.asked] == ["a", "b", "c"]
 
 
+def test_progress_says_that_it_counts_characters():
+    told = []
+    cached(Plain(), Vectors(None), lambda *step: told.append(step)).encode(["ab", "c"])
+    assert told[-1] == ("encoding (characters)", 5, 5)
+
+
 @settings(max_examples=30)
 @given(st.lists(KEYS), KEYS)
 def test_an_index_finds_the_latest_number_of_each_key_and_where_keys_first_appear(added, wanted):
