@@ -287,7 +287,7 @@ def _add_tips(axes: Axes, c: Comparison, shown: pd.DataFrame) -> None:
 
 @report_figure("ranks", "Mean ranks", beside="ranks")
 def mean_ranks(c: Comparison) -> Sketch:
-    """Return the mean ranks on an axis; bars join encoders without a significant difference.
+    """Return the mean ranks on an axis; bars join neighbours of which no two differ significantly.
 
     Drawn like the critical-difference diagram of Demšar (2006), but with the report's own test in
     place of Nemenyi's, so that no figure contradicts a table.
@@ -323,7 +323,7 @@ def mean_ranks(c: Comparison) -> Sketch:
     name_marks(figure, role_marks(encoders.role, lambda color: {"color": color}))
     about = f"Mean rank over {tasks} tasks, 1 is best, of the {m} encoders that have all of them."
     if joined:
-        about += f" Bars join encoders without a significant difference in the {MEAN}."
+        about += f" Bars join neighbours of which no two differ significantly in the {MEAN}."
     return figure, about
 
 

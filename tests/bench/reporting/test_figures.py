@@ -328,6 +328,8 @@ def test_mean_ranks_are_joined_where_the_tables_find_no_significant_difference(d
     drawing = scores.mean_ranks(compared(*cells))
     bars = [line for line in drawing.figure.axes[0].lines if line.get_linewidth() == 3.5]
     assert [np.round(bar.get_xdata(), 2).tolist() for bar in bars] == [[0.97, 2.03]]
+    words = "Bars join neighbours of which no two differ significantly"
+    assert words in drawing.about  # others that do not differ may be apart
 
 
 def test_layer_curves_are_of_one_task_with_the_unnamed_layer_last(drawn):
