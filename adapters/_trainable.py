@@ -20,9 +20,14 @@ def share_weights(network: Network) -> Network:
 
 
 def replace_table(network: Network, table: Tensor) -> Network:
-    """Return a network with another table of input embeddings (rows, dim) and the same weights."""
+    """Return a network with another table of input embeddings (rows, dim) and the same weights.
+
+    The module stays of its class: those of Gemma also scale what they look up.
+    """
     out = share_weights(network)
-    rows = nn.Embedding(len(table), table.shape[1], _weight=table, _freeze=True)
+    old: Any = out.model.get_input_embeddings()
+    rows = copy.deepcopy(old, {id(old.weight): nn.Parameter(table, requires_grad=False)})
+    rows.num_embeddings = len(table)
     out.model.set_input_embeddings(rows)
     return out
 

@@ -132,6 +132,19 @@ def test_untrained_memory_is_fixed_and_scaled_like_the_table(base):
     assert rows.std().item() == pytest.approx(table.std().item(), rel=0.05)  # 16,384 draws
 
 
+def test_memory_is_looked_up_as_tokens_are_by_a_model_that_scales_what_it_looks_up(tiny):
+    tokenizer, model = read_plain(tiny("gemma"))
+    table = model.get_input_embeddings().weight
+    rows, memory = len(table), random_memory(table.detach(), K)
+    model.resize_token_embeddings(rows + K, mean_resizing=False)
+    ids = torch.tensor([[*tokenizer(TEXTS[0])["input_ids"], *range(rows, rows + K)]])
+    with torch.no_grad():
+        model.get_input_embeddings().weight[rows:] = memory
+        expected = model(ids).last_hidden_state[:, -K:]
+    encoder = LLM2Comp(str(tiny("gemma")), k=K, attention="native", **CPU)
+    np.testing.assert_allclose(encoder.encode_memory(TEXTS[:1]), expected, **CLOSE)
+
+
 def test_no_memory_pools_the_text_without_its_first_special_token(tiny):
     texts, folder = [*TEXTS, ""], tiny("opt")
     states = [plain_states(folder, text) for text in texts]
