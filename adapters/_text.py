@@ -69,11 +69,12 @@ def make_prompts(
         framed: Texts with their frames.
         limit: Most tokens, special ones and tail included.
         cut: The side on which tokens are dropped from a prompt that is too long.
-        tail: Ids put after everything else, such as memory tokens.
+        tail: Ids put after everything else, such as memory tokens; no text has them.
         spans: Whether to fill in the character spans, of positions in the bare text.
 
     Raises:
-        EncodingError: A text is empty, and the tokenizer has no special token to stand for it.
+        EncodingError: A text is empty, and the tokenizer has no special token to stand for it; or
+            it has a token of the tail.
     """
     if not framed:
         return []
@@ -87,6 +88,7 @@ def make_prompts(
     made = []
     for i, item in enumerate(framed):
         ids, special = encoded["input_ids"][i], encoded["special_tokens_mask"][i]
+        _check_apart(ids, tail, tokenizer)
         kept = _keep(special, limit - len(tail), cut)
         chosen = [*(ids[k] for k in kept), *tail]
         if not chosen:
@@ -98,6 +100,18 @@ def make_prompts(
             places[: len(kept)] = _move_spans(item, offsets, np.asarray(special, bool))[kept]
         made.append(Prompt(chosen, len(kept) < len(ids), places))
     return made
+
+
+def _check_apart(
+    ids: Sequence[int], tail: Sequence[int], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuse a token of a text with an id of the tail, such as one added to a tokenizer alone."""
+    if found := set(tail).intersection(ids):
+        token = min(found)
+        raise EncodingError(
+            f"expected texts without the ids of memory tokens, {min(tail)} to {max(tail)}, got "
+            f"{token} ({tokenizer.convert_ids_to_tokens(token)!r}): use the model's own tokenizer"
+        )
 
 
 def _keep(special: Sequence[int], room: int, cut: str) -> Sequence[int]:

@@ -196,16 +196,15 @@ class LLM2Comp(NetworkEncoder):
                 "sentence-transformers cannot leave one token out of a mean, as k=0 does"
             )
         limit = min(self.max_length, network.max_length)
-        rows = len(embedding_table(network))
         return SentenceLayout(
             limit,
             normalise=self.normalise,
             template=CHAT_TEMPLATE,
-            memory=range(rows - k, rows),
+            memory=_memory_ids(network, k),
         )
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
-        k, rows = self._checkpoint().k, len(embedding_table(network))
+        k = self._checkpoint().k
         limit = min(self.max_length, network.max_length)
         if limit <= k:
             raise UsageError(
@@ -215,7 +214,7 @@ class LLM2Comp(NetworkEncoder):
 
         def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
             framed = [frame_query(item.text, item.instruction) for item in items]
-            tail = range(rows - k, rows)
+            tail = _memory_ids(network, k)
             return make_prompts(network.tokenizer, framed, limit=limit, tail=tail, spans=spans)
 
         return prepare
@@ -237,6 +236,12 @@ def frame_query(text: str, instruction: str) -> Framed:
     if not instruction:
         return Framed(text)
     return Framed(text, f"{instruction.removesuffix(':')}:", "\n")
+
+
+def _memory_ids(network: Network, k: int) -> range:
+    """Return the ids after the vocabulary; without weights, they have no rows in the table."""
+    rows = len(embedding_table(network))
+    return range(rows, rows + k) if network.empty else range(rows - k, rows)
 
 
 def pool_states(states: Tensor, ids: Tensor, mask: Tensor, k: int, bos: int | None) -> Tensor:

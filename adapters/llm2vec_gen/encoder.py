@@ -315,7 +315,8 @@ class LLM2VecGen(NetworkEncoder):
 
     def _token_ids(self, network: Network) -> list[int]:
         made = self._checkpoint()
-        return token_ids(made, len(embedding_table(network)) - made.k)
+        own = 0 if network.empty else made.k  # without weights, they have no rows in the table
+        return token_ids(made, len(embedding_table(network)) - own)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         made = self._checkpoint()

@@ -46,6 +46,15 @@ def broken_rules(encoder):
     return [(o.name, o.reason) for o in run_checks(encoder) if o.status == "failed"]
 
 
+def mirror(source, home, monkeypatch):
+    """Return the folder that a hub id stands for, in a mirror."""
+    monkeypatch.setenv("BENCH_DATA", str(home))
+    commit = home / "models" / source / "0123456789"
+    commit.mkdir(parents=True)
+    edit_json(commit.parent / "revisions.json", main=commit.name)
+    return commit
+
+
 def read_plain(folder, auto="AutoModel"):
     """Return tokenizer and model of transformers."""
     model = getattr(transformers, auto).from_pretrained(folder, attn_implementation="eager")

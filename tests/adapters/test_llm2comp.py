@@ -1,18 +1,28 @@
 """LLM2Comp on tiny random models, against raw forward passes with an explicit mask and merges."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import AutoTokenizer
 
 from adapters._backbone import PACKAGED
 from adapters.llm2comp.encoder import CONFIG, MEMORY, LLM2Comp, random_memory
 from bench.encoder import Item, fingerprint
-from bench.errors import CheckpointError, UsageError
-from tests.adapters.checks import CPU, draw, load_plain, merge_by_hand, plain_states, read_plain
+from bench.errors import CheckpointError, EncodingError, UsageError
+from tests.adapters.checks import (
+    CPU,
+    draw,
+    load_plain,
+    merge_by_hand,
+    mirror,
+    plain_states,
+    read_plain,
+)
 
 TEXTS = ["The cat sat on the mat.", "Find the scorer", "rain", "São Paulo — 9,600 km."]
 K = 4
@@ -143,6 +153,17 @@ def test_memory_is_looked_up_as_tokens_are_by_a_model_that_scales_what_it_looks_
         expected = model(ids).last_hidden_state[:, -K:]
     encoder = LLM2Comp(str(tiny("gemma")), k=K, attention="native", **CPU)
     np.testing.assert_allclose(encoder.encode_memory(TEXTS[:1]), expected, **CLOSE)
+
+
+def test_a_text_with_the_id_of_a_memory_token_is_refused(untrained, base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    encoder = replace(untrained, checkpoint=str(folder))
+    np.testing.assert_array_equal(encoder.encode(TEXTS), untrained.encode(TEXTS))
+    with pytest.raises(EncodingError, match=r"\[PAD\]"):
+        encoder.encode(["a [PAD] b"])
 
 
 def test_no_memory_pools_the_text_without_its_first_special_token(tiny):
