@@ -39,6 +39,10 @@ MORE_DECODERS: Mapping[Kind, Mapping[str, Any]] = {
     "gpt_neox": _SHALLOW | {"intermediate_size": 64, "max_position_embeddings": 64},
     "gptj": _OPENAI | {"rotary_dim": 4},
     "mamba": _SHALLOW | {"state_size": 4},
+    "mixtral": _SHALLOW | {
+        "num_key_value_heads": 2, "intermediate_size": 64, "num_local_experts": 4,
+        "max_position_embeddings": 128,
+    },
     "mpt": {
         "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "expansion_ratio": 2,
         "initializer_range": 0.2,

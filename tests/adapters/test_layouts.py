@@ -47,7 +47,8 @@ def check_states(network, *, causal):
     alone = network.hidden_states(*padded(network, "no rain"))
     torch.testing.assert_close(together[:1, : alone.shape[1]], alone, atol=1e-5, rtol=1e-5)
     ids[1, -1] += 1
-    assert torch.equal(network.hidden_states(ids, mask)[1, 0], together[1, 0]) == causal
+    same = torch.allclose(network.hidden_states(ids, mask)[1, 0], together[1, 0], atol=1e-5)
+    assert same == causal  # but for the rounding of a mixture of experts
     assert (network.decoder, network.causal) == (True, causal)
 
 
