@@ -28,6 +28,7 @@ from adapters._network import (
     make_bidirectional,
     max_positions,
     quiet,
+    reads_padding,
 )
 from adapters._source import (
     content_digest,
@@ -257,7 +258,10 @@ def _load(backbone: Backbone, _digest: str) -> Network:
     if decoder and bidirectional:
         make_bidirectional(model)
     causal = decoder and not bidirectional
-    return _make_network(model, tokenizer, device, dtype, decoder, causal)
+    network = _make_network(model, tokenizer, device, dtype, decoder, causal)
+    if causal or network.seq2seq:
+        return network
+    return replace(network, reads_padding=reads_padding(model, network.pad_id))
 
 
 def _make_network(

@@ -254,7 +254,7 @@ def _run(
     for positions, prompts in _tokenise(items, prepare, network.device):
         left = _sort(join(positions, prompts), budget)
         while left:
-            batch = left[: _count_fitting(left, budget)]
+            batch = left[: _count_fitting(left, budget, padded=not network.reads_padding)]
             output = _attempt(forward, pool, batch, network)
             if output is None:
                 budget = _halve(budget, batch, network)
@@ -296,14 +296,14 @@ def _encodable(text: str) -> str:
     return text
 
 
-def _count_fitting(rows: Sequence[Row], budget: int) -> int:
-    """Return how many rows make the next batch: within budget, and with little padding."""
+def _count_fitting(rows: Sequence[Row], budget: int, *, padded: bool = True) -> int:
+    """Return how many rows make the next batch: within budget, and with little padding or none."""
     width, real = rows[0].width, 0
     for count, row in enumerate(rows):
-        padded = width * (count + 1)
+        size = width * (count + 1)
         real += row.width
-        ragged = padded - real > _WASTE * padded and width * count >= budget // 8
-        if count and (padded > budget or ragged):
+        ragged = size - real > _WASTE * size and width * count >= budget // 8
+        if count and (size > budget or ragged or (row.width < width and not padded)):
             return count
     return len(rows)
 

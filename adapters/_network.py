@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers.utils import logging as transformers_logging
 
 from bench.errors import CheckpointError, UsageError
@@ -27,6 +28,9 @@ _LIMITS = (
     "seq_length",
 )
 """Names that configurations have for the most positions; the first one that is there counts."""
+
+_PADDING = 8
+"""Positions of padding after a text, to see whether they change its states."""
 
 _POSITION_TABLES = ("position_embeddings", "embed_positions", "positions_embed", "wpe")
 """Names of learned tables of positions."""
@@ -47,6 +51,7 @@ class Network:
         layers: Number of layers; hidden states are numbered from 0, the input embeddings, to this.
         dim: Size of a token state of the last layer.
         pad_id: What fills up a batch.
+        reads_padding: Whether padding changes a text's states, masked or not, as in ConvBERT.
     """
 
     model: PreTrainedModel
@@ -59,6 +64,7 @@ class Network:
     layers: int
     dim: int
     pad_id: int
+    reads_padding: bool = False
 
     @property
     def empty(self) -> bool:
@@ -162,6 +168,21 @@ def is_bidirectional(model: PreTrainedModel) -> bool:
     one, other = one.nan_to_num().float(), other.nan_to_num().float()
     rounding = 1e-4 if model.dtype == torch.float32 else 3e-2
     return bool(((one - other).norm(dim=-1) > rounding * one.norm(dim=-1)).any())
+
+
+def reads_padding(model: PreTrainedModel, pad_id: int) -> bool:
+    """Say whether masked padding after a text changes its states, as convolutions let it."""
+    ids = torch.tensor([[3, 4, 3]], device=model.device)
+    padded = pad(ids, (0, _PADDING), value=pad_id)
+    try:
+        with torch.inference_mode(), quiet():
+            alone = model.base_model(ids).last_hidden_state[0].float()
+            mask = pad(torch.ones_like(ids), (0, _PADDING))
+            out = model.base_model(padded, attention_mask=mask).last_hidden_state[0, :3].float()
+    except (IndexError, RuntimeError, TypeError, ValueError):  # of a mask that is not taken
+        return False
+    tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
+    return bool((out - alone).norm() > tolerance * alone.norm())
 
 
 def max_positions(model: PreTrainedModel) -> int:

@@ -57,6 +57,7 @@ _CONFIGS: Mapping[Kind, Mapping[str, Any]] = {
     "opt": {name: value for name, value in _SIZE.items() if name != "initializer_range"}
     | {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.2, "dropout": 0.1},
     "bert": _WIDE,
+    "convbert": _WIDE,
     "roberta": _WIDE | {"max_position_embeddings": 130, "type_vocab_size": 1},
     "mpnet": _WIDE | {"max_position_embeddings": 130},
     "bart": _SEQ2SEQ,
@@ -64,10 +65,10 @@ _CONFIGS: Mapping[Kind, Mapping[str, Any]] = {
     "modernbert": _WIDE,
     **MORE_DECODERS,
 }
-_WITHOUT_ENDS = {"bert", "mpnet", "t5", "modernbert"}
+_WITHOUT_ENDS = {"bert", "convbert", "mpnet", "t5", "modernbert"}
 """Kinds whose configuration keeps its own ids of the first and the last token."""
 _HEADS = {"bart": "Seq2SeqLM", "t5": "Seq2SeqLM"}
-_HEADS |= dict.fromkeys(("bert", "roberta", "mpnet", "modernbert"), "MaskedLM")
+_HEADS |= dict.fromkeys(("bert", "convbert", "roberta", "mpnet", "modernbert"), "MaskedLM")
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -98,6 +99,7 @@ _SPECIALS: dict[Kind, dict[str, str]] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", *MORE_DECODERS), _LLAMA),
     "opt": _tokens(pad="<pad>", bos="</s>", eos="</s>", unk="</s>"),
     "bert": {"pad_token": "[PAD]", **_BERT},
+    "convbert": {"pad_token": "[PAD]", **_BERT},
     "roberta": {**_ROBERTA, **_tokens(mask="<mask>")},
     "mpnet": {**_ROBERTA, **_tokens(unk="[UNK]", mask="<mask>")},
     "bart": _tokens(bos="<s>", pad="<pad>", eos="</s>", unk="<unk>"),
@@ -105,7 +107,7 @@ _SPECIALS: dict[Kind, dict[str, str]] = {
     "t5": _tokens(eos="</s>", pad="<pad>", unk="<unk>"),
 }
 _ADDED = {"opt": ("", "</s>"), "t5": ("</s>", "")}
-_ADDED |= dict.fromkeys(("bert", "modernbert"), ("[SEP]", "[CLS]"))
+_ADDED |= dict.fromkeys(("bert", "convbert", "modernbert"), ("[SEP]", "[CLS]"))
 _ADDED |= dict.fromkeys(("roberta", "mpnet", "bart"), ("</s>", "<s>"))
 
 
@@ -153,7 +155,7 @@ def tiny_tokenizer(kind: Kind, extra_tokens: Sequence[str] = ()) -> Any:
 
     core = (
         _word_pieces(_SPECIALS[kind])
-        if kind in ("bert", "mpnet")
+        if kind in ("bert", "convbert", "mpnet")
         else _byte_pairs(_SPECIALS[kind], digits=kind in {"llama", "mistral", "qwen2"})
     )
     if kind in _ADDED:

@@ -75,6 +75,13 @@ def test_every_decoder_is_one_by_its_behaviour_and_continues_padded_texts_or_is_
         np.testing.assert_allclose(together[1:], encoder.encode(["no"]), atol=1e-4)
 
 
+def test_a_text_has_no_padding_where_a_model_reads_it(tiny):
+    encoder = Pooled(str(tiny("convbert")), **CPU)
+    alone = [encoder.encode([text])[0] for text in SENTENCES]
+    np.testing.assert_allclose(encoder.encode(SENTENCES), alone, atol=1e-5)
+    assert not Pooled(str(tiny("bert")), **CPU)._network().reads_padding
+
+
 @pytest.mark.parametrize("name", ["max_seq_len", "n_ctx", "seq_length", "max_sequence_length"])
 def test_a_limit_of_positions_counts_under_any_name(tmp_path, name):
     assert read(tiny_folder("bloom", tmp_path, **{name: 48})).max_length == 48
