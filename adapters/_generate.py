@@ -88,20 +88,29 @@ def prefill(
     """
     head_of(network)
     every = torch.arange(len(ids), device=ids.device)
+    more: dict[str, Tensor] = {}
+    left = mask.shape[1] + steps > network.window and not bool(mask.all())
+    if left:  # padding between a prompt and what is added would take up room in the window
+        places = _places_from_the_right(mask)
+        ids, mask = ids[every[:, None], places], mask.flip(1)
+        more["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     inputs = {"inputs_embeds": ids} if ids.is_floating_point() else {"input_ids": ids}
     out = network.model.base_model(
         **inputs,
+        **more,
         attention_mask=mask,
         past_key_values=DynamicCache(),
         use_cache=True,
         output_hidden_states=_needs_layers(layer),
     )
-    last = out.last_hidden_state[every, mask.sum(1) - 1]
+    last = out.last_hidden_state[every, -1 if left else mask.sum(1) - 1]
     rows = every.repeat_interleave(samples)
     layers: list[Any] = [
         _Reserved(each.keys[rows], each.values[rows], steps) for each in out.past_key_values.layers
     ]
     states = None if layer is None else _read(out, layer)
+    if states is not None and left:
+        states = torch.zeros_like(states).index_put_((every[:, None], places), states)
     return Prefix(Cache(layers=layers), mask[rows], last[rows], int(mask.sum()), states)
 
 
@@ -121,7 +130,7 @@ def prefill_shared(
         UsageError: The network is no decoder, or has a head or a cache that is not supported.
     """
     head_of(network)
-    blocks = [_prefill_group(network, prompts) for prompts in groups]
+    blocks = [_prefill_group(network, prompts, steps) for prompts in groups]
     width = max(block.mask.shape[1] for block in blocks)
     layers: list[Any] = []
     for number in range(len(blocks[0].cache.layers)):
@@ -301,10 +310,24 @@ class _Reserved(DynamicLayer):  # type: ignore[no-untyped-call]  # of its __init
         return self.keys, self.values
 
 
-def _prefill_group(network: Network, prompts: Sequence[Sequence[int]]) -> Prefix:
-    """Compute prompts that begin alike, padded on the left after their common beginning."""
+def _places_from_the_right(mask: Tensor) -> Tensor:
+    """Return where each token of rows that are padded on the left is in those of the mask (b, t).
+
+    Padding keeps its order, so that each place is there once.
+    """
+    width = mask.shape[1]
+    places = torch.arange(width, device=mask.device) + mask.sum(1, keepdim=True)
+    return places % width
+
+
+def _prefill_group(network: Network, prompts: Sequence[Sequence[int]], steps: int) -> Prefix:
+    """Compute prompts that begin alike, padded on the left after their common beginning.
+
+    Where a layer's window is shorter than a row, before it: padding would take up room there.
+    """
     cache, trunk, device = DynamicCache(), network.model.base_model, network.device
-    common = common_prefix(prompts) if len(prompts) > 1 else 0
+    whole = max(map(len, prompts)) + steps <= network.window
+    common = common_prefix(prompts) if len(prompts) > 1 and whole else 0
     if common:
         beginning = torch.tensor([prompts[0][:common]], device=device)
         trunk(beginning, past_key_values=cache, use_cache=True)

@@ -29,6 +29,9 @@ _LIMITS = (
 )
 """Names that configurations have for the most positions; the first one that is there counts."""
 
+_WINDOWS = ("sliding_window", "window_size", "attention_chunk_size", "attention_window_size")
+"""Names that configurations have for how far back the tokens of some layers see."""
+
 _PADDING = 8
 """Positions of padding after a text, to see whether they change its states."""
 
@@ -80,6 +83,16 @@ class Network:
     def positions(self) -> int:
         """Most positions that the model itself can number, whatever its tokenizer cuts at."""
         return max_positions(self.model)
+
+    @property
+    def window(self) -> int:
+        """Most tokens that a token sees in each layer, itself included; 1 << 30 for all.
+
+        It is counted in places of a row: what lies between two tokens takes up room.
+        """
+        config = self.model.config.get_text_config()
+        named = [getattr(config, name, None) for name in _WINDOWS]
+        return min((size for size in named if isinstance(size, int) and size > 0), default=1 << 30)
 
     def hidden_states(
         self, ids: Tensor, mask: Tensor, layer: int = -1, *, positions: Tensor | None = None

@@ -34,6 +34,7 @@ def stream_last(
     prepare: Prepare,
     network: Network,
     *,
+    longest: int,
     layer: int = -1,
     budget: int | None = None,
 ) -> Iterator[Batch]:
@@ -43,6 +44,7 @@ def stream_last(
         items: What to encode.
         prepare: Gives one prompt per item.
         network: Prompts share a prefix if it is causal and allows it.
+        longest: Most tokens of a prompt.
         layer: Hidden layer that is read.
         budget: Tokens per batch, padding included; None for the device's default.
 
@@ -59,7 +61,7 @@ def stream_last(
         return last_of_segments(shared_states(network, ids, segments, layer), segments)
 
     texts = Counter(item.text for item in items)
-    if len(texts) == len(items) or not shareable(network):
+    if len(texts) == len(items) or not shareable(network, longest_row(longest)):
         return stream(items, prepare, forward_alone, network, budget=budget)
     return stream(items, prepare, forward_joined, network, budget=budget, join=join_by_text(items))
 
@@ -95,10 +97,23 @@ def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
     return longest
 
 
-def shareable(network: Network) -> bool:
-    """Say whether prompts that share a row have the states they have alone, by trying it."""
+def longest_row(prompt: int) -> int:
+    """Return the most tokens of a row of ``join_by_text``, given those of a prompt."""
+    return prompt + _SUFFIXES
+
+
+def shareable(network: Network, longest: int) -> bool:
+    """Say whether prompts that share a row have the states they have alone, by trying it.
+
+    A row that is longer than the window of a layer never has: the mask of ``shared_states`` is that
+    of all layers, and a suffix is further from the prefix than it would be alone.
+
+    Args:
+        network: Any.
+        longest: Most tokens of a row.
+    """
     accepted = inspect.signature(network.model.base_model.forward).parameters
-    if not network.causal or "position_ids" not in accepted:
+    if not network.causal or "position_ids" not in accepted or longest > network.window:
         return False
     tolerance = 1e-3 if network.dtype == "float32" else 5e-2
     n = network.model.get_input_embeddings().num_embeddings

@@ -148,7 +148,10 @@ class InBedder(NetworkEncoder):
         readout = resolve_readout(self.readout, decoder=network.decoder)
         prepare, budget = self._prepare(network), self.budget
         if readout == "1st-gen":
-            return _sharing.stream_last(items, prepare, network, layer=self.layer, budget=budget)
+            limit = self._limit(network)
+            return _sharing.stream_last(
+                items, prepare, network, longest=limit, layer=self.layer, budget=budget
+            )
         if readout == "re-enc":
             sampling = AnswerSampling(self.samples, self.temperature, self.top_k, self.top_p)
             return reencode(self._write(items, sampling, budget), self._reencoder())
@@ -174,7 +177,8 @@ class InBedder(NetworkEncoder):
         """
         network = self._network(weights=False)
         shares = network.decoder and resolve_readout(self.readout, decoder=True) == "1st-gen"
-        if not shares or not items:
+        longest = _sharing.longest_row(self._limit(network))
+        if not shares or not items or longest > network.window:
             return super().count_tokens(items)
         rows = _sharing.join_by_text(items)(range(len(items)), self._prepare(network)(items))
         return sum(row.width for row in rows)
@@ -242,11 +246,15 @@ class InBedder(NetworkEncoder):
         template = CHAT_TEMPLATE
         return SentenceLayout(limit, "lasttoken", template=template, cut="left")
 
-    def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
-        slot = "" if network.decoder else make_masks(network, self.masks)
+    def _limit(self, network: Network) -> int:
+        """Return the most tokens of a prompt."""
         generates = network.decoder and self.readout in GENERATED | {"re-enc"}
         room = network.positions - (self.new_tokens if generates else 0)
-        limit = min(self.max_length, network.max_length, room)
+        return min(self.max_length, network.max_length, room)
+
+    def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
+        slot = "" if network.decoder else make_masks(network, self.masks)
+        limit = self._limit(network)
 
         def frame(item: Item) -> Framed:
             if self.readout != "pair":

@@ -50,12 +50,15 @@ def make_generator_rows(network: Network, passages: Sequence[Passage]) -> list[G
 
     The questions of a passage share a row if the network can share the passage's computation.
     """
-    sharing = not network.seq2seq and shareable(network)
     prompts = make_generator_prompts(network, [passage.text for passage in passages])
-    rows = []
-    for passage, prompt in zip(passages, prompts, strict=True):
+    written = []
+    for passage in passages:
         texts = [_write_target(passage.text, question) for question in passage.questions]
-        outputs = _tokenize_targets(network, [text for text in texts if text])
+        written.append(_tokenize_targets(network, [text for text in texts if text]))
+    widths = [len(p) + sum(map(len, outputs)) for p, outputs in zip(prompts, written, strict=True)]
+    sharing = not network.seq2seq and shareable(network, max(widths, default=0))
+    rows = []
+    for prompt, outputs in zip(prompts, written, strict=True):
         if sharing and outputs:
             rows.append(GeneratorRow(prompt, outputs))
         else:

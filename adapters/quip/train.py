@@ -260,12 +260,13 @@ class _Stages:
                 "expected passages that contain the answers to their questions, got none: "
                 "name other data with --set sources="
             )
+        longest = max(sum(map(len, (row.passage, *row.questions))) for row in rows)
         objective = EncoderObjective(
             base,
             self.make_heads(base.dim),
             rows,
             recipe.positions,
-            packed=shareable(base),
+            packed=shareable(base, longest),
             scale=base.dim**-0.5,
         )
         key = self.key("", 1, sorted(self.stages.glob("*.jsonl")))

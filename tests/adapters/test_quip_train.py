@@ -94,7 +94,7 @@ def test_the_generators_loss_is_that_of_each_answer_and_question_alone_with_its_
             losses += [-log_p[k, token] for k, token in enumerate(output)]
     check(GeneratorObjective(network, (), rows, 0), torch.stack(losses).mean(), weights)
     shared = [len(row.outputs) for row in rows]
-    assert shared == ([2, 1] if shareable(network) else [1, 1, 1])
+    assert shared == ([2, 1] if shareable(network, 999) else [1, 1, 1])
 
 
 def test_the_loss_of_a_generator_with_encoder_and_decoder_is_that_of_transformers(trainable):
@@ -156,7 +156,7 @@ def test_the_encoders_loss_is_the_cross_entropy_against_the_labels(trainable, ki
                 probabilities = torch.from_numpy(labels.probabilities[q, side])
                 losses.append(-(probabilities * log_p[labels.tokens[q, side]]).sum())
     expected = torch.stack(losses).sum() / sum(len(row.questions) for row in rows)
-    for packed in {False, shareable(network)}:
+    for packed in {False, shareable(network, 999)}:
         objective = EncoderObjective(network, heads, rows, 0, packed=packed, scale=0.1)
         check(objective, expected, [*weights, *heads[1].parameters()])
     before = heads[0](r_q)

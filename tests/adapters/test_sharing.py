@@ -148,13 +148,38 @@ UNABLE = {
 @pytest.mark.parametrize("kind", UNABLE)
 def test_a_network_that_cannot_share_is_found_out(networks, kind):
     network, size = networks("llama"), {"vocab_size": 64, "hidden_size": 32}
-    assert _sharing.shareable(network)
-    assert not _sharing.shareable(networks("llama", attention="bidirectional"))
+    assert _sharing.shareable(network, 999)
+    assert not _sharing.shareable(networks("llama", attention="bidirectional"), 999)
     config = AutoConfig.for_model(kind, **size, initializer_range=0.5, **UNABLE[kind])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).eval()
-    assert not _sharing.shareable(replace(network, model=model))
+    assert not _sharing.shareable(replace(network, model=model), 999)
+
+
+WINDOWS = {"mistral": {"sliding_window": 40}, "gpt_neo": {"window_size": 40}}
+
+
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_prompts_share_no_row_that_is_longer_than_a_window(tiny, kind):
+    encoder = InBedder(str(tiny(kind, **WINDOWS[kind])), max_length=100, **CPU)
+    items = cross(["The cat sat. " * 9, "rain"], ["Who?", "What is it?", "What is it about?"])
+    alone = [encoder.encode([item.text], instruction=item.instruction)[0] for item in items]
+    np.testing.assert_allclose(gather(encoder.stream(items), len(items)), alone, **CLOSE)
+    prompts = encoder._prepare(encoder._network())(items)
+    assert (
+        encoder.count_tokens(items)
+        == count_tokens(encoder, items)
+        == sum(len(prompt.ids) for prompt in prompts)
+    )
+
+
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_generated_states_do_not_depend_on_padding_beyond_a_window(tiny, kind):
+    encoder = InBedder(str(tiny(kind, **WINDOWS[kind])), readout="avg-all", **CPU)
+    texts = ["The cat sat. " * 9, "rain", "The cat sat. " * 4]
+    alone = [encoder.encode([text])[0] for text in texts]
+    np.testing.assert_allclose(encoder.encode(texts), alone, **CLOSE)
 
 
 def test_exact_embeddings_have_the_same_bits_whatever_was_asked_before(encoders, tmp_path):
