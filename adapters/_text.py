@@ -58,6 +58,7 @@ def make_prompts(
     limit: int,
     cut: Literal["left", "right"] = "right",
     tail: Sequence[int] = (),
+    ends: bool = True,
     spans: bool = False,
 ) -> list[Prompt]:
     """Return one prompt per framed text, at most ``limit`` tokens long.
@@ -70,6 +71,8 @@ def make_prompts(
         limit: Most tokens, special ones and tail included.
         cut: The side on which tokens are dropped from a prompt that is too long.
         tail: Ids put after everything else, such as memory tokens; no text has them.
+        ends: Whether special tokens that the tokenizer adds at the end stay. Where a prompt is to
+            be continued, they would end it.
         spans: Whether to fill in the character spans, of positions in the bare text.
 
     Raises:
@@ -89,6 +92,9 @@ def make_prompts(
     for i, item in enumerate(framed):
         ids, special = encoded["input_ids"][i], encoded["special_tokens_mask"][i]
         _check_apart(ids, tail, tokenizer)
+        if not ends and 0 in special:
+            n = len(special) - special[::-1].index(0)
+            ids, special = ids[:n], special[:n]
         kept = _keep(special, limit - len(tail), cut)
         chosen = [*(ids[k] for k in kept), *tail]
         if not chosen:
@@ -96,7 +102,7 @@ def make_prompts(
             continue
         places = np.full((len(chosen), 2), -1, np.int32) if spans else None
         if places is not None and kept:
-            offsets = np.asarray(encoded["offset_mapping"][i], np.int32)
+            offsets = np.asarray(encoded["offset_mapping"][i][: len(ids)], np.int32)
             places[: len(kept)] = _move_spans(item, offsets, np.asarray(special, bool))[kept]
         made.append(Prompt(chosen, len(kept) < len(ids), places))
     return made

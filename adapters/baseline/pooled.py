@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -107,9 +108,12 @@ class Pooled(NetworkEncoder):
             raise UsageError(f"template needs {{text}} where the text goes, got {self.template!r}")
         limit = min(self.max_length, network.max_length)
         framed = [Framed(item.text, before, after) for item in items]
-        made = make_prompts(network.tokenizer, framed, limit=limit, spans=spans)
+        # a decoder's state at the end of a template is that before the next word
+        ends = not (after and self.pooling == "last" and network.decoder)
+        make = partial(make_prompts, network.tokenizer, ends=ends)
+        made = make(framed, limit=limit, spans=spans)
         cut = [i for i, prompt in enumerate(made) if prompt.truncated] if after else []
-        whole = make_prompts(network.tokenizer, [framed[i] for i in cut], limit=1 << 30, spans=True)
+        whole = make([framed[i] for i in cut], limit=1 << 30, spans=True)
         for i, prompt in zip(cut, whole, strict=True):
             made[i] = _truncate(prompt, limit)
         return made

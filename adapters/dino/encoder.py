@@ -119,7 +119,7 @@ class DINO(NetworkEncoder):
 
         def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
             framed = [Framed(item.text, after=prompt) for item in items]
-            return make_prompts(network.tokenizer, framed, limit=limit, cut="left")
+            return make_prompts(network.tokenizer, framed, limit=limit, cut="left", ends=False)
 
         def forward(ids: Tensor, mask: Tensor) -> Tensor:
             last = _pooling.last(network.hidden_states(ids, mask), mask)  # (b, d)

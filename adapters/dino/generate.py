@@ -39,6 +39,7 @@ from adapters._files import read_json
 from adapters._generate import Choose, decode, draw_uniform, prefill_shared, sample_tokens
 from adapters._head import head_of
 from adapters._network import Network
+from adapters._text import Framed, make_prompts
 from adapters._training.processes import main_process
 from adapters._training.stage import Journal, Stage, read_note
 from bench.encoder import digest, shortened
@@ -302,8 +303,9 @@ def tokenize_prompts(
         DataError: A prompt leaves no room for the text.
     """
     prompts = list(prompts)
-    texts = [task.prompt(label, x1) for label, x1 in prompts]
-    ids: list[list[int]] = network.tokenizer(texts, verbose=False)["input_ids"]
+    framed = [Framed(task.prompt(label, x1)) for label, x1 in prompts]
+    made = make_prompts(network.tokenizer, framed, limit=1 << 30, ends=False)
+    ids = [prompt.ids for prompt in made]
     room = network.max_length - generation.new_tokens
     long = [x1 for (_, x1), prompt in zip(prompts, ids, strict=True) if len(prompt) > room]
     if long:

@@ -255,6 +255,7 @@ class InBedder(NetworkEncoder):
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         slot = "" if network.decoder else make_masks(network, self.masks)
         limit = self._limit(network)
+        ends = not network.decoder  # which is read where the answer would start
 
         def frame(item: Item) -> Framed:
             if self.readout != "pair":
@@ -265,7 +266,9 @@ class InBedder(NetworkEncoder):
 
         def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
             framed = [frame(item) for item in items]
-            return make_prompts(network.tokenizer, framed, limit=limit, cut="left", spans=spans)
+            return make_prompts(
+                network.tokenizer, framed, limit=limit, cut="left", ends=ends, spans=spans
+            )
 
         return prepare
 

@@ -37,6 +37,7 @@ from adapters._files import tensors
 from adapters._generate import end_ids
 from adapters._network import Network
 from adapters._registered import load_registered
+from adapters._text import Framed, make_prompts
 from adapters._trainable import make_differentiable
 from adapters._training.budget import TokenCounts, batches
 from adapters._training.card import DataSource, begin_training, list_stages, sum_flops, write_card
@@ -357,8 +358,9 @@ class GenerativeTraining:
         recipe, network, seed = self.recipe, self.base, self.training.seed
         sampling = Sampling(recipe.new_tokens, recipe.temperature, recipe.top_k, recipe.top_p)
         before, after = chat_frame(network.tokenizer)
-        asked = [before + query.words + after for query in queries]
-        prompts: list[list[int]] = network.tokenizer(asked, verbose=False)["input_ids"]
+        asked = [Framed(query.words, before, after) for query in queries]
+        made = make_prompts(network.tokenizer, asked, limit=1 << 30, ends=False)
+        prompts = [prompt.ids for prompt in made]
         key = {"prompts": digest(prompts), "sampling": list(sampling), "seed": seed}
         key |= {"model": self.generator_digest(), "chunk": _CHUNK}
 

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import safetensors.torch as safetensors
 import sentencepiece
 import torch
+from tokenizers import processors
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5EncoderModel
 
 import adapters
@@ -17,10 +19,11 @@ from adapters._backbone import PACKAGED, Backbone
 from adapters._batching import pad_batch
 from adapters._source import content_digest
 from adapters.baseline.pooled import Pooled
+from adapters.dino.encoder import DINO
 from adapters.inbedder.encoder import PUBLISHED, InBedder, frame_question
 from bench.errors import CheckpointError, EncodingError, UsageError
-from tests.adapters.checks import CPU, draw, edit_json, load_network
-from tests.tiny import MORE_DECODERS, SENTENCES, tiny_folder
+from tests.adapters.checks import CPU, draw, edit_json, load_network, mirror
+from tests.tiny import MORE_DECODERS, SENTENCES, tiny_folder, tiny_tokenizer
 
 TEXT = SENTENCES[0]
 NATIVE_ONLY = {"gpt_neo", "mamba", "mpt"}
@@ -223,6 +226,33 @@ def test_lora_weights_name_the_revision_of_their_base(tmp_path):
     adapter_folder("org/name", tmp_path / "adapter")
     edit_json(tmp_path / "adapter" / "adapter_config.json", revision="abc")
     assert Backbone(str(tmp_path / "adapter")).base().source == "org/name@abc"
+
+
+def test_a_prompt_that_is_to_be_continued_ends_without_an_added_token(tiny, tmp_path):
+    folder = shutil.copytree(tiny("llama"), tmp_path / "model")
+    tokenizer = tiny_tokenizer("llama")
+    ends = [("<|im_end|>", tokenizer.eos_token_id)]
+    template = processors.TemplateProcessing(single="$A <|im_end|>", special_tokens=ends)
+    tokenizer.backend_tokenizer.post_processor = template
+    tokenizer.save_pretrained(folder)
+
+    def both(encode):
+        return [encode(str(source)) for source in (tiny("llama"), folder)]
+
+    def score(source):
+        words = (" good", " bad")
+        return DINO(source, **CPU).score_words([TEXT], prompt="\nIt is", words=words)
+
+    texts = [TEXT, "", "word " * 200]
+    encoders = [InBedder(readout=readout, max_length=60) for readout in ("1st-gen", "avg-ppt")]
+    encoders += [InBedder(readout="avg-gen", max_length=60)]
+    encoders += [Pooled(pooling="last", template='It: "{text}" in one word:"')]
+    for made in encoders:
+        one, other = both(lambda at, made=made: replace(made, checkpoint=at, **CPU).encode(texts))
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(*both(score))
+    one, other = both(lambda at: Pooled(at, pooling="last", **CPU).encode([TEXT]))
+    assert not np.allclose(one, other, atol=1e-2)
 
 
 def test_a_pad_token_without_an_embedding_pads_and_is_refused_in_a_text(tiny, tmp_path):
