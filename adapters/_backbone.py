@@ -32,7 +32,7 @@ from adapters._network import (
 )
 from adapters._source import (
     content_digest,
-    download,
+    folder_of,
     looked_up_parameters_of,
     parameters_of,
     title,
@@ -81,9 +81,15 @@ class Backbone:
 
     @classmethod
     def of_checkpoint(cls, source: str, attention: str, *, dtype: str, device: str) -> Self:
-        """Return a checkpoint's backbone; attention "auto" is that of its training, or native."""
+        """Return a checkpoint's backbone; attention "auto" is that of its training, or native.
+
+        Raises:
+            Unavailable: The source is not available.
+            CheckpointError: Its card is broken.
+        """
         if attention == "auto":
-            attention = read_card(Path(source)).get("recipe", {}).get("attention", "native")
+            card = {} if source == PACKAGED else read_card(folder_of(source))
+            attention = card.get("recipe", {}).get("attention", "native")
         return cls(source, attention=attention, dtype=dtype, device=device)
 
     def folder(self) -> Path:
@@ -109,8 +115,7 @@ class Backbone:
         """Return the folder of the source itself, be it a whole model or LoRA weights."""
         if self.source == PACKAGED:
             return _gguf.folder()
-        path = Path(self.source).expanduser()
-        return path if path.is_dir() else download(self.source)
+        return folder_of(self.source)
 
     def base(self) -> Self:
         """Return the backbone that the LoRA weights change; this one where there are none."""

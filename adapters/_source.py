@@ -99,6 +99,16 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
+def folder_of(source: str) -> Path:
+    """Return the folder of a source: one of this machine, ``~`` expanded, or a hub id's files.
+
+    Raises:
+        Unavailable: As ``download``.
+    """
+    path = Path(source).expanduser()
+    return path if path.is_dir() else download(source)
+
+
 def download(source: str) -> Path:
     """Return the folder of a hub id's files: weights, JSON and tokenizer files only.
 

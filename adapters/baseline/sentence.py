@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adapters import _source
 from adapters._backbone import Backbone, resolve
 from adapters._batching import Prepare, Prompt, stream
 from adapters._encoder import NetworkEncoder
@@ -27,7 +28,6 @@ from adapters._files import read_json
 from adapters._network import Network, max_positions, quiet
 from adapters._source import (
     content_digest,
-    download,
     looked_up_parameters_of,
     make_once,
     modules_of,
@@ -281,8 +281,7 @@ def all_minilm_l6_v2() -> SentenceEncoder:
 def folder_of(checkpoint: str) -> Path:
     """Return a model's folder: the packaged one, unpacked on first use, or a folder or hub id."""
     if checkpoint != PACKAGED:
-        path = Path(checkpoint).expanduser()
-        return path if path.is_dir() else download(checkpoint)
+        return _source.folder_of(checkpoint)
     archive = assets.ARCHIVES[_ARCHIVE]
 
     def make(target: Path) -> None:

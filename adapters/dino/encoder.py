@@ -25,6 +25,7 @@ from adapters._export import SentenceLayout
 from adapters._files import read_json
 from adapters._head import head_of
 from adapters._network import Network
+from adapters._source import folder_of
 from adapters._text import Framed, make_prompts, prepare_bare
 from bench.checkpoints import CARD
 from bench.encoder import Batch, Card, Item, digest, gather, location
@@ -181,13 +182,16 @@ def read_layout(checkpoint: str) -> Layout:
     """Return the layout of a checkpoint.
 
     Args:
-        checkpoint: A folder, with or without the ``modules.json`` of sentence-transformers, or any
-            name that is no folder.
+        checkpoint: A folder or a hub id, with or without the ``modules.json`` of
+            sentence-transformers, or the packaged backbone.
 
     Raises:
+        Unavailable: The hub does not have it.
         CheckpointError: It has modules other than transformer, mean pooling and normalisation.
     """
-    folder = Path(checkpoint)
+    if checkpoint == PACKAGED:
+        return Layout(checkpoint)
+    folder = folder_of(checkpoint)
     if not (folder / "modules.json").is_file():
         return Layout(checkpoint)
     modules = {
@@ -208,7 +212,9 @@ def read_layout(checkpoint: str) -> Layout:
         )
     limits = modules["Transformer"] / "sentence_bert_config.json"
     limit = read_json(limits).get("max_seq_length") if limits.is_file() else None
-    return Layout(str(modules["Transformer"]), limit, "Normalize" in modules)
+    inner = modules["Transformer"]
+    transformer = checkpoint if inner == folder else str(inner)
+    return Layout(transformer, limit, "Normalize" in modules)
 
 
 def pooling_modes(config: Mapping[str, Any]) -> set[str]:

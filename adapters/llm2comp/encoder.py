@@ -22,6 +22,7 @@ from adapters._encoder import NetworkEncoder
 from adapters._export import TEXT, SentenceLayout
 from adapters._files import files_digest, read_json, tensors
 from adapters._network import Network, embedding_table
+from adapters._source import folder_of
 from adapters._text import Framed, make_prompts
 from adapters._trainable import replace_table
 from bench.encoder import Batch, Card, Embeddings, Item, Side, digest, gather, location
@@ -281,9 +282,12 @@ def load_checkpoint(source: str) -> Checkpoint:
         source: A folder, a hub id or the packaged backbone.
 
     Raises:
+        Unavailable: The hub does not have it.
         CheckpointError: A field of ``llm2comp.json`` is missing, of another type or unknown.
     """
-    path = Path(source) / CONFIG
+    if source == PACKAGED:
+        return Checkpoint(source)
+    path = folder_of(source) / CONFIG
     if not path.is_file():
         return Checkpoint(source)
     found = read_json(path)

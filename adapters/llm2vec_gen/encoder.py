@@ -26,7 +26,7 @@ from adapters._encoder import NetworkEncoder
 from adapters._export import TEXT, SentenceLayout
 from adapters._files import files_digest, load_torch, read_json, read_object, tensors
 from adapters._network import Network, embedding_table
-from adapters._source import download
+from adapters._source import folder_of
 from adapters._text import Framed, make_prompts
 from adapters._trainable import replace_table
 from adapters.llm2vec_gen.generate import chat_frame, write_from_prompts
@@ -423,7 +423,7 @@ def load_checkpoint(source: str) -> AnswerCheckpoint:
     """
     if source == PACKAGED:
         return AnswerCheckpoint(source)
-    folder = Path(source) if Path(source).is_dir() else download(source)
+    folder = folder_of(source)
     if (folder / CONFIG).is_file():
         return _read_own(folder)
     if (folder / RUN_CONFIG).is_file():

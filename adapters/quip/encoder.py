@@ -24,6 +24,7 @@ from adapters._encoder import NetworkEncoder
 from adapters._export import SentenceLayout, plain_layer
 from adapters._files import files_digest, tensors
 from adapters._network import Network
+from adapters._source import folder_of
 from adapters._text import Framed, make_prompts, prepare_bare
 from bench.encoder import Batch, Card, Item, QuestionVectors, TokenStates, digest, gather, location
 from bench.errors import CheckpointError, UsageError, unknown
@@ -167,8 +168,10 @@ class QuIP(NetworkEncoder):
         )
 
     def _head_files(self) -> tuple[Path, ...]:
-        folder = Path(self.heads or self._source()).expanduser()
-        return find_heads(folder, required=bool(self.heads))
+        if self.heads:
+            return find_heads(Path(self.heads).expanduser())
+        source = self._source()
+        return () if source == PACKAGED else find_heads(folder_of(source), required=False)
 
     def _sentence_layout(self, network: Network) -> SentenceLayout:
         if self.readout != "mean":

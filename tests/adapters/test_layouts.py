@@ -19,8 +19,10 @@ from adapters._backbone import PACKAGED, Backbone
 from adapters._batching import pad_batch
 from adapters._source import content_digest
 from adapters.baseline.pooled import Pooled
+from adapters.crops.encoder import Crops
 from adapters.dino.encoder import DINO
 from adapters.inbedder.encoder import PUBLISHED, InBedder, frame_question
+from bench.checkpoints import CARD
 from bench.errors import CheckpointError, EncodingError, UsageError
 from tests.adapters.checks import CPU, draw, edit_json, load_network, mirror
 from tests.tiny import MORE_DECODERS, SENTENCES, tiny_folder, tiny_tokenizer
@@ -226,6 +228,16 @@ def test_lora_weights_name_the_revision_of_their_base(tmp_path):
     adapter_folder("org/name", tmp_path / "adapter")
     edit_json(tmp_path / "adapter" / "adapter_config.json", revision="abc")
     assert Backbone(str(tmp_path / "adapter")).base().source == "org/name@abc"
+
+
+def test_a_hub_id_has_the_attention_of_its_training(tiny, tmp_path, monkeypatch):
+    folder = mirror("org/name", tmp_path, monkeypatch)
+    shutil.copytree(tiny("llama"), folder, dirs_exist_ok=True)
+    edit_json(folder / CARD, recipe={"attention": "bidirectional"})
+    expected = Crops(str(folder), attention="bidirectional", **CPU).encode([TEXT])
+    assert not np.allclose(expected, Crops(str(tiny("llama")), **CPU).encode([TEXT]), atol=1e-2)
+    for source in (str(folder), "org/name"):
+        np.testing.assert_array_equal(Crops(source, **CPU).encode([TEXT]), expected)
 
 
 def test_a_prompt_that_is_to_be_continued_ends_without_an_added_token(tiny, tmp_path):

@@ -189,6 +189,14 @@ def test_stages_are_merged_in_order_and_the_shared_backbone_is_unchanged(base, t
     assert all(torch.equal(before[name], shared[name]) for name in before)
 
 
+def test_a_hub_id_stands_for_the_checkpoint_with_its_memory(base, tmp_path, monkeypatch):
+    encoder = write_checkpoint(mirror("org/name", tmp_path, monkeypatch), base)
+    published = replace(encoder, checkpoint="org/name")
+    np.testing.assert_array_equal(published.encode(TEXTS), encoder.encode(TEXTS))
+    assert published.card().trained
+    assert fingerprint(published) == fingerprint(encoder)
+
+
 def test_k_and_attention_are_the_checkpoint_s_which_is_read_again_when_rewritten(base, tmp_path):
     encoder = write_checkpoint(tmp_path / "a", base)
     vectors, identity = encoder.encode(TEXTS), fingerprint(encoder)

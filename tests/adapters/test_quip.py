@@ -23,7 +23,7 @@ from adapters.quip.encoder import (
 )
 from bench.encoder import fingerprint
 from bench.errors import CheckpointError, UsageError
-from tests.adapters.checks import CPU, draw, plain_states
+from tests.adapters.checks import CPU, draw, mirror, plain_states
 from tests.tiny import SENTENCES
 
 TEXTS = ["The cat sat on the mat.", "Why is it good?", "rain", "São Paulo is far — 9,600 km."]
@@ -116,6 +116,14 @@ def test_heads_are_found_beside_the_encoder_and_in_safetensors_too(quip, tmp_pat
     found = replace(quip, checkpoint=str(folder), heads="").encode_questions(TEXTS)
     np.testing.assert_allclose(found.start, quip.encode_questions(TEXTS).start, **CLOSE)
     assert make_head(8, 8).state_dict().keys() == head_state(0).keys()
+
+
+def test_a_hub_id_stands_for_the_encoder_with_its_heads(quip, tmp_path, monkeypatch):
+    folder = mirror("org/name", tmp_path, monkeypatch)
+    shutil.copytree(quip.checkpoint, folder, dirs_exist_ok=True)
+    write_heads(folder, head_state(0), head_state(1))
+    found = replace(quip, checkpoint="org/name", heads="").encode_questions(TEXTS)
+    np.testing.assert_array_equal(found.start, quip.encode_questions(TEXTS).start)
 
 
 def test_texts_and_questions_are_cut_at_their_own_limits(quip):
