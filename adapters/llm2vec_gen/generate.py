@@ -20,6 +20,9 @@ from adapters._generate import (
 from adapters._network import Network
 from bench.errors import UsageError
 
+_TODAY = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro %}"
+"""The date of every day, in a chat template: that of Llama 3.2 where it is not known."""
+
 _TEXT = "\ue000"  # of the private use area: no template has it
 
 
@@ -42,7 +45,8 @@ class Sampling(NamedTuple):
 def chat_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     """Return what the chat template puts before a user's words and after them, without thinking.
 
-    A beginning-of-text token that the tokenizer adds by itself is left out.
+    A beginning-of-text token that the tokenizer adds by itself is left out. A template that states
+    today's date, as Llama 3.2's, states that of ``_TODAY``, so that a text has one vector.
 
     Raises:
         UsageError: The tokenizer has no chat template, or one that drops the user's words.
@@ -53,11 +57,13 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
             f"expected a tokenizer with a chat template, got {name} without: "
             "name an instruction-tuned backbone"
         )
+    template = tokenizer.get_chat_template()
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": _TEXT}],
         tokenize=False,
         add_generation_prompt=True,
         enable_thinking=False,
+        chat_template=_TODAY + template if "strftime_now" in template else template,
     )
     before, found, after = str(rendered).partition(_TEXT)
     if not found:

@@ -195,6 +195,12 @@ def test_the_chat_template_is_a_switch(published, tiny):
         replace(bare, chat=True).encode(TEXTS)
 
 
+def test_a_chat_template_with_a_date_gives_the_same_prompt_every_day(base):
+    tokenizer = tiny_tokenizer("llama")
+    tokenizer.chat_template = "Today: {{ strftime_now('%d %b %Y') }}\n{{ messages[0]['content'] }}"
+    assert chat_frame(tokenizer) == ("Today: 26 Jul 2024\n", "")
+
+
 def test_a_truncated_text_keeps_its_tokens(base, published):
     text, tokenizer = "word " * 300, published._network().tokenizer
     cut = tokenizer.decode(tokenizer(text)["input_ids"][:30])
