@@ -193,8 +193,10 @@ def _is_second(path: Path) -> bool:
     """Say whether a file holds weights that lie beside it as safetensors, which loaders prefer."""
     if not fnmatch(path.name, "pytorch_model*.bin") and path.name != "adapter_model.bin":
         return False
-    first = "adapter_model.safetensors" if path.name.startswith("adapter") else "model*.safetensors"
-    return any(path.parent.glob(first))
+    first = ["adapter_model.safetensors"]
+    if not path.name.startswith("adapter"):
+        first = ["model.safetensors", "model.safetensors.index.json"]
+    return any((path.parent / name).is_file() for name in first)
 
 
 def modules_of(folder: Path) -> list[tuple[str, str]]:

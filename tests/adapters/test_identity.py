@@ -95,6 +95,20 @@ def test_weights_replaced_in_place_are_read_anew_under_a_new_fingerprint(bert, t
         tiny_folder("bert", base)
 
 
+def test_weights_beside_safetensors_that_no_loader_opens_are_part_of_the_identity(bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
+    encoder, found = Pooled(str(folder), **CPU), []
+    for seed in (0, 1):
+        torch.save(
+            read_plain(tiny_folder("bert", tmp_path / "other", seed=seed))[1].state_dict(),
+            folder / "pytorch_model.bin",
+        )
+        found.append((fingerprint(encoder), encoder.encode(SENTENCES)))
+    assert found[0][0] != found[1][0]
+    assert not np.allclose(found[0][1], found[1][1], atol=1e-2)
+
+
 def test_an_adapter_is_read_with_its_own_tokenizer(tiny, tmp_path):
     folder = adapter_folder(tiny("llama"), tmp_path / "adapter")
     tokenizer = tiny_tokenizer("llama")
