@@ -108,14 +108,17 @@ class NetworkEncoder(ABC):
     ) -> list[list[TokenStates]]:
         """Return for each layer what ``encode_tokens`` would, from one pass."""
         network = self._network()
+        dims: list[int] = []  # the last layer's may be another, as in OPT-350m
 
         def forward(ids: Tensor, mask: Tensor) -> Tensor:
-            return torch.cat(network.states_of(ids, mask, layers), dim=-1)
+            states = network.states_of(ids, mask, layers)
+            dims[:] = [each.shape[-1] for each in states]
+            return torch.cat(states, dim=-1)
 
         items, prepare = [Item(text) for text in texts], self._prepare(network, spans=True)
         found: list[list[TokenStates]] = [[] for _ in layers]
         for tokens in stream_tokens(items, prepare, forward, network, budget=self.budget):
-            parts = np.split(tokens.states, len(layers), axis=1)
+            parts = np.split(tokens.states, np.cumsum(dims)[:-1], axis=1)
             for states, of_layer in zip(parts, found, strict=True):
                 of_layer.append(TokenStates(states, tokens.spans))
         return found

@@ -126,6 +126,10 @@ def test_a_decoder_with_projected_embeddings_and_norms_last_is_read(tmp_path):
         vectors = encoder.encode([TEXT], instruction="What is it about?")
         assert vectors.shape == (1, 16)
         assert np.isfinite(vectors).all()
+    several = encoder.encode_layers([TEXT], layers=(1, -1))
+    for layer, (found,) in zip((1, -1), several, strict=True):
+        (expected,) = encoder.encode_tokens([TEXT], layer=layer)
+        np.testing.assert_array_equal(found.states, expected.states)
     assert PUBLISHED["opt-350m-InBedder"] == "BrandonZYW/opt-350m-InBedder"
 
 
