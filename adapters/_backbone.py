@@ -7,7 +7,7 @@ or a hub id with an optional ``@revision``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -320,7 +320,7 @@ def _load_model(folder: Path, head: str, dtype: torch.dtype) -> PreTrainedModel:
             f"expected nothing but tensors in {names} of {folder}, got something else: "
             "save the weights as safetensors; nothing else is unpickled"
         ) from error
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError, ImportError) as error:
         raise CheckpointError(
             f"expected a transformers checkpoint in {folder}, cannot load it: {_reason(error)}"
         ) from error
@@ -332,6 +332,7 @@ def _load_model(folder: Path, head: str, dtype: torch.dtype) -> PreTrainedModel:
             type(model).__name__,
         )
     _check_complete(folder, report["missing_keys"])
+    _check_used(folder, model, report["unexpected_keys"])
     if head == "none":  # of a model with encoder and decoder only the encoder is there
         model.config.is_encoder_decoder = False
     return model.eval().requires_grad_(requires_grad=False)  # type: ignore[no-any-return]
@@ -346,6 +347,23 @@ def _check_complete(folder: Path, missing: Sequence[str]) -> None:
             f"the checkpoint in {folder} lacks {', '.join(lacking[:3])}{more}: "
             "copy or download it again"
         )
+
+
+def _check_used(folder: Path, model: PreTrainedModel, unexpected: Iterable[str]) -> None:
+    """Refuse a bias, or any weight of a layer, that the configuration turns off.
+
+    Weights of further layers and heads are not used here either, and are no sign of a fault.
+    """
+    modules = dict(model.named_modules())
+    for name in sorted(unexpected):
+        layer, _, weight = name.removeprefix(f"{model.base_model_prefix}.").rpartition(".")
+        found = modules.get(layer) or modules.get(f"{model.base_model_prefix}.{layer}")
+        # a module keeps the name of a weight that is turned off
+        if found is not None and weight in found._parameters:  # noqa: SLF001
+            raise CheckpointError(
+                f"expected no {name} in the checkpoint in {folder}, since its config.json "
+                "has none: copy the configuration of the model again"
+            )
 
 
 def _auto_class(config: PretrainedConfig, head: str) -> Any:  # noqa: ANN401 - a factory

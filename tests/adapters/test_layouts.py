@@ -228,6 +228,25 @@ def test_a_config_beside_lora_weights_and_bin_ones_change_nothing(tiny, tmp_path
         read(both)
 
 
+def test_a_bias_that_the_configuration_turns_off_is_not_left_out(tiny, tmp_path):
+    for head in (False, True):
+        folder = shutil.copytree(tiny("llama", head=head), tmp_path / f"head-{head}")
+        state = safetensors.load_file(folder / "model.safetensors")
+        name = next(name for name in state if name.endswith("q_proj.weight"))
+        state[name.replace("weight", "bias")] = draw(32, seed=0)
+        safetensors.save_file(state, folder / "model.safetensors", {"format": "pt"})
+        for loaded in ("none", "lm") if head else ("none",):
+            with pytest.raises(CheckpointError, match=r"q_proj\.bias"):
+                load_network(folder, head=loaded)
+
+
+def test_a_quantised_checkpoint_without_its_library_is_one_line(tiny, tmp_path):
+    folder = shutil.copytree(tiny("llama"), tmp_path / "model")
+    edit_json(folder / "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(CheckpointError, match="GPTQ"):
+        read(folder)
+
+
 def test_lora_weights_name_the_revision_of_their_base(tmp_path):
     adapter_folder("org/name", tmp_path / "adapter")
     edit_json(tmp_path / "adapter" / "adapter_config.json", revision="abc")
