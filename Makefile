@@ -26,7 +26,7 @@ faults: $(INSTALLED)
 	FAULTS=whole $(BIN)/pytest -m faults tests/faults $(ARGS)
 
 STUDY := results/study.zip
-STUDIED := quip,dino,inbedder,llm2comp,crops,llm2vec-gen --budget 60000 --seed 42,0,1 \
+STUDIED := quip,dino,inbedder,llm2comp,crops,llm2vec-gen --budget 60000,250000 --seed 42,0,1 \
   --set llm2comp.contrastive_lr=1e-4 --vary llm2comp.objective=mntp
 SUITE := quick
 BESIDE := backbone-mean,hashing,all-MiniLM-L6-v2
