@@ -71,6 +71,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     tasks: "str | Task | Iterable[str | Task]" = (),
     *,
     suites: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     limit: int | None = None,
     wordings: int | None = None,
     seeds: Sequence[int] = (42,),
@@ -91,6 +92,7 @@ def run(  # noqa: PLR0913 - one parameter per option
         models: Names of encoders, or encoders by name.
         tasks: Names of tasks, or tasks.
         suites: Names of suites; "quick" where neither tasks nor suites are given.
+        exclude: Names of tasks among these to leave out.
         limit: At most this many test examples per named task.
         wordings: Score tasks with an instruction under so many wordings of it, at most 10.
         seeds: One cell per seed.
@@ -130,9 +132,16 @@ def run(  # noqa: PLR0913 - one parameter per option
         use_folder(data),
         start_engine(None if workers is None else str(workers), ray, device) as engine,
     ):
+        chosen = load_tasks(
+            [tasks] if one else tasks,  # type: ignore[list-item,arg-type]
+            suites,
+            exclude=exclude,
+            limit=limit,
+            wordings=wordings,
+        )
         cells = run_cells(
             encoders,
-            load_tasks([tasks] if one else tasks, suites, limit=limit, wordings=wordings),  # type: ignore[list-item,arg-type]
+            chosen,
             Store(Path(results)),
             open_vectors(),
             engine=engine,

@@ -21,6 +21,7 @@ from bench.cli.options import (
     Device,
     Dtype,
     Exact,
+    Exclude,
     Instruction,
     Json,
     Limit,
@@ -77,6 +78,7 @@ command(app, "bench list", "bench list inbedder", "bench list quick --json", nam
     "bench run -m inbedder,llm2comp --task STSBenchmark --device cuda --dtype bfloat16",
     "bench run -m all --suite quip-paper --data DIR --limit 500 --dry-run",
     "bench run -m all --suite quip-paper --shard 2/8 --results /shared/results",
+    "bench run -m all --suite standard --exclude SciFact,ag-news --data DIR",
     "bench run -m st:my/folder --suite quick --json | jq .score",
     "bench run -m all --task classification:reviews.csv:text=review,label=stars",
     "bench run -m all --workers auto",
@@ -86,6 +88,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     model: Models = ["all"],  # noqa: B006 - typer copies lists
     suite: Suites = [],  # noqa: B006
     task: Tasks = [],  # noqa: B006
+    exclude: Exclude = [],  # noqa: B006
     results: Results = Path("results"),
     seed: Annotated[list[str], typer.Option(help="Seeds, comma-separated or repeated.")] = ["42"],  # noqa: B006
     instruction: Instruction = "",
@@ -144,7 +147,12 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     check_names(task_names, suite_names)  # before the encoders' libraries are imported
     encoders = load_encoders(split_names(model), settings, set_)
     tasks = load_tasks(
-        task_names, suite_names, limit=limit, instruction=instruction, wordings=wordings
+        task_names,
+        suite_names,
+        exclude=split_names(exclude),
+        limit=limit,
+        instruction=instruction,
+        wordings=wordings,
     )
     part = chosen.choose(encoders, tasks, seeds)
     store, vectors = Store(results), open_vectors(on_disk=cache)

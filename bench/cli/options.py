@@ -199,6 +199,14 @@ Tasks = Annotated[
         "other kinds for your own data (`bench list`); `package.module:TASK`."
     ),
 ]
+Exclude = Annotated[
+    list[str],
+    typer.Option(
+        help="Tasks of the suites to leave out, comma-separated or repeated.",
+        autocompletion=complete(task_names),
+        show_default=False,
+    ),
+]
 Sets = Annotated[
     list[str],
     typer.Option(

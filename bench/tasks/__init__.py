@@ -9,7 +9,7 @@ import importlib
 import logging
 import pkgutil
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -168,6 +168,7 @@ def load_tasks(
     tasks: Iterable[str | Task],
     suites: Iterable[str] = (),
     *,
+    exclude: Iterable[str] = (),
     limit: int | None = None,
     instruction: str = "",
     wordings: int | None = None,
@@ -177,12 +178,13 @@ def load_tasks(
     Args:
         tasks: Tasks, or names as for ``load_task``.
         suites: Names as for ``load_suite``.
+        exclude: Names of tasks among them to leave out.
         limit: At most this many test examples of each task that is named.
         instruction: Replaces the instruction of each task in ``tasks``; "" leaves it.
         wordings: Score tasks with an instruction under so many wordings of it; None for one.
 
     Raises:
-        UsageError: There is no such task or suite, or a task takes no instruction.
+        UsageError: There is no such task or suite, or none is left; or a task takes no instruction.
     """
     from bench.tasks.reworded import reword
 
@@ -191,9 +193,19 @@ def load_tasks(
         found = [_instruct(task, instruction) for task in found]
     for suite in suites or (() if found else ("quick",)):
         found += load_suite(suite, limit=limit)
+    found = _without(found, set(exclude))
     if wordings:
         found = [reword(task, wordings) for task in found]
     return [task for i, task in enumerate(found) if task not in found[:i]]
+
+
+def _without(tasks: Sequence[Task], excluded: set[str]) -> list[Task]:
+    names = {task.name for task in tasks}
+    for name in excluded - names:
+        raise unknown("task in this run", name, names)
+    if names and names == excluded:
+        raise UsageError("expected a task to be left, got all of them excluded: name fewer")
+    return [task for task in tasks if task.name not in excluded]
 
 
 def _load_mteb(name: str, limit: int | None) -> Task:

@@ -9,7 +9,7 @@ import pytest
 from bench.encoder import Encoder
 from bench.errors import Unavailable, UsageError
 from bench.task import APART
-from bench.tasks import SUITES, TASKS, describe_suite, load_suite, load_task
+from bench.tasks import SUITES, TASKS, describe_suite, load_suite, load_task, load_tasks
 from bench.testing import check_task
 from bench.testing.tasks import TaskTrial, check_description
 
@@ -74,6 +74,16 @@ def test_a_limit_bounds_every_task_and_a_lower_one_of_the_suite_stays():
     limits = {task.name: task.limit for task in load_suite("quick", limit=250)}
     assert (limits["faq-clustering"], limits["stsb-paraphrase-bertscore"]) == (250, 100)
     assert load_task("stsb", limit=7).limit == 7
+
+
+def test_tasks_of_a_suite_can_be_left_out_by_name():
+    every = load_tasks([], ["quick"])
+    kept = load_tasks([], ["quick"], exclude=["tweet-ner", "faq-retrieval"])
+    assert kept == [task for task in every if task.name not in {"tweet-ner", "faq-retrieval"}]
+    with pytest.raises(UsageError, match="did you mean 'faq-retrieval'"):
+        load_tasks([], ["quick"], exclude=["faq-retrieve"])
+    with pytest.raises(UsageError, match="all of them excluded"):
+        load_tasks(["stsb"], exclude=["stsb"])
 
 
 def test_a_layer_can_be_chosen_where_token_states_are_read_and_near_names_are_told():
