@@ -217,7 +217,22 @@ def _has_bfloat16(kind: str) -> bool:
 
 @lru_cache(maxsize=2)
 def _load_adapted(base: Backbone, folder: Path, _digest: str) -> Network:
-    return _with_tokenizer(merge_lora(base.load(), [folder]), folder)
+    network = base.load()
+    _check_class(network, folder)
+    return _with_tokenizer(merge_lora(network, [folder]), folder)
+
+
+def _check_class(network: Network, folder: Path) -> None:
+    """Refuse LoRA weights of another class than ours, such as LLM2Vec's, on a causal network."""
+    made_of = read_json(folder / CONFIG).get("auto_mapping") or {}
+    library = str(made_of.get("parent_library") or "transformers")
+    if network.causal and library.partition(".")[0] != "transformers":
+        raise CheckpointError(
+            f"expected LoRA weights of a class of transformers in {folder}, got "
+            f"{made_of.get('base_model_class')} of {library}, whose code is not run: "
+            "set attention=bidirectional if its tokens attend to later ones; "
+            f"if they do not, remove auto_mapping from {CONFIG}"
+        )
 
 
 def _with_tokenizer(network: Network, folder: Path) -> Network:

@@ -97,6 +97,22 @@ def test_a_field_beyond_plain_lora_or_unknown_is_refused_by_name(base, tmp_path)
             read_deltas(folder)
 
 
+def test_weights_of_a_class_that_is_not_run_are_refused_unless_they_are_read_bidirectionally(
+    base, tmp_path
+):
+    folder = write_adapter(base, tmp_path / "adapter")
+    plain = load_network(folder, head="none")
+    for library in ("transformers.models.llama.modeling_llama", None):
+        mapping = {"base_model_class": "LlamaModel", "parent_library": library}
+        edit_json(folder / CONFIG, auto_mapping=mapping)
+        assert load_network(folder, head="none").causal == plain.causal
+    mapping = {"base_model_class": "LlamaBiModel", "parent_library": "llm2vec.models"}
+    edit_json(folder / CONFIG, auto_mapping=mapping)
+    with pytest.raises(CheckpointError, match=r"LlamaBiModel of llm2vec\.models"):
+        Backbone(str(folder)).load()
+    assert not Backbone(str(folder), attention="bidirectional").load().causal
+
+
 @pytest.mark.parametrize("start", [False, "gaussian", "pissa", "olora", "orthogonal"])
 def test_an_initialisation_gives_the_states_of_peft_or_is_refused(base, tmp_path, start):
     folder = write_adapter(base, tmp_path / "adapter", init_lora_weights=start)
