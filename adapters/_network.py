@@ -149,6 +149,16 @@ def embedding_table(network: Network) -> Tensor:
     return network.model.get_input_embeddings().get_parameter("weight").detach()
 
 
+def added_ids(network: Network, count: int) -> range:
+    """Return the ids of tokens that a method adds after the vocabulary.
+
+    They are the last rows of the table; a network without weights has the vocabulary's rows alone.
+    """
+    rows = len(embedding_table(network))
+    first = rows if network.empty else rows - count
+    return range(first, first + count)
+
+
 def make_bidirectional(model: PreTrainedModel) -> None:
     """Give a causal model bidirectional attention, in the mask (config) and the kernel (modules).
 

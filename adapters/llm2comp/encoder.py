@@ -21,7 +21,7 @@ from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._encoder import NetworkEncoder
 from adapters._export import TEXT, SentenceLayout
 from adapters._files import files_digest, read_json, tensors
-from adapters._network import Network, embedding_table
+from adapters._network import Network, added_ids, embedding_table
 from adapters._source import folder_of
 from adapters._text import Framed, make_prompts
 from adapters._trainable import replace_table
@@ -201,7 +201,7 @@ class LLM2Comp(NetworkEncoder):
             limit,
             normalise=self.normalise,
             template=CHAT_TEMPLATE,
-            memory=_memory_ids(network, k),
+            memory=added_ids(network, k),
         )
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
@@ -215,7 +215,7 @@ class LLM2Comp(NetworkEncoder):
 
         def prepare(items: Sequence[Item]) -> list[_batching.Prompt]:
             framed = [frame_query(item.text, item.instruction) for item in items]
-            tail = _memory_ids(network, k)
+            tail = added_ids(network, k)
             return make_prompts(network.tokenizer, framed, limit=limit, tail=tail, spans=spans)
 
         return prepare
@@ -237,12 +237,6 @@ def frame_query(text: str, instruction: str) -> Framed:
     if not instruction:
         return Framed(text)
     return Framed(text, f"{instruction.removesuffix(':')}:", "\n")
-
-
-def _memory_ids(network: Network, k: int) -> range:
-    """Return the ids after the vocabulary; without weights, they have no rows in the table."""
-    rows = len(embedding_table(network))
-    return range(rows, rows + k) if network.empty else range(rows - k, rows)
 
 
 def pool_states(states: Tensor, ids: Tensor, mask: Tensor, k: int, bos: int | None) -> Tensor:

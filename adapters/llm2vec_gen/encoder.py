@@ -25,7 +25,7 @@ from adapters._checkpoint import check_present, locate, read_card, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._export import TEXT, SentenceLayout
 from adapters._files import files_digest, load_torch, read_json, read_object, tensors
-from adapters._network import Network, embedding_table
+from adapters._network import Network, added_ids, embedding_table
 from adapters._source import folder_of
 from adapters._text import Framed, make_prompts
 from adapters._trainable import replace_table
@@ -315,8 +315,7 @@ class LLM2VecGen(NetworkEncoder):
 
     def _token_ids(self, network: Network) -> list[int]:
         made = self._checkpoint()
-        own = 0 if network.empty else made.k  # without weights, they have no rows in the table
-        return token_ids(made, len(embedding_table(network)) - own)
+        return token_ids(made, added_ids(network, made.k).start)
 
     def _prepare(self, network: Network, *, spans: bool = False) -> _batching.Prepare:
         made = self._checkpoint()
