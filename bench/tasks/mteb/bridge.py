@@ -15,6 +15,7 @@ from bench.encoder import (
     Side,
     card,
     checked,
+    digest,
     fingerprint,
     instructed_sides,
     select_side,
@@ -71,13 +72,16 @@ class MtebEncoder:
 
     @functools.cached_property
     def mteb_model_meta(self) -> "ModelMeta":
-        """Name and fingerprint, which keep encoders apart in mteb's cache of results."""
+        """Name and fingerprint, which keep encoders apart in mteb's cache of results.
+
+        So does an instruction that replaces the prompts of the tasks: it gives other vectors.
+        """
         from mteb.models import ModelMeta
 
-        name = re.sub(r"[^\w.+-]+", "_", self.name)
-        return ModelMeta.create_empty(
-            overwrites={"name": f"bench/{name}", "revision": fingerprint(self.encoder)}
-        )
+        name, revision = re.sub(r"[^\w.+-]+", "_", self.name), fingerprint(self.encoder)
+        if self.instruction:
+            revision = digest([revision, self.instruction])[:16]
+        return ModelMeta.create_empty(overwrites={"name": f"bench/{name}", "revision": revision})
 
 
 def as_mteb(encoder: Encoder, *, name: str = "", instruction: str = "") -> MtebEncoder:

@@ -352,7 +352,7 @@ def test_the_whole_column_and_the_batches_hold_the_same_texts():
         assert texts_of(loader) == batched != []
 
 
-def test_the_runner_and_mteb_s_own_cache_keep_two_encoders_of_one_class_apart(tmp_path):
+def test_the_runner_and_mteb_s_own_cache_keep_encoders_and_instructions_apart(tmp_path):
     task, cache = on("PairClassification"), mteb.ResultCache(tmp_path / "mteb")
     found = []
     for encoder in (Noisy(24), Noisy(25)):
@@ -363,7 +363,11 @@ def test_the_runner_and_mteb_s_own_cache_keep_two_encoders_of_one_class_apart(tm
             store = Store(tmp_path / "results")
             (cell,) = run({"noisy": encoder}, [task], store, vectors, force=True)
             assert cell.result.main.mean == pytest.approx(found[-1], abs=1e-9)
-    assert found[0] != found[1]
+    for instruction in ("Mine", "Yours"):
+        model = as_mteb(Noisy(24), instruction=instruction)
+        result = mteb.evaluate(model, task.source(), cache=cache, **QUIET)
+        found.append(result.task_results[0].get_score())
+    assert len(set(found)) == 4
 
 
 def test_names_families_instructions_and_subsets():
