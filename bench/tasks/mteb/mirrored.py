@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.assets import note_need
-from bench.errors import DataError
+from bench.errors import DataError, Unavailable
 from bench.files import temporary_folder
 from bench.tasks.mteb.isolated import without_bars
 
 if TYPE_CHECKING:
     from mteb import AbsTask
 
+SEED = 42
+"""mteb's own, with which a mirror is made."""
+
 _TABLE, _VALUE = ".parquet", ".json"
+_RANDOM = {"seed", "rng_state", "np_rng"}  # of a task
 
 
 def note(task: "AbsTask", place: Path | None = None) -> None:
@@ -50,6 +54,7 @@ def restore(task: "AbsTask") -> bool:
 
     Raises:
         DataError: A file is broken.
+        Unavailable: The mirror has what another seed has drawn.
     """
     folder = Path(os.environ.get("BENCH_DATA") or os.devnull) / _path(task)
     single = "default" if (folder / "default").is_dir() else ""  # retrieval has one more level
@@ -58,6 +63,11 @@ def restore(task: "AbsTask") -> bool:
     wanted = [folder / _name(subset) / _name(split) for subset, split in needed]
     if not wanted or not all(_is_there(path) for path in wanted):
         return False
+    if task.seed != SEED and _draws_by_seed(task):
+        raise Unavailable(
+            f"{task.metadata.name}: the mirror has the data that seed {SEED} draws, not that of "
+            f"seed {task.seed}: run it with --seed {SEED}, or without the mirror"
+        )
     try:
         with without_bars():
             task.dataset = _read(folder)
@@ -72,6 +82,12 @@ def restore(task: "AbsTask") -> bool:
     task.data_loaded = True
     note(task, folder)
     return True
+
+
+def _draws_by_seed(task: "AbsTask") -> bool:
+    """Say whether the code that loads a task's data names its seed."""
+    methods = (type(task).load_data, type(task).dataset_transform)
+    return any(_RANDOM.intersection(method.__code__.co_names) for method in methods)
 
 
 def _path(task: "AbsTask") -> str:

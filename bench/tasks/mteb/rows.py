@@ -210,7 +210,7 @@ def _check_rows(task: "AbsTask", rows: Columns, where: str, *, varied: bool) -> 
 
 def _near(task: "AbsTask") -> "dict[str, DatasetDict] | DatasetDict | None":
     """Return the data where ours has it; None where mteb has to load it."""
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
     from mteb import AbsTask
 
     if type(task).load_data is not AbsTask.load_data:
@@ -222,8 +222,20 @@ def _near(task: "AbsTask") -> "dict[str, DatasetDict] | DatasetDict | None":
     loaded = {config: DatasetDict() for config in subsets}
     for config, split in product(subsets, _splits(task)):
         rows = data.load(where["path"], split, config=config)
-        loaded[config][split] = Dataset.from_dict(dict(rows.data))
+        loaded[config][split] = _as_dataset(rows)
     return loaded if task.metadata.is_multilingual else loaded[subsets[0]]
+
+
+def _as_dataset(rows: data.Rows) -> "Dataset":
+    """Return rows as the hub has them: mteb draws from classes in their order, not by name."""
+    from datasets import ClassLabel, Dataset, Value
+
+    table = Dataset.from_dict(dict(rows.data))
+    for column, names in rows.classes.items():
+        feature = table.features.get(column)
+        if isinstance(feature, Value) and feature.dtype.startswith("int"):
+            table = table.cast_column(column, ClassLabel(names=names))
+    return table
 
 
 def _is_near(where: Mapping[str, Any], config: str, split: str) -> bool:

@@ -20,6 +20,7 @@ from bench.registry import load_encoder
 from bench.runner import run
 from bench.store import Store
 from bench.tasks.mteb import MtebTask, _fresh, as_mteb, benchmark, known_task
+from bench.tasks.mteb.mirrored import save
 from bench.testing import check_task
 from bench.testing.randomness import random_states_touched
 from bench.vectors import Vectors
@@ -400,6 +401,52 @@ def test_the_subsets_that_are_asked_for_are_the_ones_that_are_scored(write):
     for subsets in ((), ("en-en",), ("ko-ko",)):
         scores = MtebTask("STS17", subsets=subsets).evaluate(Noisy(), seed=42)
         assert len(scores["cosine_spearman"].examples) == sizes[(*subsets, "en-en")[0]]
+
+
+def drawn(n):
+    """Return a task on a tenth of its texts, of 12 classes, drawn by its seed."""
+    base, rows = made("Classification"), sentences(n)[0]
+    names = [f"class {i:02}" for i in range(12)]
+
+    def transform(self, **kwargs):
+        self.dataset = self.stratified_subsampling(self.dataset, self.seed, n_samples=n // 10)
+
+    class Drawn(base):
+        load_data, dataset_transform = mteb.AbsTask.load_data, transform
+
+    return Drawn, {"text": rows, "label": [i % 12 for i in range(n)]}, names
+
+
+@pytest.mark.usefixtures("offline")
+def test_from_a_local_copy_the_same_texts_are_drawn_as_from_the_hub(write):
+    from datasets import ClassLabel, DatasetDict
+
+    kind, columns, names = drawn(600)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    for split in ("train", "test"):
+        write("made/up", split, rows, names={"label": names})
+    theirs = kind(seed=42)
+    hub = table(columns).cast_column("label", ClassLabel(names=names))
+    theirs.dataset = DatasetDict(test=hub)
+    theirs.dataset_transform()
+    ours = MtebTask("made up", source=kind).load(42).dataset["default"]["test"]
+    assert (ours["text"], ours["label"]) == tuple(theirs.dataset["test"][c][:] for c in columns)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_mirror_has_the_draw_of_mteb_s_own_seed_alone(tmp_path, monkeypatch):
+    from datasets import DatasetDict
+
+    kind, columns, _ = drawn(600)
+    one = kind(seed=42)
+    one.dataset = DatasetDict(train=table(columns), test=table(columns))
+    one.dataset_transform()
+    save(one, tmp_path / "mteb-tasks/MadeUpClassification/1")
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    task = MtebTask("made up", source=kind)
+    assert len(task.load(42).dataset["default"]["test"]) == 60
+    with pytest.raises(Unavailable, match="seed 42"):
+        task.load(1)
 
 
 def test_where_mteb_is_not_installed_a_task_can_be_named_and_is_unavailable(monkeypatch):
