@@ -1,8 +1,9 @@
-"""What a run will take: texts and tokens to encode, and seconds by the speed of the last run."""
+"""What a run will take: texts and tokens to encode, and seconds by the speed of an earlier run."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from bench.embeddings import CachedEncoder
 from bench.encoder import Encoder, Item, card
@@ -20,7 +21,7 @@ _SAME = ("backbone", "parameters", "dtype", "device")
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast an encoder was when it last ran on such a machine.
+    """How fast an encoder was when it ran on such a machine.
 
     Attributes:
         texts: Per second.
@@ -68,7 +69,7 @@ def forecast(
     """
     if all(cell.status != "planned" for cell in cells):  # it may be one that cannot be identified
         return [Forecast() for _ in cells]
-    cached, speed = CachedEncoder(encoder, vectors, exact=exact), last_speed(encoder, results)
+    cached, speed = CachedEncoder(encoder, vectors, exact=exact), known_speed(encoder, results)
     seen: set[Item] = set()
 
     def distinct(item: Item) -> Item:
@@ -77,18 +78,23 @@ def forecast(
     found: list[Forecast | None] = []
     for cell in cells:
         items = dict.fromkeys(cell.items)
-        new = cached.missing(item for item in items if distinct(item) not in seen)
-        seen.update(map(distinct, items))
         if cell.status == "planned" and not items:
             found.append(None)
             continue
+        # What a map is fitted to is encoded once, too, for all cells.
+        missing = cached.missing(items) if items else []
+        new = [item for item in missing if distinct(item) not in seen]
+        seen.update(map(distinct, chain(items, new)))
         tokens = _count(cached, new)
         found.append(Forecast(len(items), len(new), tokens, _seconds(speed, len(new), tokens)))
     return found
 
 
-def last_speed(encoder: Encoder, results: Sequence[Result]) -> Speed | None:
-    """Return the speed in the newest result of this network, on this device and machine.
+def known_speed(encoder: Encoder, results: Sequence[Result]) -> Speed | None:
+    """Return the speed in the largest run of this network, on this device and machine.
+
+    The time of a run includes loading the weights. In one that encoded a few texts, because the
+    others were cached, it is most of it.
 
     Args:
         encoder: The encoder.
@@ -96,14 +102,15 @@ def last_speed(encoder: Encoder, results: Sequence[Result]) -> Speed | None:
     """
     own = card(encoder)
     machine = record_provenance()["machine"]
-    speeds: dict[str, Speed] = {}
+    speeds: dict[tuple[float, float, str], Speed] = {}
     for result in results:
         seconds = result.cost.get("encode_seconds", 0)
         same = all(result.card.get(name) == getattr(own, name) for name in _SAME)
         there = result.provenance.get("machine") == machine
         if seconds > 0 and same and there:
-            rates = (result.cost.get(what, 0) / seconds for what in ("forward_texts", "tokens"))
-            speeds[result.provenance.get("time", "")] = Speed(*rates)
+            texts, tokens = (result.cost.get(what, 0) for what in ("forward_texts", "tokens"))
+            run = (tokens, texts, result.provenance.get("time", ""))
+            speeds[run] = Speed(texts / seconds, tokens / seconds)
     return speeds[max(speeds)] if speeds else None
 
 

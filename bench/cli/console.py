@@ -280,7 +280,7 @@ def print_plan(
     seconds = _sum([expected.seconds for expected in known])
     parts = [f"{count(texts, 'distinct text')} planned, {new:,} not cached"]
     parts += [f"{tokens:,} tokens"] if tokens else []
-    parts += [f"about {duration(seconds)}, as fast as the last run here"] if seconds else []
+    parts += [f"about {duration(seconds)}, as fast as the largest run here"] if seconds else []
     print(f"      {name}: {'; '.join(parts)}")
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bench.encoder import Batch, Item
-from bench.forecast import Speed, forecast, last_speed
+from bench.forecast import Speed, forecast, known_speed
+from bench.postprocessing import Renormalised
 from bench.runner import run, survey
 from bench.store import Store
 from bench.vectors import Vectors
@@ -49,7 +50,17 @@ def test_the_tokens_of_a_forecast_are_those_of_the_run(tmp_path):
     assert (known.texts, known.new, known.tokens, known.seconds) == (3, 0, 0, 0.0)  # all cached
 
 
-def test_the_time_is_that_of_the_last_run_of_this_network_on_this_device(tmp_path):
+def test_what_a_map_is_fitted_to_is_counted_once(tmp_path):
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(f'{{"text": "{"x" * n}"}}\n' for n in range(1, 9)))
+    encoder = Renormalised(checkpoint=f"{__name__}:Counted", texts=str(source))
+    expected = plan(tmp_path, TASKS, Vectors(None), encoder)
+    assert [(each.texts, each.new) for each in expected] == [(3, 11), (3, 2)]
+    cells = list(run({"letters": encoder}, TASKS, Store(tmp_path), Vectors(None)))
+    assert cells[-1].result.cost["forward_texts"] == 13
+
+
+def test_the_time_is_that_of_the_largest_run_of_this_network_on_this_device(tmp_path):
     list(run({"letters": Counted()}, TASKS[:1], Store(tmp_path), Vectors(None)))
     (result,) = Store(tmp_path).results()
     slow = replace(
@@ -60,8 +71,12 @@ def test_the_time_is_that_of_the_last_run_of_this_network_on_this_device(tmp_pat
     elsewhere = replace(
         slow, card={**result.card, "device": "cuda"}, provenance={**slow.provenance, "time": "3"}
     )
-    assert last_speed(Counted(), [slow, result, elsewhere]) == Speed(texts=2.0, tokens=6.0)
-    assert last_speed(Counted(), [elsewhere]) is None
+    loading = {"encode_seconds": 9.0, "tokens": 1, "forward_texts": 1}  # all but one were cached
+    later = {**slow.provenance, "time": "2999-01-02T00:00:00+00:00"}
+    small = replace(slow, cost=loading, provenance=later)
+    found = known_speed(Counted(), [slow, result, elsewhere, small])
+    assert found == Speed(texts=2.0, tokens=6.0)
+    assert known_speed(Counted(), [elsewhere]) is None
     (cell,) = plan(tmp_path / "new", TASKS[1:], Vectors(None), results=[slow])
     assert cell.seconds == pytest.approx(7 / 6)
     (cell,) = plan(tmp_path / "new", TASKS[1:], Vectors(None), Plain(), [slow])
