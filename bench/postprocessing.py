@@ -45,7 +45,7 @@ from bench.encoder import (
     location,
     select_side,
 )
-from bench.errors import BenchError, DataError, EncodingError, UsageError, unknown
+from bench.errors import BenchError, DataError, EncodingError, Unavailable, UsageError, unknown
 from bench.registry import field_names, load_encoder
 
 NEUTRAL = ",".join(
@@ -109,7 +109,17 @@ class PostProcessed(ABC):
         return instructed_sides(self.base)
 
     def for_side(self, side: Side) -> Self:
-        """Return the same change of the encoder of one side."""
+        """Return the same change of the encoder of one side.
+
+        Raises:
+            Unavailable: It is fitted to the texts that are evaluated, and each side would get a map
+                of its own.
+        """
+        if self.texts == EVALUATED:
+            raise Unavailable(
+                "queries and documents are encoded in two calls, to each of which this encoder "
+                "would be fitted anew: --set texts= names other texts than the evaluated ones"
+            )
         one = replace(self)
         vars(one)["base"] = select_side(self.base, side)
         return one

@@ -205,14 +205,16 @@ def test_evaluated_texts_are_used_only_when_asked_for(source, asked):
 
 
 @pytest.mark.parametrize("kind", [Renormalised, Whitened])
-def test_mteb_whose_calls_would_each_get_a_map_of_their_own_gets_none(kind, source):
+def test_tasks_whose_calls_would_each_get_a_map_of_their_own_get_none(kind, source):
     encoder = over(kind, texts=EVALUATED)
     texts = words(40, 1)
     apart = np.concatenate([encoder.encode(texts[:20]), encoder.encode(texts[20:])])
     assert not np.allclose(encoder.encode(texts), apart, atol=1e-3)
-    with pytest.raises(Unavailable, match="texts="):
-        as_mteb(CachedEncoder(encoder, Vectors(None)))
-    as_mteb(replace(encoder, texts=source))
+    one = CachedEncoder(encoder, Vectors(None))
+    for select in (as_mteb, lambda encoder: encoder.for_side("query")):
+        with pytest.raises(Unavailable, match="texts="):
+            select(one)
+        select(replace(encoder, texts=source))
 
 
 def test_texts_that_are_missing_or_of_another_layout_are_named(tmp_path):
