@@ -14,6 +14,7 @@ from bench.columns import CLASS, NUMBER, TEXT, check_classes, check_column
 from bench.errors import Unavailable
 from bench.task import sample
 from bench.tasks.mteb import mirrored
+from bench.tasks.mteb.isolated import without_bars
 from bench.tasks.mteb.retrieval import draw, read_local, tell_size
 
 if TYPE_CHECKING:
@@ -234,7 +235,8 @@ def _as_dataset(rows: data.Rows) -> "Dataset":
     for column, names in rows.classes.items():
         feature = table.features.get(column)
         if isinstance(feature, Value) and feature.dtype.startswith("int"):
-            table = table.cast_column(column, ClassLabel(names=names))
+            with without_bars():
+                table = table.cast_column(column, ClassLabel(names=names))
     return table
 
 
