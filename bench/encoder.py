@@ -31,6 +31,7 @@ Positions = NDArray[np.int64]
 """Which of some items: int64 (n,)."""
 
 Side = Literal["query", "document"]
+Similarity = Literal["cosine", "dot", "euclidean"]
 """The side of a text in retrieval or reranking."""
 
 
@@ -222,6 +223,12 @@ def instructed_sides(encoder: Encoder) -> tuple[Side, ...]:
         return ()
     sides: tuple[Side, ...] = getattr(unwrap(encoder), "instructed_sides", ("query",))
     return sides
+
+
+def similarity_of(encoder: Encoder) -> Similarity:
+    """Return by what a retrieval ranks documents: its attribute ``similarity``, or the cosine."""
+    chosen: Similarity = getattr(unwrap(encoder), "similarity", "cosine")
+    return chosen
 
 
 def card(encoder: Encoder) -> Card:

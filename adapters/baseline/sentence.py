@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from pickle import UnpicklingError  # torch.load's error; nothing is unpickled
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from adapters._source import (
 )
 from adapters._text import Framed, make_prompts
 from bench import assets
-from bench.encoder import Batch, Card, Item, Side, digest, location
+from bench.encoder import Batch, Card, Item, Side, Similarity, digest, location
 from bench.errors import CheckpointError, Unavailable, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -101,6 +101,26 @@ class SentenceEncoder(NetworkEncoder):
 
     version: ClassVar[int] = 1
     follows_instructions: ClassVar[bool] = False
+
+    @property
+    def similarity(self) -> Similarity:
+        """By what a retrieval ranks: as the model's settings say, or the cosine.
+
+        Raises:
+            Unavailable: The files are not available.
+            CheckpointError: The settings name another similarity than cosine, dot and Euclidean.
+        """
+        if self.checkpoint == PACKAGED:
+            return "cosine"
+        folder = folder_of(self.checkpoint)
+        named = _settings(folder).get("similarity_fn_name") or "cosine"
+        if named not in get_args(Similarity):
+            known = ", ".join(get_args(Similarity))
+            raise CheckpointError(
+                f"expected one of {known} as similarity_fn_name in the settings of {folder}, "
+                f"got {named!r}, by which nothing is ranked here"
+            )
+        return cast("Similarity", named)
 
     def for_side(self, side: Side) -> SentenceEncoder:
         """Return the encoder of queries or documents: with that prompt and that router's route."""

@@ -4,10 +4,10 @@ Source: 503 packaged questions about building with their answers.
 A row of ``pypi/zaragoza-construction-faq``: ``question`` "How long is a building permit valid?",
 ``answer`` "A building permit expires under PBL 9 kap. 43 § if …".
 Run: ``bench run --model all --task faq-retrieval``.
-Protocol: all answers are ranked by their cosine with the question, equal ones in the order of the
-rows. nDCG@10 with gain 1 for an answer to a question of the same words. As in mteb's retrieval,
-the encoder says which sides get the instruction. A limit draws rows, whose questions search only
-the answers of these rows.
+Protocol: all answers are ranked by their similarity to the question, equal ones in the order of the
+rows: the cosine, but for an encoder that was made for another one. nDCG@10 with gain 1 for an
+answer to a question of the same words. As in mteb's retrieval, the encoder says which sides get the
+instruction. A limit draws rows, whose questions search only the answers of these rows.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from bench.columns import TEXT
 from bench.embeddings import CachedEncoder
-from bench.encoder import Item, Side, instructed_sides
+from bench.encoder import Item, Side, instructed_sides, similarity_of
 from bench.errors import DataError
 from bench.task import NetworkTask, Score, Scores
-from bench.tasks.similarity import DECIMALS, unit
+from bench.tasks.similarity import DECIMALS, similarities
 
 DEPTH = 10
 """Ranks that count."""
@@ -32,7 +32,7 @@ Sides = tuple[list[str], list[str], NDArray[np.bool_]]
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval(NetworkTask):
-    """nDCG@10 of the answers to a question, ranked by their cosine with it.
+    """nDCG@10 of the answers to a question, ranked by their similarity with it.
 
     Attributes:
         question: Column of the questions.
@@ -69,10 +69,9 @@ class Retrieval(NetworkTask):
         vectors = []
         for side, own in zip(get_args(Side), texts, strict=True):
             asked = self.instruction if side in instructed_sides(encoder) else ""
-            found = encoder.for_side(side).embed([Item(text, asked) for text in own])
-            vectors.append(unit(found.astype(np.float64)))
+            vectors.append(encoder.for_side(side).embed([Item(text, asked) for text in own]))
         questions, answers = vectors
-        values = ndcg(questions @ answers.T, relevant)
+        values = ndcg(similarities(questions, answers, similarity_of(encoder)), relevant)
         return {"ndcg_at_10": Score((float(values.mean()),), values.astype(np.float32))}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.encoder import TokenStates
+from bench.encoder import Similarity, TokenStates
 
 DECIMALS = 6
 """Decimals of similarities: pairs that are equal but for rounding noise must tie in a ranking."""
@@ -17,6 +17,21 @@ def unit(vectors: NDArray[Any]) -> NDArray[Any]:
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: NDArray[Any] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return scaled
+
+
+def similarities(
+    left: NDArray[np.float32], right: NDArray[np.float32], by: Similarity
+) -> NDArray[np.float64]:
+    """Return the similarity of each of n vectors (n, dim) with each of m (m, dim), (n, m)."""
+    pair = left.astype(np.float64), right.astype(np.float64)
+    if by == "cosine":
+        pair = unit(pair[0]), unit(pair[1])
+    products: NDArray[np.float64] = pair[0] @ pair[1].T
+    if by != "euclidean":
+        return products
+    squares = [np.vecdot(vectors, vectors) for vectors in pair]
+    apart = squares[0][:, None] + squares[1] - 2 * products
+    return np.asarray(-np.sqrt(np.maximum(apart, 0)))
 
 
 def cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from adapters._source import UNREAD, looked_up_parameters_of, parameters_of
 from adapters.baseline.sentence import SentenceEncoder, all_minilm_l6_v2, folder_of
 from bench.encoder import card, fingerprint, select_side
 from bench.errors import CheckpointError, Unavailable, UsageError
+from bench.tasks.mteb import as_mteb
 from tests.adapters.checks import CPU, edit_json
 from tests.tiny import SENTENCES, tiny_tokenizer
 
@@ -244,6 +245,22 @@ def test_prompts_are_chosen_by_name_or_in_words_and_are_part_of_the_identity(ori
     assert fingerprint(select_side(cases[0][0], "query")) == fingerprint(named)
     with pytest.raises(UsageError, match="document, query, topic"):
         on_cpu(folder, prompt="web search").encode(texts)
+
+
+def test_retrieval_ranks_by_the_similarity_in_the_settings(copied):
+    folder = copied("prompted")
+    assert on_cpu(folder).similarity == theirs(folder).similarity_fn_name == "cosine"
+    edit_json(folder / SETTINGS, similarity_fn_name="dot")
+    left, right = on_cpu(folder).encode(["a b", "c"]), on_cpu(folder).encode(["the cat"])
+    model = theirs(folder)
+    found = as_mteb(on_cpu(folder))
+    torch.testing.assert_close(found.similarity(left, right), model.similarity(left, right))
+    torch.testing.assert_close(
+        found.similarity_pairwise(left, left), model.similarity_pairwise(left, left)
+    )
+    edit_json(folder / SETTINGS, similarity_fn_name="manhattan")
+    with pytest.raises(CheckpointError, match="manhattan"):
+        on_cpu(folder).similarity  # noqa: B018
 
 
 def test_the_packaged_model_has_no_prompts_and_is_known_without_its_files(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from bench.encoder import (
     fingerprint,
     instructed_sides,
     select_side,
+    similarity_of,
     unwrap,
 )
 from bench.errors import Unavailable
@@ -59,16 +60,20 @@ class MtebEncoder:
         return checked(np.require(vectors, requirements="W"), texts)  # torch takes no others
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401 - arrays
-        """Return cosine similarities (n1, n2)."""
-        from mteb.similarity_functions import cos_sim
+        """Return the encoder's similarities (n1, n2), with which a retrieval ranks."""
+        from mteb.models.model_meta import ScoringFunction
+        from mteb.similarity_functions import select_similarity
 
-        return cos_sim(embeddings1, embeddings2)
+        kind = ScoringFunction(similarity_of(self.encoder))
+        return select_similarity(embeddings1, embeddings2, kind)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:  # noqa: ANN401
-        """Return cosine similarities row by row (n,)."""
-        from mteb.similarity_functions import pairwise_cos_sim
+        """Return the encoder's similarities row by row (n,)."""
+        from mteb.models.model_meta import ScoringFunction
+        from mteb.similarity_functions import select_pairwise_similarity
 
-        return pairwise_cos_sim(embeddings1, embeddings2)
+        kind = ScoringFunction(similarity_of(self.encoder))
+        return select_pairwise_similarity(embeddings1, embeddings2, kind)
 
     @functools.cached_property
     def mteb_model_meta(self) -> "ModelMeta":

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from sklearn.metrics import ndcg_score
 
 from bench.errors import DataError
@@ -50,6 +51,21 @@ def test_a_question_that_is_asked_twice_has_two_answers():
     third = score.examples[2]
     assert min(abs(third - 1 / math.log2(rank + 2)) for rank in range(4)) < 1e-6
     assert score.mean == pytest.approx(score.examples.mean())
+
+
+@pytest.mark.parametrize(
+    ("similarity", "metric"), [("cosine", "cosine"), ("dot", None), ("euclidean", "euclidean")]
+)
+def test_answers_are_ranked_by_the_similarity_of_the_encoder(similarity, metric):
+    class Own(Words):
+        pass
+
+    Own.similarity = similarity
+    questions, answers, relevant = task().load(0)
+    vectors = [Words(dim=64).encode(texts).astype(float) for texts in (questions, answers)]
+    scores = vectors[0] @ vectors[1].T if metric is None else -cdist(*vectors, metric)
+    score = task().evaluate(Own(dim=64), seed=0)["ndcg_at_10"]
+    np.testing.assert_allclose(score.examples, ndcg(scores, relevant), atol=1e-6)
 
 
 def test_a_rank_after_the_tenth_counts_nothing():
