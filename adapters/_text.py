@@ -17,9 +17,19 @@ from bench.errors import EncodingError
 if TYPE_CHECKING:  # see _network.py
     from transformers import PreTrainedTokenizerBase
 
-_SENTENCE_ENDS = re.compile(
-    r"[.!?][\"')\]]*\s+(?=[\"'(\[]?(?:[A-Z0-9]|<unk>))|\n+"  # WikiText has <unk> for names
+_BEGINS = (
+    "A-Z0-9\u0386-\u03ab\u0400-\u042f\u0531-\u0556"  # capitals: Latin, Greek, Cyrillic, Armenian
+    "\u05d0-\u0dff\u10a0-\u11ff\uac00-\ud7a3"  # Hebrew to Sinhala, Georgian, Korean: no capitals
 )
+_SENTENCE_ENDS = re.compile(
+    # WikiText has <unk> for names
+    rf"[.!?\u061f][\"')\]]*\s+(?=[\"'(\[]?(?:[{_BEGINS}]|<unk>))|\n+"
+    # full stops that end a sentence in any case: Chinese and Japanese, Hindi, Urdu
+    r"|[\u3002\uff01\uff1f\u0964\u06d4][\"')\]\u300d\u300f\u201d\u2019\uff09]*\s*"
+)
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+"""Thai and Lao, Burmese, Khmer, Japanese, Chinese: no spaces between words."""
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}\u3000-\u303f\uff01-\uff20]+")
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:
@@ -31,6 +41,11 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
         if sentence.strip():
             spans.append((end - len(sentence.lstrip()), start + len(sentence.rstrip())))
     return spans
+
+
+def count_words(text: str) -> int:
+    """Return the number of words between spaces; of letters in scripts that have no spaces."""
+    return sum(1 for _ in _WORD.finditer(text))
 
 
 class Framed(NamedTuple):

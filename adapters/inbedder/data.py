@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from adapters._network import Network
-from adapters._text import split_sentences
+from adapters._text import count_words, split_sentences
 from adapters._training.card import DataSource
 from adapters._training.sources import Source, read_sources
 from adapters.inbedder.encoder import TEMPLATE, TEMPLATE_WITHOUT_INPUT
@@ -160,7 +160,7 @@ def shorten_passage(context: str, start: int, end: int, words: int) -> str:
     inside = [i for i, (a, b) in enumerate(spans) if a < max(end, start + 1) and b > start]
     if not inside:
         return context.strip()
-    counts = [len(context[a:b].split()) for a, b in spans]
+    counts = [count_words(context[a:b]) for a, b in spans]
     low, high = inside[0], inside[-1] + 1
     room = words - sum(counts[low:high])
     while True:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from adapters._text import Framed
+from adapters._text import Framed, count_words
 from adapters._training.card import DataSource
 from adapters._training.texts import list_sentences, shuffle_repeatedly
 from adapters.llm2comp.encoder import frame_query
@@ -211,7 +211,7 @@ def draw_passages(passages: Sequence[TextPassage], *, budget: int, seed: int) ->
 def draw_sentences(texts: Sequence[str], *, count: int, seed: int) -> list[str]:
     """Return at most ``count`` distinct sentences of three words or more, in random order."""
     sentences = itertools.chain.from_iterable(map(list_sentences, texts))
-    distinct = [text for text in dict.fromkeys(sentences) if len(text.split()) >= 3]
+    distinct = [text for text in dict.fromkeys(sentences) if count_words(text) >= 3]
     order = itertools.islice(shuffle_repeatedly(len(distinct), seed), min(count, len(distinct)))
     return [distinct[i] for i in order]
 

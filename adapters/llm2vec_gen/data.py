@@ -15,7 +15,7 @@ from sklearn.linear_model import RidgeCV
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from adapters._text import make_prompts
+from adapters._text import count_words, make_prompts
 from adapters._training.texts import list_sentences, shuffle_repeatedly
 from adapters.llm2vec_gen.encoder import frame_query
 from bench.encoder import Encoder, Item, stream
@@ -127,7 +127,7 @@ def draw_queries(
         known = QUESTIONS if distinct[i].endswith("?") else SENTENCES
         drawn = known[int(rng.integers(len(known)))]
         instruction = drawn if rng.random() < instructed else ""
-        if len(distinct[i].split()) >= FEWEST_WORDS:
+        if count_words(distinct[i]) >= FEWEST_WORDS:
             asked.append((distinct[i], instruction))
     found = list(islice(_short(asked, tokenizer, most, around), count))
     if not found:
