@@ -1,15 +1,21 @@
 """Where training data comes from: data sets by name, and files."""
 
+import gzip
+import hashlib
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from bench.errors import Unavailable, UsageError
+from bench.errors import DataError, Unavailable, UsageError
 from bench.recipe import Load
 
 log = logging.getLogger(__name__)
+
+_TABLES = (".csv", ".tsv", ".parquet")
+"""Endings of files of rows, which are read by their columns, beside those of JSON lines."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,38 @@ class Source:
         if Path(self.id).is_file():
             return self.id
         return "/".join(filter(None, (self.id, self.config, self.split)))
+
+
+def is_table(path: Path) -> bool:
+    """Say whether a path is a file of rows other than JSON lines, compressed or not."""
+    return path.name.removesuffix(".gz").endswith(_TABLES) and path.is_file()
+
+
+def read_text(path: Path) -> tuple[str, dict[str, str]]:
+    r"""Return a text file with ``\n`` at the end of lines, and the kind of source with its hash.
+
+    The file may be compressed and begin with a byte order mark.
+
+    Raises:
+        DataError: It cannot be read, or is not in UTF-8.
+    """
+    try:
+        raw = path.read_bytes()
+        data = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path} cannot be read ({reason}): expected JSON, JSON lines or text"
+        ) from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"expected UTF-8 in {path}, got byte 0x{error.object[error.start]:02x} "
+            f"at {error.start}: save it as UTF-8"
+        ) from None
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return lines, {"source": "file", "sha256": hashlib.sha256(raw).hexdigest()}
 
 
 S = TypeVar("S", bound=Source)

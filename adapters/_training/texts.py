@@ -1,6 +1,5 @@
 """Plain texts to train on: open data sets and files, and their sentences."""
 
-import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 from adapters._text import split_sentences
 from adapters._training import sources
 from adapters._training.card import DataSource
-from adapters._training.sources import Source
+from adapters._training.sources import Source, is_table, read_text
 from bench.errors import DataError
 from bench.recipe import Load
 
@@ -23,7 +22,7 @@ COLUMNS = ("text", "context", "question")
 
 @dataclass(frozen=True)
 class TextSource(Source):
-    """A set of texts, or a file: ``.jsonl``, ``.jsonl.gz``, or plain text with blank lines between.
+    """A set of texts, or a file: rows with a column of texts, or texts with blank lines between.
 
     Attributes:
         tokenised: Whether punctuation is separated and rare words are replaced, as in WikiText.
@@ -76,10 +75,15 @@ def read_texts(chosen: Sequence[TextSource], load: Load) -> tuple[list[str], lis
 
 def _read_rows(source: TextSource, load: Load) -> tuple[list[str], dict[str, str]]:
     path = Path(source.id)
-    if path.is_file() and not path.name.endswith((".jsonl", ".jsonl.gz")):
-        data = path.read_bytes()
-        pin = {"source": "file", "sha256": hashlib.sha256(data).hexdigest()}
-        return re.split(r"\n\s*\n", data.decode("utf-8", "replace")), pin
+    rows = path.name.endswith((".jsonl", ".jsonl.gz")) or is_table(path)
+    if path.is_file() and not rows:
+        text, pin = read_text(path)
+        if path.name.removesuffix(".gz").endswith(".json"):
+            raise DataError(
+                f"expected JSON lines or plain text, got {path}, which ends in .json: "
+                "save it with an object a line as .jsonl"
+            )
+        return re.split(r"\n\s*\n", text), pin
     table = load(source.id, source.split, config=source.config)
     column = next((name for name in COLUMNS if name in table.columns), None)
     if column is None:

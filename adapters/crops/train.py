@@ -44,8 +44,9 @@ class Recipe:
 
     Attributes:
         backbone: The packaged backbone, a folder, or a hub id with ``@revision``.
-        sources: Texts: ids, ``id:config``, ``id:config:split``, JSONL files with a column text, or
-            plain text files, separated by commas; empty for ``data.OPEN``.
+        sources: Texts: ids, ``id:config``, ``id:config:split``, files with a column text
+            (``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``), or plain text files with blank lines
+            between texts, separated by commas; empty for ``data.OPEN``.
         views: "crops", or "dropout": one crop twice, under different dropout.
         sentences: Sentences of a crop.
         overlap: Whether the two crops of a text may share a sentence.

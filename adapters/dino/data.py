@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from adapters._training.card import DataSource
-from adapters._training.sources import Source, read_sources
+from adapters._training.sources import Source, read_sources, read_text
 from bench.encoder import digest, shortened
 from bench.errors import DataError, UsageError
 from bench.recipe import Load
@@ -155,11 +155,12 @@ def read_first_texts(path: Path, *, count: int, seed: int) -> tuple[list[str], l
         seed: Random seed.
 
     Raises:
-        DataError: The file is not in UTF-8, or a line has another form.
-        OSError: The file cannot be read.
+        DataError: The file cannot be read or is not in UTF-8, or a line has another form.
     """
-    parse = {".jsonl": _parse_text_a, ".tsv": _parse_stsb, ".csv": _parse_stsb}
-    lines = _parse_lines(path, parse.get(path.suffix, lambda line: [line]))
+    parse = dict.fromkeys((".jsonl", ".json"), _parse_text_a)
+    parse |= dict.fromkeys((".tsv", ".csv"), _parse_stsb)
+    kind = Path(path.name.removesuffix(".gz")).suffix
+    lines = _parse_lines(path, parse.get(kind, lambda line: [line]))
     stripped = [text.strip() for text in chain(*lines)]
     texts = list(dict.fromkeys(text for text in stripped if text))
     drawn = sorted(np.random.default_rng(seed).permutation(len(texts))[:count])
@@ -174,8 +175,8 @@ def read_pairs(path: Path) -> tuple[list[SimilarityPair], list[DataSource]]:
         path: JSON lines with ``text_a``, ``text_b`` and ``label``, from 0 to 1 or as a string.
 
     Raises:
-        DataError: The file is not in UTF-8 or has no pairs, or a line has another form.
-        OSError: The file cannot be read.
+        DataError: The file cannot be read, is not in UTF-8 or has no pairs, or a line has another
+            form.
     """
     pairs = _parse_lines(path, _parse_pair)
     if not pairs:
@@ -286,13 +287,7 @@ def _draw_random_pairs(
 
 def _parse_lines(path: Path, parse: Callable[[str], T]) -> list[T]:
     """Return what ``parse`` makes of each line that is not blank."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other line ends
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"expected UTF-8 in {path}, got byte 0x{error.object[error.start]:02x} "
-            f"at {error.start}: save it as UTF-8"
-        ) from None
+    lines = read_text(path)[0].split("\n")  # JSON may hold other line ends
     made = []
     for number, line in enumerate(lines, 1):
         try:

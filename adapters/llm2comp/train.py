@@ -107,8 +107,9 @@ class Recipe:
             for the paper's random rows, which rarely learn to compress within a small budget.
         attention: "auto" is the backbone's own for "kl", "nll" and "rc", and "bidirectional" for
             "mntp", as in LLM2Vec; or "native", or "bidirectional", which is the paper's.
-        sources: Texts: ids, ``id:config``, ``id:config:split``, JSONL files with a column text, or
-            plain text files, separated by commas; empty for ``texts.OPEN``.
+        sources: Texts: ids, ``id:config``, ``id:config:split``, files with a column text
+            (``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``), or plain text files with blank lines
+            between texts, separated by commas; empty for ``texts.OPEN``.
         triples: JSONL files with columns query, positive, negative and maybe instruction, separated
             by commas, for stage 3. Without that column a file named like a set in
             ``data.INSTRUCTIONS``, such as ``nq.jsonl``, gets the instruction of that set.

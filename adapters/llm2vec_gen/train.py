@@ -103,8 +103,9 @@ class Recipe:
             say so. "auto" is "no" for the default weights of encoders in LABEL_FREE; for others it
             must be said.
         answers: "own", or a control: "shuffled" among the queries, or "text", the query's text.
-        sources: Texts: ids, ``id:config``, ``id:config:split``, JSONL files with a column text, or
-            plain text files, separated by commas; empty for ``texts.OPEN``.
+        sources: Texts: ids, ``id:config``, ``id:config:split``, files with a column text
+            (``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``), or plain text files with blank lines
+            between texts, separated by commas; empty for ``texts.OPEN``.
         sentences: Whether texts are split into sentences; otherwise each is a query as it is.
         instructed: Share of the queries that follow an instruction.
         samples: Most queries; 0 for as many as the budget needs for about one epoch.

@@ -6,8 +6,6 @@ that fill a window of 456 tokens in the paper, get generated questions. At a sma
 human-written questions also train the encoder directly.
 """
 
-import gzip
-import hashlib
 import itertools
 import json
 import re
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 from adapters._network import Network
 from adapters._text import Framed, make_prompts, split_sentences
 from adapters._training.card import DataSource
-from adapters._training.sources import Source, read_sources
+from adapters._training.sources import Source, is_table, read_sources, read_text
 from adapters.quip.encoder import token_limit
 from bench.errors import DataError
 from bench.overlap import Ngrams
@@ -107,9 +105,10 @@ def load_passages(sources: Sequence[Source], load: Load) -> tuple[list[Passage],
 
 def _read_source(source: Source, load: Load) -> tuple[list[Passage], dict[str, str]]:
     path = Path(source.id)
-    if path.is_file() or path.suffix in {".json", ".jsonl", ".txt", ".gz"}:
-        data, pin = _read_file(path)
-        rows: Iterable[Mapping[str, Any]] = _parse_file(data, path)
+    own = path.is_file() or path.suffix in {".json", ".jsonl", ".txt", ".gz"}
+    if own and not is_table(path):
+        text, pin = read_text(path)
+        rows: Iterable[Mapping[str, Any]] = _parse_file(text, path)
     else:
         table = load(source.id, source.split, config=source.config)
         wanted = (*TEXT_COLUMNS, "question", "answers")
@@ -134,22 +133,9 @@ def _read_source(source: Source, load: Load) -> tuple[list[Passage], dict[str, s
     return passages, pin
 
 
-def _read_file(path: Path) -> tuple[bytes, dict[str, str]]:
-    try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{path} cannot be read ({reason}): expected JSON, JSON lines or text"
-        ) from error
-    return data, {"source": "file", "sha256": hashlib.sha256(raw).hexdigest()}
-
-
-def _parse_file(data: bytes, path: Path) -> Iterable[Mapping[str, Any]]:
+def _parse_file(text: str, path: Path) -> Iterable[Mapping[str, Any]]:
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     try:
-        text = data.decode()
         if kind == ".json":
             return [json.loads(text)]
         if kind == ".jsonl" or (kind != ".txt" and text.lstrip().startswith("{")):
