@@ -58,4 +58,5 @@ def last_k(states: Tensor, mask: Tensor, k: int) -> Tensor:
 
 def _weighted(states: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean as a product of matrices: no masked copy of the states is made."""
-    return (weights[:, None] @ states.float())[:, 0] / weights.sum(1, keepdim=True)
+    with torch.autocast(states.device.type, enabled=False):  # it would round the sum in training
+        return (weights[:, None] @ states.float())[:, 0] / weights.sum(1, keepdim=True)

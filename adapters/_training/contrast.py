@@ -4,7 +4,9 @@ For n examples with first texts a_i and second texts p_i,
 
     L = (1 / n) * sum_i -log[exp(cos(a_i, p_i) / t) / sum_j exp(cos(a_i, p_j) / t)]
 
-where third texts, such as hard negatives, are further candidates of every first one.
+where third texts, such as hard negatives, are further candidates of every first one. A text that
+is in a batch more than once is no negative of itself: candidates with the tokens of a_i or of p_i,
+and the second texts of examples with the first text a_i, are left out of the sum, but for p_i.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from accelerate.utils import reduce
 from torch import Tensor
@@ -39,6 +42,7 @@ class ContrastBatch(NamedTuple):
         seed: Of the dropout; None if the micro-batch is the whole batch.
         value: Its share of the loss, if known already.
         gradient: Of the loss with respect to its vectors (n, dim), if known already.
+        repeated: Candidates that are left out, where it is the whole batch; see ``info_nce``.
     """
 
     rows: list[list[int]]
@@ -46,6 +50,7 @@ class ContrastBatch(NamedTuple):
     seed: int | None = None
     value: float = 0.0
     gradient: Tensor | None = None
+    repeated: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +85,14 @@ class Contrast:
         texts = list(chain.from_iterable(zip(*examples, strict=True)))  # view after view
         orders = split_batch([len(ids) + self.added for ids in texts], self.positions)
         parts = [ContrastBatch([texts[i] for i in order], order) for order in orders]
+        repeated = find_repeated(examples).to(self.network.device)
         if len(parts) == 1:
-            return parts
+            return [parts[0]._replace(repeated=repeated)]
         seeds = torch.randint(1 << 40, (len(parts),)).tolist()
         parts = [part._replace(seed=seed) for part, seed in zip(parts, seeds, strict=True)]
         vectors = self._embed_all(parts, len(texts)).requires_grad_()
         views = vectors.view(-1, len(batch), vectors.shape[-1])
-        loss = info_nce(views, self.temperature)
+        loss = info_nce(views, self.temperature, repeated)
         (gradient,) = torch.autograd.grad(loss, vectors)
         share = float(loss.detach()) / len(parts)
         return [part._replace(value=share, gradient=gradient[part.order]) for part in parts]
@@ -102,7 +108,7 @@ class Contrast:
             return attach_gradient(value, vectors, part.gradient), spent
         ordered = vectors[torch.tensor(part.order, device=vectors.device).argsort()]
         views = ordered.view(len(self.rows[0]), -1, vectors.shape[-1])
-        return info_nce(views, self.temperature), spent
+        return info_nce(views, self.temperature, part.repeated), spent
 
     def _embed(self, part: ContrastBatch) -> Tensor:
         if part.seed is None:
@@ -120,7 +126,7 @@ class Contrast:
         return reduce(vectors, "sum") if processes.num_processes > 1 else vectors
 
 
-def info_nce(vectors: Tensor, temperature: float) -> Tensor:
+def info_nce(vectors: Tensor, temperature: float, repeated: Tensor | None = None) -> Tensor:
     """Return the mean cross-entropy of finding the second text of each first one by its cosine.
 
     Candidates are the second texts of all n examples, and the third ones where there are any.
@@ -128,10 +134,30 @@ def info_nce(vectors: Tensor, temperature: float) -> Tensor:
     Args:
         vectors: (views, n, dim), of any length.
         temperature: Divides the cosine.
+        repeated: True for candidates of a first text that are left out (n, (views - 1) * n).
     """
-    unit = normalize(vectors.float(), dim=-1)
-    scores = unit[0] @ unit[1:].flatten(0, 1).T / temperature  # (n, (views - 1) * n)
+    with torch.autocast(vectors.device.type, enabled=False):
+        unit = normalize(vectors.float(), dim=-1)
+        scores = unit[0] @ unit[1:].flatten(0, 1).T / temperature  # (n, (views - 1) * n)
+    if repeated is not None:
+        scores = scores.masked_fill(repeated, -torch.inf)
     return cross_entropy(scores, torch.arange(len(scores), device=scores.device))
+
+
+def find_repeated(examples: Sequence[Sequence[list[int]]]) -> Tensor:
+    """Return which candidates a batch's first texts leave out, bool (n, (views - 1) * n).
+
+    Args:
+        examples: Token ids of each example's texts.
+    """
+    numbers: dict[tuple[int, ...], int] = {}
+    texts = [[numbers.setdefault(tuple(ids), len(numbers)) for ids in row] for row in examples]
+    views, n = np.asarray(texts).T, len(texts)  # (views, n)
+    candidates = views[1:].ravel()
+    repeated = np.equal.outer(views[0], candidates) | np.equal.outer(views[1], candidates)
+    repeated[:, :n] |= np.equal.outer(views[0], views[0])
+    np.fill_diagonal(repeated[:, :n], val=False)
+    return torch.from_numpy(repeated)
 
 
 def tokenise(

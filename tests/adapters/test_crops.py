@@ -70,9 +70,8 @@ def test_the_loss_is_info_nce_of_the_mean_states_of_each_crop_alone(base):
     for i, (name, weight) in enumerate(weights.items()):
         if "lora_B" in name:
             weight.data = 0.2 * draw(*weight.shape, seed=i)
-    rows = [
-        tuple(base.tokenizer(SENTENCES[i + side])["input_ids"] for side in (0, 1)) for i in range(4)
-    ]
+    texts = zip(SENTENCES[:4], SENTENCES[4:], strict=True)
+    rows = [tuple(base.tokenizer(text)["input_ids"] for text in pair) for pair in texts]
     vectors = [
         network.hidden_states(torch.tensor([ids]), torch.ones(1, len(ids)))[0].mean(0)
         for view in zip(*rows, strict=True)

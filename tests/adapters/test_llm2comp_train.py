@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from adapters import _pooling
 from adapters._text import Framed
 from adapters._trainable import fork_seed, set_dropout
 from adapters._training.budget import TokenCounts
-from adapters._training.contrast import info_nce, tokenise
+from adapters._training.contrast import find_repeated, info_nce, tokenise
 from adapters._training.loop import Training, _step
 from adapters._training.processes import launched
 from adapters._training.texts import TextSource, list_sentences, read_texts
@@ -182,6 +183,36 @@ def test_info_nce_is_the_cross_entropy_over_all_candidates(views):
         scores = [unit[0, i] @ unit[view, j] / 0.05 for view in range(1, views) for j in range(4)]
         losses.append(np.log(np.exp(scores).sum()) - scores[i])
     assert float(info_nce(torch.tensor(vectors), 0.05)) == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_text_that_is_twice_in_a_batch_is_no_negative_of_itself():
+    q, r, s, p, o, n = ([i] for i in range(6))  # n and r are negatives, too
+    examples = [(q, p, n), (r, p, n), (q, o, n), (s, r, p), (o, s, r)]
+    left_out = [  # places among the second texts, then among the third ones
+        [0, 1, 1, 0, 0, 0, 0, 0, 1, 0],  # q: p of r; o, which is q's, too; p as a negative
+        [1, 0, 0, 1, 0, 0, 0, 0, 1, 1],
+        [1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0, 0, 0, 0, 1],
+        [0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    repeated = find_repeated(examples)
+    assert repeated.int().tolist() == left_out
+    vectors = draw(3, 5, 6, seed=0)
+    unit = vectors / vectors.norm(dim=-1, keepdim=True)
+    scores = (unit[0] @ unit[1:].reshape(10, 6).T / 0.5).exp() * ~repeated
+    expected = -(scores.diagonal() / scores.sum(1)).log().mean()
+    assert float(info_nce(vectors, 0.5, repeated)) == pytest.approx(float(expected), rel=1e-5)
+    distinct = [([i], [i + 10], [i + 20]) for i in range(4)]
+    assert not find_repeated(distinct).any()
+
+
+def test_cosines_and_means_are_not_rounded_under_mixed_precision():
+    states, mask = draw(6, 5, 32, seed=0), torch.tensor([[1, 1, 1, 1, 0]] * 6)
+    vectors = _pooling.mean(states, mask)
+    loss = info_nce(vectors.view(2, 3, -1), 0.05)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(_pooling.mean(states, mask), vectors)
+        assert torch.equal(info_nce(vectors.view(2, 3, -1), 0.05), loss)
 
 
 def test_micro_batches_of_a_contrast_have_the_gradient_of_the_whole_under_dropout(base, student):
