@@ -139,7 +139,13 @@ def plan_pairs(  # noqa: PLR0913 - all but the first two by name
 
     Raises:
         UsageError: The budget is less than the first pair.
+        DataError: There is one text alone, which has no other to be told from.
     """
+    if len(groups) < 2:
+        raise DataError(
+            f"expected two texts or more with enough sentences, got {len(groups)}: "
+            "give more; in a plain text file a blank line is between two texts"
+        )
     plan = Plan([], [], [])
     for epoch in itertools.count():
         own = int(digest([seed, epoch])[:15], 16)

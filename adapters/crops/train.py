@@ -96,6 +96,10 @@ class Recipe:
         one_of(self, "attention", ATTENTIONS)
         at_least_one(self, "sentences", "shortest", "length", "batch_size", "rank")
         positive(self, "temperature", "lr")
+        if self.batch_size < 2:
+            raise UsageError(
+                f"batch_size must be at least 2, since texts are told apart, got {self.batch_size}"
+            )
         if self.last_layers < 0:
             raise UsageError(f"last_layers must be at least 0, got {self.last_layers}")
         if self.longest < self.shortest:

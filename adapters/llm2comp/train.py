@@ -62,7 +62,7 @@ from adapters.llm2comp.objective import (
     make_student,
 )
 from bench.checkpoints import CARD
-from bench.errors import UsageError
+from bench.errors import DataError, UsageError
 from bench.files import write_atomic
 from bench.overlap import Ngrams
 from bench.recipe import Load, Progress
@@ -186,6 +186,11 @@ class Recipe:
         at_least_one(self, *counts, "rank")
         if self.length < 2 * data.MARGIN:
             raise UsageError(f"length must be at least {2 * data.MARGIN}, got {self.length}")
+        if self.contrastive and self.contrastive_batch < 2:
+            raise UsageError(
+                "contrastive_batch must be at least 2, since sentences are told apart, "
+                f"got {self.contrastive_batch}"
+            )
         if bool(self.supervised) != bool(self.triples):
             raise UsageError(
                 "supervised and triples require each other, "
@@ -278,6 +283,11 @@ class Recipe:
             share = round(budget * self.contrastive)
             # a sentence and its second view have more than 8 tokens
             sentences = data.draw_sentences(texts, count=share // 8, seed=seed)
+            if len(sentences) < 2:
+                raise DataError(
+                    "expected two sentences or more of three words or more to tell apart, "
+                    f"got {len(sentences)}: give more texts, or set contrastive=0"
+                )
             views = [(Framed(text), Framed(text)) for text in sentences]
             rows = tokenise(views, tokenizer, self.sentence)
             stages.append(

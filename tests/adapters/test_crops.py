@@ -15,7 +15,7 @@ from adapters.crops.encoder import Crops
 from adapters.crops.objective import check_dropout, make_objective
 from adapters.crops.train import Recipe
 from bench.errors import DataError, UsageError
-from tests.adapters.checks import CPU, check_objective, draw
+from tests.adapters.checks import CPU, check_objective, draw, train
 from tests.tiny import SENTENCES
 
 LIMITS = {"tokens": (3, 60), "sentences": 2}
@@ -44,6 +44,13 @@ def test_a_text_needs_enough_sentences_of_the_right_length(base):
     assert usable == [list_sentences(" ".join(SENTENCES[:3]))]
     with pytest.raises(DataError, match="4 sentences"):
         usable_texts([text], base.tokenizer, **LIMITS, overlap=False)
+
+
+def test_a_file_with_a_text_a_line_and_no_blank_line_is_one_text_and_refused(tiny, tmp_path):
+    (tmp_path / "lines.txt").write_text("\n".join(SENTENCES))
+    sources = str(tmp_path / "lines.txt")
+    with pytest.raises(DataError, match="a blank line is between two texts"):
+        train(Recipe(str(tiny("llama")), sources, longest=60, **CPU), tmp_path / "out", 500)
 
 
 @pytest.mark.parametrize("views", ["crops", "dropout"])

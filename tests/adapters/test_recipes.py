@@ -139,11 +139,12 @@ def test_every_variant_learns(method, kind, budget, settings, here, tiny, tmp_pa
 
 INVALID = {
     "crops": "views=words views=dropout dropout=1 longest=4 sentences=0 last_layers=-1"
-    " temperature=0",
+    " temperature=0 batch_size=1",
     "dino": "smoothing=1.1 least_shared=-0.1 most_shared=2 decay=-1 top_k=-1 random_pairs=-1"
     " inputs=-1 lr=0 task=sts-x1 x1=generated,x1_task=sts-x2 pairs=none.jsonl",
     "llm2comp": "objective=no attention=no contrastive=1 healing=-0.1 k=0 length=19"
-    " supervised=0.1 healing=0.1,attention=auto temperature=0 dropout=1 contrastive_lr=NaN",
+    " supervised=0.1 healing=0.1,attention=auto temperature=0 dropout=1 contrastive_lr=NaN"
+    " contrastive_batch=1",
     "llm2vec-gen": "answers=no labelled=maybe decay=none k=0 new_tokens=0 lr=0 top_p=0"
     " instructed=1.5 temperature=-1 reconstruction=0,alignment=0 reconstruction=NaN"
     " teacher=all-MiniLM-L6-v2 teacher=llm2comp:FOLDER teacher=inbedder",
