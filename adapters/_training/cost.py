@@ -13,6 +13,8 @@ from torch import nn
 from adapters._network import Network
 from adapters._training.budget import TokenCounts
 
+from adapters._training.weights import name_of_layers
+from bench.errors import UsageError
 _LAYER = re.compile(r"layers?\.(\d+)\.")
 
 
@@ -55,6 +57,10 @@ def _share_passed_back(network: Network) -> float:
     lowest = network.layers
     for name, weight in network.model.base_model.named_parameters():
         if weight.requires_grad and weight.ndim > 1:
-            layer = _LAYER.search(name)
+            layer = numbered.match(name)
             lowest = min(lowest, int(layer[1]) if layer else 0)
     return 1 - lowest / network.layers
+    try:
+        numbered = re.compile(rf"{re.escape(name_of_layers(network.model))}\.(\d+)\.")
+    except UsageError:  # no part of its layers can be trained
+        numbered = re.compile("(?!)")

@@ -35,6 +35,9 @@ _TARGETS = {
 }
 """Linear layers of each architecture that get LoRA weights; Llama's are LLM2Comp's choice."""
 
+_NORM = re.compile(r"norm|\bln_f\b")
+"""In the names of norms; ``ln_f`` is the last one of GPT-2."""
+
 _LIKE = {"mistral": "llama", "qwen2": "llama", "qwen3": "llama"}
 
 
@@ -158,13 +161,29 @@ def freeze_all_but(network: Network, last_layers: int) -> None:
     """Freeze all weights of a network but those of its last layers and of the norm after them.
 
     Raises:
-        UsageError: It has fewer layers.
+        UsageError: It has fewer layers, or no list of them.
     """
     trained = re.compile(rf"{_layer_pattern(network.model, last_layers)}\.")
-    below = re.compile(rf"{_layer_pattern(network.model, 0)}\.|.*embed")
+    below = re.compile(rf"(.*\.)?{re.escape(name_of_layers(network.model))}\.|.*embed")
     for name, weight in network.model.named_parameters():
-        after = "norm" in name.lower() and not below.match(name)
+        after = bool(_NORM.search(name.lower())) and not below.match(name)
         weight.requires_grad_(bool(trained.match(name)) or after)
+
+
+def name_of_layers(model: nn.Module) -> str:
+    """Return the name, in the model without its head, of the list of its layers.
+
+    Raises:
+        UsageError: It has no such list: layers may share their weights, as in ALBERT.
+    """
+    count = int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+    for name, module in model.base_model.named_modules():  # type: ignore[union-attr, operator]
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return str(name)
+    raise UsageError(
+        f"expected a backbone with a list of its {count} layers, got {type(model).__name__}: "
+        "set last_layers=0, or name another backbone"
+    )
 
 
 def _layer_pattern(model: nn.Module, last_layers: int) -> str:
@@ -177,4 +196,4 @@ def _layer_pattern(model: nn.Module, last_layers: int) -> str:
             f"expected at most the {count} layers of the backbone, got last_layers={last_layers}"
         )
     numbers = map(str, range(count - last_layers, count))
-    return rf"(.*\.)?layers?\.({'|'.join(numbers)})"
+    return rf"(.*\.)?{re.escape(name_of_layers(model))}\.({'|'.join(numbers)})"

@@ -9,7 +9,7 @@ import torch
 from adapters._training.budget import TokenCounts
 from adapters._training.contrast import info_nce
 from adapters._training.texts import list_sentences
-from adapters._training.weights import trainable_weights
+from adapters._training.weights import name_of_layers, trainable_weights
 from adapters.crops.data import draw_crops, plan_pairs, usable_texts
 from adapters.crops.encoder import Crops
 from adapters.crops.objective import check_dropout, make_objective
@@ -90,18 +90,23 @@ def test_the_loss_is_info_nce_of_the_mean_states_of_each_crop_alone(base):
     check_objective(step, expected, list(weights.values()), tokens, count=4)
 
 
-@pytest.mark.parametrize("lora", [True, False])
-@pytest.mark.parametrize("kind", ["llama", "roberta"])
+LAYERED = [(kind, lora) for kind in ("llama", "roberta", "t5") for lora in (True, False)]
+LAYERED += [("bloom", False), ("gpt2", False)]
+
+
+@pytest.mark.parametrize(("kind", "lora"), LAYERED)
 def test_the_last_layers_alone_can_be_trained(networks, kind, lora):
     network, recipe = networks(kind, head="none"), Recipe(rank=2, lora=lora)
     every = trainable_weights(recipe._make_trainable(network, 1))
-    last = trainable_weights(replace(recipe, last_layers=2)._make_trainable(network, 1))
-    below = {name for name in every if ".0." in name or "embed" in name}
-    assert below
-    assert not below & last.keys()
-    assert {name for name in every if ".2." in name} <= last.keys()
-    with pytest.raises(UsageError, match="3 layers"):
-        replace(recipe, last_layers=4)._make_trainable(network, 1)
+    last = trainable_weights(replace(recipe, last_layers=1)._make_trainable(network, 1))
+    place = f"{name_of_layers(network.model)}.{network.layers - 1}."
+    own = {name for name in every if name.startswith(place)}
+    assert own <= last.keys()
+    after = last.keys() - own  # weight and bias of the last norm
+    assert len(after) <= 2
+    assert all("norm" in name or "ln_f" in name for name in after)
+    with pytest.raises(UsageError, match=f"{network.layers} layers"):
+        replace(recipe, last_layers=network.layers + 1)._make_trainable(network, 1)
 
 
 @pytest.mark.parametrize("kind", ["llama", "opt"])
