@@ -2,8 +2,9 @@
 
 A token takes 2 FLOPs for each weight that it is multiplied with in a forward pass, 2 more where
 gradients pass back through it, and 2 more where it is trained. Embedding tables are looked up, not
-multiplied with. Attention scores and output logits are not counted, nor is padding; for an
-encoder-decoder the number is an upper bound, since a token passes one of its halves.
+multiplied with; of a mixture's experts a token is multiplied with those it is sent to. Attention
+scores and output logits are not counted, nor is padding; for an encoder-decoder the number is an
+upper bound, since a token passes one of its halves.
 """
 
 import re
@@ -12,10 +13,11 @@ from torch import nn
 
 from adapters._network import Network
 from adapters._training.budget import TokenCounts
-
 from adapters._training.weights import name_of_layers
 from bench.errors import UsageError
-_LAYER = re.compile(r"layers?\.(\d+)\.")
+
+_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""Names that configurations have for the number of experts of a layer."""
 
 
 def forward_flops(network: Network) -> int:
@@ -43,24 +45,35 @@ def _matrices(network: Network) -> list[tuple[str, bool, int]]:
     The language-model head is not among them.
     """
     found = []
+    chosen = _share_of_experts(network)
     for name, module in network.model.base_model.named_modules():
         if isinstance(module, nn.Embedding):
             continue
+        share = chosen if "experts" in name.split(".") else 1.0
         for own, weight in module.named_parameters(recurse=False):
             if weight.ndim > 1:
-                found.append((f"{name}.{own}", weight.requires_grad, weight.numel()))
+                size = round(share * weight.numel())
+                found.append((f"{name}.{own}", weight.requires_grad, size))
     return found
+
+
+def _share_of_experts(network: Network) -> float:
+    """Return the share of a layer's experts that a token is sent to."""
+    config = network.model.config.get_text_config()
+    counts = [count for name in _EXPERTS if (count := getattr(config, name, None))]
+    chosen = getattr(config, "num_experts_per_tok", None)
+    return chosen / counts[0] if counts and chosen else 1.0
 
 
 def _share_passed_back(network: Network) -> float:
     """Return the share of the layers that gradients pass back through: down to a trained one."""
     lowest = network.layers
+    try:
+        numbered = re.compile(rf"{re.escape(name_of_layers(network.model))}\.(\d+)\.")
+    except UsageError:  # no part of its layers can be trained
+        numbered = re.compile("(?!)")
     for name, weight in network.model.base_model.named_parameters():
         if weight.requires_grad and weight.ndim > 1:
             layer = numbered.match(name)
             lowest = min(lowest, int(layer[1]) if layer else 0)
     return 1 - lowest / network.layers
-    try:
-        numbered = re.compile(rf"{re.escape(name_of_layers(network.model))}\.(\d+)\.")
-    except UsageError:  # no part of its layers can be trained
-        numbered = re.compile("(?!)")

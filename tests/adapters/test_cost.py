@@ -31,6 +31,12 @@ def test_a_forward_pass_multiplies_each_token_with_each_weight_but_tables_and_he
     assert counted - 4 * forward_flops(network) in {0, attention}
 
 
+def test_of_experts_those_count_that_a_token_is_sent_to(networks):
+    attention, gate = 2 * 32 * 32 + 2 * 32 * 16, 4 * 32
+    expert = 3 * 32 * 64
+    assert forward_flops(networks("mixtral")) == 2 * 2 * (attention + gate + 2 * expert)
+
+
 def test_a_trained_token_takes_what_autograd_computes(network):
     whole = unfreeze(network)
     for trained in (whole, Lora(rank=2).attach(network, seed=1), last_layers(network, 2)):
