@@ -230,7 +230,7 @@ def read_triples(
 
     Raises:
         Unavailable: A file does not exist.
-        DataError: A column is missing, or one of the three texts of a row.
+        DataError: A column is missing, or one of the three texts of a row is missing or blank.
     """
     triples: list[RetrievalTriple] = []
     records = []
@@ -242,7 +242,7 @@ def read_triples(
             asked = iter(table["instruction"])
         rows = zip(table["query"], table["positive"], table["negative"], strict=True)
         for line, (texts, instruction) in enumerate(zip(rows, asked, strict=False), 1):
-            if not all(isinstance(text, str) for text in texts):
+            if not all(isinstance(text, str) and text.strip() for text in texts):
                 raise DataError(
                     f"{name} line {line}: expected texts as query, positive and negative, "
                     f"got {texts!r:.80}"
