@@ -1,6 +1,7 @@
 """Networks that gradients pass through: copies to train, and the context in which they compute."""
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -10,6 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from adapters._network import Network
+
+_ATTENTION = re.compile(
+    r"(attention\.self|attn|SelfAttention|EncDecAttention)(?!.*(resid|out)_drop)"
+    r"|attention_dropout$|transformer\.layer\.\d+\.attention\.dropout$"  # the last: DistilBERT
+)
+"""In the names of modules that drop attention weights; those of what attention gives are others."""
 
 
 def share_weights(network: Network) -> Network:
@@ -63,11 +70,11 @@ def _use_eager_attention(network: Network) -> Network:
 def set_dropout(model: nn.Module, *, hidden: float, attention: float) -> None:
     """Set the dropout of hidden states and of attention weights; layers are never dropped."""
     for name, module in model.named_modules():
-        in_attention = "attention.self" in name or "attn" in name
-        dropout = attention if in_attention else hidden
+        dropout = attention if _ATTENTION.search(name) else hidden
         if isinstance(module, nn.Dropout):
             module.p = dropout
         numbers = {"attention_dropout": attention, "dropout": dropout, "layerdrop": 0.0}
+        numbers["hidden_dropout"] = hidden
         for attribute, value in numbers.items():  # decoders drop by numbers, without a module
             if isinstance(vars(module).get(attribute), int | float):
                 setattr(module, attribute, value)

@@ -285,7 +285,8 @@ class _Run:
     ) -> Self:
         """Return a new training, or the one of an earlier call, as far as it came."""
         optimizer = _make_optimizer(weights, optimisation)
-        warmup = math.ceil(optimisation.warmup * len(batches))
+        # the rate of the first step of warm-up is 0, so a single step would train nothing
+        warmup = min(math.ceil(optimisation.warmup * len(batches)), len(batches) - 1)
         scheduler = get_scheduler(optimisation.decay, optimizer, warmup, len(batches))
         key = [asdict(training), [list(batch) for batch in batches]]
         if optimisation.weight_decay:

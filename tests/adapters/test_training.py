@@ -199,6 +199,36 @@ def test_adamw_decays_matrices_alone_and_takes_its_eps(tmp_path, networks):
 
 
 def test_the_loop_reaches_the_minimum_and_counts_what_it_took(descend):
+def test_a_training_of_one_step_trains(tmp_path, networks):
+    weight = torch.tensor([0.0], requires_grad=True)
+    where = (networks("llama"), tmp_path / "state.pt", Optimisation(0.1, warmup=0.1))
+    run_fit({"weight": weight}, [[1, 2]], Slope(weight), *where)
+    assert float(weight.detach()) == pytest.approx(0.1)  # Adam's first step is the rate
+
+
+DROPPED = {
+    "bert": ("encoder.layer.0.attention.self.dropout", "encoder.layer.0.attention.output.dropout"),
+    "bloom": ("h.0.self_attention.attention_dropout", "h.0.mlp:hidden_dropout"),
+    "gpt2": ("h.0.attn.attn_dropout", "h.0.attn.resid_dropout"),
+    "llama": ("layers.0.self_attn:attention_dropout", ""),
+    "mpnet": ("encoder.layer.0.attention.attn.dropout", "encoder.layer.0.attention.dropout"),
+    "opt": ("decoder.layers.0.self_attn:dropout", "decoder.layers.0:dropout"),
+    "t5": ("encoder.block.0.layer.0.SelfAttention:dropout", "encoder.block.0.layer.0.dropout"),
+}
+"""Modules that drop attention weights and hidden states, or those that have their probability."""
+
+
+@pytest.mark.parametrize("kind", DROPPED)
+def test_dropout_is_set_where_attention_weights_and_hidden_states_are_dropped(kind, networks):
+    model = unfreeze(networks(kind, head="none")).model
+    set_dropout(model, hidden=0.25, attention=0.5)
+    found = []
+    for place in DROPPED[kind]:
+        name, _, number = place.partition(":")
+        found.append(getattr(model.get_submodule(name), number or "p", 0.25))
+    assert found == [0.5, 0.25]
+
+
     torch.manual_seed(5)
     before = torch.get_rng_state()
     weight, fitted = descend("state.pt")
