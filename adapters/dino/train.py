@@ -73,14 +73,14 @@ class PairCorpus(NamedTuple):
     """Training pairs, and how they were made.
 
     Attributes:
-        x1: First texts.
+        texts: First texts, and with a file of pairs the second ones, too: what was not generated.
         pairs: Training pairs.
         counts: Number of pairs by step of post-processing.
         sources: Data sources.
         stages: Tokens, time and counts by stage.
     """
 
-    x1: list[str]
+    texts: list[str]
     pairs: list[SimilarityPair]
     counts: dict[str, int]
     sources: list[DataSource]
@@ -253,7 +253,7 @@ class Recipe:
                 "kept_step": fitted.kept,
             }
             save_trained(network, out, self.backbone, lora=self.lora)
-            Ngrams.of(data.x1).write(out / RUNS)
+            Ngrams.of(data.texts).write(out / RUNS)
             write_atomic(out / SAMPLE, _sample_lines(data.pairs, seed))
             total = replace(fitted, spent=fitted.spent + TokenCounts(inference=generating))
             write_card(out, training, total, network, data.sources, more)
@@ -289,11 +289,11 @@ class Recipe:
                 f"expected the labels {known} in {path}, got {other} too: "
                 "use --set clean=false for pairs with smoothed labels"
             )
-        x1 = list(dict.fromkeys(pair.text_a for pair in pairs))
+        texts = list(dict.fromkeys(chain.from_iterable(pair[:2] for pair in pairs)))
         counts = {"training pairs": len(pairs)}
         if self.clean:
             pairs, counts = self._clean(pairs, seed)
-        return PairCorpus(x1, pairs, counts, sources, {})
+        return PairCorpus(texts, pairs, counts, sources, {})
 
     def _make_pairs(
         self, folder: Path, budget: int, seed: int, load: Load, progress: Progress

@@ -95,7 +95,9 @@ class Recipe:
         if main_process():
             save_trained(network, out, self.backbone, lora=self.lora)
             used = sorted(set(chain.from_iterable(plan)))
-            Ngrams.of(examples[rows[i].number].input for i in used).write(out / RUNS)
+            # an instruction may be all that is read, and the answer is learnt
+            texts = ("\n".join(examples[rows[i].number]) for i in used)
+            Ngrams.of(texts).write(out / RUNS)
             more = {"template": TEMPLATE, "rows": len(used)}
             write_card(out, training, fitted, network, records, more)
             (out / "state.pt").unlink(missing_ok=True)
