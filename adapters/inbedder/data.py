@@ -264,7 +264,7 @@ def tokenise_examples(
     token left are omitted.
 
     Args:
-        network: Tokenises; a decoder also predicts the end-of-text token.
+        network: Tokenises; a decoder also predicts the end-of-text token, where there is one.
         examples: The rows.
         limit: Most tokens.
     """
@@ -282,8 +282,8 @@ def tokenise_examples(
     made = []
     for number, (prompt, ids, offsets) in enumerate(rows):
         answers = [k for k, (a, b) in enumerate(offsets) if b > max(a, len(prompt))]
-        if network.decoder and answers:
-            if tokenizer.eos_token_id not in {None, ids[-1]}:
+        if network.decoder and answers and tokenizer.eos_token_id is not None:
+            if ids[-1] != tokenizer.eos_token_id:
                 ids.append(tokenizer.eos_token_id)
             answers.append(len(ids) - 1)
         kept = [k for k in answers if k < limit]

@@ -1,6 +1,8 @@
 """InBedder's training data: its rows, which tokens have a loss, and the mix of sources."""
 
+import copy
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from adapters.inbedder.encoder import InBedder
 from adapters.inbedder.objective import AnswerPrediction
 from adapters.inbedder.train import Recipe
 from bench.data import load
-from tests.adapters.checks import check_objective, train, write_rows
+from tests.adapters.checks import CPU, check_objective, train, write_rows
 
 EXAMPLES = [
     AnswerExample("The cat sat on the mat.", "What sat?", "cat"),
@@ -61,6 +63,26 @@ def test_the_answer_alone_is_predicted_and_by_a_decoder_its_end(networks, kind):
         text = tokenizer.decode(row.ids[: row.answers[0]], skip_special_tokens=True)
         head = f"### Input:\n{example.input}\n\n" if example.input else ""
         assert text == f"{head}### Instruction:\n{example.instruction}\n\n### Response:"
+
+
+def test_without_an_end_of_text_token_each_token_of_an_answer_is_predicted_once(networks):
+    tokenizer = copy.deepcopy(networks("llama").tokenizer)
+    tokenizer.eos_token = None
+    rows = tokenise_examples(replace(networks("llama"), tokenizer=tokenizer), EXAMPLES, 128)
+    for row, example in zip(rows, EXAMPLES, strict=True):
+        assert row.answers == list(range(row.answers[0], len(row.ids)))
+        assert tokenizer.decode([row.ids[k] for k in row.answers]) == example.answer
+
+
+def test_instructions_and_answers_are_in_the_overlap_with_test_texts(tiny, tmp_path):
+    rows = []
+    for i in range(8):
+        text = f"Name {i} things that a person should eat every single day."
+        rows.append({"input": "", "instruction": text, "output": f"{i} apples"})
+    sources = str(write_rows(tmp_path / "alpaca.jsonl", rows))
+    train(Recipe(str(tiny("llama")), sources, batch_size=2, **CPU), tmp_path / "out", 600)
+    runs = InBedder(str(tmp_path / "out"), **CPU).runs()
+    assert runs.find_overlaps([row["instruction"] for row in rows]).any()
 
 
 def test_long_rows_lose_the_end_of_their_longest_part_and_braces_are_text(networks):
