@@ -6,7 +6,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from adapters._training.processes import main_process
 from adapters._training.settings import key_settings
 from bench.checkpoints import CARD
 from bench.errors import UsageError
-from bench.files import hide_home, write_atomic
+from bench.files import hide_home, sha256_of, write_atomic
 from bench.recipe import Progress, Recipe
 
 
@@ -78,10 +78,36 @@ def is_finished(folder: Path, training: Training) -> bool:
             f"{folder} holds a checkpoint of another {' and '.join(other)}: "
             "delete it, or choose another --out"
         )
+    if changed := [str(entry.get("id")) for entry in card.get("data", ()) if _is_changed(entry)]:
+        raise UsageError(
+            f"{folder} holds a checkpoint of another content of {', '.join(changed)}: "
+            "delete it, or choose another --out"
+        )
     for state in (folder / "state.pt", *folder.glob("stages/*/state.pt")):
         with contextlib.suppress(OSError):  # the folder may be read only by now
             state.unlink()
     return True
+
+
+def _is_changed(entry: Mapping[str, Any]) -> bool:
+    """Say whether a card's source is a file that is there with another content."""
+    path, pin = Path(str(entry.get("id"))).expanduser(), entry.get("pin") or {}
+    hashed = pin.get("source") in {"file", "local"} and path.is_file()
+    return hashed and sha256_of(path) != pin.get("sha256")
+
+
+def add_data(training: Training, setting: str, data: Sequence[DataSource]) -> Training:
+    """Return what determines a training on a user's own data: their content, too.
+
+    Args:
+        training: What the settings determine.
+        setting: The setting that names the data; with an empty one the training stays as it is.
+        data: What was read.
+    """
+    if not setting:
+        return training
+    pins = [dict(source.pin) for source in data]
+    return replace(training, recipe={**training.recipe, "data": pins})
 
 
 def write_card(

@@ -21,7 +21,7 @@ from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._network import Network, save_whole
 from adapters._trainable import set_dropout, unfreeze
-from adapters._training.card import begin_training, write_card
+from adapters._training.card import add_data, begin_training, write_card
 from adapters._training.loop import Optimisation, fit
 from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one, one_of, positive
@@ -157,7 +157,7 @@ class Recipe:
             Optimisation(self.lr, warmup=0.1, decay="linear"),
             network=network,
             state=out / "state.pt",
-            training=training,
+            training=add_data(training, self.sources, records),
             progress=progress,
         )
         if main_process():

@@ -23,7 +23,14 @@ import numpy as np
 from adapters._backbone import ATTENTIONS, PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import TokenCounts, batches
-from adapters._training.card import DataSource, begin_training, list_stages, sum_flops, write_card
+from adapters._training.card import (
+    DataSource,
+    add_data,
+    begin_training,
+    list_stages,
+    sum_flops,
+    write_card,
+)
 from adapters._training.cost import count_flops
 from adapters._training.loop import Optimisation, Selection, fit
 from adapters._training.processes import main_first, main_process, wait_for_all
@@ -227,7 +234,7 @@ class Recipe:
             Optimisation(self.lr, warmup=0.1, decay="linear", weight_decay=0.01, eps=1e-6),
             network=network,
             state=out / "state.pt",
-            training=training,
+            training=add_data(training, self.pairs or self.x1, data.sources),
             progress=progress,
             selection=Selection(lambda: score_pairs(network, dev), noise=noise),
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from adapters._backbone import PACKAGED, Backbone
 from adapters._checkpoint import RUNS
 from adapters._training.budget import batches
-from adapters._training.card import begin_training, write_card
+from adapters._training.card import add_data, begin_training, write_card
 from adapters._training.loop import Optimisation, fit
 from adapters._training.processes import main_process, wait_for_all
 from adapters._training.settings import at_least_one
@@ -89,7 +89,7 @@ class Recipe:
             Optimisation(self.lr),
             network=network,
             state=out / "state.pt",
-            training=training,
+            training=add_data(training, self.sources, records),
             progress=progress,
         )
         if main_process():

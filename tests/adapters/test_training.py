@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 from adapters._backbone import Backbone, resolve
 from adapters._network import save_whole
-from adapters._trainable import make_differentiable, unfreeze
+from adapters._trainable import make_differentiable, set_dropout, unfreeze
 from adapters._training.budget import TokenCounts, batches, micro_batches
 from adapters._training.card import command_of, is_finished
 from adapters._training.loop import Fitted, Optimisation, Selection, Training, fit
 from adapters._training.settings import key_settings
 from adapters._training.weights import Lora, absolute_source, trainable_weights
+from adapters.crops.train import Recipe as Crops
 from adapters.inbedder.train import Recipe
 from bench.errors import EncodingError, UsageError
-from tests.adapters.checks import CLOSE, draw, load_network, read_plain
-from tests.tiny import KINDS
+from tests.adapters.checks import CLOSE, CPU, draw, load_network, read_plain, train
+from tests.tiny import KINDS, SENTENCES
 
 IDS, MASK = torch.tensor([[1, 5, 9, 4]]), torch.ones(1, 4, dtype=torch.int64)
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -198,7 +199,6 @@ def test_adamw_decays_matrices_alone_and_takes_its_eps(tmp_path, networks):
         torch.testing.assert_close(weight.detach(), torch.full_like(weight, expected))
 
 
-def test_the_loop_reaches_the_minimum_and_counts_what_it_took(descend):
 def test_a_training_of_one_step_trains(tmp_path, networks):
     weight = torch.tensor([0.0], requires_grad=True)
     where = (networks("llama"), tmp_path / "state.pt", Optimisation(0.1, warmup=0.1))
@@ -229,6 +229,7 @@ def test_dropout_is_set_where_attention_weights_and_hidden_states_are_dropped(ki
     assert found == [0.5, 0.25]
 
 
+def test_the_loop_reaches_the_minimum_and_counts_what_it_took(descend):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     weight, fitted = descend("state.pt")
@@ -294,6 +295,31 @@ def test_what_a_kill_left_beside_a_finished_checkpoint_is_removed(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps(asdict(training)))
     assert is_finished(tmp_path, training)
     assert not any(state.exists() for state in states)
+
+
+def test_a_training_is_not_resumed_or_finished_with_a_file_that_has_changed(tiny, tmp_path):
+    texts, out = tmp_path / "texts.txt", tmp_path / "out"
+    texts.write_text("\n\n".join([" ".join(SENTENCES[i:]) for i in range(3)]))
+    recipe = Crops(str(tiny("llama")), str(texts), rank=2, longest=60, **CPU)
+
+    def stop(what, done, _total):
+        if what == "crops: training" and done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, out, 900, stop)
+    content = texts.read_text()
+    texts.write_text(content.replace("cat", "cut"))  # as many tokens
+    with pytest.raises(UsageError, match="other settings or data"):
+        train(recipe, out, 900)
+    texts.write_text(content)
+    card = train(recipe, out, 900)
+    assert train(recipe, out, 900) == card
+    texts.write_text(content + "\n\nA new text.")
+    with pytest.raises(UsageError, match="another content of"):
+        train(recipe, out, 900)
+    texts.unlink()
+    assert train(recipe, out, 900) == card
 
 
 def test_a_dtype_counts_as_what_it_stands_for_on_the_device():
