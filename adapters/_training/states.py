@@ -1,9 +1,11 @@
 """States of a network that reads input embeddings, and losses over many of them."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn.utils.rnn import pad_sequence
 
 from adapters._network import Network
@@ -16,6 +18,17 @@ def embed_ids(network: Network, ids: Sequence[int]) -> Tensor:
     """Return the input embeddings of token ids (t, dim)."""
     tokens = torch.tensor(ids, dtype=torch.long, device=network.device)
     return network.model.get_input_embeddings()(tokens)  # type: ignore[no-any-return]
+
+
+def embed_rows(network: Network, rows: Tensor) -> Tensor:
+    """Return rows of a table of input embeddings (t, dim) as the network reads them.
+
+    Its module does to them what it does to those of tokens: that of Gemma scales them.
+    """
+    module = copy.copy(network.model.get_input_embeddings())
+    module.padding_idx = None  # type: ignore[assignment]  # a row at this place has a gradient, too
+    numbers = torch.arange(len(rows), device=rows.device)
+    return functional_call(module, {"weight": rows}, numbers)  # type: ignore[no-any-return]
 
 
 def last_states(network: Network, inputs: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:

@@ -31,7 +31,7 @@ from adapters._trainable import share_weights
 from adapters._training.budget import TokenCounts
 from adapters._training.contrast import Contrast
 from adapters._training.loop import split_batch
-from adapters._training.states import embed_ids, last_states, sum_in_chunks
+from adapters._training.states import embed_ids, embed_rows, last_states, sum_in_chunks
 from adapters._training.weights import Lora, trainable_weights
 from adapters.llm2comp.data import Ids, Split
 from adapters.llm2comp.encoder import memory_states, pool_states, random_memory
@@ -73,7 +73,7 @@ class Student:
         """
         network, tail = self.network, self.memory if memory else self.memory[:0]
         texts = [embed_ids(network, ids) for ids in rows]
-        tails = tail.to(texts[0].dtype).expand(len(rows), -1, -1)
+        tails = embed_rows(network, tail.to(texts[0].dtype)).expand(len(rows), -1, -1)
         inputs = [torch.cat(pair) for pair in zip(texts, tails, strict=True)]
         mask = pad_sequence(
             [torch.ones_like(text[:, 0]).long() for text in inputs], batch_first=True

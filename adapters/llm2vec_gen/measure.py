@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from adapters._network import embedding_table
 from adapters._trainable import autocast
+from adapters._training.states import embed_ids
 from adapters.llm2vec_gen.objective import GenerativeAlignment
 
 
@@ -34,8 +34,7 @@ def measure(objective: GenerativeAlignment, numbers: Sequence[int]) -> tuple[dic
             found[name] = _mean_surprise(objective, inputs, answers)
         long = [answer for answer in answers if len(answer) >= k]
         if long:
-            table = embedding_table(objective.frozen)
-            own = torch.stack([table[answer[:k]] for answer in long])
+            own = torch.stack([embed_ids(objective.frozen, answer[:k]) for answer in long])
             found["from_itself"] = _mean_surprise(objective, own, long)
     read = sum(len(objective.samples[i].query) + k for i in numbers)
     decoded = 2 * sum(len(answer) + k - 1 for answer in answers)

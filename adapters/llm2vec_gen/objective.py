@@ -24,7 +24,7 @@ from adapters._network import Network
 from adapters._trainable import autocast
 from adapters._training.budget import TokenCounts
 from adapters._training.loop import split_batch
-from adapters._training.states import embed_ids, last_states, sum_in_chunks
+from adapters._training.states import embed_ids, embed_rows, last_states, sum_in_chunks
 from adapters.llm2vec_gen.data import Sample
 from adapters.llm2vec_gen.encoder import AnswerLayers
 
@@ -106,7 +106,7 @@ class GenerativeAlignment:
         """Return the states at the new tokens after each query (b, k, dim)."""
         k = len(self.layers.tokens)
         table = [embed_ids(self.frozen, query) for query in queries]
-        tokens = self.layers.tokens.to(table[0].dtype)
+        tokens = embed_rows(self.frozen, self.layers.tokens.to(table[0].dtype))
         states = last_states(self.frozen, [torch.cat([rows, tokens]) for rows in table])
         found = []
         for row, query in zip(states, queries, strict=True):

@@ -6,6 +6,7 @@ import torch
 
 from adapters._network import Network, embedding_table
 from adapters._trainable import fork_seed
+from adapters._training.states import embed_rows
 from adapters.llm2vec_gen.data import Target, fit_ridge
 from adapters.llm2vec_gen.encoder import AnswerLayers, make_layers
 from adapters.llm2vec_gen.objective import GenerativeAlignment
@@ -41,7 +42,7 @@ def fit_start(
     objective = replace(objective, layers=plain)
     numbers = range(min(trained, _MOST))
     states = objective.read_samples(numbers)  # (n, k, dim)
-    table = embedding_table(network).float()
+    table = embed_rows(network, embedding_table(network)).float()
     scale = float(table.square().mean().sqrt() / states.square().mean().sqrt())
     inputs = states.mean(1).cpu() * scale
     weight, bias, ridge = fit_ridge(inputs, target.vectors[: len(numbers)])

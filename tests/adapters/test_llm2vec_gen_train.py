@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from adapters._files import tensors
-from adapters._trainable import make_differentiable
+from adapters._trainable import make_differentiable, replace_table
 from adapters._training.budget import TokenCounts
+from adapters._training.states import embed_rows
 from adapters.llm2vec_gen import data
 from adapters.llm2vec_gen.data import QUESTIONS, SENTENCES, Sample, draw_queries
 from adapters.llm2vec_gen.encoder import CONFIG, WEIGHTS, AnswerLayers, LLM2VecGen
@@ -244,6 +245,22 @@ def test_the_written_layers_give_the_states_of_training(whole, folder):
     np.testing.assert_allclose(found, expected, **CLOSE)
     ratio = float(prompts.square().mean().sqrt() / table.square().mean().sqrt())
     assert 0.5 < ratio < 2  # soft prompts are as large as input embeddings
+
+
+def test_a_backbone_that_scales_its_embeddings_gives_the_vectors_of_training(tiny):
+    base = load_network(tiny("gemma"))
+    table = base.model.get_input_embeddings()
+    assert float(table(torch.tensor([5])).norm()) > 2 * float(table.weight[5].norm())
+    ids, layers = base.tokenizer(TEXTS[0])["input_ids"], AnswerLayers(draw(K, 32, seed=1), OUT)
+    made = GenerativeAlignment(base, layers, [], torch.empty(0), 1.0, 1.0, 1.0, 100)
+    rows = range(len(table.weight), len(table.weight) + K)
+    grown = replace_table(base, torch.cat([table.weight, layers.tokens.detach()]))
+    whole = torch.tensor([[*ids, *rows]])
+    expected = grown.hidden_states(whole, torch.ones_like(whole))[:, -K:]
+    torch.testing.assert_close(made.read([ids]), expected, **CLOSE)
+    first = draw(1, 32, seed=2).requires_grad_()  # in place of the padding token, which has none
+    embed_rows(base, first).sum().backward()
+    assert float(first.grad.abs().min()) > 1
 
 
 @pytest.mark.parametrize("answers", ["shuffled", "text"])
