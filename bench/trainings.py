@@ -93,7 +93,9 @@ class PlannedTraining:
         return same and self._is_of(card) and place == (self.budget, self.seed)
 
     def _is_of(self, card: Mapping[str, Any]) -> bool:
-        return card.get("method") in self.method.split(":", maxsplit=1)[0].split(".")
+        names = self.method.split(":", maxsplit=1)[0].split(".")
+        method = str(card.get("method"))
+        return method in names or method.replace("-", "_") in names  # a module has no hyphen
 
     def seconds(self, cards: Iterable[Mapping[str, Any]]) -> float | None:
         """Return the time it takes at the speed of earlier trainings; None where none is like it.

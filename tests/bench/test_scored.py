@@ -1,6 +1,7 @@
 """Trainings whose results are there already, without their checkpoints, are left out of a grid."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from typer.testing import CliRunner
@@ -17,7 +18,7 @@ from tests.tiny import SENTENCES, tiny_folder
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scored")
     tiny_folder("llama", folder / "base", head=True)
-    lines = [json.dumps({"text": " ".join(SENTENCES)}) + "\n" for _ in range(4)]
+    lines = [json.dumps({"text": " ".join(SENTENCES[i:])}) + "\n" for i in range(4)]
     (folder / "texts.jsonl").write_text("".join(lines))
     return folder
 
@@ -48,6 +49,9 @@ def test_a_card_is_that_of_its_own_training_alone(place, tmp_path):
         assert not other.made(card)
     assert not plan().made({**card, "recipe": {}})
     assert not plan().made({**card, "method": "dino"})
+    (paper,) = plan_trainings(["adapters.llm2vec_gen.train:PAPER"], ["300"], [1])
+    made_by_it = {"method": "llm2vec-gen", "recipe": asdict(paper.recipe), "budget": 300, "seed": 1}
+    assert paper.made(made_by_it)
 
 
 def test_a_training_is_scored_when_it_has_every_task_that_it_can_do(tmp_path):
