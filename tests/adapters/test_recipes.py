@@ -17,9 +17,9 @@ from tests.faults.commands import TRAININGS, write_sources
 from tests.tiny import SENTENCES
 
 UNSEEN = "an unseen text with more than eight words in it"
-CROPS = "lr=5e-3 temperature=0.2 batch_size=4"
+CROPS = "sources=crops.txt lr=5e-3 temperature=0.2 batch_size=4"
 BUDGETS = {
-    "crops": (2500, CROPS),
+    "crops": (4000, CROPS),
     "dino": (1500, "lr=5e-3"),
     "inbedder": (1500, "lr=5e-3"),
     "llm2comp": (2000, "lr=5e-3 contrastive=0.2 length=40"),
@@ -33,7 +33,7 @@ STAGED = (
     " triples=nq.jsonl document=100 length=40"
 )
 VARIANTS = [
-    ("crops", "llama", 2500, f"views=dropout dropout=0.2 attention=bidirectional {CROPS}"),
+    ("crops", "llama", 4000, f"views=dropout dropout=0.2 attention=bidirectional {CROPS}"),
     ("dino", "roberta", 1500, "lora=false lr=5e-3"),
     ("inbedder", "roberta", 1500, "lora=false lr=5e-3"),
     ("llm2comp", "opt", 4000, "objective=mntp contrastive=0.2 lr=5e-3 length=40"),
@@ -57,6 +57,11 @@ def here(tmp_path_factory):
             f"Anna lives in Oslo and plays. It was a cold day in {2000 + i}." for i in range(9)
         )
     )
+    distinct = [  # no crop is in two of them
+        f"{who} sat on the mat. {who} won the final. {who} plays the violin. {who} is moving."
+        for who in ("Anna", "Zürich", "The country")
+    ]
+    (folder / "crops.txt").write_text("\n\n".join([" ".join(SENTENCES[:4]), *distinct]))
     triples = [
         {"query": a, "positive": b, "negative": SENTENCES[0]} for a, b in pairwise(SENTENCES)
     ]
