@@ -177,7 +177,7 @@ def name_of_layers(model: nn.Module) -> str:
         UsageError: It has no such list: layers may share their weights, as in ALBERT.
     """
     count = int(model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
-    for name, module in model.base_model.named_modules():  # type: ignore[union-attr, operator]
+    for name, module in model.base_model.named_modules():  # type: ignore[union-attr]
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return str(name)
     raise UsageError(
