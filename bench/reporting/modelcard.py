@@ -180,19 +180,23 @@ def _evaluation(result: Result) -> "EvalResult | None":
     """Return a result for the hub's metadata; None where its data is not on the hub."""
     from huggingface_hub import EvalResult
 
-    read: Mapping[str, Any] = next(iter(result.provenance.get("data") or ()), {})
+    every: list[Mapping[str, Any]] = list(result.provenance.get("data") or ())
+    read = every[0] if every else {}  # test data is read first
     on_hub = any(entry.id == read.get("id") and entry.hub for entry in CATALOG.values())
     if not on_hub and read.get("source") != "hub":
         return None
+    same = [(one.get("id"), one.get("split")) == (read["id"], read.get("split")) for one in every]
     return EvalResult(
         task_type=_TYPES.get(result.family, result.family),
         dataset_type=str(read["id"]),
-        dataset_name=result.spec.task,
-        dataset_config=read.get("config") or None,
+        dataset_name=str(read["id"]),
+        dataset_config=(sum(same) == 1 and read.get("config")) or None,  # not of a mean of several
         dataset_split=read.get("split") or None,
         dataset_revision=read.get("revision") or None,
-        dataset_args={"seed": result.spec.seed},
         metric_type=result.metric,
+        # The hub keeps the results of one data set in one entry: only the metrics are distinct.
+        metric_name=f"{result.metric} of {result.spec.task}",
+        metric_args={"seed": result.spec.seed, "readout": result.spec.readout},
         metric_value=round(result.main.mean, 6),
     )
 

@@ -62,6 +62,27 @@ def test_the_metadata_is_read_by_the_hub_s_library(encoder):
     assert "bench export sentence-transformers dino:my-model" in text
 
 
+def test_results_on_one_data_set_are_told_apart_by_task_and_readout(encoder):
+    asked = ("stsb", "embedding"), ("stsb", "embedding for 'x'"), ("stsb-other", "embedding")
+    found = [result(encoder, task=task, readout=readout) for task, readout in asked]
+    text = model_card("dino", encoder, found)
+    measured = ModelCard(text).data.eval_results
+    expected = [(f"cosine_spearman of {task}", readout) for task, readout in asked]
+    assert [(each.metric_name, each.metric_args["readout"]) for each in measured] == expected
+    assert {each.dataset_name for each in measured} == {"mteb/stsbenchmark-sts"}
+    assert "| stsb | embedding for 'x' | cosine_spearman |" in text.replace("\\", "")
+
+
+def test_a_mean_over_several_configurations_is_of_none_of_them(encoder):
+    one = result(encoder)
+    (read,) = one.provenance["data"]
+    several = [{**read, "config": config} for config in ("en", "fr")]
+    for data, config in ((several[:1], "en"), (several, None)):
+        found = replace(one, provenance={**one.provenance, "data": data})
+        (measured,) = ModelCard(model_card("dino", encoder, [found])).data.eval_results
+        assert measured.dataset_config == config
+
+
 def test_without_results_and_training_a_card_claims_nothing():
     text = model_card("hashing", load_encoder("hashing"))
     data = ModelCard(text).data
