@@ -1,8 +1,8 @@
 """Our numbers beside published ones: only with the same checkpoint, pooling, task and metric.
 
 ``published.csv`` has the published numbers with their sources; ``matches.json`` maps checkpoint and
-settings to a paper's model and variant, and task and score to its task and metric. What is in
-neither is not compared.
+settings to a paper's model and variant, and task, instruction and score to its task and metric.
+What is in neither is not compared.
 """
 
 import json
@@ -69,7 +69,7 @@ def matching(result: Result) -> Iterator[tuple[str, Any]]:
             continue
         for task in _matches()["tasks"]:
             same = task["task"] == result.spec.task and encoder["method"] in task["methods"]
-            if not same or task["score"] not in result.scores:
+            if not same or task["score"] not in result.scores or not _is_asked(task, result):
                 continue
             for variant in _variants(encoder, task, result):
                 model = (encoder["method"], encoder["model"], variant)
@@ -86,6 +86,13 @@ def _is_checkpoint(encoder: Mapping[str, Any], result: Result) -> bool:
     return name == encoder["checkpoint"] and all(
         settings.get(k) in values for k, values in encoder["settings"].items()
     )
+
+
+def _is_asked(task: Mapping[str, Any], result: Result) -> bool:
+    """Return whether an encoder that follows instructions got the paper's, and it alone."""
+    follows = result.card.get("instructed_sides", True)
+    asked = f"embedding for {task.get('instruction')!r}"
+    return not follows or "instruction" not in task or result.spec.readout == asked
 
 
 def _variants(encoder: Mapping[str, Any], task: Mapping[str, Any], result: Result) -> list[str]:

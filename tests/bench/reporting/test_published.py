@@ -11,14 +11,14 @@ from bench.errors import UsageError
 from bench.reporting.comparison import Comparison
 from bench.reporting.published import UNTRUSTED, listing, matching, printed
 from bench.reporting.tables import tables
-from bench.tasks import SUITES
+from bench.tasks import SUITES, load_suite
 from tests.bench.reporting.made import result
 
 INBEDDER = {
     "card": {"backbone": "BrandonZYW/llama-2-7b-InBedder@0123456789ab"},
     "settings": {"readout": "auto", "layer": -1},
     "metric": "v_measure",
-    "readout": "embedding for 'x'",
+    "readout": "embedding for 'What is the topic of news?'",
 }
 HF = {"card": {"backbone": "robinjia/quip-hf"}, "settings": settings(QuIP("quip-hf"))}
 
@@ -69,10 +69,34 @@ def test_a_difference_beyond_the_noise_is_marked_and_none_where_the_noise_is_not
         {"settings": {"readout": "avg-ppt", "layer": -1}},
         {"settings": {"readout": "auto", "layer": 3}},
         {"card": {"backbone": "BrandonZYW/another"}},
+        {"readout": "embedding for 'Summarise it.'"},
+        {"readout": "embedding for 'What is the topic of news?', 10 wordings (abcdef)"},
     ],
 )
-def test_another_read_out_layer_checkpoint_or_part_of_the_data_is_not_compared(changes):
+def test_another_readout_layer_checkpoint_instruction_or_part_of_the_data_is_not_compared(changes):
     assert not topics(0.6, **changes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "compared"),
+    [
+        ({"prompt": None}, True),
+        ({"prompt": "query: "}, False),
+        ({"texts": "evaluated"}, False),  # whitened or renormalised
+    ],
+)
+def test_a_model_is_compared_as_it_was_published(settings, compared):
+    card = {"backbone": "intfloat/e5-large-v2", "instructed_sides": []}
+    about = {"metric": "map_at_1000", "readout": "embedding for 'Retrieve.'", "card": card}
+    found = list(matching(result("mine", "SciDocsRR", 0.8, settings=settings, **about)))
+    assert bool(found) == compared  # whatever the instruction, which it does not read
+
+
+def test_instructions_of_the_paper_are_those_of_its_suite():
+    text = files("bench.reporting").joinpath("matches.json").read_text(encoding="utf-8")
+    asked = {m["task"]: m["instruction"] for m in json.loads(text)["tasks"] if "instruction" in m}
+    suite = {task.name: task.instruction for task in load_suite("inbedder-paper")}
+    assert asked == {name: instruction for name, instruction in suite.items() if instruction}
 
 
 def test_the_layer_that_a_task_reads_chooses_the_variant():
