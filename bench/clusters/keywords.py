@@ -1,7 +1,10 @@
 """Key words of groups of texts."""
 
 import re
+import sys
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -18,11 +21,33 @@ _FRAGMENTS = (
 """What tokenization leaves of "don't", "we'll" and the like."""
 
 
+_MARKS = ("Mn", "Mc")
+"""Categories of combining marks that are part of a word."""
+
+_EMOJI_STYLE = "\N{VARIATION SELECTOR-16}"
+
+
+@cache
+def _letters() -> str:
+    r"""Return what a word has after its first letter, as a character class.
+
+    Beside ``\w`` these are combining marks, which are vowels in Hindi or Thai, and the dot of a
+    Turkish I in small letters.
+    """
+    kept = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c) in _MARKS]
+    return r"[\w" + "".join(kept).replace(_EMOJI_STYLE, "") + "]"
+
+
+def _split_words(text: str) -> list[str]:
+    """Return the words of a text, of one letter or more."""
+    return re.findall(rf"\w{_letters()}*", text)
+
+
 def stop_words(instruction: str = "") -> frozenset[str]:
     """Return English stop words and the words of an instruction, in lower case."""
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    asked = re.findall(r"\w\w+", instruction.lower())
+    asked = _split_words(instruction.lower())
     return (ENGLISH_STOP_WORDS | set(_FRAGMENTS.split())) - set(_CONTENT.split()) | set(asked)  # type: ignore[no-any-return]
 
 
@@ -45,7 +70,8 @@ def find_key_words(
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(stop_words=sorted(stops))
+    words = rf"\w{_letters()}+"  # of two letters or more
+    vectorizer = TfidfVectorizer(stop_words=sorted(stops), token_pattern=words)
     documents = [" ".join(texts) for texts in groups]
     if not any(map(vectorizer.build_analyzer(), documents)):
         return [() for _ in groups]
@@ -74,7 +100,7 @@ def keep_own_words(
         texts: Of one group.
         stops: Words to leave out, in lower case.
     """
-    found = re.findall(r"\w+", "\n".join(texts).lower())
+    found = _split_words("\n".join(texts).lower())
     own = set(map(_singular, found)) - set(stops)
     lower = (word.lower() for word in words)
     return _drop_plurals(word for word in lower if word not in stops and _singular(word) in own)

@@ -134,6 +134,8 @@ def test_more_clusters_than_different_texts_are_an_error(texts, k):
         ("yes | yes | yes; garden | fence", "", "yes | yes | garden | fence"),
         ("! | the", "", " | "),
         ("alone in a group", "Alone?", "group"),
+        ("किताब पढ़ो; किताब लाओ | पानी पियो; पानी लाओ", "", "किताब पढ़ो | पानी पियो"),
+        ("İstanbul 1️⃣ | Ankara 2️⃣", "", "i̇stanbul | ankara"),
     ],
 )
 def test_key_words_tell_a_group_from_the_others(groups, question, expected):
