@@ -6,16 +6,18 @@ folders are named without their place.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.catalog import CATALOG
-from bench.encoder import Card, Encoder, card, settings
+from bench.encoder import Card, Encoder, card, fingerprint
 from bench.errors import BenchError, UsageError
 from bench.exportable import ExportableEncoder
 from bench.files import escape_markdown, hide_home, write_atomic
+from bench.reporting.stale import leave_out_stale
 from bench.result import Result
 
 if TYPE_CHECKING:
@@ -43,23 +45,28 @@ _TYPES = {
 
 
 def results_of(encoder: Encoder, results: Iterable[Result]) -> list[Result]:
-    """Return the results of an encoder: of the same class, settings and weights, in any dtype."""
-    weights, own = card(encoder).weights, _settings(encoder, settings(encoder))
-    found = []
-    for result in results:
-        theirs = _settings(encoder, result.spec.settings)
-        if weights and result.card.get("weights") == weights and theirs == own:
-            found.append(result)
-    return sorted(found, key=lambda result: (result.family, result.spec.task, result.spec.seed))
+    """Return the results of an encoder: of its class, version, settings and weights, in any dtype.
 
+    Of a task that was run in several versions, or on data that has changed, only the newest counts.
+    """
+    has_dtype = "dtype" in {field.name for field in fields(encoder)}  # type: ignore[arg-type]
 
-def _settings(encoder: Encoder, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that are neither a place, whose content is known, nor the dtype."""
-    places = {f.name for f in fields(encoder) if f.metadata.get("location")}  # type: ignore[arg-type]
-    left = {
-        name: value for name, value in values.items() if name not in places | {"dtype", "exact"}
-    }
-    return dict(hide_home(left))
+    @cache
+    def identity(dtype: str, *, exact: bool) -> str:
+        changed = {"dtype": dtype} if has_dtype and dtype else {}
+        return fingerprint(replace(encoder, **changed), exact=exact)  # type: ignore[type-var]
+
+    def is_own(result: Result) -> bool:
+        dtype, exact = result.card.get("dtype"), result.spec.settings.get("exact")
+        return result.spec.fingerprint == identity(str(dtype or ""), exact=bool(exact))
+
+    own, _ = leave_out_stale(filter(is_own, results))
+    newest: dict[tuple[str, str], int] = {}
+    for spec in (result.spec for result in own):
+        place = spec.task, spec.readout
+        newest[place] = max(newest.get(place, 0), spec.task_version)
+    kept = [r for r in own if r.spec.task_version == newest[r.spec.task, r.spec.readout]]
+    return sorted(kept, key=lambda result: (result.family, result.spec.task, result.spec.seed))
 
 
 def find_library(folder: Path) -> str:

@@ -92,11 +92,13 @@ def test_without_results_and_training_a_card_claims_nothing():
     assert "cannot be exported to sentence-transformers" in text
 
 
-def test_results_are_those_of_the_same_weights_and_settings(encoder):
-    other = replace(result(encoder), card={"weights": "another"})
-    assert results_of(encoder, [result(encoder), other]) == [result(encoder)]
-    assert results_of(replace(encoder, max_length=64), [result(encoder)]) == []
-    assert results_of(replace(encoder, dtype="bfloat16"), [result(encoder)]) == [result(encoder)]
+def test_results_are_those_of_the_same_version_weights_and_settings(encoder):
+    own = result(encoder)
+    other = replace(own, spec=replace(own.spec, fingerprint="of an older version"))
+    earlier = result(encoder, task_version=own.spec.task_version - 1)
+    assert results_of(encoder, [own, other, earlier]) == [own]
+    assert results_of(replace(encoder, max_length=64), [own]) == []
+    assert results_of(replace(encoder, dtype="bfloat16"), [own]) == [own]
 
 
 def test_the_command_writes_beside_the_weights_and_replaces_no_other_readme(encoder, tmp_path):
