@@ -273,7 +273,7 @@ def _load(backbone: Backbone, _digest: str) -> Network:
     saved_bidirectional = getattr(model.config, "is_causal", None) is False
     if saved_bidirectional:
         model.config.is_causal = True
-    decoder = not model.config.is_encoder_decoder and not is_bidirectional(model)
+    decoder = not model.config.is_encoder_decoder and not _tried(model, folder)
     bidirectional = saved_bidirectional or backbone.attention == "bidirectional"
     if decoder and bidirectional:
         make_bidirectional(model)
@@ -282,6 +282,18 @@ def _load(backbone: Backbone, _digest: str) -> Network:
     if causal or network.seq2seq:
         return network
     return replace(network, reads_padding=reads_padding(model, network.pad_id))
+
+
+def _tried(model: PreTrainedModel, folder: Path) -> bool:
+    """Say whether a model is bidirectional; refuse one that cannot read a short text."""
+    try:
+        return is_bidirectional(model)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"expected a model in {folder} that reads a text of three tokens in {model.dtype}, "
+            f"got {type(model).__name__}, which fails ({_reason(error)}): "
+            "try dtype=float32, or give another model"
+        ) from error
 
 
 def _make_network(
@@ -383,6 +395,11 @@ def _check_used(folder: Path, model: PreTrainedModel, unexpected: Iterable[str])
 
 def _auto_class(config: PretrainedConfig, head: str) -> Any:  # noqa: ANN401 - a factory
     kind = type(config)
+    if "text_config" in config.sub_configs:
+        raise CheckpointError(
+            f"expected a model of texts alone, got {config.model_type}, which holds one: "
+            "save its language model in a folder of its own"
+        )
     if head == "lm":
         if config.is_encoder_decoder:
             return transformers.AutoModelForSeq2SeqLM

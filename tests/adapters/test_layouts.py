@@ -12,7 +12,15 @@ import safetensors.torch as safetensors
 import sentencepiece
 import torch
 from tokenizers import processors
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, T5EncoderModel
+from transformers import (
+    AutoTokenizer,
+    Gemma3Config,
+    LlamaConfig,
+    LlamaForCausalLM,
+    NystromformerConfig,
+    NystromformerModel,
+    T5EncoderModel,
+)
 
 import adapters
 from adapters._backbone import PACKAGED, Backbone
@@ -115,6 +123,18 @@ def test_the_encoder_of_t5_gives_the_states_of_transformers(tmp_path, head):
 def test_an_encoder_that_does_not_stand_alone_is_refused(tiny):
     with pytest.raises(CheckpointError, match="bart"):
         read(tiny("bart"))
+
+
+def test_a_model_of_more_than_texts_or_that_fails_on_short_ones_is_refused(tiny, tmp_path):
+    folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = NystromformerConfig(vocab_size=99, segment_means_seq_len=64, num_landmarks=8, **small)
+    NystromformerModel(config).save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="NystromformerModel, which fails"):
+        read(folder)
+    Gemma3Config().save_pretrained(folder)
+    with pytest.raises(CheckpointError, match="gemma3, which holds one"):
+        read(folder)
 
 
 def test_a_decoder_with_projected_embeddings_and_norms_last_is_read(tmp_path):
