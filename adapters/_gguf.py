@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from adapters._source import make_once
-from bench import assets
+from bench.data import assets
 from bench.errors import CheckpointError
 
 TITLE = "SmolLM2-135M-Instruct (4-bit, packaged)"

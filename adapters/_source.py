@@ -19,17 +19,17 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 
 from adapters._files import read_json
-from bench.assets import (
+from bench.data.assets import (
     cache_dir,
     download_lock,
     downloads_dir,
     find_mirrored_model,
     note_model,
 )
+from bench.data.hub import retry_while_busy
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
 from bench.files import sha256_of, temporary_folder
-from bench.hub import retry_while_busy
 
 log = logging.getLogger(__name__)
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.archive import pack
 from bench.encoder import settings
 from bench.errors import ResultError, UsageError, unknown
 from bench.registry import encoder_names, load_encoder
 from bench.reporting.context import command_of
 from bench.reporting.joined import find
 from bench.reporting.names import strip_folders
-from bench.result import Result
 from bench.store import Store
+from bench.store.archive import pack
+from bench.store.result import Result
 from bench.tasks.mteb.layout import Model, empty_fields, write_models
 
 _MTEB = 1_000_000  # versions of mteb's tasks begin here

@@ -8,9 +8,9 @@ from itertools import chain
 from bench.embeddings import CachedEncoder
 from bench.encoder import Encoder, Item, card
 from bench.errors import BenchError
-from bench.provenance import record_provenance
-from bench.result import Result
 from bench.runner import Cell
+from bench.store.provenance import record_provenance
+from bench.store.result import Result
 from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)

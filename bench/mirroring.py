@@ -14,15 +14,16 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench import data, hub
-from bench.assets import Archive, Need, note_archive, watch_needs
-from bench.catalog import DataSet
+from bench import data
+from bench.data import hub
+from bench.data.assets import Archive, Need, note_archive, watch_needs
+from bench.data.catalog import DataSet
+from bench.data.supply import choose
 from bench.encoder import Encoder, read_files
 from bench.errors import DataError, UsageError, one_line
 from bench.files import sha256_of, write_atomic
 from bench.process import environment, raise_if_stopped
 from bench.recipe import Recipe
-from bench.supply import choose
 from bench.task import NetworkTask, Task
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Wanted:
         encoders: Encoders by name.
         tasks: Tasks.
         recipes: Recipes by name.
-        data: Names of archives and data sets, as ``bench.supply.fetch_all`` takes them.
+        data: Names of archives and data sets, as ``bench.data.supply.fetch_all`` takes them.
     """
 
     encoders: Mapping[str, Encoder] = field(default_factory=dict)

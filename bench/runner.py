@@ -12,7 +12,6 @@ from itertools import chain, compress, product, repeat
 from typing import Any, Literal
 
 from bench import data
-from bench.claims import Claims, read_owner
 from bench.embeddings import (
     CachedEncoder,
     NotCached,
@@ -37,9 +36,10 @@ from bench.engine import (
 from bench.errors import DataError, ResultError
 from bench.files import hide_home, remove_leftovers
 from bench.process import peak_memory_mb
-from bench.provenance import record_provenance
-from bench.result import Absence, Result, RunSpec
 from bench.store import Store
+from bench.store.claims import Claims, read_owner
+from bench.store.provenance import record_provenance
+from bench.store.result import Absence, Result, RunSpec
 from bench.task import NetworkTask, Task
 from bench.vectors import Vectors
 
@@ -203,7 +203,7 @@ def run(  # noqa: PLR0913 - one parameter an option
     """Yield every cell of the grid as it ends.
 
     Processes on one folder of results share the cells: each takes those that no other one runs
-    (``bench.claims``), and yields what others did in the end.
+    (``bench.store.claims``), and yields what others did in the end.
 
     Args:
         encoders: Encoders by name.

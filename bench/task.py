@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import Kind
 from bench.data import Rows, load
+from bench.data.columns import Kind
 from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item
 from bench.errors import UsageError
@@ -34,8 +34,9 @@ class Score:
     Attributes:
         repeats: One number per seed, split or fold.
         examples: float32 (n,), the mean over the repeats of what each test example gave (a
-            similarity, 1 for a right answer, or its contribution: ``bench.influence``), in the
-            order of the data, which pairs two encoders; empty where the metric has no such parts.
+            similarity, 1 for a right answer, or its contribution: ``bench.stats.influence``), in
+            the order of the data, which pairs two encoders; empty where the metric has no such
+            parts.
         gold: float32 (n,), what the examples are compared with (gold similarity, or class); empty
             where their mean is the score.
         ids: uint64 (n,), ``example_ids`` of the examples, by which tasks on the same texts know

@@ -18,8 +18,8 @@ from bench.errors import UsageError
 from bench.files import hide_home
 from bench.recipe import Load, Progress, Recipe
 from bench.registry import load_recipe, split_setting
-from bench.result import Absence, RunSpec
 from bench.store import Store
+from bench.store.result import Absence, RunSpec
 
 BUDGETS = {"S": 1_000_000, "L": 50_000_000}
 """Budgets by name: S for an afternoon of a CPU, L for a GPU."""

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.assets import cache_dir
+from bench.data.assets import cache_dir
 from bench.encoder import Embeddings, shortened
 from bench.errors import UsageError
 from bench.files import write_atomic

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from bench import reporting as report
-from bench.influence import contributions
 from bench.reporting import formats
 from bench.reporting.frame import flat
 from bench.reporting.tables import tables
-from bench.result import Result, RunSpec
+from bench.stats.influence import contributions
 from bench.store import Store
+from bench.store.result import Result, RunSpec
 from bench.task import Score
 
 FAMILIES = (

@@ -8,7 +8,7 @@ of both together; the table gives their standard deviations. Compared are
 - examples: the variance over test examples alone, as for a single training;
 - one quantile: the sum of both variances with Satterthwaite's degrees of freedom;
 - pooled: as "ours", with one variance between trainings for both methods;
-- ours: ``bench.replication``, each variance with its own quantile.
+- ours: ``bench.stats.replication``, each variance with its own quantile.
 """
 
 from itertools import product
@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from bench.replication import Part, Trainings, half_width, of_means
+from bench.stats.replication import Part, Trainings, half_width, of_means
 
 RUNS = 40_000
 SIZES = ((1.0, 0.0, 0.0), (1.0, 0.5, 0.2), (1.0, 1.0, 1.0), (0.3, 1.0, 0.3), (0.0, 0.5, 1.0))

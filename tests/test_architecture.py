@@ -33,7 +33,7 @@ def test_listing_and_naming_what_there_is_loads_nothing_heavy():
     code = """
 import json, sys
 from importlib.util import find_spec
-import bench.reporting, bench.supply
+import bench.reporting, bench.data.supply
 from bench.cli import app
 from bench.registry import load_encoder
 from bench.tasks.mteb import MtebTask

@@ -35,7 +35,7 @@ from adapters._source import (
     title,
 )
 from adapters._text import Framed, make_prompts
-from bench import assets
+from bench.data import assets
 from bench.encoder import Batch, Card, Item, Side, Similarity, digest, location
 from bench.errors import CheckpointError, Unavailable, UsageError, unknown
 

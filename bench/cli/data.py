@@ -27,7 +27,7 @@ app = typer.Typer(help="Data sets and weights: list, fetch, mirror.", no_args_is
 
 
 def _names() -> list[str]:
-    from bench.supply import catalog_names
+    from bench.data.supply import catalog_names
 
     return catalog_names()
 
@@ -48,7 +48,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Show what tasks and encoders need, where it would come from now, and its licences."""
-    from bench.supply import catalog_rows
+    from bench.data.supply import catalog_rows
 
     for entry in catalog_rows():
         if as_json:
@@ -66,7 +66,7 @@ def fetch(
     as_json: Json = False,
 ) -> None:
     """Download archives and data sets into the cache."""
-    from bench.supply import fetch_all
+    from bench.data.supply import fetch_all
 
     _show(fetch_all(names), strict=bool(names), as_json=as_json)
 
@@ -107,9 +107,9 @@ def mirror(
 
     Without names and options it gets everything in `bench data list` that is available.
     """
+    from bench.data.supply import catalog_names
     from bench.mirroring import Wanted
     from bench.mirroring import mirror as write_mirror
-    from bench.supply import catalog_names
 
     wanted = _load_wanted(model, suite, task, recipe, set_)
     everything = not names and wanted == Wanted()

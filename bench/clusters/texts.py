@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bench.data import load
-from bench.delimited import read_table
+from bench.data.delimited import read_table
 from bench.errors import UsageError, unknown
 
 _KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}

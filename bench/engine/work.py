@@ -99,7 +99,7 @@ class Measured:
     Attributes:
         scores: Scores by metric name.
         samples: A few examples in words.
-        texts: Counts of the texts the task asked for, see ``bench.result.Result``.
+        texts: Counts of the texts the task asked for, see ``bench.store.result.Result``.
         cost: What encoding took.
         sources: The data sets that were read, see ``bench.data.record_sources``.
         seconds: Of the scores alone.

@@ -16,7 +16,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench import stats
-from bench.influence import AGREE, bounds, contributions
 from bench.reporting.names import (
     TASK,
     known_encoders,
@@ -27,7 +26,8 @@ from bench.reporting.names import (
     titles,
 )
 from bench.reporting.stale import leave_out_stale
-from bench.result import Absence, Result
+from bench.stats.influence import AGREE, bounds, contributions
+from bench.store.result import Absence, Result
 from bench.task import APART
 
 OVERLAP = 0.05

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.catalog import set_name
+from bench.data.catalog import set_name
 from bench.reporting.comparison import MEAN, OVERLAP, Comparison
 from bench.reporting.names import marked, strip_folders
 from bench.reporting.table import Entry, Table, measure, score, share, warned, word
-from bench.result import Absence, Result
+from bench.store.result import Absence, Result
 
 
 def cost(c: Comparison) -> Table:

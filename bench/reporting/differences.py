@@ -12,7 +12,7 @@ from bench import stats
 from bench.reporting.comparison import Comparison, mean_score, sampled, seed_of
 from bench.reporting.notes import machine
 from bench.reporting.table import Entry, Table, difference, measure, missing, score, warned, word
-from bench.result import Result
+from bench.store.result import Result
 from bench.task import limited
 
 MOST = 30_000

@@ -9,7 +9,7 @@ import pandas as pd
 from bench import stats
 from bench.reporting.comparison import Comparison
 from bench.reporting.names import TASK
-from bench.result import Result
+from bench.store.result import Result
 
 _CARD = (
     "trained",

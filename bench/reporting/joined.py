@@ -8,8 +8,8 @@ from functools import cache
 from bench.errors import UsageError, unknown
 from bench.registry import find_registered
 from bench.reporting.names import strip_folders
-from bench.result import Absence, Result, RunSpec
 from bench.store import Store
+from bench.store.result import Absence, Result, RunSpec
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.catalog import CATALOG
+from bench.data.catalog import CATALOG
 from bench.encoder import Card, Encoder, card, fingerprint
 from bench.errors import BenchError, UsageError
 from bench.exportable import ExportableEncoder
 from bench.files import escape_markdown, hide_home, write_atomic
 from bench.reporting.stale import leave_out_stale
-from bench.result import Result
+from bench.store.result import Result
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

@@ -17,7 +17,7 @@ from bench.encoder import digest
 from bench.errors import UsageError, unknown
 from bench.files import read_object
 from bench.reporting.names import natural
-from bench.result import Absence, Result, RunSpec
+from bench.store.result import Absence, Result, RunSpec
 from bench.task import Score
 
 log = logging.getLogger(__name__)

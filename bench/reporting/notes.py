@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.catalog import set_name
+from bench.data.catalog import set_name
 from bench.reporting.comparison import METHOD, SIGNIFICANT, Comparison
 from bench.reporting.mteb import SOURCE
 from bench.reporting.table import MISSING, Table, word
-from bench.result import Result
+from bench.store.result import Result
 
 
 def notes(c: Comparison) -> Table:

@@ -17,7 +17,7 @@ import pandas as pd
 from bench.errors import unknown
 from bench.reporting.comparison import Comparison
 from bench.reporting.table import Entry, Mark, Table, difference, measure, score, warned, word
-from bench.result import Result
+from bench.store.result import Result
 
 UNTRUSTED = frozenset({"memory"})
 """Provenances of numbers that count in no comparison."""

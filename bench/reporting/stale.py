@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from bench.catalog import set_name
-from bench.result import Absence, Result
+from bench.data.catalog import set_name
+from bench.store.result import Absence, Result
 
 _UNKNOWN = "unknown"
 

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from bench import stats
 from bench.errors import unknown
-from bench.replication import (
+from bench.reporting.comparison import MEAN, Comparison
+from bench.reporting.variants import last_stage
+from bench.stats.replication import (
     Part,
     Trainings,
     detectable,
@@ -34,8 +36,6 @@ from bench.replication import (
     pool,
     superiority,
 )
-from bench.reporting.comparison import MEAN, Comparison
-from bench.reporting.variants import last_stage
 
 Tasks = Literal["resampled", "fixed"]
 """Whether a mean over families stands for other families too, or for these alone."""

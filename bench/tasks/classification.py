@@ -16,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import LABEL, TEXT, check_classes
 from bench.data import load
+from bench.data.columns import LABEL, TEXT, check_classes
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
 from bench.task import Score, Scores, Task, example_ids, sample, split_vectors

@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import LABEL, TEXT
 from bench.data import Rows
+from bench.data.columns import LABEL, TEXT
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
 from bench.task import Score, Scores, Task, sample, split_vectors

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import TEXT
 from bench.data import load
+from bench.data.columns import TEXT
 from bench.embeddings import CachedEncoder
 from bench.encoder import Embeddings, Encoder, Item
 from bench.errors import DataError

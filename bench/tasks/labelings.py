@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import CLASS, TEXT
 from bench.data import Rows, load
+from bench.data.columns import CLASS, TEXT
 from bench.errors import DataError
 from bench.tasks.groups import DOMAINS, SENTIMENTS, group_names
 

@@ -27,9 +27,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import CLASS, TEXT
-from bench.conll import convert_to_iob2
 from bench.data import Rows, load
+from bench.data.columns import CLASS, TEXT
+from bench.data.conll import convert_to_iob2
 from bench.embeddings import CachedEncoder
 from bench.encoder import Encoder, QuestionEncoder, TokenEncoder, TokenStates
 from bench.errors import DataError

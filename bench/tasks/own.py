@@ -2,7 +2,7 @@
 
 A file is CSV or TSV with a header, JSON lines or Parquet. Columns are found by their usual names,
 or named: ``classification:reviews.csv:text=review,label=stars``. A folder has ``test`` and
-``train`` files; for ``ner`` they are ``test.conll`` and ``train.conll`` (``bench.conll``), and
+``train`` files; for ``ner`` they are ``test.conll`` and ``train.conll`` (``bench.data.conll``), and
 optionally ``questions.json``, a question for each type; for ``retrieval`` it is in BEIR's layout:
 ``corpus.jsonl``, ``queries.jsonl``, ``qrels/test.tsv``.
 Run: ``bench run --model quip --task ner:FOLDER,classification:reviews.csv,sts:pairs.tsv``.

@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import BINARY, CLASS, NUMBER, TEXT, Kind, check_classes
 from bench.data import Rows, load
+from bench.data.columns import BINARY, CLASS, NUMBER, TEXT, Kind, check_classes
 from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item, TokenEncoder
 from bench.errors import DataError, UsageError

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import CLASS_NUMBER, TEXT, Kind, check_classes
 from bench.data import load
+from bench.data.columns import CLASS_NUMBER, TEXT, Kind, check_classes
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError
 from bench.task import Score, Scores, Task, example_ids, sample, split_vectors

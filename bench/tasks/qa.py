@@ -16,8 +16,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from bench.columns import ANSWERS, TEXT
 from bench.data import Rows
+from bench.data.columns import ANSWERS, TEXT
 from bench.embeddings import CachedEncoder
 from bench.encoder import Encoder, QuestionEncoder
 from bench.spans import ANSWER_TOKENS, exact_match, extract_answer, f1

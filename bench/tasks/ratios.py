@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.influence import of_ratio
+from bench.stats.influence import of_ratio
 from bench.task import Score
 
 Counts = NDArray[np.number]

@@ -16,7 +16,7 @@ from typing import ClassVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import TEXT
+from bench.data.columns import TEXT
 from bench.embeddings import CachedEncoder
 from bench.encoder import Item, Side, instructed_sides, similarity_of
 from bench.errors import DataError

@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.embeddings import cached
 from bench.encoder import Encoder, Item, digest
-from bench.influence import contributions
+from bench.stats.influence import contributions
 from bench.task import Score, Scores, Task, record_original
 from bench.tasks.robustness import WORDINGS
 

@@ -18,7 +18,7 @@ from typing import ClassVar, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import BINARY
+from bench.data.columns import BINARY
 from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item, QuestionEncoder, TokenEncoder, shortened
 from bench.errors import EncodingError

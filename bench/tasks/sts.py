@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import NUMBER, TEXT
 from bench.data import Rows
+from bench.data.columns import NUMBER, TEXT
 from bench.encoder import Embeddings, Item
 from bench.errors import DataError, EncodingError
 from bench.task import Score, Scores, Task, example_ids

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.columns import TEXT
 from bench.data import load
+from bench.data.columns import TEXT
 from bench.encoder import Embeddings, Item
 from bench.task import Score, Scores, Task, sample, split_vectors
 from bench.tasks.awareness import Labeling, awareness_means

@@ -13,7 +13,7 @@ import numpy as np
 from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Batch, Encoder, TokenStates
 from bench.errors import BenchError, EncodingError
-from bench.influence import AGREE, contributions
+from bench.stats.influence import AGREE, contributions
 from bench.task import APART, Score, Task, missing_parts
 from bench.testing.agreement import ContractError
 from bench.testing.randomness import random_states_touched

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import bench
-from bench import archive
 from bench.errors import ResultError
 from bench.export import export_archive
-from bench.store import Store
+from bench.store import Store, archive
 from tests.bench.reporting.made import absence, result, right
 
 PLACE = "/somewhere/secret"

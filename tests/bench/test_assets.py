@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench import assets
-from bench.assets import ARCHIVES, Archive, cache_dir, downloads_dir, fetch
+from bench.data import assets
+from bench.data.assets import ARCHIVES, Archive, cache_dir, downloads_dir, fetch
 from bench.errors import DataError, Unavailable
 from tests.bench.commands import start_python
 
@@ -133,7 +133,7 @@ def test_a_machine_without_pip_and_a_folder_that_cannot_be_made_are_told(
 def test_processes_that_fetch_the_same_archive_at_once_download_it_once(index):
     pin = wheel(index)
     code = "import logging; logging.basicConfig(level=20)\n"
-    code += f"from bench.assets import *; print(fetch({pin!r}))"
+    code += f"from bench.data.assets import *; print(fetch({pin!r}))"
     jobs = [start_python(code) for _ in range(2)]
     outputs = [job.communicate(timeout=60) for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0]

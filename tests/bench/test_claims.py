@@ -12,11 +12,11 @@ from itertools import chain
 import psutil
 import pytest
 
-from bench import claims, runner
-from bench.claims import EXPIRY, Claims, Owner
+from bench import runner
 from bench.errors import EncodingError
 from bench.runner import run
-from bench.store import Store
+from bench.store import Store, claims
+from bench.store.claims import EXPIRY, Claims, Owner
 from bench.vectors import Vectors
 from tests.bench.encoders import Norms, Plain
 

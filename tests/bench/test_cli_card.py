@@ -10,8 +10,8 @@ from huggingface_hub import ModelCard
 from bench.encoder import card, fingerprint, settings
 from bench.registry import load_encoder
 from bench.reporting.modelcard import model_card, results_of, write_model_card
-from bench.result import Result
 from bench.store import Store
+from bench.store.result import Result
 from bench.task import Score
 from bench.testing import write_tiny_backbone
 from tests.bench.commands import ROOT, call, refused

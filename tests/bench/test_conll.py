@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval import scheme as strict
 
-from bench.conll import convert_to_iob2, read_conll
+from bench.data.conll import convert_to_iob2, read_conll
 from bench.errors import DataError
 
 TYPES = st.sampled_from(["PER", "LOC", "ORG", "Other", "creative-work", "B"])

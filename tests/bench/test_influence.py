@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bench.influence import bounds, contributions, of_ratio
+from bench.stats.influence import bounds, contributions, of_ratio
 
 MEASURED = {
     "cosine_spearman": lambda x, y: spearmanr(x, y).statistic,

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import t
 
 from bench import stats
-from bench.replication import (
+from bench.stats.replication import (
     Part,
     Trainings,
     detectable,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap
 
 from bench import stats
-from bench.influence import bounds, contributions, of_ratio
+from bench.stats.influence import bounds, contributions, of_ratio
 from tests.bench.test_influence import MEASURED, data
 
 # Of 200 intervals at 95 %, the share that covers has a standard deviation of 1.5 %.

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bench.encoder import digest, fingerprint
 from bench.errors import ResultError
-from bench.result import SCHEMA, Absence, Result, RunSpec
 from bench.store import Store, read
+from bench.store.result import SCHEMA, Absence, Result, RunSpec
 from bench.task import Score, sample
 from tests.bench.commands import run_python
 from tests.bench.encoders import Plain

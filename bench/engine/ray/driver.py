@@ -21,7 +21,7 @@ from bench.engine.ray.worker import Reply, Step, Worker
 from bench.engine.work import Encode, Failure, Job, Measure, Measured, Outcome, Portion, Train
 from bench.errors import EncodingError, UsageError
 from bench.process import raise_if_stopped
-from bench.provenance import record_provenance
+from bench.store.provenance import record_provenance
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from bench.embeddings import CachedEncoder
 from bench.encoder import Encoder, Item, card, fingerprint
 from bench.engine.work import Failure, Measured, Portion, Train, Training, do, encode, join, score
 from bench.errors import EncodingError
-from bench.provenance import record_provenance
+from bench.store.provenance import record_provenance
 from bench.task import Task
 from bench.vectors import Vectors
 

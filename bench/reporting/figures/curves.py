@@ -30,7 +30,7 @@ from bench.reporting.figures.drawing import (
 from bench.reporting.names import TASK
 from bench.reporting.scores import WITHIN, method_of
 from bench.reporting.table import score
-from bench.result import Result
+from bench.store.result import Result
 from bench.task import PICKING, limited
 
 _LAYER = r"@(\d+)$"

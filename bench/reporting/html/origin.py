@@ -3,13 +3,13 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from bench.catalog import set_name
+from bench.data.catalog import set_name
 from bench.reporting.comparison import Comparison
 from bench.reporting.context import command_of
 from bench.reporting.names import strip_folders
 from bench.reporting.notes import machine
 from bench.reporting.table import MISSING, measure, share
-from bench.result import Result
+from bench.store.result import Result
 
 Block = tuple[str, tuple[tuple[str, str], ...]]
 """A heading with (what, value) pairs under it."""

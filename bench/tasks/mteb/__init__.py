@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from bench.embeddings import CachedEncoder
 from bench.encoder import Item
 from bench.errors import EncodingError, Unavailable, UsageError
-from bench.influence import AGREE, contributions
+from bench.stats.influence import AGREE, contributions
 from bench.task import NetworkTask, Score, Scores, example_ids, keep_original
 from bench.tasks.mteb.bridge import MtebEncoder, as_mteb, instruction_for
 from bench.tasks.mteb.isolated import installed, loaded_mteb, undisturbed, without_bars

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import data
-from bench.columns import NUMBER, TEXT, Kind
 from bench.data import Rows
+from bench.data.columns import NUMBER, TEXT, Kind
 from bench.errors import DataError
 
 if TYPE_CHECKING:

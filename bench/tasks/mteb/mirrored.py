@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.assets import note_need
+from bench.data.assets import note_need
 from bench.errors import DataError, Unavailable
 from bench.files import temporary_folder
 from bench.tasks.mteb.isolated import without_bars

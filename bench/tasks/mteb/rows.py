@@ -8,9 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import data, hub
-from bench.catalog import CATALOG
-from bench.columns import CLASS, NUMBER, TEXT, check_classes, check_column
+from bench import data
+from bench.data import hub
+from bench.data.catalog import CATALOG
+from bench.data.columns import CLASS, NUMBER, TEXT, check_classes, check_column
 from bench.errors import Unavailable
 from bench.task import sample
 from bench.tasks.mteb import mirrored

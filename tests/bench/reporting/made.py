@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bench.result import Absence, Result, RunSpec
+from bench.store.result import Absence, Result, RunSpec
 from bench.task import Score
 
 TEXTS = {"asked": 10, "distinct": 8, "repeated_share": 0.2, "truncated_share": 0.125}

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.influence import contributions
 from bench.reporting import tables
 from bench.reporting.comparison import MEAN, Comparison
+from bench.stats.influence import contributions
 from tests.bench.reporting.made import absence, on, result, right, usual_results
 
 

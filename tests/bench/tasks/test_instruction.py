@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.errors import DataError
-from bench.influence import contributions
+from bench.stats.influence import contributions
 from bench.tasks.awareness import Awareness, Labeling, awareness_means
 from bench.tasks.labelings import Labelled
 from bench.tasks.robustness import WORDINGS, Robustness

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from bench import data
-from bench.catalog import CATALOG
+from bench.data.catalog import CATALOG
 from bench.embeddings import cached
 from bench.encoder import fingerprint, instructed_sides
 from bench.errors import DataError, EncodingError, Unavailable, UsageError
-from bench.influence import contributions
 from bench.registry import load_encoder
 from bench.runner import run
+from bench.stats.influence import contributions
 from bench.store import Store
 from bench.tasks.mteb import MtebTask, _fresh, as_mteb, benchmark, known_task
 from bench.tasks.mteb.mirrored import save

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bench.encoder import TokenStates
 from bench.errors import DataError, UsageError
-from bench.influence import contributions
+from bench.stats.influence import contributions
 from bench.tasks import load_task
 from bench.tasks.ner import NER, NERByQuestions, Tagged, entity_scores, first_states, question
 from bench.tasks.own import ENTITIES

@@ -13,7 +13,7 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 
 from bench.encoder import TokenStates
 from bench.errors import DataError, UsageError
-from bench.influence import contributions
+from bench.stats.influence import contributions
 from bench.task import PICKING
 from bench.tasks import TASKS, partition
 from bench.tasks.paraphrase import SEEDS, BertScore, FewShot, Paraphrase, PickedBertScore, f1_scores

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bench.reporting.comparison import sampled
-from bench.result import Result, RunSpec
 from bench.store import Store
+from bench.store.result import Result, RunSpec
 from bench.task import Score
 from bench.tasks import load_suite, load_task, load_tasks
 from bench.tasks.awareness import Awareness

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.columns import BINARY, CLASS, CLASS_NUMBER, NUMBER, TEXT, check_column
+from bench.data.columns import BINARY, CLASS, CLASS_NUMBER, NUMBER, TEXT, check_column
 from bench.errors import DataError, EncodingError
 from bench.tasks.clustering import Clustering
 from bench.tasks.ner import NERByQuestions, Tagged

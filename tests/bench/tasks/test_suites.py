@@ -5,8 +5,8 @@ from functools import cache
 
 import pytest
 
-from bench.catalog import CATALOG
 from bench.data import record_sources
+from bench.data.catalog import CATALOG
 from bench.embeddings import cached
 from bench.tasks import load_suite
 from tests.bench.encoders import Words

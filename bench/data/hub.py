@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.catalog import CONVERTED, Classes, Columns
+from bench.data.catalog import CONVERTED, Classes, Columns
 from bench.errors import DataError, Unavailable
 from bench.process import environment
 

@@ -1,7 +1,7 @@
 """Statistics of comparisons: paired bootstrap, correction for multiple comparisons, ranks.
 
-A score over test examples is the mean of one contribution per example (``bench.influence``), so all
-encoders are resampled together, by one matrix product.
+A score over test examples is the mean of one contribution per example
+(``bench.stats.influence``), so all encoders are resampled together, by one matrix product.
 
 There are up to two variance components: test examples and repeats (seeds, draws, folds). Where both
 are known, their deviations are resampled separately and added. In a mean over tasks the examples

@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bench import claims
-from bench.archive import unpack
 from bench.encoder import digest
 from bench.errors import ResultError
 from bench.files import check_writable, escape_surrogates, hide_home, write_atomic
-from bench.result import SCHEMA, Absence, Result, RunSpec
 from bench.shape import find_mismatch
+from bench.store import claims
+from bench.store.archive import unpack
+from bench.store.result import SCHEMA, Absence, Result, RunSpec
 from bench.task import Score
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ class Store:
     ``<encoder>/<task>.<digits>.absent`` says why a cell has no result, until it has one.
 
     Attributes:
-        root: The folder, made on the first write; or an archive of one (``bench.archive``), of
-            which all results and absences can be read.
+        root: The folder, made on the first write; or an archive of one
+            (``bench.store.archive``), of which all results and absences can be read.
     """
 
     root: Path
@@ -137,7 +137,7 @@ class Store:
             self._absent_path(spec).unlink(missing_ok=True)
 
     def claim_path(self, spec: RunSpec) -> Path:
-        """Return the file by which a process claims the cell; see ``bench.claims``."""
+        """Return the file by which a process claims the cell; see ``bench.store.claims``."""
         return self.path(spec).with_suffix(claims.SUFFIX)
 
     def written_since(self, spec: RunSpec, time: float) -> Result | Absence | None:

@@ -5,7 +5,6 @@ The columns are the same wherever the rows come from.
 
 import gzip
 import hashlib
-import io
 import json
 import logging
 import os
@@ -20,12 +19,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from bench import assets, hub
-from bench.assets import ARCHIVES, note_archive, note_need
-from bench.catalog import CATALOG, Columns, DataSet, read_packaged
-from bench.columns import Kind, check_column
-from bench.conll import read_conll
-from bench.delimited import read_table
+from bench.data import assets, hub
+from bench.data.assets import ARCHIVES, note_archive, note_need
+from bench.data.catalog import CATALOG, DataSet, read_packaged
+from bench.data.columns import Kind, check_column
+from bench.data.parsing import parse_columns, read_classes
 from bench.errors import DataError, Unavailable, UsageError, unknown
 from bench.files import write_atomic
 from bench.process import environment
@@ -35,9 +33,6 @@ log = logging.getLogger(__name__)
 _COMMIT = 40  # characters of a full commit
 _FORMATS = (".jsonl", ".csv", ".tsv", ".parquet", ".conll")
 _OWN = (*_FORMATS, ".jsonl.gz", ".csv.gz", ".tsv.gz")  # suffixes of the user's own files
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
-_CODE = re.compile(r"[-+]?0\d+")  # 007 is another name than 7
-_MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})  # beside numbers
 
 _seen: ContextVar[list[dict[str, Any]] | None] = ContextVar("seen", default=None)
 
@@ -109,7 +104,7 @@ def load(
         id: On the hub, such as "mteb/sts12-sts"; it need not be in the catalogue. Or the path of
             your own file, which has neither splits nor configurations: ``.jsonl``, ``.csv`` or
             ``.tsv``, also with ``.gz``; ``.parquet``; or ``.conll`` (words and entity tags, see
-            ``bench.conll``).
+            ``bench.data.conll``).
         split: Its split.
         config: Its configuration; "" where there is only one.
         columns: Columns it must have; as a mapping, with the kind of their values.
@@ -249,7 +244,7 @@ def _differs(path: Path, entry: Mapping[str, Any]) -> bool:
     if _hash(path, *_state(path)) != entry["sha256"]:
         return True
     root = path.parent if entry["id"].endswith(_OWN) else Path(os.environ["BENCH_DATA"])
-    return "classes" in entry and _digest(_read_classes(path.parent, root)) != entry["classes"]
+    return "classes" in entry and _digest(read_classes(path.parent, root)) != entry["classes"]
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -322,7 +317,7 @@ def _read_file(path: Path, root: Path) -> Rows:
         kind = "gzip" if path.suffix == ".gz" else f"a file of kind {path.suffix}"
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot read {kind} ({reason}); copy it again") from error
-    classes = {} if path.suffix == ".conll" else _read_classes(path.parent, root)
+    classes = {} if path.suffix == ".conll" else read_classes(path.parent, root)
     pin = {**rows.pin, "classes": _digest(classes)} if classes else rows.pin
     return replace(rows, classes=classes, pin=pin)
 
@@ -335,102 +330,9 @@ def _digest(classes: Mapping[str, list[str]]) -> str:
 def _parse_file(path: Path, size: int, mtime: int) -> Rows:  # noqa: ARG001 - keys of the cache
     packed = path.read_bytes()
     content = gzip.decompress(packed) if path.suffix == ".gz" else packed
-    kind = Path(path.name.removesuffix(".gz")).suffix
-    if kind == ".conll":
-        words, tags = read_conll(content, str(path))
-        columns: Columns = {"tokens": words, "ner_tags": tags}
-    elif kind in {".csv", ".tsv"}:
-        columns = _parse_delimited(path, content, "," if kind == ".csv" else "\t")
-    elif kind == ".parquet":
-        columns = _parse_parquet(path, content)
-    else:
-        columns = _parse_json(path, content)
+    columns = parse_columns(path, content)
     pin = {"source": "local", "sha256": hashlib.sha256(packed).hexdigest()}
     return Rows(columns, str(path), pin=pin)
-
-
-def _parse_delimited(path: Path, content: bytes, delimiter: str) -> Columns:
-    """Return the columns of CSV or TSV; one of numbers is numbers, with None where one is missing.
-
-    Whole numbers with a leading 0, as in ids, are texts.
-    """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: save it as text in UTF-8") from error
-    rows = read_table(text, path, delimiter)
-    if not rows:
-        raise DataError(f"{path} has no rows; copy it again")
-    return {name: _parse_numbers(values) for name, values in _transpose(rows).items()}
-
-
-def _parse_numbers(values: list[str]) -> list[Any]:
-    stripped = [value.strip() for value in values]
-    given = [value for value in stripped if value.lower() not in _MISSING]
-    if not given or not all(map(_NUMBER.fullmatch, given)) or any(map(_CODE.fullmatch, given)):
-        return values
-    whole = all(re.fullmatch(r"[-+]?\d+", value) for value in given)
-    number: type[int | float] = int if whole else float
-    return [None if value.lower() in _MISSING else number(value) for value in stripped]
-
-
-def _parse_parquet(path: Path, content: bytes) -> Columns:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError as error:
-        raise DataError(
-            f"{path}: reading Parquet needs pyarrow; pip install pyarrow, or save it as .jsonl"
-        ) from error
-    try:
-        return dict(parquet.read_table(io.BytesIO(content)).to_pydict())
-    except pa.ArrowException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: cannot read Parquet ({reason}); copy it again") from error
-
-
-def _parse_json(path: Path, content: bytes) -> Columns:
-    """Return the columns of JSON lines."""
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(content.splitlines(), 1):
-        where = f"{path} line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{where}: expected a JSON object ({error})") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: expected a JSON object, got {line[:40]!r}")
-        if rows and row.keys() != rows[0].keys():
-            columns = ", ".join(rows[0])
-            raise DataError(f"{where}: expected the columns {columns}, got {', '.join(row)}")
-        rows.append(row)
-    if not rows:
-        raise DataError(f"{path} has no rows; copy it again")
-    return _transpose(rows)
-
-
-def _transpose(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    """Return the columns of rows that have the same keys."""
-    columns: Columns = {}
-    for name in rows[0]:
-        columns[name] = [row[name] for row in rows]
-    return columns
-
-
-def _read_classes(folder: Path, root: Path) -> dict[str, list[str]]:
-    """Return the class names in the nearest features.json, in the folder or above it."""
-    for place in (folder, *folder.parents):
-        path = place / "features.json"
-        if path.is_file():
-            try:
-                features = json.loads(path.read_bytes())
-                return {column: list(value["names"]) for column, value in features.items()}
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                expected = '{"column": {"names": [...]}}'
-                raise DataError(f"{path}: expected {expected} ({error!r})") from error
-        if place == root:
-            break
-    return {}
 
 
 def _load_known(id: str, split: str, config: str) -> Rows:  # noqa: A002 - the hub's word

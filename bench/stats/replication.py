@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import nctdtrinc, stdtr, stdtrit
 
-from bench import stats
+from bench.stats import resampling
 
 Array = NDArray[np.float64]
 
@@ -117,7 +117,7 @@ def interaction(covariance: Array) -> Array:
     return np.asarray(np.maximum(own / k - others / (k * (k - 1)), 0.0))
 
 
-def half_width(parts: Sequence[Part], alpha: Array | float = 1 - stats.LEVEL) -> Array:
+def half_width(parts: Sequence[Part], alpha: Array | float = 1 - resampling.LEVEL) -> Array:
     """Return half the width of intervals that miss with probability alpha; NaN if nothing varies.
 
     Args:
@@ -140,7 +140,7 @@ def intervals(
     if not np.any(outside):
         return low, high
     with np.errstate(invalid="ignore"):  # of rows without bounds
-        wilson = stats.wilson(values, half**2, bounds)
+        wilson = resampling.wilson(values, half**2, bounds)
     return np.where(outside, wilson[0], low), np.where(outside, wilson[1], high)
 
 
@@ -163,7 +163,7 @@ def detectable(parts: Sequence[Part]) -> Array:
     """
     total = np.zeros(())
     for part in parts:
-        critical = stdtrit(part.freedom, (1 + stats.LEVEL) / 2)
+        critical = stdtrit(part.freedom, (1 + resampling.LEVEL) / 2)
         total = total + nctdtrinc(part.freedom, 1 - POWER, critical) ** 2 * part.variance
     return np.asarray(np.sqrt(np.where(total > 0, total, np.nan)))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 
 DISTRIBUTION = "encoder-recipes-bench"
 _PACKAGES = (

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from bench import assets
-from bench.assets import ARCHIVES, Archive
-from bench.catalog import CATALOG, WEIGHTS, DataSet, set_name
-from bench.data import find_local_file, load, relative_path
+from bench.data import assets, find_local_file, load, relative_path
+from bench.data.assets import ARCHIVES, Archive
+from bench.data.catalog import CATALOG, WEIGHTS, DataSet, set_name
 from bench.errors import DataError, Unavailable, unknown
 
 
