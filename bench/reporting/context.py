@@ -30,8 +30,9 @@ def cost(c: Comparison) -> Table:
     about = (
         "Cost of encoding in the encoder's largest run, beside its mean over families x 100. FLOPs "
         "per text are estimated as 2 x parameters without embedding tables x tokens per text; "
-        "those of a training are of everything that it runs. Peak MB is the peak memory of the "
-        "process, which may have computed other encoders before."
+        "those of a training are of everything that it runs. Seconds, and with them tokens per "
+        "second, include loading the weights. Peak MB is the peak memory of the process, which may "
+        "have computed other encoders before; that of a GPU is not in it."
     )
     words = ("encoder", *described)
     return Table.of_rows("cost", "Cost and quality", rows, words=words, about=about)
