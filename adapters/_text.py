@@ -25,7 +25,7 @@ _SENTENCE_ENDS = re.compile(
     # WikiText has <unk> for names
     rf"[.!?\u061f][\"')\]]*\s+(?=[\"'(\[]?(?:[{_BEGINS}]|<unk>))|\n+"
     # full stops that end a sentence in any case: Chinese and Japanese, Hindi, Urdu
-    r"|[\u3002\uff01\uff1f\u0964\u06d4][\"')\]\u300d\u300f\u201d\u2019\uff09]*\s*"
+    r"|[\u3002\uff01\uff1f\u0964\u06d4]+[\"')\]\u300d\u300f\u201d\u2019\uff09]*\s*"
 )
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 """Thai and Lao, Burmese, Khmer, Japanese, Chinese: no spaces between words."""

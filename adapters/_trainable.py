@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from adapters._network import Network
 
 _ATTENTION = re.compile(
-    r"(attention\.self|attn|SelfAttention|EncDecAttention)(?!.*(resid|out)_drop)"
-    r"|attention_dropout$|transformer\.layer\.\d+\.attention\.dropout$"  # the last: DistilBERT
+    r"^(?!.*(resid_|out_drop)).*(attention\.self|attn|SelfAttention|EncDecAttention)"
+    r"|(^|\.)attention_dropout$"
+    r"|transformer\.layer\.\d+\.attention\.dropout$"  # DistilBERT
 )
 """In the names of modules that drop attention weights; those of what attention gives are others."""
 
@@ -74,7 +75,7 @@ def set_dropout(model: nn.Module, *, hidden: float, attention: float) -> None:
         if isinstance(module, nn.Dropout):
             module.p = dropout
         numbers = {"attention_dropout": attention, "dropout": dropout, "layerdrop": 0.0}
-        numbers["hidden_dropout"] = hidden
+        numbers |= {"attn_dropout_p": attention, "hidden_dropout": hidden}
         for attribute, value in numbers.items():  # decoders drop by numbers, without a module
             if isinstance(vars(module).get(attribute), int | float):
                 setattr(module, attribute, value)

@@ -31,8 +31,10 @@ Positions = NDArray[np.int64]
 """Which of some items: int64 (n,)."""
 
 Side = Literal["query", "document"]
-Similarity = Literal["cosine", "dot", "euclidean"]
 """The side of a text in retrieval or reranking."""
+
+Similarity = Literal["cosine", "dot", "euclidean"]
+"""By what a retrieval ranks documents."""
 
 
 class Item(NamedTuple):

@@ -78,9 +78,9 @@ def _read_rows(source: TextSource, load: Load) -> tuple[list[str], dict[str, str
     rows = path.name.endswith((".jsonl", ".jsonl.gz")) or is_table(path)
     if path.is_file() and not rows:
         text, pin = read_text(path)
-        if path.name.removesuffix(".gz").endswith(".json"):
+        if path.name.removesuffix(".gz").endswith((".json", ".ndjson")):
             raise DataError(
-                f"expected JSON lines or plain text, got {path}, which ends in .json: "
+                f"expected JSON lines that end in .jsonl, or plain text, got {path}: "
                 "save it with an object a line as .jsonl"
             )
         return re.split(r"\n\s*\n", text), pin

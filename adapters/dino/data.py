@@ -18,8 +18,9 @@ import numpy as np
 
 from adapters._training.card import DataSource
 from adapters._training.sources import Source, read_sources, read_text
-from bench.encoder import digest, shortened
+from bench.encoder import shortened
 from bench.errors import DataError, UsageError
+from bench.files import sha256_of
 from bench.recipe import Load
 
 T = TypeVar("T")
@@ -165,7 +166,7 @@ def read_first_texts(path: Path, *, count: int, seed: int) -> tuple[list[str], l
     texts = list(dict.fromkeys(text for text in stripped if text))
     drawn = sorted(np.random.default_rng(seed).permutation(len(texts))[:count])
     texts = [texts[i] for i in drawn]
-    return texts, [_file_source(path, len(texts), texts)]
+    return texts, [_file_source(path, len(texts))]
 
 
 def read_pairs(path: Path) -> tuple[list[SimilarityPair], list[DataSource]]:
@@ -181,7 +182,7 @@ def read_pairs(path: Path) -> tuple[list[SimilarityPair], list[DataSource]]:
     pairs = _parse_lines(path, _parse_pair)
     if not pairs:
         raise DataError(f"expected pairs in {path}, got none: name another file")
-    return pairs, [_file_source(path, len(pairs), [list(pair) for pair in pairs])]
+    return pairs, [_file_source(path, len(pairs))]
 
 
 def clean_pairs(
@@ -326,6 +327,6 @@ def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
     return value
 
 
-def _file_source(path: Path, rows: int, content: object) -> DataSource:
-    pin = {"kind": "file", "sha256": digest(content)}
-    return DataSource(path.name, "as its owner says", rows, pin)
+def _file_source(path: Path, rows: int) -> DataSource:
+    pin = {"source": "file", "sha256": sha256_of(path)}
+    return DataSource(str(path), "as its owner says", rows, pin)

@@ -282,7 +282,7 @@ class Recipe:
         if self.contrastive:
             share = round(budget * self.contrastive)
             # a sentence and its second view have more than 8 tokens
-            sentences = data.draw_sentences(texts, count=share // 8, seed=seed)
+            sentences = data.draw_sentences(texts, count=max(2, share // 8), seed=seed)
             if len(sentences) < 2:
                 raise DataError(
                     "expected two sentences or more of three words or more to tell apart, "

@@ -228,10 +228,11 @@ def _find_changed(entry: Mapping[str, Any]) -> str:
     if archive is None or entry.get("sha256") != archive.sha256:
         return archive.name if archive else ""
     path = find_local_file(id_, split, config=config)
-    return str(path) if path and _replaces(path, known, split) else ""
+    return str(path) if path and _replaces(path, *_state(path), known, split) else ""
 
 
-def _replaces(path: Path, known: DataSet, split: str) -> bool:
+@lru_cache(maxsize=256)
+def _replaces(path: Path, size: int, mtime: int, known: DataSet, split: str) -> bool:  # noqa: ARG001
     """Say whether a local copy has other rows than the archive of its set."""
     if not assets.is_available(ARCHIVES[known.archive]):
         return False

@@ -49,6 +49,7 @@ def results_of(encoder: Encoder, results: Iterable[Result]) -> list[Result]:
 
     Of a task that was run in several versions, or on data that has changed, only the newest counts.
     """
+    weights = card(encoder).weights
     has_dtype = "dtype" in {field.name for field in fields(encoder)}  # type: ignore[arg-type]
 
     @cache
@@ -57,6 +58,8 @@ def results_of(encoder: Encoder, results: Iterable[Result]) -> list[Result]:
         return fingerprint(replace(encoder, **changed), exact=exact)  # type: ignore[type-var]
 
     def is_own(result: Result) -> bool:
+        if not weights or result.card.get("weights") != weights:
+            return False
         dtype, exact = result.card.get("dtype"), result.spec.settings.get("exact")
         return result.spec.fingerprint == identity(str(dtype or ""), exact=bool(exact))
 

@@ -1,4 +1,4 @@
-"""Our numbers beside published ones: only with the same checkpoint, pooling, task and metric.
+"""Our numbers beside published ones: only of the same checkpoint, pooling, task and metric.
 
 ``published.csv`` has the published numbers with their sources; ``matches.json`` maps checkpoint and
 settings to a paper's model and variant, and task, instruction and score to its task and metric.
@@ -113,8 +113,8 @@ def table(c: Comparison) -> Table:
         "Reproduced against published scores",
         rows,
         words={"encoder", "task", "score", "variant", "provenance", "source"},
-        about="x 100: same checkpoint, pooling, task and metric. ‡: they differ by more than our "
-        "interval, the published standard error and rounding together.",
+        about="x 100: same checkpoint, pooling, task, instruction and metric. ‡: they differ by "
+        "more than our interval, the published standard error and rounding together.",
     )
 
 

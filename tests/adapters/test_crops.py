@@ -101,6 +101,7 @@ def test_the_last_layers_alone_can_be_trained(networks, kind, lora):
     last = trainable_weights(replace(recipe, last_layers=1)._make_trainable(network, 1))
     place = f"{name_of_layers(network.model)}.{network.layers - 1}."
     own = {name for name in every if name.startswith(place)}
+    assert own
     assert own <= last.keys()
     after = last.keys() - own  # weight and bias of the last norm
     assert len(after) <= 2

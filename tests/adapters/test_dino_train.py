@@ -155,6 +155,9 @@ def test_pairs_of_a_file_replace_generated_ones(recipe, tmp_path):
     second = "The cat sat on the mat. 0.5 1"
     assert encoder(tmp_path / "cleaned").runs().find_overlaps([second]).all()
     assert card["pairs"]["random pairs"] == 2 * len(X1)
+    save_pairs(tmp_path / "raw.jsonl", ("1", "0"))
+    with pytest.raises(UsageError, match="another content"):
+        train(replace(recipe, pairs=raw, clean=True), tmp_path / "cleaned", 300)
     assert card["pairs"]["training pairs"] == 8 * len(X1)
 
 

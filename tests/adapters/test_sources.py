@@ -99,12 +99,13 @@ def test_a_file_is_read_as_its_ending_says_or_refused(tmp_path, reader):
         (["The cat sat.", "A dog, too!"], 6),
         (["Привет, мир.", "Как дела?", "Хорошо."], 5),
         (["今日は雨です。", "「はい\uff01」", "明日は晴れ\uff1f"], 13),
+        (["本当\uff1f\uff01", "雨\u3002\u3002\u3002", "はい\u3002"], 5),
         (["यह एक है।", "यह दो है।"], 6),
         (["هذا نص.", "وهذا آخر؟", "نعم."], 5),
         (["이것은 하나.", "저것은 둘."], 4),
     ],
 )
 def test_sentences_and_words_are_found_in_other_scripts_too(sentences, words):
-    text = ("" if "雨" in sentences[0] else " ").join(sentences)
+    text = ("" if "雨" in "".join(sentences) else " ").join(sentences)
     assert list_sentences(text) == sentences
     assert count_words(text) == words

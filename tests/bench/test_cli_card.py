@@ -96,7 +96,8 @@ def test_results_are_those_of_the_same_version_weights_and_settings(encoder):
     own = result(encoder)
     other = replace(own, spec=replace(own.spec, fingerprint="of an older version"))
     earlier = result(encoder, task_version=own.spec.task_version - 1)
-    assert results_of(encoder, [own, other, earlier]) == [own]
+    foreign = replace(own, card={**own.card, "weights": "others", "dtype": "int8"})
+    assert results_of(encoder, [own, other, earlier, foreign]) == [own]
     assert results_of(replace(encoder, max_length=64), [own]) == []
     assert results_of(replace(encoder, dtype="bfloat16"), [own]) == [own]
 

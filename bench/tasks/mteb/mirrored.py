@@ -5,6 +5,7 @@ Parquet, judgements and candidates as JSON. So a task whose class loads its data
 mirrored, too.
 """
 
+import inspect
 import json
 import os
 import re
@@ -85,9 +86,10 @@ def restore(task: "AbsTask") -> bool:
 
 
 def _draws_by_seed(task: "AbsTask") -> bool:
-    """Say whether the code that loads a task's data names its seed."""
-    methods = (type(task).load_data, type(task).dataset_transform)
-    return any(_RANDOM.intersection(method.__code__.co_names) for method in methods)
+    """Say whether the code of a task, without that of its kind, names its seed."""
+    own = [vars(c) for c in type(task).__mro__ if not c.__module__.startswith("mteb.abstasks")]
+    functions = [f for names in own for f in names.values() if inspect.isfunction(f)]
+    return any(_RANDOM.intersection(function.__code__.co_names) for function in functions)
 
 
 def _path(task: "AbsTask") -> str:

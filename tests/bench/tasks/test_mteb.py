@@ -408,11 +408,14 @@ def drawn(n):
     base, rows = made("Classification"), sentences(n)[0]
     names = [f"class {i:02}" for i in range(12)]
 
-    def transform(self, **kwargs):
+    def draw(self):
         self.dataset = self.stratified_subsampling(self.dataset, self.seed, n_samples=n // 10)
 
     class Drawn(base):
-        load_data, dataset_transform = mteb.AbsTask.load_data, transform
+        load_data, _draw = mteb.AbsTask.load_data, draw
+
+        def dataset_transform(self, **kwargs):
+            self._draw()
 
     return Drawn, {"text": rows, "label": [i % 12 for i in range(n)]}, names
 
