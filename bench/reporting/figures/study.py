@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ from bench.stats import Estimates
 
 _WIDE = 3  # largest over smallest number beyond which an axis is logarithmic
 _APART = 3.2  # points between the marks of curves at one budget
+_LONG = 4  # times the usual length, beyond which an interval is cut
+_CUT = f"Intervals more than {_LONG} times as long as most end at the frame; the tables have them."
 _DASHES = ((0, (5, 3)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
 
@@ -95,6 +97,7 @@ def _curves(study: Study, axis: _Axis) -> Sketch:
     xs = [places[m] for m in chain(*drawn.values())]
     ticks: Sequence[float] = study.budgets if axis is _TOKENS else _round_ticks(xs)
     apart = _APART if axis is _TOKENS else 0.0
+    limits: list[tuple[float, float] | None] = []
     for panel, family in zip(axes, study.families, strict=True):
         marks = _draw_beside(panel, study, family)
         for i, own in enumerate(drawn.values()):
@@ -102,12 +105,20 @@ def _curves(study: Study, axis: _Axis) -> Sketch:
             _draw_curve(panel, study, family, i, {m: places[m] for m in own}, shift)
         _draw_start(panel, study, family)
         _scale(panel, xs, ticks, axis.words)
+        shown = [
+            *chain(*drawn.values()),
+            *study.beside,
+            *([study.baseline] if study.baseline else []),
+        ]
+        limits.append(_limits([study.level(method, family) for method in shown]))
         panel.autoscale_view()
+        if limits[-1]:
+            panel.set_ylim(limits[-1])
     for panel in axes[::3]:
         panel.set_ylabel("mean score x 100")
     styles = {name: line_style(i) for i, name in enumerate(drawn)}
     name_marks(figure, {**styles, **marks})
-    text = " ".join([axis.about, *_read_curves(study, drawn)])
+    text = " ".join([axis.about, *_read_curves(study, drawn), *([_CUT] if any(limits) else [])])
     if len(known) > MOST_CURVES:
         text += f" The {MOST_CURVES} best of {len(known)}."
     if lost := [name for name in study.curves if name not in known]:
@@ -192,6 +203,21 @@ def _draw_curve(
         )
 
 
+def _limits(known: Sequence[Number]) -> tuple[float, float] | None:
+    """Return limits of an axis at which an interval of few trainings ends; None where none does."""
+    known = [each for each in known if not math.isnan(each.value)]
+    spans = np.array([ends for each in known if (ends := scaled(each.ends))])
+    if not len(spans):
+        return None
+    lengths = spans[:, 1] - spans[:, 0]
+    usual = spans[lengths <= _LONG * np.median(lengths)]
+    if len(usual) == len(spans):
+        return None
+    places = [*usual.ravel(), *(100 * each.value for each in known)]
+    low, high = min(places), max(places)
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
 def _single_trainings(study: Study, family: str, method: Method) -> stats.Array:
     """Return the score of each training of a method."""
     labels, means = list(method.encoders), study.c.family_means
@@ -246,12 +272,16 @@ def gains(study: Study) -> Sketch:
             panel.axhline(y - 0.5, color=RULE, linewidth=0.8)
         tips = [f"{name} minus {base.name}, {family}" for name in names]
         drawn += draw_differences(panel, found, found.p, tips, colors)
+    every = (study.gain(m, family) for family, m in product(study.families, rows))
+    limits = _limits([gain for gain in every if gain])
+    if limits:
+        axes[0].set_xlim(limits)
     caption(figure, f"Mean score x 100 minus that of {base.name}; lines: 95 % interval")
     marks = {}
     if several:
         marks = {f"{b:,} tokens": dot(COLORS[i % len(COLORS)]) for b, i in number_of.items()}
     name_marks(figure, {**marks, **significance_marks(drawn, MUTED if several else COLORS[0])})
-    return figure, " ".join(_read_gains(study))
+    return figure, " ".join([*_read_gains(study), *([_CUT] if limits else [])])
 
 
 def _read_gains(study: Study) -> Iterator[str]:

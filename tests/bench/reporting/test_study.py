@@ -12,7 +12,9 @@ from bench.encoder import digest
 from bench.errors import UsageError
 from bench.reporting import formats
 from bench.reporting.comparison import Comparison
+from bench.reporting.figures.study import _limits
 from bench.reporting.study import Study, answer, tables
+from bench.reporting.study.grid import Number
 from bench.store import Store
 from tests.bench.reporting.made import result, right
 
@@ -259,3 +261,10 @@ def test_settings_that_differ_between_budgets_are_told():
     (note,) = [n for n in as_frame(by_name(tables(study))["notes"]).note if "budgets of weak" in n]
     assert "lr=0.001 at 60,000" in note
     assert "lr=0.01 at 1,000,000" in note
+
+
+def test_an_interval_of_two_trainings_does_not_set_the_scale_of_a_figure():
+    usual = [Number(0.5, 0.45, 0.55), Number(0.6, 0.55, 0.65), Number(float("nan"), 0.0, 0.0)]
+    assert _limits(usual) is None
+    low, high = _limits([*usual, Number(0.7, -0.9, 2.3)])
+    assert (low, high) == pytest.approx((43.75, 71.25))
