@@ -74,9 +74,14 @@ def set_dropout(model: nn.Module, *, hidden: float, attention: float) -> None:
         dropout = attention if _ATTENTION.search(name) else hidden
         if isinstance(module, nn.Dropout):
             module.p = dropout
-        numbers = {"attention_dropout": attention, "dropout": dropout, "layerdrop": 0.0}
-        numbers |= {"attn_dropout_p": attention, "hidden_dropout": hidden}
-        for attribute, value in numbers.items():  # decoders drop by numbers, without a module
+        numbers = {  # decoders drop by numbers, without a module
+            "attention_dropout": attention,
+            "attn_dropout_p": attention,
+            "hidden_dropout": hidden,
+            "dropout": dropout,
+            "layerdrop": 0.0,
+        }
+        for attribute, value in numbers.items():
             if isinstance(vars(module).get(attribute), int | float):
                 setattr(module, attribute, value)
 

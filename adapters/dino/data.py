@@ -20,7 +20,6 @@ from adapters._training.card import DataSource
 from adapters._training.sources import Source, read_sources, read_text
 from bench.encoder import shortened
 from bench.errors import DataError, UsageError
-from bench.files import sha256_of
 from bench.recipe import Load
 
 T = TypeVar("T")
@@ -161,12 +160,12 @@ def read_first_texts(path: Path, *, count: int, seed: int) -> tuple[list[str], l
     parse = dict.fromkeys((".jsonl", ".json"), _parse_text_a)
     parse |= dict.fromkeys((".tsv", ".csv"), _parse_stsb)
     kind = Path(path.name.removesuffix(".gz")).suffix
-    lines = _parse_lines(path, parse.get(kind, lambda line: [line]))
+    lines, pin = _parse_lines(path, parse.get(kind, lambda line: [line]))
     stripped = [text.strip() for text in chain(*lines)]
     texts = list(dict.fromkeys(text for text in stripped if text))
     drawn = sorted(np.random.default_rng(seed).permutation(len(texts))[:count])
     texts = [texts[i] for i in drawn]
-    return texts, [_file_source(path, len(texts))]
+    return texts, [_file_source(path, len(texts), pin)]
 
 
 def read_pairs(path: Path) -> tuple[list[SimilarityPair], list[DataSource]]:
@@ -179,10 +178,10 @@ def read_pairs(path: Path) -> tuple[list[SimilarityPair], list[DataSource]]:
         DataError: The file cannot be read, is not in UTF-8 or has no pairs, or a line has another
             form.
     """
-    pairs = _parse_lines(path, _parse_pair)
+    pairs, pin = _parse_lines(path, _parse_pair)
     if not pairs:
         raise DataError(f"expected pairs in {path}, got none: name another file")
-    return pairs, [_file_source(path, len(pairs))]
+    return pairs, [_file_source(path, len(pairs), pin)]
 
 
 def clean_pairs(
@@ -286,11 +285,11 @@ def _draw_random_pairs(
                 taken += 1
 
 
-def _parse_lines(path: Path, parse: Callable[[str], T]) -> list[T]:
-    """Return what ``parse`` makes of each line that is not blank."""
-    lines = read_text(path)[0].split("\n")  # JSON may hold other line ends
+def _parse_lines(path: Path, parse: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
+    """Return what ``parse`` makes of each line that is not blank, and the hash of the file."""
+    text, pin = read_text(path)
     made = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.split("\n"), 1):  # JSON may hold other line ends
         try:
             if line.strip():
                 made.append(parse(line))
@@ -299,7 +298,7 @@ def _parse_lines(path: Path, parse: Callable[[str], T]) -> list[T]:
                 f"cannot read the line at {path}:{number}, got {line[:60]!r} "
                 f"({type(error).__name__}: {error}): correct the line"
             ) from None
-    return made
+    return made, pin
 
 
 def _parse_text_a(line: str) -> list[str]:
@@ -327,6 +326,5 @@ def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value
     return value
 
 
-def _file_source(path: Path, rows: int) -> DataSource:
-    pin = {"source": "file", "sha256": sha256_of(path)}
+def _file_source(path: Path, rows: int, pin: dict[str, str]) -> DataSource:
     return DataSource(str(path), "as its owner says", rows, pin)

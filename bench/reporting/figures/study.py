@@ -97,6 +97,7 @@ def _curves(study: Study, axis: _Axis) -> Sketch:
     xs = [places[m] for m in chain(*drawn.values())]
     ticks: Sequence[float] = study.budgets if axis is _TOKENS else _round_ticks(xs)
     apart = _APART if axis is _TOKENS else 0.0
+    shown = [*chain(*drawn.values()), *study.beside, *filter(None, [study.baseline])]
     limits: list[tuple[float, float] | None] = []
     for panel, family in zip(axes, study.families, strict=True):
         marks = _draw_beside(panel, study, family)
@@ -105,11 +106,6 @@ def _curves(study: Study, axis: _Axis) -> Sketch:
             _draw_curve(panel, study, family, i, {m: places[m] for m in own}, shift)
         _draw_start(panel, study, family)
         _scale(panel, xs, ticks, axis.words)
-        shown = [
-            *chain(*drawn.values()),
-            *study.beside,
-            *([study.baseline] if study.baseline else []),
-        ]
         limits.append(_limits([study.level(method, family) for method in shown]))
         panel.autoscale_view()
         if limits[-1]:
