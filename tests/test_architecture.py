@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -13,19 +14,26 @@ HEAVY = {"torch", "transformers", "mteb", "matplotlib", "pandas", "datasets", "s
 
 
 def cpu_seconds(*command):
-    """Return the CPU seconds of a command, the shorter of two times."""
+    """Return the CPU seconds of a command, the shortest of three times: the first compiles."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     found = []
-    for _ in range(2):
+    for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        subprocess.run(command, env=env, capture_output=True, check=True, timeout=60)
         found.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
     return min(found)
 
 
 def test_listing_is_quick():
-    nothing = "import numpy, typer; app = typer.Typer(); app.command()(lambda: None); app()"
-    # On a slow machine, in proportion to a command that does nothing.
-    most = max(0.5, 2.5 * cpu_seconds(sys.executable, "-c", nothing))
+    parsing = """
+import numpy, typer
+app = typer.Typer()
+@app.command()
+def show(name: str = "", as_json: bool = False): pass
+app()
+"""
+    # In proportion to a command that does nothing but parse its options: machines differ.
+    most = max(0.5, 3 * cpu_seconds(sys.executable, "-c", parsing))
     assert cpu_seconds(BIN / "bench", "list") < most
 
 
