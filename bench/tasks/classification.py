@@ -6,9 +6,11 @@ A row of ``pypi/zaragoza-construction-faq``: ``question`` "How long is a buildin
 Run: ``bench run --model all --task faq-categories``, or ``--task classification:reviews.csv``
 (``bench.tasks.own``).
 Protocol: accuracy and macro F1 of a logistic regression on standardised embeddings, trained on the
-training file, or on the other folds of the one file (stratified, five folds, drawn by the seed).
+training file, or on the other folds of the one file (stratified, five folds, drawn by the seed,
+equal texts in one of them).
 """
 
+import logging
 from dataclasses import dataclass
 from itertools import chain
 from typing import ClassVar
@@ -24,6 +26,8 @@ from bench.task import Score, Scores, Task, example_ids, sample, split_vectors
 from bench.tasks.labelings import Labels, number_classes
 from bench.tasks.linear import classify
 
+log = logging.getLogger(__name__)
+
 FOLDS = 5
 """Folds of the cross-validation where there is one file."""
 
@@ -36,18 +40,21 @@ class Classification(Task):
         train: Data set of the training texts; "" to cross-validate on the test texts.
         text: Column of the texts.
         label: Column of the classes, words or whole numbers.
+        grouped: Cross-validate with equal texts in one fold: a probe knows the class of a text that
+            it was trained on.
     """
 
     train: str = ""
     text: str = "text"
     label: str = "label"
+    grouped: bool = True
     family: ClassVar[str] = "classification"
     metric: ClassVar[str] = "accuracy"
 
     @property
     def version(self) -> int:
-        """Raised as of every task, and once more for what is trained on a file of its own."""
-        return 2 if self.train else 1
+        """Raised as of every task, and once more for all but folds with equal texts in several."""
+        return 2 if self.train or self.grouped else 1
 
     @property
     def readout(self) -> str:
@@ -73,7 +80,9 @@ class Classification(Task):
         texts, labels = sets[0]
         found = np.empty_like(labels)
         weights = np.empty(len(labels))
-        tested = [np.arange(len(labels))] if self.train else self._folds(labels, seed)
+        tested = [np.arange(len(labels))] if self.train else self._folds(texts, labels, seed)
+        if self.train:
+            self._tell_repeated(texts, sets[1][0])
         for rows in tested:
             others = np.setdiff1d(np.arange(len(labels)), rows)
             x, y = (parts[1], sets[1][1]) if self.train else (parts[0][others], labels[others])
@@ -90,12 +99,29 @@ class Classification(Task):
             "f1": Score(tuple(map(float, f1))),
         }
 
-    def _folds(self, labels: Labels, seed: int) -> list[NDArray[np.int64]]:
+    def _folds(self, texts: list[str], labels: Labels, seed: int) -> list[NDArray[np.int64]]:
         """Return the rows of each fold: every class is spread evenly over the folds."""
+        rows: dict[str, int] = {}
+        first = np.array([rows.setdefault(text, row) for row, text in enumerate(texts)])
+        if not self.grouped:
+            first = np.arange(len(texts))
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(labels))
         order = order[np.argsort(labels[order], kind="stable")]
-        return [np.sort(order[fold::FOLDS]) for fold in range(FOLDS)]
+        dealt = order[first[order] == order]
+        return [np.flatnonzero(np.isin(first, dealt[fold::FOLDS])) for fold in range(FOLDS)]
+
+    def _tell_repeated(self, texts: list[str], trained: list[str]) -> None:
+        known = set(trained)
+        repeated = sum(text in known for text in texts)
+        if repeated:
+            log.warning(
+                "%s: %d of %d test texts are in the training file, too, which raises the score: "
+                "drop them from one of the files",
+                self.name,
+                repeated,
+                len(texts),
+            )
 
     def _sets(self) -> list[tuple[list[str], Labels]]:
         """Return texts and classes of the test rows, then of the training rows if there are."""
@@ -107,10 +133,11 @@ class Classification(Task):
             parts.append(load(self.train, "train", config=self.config, columns=columns))
         labels = [part[self.label] for part in parts]
         check_classes(labels[-1], self.train or self.data)
-        if len(tested) < 2 * FOLDS and not self.train:
+        different = len(set(tested[self.text]))
+        if different < 2 * FOLDS and not self.train:
             raise DataError(
-                f"{self.data}: expected at least {2 * FOLDS} texts for {FOLDS} folds, got "
-                f"{len(tested)}; raise the limit, or give a file of training texts"
+                f"{self.data}: expected at least {2 * FOLDS} different texts for {FOLDS} folds, "
+                f"got {different}; raise the limit, or give a file of training texts"
             )
         numbers = number_classes(*labels)
         if not np.isin(numbers[0], numbers[-1]).any():
@@ -129,6 +156,7 @@ TASKS = (
         split="train",
         text="question",
         label="category",
+        grouped=False,  # six questions are there twice; the shipped trainings were scored so
         instruction="What is the question about?",
         about="503 questions about building, 39 categories; five-fold cross-validation",
     ),

@@ -98,6 +98,24 @@ def test_one_file_is_cross_validated_and_a_folder_says_what_to_train_on(encoder,
     assert (len(found.repeats), len(found.examples)) == (1, 24)
 
 
+def test_a_text_that_is_there_again_is_not_tested_on_what_was_learnt_of_it(
+    encoder, tmp_path, caplog
+):
+    texts = [f"entry {i}" for i in range(30)]  # whose classes can only be remembered
+    labels = np.random.default_rng(0).permutation(["a"] * 15 + ["b"] * 15)
+    rows = pd.DataFrame({"text": texts, "label": labels})
+    task = load_task(f"classification:{write(pd.concat([rows] * 4), tmp_path / 'all.csv')}")
+    found = [task.evaluate(encoder, seed=seed)["accuracy"].mean for seed in range(5)]
+    assert np.mean(found) < 0.65  # with copies in other folds it is 1
+    write(rows, tmp_path / "train.csv")
+    write(rows[:20], tmp_path / "test.csv")
+    score(encoder, f"classification:{tmp_path}")
+    assert "20 of 20 test texts are in the training file" in caplog.text
+    few = write(pd.concat([rows[:9]] * 9), tmp_path / "few.csv")
+    with pytest.raises(DataError, match="10 different texts"):
+        score(encoder, f"classification:{few}")
+
+
 def test_a_class_of_the_training_file_is_told_from_one_of_which_it_is_a_longer_name(
     encoder, tmp_path
 ):
