@@ -78,6 +78,7 @@ def export_archive(
     *,
     models: Sequence[str] = (),
     tasks: Sequence[str] = (),
+    texts: bool = True,
 ) -> None:
     """Write results as one zip file that is read like their folder, to be shared.
 
@@ -88,12 +89,15 @@ def export_archive(
         file: The archive to write.
         models: Names of encoders; all by default.
         tasks: Names of tasks; all by default.
+        texts: With the few texts of the data that some tasks show as examples.
 
     Raises:
         UsageError: There are no such results.
         ResultError: The file cannot be written.
     """
     found, absences = find(stores, models, tasks)
+    if not texts:
+        found = [replace(result, samples=()) for result in found]
     try:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             store = Store(Path(folder))

@@ -96,12 +96,20 @@ def mteb(
     app,
     "bench export archive study.zip --results results",
     "bench export archive mine.zip -m quip,dino && bench report --results mine.zip",
+    "bench export archive shared.zip --without-texts",
 )
 def archive(
     file: Annotated[Path, typer.Argument(help="Zip file to write.", dir_okay=False)],
     model: Encoders = [],  # noqa: B006 - typer copies lists
     task: OnTasks = [],  # noqa: B006
     results: ResultFolders = [Path("results")],  # noqa: B006
+    without_texts: Annotated[
+        bool,
+        typer.Option(
+            "--without-texts",
+            help="Leave out the few texts of the data that some tasks show as examples.",
+        ),
+    ] = False,
 ) -> None:
     """Write results with their per-example values as one zip file, which is read like a folder.
 
@@ -111,7 +119,13 @@ def archive(
     from bench.store import Store
 
     stores = [Store(each) for each in dict.fromkeys(results)]
-    export_archive(stores, file, models=split_names(model), tasks=split_names(task))
+    export_archive(
+        stores,
+        file,
+        models=split_names(model),
+        tasks=split_names(task),
+        texts=not without_texts,
+    )
     print(file)
 
 

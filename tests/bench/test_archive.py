@@ -54,6 +54,18 @@ def test_an_archive_is_read_like_its_folder_and_names_no_folder_of_the_machine(s
     )
 
 
+def test_an_archive_without_texts_has_all_but_the_examples_that_tasks_show(store, tmp_path):
+    for one in store.results():
+        store[one.spec] = replace(one, samples=[{"text": "a private review"}])
+    whole, without = tmp_path / "whole.zip", tmp_path / "without.zip"
+    export_archive([store], whole)
+    export_archive([store], without, texts=False)
+    assert {len(one.samples) for one in Store(whole).results()} == {1}
+    assert {len(one.samples) for one in Store(without).results()} == {0}
+    scores = [bench.results(each).drop(columns="reason") for each in (whole, without)]
+    assert scores[0].equals(scores[1])
+
+
 def test_equal_results_give_equal_bytes_and_an_archive_can_be_packed_again(store, tmp_path):
     first, second = tmp_path / "a.zip", tmp_path / "b.zip"
     export_archive([store], first)
