@@ -17,13 +17,16 @@ from bench.errors import EncodingError
 if TYPE_CHECKING:  # see _network.py
     from transformers import PreTrainedTokenizerBase
 
+_ACCENTED = "".join(filter(str.isupper, map(chr, range(0xC0, 0x250))))  # Latin capitals
 _BEGINS = (
-    "A-Z0-9\u0386-\u03ab\u0400-\u042f\u0531-\u0556"  # capitals: Latin, Greek, Cyrillic, Armenian
+    rf"A-Z0-9{_ACCENTED}\u0386-\u03ab\u0400-\u042f\u0531-\u0556"  # Greek, Cyrillic, Armenian
     "\u05d0-\u0dff\u10a0-\u11ff\uac00-\ud7a3"  # Hebrew to Sinhala, Georgian, Korean: no capitals
 )
+_OPENING = r"\"'(\[\u00a1\u00ab\u00bf\u2018\u201c\u201e"
+_CLOSING = r"\"')\]\u00bb\u2019\u201c\u201d"
 _SENTENCE_ENDS = re.compile(
     # WikiText has <unk> for names
-    rf"[.!?\u061f][\"')\]]*\s+(?=[\"'(\[]?(?:[{_BEGINS}]|<unk>))|\n+"
+    rf"[.!?\u061f][{_CLOSING}]*\s+(?=[{_OPENING}]*(?:[{_BEGINS}]|<unk>))|\n+"
     # full stops that end a sentence in any case: Chinese and Japanese, Hindi, Urdu
     r"|[\u3002\uff01\uff1f\u0964\u06d4]+[\"')\]\u300d\u300f\u201d\u2019\uff09]*\s*"
 )

@@ -103,6 +103,8 @@ def test_a_file_is_read_as_its_ending_says_or_refused(tmp_path, reader):
         (["यह एक है।", "यह दो है।"], 6),
         (["هذا نص.", "وهذا آخر؟", "نعم."], 5),
         (["이것은 하나.", "저것은 둘."], 4),
+        (["Il part.", "École et lycée.", "«Oui.»", "À demain."], 8),
+        (["¿Qué pasa?", "¡Ñandú!", "„Wo?“", "“Here.”", "\u2018Łódź.\u2019", "Fin."], 7),
     ],
 )
 def test_sentences_and_words_are_found_in_other_scripts_too(sentences, words):
