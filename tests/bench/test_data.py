@@ -155,7 +155,7 @@ def test_offline_the_hub_is_asked_once(tmp_path, monkeypatch, caplog):
     for name in ("org/films", "org/books"):
         with pytest.raises(Unavailable, match="not from the hub"):
             load(name, "test")
-    assert time.monotonic() - start < 5  # the hub's libraries alone try for 20 s and more
+    assert time.monotonic() - start < 10  # the hub's libraries alone try for 20 s and more
     (said,) = caplog.messages
     assert "127.0.0.1" in said
 
