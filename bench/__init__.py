@@ -11,8 +11,9 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
     del sys.path[0]
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,20 +31,18 @@ def load_encoder(name: str, **settings: object) -> "Encoder":
     Args:
         name: A registered name (``bench list``); ``name:PATH_OR_ID`` for another checkpoint; or
             ``package.module:Class``.
-        settings: Settings to change, by field name.
+        settings: Settings to change, by field name; plain values, also those of numpy, or a path.
 
     Raises:
-        UsageError: There is no such encoder or setting.
+        UsageError: There is no such encoder or setting, or a value is not plain.
 
     >>> encoder = load_encoder("hashing", dim=64)
     >>> encoder.encode(["How do I reset my PIN?", "My card was declined."]).shape
     (2, 64)
     """
-    import json
-
     from bench.registry import load_encoder as load
 
-    return load(name, {field: json.dumps(value) for field, value in settings.items()})
+    return load(name, {field: _to_json(field, value) for field, value in settings.items()})
 
 
 def load_task(name: str, *, limit: int | None = None) -> "Task":
@@ -52,10 +51,10 @@ def load_task(name: str, *, limit: int | None = None) -> "Task":
     Args:
         name: A registered name (``bench list``), a task of mteb, ``sts:pairs.csv`` and the like for
             your own files (``bench.tasks.own``), or ``package.module:TASK``.
-        limit: At most this many test examples.
+        limit: At most this many test examples, from 1.
 
     Raises:
-        UsageError: There is no such task.
+        UsageError: There is no such task, or the limit is no such number.
 
     >>> task = load_task("STSBenchmark", limit=100)
     >>> task.family, task.metric
@@ -63,18 +62,18 @@ def load_task(name: str, *, limit: int | None = None) -> "Task":
     """
     from bench.tasks import load_task as load
 
-    return load(name, limit=limit)
+    return load(name, limit=_check_limit(limit))
 
 
 def run(  # noqa: PLR0913 - one parameter per option
     models: "str | Iterable[str] | Mapping[str, Encoder]" = "all",
     tasks: "str | Task | Iterable[str | Task]" = (),
     *,
-    suites: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    suites: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     limit: int | None = None,
     wordings: int | None = None,
-    seeds: Sequence[int] = (42,),
+    seeds: int | Iterable[int] = (42,),
     results: str | Path = "results",
     data: str | Path | None = None,
     device: str = "auto",
@@ -93,20 +92,22 @@ def run(  # noqa: PLR0913 - one parameter per option
         tasks: Names of tasks, or tasks.
         suites: Names of suites; "quick" where neither tasks nor suites are given.
         exclude: Names of tasks among these to leave out.
-        limit: At most this many test examples per named task.
-        wordings: Score tasks with an instruction under so many wordings of it, at most 10.
-        seeds: One cell per seed.
+        limit: At most this many test examples per named task, from 1.
+        wordings: Score tasks with an instruction under so many wordings of it, 2 to 10.
+        seeds: A seed, or several: one cell per seed.
         results: Folder of results.
         data: Folder with data sets; see ``bench data mirror``.
-        device: "auto", "cpu", "cuda", "cuda:1", "mps".
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        device: "auto", "cpu", "cuda", "cuda:1", "mps"; with "auto" encoders that are given as
+            objects keep their own.
+        dtype: "auto", "float32", "bfloat16" or "float16"; "auto" as for ``device``.
         force: Run finished cells again.
         workers: Processes that compute, on Ray; "auto" for one for each GPU, which is the default
             with ``ray``.
         ray: Address of a cluster of Ray to compute on; "auto" for the one at hand.
 
     Raises:
-        UsageError: A name is unknown, or there is too little for so many workers.
+        UsageError: A name is unknown, a number is out of range, the folder of data is not there,
+            or there is too little for so many workers.
 
     >>> cells = run("hashing", "stsb-paraphrase", results=folder)
     >>> cells[["encoder", "task", "status"]].values.tolist()
@@ -116,28 +117,27 @@ def run(  # noqa: PLR0913 - one parameter per option
 
     from bench.data import use_folder
     from bench.engine import start_engine
-    from bench.registry import compute_settings, load_encoders
+    from bench.errors import UsageError
     from bench.runner import run as run_cells
     from bench.store import Store
     from bench.tasks import load_tasks
     from bench.vectors import open_vectors
 
-    if isinstance(models, Mapping):
-        encoders = dict(models)
-    else:
-        names = [models] if isinstance(models, str) else list(models)
-        encoders = load_encoders(names, compute_settings(device, dtype))
-    one = isinstance(tasks, str) or not isinstance(tasks, Iterable)
+    encoders = _load_encoders(models, device, dtype)
+    if data is not None and not Path(data).is_dir():
+        raise UsageError(f"expected a folder of data sets, got {str(data)!r}: there is none")
+    several = None if wordings is None else _check_number("wordings", wordings, 2, 10)
+    each = _check_seeds(seeds)
     with (
         use_folder(data),
         start_engine(None if workers is None else str(workers), ray, device) as engine,
     ):
         chosen = load_tasks(
-            [tasks] if one else tasks,  # type: ignore[list-item,arg-type]
-            suites,
-            exclude=exclude,
-            limit=limit,
-            wordings=wordings,
+            _split(tasks),
+            _split(suites),
+            exclude=_split(exclude),
+            limit=_check_limit(limit),
+            wordings=several,
         )
         cells = run_cells(
             encoders,
@@ -145,7 +145,7 @@ def run(  # noqa: PLR0913 - one parameter per option
             Store(Path(results)),
             open_vectors(),
             engine=engine,
-            seeds=seeds,
+            seeds=each,
             force=force,
             keep_going=True,
         )
@@ -155,10 +155,10 @@ def run(  # noqa: PLR0913 - one parameter per option
 def results(
     folders: str | Path | Sequence[str | Path] = "results",
     *,
-    models: Sequence[str] = (),
-    tasks: Sequence[str] = (),
+    models: str | Iterable[str] = (),
+    tasks: str | Iterable[str] = (),
     mteb: str | Path | None = None,
-    mteb_models: Sequence[str] = (),
+    mteb_models: str | Iterable[str] = (),
 ) -> "pd.DataFrame":
     """Return all results as a DataFrame: one row per encoder, task, seed and metric.
 
@@ -190,10 +190,10 @@ def results(
     return flat(
         read(
             _stores(folders),
-            models=models,
-            tasks=tasks,
+            models=_split(models),
+            tasks=_split(tasks),
             mteb=None if mteb is None else Path(mteb),
-            mteb_models=mteb_models,
+            mteb_models=_split(mteb_models),
         )
     )
 
@@ -202,10 +202,10 @@ def report(
     folders: str | Path | Sequence[str | Path] = "results",
     out: str | Path = "reports",
     *,
-    models: Sequence[str] = (),
-    tasks: Sequence[str] = (),
+    models: str | Iterable[str] = (),
+    tasks: str | Iterable[str] = (),
     mteb: str | Path | None = None,
-    mteb_models: Sequence[str] = (),
+    mteb_models: str | Iterable[str] = (),
 ) -> list[Path]:
     """Write tables, figures and a page from results, and return the paths of the files.
 
@@ -228,10 +228,10 @@ def report(
 
     found = read(
         _stores(folders),
-        models=models,
-        tasks=tasks,
+        models=_split(models),
+        tasks=_split(tasks),
         mteb=None if mteb is None else Path(mteb),
-        mteb_models=mteb_models,
+        mteb_models=_split(mteb_models),
     )
     return build(found, Path(out))
 
@@ -240,8 +240,8 @@ def study(
     folders: str | Path | Sequence[str | Path] = "results",
     out: str | Path = "reports/study",
     *,
-    models: Sequence[str] = (),
-    tasks: Sequence[str] = (),
+    models: str | Iterable[str] = (),
+    tasks: str | Iterable[str] = (),
     tried: str | Path | Sequence[str | Path] = (),
 ) -> list[Path]:
     """Write a study of training budgets, and return the paths of the files.
@@ -267,7 +267,7 @@ def study(
     from bench.reporting.study import Study, build
 
     before = _stores(tried)
-    found = read(_stores(folders), models=models, tasks=tasks)
+    found = read(_stores(folders), models=_split(models), tasks=_split(tasks))
     return build(Study(found, read(before) if before else None), Path(out))
 
 
@@ -275,4 +275,87 @@ def _stores(folders: str | Path | Sequence[str | Path]) -> "list[Store]":
     from bench.store import Store
 
     each = [folders] if isinstance(folders, str | Path) else folders
-    return [Store(Path(folder)) for folder in each]
+    return [Store(folder) for folder in dict.fromkeys(map(Path, each))]
+
+
+def _load_encoders(
+    models: "str | Iterable[str] | Mapping[str, Encoder]", device: str, dtype: str
+) -> "dict[str, Encoder]":
+    """Return encoders by name; those given as objects on the device and in the dtype asked for."""
+    from dataclasses import is_dataclass, replace
+
+    from bench.errors import UsageError
+    from bench.registry import compute_settings, field_names, load_encoders
+
+    settings = compute_settings(device, dtype)
+    by_name = dict(models) if isinstance(models, Mapping) else {}
+    names = [] if isinstance(models, Mapping) else _split(models)
+    wrong = [each for each in by_name.values() if isinstance(each, str)]
+    wrong += [each for each in names if not isinstance(each, str)]
+    if wrong:
+        raise UsageError(
+            'expected names of encoders, or encoders by name as in {"mine": encoder}, '
+            f"got {wrong[0]!r}"
+        )
+    if names or not by_name:
+        return load_encoders(names, settings)
+    chosen = {field: value for field, value in settings.items() if value != "auto"}
+    for name, encoder in by_name.items():
+        known = field_names(encoder) if is_dataclass(encoder) else ()
+        if own := {field: chosen[field] for field in known if field in chosen}:
+            by_name[name] = replace(encoder, **own)  # type: ignore[type-var]
+    return by_name
+
+
+def _split(given: Any) -> list[Any]:  # noqa: ANN401 - names, numbers or tasks
+    """Return what was given as a list; a string, or what has no parts, is one of its kind."""
+    one = isinstance(given, str) or not isinstance(given, Iterable)
+    return [given] if one else list(given)
+
+
+def _check_seeds(seeds: int | Iterable[int]) -> list[int]:
+    """Return the seeds, of which there is one at least."""
+    from bench.errors import UsageError
+
+    found = [_check_number("seeds", seed, 0, 2**32 - 1) for seed in _split(seeds)]
+    if not found:
+        raise UsageError("expected a seed at least, got none: leave seeds out for 42")
+    return found
+
+
+def _check_limit(limit: int | None) -> int | None:
+    return None if limit is None else _check_number("limit", limit, 1)
+
+
+def _check_number(what: str, value: object, least: int, most: int = sys.maxsize) -> int:
+    """Return a whole number, also one of numpy, that is in a range."""
+    from operator import index
+
+    from bench.errors import UsageError
+
+    with suppress(TypeError):
+        if not isinstance(value, bool) and least <= index(value) <= most:  # type: ignore[arg-type]
+            return index(value)  # type: ignore[arg-type]
+    upper = "" if most == sys.maxsize else f" to {most}"
+    raise UsageError(f"{what}: expected a whole number from {least}{upper}, got {value!r}")
+
+
+def _to_json(field: str, value: object) -> str:
+    """Return a setting as JSON; a number of numpy or a path is a plain value, too."""
+    import json
+
+    from bench.errors import UsageError
+
+    def plain(part: Any) -> object:  # noqa: ANN401 - of any type that JSON lacks
+        if isinstance(part, PurePath):
+            return str(part)
+        if callable(item := getattr(part, "item", None)):  # of numpy
+            return item()
+        raise TypeError
+
+    try:
+        return json.dumps(value, default=plain)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"setting {field!r} takes a number, a text or a list, got {value!r}"
+        ) from error

@@ -2,12 +2,24 @@
 
 import doctest
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import bench
+from bench.errors import UsageError
 from bench.tasks import load_task
+from tests.bench.encoders import Plain
 
 TRAINED = Path(__file__).parents[1] / "golden" / "kept" / "results"  # with a trained encoder
+
+
+@dataclass(frozen=True)
+class Typed(Plain):
+    dtype: str = "float32"
 
 
 def test_the_examples_of_every_function_run(tmp_path):
@@ -33,3 +45,65 @@ def test_encoders_and_tasks_may_be_given_as_objects(tmp_path):
     assert main.low < main.score < main.high
     kept = next(tmp_path.glob("small/*.json"))
     assert json.loads(kept.read_text())["spec"]["settings"]["dim"] == 32
+
+
+def run(results, *args, **settings):
+    cells = bench.run(*args, results=results, **{"limit": 40, **settings})
+    return cells[["encoder", "seed", "status"]].values.tolist()
+
+
+def test_one_name_is_no_list_of_letters_and_numbers_may_be_numpy_s(tmp_path):
+    task = "stsb-paraphrase"
+    encoder = bench.load_encoder("hashing", dim=np.int64(32))
+    assert encoder == bench.load_encoder("hashing", dim=32)
+    assert bench.load_encoder("backbone-mean", checkpoint=Path("x")).checkpoint == "x"
+    assert run(tmp_path, (n for n in ["hashing"]), task, seeds=np.array([1, 2])) == [
+        ["hashing", 1, "done"],
+        ["hashing", 2, "done"],
+    ]
+    again = run(tmp_path, "hashing", [task, "faq-categories"], seeds=2, exclude="faq-categories")
+    assert again == [["hashing", 2, "cached"]]
+    assert run(tmp_path, "hashing", (t for t in [task]), seeds=range(1, 2), limit=np.int64(40)) == [
+        ["hashing", 1, "cached"]
+    ]
+    frame = bench.results([tmp_path, str(tmp_path)], models="hashing", tasks=(t for t in [task]))
+    assert frame[frame.main].seed.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"seeds": "42"}, "got '42'"),
+        ({"seeds": [4.5]}, "seeds: expected a whole number from 0 to 4294967295, got 4.5"),
+        ({"seeds": -1}, "got -1"),
+        ({"seeds": [True]}, "got True"),
+        ({"seeds": ()}, "expected a seed"),
+        ({"limit": 0}, "limit: expected a whole number from 1, got 0"),
+        ({"limit": "5"}, "got '5'"),
+        ({"wordings": 11}, "from 2 to 10, got 11"),
+        ({"data": "no-such-folder"}, "no-such-folder"),
+        ({"models": {"mine": "hashing"}}, "expected names of encoders"),
+        ({"models": Plain()}, "expected names of encoders"),
+        ({"suites": "quik"}, "did you mean 'quick'"),
+    ],
+)
+def test_what_the_command_line_refuses_is_refused_before_anything_is_run(tmp_path, settings, hint):
+    given = {"models": "hashing", "tasks": "stsb-paraphrase", **settings}
+    with pytest.raises(UsageError, match=re.escape(hint)):
+        bench.run(results=tmp_path / "results", **given)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("value", [object(), np.zeros(3)])
+def test_a_setting_that_is_no_plain_value_is_refused(value):
+    with pytest.raises(UsageError, match="'dim'"):
+        bench.load_encoder("hashing", dim=value)
+
+
+def test_objects_compute_in_the_dtype_that_is_asked_for(tmp_path):
+    def settings(dtype):
+        run(tmp_path / dtype, {"typed": Typed()}, "stsb-paraphrase", dtype=dtype)
+        kept = next((tmp_path / dtype).glob("typed/*.json"))
+        return json.loads(kept.read_text())["spec"]["settings"]["dtype"]
+
+    assert [settings(dtype) for dtype in ("auto", "bfloat16")] == ["float32", "bfloat16"]
