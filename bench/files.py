@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 try:
     import fcntl
@@ -54,6 +55,12 @@ def escape_surrogates(text: str) -> str:
 def escape_markdown(text: str) -> str:
     """Return a text as one line of Markdown that shows it literally."""
     return _MARKUP.sub(r"\\\g<0>", _LINES.sub(" ", text))
+
+
+def quoting_for(texts: Iterable[object]) -> Literal[0, 2]:
+    """Return how ``csv`` must quote texts: it leaves a carriage return bare, which ends a row."""
+    bare = any("\r" in text for text in texts if isinstance(text, str))
+    return csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
 
 
 def escape_formula(value: object) -> object:

@@ -12,7 +12,13 @@ from bench.clusters.figure import picture
 from bench.clusters.grouping import Cluster, Grouping, agreement
 from bench.clusters.texts import Texts
 from bench.encoder import Encoder, card, fingerprint, settings
-from bench.files import escape_formula, escape_markdown, hide_home, write_atomic
+from bench.files import (
+    escape_formula,
+    escape_markdown,
+    hide_home,
+    quoting_for,
+    write_atomic,
+)
 
 EXAMPLES = 3
 """Number of texts that are shown for each cluster."""
@@ -211,7 +217,7 @@ def shorten(text: str, width: int) -> str:
 def table(groupings: Sequence[Grouping], texts: Texts) -> str:
     """Return texts.csv: each text with its cluster and answer under every instruction."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(out, quoting=quoting_for(texts.texts), lineterminator="\n")
     answered = [(n, grouping) for n, grouping in enumerate(groupings, 1) if grouping.answers]
     numbers = [f"cluster {n}" for n in range(1, len(groupings) + 1)]
     writer.writerow(["text", *numbers, *(f"answer {n}" for n, _ in answered)])

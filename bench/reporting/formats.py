@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import pandas as pd
 
-from bench.files import escape_formula, escape_markdown
+from bench.files import escape_formula, escape_markdown, quoting_for
 from bench.reporting.table import Entry, Table
 
 _WIDEST, _LONGEST = 60, 100  # columns and rows that still make sense on a page of text
@@ -99,28 +99,35 @@ def _markdown_entry(entry: Entry) -> str:
 
 def csv(table: Table) -> str:
     """Return exact, unscaled numbers, with columns for intervals and marks where there are any."""
-    columns: dict[str, list[Any]] = {}
-    for heading, entries in zip(table.columns, zip(*table.rows, strict=True), strict=False):
-        columns |= _csv_columns(heading, entries)
-    return csv_of(pd.DataFrame(columns, columns=list(columns) or table.columns, dtype=object))
+    columns = list(chain(*(_csv_columns(table, i) for i in range(len(table.columns)))))
+    frame = pd.DataFrame({i: values for i, (_, values) in enumerate(columns)}, dtype=object)
+    return csv_of(frame.set_axis([heading for heading, _ in columns], axis=1))
 
 
-def _csv_columns(heading: str, entries: Sequence[Entry]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {heading: [_plain(entry) for entry in entries]}
+def _csv_columns(table: Table, place: int) -> Iterator[tuple[str, list[Any]]]:
+    """Yield a column with its heading, and those of its intervals and marks.
+
+    These are named after it; where another column has such a name, one can still tell them apart.
+    """
+    heading, entries = table.columns[place], [row[place] for row in table.rows]
+    yield heading, [_plain(entry) for entry in entries]
+    taken = {f"{heading} {part}" for part in ("low", "high", "mark")} & set(table.columns)
+    own = f"{heading} (interval)" if taken else heading
     if any(entry.interval for entry in entries):
         intervals = [entry.interval or (None, None) for entry in entries]
-        columns[f"{heading} low"] = [low for low, _ in intervals]
-        columns[f"{heading} high"] = [high for _, high in intervals]
+        yield f"{own} low", [low for low, _ in intervals]
+        yield f"{own} high", [high for _, high in intervals]
     if {entry.mark for entry in entries} - {"", "missing"}:
-        columns[f"{heading} mark"] = [entry.mark for entry in entries]
-    return columns
+        yield f"{own} mark", [entry.mark for entry in entries]
 
 
 def csv_of(frame: pd.DataFrame) -> str:
     """Return a frame as CSV in which no text is a formula."""
     numeric = pd.api.types.is_numeric_dtype
     safe = frame.apply(lambda column: column if numeric(column) else column.map(escape_formula))
-    return str(safe.rename(columns=escape_formula).to_csv(index=False, lineterminator="\n"))
+    safe = safe.rename(columns=escape_formula)
+    quoting = quoting_for(chain(safe.columns, *(column for _, column in safe.items())))
+    return str(safe.to_csv(index=False, quoting=quoting, lineterminator="\n"))
 
 
 def latex(table: Table, caption: str = "", label: str = "") -> str:
@@ -148,7 +155,11 @@ def latex(table: Table, caption: str = "", label: str = "") -> str:
 
 def for_paper(table: Table) -> Table:
     """Return a table as a page has room for: fewer columns, and no deviations in a wide one."""
-    kept = table.select([name for name in table.columns if name not in _TEX_LEFT_OUT])
+    names = table.columns
+    out = _TEX_LEFT_OUT & (table.words | {"repeats"})
+    # An encoder may be called like such a column, which comes before it.
+    own = [i for i, name in enumerate(names) if name not in out or name in names[:i]]
+    kept = table.take(own)
     if sum(name not in kept.words for name in kept.columns) <= _TEX_DEVIATIONS:
         return kept
     rows = [tuple(map(_without_deviation, row)) for row in kept.rows]

@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-import numpy as np
 import pandas as pd
 
 from bench.errors import unknown
@@ -100,9 +99,13 @@ class Table:
         for name in columns:
             if name not in self.columns:
                 raise unknown(f"column of {self.name}", name, self.columns)
-        places = [self.columns.index(name) for name in columns]
-        rows = [tuple(np.array(row, dtype=object)[places]) for row in self.rows]
-        return replace(self, columns=tuple(columns), rows=tuple(rows))
+        return self.take([self.columns.index(name) for name in columns])
+
+    def take(self, places: Sequence[int]) -> Self:
+        """Return the table with the columns at these places only, in this order."""
+        columns = tuple(self.columns[i] for i in places)
+        rows = tuple(tuple(row[i] for i in places) for row in self.rows)
+        return replace(self, columns=columns, rows=rows)
 
 
 def missing(note: str = "") -> Entry:

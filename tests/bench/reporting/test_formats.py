@@ -132,3 +132,32 @@ def test_any_word_survives_csv_and_json(text):
     made = Table("t", "T", ("word", "n"), (row,), words=frozenset({"word"}))
     assert next(csv.DictReader(io.StringIO(formats.csv(made))))["word"] == escape_formula(text)
     assert json.loads(formats.text([made], "json"))[0]["rows"][0][0]["text"] == text
+
+
+def test_csv_keeps_every_column_where_one_is_called_like_another_one_s_interval():
+    columns = ("task", "small", "small low", "task")
+    row = (
+        Entry("t"),
+        Entry("50.0", 0.5, (0.4, 0.6), "tie"),
+        Entry("30.0", 0.3),
+        Entry("20.0", 0.2),
+    )
+    (heads, cells) = csv.reader(io.StringIO(formats.csv(Table("t", "T", columns, (row,)))))
+    own = [f"small (interval) {part}" for part in ("low", "high", "mark")]
+    assert heads == ["task", "small", *own, "small low", "task"]
+    assert cells == ["t", "0.5", "0.4", "0.6", "tie", "0.3", "0.2"]
+
+
+def test_a_carriage_return_in_a_cell_begins_no_row_of_csv():
+    text = formats.csv(Table("t", "T", ("a\rb", "n"), ((Entry("c\rd"), Entry("50.0", 0.5)),)))
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [["a\rb", "n"], ["c\rd", "0.5"]]
+
+
+def test_an_encoder_called_like_a_column_has_its_scores_in_a_table_for_a_paper():
+    made = {
+        table.name: table
+        for table in tables(Comparison.of(on("t", {"task": 0.5, "backbone": 0.25})))
+    }
+    text = formats.latex(formats.for_paper(made["by-task"]))
+    line = next(line for line in text.splitlines() if line.startswith("t &"))
+    assert re.findall(r"\d+\.\d", line) == ["50.0", "25.0"]
