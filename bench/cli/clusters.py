@@ -103,6 +103,7 @@ def clusters(  # noqa: PLR0913, PLR0917 - one parameter an option
         progress("drawing the map", 0, 1)
         with _writing(folder):
             paths = write(folder, groupings, read, made_from)
+    _note_fewer(groupings, number)
     if as_json:
         for grouping in groupings:
             for row in rows(grouping, read):
@@ -148,6 +149,15 @@ def _note(made_from: Mapping[str, Any], texts: "Texts", *, ignored: bool) -> Non
         console.note("--limit 0 takes all texts")
     if ignored:
         console.note(f"{encoder['name']} does not follow instructions: they change nothing")
+
+
+def _note_fewer(groupings: "Sequence[Grouping]", k: int) -> None:
+    """Print to stderr where texts of one embedding leave fewer clusters than asked for."""
+    for made in sorted({len(grouping.clusters) for grouping in groupings} - {k}):
+        if k:
+            console.note(
+                f"{made} clusters instead of {k}: the texts have no more different embeddings"
+            )
 
 
 @contextmanager

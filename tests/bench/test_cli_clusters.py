@@ -108,3 +108,21 @@ def test_an_invalid_call_exits_with_2_and_says_what_is_valid(arguments, hint):
     assert result.exit_code == 2
     assert hint in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
+
+
+def test_a_carriage_return_is_part_of_its_text_in_every_file():
+    texts = ["one\rtwo", "three four", "five\r\nsix", "seven, eight"]
+    Path("odd.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    assert call("clusters -m hashing --texts odd.jsonl --k 2 --out odd").exit_code == 0
+    with Path("odd/texts.csv").open(newline="") as file:
+        found = [(row["text"], int(row["cluster 1"])) for row in csv.DictReader(file)]
+    (grouping,) = json.loads(Path("odd/clusters.json").read_text())["groupings"]
+    assert found == [(row["text"], row["cluster"]) for row in grouping["texts"]]
+    assert [text for text, _ in found] == texts
+
+
+def test_fewer_clusters_than_asked_for_are_said_to_be_so():
+    Path("same.txt").write_text("Hello\nHELLO\nhello\nhello!\nother thing\n")
+    made = call("clusters -m hashing --texts same.txt --k 4 --out same")
+    assert "3 clusters instead of 4" in made.stderr
+    assert "instead" not in group("--k 3 --out same").stderr
