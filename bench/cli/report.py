@@ -105,6 +105,11 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     if form not in {"", *reporting.FORMATS}:
         raise UsageError(f"--format takes {', '.join(reporting.FORMATS)}, got {form!r}")
+    if form == "html" and (published or compare is not None):
+        raise UsageError(
+            "--format html shows tables of the report: print what --compare and --published give "
+            "as md, csv, tex or json"
+        )
     models, tasks, tables = split_names(model), split_names(task), split_names(table)
     read = partial(
         reporting.read,
@@ -127,7 +132,7 @@ def report(  # noqa: PLR0913, PLR0917 - one parameter per option
 
         output([changes(read(Store(compare)), read(stores))])
     elif form == "html":
-        _output_page(read(stores), out)
+        _output_page(read(stores), out, tables, split_names(columns))
     elif form or tables or columns:
         from bench.reporting.tables import tables as make_tables
 
@@ -161,10 +166,19 @@ def study(
     )
 
 
-def _output_page(comparison: "Comparison", out: Path | None) -> None:
+def _output_page(
+    comparison: "Comparison", out: Path | None, names: Sequence[str], columns: Sequence[str]
+) -> None:
+    """Print or write the whole page, or one of some tables or columns, without figures."""
     from bench.reporting import html
+    from bench.reporting.tables import tables as make_tables
 
-    page = html.page(comparison, *reporting.contents(comparison))
+    if names or columns:
+        tables = reporting.chosen(make_tables(comparison), names or ["by-task"])
+        tables = [table.select(columns) if columns else table for table in tables]
+        page = html.page(comparison, tables)
+    else:
+        page = html.page(comparison, *reporting.contents(comparison))
     if out is None:
         print(page, end="")
     else:

@@ -135,5 +135,6 @@ def text(tables: "Collection[Table]", form: str) -> str:
     from bench.reporting import formats
 
     if form not in FORMATS or form == "html":
-        raise UsageError(f"--format takes {', '.join(FORMATS)}, got {form!r}")
+        texts = [name for name in FORMATS if name != "html"]
+        raise UsageError(f"expected a format of text, {', '.join(texts)}, got {form!r}")
     return formats.text(list(tables), form)

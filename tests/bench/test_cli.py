@@ -401,3 +401,19 @@ def test_without_a_terminal_the_progress_is_logged_once_a_minute(monkeypatch, ca
             clock.now = 35.0 * step
             show("training", step, 10)
     assert caplog.messages == ["training: 2 of 10", "training: 4 of 10"]
+
+
+def test_a_page_has_the_tables_and_columns_that_are_asked_for(results):
+    for line, names in (
+        ("--table families,cost", ["families", "cost"]),
+        ("--columns task,hashing", ["by-task"]),
+    ):
+        page = call(f"report --format html {line}").stdout
+        assert re.findall(r'<section id="t-([\w-]+)"', page) == names
+        links, places = (
+            set(re.findall(f' {what}="#?([tf]-.*?)"', page)) for what in ("href", "id")
+        )
+        assert links <= places
+    assert page.count("<th scope=col") + page.count('<th scope="col"') == 2
+    for line in ("--published", "--compare results"):
+        assert "md, csv, tex or json" in refused(f"report --format html {line}")

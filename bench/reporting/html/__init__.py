@@ -78,6 +78,7 @@ def page(
         days=days(c),
         machines=sorted({machine(r.provenance.get("machine") or {}) for r in c.runs.result} - {""}),
         sections=sections,
+        names=[table.name for table in tables],
         absent=[figure for figure in figures if figure.figure is None],
         subject="methods" if methods else "encoders",
         subjects=list(methods or c.encoders.title),
