@@ -63,7 +63,7 @@ def _columns(c: Comparison, every: Sequence[Method]) -> list[tuple[str, list[Ent
     if c.baseline is not None:
         gains = differences(c, c.baseline)
         own = _rows(gains[gains.task == columns[-1][0]], every)  # of the mean, or the only family
-        columns.append((f"minus {c.baseline}", [_gain(row) for row in own]))
+        columns.append((f"minus {c.baseline}", [_gain(c, row) for row in own]))
         columns.append(("P(better)", [measure(row.superiority, digits=2) for row in own]))
         columns.append(
             ("detectable", [measure(row.detectable, scale=100, digits=1) for row in own])
@@ -89,11 +89,11 @@ def _mean(c: Comparison, row: Row) -> Entry:
     return Entry(score(row.mean, row.std, digits=c.digits), row.mean, _interval(row), note=row.note)
 
 
-def _gain(row: Row) -> Entry:
+def _gain(c: Comparison, row: Row) -> Entry:
     if pd.isna(row.difference):
         return missing()
     bounds = _interval(row)
-    text = difference(row.difference, bounds, significant=row.p < 1 - stats.LEVEL)
+    text = difference(row.difference, bounds, significant=row.p < 1 - stats.LEVEL, digits=c.digits)
     return Entry(text, row.difference, bounds, note=row.note)
 
 

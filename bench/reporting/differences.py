@@ -87,7 +87,10 @@ def differences(c: Comparison) -> Table:
         ("first", [word(title) for title in c.encoders.title.iloc[first]]),
         ("second", [word(title) for title in c.encoders.title.iloc[second]]),
     ]
-    gaps = {name: difference_entries(one, p[name], first, second) for name, one in found.items()}
+    gaps = {
+        name: difference_entries(one, p[name], first, second, digits=c.digits)
+        for name, one in found.items()
+    }
     columns += gaps.items()
     narrow = _narrow(c, list(chain(*gaps.values())), first, second)
     return Table.of_columns(
@@ -122,7 +125,12 @@ def _narrow(
 
 
 def difference_entries(
-    found: stats.Sampled, p: stats.Array, rows: NDArray[np.int64], columns: NDArray[np.int64] | int
+    found: stats.Sampled,
+    p: stats.Array,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64] | int,
+    *,
+    digits: int = 1,
 ) -> list[Entry]:
     """Return the scores of some encoders minus those of others, starred where significant.
 
@@ -131,21 +139,22 @@ def difference_entries(
         p: Corrected p-values of every pair, (m, m).
         rows: Numbers of encoders (n,).
         columns: Numbers of their partners (n,), or the one of all.
+        digits: Decimals printed.
     """
     each = stats.differences(found, rows, columns)
     numbers = (each.value.tolist(), each.bounds(), each.p.tolist(), p[rows, columns].tolist())
-    return [_difference(*one) for one in zip(*numbers, strict=True)]
+    return [_difference(*one, digits=digits) for one in zip(*numbers, strict=True)]
 
 
 def _difference(
-    value: float, bounds: tuple[float, float] | None, p: float, corrected: float
+    value: float, bounds: tuple[float, float] | None, p: float, corrected: float, *, digits: int
 ) -> Entry:
     if math.isnan(value):
         return missing("one of the two has no result")
     if bounds is None:
         note = "measured once, or always the same, so its uncertainty is not known"
-        return Entry(difference(value), value, note=note)
-    text = difference(value, bounds, significant=corrected < 1 - stats.LEVEL)
+        return Entry(difference(value, digits=digits), value, note=note)
+    text = difference(value, bounds, significant=corrected < 1 - stats.LEVEL, digits=digits)
     return Entry(text, value, bounds, note=f"p = {p:.2g}, corrected {corrected:.2g}")
 
 
@@ -163,11 +172,17 @@ def changes(before: Comparison, now: Comparison) -> Table:
     both = sorted(old.keys() & new.keys())
     moved = [cell for cell in both if _repeats(old[cell]) != _repeats(new[cell])]
     rows = [
-        _change(cell, "changed", old[cell], new[cell], entry)
-        for cell, entry in zip(moved, _now_minus_before(moved, old, new), strict=True)
+        _change(cell, "changed", old[cell], new[cell], entry, now.digits)
+        for cell, entry in zip(moved, _now_minus_before(moved, old, new, now.digits), strict=True)
     ]
-    rows += [_change(cell, "new", (), new[cell], missing()) for cell in sorted(new.keys() - old)]
-    rows += [_change(cell, "gone", old[cell], (), missing()) for cell in sorted(old.keys() - new)]
+    rows += [
+        _change(cell, "new", (), new[cell], missing(), now.digits)
+        for cell in sorted(new.keys() - old)
+    ]
+    rows += [
+        _change(cell, "gone", old[cell], (), missing(), now.digits)
+        for cell in sorted(old.keys() - new)
+    ]
     return Table(
         "changes",
         "What changed",
@@ -197,7 +212,10 @@ def _repeats(results: Sequence[Result]) -> list[tuple[float, ...]]:
 
 
 def _now_minus_before(
-    cells: Sequence[_Cell], old: Mapping[_Cell, list[Result]], new: Mapping[_Cell, list[Result]]
+    cells: Sequence[_Cell],
+    old: Mapping[_Cell, list[Result]],
+    new: Mapping[_Cell, list[Result]],
+    digits: int,
 ) -> list[Entry]:
     found = []
     for label, family, task, readout, limit, metric in cells:
@@ -206,23 +224,32 @@ def _now_minus_before(
         cell = (label, family, task, readout, limit, metric)
         found.append(sampled([new[cell], old[cell]], metric, seed))
     one, ps = np.array([0]), stats.corrected_p(found)
-    return [difference_entries(each, p, one, 1)[0] for each, p in zip(found, ps, strict=True)]
+    return [
+        difference_entries(each, p, one, 1, digits=digits)[0]
+        for each, p in zip(found, ps, strict=True)
+    ]
 
 
 def _change(
-    cell: _Cell, change: str, old: Sequence[Result], new: Sequence[Result], difference: Entry
+    cell: _Cell,
+    change: str,
+    old: Sequence[Result],
+    new: Sequence[Result],
+    difference: Entry,
+    digits: int,
 ) -> tuple[Entry, ...]:
     label, _, task, _, limit, _ = cell
     title = limited(task, limit)
     rest = Entry("; ".join(_other_changes(old, new)))
-    return (word(label), word(title), word(change), _mean(old), _mean(new), difference, rest)
+    means = (_mean(old, digits), _mean(new, digits))
+    return (word(label), word(title), word(change), *means, difference, rest)
 
 
-def _mean(results: Sequence[Result]) -> Entry:
+def _mean(results: Sequence[Result], digits: int) -> Entry:
     if not results:
         return missing()
     mean = mean_score(results, results[0].metric)
-    return Entry(score(mean), mean, key=results[0].spec.key)
+    return Entry(score(mean, digits=digits), mean, key=results[0].spec.key)
 
 
 def _other_changes(old: Sequence[Result], new: Sequence[Result]) -> Iterator[str]:

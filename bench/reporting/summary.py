@@ -53,7 +53,7 @@ def summary(c: Comparison) -> Table:
 
 def _gains(c: Comparison, baseline: str, labels: list[str]) -> list[Entry]:
     rows, base = c.numbers(labels), c.number[baseline]
-    found = difference_entries(c.overall, c.p_means[MEAN], rows, base)
+    found = difference_entries(c.overall, c.p_means[MEAN], rows, base, digits=c.digits)
     found[labels.index(baseline)] = missing()
     return found
 

@@ -127,12 +127,17 @@ def score(value: float | None, std: float | None = None, *, digits: int = 1) -> 
 
 
 def difference(
-    value: float, bounds: tuple[float, float] | None = None, *, significant: bool = False
+    value: float,
+    bounds: tuple[float, float] | None = None,
+    *,
+    significant: bool = False,
+    digits: int = 1,
 ) -> str:
     """Return a difference of scores x 100 with its sign, its interval, and a star."""
-    text = decimal(100 * value, "+z.1f")
+    text = decimal(100 * value, f"+z.{digits}f")
     if bounds is not None:
-        text += f" [{score(bounds[0])}, {score(bounds[1])}]"
+        low, high = (score(end, digits=digits) for end in bounds)
+        text += f" [{low}, {high}]"
     return f"{text}*" if significant else text
 
 

@@ -131,10 +131,12 @@ def _table(c: Comparison, group: Variants, name: str) -> Table:
     ]
     rows, base = c.numbers(rest), c.number[reference]
     columns += [
-        (title, difference_entries(c.by_task[title], c.p_tasks[title], rows, base))
+        (title, difference_entries(c.by_task[title], c.p_tasks[title], rows, base, digits=c.digits))
         for title in map(str, scores.index)
     ]
-    means = ", ".join(f"{title} {score(value)}" for title, value in scores[reference].items())
+    means = ", ".join(
+        f"{title} {score(value, digits=c.digits)}" for title, value in scores[reference].items()
+    )
     return Table.of_columns(
         name,
         f"Variants of {group.method} at {group.budget:,} training tokens",

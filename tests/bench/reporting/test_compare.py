@@ -1,7 +1,9 @@
 """What changed between two folders of results."""
 
+import re
+
 from bench.reporting.comparison import Comparison
-from bench.reporting.differences import changes
+from bench.reporting.differences import changes, differences
 from tests.bench.reporting.made import on, result
 
 
@@ -42,3 +44,14 @@ def test_of_several_protocols_in_one_folder_the_newest_is_compared():
         now += on("t", {"a": 0.4 + v / 10}, version=v)
     ((*_, ours, _, reason),) = compared(before, now).rows
     assert (ours.text, reason.text) == ("70.0", "protocol 1 -> 3")
+
+
+def test_every_score_and_difference_has_the_decimals_asked_for():
+    cells = on("t", {"a": 200, "b": 240})
+    old, new = (Comparison.of(on("t", {"a": n}), digits=3) for n in (200, 240))
+    (row,) = changes(old, new).rows
+    before, now, gap = (entry.text for entry in row[3:6])
+    (other,) = differences(Comparison.of(cells, digits=3)).rows
+    assert (before, now) == ("50.000", "60.000")
+    for text in (gap, other[2].text):
+        assert re.fullmatch(r"\+10\.000 \[\d+\.\d{3}, \d+\.\d{3}\]\*?", text)
