@@ -13,7 +13,7 @@ from bench.errors import ResultError, UsageError, unknown
 from bench.registry import encoder_names, load_encoder
 from bench.reporting.context import command_of
 from bench.reporting.joined import find
-from bench.reporting.names import strip_folders
+from bench.reporting.names import strip_folders, strip_paths
 from bench.store import Store
 from bench.store.archive import pack
 from bench.store.result import Result
@@ -102,7 +102,7 @@ def export_archive(
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             store = Store(Path(folder))
             for absence in absences:
-                store.leave_out(absence)
+                store.leave_out(replace(absence, reason=strip_paths(absence.reason)))
             for result in map(_without_folders, found):
                 store[result.spec] = result
             pack(Path(folder), file)

@@ -113,7 +113,7 @@ def archive(
 ) -> None:
     """Write results with their per-example values as one zip file, which is read like a folder.
 
-    Names of folders on this machine, in settings and commands, are left out.
+    Names of folders on this machine, in settings, commands and reasons, are left out.
     """
     from bench.export import export_archive
     from bench.store import Store
