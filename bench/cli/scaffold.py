@@ -2,7 +2,9 @@
 
 import keyword
 import re
+import sys
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -44,7 +46,7 @@ def write_new(name: str, root: Path, kind: Kind = "encoder") -> list[str]:
         kind: What is new.
 
     Raises:
-        UsageError: The name is not a Python name, or it is taken.
+        UsageError: The name is not a Python name, or it is taken, also by a module of Python.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UsageError(
@@ -58,6 +60,11 @@ def write_new(name: str, root: Path, kind: Kind = "encoder") -> list[str]:
         raise UsageError(f"there is already a {_what(kind)} named {name!r}; choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))
     module = f"{place.package}{name}"
+    if not place.package and _is_module(name):
+        raise UsageError(
+            f"there is a Python module {name!r}, which would be imported instead: choose another "
+            f"name, such as my_{name}"
+        )
     if kind == "task":
         return _write_task(target, module, title, public, in_checkout=bool(place.project))
     return _write_method(target, module, title, public, place, trained=kind == "recipe")
@@ -79,6 +86,11 @@ def _find_place(root: Path, kind: Kind) -> _Destination:
 
 def _heading(group: str) -> str:
     return f'[project.entry-points."{group}"]'
+
+
+def _is_module(name: str) -> bool:
+    """Say whether a module of this name would be imported instead of a new one."""
+    return PathFinder.find_spec(name) is not None or name in sys.builtin_module_names
 
 
 def _is_registered(public: str, place: _Destination) -> bool:
@@ -162,6 +174,17 @@ def _register(project: Path, public: str, entries: dict[str, str]) -> None:
 
 
 def _fill(template: str, **words: str) -> str:
-    """Return a template with its words filled in."""
+    """Return a template with its words filled in.
+
+    Raises:
+        UsageError: The class has the name of a constant, or of what the file imports.
+    """
     text = files("bench.cli").joinpath("templates", f"{template}.txt").read_text(encoding="utf-8")
-    return Template(text).substitute(words)
+    filled = Template(text).substitute(words)
+    title, imports = words["title"], re.findall(r"^from \S+ import (.+)$", filled, re.MULTILINE)
+    if keyword.iskeyword(title) or title in ", ".join(imports).split(", "):
+        raise UsageError(
+            f"a class {title} would hide what the new file uses: choose another name, such as "
+            f"my_{title.lower()}"
+        )
+    return filled

@@ -115,6 +115,12 @@ def test_in_a_checkout_new_files_go_into_its_packages(kind, path, text, line):
     [
         "new My-Method",
         "new class",
+        "new test",  # a module of Python
+        "new numpy --task",
+        "new true",  # class True
+        "new backbone",  # what the template imports
+        "new path --recipe",
+        "new score --task",
         "new my_task --task --recipe",
         "check",
         "check --recipe crops -m crops,dino",
