@@ -282,10 +282,10 @@ def _load_encoders(
     models: "str | Iterable[str] | Mapping[str, Encoder]", device: str, dtype: str
 ) -> "dict[str, Encoder]":
     """Return encoders by name; those given as objects on the device and in the dtype asked for."""
-    from dataclasses import is_dataclass, replace
+    from dataclasses import replace
 
     from bench.errors import UsageError
-    from bench.registry import compute_settings, field_names, load_encoders
+    from bench.registry import compute_settings, load_encoders
 
     settings = compute_settings(device, dtype)
     by_name = dict(models) if isinstance(models, Mapping) else {}
@@ -301,9 +301,9 @@ def _load_encoders(
         return load_encoders(names, settings)
     chosen = {field: value for field, value in settings.items() if value != "auto"}
     for name, encoder in by_name.items():
-        known = field_names(encoder) if is_dataclass(encoder) else ()
-        if own := {field: chosen[field] for field in known if field in chosen}:
-            by_name[name] = replace(encoder, **own)  # type: ignore[type-var]
+        known = getattr(encoder, "__dataclass_fields__", {})
+        if own := {field: value for field, value in chosen.items() if field in known}:
+            by_name[name] = replace(encoder, **own)
     return by_name
 
 
