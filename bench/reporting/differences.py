@@ -168,7 +168,7 @@ def changes(before: Comparison, now: Comparison) -> Table:
         before: The results of before.
         now: The results of now.
     """
-    old, new = _by_cell(before), _by_cell(now)
+    old, new = _by_cell(before, _same_encoders(before, now)), _by_cell(now)
     both = sorted(old.keys() & new.keys())
     moved = [cell for cell in both if _repeats(old[cell]) != _repeats(new[cell])]
     rows = [
@@ -198,11 +198,23 @@ def changes(before: Comparison, now: Comparison) -> Table:
 _Cell = tuple[str, str, str, str, int, str]  # encoder, family, task, read-out, limit, metric
 
 
-def _by_cell(c: Comparison) -> dict[_Cell, list[Result]]:
-    """Return the results of each cell in its highest protocol version."""
+def _same_encoders(before: Comparison, now: Comparison) -> dict[str, str]:
+    """Return the present labels of earlier encoders that have another one now.
+
+    A label names the settings in which encoders of one name differ, and so depends on the others.
+    """
+    present = dict(zip(now.runs.fingerprint, now.runs.encoder, strict=True))
+    own = dict(zip(before.runs.encoder, before.runs.fingerprint, strict=True))
+    found = {str(label): str(present.get(each, label)) for label, each in own.items()}
+    return {label: new for label, new in found.items() if new not in own}
+
+
+def _by_cell(c: Comparison, names: Mapping[str, str] = {}) -> dict[_Cell, list[Result]]:
+    """Return the results of each cell in its highest protocol version, by other names of some."""
     cell = ["encoder", "family", "task", "readout", "limit", "metric"]
-    highest = c.runs.groupby(cell).protocol.transform("max")
-    newest = c.runs[c.runs.protocol == highest]
+    runs = c.runs.assign(encoder=c.runs.encoder.replace(dict(names)))
+    highest = runs.groupby(cell).protocol.transform("max")
+    newest = runs[runs.protocol == highest]
     found: dict[_Cell, list[Result]] = newest.groupby(cell).result.agg(list).to_dict()
     return found
 

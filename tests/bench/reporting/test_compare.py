@@ -55,3 +55,17 @@ def test_every_score_and_difference_has_the_decimals_asked_for():
     assert (before, now) == ("50.000", "60.000")
     for text in (gap, other[2].text):
         assert re.fullmatch(r"\+10\.000 \[\d+\.\d{3}, \d+\.\d{3}\]\*?", text)
+
+
+def test_an_encoder_is_compared_with_itself_where_a_namesake_changes_its_label():
+    def cell(dim, score):
+        return result("a", "t", score, print_=f"{dim}" * 16, settings={"dim": dim})
+
+    for before, now in (
+        ([cell(1, 0.5)], [cell(1, 0.6), cell(2, 0.7)]),
+        ([cell(1, 0.5), cell(2, 0.7)], [cell(1, 0.6)]),
+    ):
+        shown = {row[0].text: [e.text for e in row[2:5]] for row in compared(before, now).rows}
+        label = "a dim=1" if len(now) > 1 else "a"
+        assert shown.pop(label) == ["changed", "50.0", "60.0"]
+        assert list(shown) == ["a dim=2"]
