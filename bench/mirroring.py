@@ -124,8 +124,15 @@ def check(folder: Path, wanted: Wanted) -> Iterator[MirrorOutcome]:
 
     Raises:
         DataError: The mirror's list of files is broken.
+        UsageError: Nothing is wanted, and the folder has no such list.
     """
-    for _, file in _find_damaged(folder, _read_manifest(folder)):
+    hashes = _read_manifest(folder)
+    if not hashes and wanted == Wanted():
+        raise UsageError(
+            f"expected what to check, or a mirror with its list of files, got {folder} without "
+            f"{_MANIFEST}: name what it is for with --model, --suite, --task or --recipe"
+        )
+    for _, file in _find_damaged(folder, hashes):
         yield file, "damaged: make it again with `bench data mirror`"
     no_index = environment({"PIP_NO_INDEX": "1"})  # pip asks none
     with data.use_folder(folder), hub.offline(), no_index:

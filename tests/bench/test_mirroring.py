@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.errors import DataError
+from bench.errors import DataError, UsageError
 from bench.mirroring import Wanted, check, mirror
 
 
@@ -25,4 +25,9 @@ def test_a_list_of_files_removes_nothing_outside_its_mirror(tmp_path, path):
 def test_a_broken_list_of_files_is_refused(tmp_path, text):
     (tmp_path / "mirror.json").write_text(text)
     with pytest.raises(DataError, match=r"mirror\.json is no list of files"):
+        list(check(tmp_path, Wanted()))
+
+
+def test_a_folder_without_a_list_of_files_is_no_mirror_without_damage(tmp_path):
+    with pytest.raises(UsageError, match=r"without mirror\.json: name what it is for"):
         list(check(tmp_path, Wanted()))
