@@ -5,6 +5,7 @@ import logging
 import os
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -166,7 +167,7 @@ def open_bars() -> "Iterator[rich.Progress]":
     from rich import progress as rich
 
     columns = (
-        rich.TextColumn("{task.description}"),
+        rich.TextColumn("{task.description}", markup=False),
         rich.BarColumn(),
         rich.TaskProgressColumn(),
         rich.TimeElapsedColumn(),
@@ -203,8 +204,8 @@ def open_screen(width: int) -> "Console":
     """Return stdout as a console; a file or pipe has the given width."""
     from rich.console import Console
 
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=width)
+    screen = Console(markup=False, emoji=False)  # names are no markup
+    return screen if screen.is_terminal else Console(width=width, markup=False, emoji=False)
 
 
 def _make_grid(rows: Sequence[Row], encoders: Sequence[str], *, first: bool) -> "Table":
@@ -212,8 +213,7 @@ def _make_grid(rows: Sequence[Row], encoders: Sequence[str], *, first: bool) -> 
     from rich import box
     from rich.table import Table
 
-    from bench.task import limited
-
+    titles = _name_tasks(rows)
     unscaled = sorted({row["family"] for row in rows if _scale(row) == 1})
     title = ", ".join(["main scores x 100", *(f"{family} x 1" for family in unscaled)])
     table = Table(title=title if first else None, box=box.SIMPLE_HEAD)
@@ -227,13 +227,26 @@ def _make_grid(rows: Sequence[Row], encoders: Sequence[str], *, first: bool) -> 
     cells: dict[tuple[str, str], list[Row]] = {}
     metrics: dict[str, str] = {}
     for row in sorted(rows, key=_family_and_task):
-        task = limited(row["task"], row["limit"])
+        task = titles[row["task"], row["limit"], row["readout"]]
         cells.setdefault((row["encoder"], task), []).append(row)
         metrics[task] = row["metric"]
     for task, metric in metrics.items():
         scores = [_format_cell(cells.get((encoder, task), [])) for encoder in encoders]
         table.add_row(task, *[metric] * first, *scores)
     return table
+
+
+def _name_tasks(rows: Sequence[Row]) -> dict[tuple[str, int | None, str], str]:
+    """Return a title by task, limit and read-out, with the read-out where a task has several."""
+    from bench.task import limited
+
+    found = {(row["task"], row["limit"], row["readout"]) for row in rows}
+    names = Counter((task, limit) for task, limit, _ in found)
+    return {
+        (task, limit, readout): limited(task, limit)
+        + (f", {readout}" if names[task, limit] > 1 else "")
+        for task, limit, readout in found
+    }
 
 
 def _family_and_task(row: Row) -> tuple[str, str]:
@@ -330,4 +343,4 @@ def _stderr() -> "Console":
     """Return the one console of stderr, so that notes are printed above a live bar."""
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)

@@ -335,7 +335,7 @@ def test_every_score_of_a_run_can_be_read_on_a_screen_of_any_width(width, monkey
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     tasks = {"STSBenchmark": "sts", "stsb-bertscore": "paraphrase", "stsb-spectrum": "diagnostics"}
-    shared = {"metric": "effective_dimension", "status": "done"}
+    shared = {"metric": "effective_dimension", "status": "done", "readout": "embedding"}
     found, expected = [], []
     for i, encoder in enumerate(METHODS):
         for j, (task, family) in enumerate(tasks.items()):
@@ -417,3 +417,25 @@ def test_a_page_has_the_tables_and_columns_that_are_asked_for(results):
     assert page.count("<th scope=col") + page.count('<th scope="col"') == 2
     for line in ("--published", "--compare results"):
         assert "md, csv, tex or json" in refused(f"report --format html {line}")
+
+
+def test_readouts_of_one_task_are_rows_of_their_own_and_names_are_no_markup(capsys, monkeypatch):
+    row = {"family": "sts", "metric": "auroc", "limit": None, "status": "done", "trained": True}
+    row |= {"encoder": "[/b] [red]:dog:", "task": "[/i]:cat:"}
+    console.print_grid([{**row, "readout": f"layer {n}", "score": n / 100} for n in (10, 30)])
+    shown = capsys.readouterr().out
+    for part in (
+        "[/b]",
+        "[red]:dog:",
+        "[/i]:cat:, layer 10",
+        "10.0",
+        "[/i]:cat:, layer 30",
+        "30.0",
+    ):
+        assert part in shown
+    assert "20.0" not in shown
+    screen = Console(file=io.StringIO(), force_terminal=True, width=200)
+    monkeypatch.setattr(console, "_stderr", lambda: screen)
+    with console.open_bars() as bars:
+        console.Bar(bars, "[/b]")("encoding", 1, 2)
+    assert "[/b]: encoding" in screen.file.getvalue()
