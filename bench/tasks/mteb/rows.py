@@ -83,7 +83,10 @@ def is_flat(task: "AbsTask") -> bool:
 
 
 def _splits(task: "AbsTask") -> Sequence[str]:
-    train = [task.train_split] if task.metadata.type == "Classification" else []
+    from mteb.abstasks import AbsTaskClassification
+
+    # multilabel classification and regression are of this class, too
+    train = [task.train_split] if isinstance(task, AbsTaskClassification) else []
     return list(dict.fromkeys([*task.eval_splits, *train]))
 
 

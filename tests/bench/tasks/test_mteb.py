@@ -89,6 +89,38 @@ def library():
     return retrieval(texts, ["a title"] * 40, ["on river", "on stone"], judged)
 
 
+def topics():
+    sets = intents()
+    for columns in sets.values():
+        columns["label"] = [[a, (a + i % 3) % 4] for i, a in enumerate(columns["label"])]
+    return sets
+
+
+def years():
+    sets = intents()
+    for columns in sets.values():
+        columns["value"] = [a + i % 7 / 10 for i, a in enumerate(columns.pop("label"))]
+    return sets
+
+
+def translations():
+    texts, labels = sentences(60)
+    there = [f"texte {i} de {WORDS[label]}" for i, label in enumerate(labels)]
+    return {"test": {"sentence1": texts, "sentence2": there}}
+
+
+def summaries():
+    texts, _ = sentences(12)
+    written = [[f"summary {i} {j} on {word}" for j, word in enumerate(WORDS)] for i in range(12)]
+    columns = {"text": texts, "human_summaries": written, "machine_summaries": written[::-1]}
+    return {
+        "test": {
+            **columns,
+            "relevance": [[(i * j) % 5 + j / 9 for j in range(4)] for i in range(12)],
+        }
+    }
+
+
 CUTS = {"max_fraction_of_documents_to_embed": 0.5, "max_documents_per_cluster": 512}
 KINDS = {
     "Classification": ("AbsTaskClassification", "accuracy", intents, {}),
@@ -96,10 +128,20 @@ KINDS = {
     "Legacy": ("AbsTaskClusteringLegacy", "v_measure", group_lists, {}),
     "PairClassification": ("AbsTaskPairClassification", "max_ap", pairs, {}),
     "Retrieval": ("AbsTaskRetrieval", "ndcg_at_10", library, {}),
+    "MultilabelClassification": ("AbsTaskMultilabelClassification", "accuracy", topics, {}),
+    "Regression": ("AbsTaskRegression", "kendalltau", years, {}),
+    "BitextMining": ("AbsTaskBitextMining", "f1", translations, {}),
+    "Summarization": (
+        "AbsTaskSummarization",
+        "cosine_spearman",
+        summaries,
+        {"min_score": 0, "max_score": 5},
+    ),
 }
 PLANNED = {"Classification": 120, "PairClassification": 300}
 """The kinds whose texts are known before they are encoded, and how many the test sets have."""
 REPEATS = {"Classification": 10, "Clustering": 10, "Legacy": 2}
+REPEATS |= {"MultilabelClassification": 10, "Regression": 10}
 
 
 def made(kind, make=None, *, prompt=None):
@@ -127,6 +169,18 @@ def made(kind, make=None, *, prompt=None):
 
     attributes = {**attributes, "metadata": metadata, "load_data": load_data}
     return type(metadata.name, (getattr(mteb.abstasks, base),), attributes)
+
+
+def near(kind, make=None, **changes):
+    """Return an mteb task class that reads its data as mteb's own tasks do."""
+    task = made(kind, make)
+    metadata = task.metadata.model_copy(update=changes)
+    return type(kind, (task,), {"load_data": mteb.AbsTask.load_data, "metadata": metadata})
+
+
+def as_rows(columns):
+    """Return the rows of columns, as a file has them."""
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def on(kind, make=None, *, prompt=None, **changes):
@@ -425,9 +479,8 @@ def test_from_a_local_copy_the_same_texts_are_drawn_as_from_the_hub(write):
     from datasets import ClassLabel, DatasetDict
 
     kind, columns, names = drawn(600)
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     for split in ("train", "test"):
-        write("made/up", split, rows, names={"label": names})
+        write("made/up", split, as_rows(columns), names={"label": names})
     theirs = kind(seed=42)
     hub = table(columns).cast_column("label", ClassLabel(names=names))
     theirs.dataset = DatasetDict(test=hub)
@@ -461,6 +514,15 @@ def test_where_mteb_is_not_installed_a_task_can_be_named_and_is_unavailable(monk
     assert not task.items(seed=42)
     with pytest.raises(Unavailable, match="pip install"):
         task.evaluate(Noisy(), seed=42)
+
+
+@pytest.mark.parametrize("kind", ["MultilabelClassification", "Regression"])
+@pytest.mark.usefixtures("offline")
+def test_the_rows_to_train_on_are_read_from_a_local_copy(kind, write):
+    for split, columns in KINDS[kind][2]().items():
+        write("made/up", split, as_rows(columns))
+    ours = MtebTask("made up", source=near(kind)).evaluate(Noisy(), seed=42)
+    assert ours == on(kind).evaluate(Noisy(), seed=42)
 
 
 @pytest.fixture(scope="module")
