@@ -107,6 +107,8 @@ class MtebTask(NetworkTask):
         if not installed() or self._metadata.type not in (*PAIRS, "Classification"):
             return []
         task = self.load(seed)
+        if not is_flat(task):  # an aggregate, whose tasks have the data
+            return []
         # the instruction of a text on a side is the encoder's choice
         columns = [column for column, side in inputs(task) if side is None]
         asked = instruction_for(task.metadata, None, self.instruction)
@@ -228,11 +230,21 @@ def _metadata(name: str, source: Callable[..., Any] | None) -> "TaskMetadata":
 def _fresh(name: str, source: Callable[..., Any] | None, seed: int) -> "AbsTask":
     make = source or _registered(name)
     task = make(seed=seed)
+    if task.is_aggregate:
+        task.tasks = [_again(part, seed) for part in task.metadata.tasks]
+        task.metadata = task.metadata.model_copy(update={"tasks": task.tasks})
     if task.metadata.is_multilingual and not task.is_aggregate:
         subsets = task.metadata.hf_subsets_to_langscripts.items()
         english = [subset for subset, languages in subsets if _is_english(languages)]
         task.hf_subsets = english or task.hf_subsets
     return task.filter_eval_splits(["test"]) if "test" in task.eval_splits else task
+
+
+def _again(part: "AbsTask", seed: int) -> "AbsTask":
+    """Return a task of an aggregate anew: mteb makes it once, with its own seed, and keeps it."""
+    task = type(part)(seed=seed).filter_eval_splits(list(part.eval_splits))
+    task.hf_subsets = part.hf_subsets
+    return task
 
 
 def _is_english(languages: Sequence[str]) -> bool:

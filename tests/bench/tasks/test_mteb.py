@@ -525,6 +525,32 @@ def test_the_rows_to_train_on_are_read_from_a_local_copy(kind, write):
     assert ours == on(kind).evaluate(Noisy(), seed=42)
 
 
+@pytest.mark.usefixtures("offline")
+def test_the_tasks_of_an_aggregate_are_made_anew_with_the_seed_of_the_run(write):
+    from mteb.abstasks.aggregate_task_metadata import AggregateTaskMetadata
+    from mteb.abstasks.aggregated_task import AbsTaskAggregate
+
+    for split, columns in intents().items():
+        write("made/up", split, as_rows(columns))
+    parts = [near("Classification"), near("Classification", name="MadeUpToo")]
+    metadata = AggregateTaskMetadata(
+        name="MadeUpTogether",
+        description="made for a test",
+        tasks=[part() for part in parts],
+        main_score="accuracy",
+        type="Classification",
+        eval_splits=["test"],
+    )
+    together = type("Together", (AbsTaskAggregate,), {"metadata": metadata})
+    for seed in (42, 1):
+        with data.record_sources() as sets:
+            ours = MtebTask("all", source=together).evaluate(Noisy(), seed=seed)["accuracy"]
+        each = [MtebTask("one", source=part).evaluate(Noisy(), seed=seed) for part in parts]
+        assert ours.mean == pytest.approx(np.mean([scores["accuracy"].mean for scores in each]))
+        assert {entry["id"] for entry in sets} == {"made/up"}
+    assert not any(part.data_loaded for part in metadata.tasks)
+
+
 @pytest.fixture(scope="module")
 def minilm():
     """all-MiniLM-L6-v2, which embeds a text once for all tests."""
