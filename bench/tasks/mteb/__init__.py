@@ -320,7 +320,10 @@ def _examples(
     if not is_flat(task) or kind == "Clustering" or len(evaluated := list(parts(task))) != 1:
         return {}
     subset, split, rows = evaluated[0]
-    predictions = json.loads((folder / task.prediction_file_name).read_bytes())[subset][split]
+    file = folder / task.prediction_file_name
+    if not file.is_file():  # a task that scores in its own way need not write one
+        return {}
+    predictions = json.loads(file.read_bytes())[subset][split]
     ids = example_ids(*(rows[column] for column, _ in inputs(task)))
     if kind in PAIRS:
         metric = task.metadata.main_score

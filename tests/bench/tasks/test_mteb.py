@@ -551,6 +551,16 @@ def test_the_tasks_of_an_aggregate_are_made_anew_with_the_seed_of_the_run(write)
     assert not any(part.data_loaded for part in metadata.tasks)
 
 
+def test_a_task_that_keeps_no_predictions_has_a_score_and_no_examples():
+    class Silent(made("PairClassification")):
+        def _save_task_predictions(self, *args, **kwargs):
+            pass
+
+    ours = MtebTask("made up", source=Silent).evaluate(Noisy(), seed=42)["max_ap"]
+    assert not len(ours.examples)
+    assert ours.mean == on("PairClassification").evaluate(Noisy(), seed=42)["max_ap"].mean
+
+
 @pytest.fixture(scope="module")
 def minilm():
     """all-MiniLM-L6-v2, which embeds a text once for all tests."""
