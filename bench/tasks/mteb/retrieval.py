@@ -1,6 +1,7 @@
 """The data of mteb's retrieval and reranking tasks: local copies, and draws of queries."""
 
 import logging
+import re
 from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 OTHERS = 1000
 """Documents that nobody judged, drawn beside the judged ones where a retrieval task is cut."""
 
+_OF_QUERIES = re.compile(r"(ndcg|map|mrr|recall|precision|hit_rate)_at_\d+|accuracy")
+"""Scores that are means over queries; others are of pairs or groups of them, which a draw cuts."""
+
 _JUDGED = ("query-id", "corpus-id", "score")
 _COLUMNS = {
     "corpus": ("text",),
@@ -29,8 +33,12 @@ _COLUMNS = {
 
 
 def is_standard(task: "AbsTask") -> bool:
-    """Say whether a task retrieves or reranks its documents by the standard protocol."""
-    return task.metadata.type in {"Retrieval", "Reranking"} and not task.is_aggregate
+    """Say whether a task retrieves or reranks by the standard protocol, a score for each query."""
+    return (
+        task.metadata.type in {"Retrieval", "Reranking"}
+        and not task.is_aggregate
+        and _OF_QUERIES.fullmatch(task.metadata.main_score) is not None
+    )
 
 
 def read_local(task: "AbsTask") -> "dict[str, dict[str, RetrievalSplitData]] | None":

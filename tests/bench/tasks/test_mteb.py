@@ -561,6 +561,11 @@ def test_a_task_that_keeps_no_predictions_has_a_score_and_no_examples():
     assert ours.mean == on("PairClassification").evaluate(Noisy(), seed=42)["max_ap"].mean
 
 
+def test_a_limit_is_refused_where_the_score_is_of_pairs_of_queries():
+    with pytest.raises(Unavailable, match="limit is not defined"):
+        MtebTask("NevIR", limit=3).load(42)
+
+
 @pytest.fixture(scope="module")
 def minilm():
     """all-MiniLM-L6-v2, which embeds a text once for all tests."""
