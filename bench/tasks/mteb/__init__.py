@@ -37,7 +37,15 @@ from bench.tasks.mteb.bridge import MtebEncoder, as_mteb, instruction_for
 from bench.tasks.mteb.isolated import installed, loaded_mteb, undisturbed, without_bars
 from bench.tasks.mteb.names import is_mentioned
 from bench.tasks.mteb.retrieval import OTHERS, is_standard
-from bench.tasks.mteb.rows import FLAT, PAIRS, inputs, is_flat, load, parts
+from bench.tasks.mteb.rows import (
+    FLAT,
+    PAIRS,
+    inputs,
+    is_flat,
+    load,
+    parts,
+    trains_on_test,
+)
 
 if TYPE_CHECKING:
     from mteb import AbsTask, TaskMetadata
@@ -92,14 +100,17 @@ class MtebTask(NetworkTask):
     def readout(self) -> str:
         """The embedding, with the instruction, subsets and splits that replace the default ones.
 
-        So are the documents beside the judged ones where a limit cuts a retrieval task.
+        So are the documents beside the judged ones where a limit cuts a retrieval task, and the
+        rows for training where it cuts the split that they are drawn from.
         """
         chosen = ", ".join((*self.subsets, *self.splits))
-        cut = self.limit is not None and installed() and self._metadata.type == "Retrieval"
+        cut = self._metadata.type if self.limit is not None and installed() else ""
+        same = cut == "Classification" and _trains_on_test(self.name, self.source)
         return (
             super().readout
             + f" on {chosen}" * bool(chosen)
-            + f" among {OTHERS} documents besides the judged ones" * cut
+            + f" among {OTHERS} documents besides the judged ones" * (cut == "Retrieval")
+            + " trained on the whole split" * same
         )
 
     def items(self, *, seed: int) -> list[Item]:
@@ -225,6 +236,12 @@ def _registered(name: str) -> "type[AbsTask]":
 def _metadata(name: str, source: Callable[..., Any] | None) -> "TaskMetadata":
     with undisturbed():
         return _fresh(name, source, 42).metadata
+
+
+@functools.cache
+def _trains_on_test(name: str, source: Callable[..., Any] | None) -> bool:
+    with undisturbed():
+        return trains_on_test(_fresh(name, source, 42))
 
 
 def _fresh(name: str, source: Callable[..., Any] | None, seed: int) -> "AbsTask":

@@ -288,6 +288,8 @@ def _limit(task: "AbsTask", limit: int | None) -> None:
     if limit is None:
         return
     if task.metadata.type != "Clustering":
+        if trains_on_test(task):
+            _set_training_rows_apart(task)
         for subset, split, rows in list(parts(task)):
             task.dataset[subset][split] = rows.select(sample(len(rows), limit).tolist())
         return
@@ -299,6 +301,20 @@ def _limit(task: "AbsTask", limit: int | None) -> None:
         None,
         min(limit, embedded or limit),
     )
+
+
+def trains_on_test(task: "AbsTask") -> bool:
+    """Say whether a task draws what it trains on from the split that it evaluates."""
+    train = getattr(task, "train_split", None)
+    return train in task.eval_splits and not task.is_cross_validation
+
+
+def _set_training_rows_apart(task: "AbsTask") -> None:
+    """Keep all rows for training before those of the same split are cut."""
+    name = f"all of {task.train_split}"
+    for splits in task.dataset.values():
+        splits[name] = splits[task.train_split]
+    task.train_split = name
 
 
 def parts(task: "AbsTask") -> Iterator[tuple[str, str, Columns]]:

@@ -566,6 +566,18 @@ def test_a_limit_is_refused_where_the_score_is_of_pairs_of_queries():
         MtebTask("NevIR", limit=3).load(42)
 
 
+def test_a_limit_leaves_the_rows_to_train_on_where_they_are_those_that_are_evaluated():
+    class Same(made("Classification")):
+        metadata = made("Classification").metadata.model_copy(update={"eval_splits": ["train"]})
+
+    task, encoder = MtebTask("made up", source=Same, limit=20), Noisy()
+    assert len(task.items(seed=42)) == 20
+    score = task.evaluate(encoder, seed=42)["accuracy"]
+    assert len(score.examples) == 20
+    assert len({item.text for item in encoder.asked}) > 20 + 8  # 32 of all 200 rows
+    assert "trained on the whole split" in task.readout
+
+
 @pytest.fixture(scope="module")
 def minilm():
     """all-MiniLM-L6-v2, which embeds a text once for all tests."""
