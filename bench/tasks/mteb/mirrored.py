@@ -59,7 +59,9 @@ def restore(task: "AbsTask") -> bool:
     """
     folder = Path(os.environ.get("BENCH_DATA") or os.devnull) / _path(task)
     single = "default" if (folder / "default").is_dir() else ""  # retrieval has one more level
-    subsets = task.hf_subsets if task.metadata.is_multilingual else [single]
+    # parallel texts are one table for all pairs of languages
+    by_subset = task.metadata.is_multilingual and not getattr(task, "parallel_subsets", False)
+    subsets = task.hf_subsets if by_subset else [single]
     needed = product(subsets, task.eval_splits)
     wanted = [folder / _name(subset) / _name(split) for subset, split in needed]
     if not wanted or not all(_is_there(path) for path in wanted):
@@ -78,7 +80,7 @@ def restore(task: "AbsTask") -> bool:
             f"{folder} is damaged ({reason}): copy the mirror again, or make it again with "
             f"`bench data mirror DIR --task {task.metadata.name}`"
         ) from error
-    if task.metadata.is_multilingual:
+    if by_subset:
         task.dataset = {subset: task.dataset[subset] for subset in subsets}
     task.data_loaded = True
     note(task, folder)

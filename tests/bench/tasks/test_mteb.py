@@ -578,6 +578,20 @@ def test_a_limit_leaves_the_rows_to_train_on_where_they_are_those_that_are_evalu
     assert "trained on the whole split" in task.readout
 
 
+@pytest.mark.usefixtures("offline")
+def test_a_mirror_has_the_parallel_texts_of_many_languages(tmp_path, monkeypatch):
+    from datasets import DatasetDict
+
+    texts, there = translations()["test"].values()
+    theirs = _fresh("NTREXBitextMining", None, 42)
+    columns = {"deu_Latn": there, "eng_Latn": texts, "fra_Latn": texts}
+    theirs.dataset = DatasetDict(test=table(columns))
+    save(theirs, tmp_path / "mteb-tasks/NTREXBitextMining" / theirs.metadata.dataset["revision"])
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    task = MtebTask("NTREXBitextMining", subsets=("eng_Latn-fra_Latn",))
+    assert task.evaluate(Noisy(), seed=42)["f1"].mean == 1
+
+
 @pytest.fixture(scope="module")
 def minilm():
     """all-MiniLM-L6-v2, which embeds a text once for all tests."""
