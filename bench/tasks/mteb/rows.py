@@ -1,6 +1,7 @@
 """The data of mteb's tasks: read where ours is read, and handed to mteb as plain columns."""
 
 import logging
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,6 +141,7 @@ def _load_from_hub(task: "AbsTask") -> None:
 
     name, where = task.metadata.name, task.metadata.dataset
     revision = str(where.get("revision"))
+    is_commit = re.fullmatch("[0-9a-f]+", revision)  # some tasks name its first digits, or a branch
     if Path(where["path"]).exists():  # mteb would read it and take it for the hub's
         raise Unavailable(
             f"{name}: the folder {where['path']} of the working directory has the name of a set "
@@ -153,7 +155,8 @@ def _load_from_hub(task: "AbsTask") -> None:
         raise Unavailable(
             f"{name}: no local copy, and not from the hub ({reason}); {_advise(name)}"
         ) from error
-    if other := {hub.find_cached_commit(rows) for rows in _tables(task.dataset)} - {"", revision}:
+    found = {hub.find_cached_commit(rows) for rows in _tables(task.dataset)} - {""}
+    if other := {commit for commit in found if is_commit and not commit.startswith(revision)}:
         raise Unavailable(
             f"{name}: the cache of the hub has {where['path']} at {min(other)}, not at {revision}; "
             f"{_advise(name)}"

@@ -592,6 +592,34 @@ def test_a_mirror_has_the_parallel_texts_of_many_languages(tmp_path, monkeypatch
     assert task.evaluate(Noisy(), seed=42)["f1"].mean == 1
 
 
+@pytest.mark.parametrize(
+    ("revision", "fits"),
+    [("ab12cd3", True), ("main", True), ("ab12cd3" + "0" * 33, True), ("ab12cd4", False)],
+)
+def test_a_revision_is_a_commit_its_first_digits_or_a_branch(revision, fits, tmp_path):
+    from datasets import Dataset, DatasetDict
+
+    cache = tmp_path / ("ab12cd3" + "0" * 33)
+    table(pairs()["test"]).save_to_disk(cache)
+    (file,) = cache.glob("*.arrow")
+    base = made("PairClassification")
+
+    class Short(base):
+        metadata = base.metadata.model_copy(
+            update={"dataset": {"path": "made/up", "revision": revision}}
+        )
+
+        def load_data(self, **kwargs):
+            self.dataset, self.data_loaded = DatasetDict(test=Dataset.from_file(str(file))), True
+
+    task = MtebTask("made up", source=Short)
+    if fits:
+        assert len(task.items(seed=42)) == 300
+    else:
+        with pytest.raises(Unavailable, match="not at ab12cd4"):
+            task.load(42)
+
+
 @pytest.fixture(scope="module")
 def minilm():
     """all-MiniLM-L6-v2, which embeds a text once for all tests."""
