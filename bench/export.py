@@ -290,7 +290,7 @@ def _meta(group: Sequence[_Variant]) -> dict[str, Any]:
         "max_tokens": length if isinstance(length, int) else None,
         "embed_dim": int(dimension) if dimension else None,
         "license": card.get("licence"),
-        "similarity_fn_name": "cosine",
+        "similarity_fn_name": variant.result.original.get("similarity"),
         "use_instructions": bool(card.get("instructed_sides")),
         "adapted_from": (card.get("training") or {}).get("backbone"),
         "experiment_kwargs": dict(variant.settings) or None,

@@ -23,6 +23,10 @@ pytest.importorskip("mteb", reason="needs mteb")
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*superseded.*")
 
 
+class Dotted(Noisy):
+    similarity = "dot"
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """A folder of results: a model and a variant of it, on whole tasks of mteb and on others."""
@@ -98,6 +102,16 @@ def test_what_is_not_known_is_empty_and_named(measured, tmp_path):
     task = json.loads((meta.parent / "STS17.json").read_text())
     assert task["dataset_revision"].startswith("local copy, sha256 ")  # nobody knows which it is
     assert task["evaluation_time"] is None
+
+
+def test_the_similarity_of_an_export_is_the_encoder_s(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("BENCH_DATA", str(measured.root.parent))
+    store = Store(tmp_path / "results")
+    list(run({"dotted": Dotted()}, [MtebTask("STS16")], store, Vectors(None), seeds=(42,)))
+    export_mteb([store], tmp_path / "out")
+    (meta,) = tmp_path.glob("out/results/*/*/model_meta.json")
+    assert json.loads(meta.read_text())["similarity_fn_name"] == "dot"
 
 
 def test_a_model_that_mteb_knows_gets_a_model_card_from_an_export(measured, tmp_path, monkeypatch):

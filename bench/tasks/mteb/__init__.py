@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.embeddings import CachedEncoder
-from bench.encoder import Item
+from bench.encoder import Item, similarity_of
 from bench.errors import EncodingError, Unavailable, UsageError
 from bench.stats.influence import AGREE, contributions
 from bench.task import NetworkTask, Score, Scores, example_ids, keep_original
@@ -161,7 +161,13 @@ class MtebTask(NetworkTask):
                 scores[metric] = Score(scores[metric].repeats, *arrays)
         if self.limit is None and self.source is None:
             original = found.model_dump(mode="json")
-            keep_original({"instruction": self.instruction, "task_result": original})
+            keep_original(
+                {
+                    "instruction": self.instruction,
+                    "similarity": similarity_of(encoder),
+                    "task_result": original,
+                }
+            )
         return scores
 
     @property
