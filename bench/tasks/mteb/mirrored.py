@@ -105,19 +105,21 @@ def _name(key: str) -> str:
 
 
 def _is_there(path: Path) -> bool:
-    return path.is_dir() or path.with_name(path.name + _TABLE).is_file()
+    files = [path.with_name(path.name + ending) for ending in (_TABLE, _VALUE)]
+    return path.is_dir() or any(file.is_file() for file in files)
 
 
-def _write(tree: Any, path: Path) -> None:  # noqa: ANN401 - nested mappings of tables and values
+def _write(tree: Any, path: Path, levels: int = 2) -> None:  # noqa: ANN401 - tables and values
+    """Write nested mappings, of which the first levels, subsets and splits, are folders."""
     from datasets import Dataset
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(tree, Dataset):
         tree.to_parquet(str(path.with_name(path.name + _TABLE)))
-    elif isinstance(tree, Mapping) and any(map(_is_branch, tree.values())):
+    elif isinstance(tree, Mapping) and (levels or any(map(_is_branch, tree.values()))):
         path.mkdir(exist_ok=True)
         for key, branch in tree.items():
-            _write(branch, path / _name(str(key)))
+            _write(branch, path / _name(str(key)), max(0, levels - 1))
     else:
         text = json.dumps(tree, ensure_ascii=False)
         path.with_name(path.name + _VALUE).write_text(text, encoding="utf-8")

@@ -592,6 +592,21 @@ def test_a_mirror_has_the_parallel_texts_of_many_languages(tmp_path, monkeypatch
     assert task.evaluate(Noisy(), seed=42)["f1"].mean == 1
 
 
+@pytest.mark.usefixtures("offline")
+def test_a_mirror_has_data_that_is_no_table(tmp_path, monkeypatch):
+    texts, there = translations()["test"].values()
+    theirs = _fresh("BUCC", None, 42)
+    lists = {"sentence1": texts[:30], "sentence2": there, "gold": [(i, i) for i in range(30)]}
+    theirs.dataset = {"de-en": {"test": lists}}
+    folder = tmp_path / "mteb-tasks/BUCC" / theirs.metadata.dataset["revision"]
+    for _ in range(2):
+        save(theirs, folder)
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path))
+    ours = MtebTask("BUCC", subsets=("de-en",)).evaluate(Noisy(), seed=42)["f1"]
+    theirs.data_loaded, theirs.hf_subsets = True, ["de-en"]
+    assert ours.mean == alone(as_mteb(Noisy()), theirs)["main_score"]
+
+
 @pytest.mark.parametrize(
     ("revision", "fits"),
     [("ab12cd3", True), ("main", True), ("ab12cd3" + "0" * 33, True), ("ab12cd4", False)],
