@@ -75,6 +75,11 @@ def read_local(task: "AbsTask") -> "dict[str, dict[str, RetrievalSplitData]] | N
     )
     for subset, splits in loaded.items():
         for split, part in splits.items():
+            if "Reranking" in task.metadata.type and part["top_ranked"] is None:
+                # mteb would rank the whole corpus, which is another task
+                folder = "top_ranked" if subset == "default" else f"{subset}-top_ranked"
+                wanted = f"{folder}/{split}.jsonl.gz"
+                raise DataError(f"the local copy of {where} has no {wanted}; copy it again")
             _tell(task, subset, split, part)
     return loaded
 
@@ -134,6 +139,10 @@ def _tell(task: "AbsTask", subset: str, split: str, part: "RetrievalSplitData") 
     """Warn where a copy has not the size that mteb states, or judges what it does not hold."""
     name = f"{task.metadata.name} {subset} {split}"
     tell_size(task, subset, split, documents=len(part["corpus"]), queries=len(part["queries"]))
+    if "Instruction" in task.metadata.type and "instruction" not in part["queries"].column_names:
+        log.warning(
+            "%s: the local copy has no instructions; if the hub has them, copy them too", name
+        )
     judged = set(chain(*part["relevant_docs"].values()))
     for kind, absent in (
         ("documents", judged - set(part["corpus"]["id"])),

@@ -313,6 +313,8 @@ def test_a_local_copy_of_retrieval_or_reranking_is_read_in_the_hub_s_layout(name
         MtebTask(name).evaluate(Noisy(), seed=42)
     write(f"{path}/queries", "queries", queries)
     if name != "SciFact":
+        with pytest.raises(DataError, match=r"no top_ranked/test.jsonl.gz"):
+            MtebTask(name).evaluate(Noisy(), seed=42)
         ranked = [{"query-id": query, "corpus-ids": ids} for query, ids in candidates.items()]
         write(f"{path}/top_ranked", "test", ranked)
         part["top_ranked"] = candidates
