@@ -12,7 +12,7 @@ def answer(study: Study) -> list[str]:
     """Return what the study says, a few sentences from its numbers."""
     most = study.budgets[-1]
     lines = [*_gained(study, most), _best(study, most), _grown(study), _costs(study, most)]
-    return [line for line in [*lines, _trained(study), _unlike(study)] if line]
+    return [line for line in [*lines, _trained(study), _taught(study), _unlike(study)] if line]
 
 
 def _gained(study: Study, budget: int) -> Iterable[str]:
@@ -91,6 +91,18 @@ def _costs(study: Study, budget: int) -> str:
         f"({study.names[least]}) to {PFLOP * spent[most]:,.2g} ({study.names[most]}), with "
         "generators, teachers and everything else that it runs."
     )
+
+
+def _taught(study: Study) -> str:
+    """Return which teachers were trained before, which no budget covers; "" for none."""
+    taught = {}
+    for method in study.methods:
+        for card in study.cards(method):
+            teacher = card.get("teacher")
+            if isinstance(teacher, Mapping) and (before := teacher.get("trained_tokens")):
+                taught[study.names[method]] = f"{teacher['name']}, {before:,} tokens"
+    each = "; ".join(f"{name} ({teacher})" for name, teacher in taught.items())
+    return f"Budgets and FLOPs leave out the training of a teacher before: {each}." if each else ""
 
 
 def _unlike(study: Study) -> str:

@@ -154,6 +154,16 @@ def test_what_was_trained_once_is_named_with_its_budget():
     assert ": none at 60,000 tokens; all at 250,000 tokens." in words
 
 
+def test_what_a_teacher_was_trained_on_before_is_told(grid):
+    teacher = {"name": "strong", "trained_tokens": 1_000_000}
+    card = {**train_card("taught", 60_000, 0), "teacher": teacher}
+    study = Study(Comparison.of([*make_grid(), *score_all("taught", 0.5, training=card)]))
+    assert "the training of a teacher before: taught (strong, 1,000,000 tokens)." in " ".join(
+        answer(study)
+    )
+    assert "teacher before" not in " ".join(answer(grid))
+
+
 def test_settings_of_one_budget_are_curves_of_their_own_and_those_of_budgets_are_not():
     found = score_all("backbone-mean", 0.4)
     for budget, inputs in ((60_000, 100), (250_000, 400)):
