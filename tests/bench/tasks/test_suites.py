@@ -2,12 +2,14 @@
 
 import os
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from bench.data import record_sources
 from bench.data.catalog import CATALOG
 from bench.embeddings import cached
+from bench.store import Store
 from bench.tasks import load_suite
 from tests.bench.encoders import Words
 
@@ -48,3 +50,9 @@ def test_everybody_with_a_network_gets_the_data_of_the_standard_suite():
     for source in evaluate("standard")[1]:
         known = CATALOG.get((source["id"], source["config"]))
         assert source["id"].startswith("mteb/") or known.hub or known.archive
+
+
+def test_the_shipped_trials_are_of_the_tasks_of_today():
+    results = Store(Path(__file__).parents[3] / "results" / "tried.zip").results()
+    theirs = {(result.spec.task, result.spec.task_version) for result in results}
+    assert theirs == {(task.name, task.version) for task in load_suite("development")}
