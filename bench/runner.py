@@ -38,6 +38,7 @@ from bench.files import hide_home, remove_leftovers
 from bench.process import peak_memory_mb
 from bench.store import Store
 from bench.store.claims import Claims, read_owner
+from bench.store.folder import writing
 from bench.store.provenance import record_provenance
 from bench.store.result import Absence, Result, RunSpec
 from bench.task import NetworkTask, Task
@@ -563,7 +564,9 @@ def _claim(cell: Cell, store: Store, claims: Claims) -> Cell:
     """Return the cell claimed, or as running, or as another process has ended it since."""
     assert cell.spec is not None  # noqa: S101 - for the type checker; planned cells have one
     path = store.claim_path(cell.spec)
-    if not claims.take(path):
+    with writing(path):
+        taken = claims.take(path)
+    if not taken:
         owner = read_owner(path) or "another process"
         return replace(cell, status="running", reason=f"{owner} runs it")
     ended = store.written_since(cell.spec, claims.began)

@@ -128,7 +128,7 @@ class Store:
         archive = buffer.getvalue()
         kept = replace(result, archive=hashlib.sha256(archive).hexdigest() if archive else "")
         text = _text(kept.to_json())
-        with _writing(path):
+        with writing(path):
             if archive:
                 write_atomic(path.with_suffix(".npz"), archive)
             else:
@@ -161,7 +161,7 @@ class Store:
         Raises:
             ResultError: The folder cannot be written, or the names are too long for it.
         """
-        with _writing(self.path(spec)):
+        with writing(self.path(spec)):
             check_writable(self.path(spec).with_suffix(".absent"))  # the longest of its names
 
     def __iter__(self) -> Iterator[RunSpec]:
@@ -199,7 +199,7 @@ class Store:
             ResultError: The folder cannot be written.
         """
         path = self._absent_path(absence)
-        with _writing(path):
+        with writing(path):
             write_atomic(path, _text({"schema": SCHEMA, **asdict(absence)}))
 
     def absences(self) -> list[Absence]:
@@ -241,7 +241,12 @@ def _changed(path: Path) -> float:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Write a file of the folder of results within the block.
+
+    Raises:
+        ResultError: It cannot be written.
+    """
     try:
         yield
     except OSError as error:

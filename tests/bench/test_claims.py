@@ -1,5 +1,6 @@
 """Processes on one folder of results share its cells; those of dead processes are taken over."""
 
+import errno
 import json
 import os
 import subprocess
@@ -98,6 +99,17 @@ def test_a_claim_of_another_machine_or_cut_in_mid_write_counts_until_it_is_old(t
     os.utime(path, (old, old))
     assert "running" not in statuses(start(tmp_path, wait=False))
     assert not path.exists()
+
+
+def test_a_claim_for_which_the_disk_has_no_room_fails_in_words(tmp_path, monkeypatch):
+    def fill(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(claims.json, "dump", fill)
+    cells = list(start(tmp_path, TASKS[:1]))
+    assert statuses(cells) == ["failed"]
+    assert "No space left on device; free space or choose another --results" in cells[0].reason
+    assert not list(tmp_path.rglob("*.claim"))
 
 
 def test_a_waiting_run_takes_over_when_the_other_dies(tmp_path, alone, living):
