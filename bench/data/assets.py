@@ -169,9 +169,11 @@ def fetch(archive: Archive) -> Path:
 
 
 def note_archive(archive: Archive) -> None:
-    """Note that an archive is needed; see ``note_need``."""
+    """Note that an archive is needed; see ``note_need``. Its place is the mirror if it is there."""
     if _watcher.get() is not None:
-        place = fetch(archive)
+        place, mirrored = fetch(archive), _mirrored(archive)
+        if mirrored and mirrored.is_file() and not _fault(archive, mirrored):
+            place = mirrored
         note_need(f"archives/{archive.filename}", place, partial(copy_file, place))
 
 
