@@ -54,7 +54,7 @@ def load_task(name: str, *, limit: int | None = None) -> "Task":
         limit: At most this many test examples, from 1.
 
     Raises:
-        UsageError: There is no such task, or the limit is no such number.
+        UsageError: There is no such task, or the limit is less than 1.
 
     >>> task = load_task("STSBenchmark", limit=100)
     >>> task.family, task.metric
@@ -319,7 +319,7 @@ def _check_seeds(seeds: int | Iterable[int]) -> list[int]:
 
     found = [_check_number("seeds", seed, 0, 2**32 - 1) for seed in _split(seeds)]
     if not found:
-        raise UsageError("expected a seed at least, got none: leave seeds out for 42")
+        raise UsageError("expected at least one seed, got none: leave seeds out for 42")
     return found
 
 

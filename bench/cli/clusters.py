@@ -156,7 +156,7 @@ def _note_fewer(groupings: "Sequence[Grouping]", k: int) -> None:
     for made in sorted({len(grouping.clusters) for grouping in groupings} - {k}):
         if k:
             console.note(
-                f"{made} clusters instead of {k}: the texts have no more different embeddings"
+                f"{made} clusters instead of {k}: the texts have too few different embeddings"
             )
 
 

@@ -6,8 +6,8 @@ A row of ``pypi/zaragoza-construction-faq``: ``question`` "How long is a buildin
 Run: ``bench run --model all --task faq-categories``, or ``--task classification:reviews.csv``
 (``bench.tasks.own``).
 Protocol: accuracy and macro F1 of a logistic regression on standardised embeddings, trained on the
-training file, or on the other folds of the one file (stratified, five folds, drawn by the seed,
-equal texts in one of them).
+training file, or on the other folds of the one file (stratified, five folds, drawn by the seed;
+copies of a text are in the same fold).
 """
 
 import logging
@@ -40,8 +40,8 @@ class Classification(Task):
         train: Data set of the training texts; "" to cross-validate on the test texts.
         text: Column of the texts.
         label: Column of the classes, words or whole numbers.
-        grouped: Cross-validate with equal texts in one fold: a probe knows the class of a text that
-            it was trained on.
+        grouped: Cross-validate with copies of a text in the same fold, so that no probe is tested
+            on a text that it was trained on.
     """
 
     train: str = ""
@@ -53,7 +53,7 @@ class Classification(Task):
 
     @property
     def version(self) -> int:
-        """Raised as of every task, and once more for all but folds with equal texts in several."""
+        """Raised as of every task; 1 only where copies of a text may be in several folds."""
         return 2 if self.train or self.grouped else 1
 
     @property

@@ -77,7 +77,7 @@ def test_one_name_is_no_list_of_letters_and_numbers_may_be_numpy_s(tmp_path):
         ({"seeds": [4.5]}, "seeds: expected a whole number from 0 to 4294967295, got 4.5"),
         ({"seeds": -1}, "got -1"),
         ({"seeds": [True]}, "got True"),
-        ({"seeds": ()}, "expected a seed"),
+        ({"seeds": ()}, "expected at least one seed"),
         ({"limit": 0}, "limit: expected a whole number from 1, got 0"),
         ({"limit": "5"}, "got '5'"),
         ({"wordings": 11}, "from 2 to 10, got 11"),
