@@ -107,7 +107,9 @@ def export_archive(
                 store[result.spec] = result
             pack(Path(folder), file)
     except OSError as error:
-        raise ResultError(f"cannot write {file}: {error.strerror}") from error
+        raise ResultError(
+            f"cannot write {file}: {error.strerror}; free space or name another file"
+        ) from error
 
 
 def _without_folders(result: Result) -> Result:
@@ -178,7 +180,9 @@ def export_mteb(
     try:
         paths = write_models(folder, made, replace=force) if made else []
     except OSError as error:
-        raise ResultError(f"cannot write into {folder}: {error.strerror}") from error
+        raise ResultError(
+            f"cannot write into {folder}: {error.strerror}; free space or name another folder"
+        ) from error
     outcomes.sort(key=lambda outcome: (outcome.encoder, outcome.task, outcome.seed))
     return Export(outcomes, paths, empty_fields(made))
 

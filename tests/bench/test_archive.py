@@ -134,3 +134,11 @@ def test_results_are_not_written_into_an_archive(store, tmp_path):
     with pytest.raises(ResultError, match="choose another --results"):
         Store(path)[one.spec] = one
     assert path.read_bytes() == before
+
+
+def test_an_archive_that_cannot_be_written_is_one_line_with_what_to_do(store, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ResultError, match=r"cannot write .*/a\.zip: .*; free space or name another"
+    ):
+        export_archive([store], tmp_path / "file" / "a.zip")
