@@ -113,23 +113,27 @@ def export_archive(
 
 
 def _without_folders(result: Result) -> Result:
-    """Return a result whose settings and commands name no folder of this machine."""
+    """Return a result whose settings, commands and sources name no folder of this machine."""
     card, made = dict(result.card), dict(result.provenance)
     training = dict(card.get("training") or {})
-    if isinstance(training.get("recipe"), Mapping):
-        training["recipe"] = _strip(training["recipe"])
+    for each in (made, training):
+        each |= {
+            name: _strip(each[name]) for name in ("recipe", "backbone", "data") if name in each
+        }
+        if each.get("command"):
+            each["command"] = command_of(each)
+    if training:
         card["training"] = training
-    if made.get("command"):
-        made["command"] = command_of(made)
     spec = replace(result.spec, settings=_strip(result.spec.settings))
     return replace(result, spec=spec, card=card, provenance=made)
 
 
-def _strip(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: strip_folders(value) if isinstance(value, str) else value
-        for name, value in values.items()
-    }
+def _strip(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, str):
+        return strip_folders(value)
+    if isinstance(value, Mapping):
+        return {name: _strip(part) for name, part in value.items()}
+    return [_strip(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def export_mteb(
@@ -246,7 +250,7 @@ def _changed(result: Result, label: str) -> dict[str, Any]:
         changed["exact"] = True
     if result.original["instruction"]:
         changed["instruction"] = result.original["instruction"]
-    return _strip(changed)
+    return dict(_strip(changed))
 
 
 def _name_dtypes(variants: Sequence[_Variant]) -> list[_Variant]:

@@ -134,7 +134,7 @@ def _mean(values: Sequence[float]) -> float | None:
 def _data_set(used: Mapping[str, Any]) -> str:
     rows = f"{used['rows']:,} rows" if used.get("rows") is not None else ""
     about = ", ".join(filter(None, (rows, str(used.get("licence") or ""))))
-    return f"{used.get('id', '?')} ({about})"
+    return f"{strip_folders(str(used.get('id', '?')))} ({about})"
 
 
 def data(c: Comparison) -> Table:
@@ -160,7 +160,8 @@ def data(c: Comparison) -> Table:
 
 
 def _source(used: Mapping[str, Any]) -> str:
-    return f"{set_name(used['id'], used.get('config'))} ({used.get('source', '?')})"
+    name = set_name(strip_folders(used["id"]), used.get("config"))
+    return f"{name} ({used.get('source', '?')})"
 
 
 def samples(c: Comparison) -> Table:

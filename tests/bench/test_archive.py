@@ -19,7 +19,9 @@ PLACE = "/somewhere/secret"
 @pytest.fixture
 def store(tmp_path):
     made = Store(tmp_path / "results")
+    used = {"id": f"{PLACE}/own.csv", "config": "", "split": "test", "source": "local"}
     training = {"recipe": {"backbone": f"{PLACE}/base", "lr": 0.1}, "loss": [[1, 2.0]]}
+    training |= {"data": [used], "command": f"bench train crops --out {PLACE}/grid"}
     for name, count in ("good", 300), ("poor", 200):
         each = result(
             name,
@@ -28,6 +30,7 @@ def store(tmp_path):
             settings={"checkpoint": f"{PLACE}/{name}"},
             card={"training": training},
             command=f"bench run --model trained:{PLACE}/grid",
+            data=[used],
         )
         made[each.spec] = each
     made.leave_out(absence("good", "t2", reason=f"{PLACE}/t2.jsonl: it has no rows"))
@@ -44,6 +47,8 @@ def test_an_archive_is_read_like_its_folder_and_names_no_folder_of_the_machine(s
         assert one.card["training"]["recipe"] == {"backbone": "base", "lr": 0.1}
         assert one.spec.settings == {"checkpoint": one.spec.encoder}
         assert one.provenance["command"] == "bench run --model trained:grid"
+        assert [each["id"] for each in one.provenance["data"]] == ["own.csv"]
+        assert one.card["training"]["data"] == one.provenance["data"]
         assert replace(one.cost == other.cost and one, archive="").texts == other.texts
     (reason,) = [each.reason for each in Store(path).absences()]
     assert reason == "t2.jsonl: it has no rows"

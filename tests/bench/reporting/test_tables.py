@@ -411,3 +411,11 @@ def test_an_encoder_whose_teacher_saw_labels_or_that_saw_the_evaluated_texts_is_
     )
     seen = {"seen (transductive)", "raw (untrained, transductive)"}
     assert {*made.compared.encoders.title} == {*seen, "taught (distilled from labels)", "fair"}
+
+
+def test_data_is_named_without_the_folder_that_it_is_in():
+    used = {"id": "/somewhere/secret/own.csv", "config": "", "source": "local", "rows": 3}
+    card = {"training": {"data": [used]}}
+    report = Report(result("a", "t", 0.5, card=card, data=[used]))
+    assert report.row("data")["data"] == "own.csv (local)"
+    assert report.row("training")["data"] == "own.csv (3 rows)"
