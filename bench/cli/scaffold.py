@@ -2,6 +2,7 @@
 
 import keyword
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
@@ -121,8 +122,12 @@ def _write_method(
         target = target.with_suffix("")
         entries = {GROUP: f"{module}.encoder:{title}", RECIPES: f"{module}.train:Recipe"}
         made = _make_folder(module, title, public, in_checkout=place.project is not None)
-        for name, text in made.items():
-            write_atomic(target / name, text)
+        try:
+            for name, text in made.items():
+                write_atomic(target / name, text)
+        except BaseException:
+            shutil.rmtree(target, ignore_errors=True)  # else the name is taken by half a method
+            raise
     else:
         entries = {GROUP: f"{module}:{title}"}
         write_atomic(target, _fill("encoder", title=title, imports="", trained=""))

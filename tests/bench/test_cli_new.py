@@ -1,5 +1,6 @@
 """``bench new`` and ``bench check``: what is written works as it is, in a checkout and outside."""
 
+import errno
 import json
 import shutil
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import bench.tasks
+from bench.cli import scaffold
+from bench.files import write_atomic
 from bench.testing import write_tiny_backbone
 from tests.bench.commands import ROOT, call, refused, rows
 
@@ -159,3 +162,17 @@ def test_the_version_is_shown():
         "encoder-recipes-bench",
         version("encoder-recipes-bench"),
     ]
+
+
+def test_a_method_that_cannot_be_written_whole_is_not_written(folder, monkeypatch):
+    def fill(path, text):
+        if path.name == "train.py":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomic(path, text)
+
+    monkeypatch.setattr(scaffold, "write_atomic", fill)
+    assert "No space left on device" in call("new my_method --recipe").stderr
+    assert not list(folder.iterdir())
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert call("new my_method --recipe").exit_code == 0
