@@ -11,9 +11,8 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
     del sys.path[0]
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,9 +39,10 @@ def load_encoder(name: str, **settings: object) -> "Encoder":
     >>> encoder.encode(["How do I reset my PIN?", "My card was declined."]).shape
     (2, 64)
     """
+    from bench.arguments import to_json
     from bench.registry import load_encoder as load
 
-    return load(name, {field: _to_json(field, value) for field, value in settings.items()})
+    return load(name, {field: to_json(field, value) for field, value in settings.items()})
 
 
 def load_task(name: str, *, limit: int | None = None) -> "Task":
@@ -60,9 +60,10 @@ def load_task(name: str, *, limit: int | None = None) -> "Task":
     >>> task.family, task.metric
     ('sts', 'cosine_spearman')
     """
+    from bench.arguments import check_limit
     from bench.tasks import load_task as load
 
-    return load(name, limit=_check_limit(limit))
+    return load(name, limit=check_limit(limit))
 
 
 def run(  # noqa: PLR0913 - one parameter per option
@@ -115,6 +116,7 @@ def run(  # noqa: PLR0913 - one parameter per option
     """
     import pandas as pd
 
+    from bench.arguments import as_list, check_limit, check_number, check_seeds, encoders_of
     from bench.data import use_folder
     from bench.engine import start_engine
     from bench.errors import UsageError
@@ -123,20 +125,20 @@ def run(  # noqa: PLR0913 - one parameter per option
     from bench.tasks import load_tasks
     from bench.vectors import open_vectors
 
-    encoders = _load_encoders(models, device, dtype)
+    encoders = encoders_of(models, device, dtype)
     if data is not None and not Path(data).is_dir():
         raise UsageError(f"expected a folder of data sets, got {str(data)!r}: there is none")
-    several = None if wordings is None else _check_number("wordings", wordings, 2, 10)
-    each = _check_seeds(seeds)
+    several = None if wordings is None else check_number("wordings", wordings, 2, 10)
+    each = check_seeds(seeds)
     with (
         use_folder(data),
         start_engine(None if workers is None else str(workers), ray, device) as engine,
     ):
         chosen = load_tasks(
-            _split(tasks),
-            _split(suites),
-            exclude=_split(exclude),
-            limit=_check_limit(limit),
+            as_list(tasks),
+            as_list(suites),
+            exclude=as_list(exclude),
+            limit=check_limit(limit),
             wordings=several,
         )
         cells = run_cells(
@@ -184,16 +186,17 @@ def results(
     >>> list(main.pivot(index="encoder", columns="task", values="score").columns)
     ['stsb-paraphrase']
     """
+    from bench.arguments import as_list
     from bench.reporting import read
     from bench.reporting.frame import flat
 
     return flat(
         read(
             _stores(folders),
-            models=_split(models),
-            tasks=_split(tasks),
+            models=as_list(models),
+            tasks=as_list(tasks),
             mteb=None if mteb is None else Path(mteb),
-            mteb_models=_split(mteb_models),
+            mteb_models=as_list(mteb_models),
         )
     )
 
@@ -224,14 +227,15 @@ def report(
     >>> [path.name for path in report(folder, out=folder + "/report")][:2]
     ['index.html', 'results.md']
     """
+    from bench.arguments import as_list
     from bench.reporting import build, read
 
     found = read(
         _stores(folders),
-        models=_split(models),
-        tasks=_split(tasks),
+        models=as_list(models),
+        tasks=as_list(tasks),
         mteb=None if mteb is None else Path(mteb),
-        mteb_models=_split(mteb_models),
+        mteb_models=as_list(mteb_models),
     )
     return build(found, Path(out))
 
@@ -263,11 +267,12 @@ def study(
     >>> [path.name for path in study(trained, folder + "/study", tasks=["stsb"])][:2]
     ['index.html', 'study.md']
     """
+    from bench.arguments import as_list
     from bench.reporting import read
     from bench.reporting.study import Study, build
 
     before = _stores(tried)
-    found = read(_stores(folders), models=_split(models), tasks=_split(tasks))
+    found = read(_stores(folders), models=as_list(models), tasks=as_list(tasks))
     return build(Study(found, read(before) if before else None), Path(out))
 
 
@@ -276,86 +281,3 @@ def _stores(folders: str | Path | Sequence[str | Path]) -> "list[Store]":
 
     each = [folders] if isinstance(folders, str | Path) else folders
     return [Store(folder) for folder in dict.fromkeys(map(Path, each))]
-
-
-def _load_encoders(
-    models: "str | Iterable[str] | Mapping[str, Encoder]", device: str, dtype: str
-) -> "dict[str, Encoder]":
-    """Return encoders by name; those given as objects on the device and in the dtype asked for."""
-    from dataclasses import replace
-
-    from bench.errors import UsageError
-    from bench.registry import compute_settings, load_encoders
-
-    settings = compute_settings(device, dtype)
-    by_name = dict(models) if isinstance(models, Mapping) else {}
-    names = [] if isinstance(models, Mapping) else _split(models)
-    wrong = [each for each in by_name.values() if isinstance(each, str)]
-    wrong += [each for each in names if not isinstance(each, str)]
-    if wrong:
-        raise UsageError(
-            'expected names of encoders, or encoders by name as in {"mine": encoder}, '
-            f"got {wrong[0]!r}"
-        )
-    if names or not by_name:
-        return load_encoders(names, settings)
-    chosen = {field: value for field, value in settings.items() if value != "auto"}
-    for name, encoder in by_name.items():
-        known = getattr(encoder, "__dataclass_fields__", {})
-        if own := {field: value for field, value in chosen.items() if field in known}:
-            by_name[name] = replace(encoder, **own)
-    return by_name
-
-
-def _split(given: Any) -> list[Any]:  # noqa: ANN401 - names, numbers or tasks
-    """Return what was given as a list; a string, or what has no parts, is one of its kind."""
-    one = isinstance(given, str) or not isinstance(given, Iterable)
-    return [given] if one else list(given)
-
-
-def _check_seeds(seeds: int | Iterable[int]) -> list[int]:
-    """Return the seeds, of which there is one at least."""
-    from bench.errors import UsageError
-
-    found = [_check_number("seeds", seed, 0, 2**32 - 1) for seed in _split(seeds)]
-    if not found:
-        raise UsageError("expected at least one seed, got none: leave seeds out for 42")
-    return found
-
-
-def _check_limit(limit: int | None) -> int | None:
-    return None if limit is None else _check_number("limit", limit, 1)
-
-
-def _check_number(what: str, value: object, least: int, most: int = sys.maxsize) -> int:
-    """Return a whole number, also one of numpy, that is in a range."""
-    from operator import index
-
-    from bench.errors import UsageError
-
-    with suppress(TypeError):
-        if not isinstance(value, bool) and least <= index(value) <= most:  # type: ignore[arg-type]
-            return index(value)  # type: ignore[arg-type]
-    upper = "" if most == sys.maxsize else f" to {most}"
-    raise UsageError(f"{what}: expected a whole number from {least}{upper}, got {value!r}")
-
-
-def _to_json(field: str, value: object) -> str:
-    """Return a setting as JSON; a number of numpy or a path is a plain value, too."""
-    import json
-
-    from bench.errors import UsageError
-
-    def plain(part: Any) -> object:  # noqa: ANN401 - of any type that JSON lacks
-        if isinstance(part, PurePath):
-            return str(part)
-        if callable(item := getattr(part, "item", None)):  # of numpy
-            return item()
-        raise TypeError
-
-    try:
-        return json.dumps(value, default=plain)
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"setting {field!r} takes a number, a text or a list, got {value!r}"
-        ) from error
