@@ -7,7 +7,7 @@ or a hub id with an optional ``@revision``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,7 @@ from adapters._network import (
 from adapters._source import (
     content_digest,
     folder_of,
+    known_title,
     looked_up_parameters_of,
     parameters_of,
     title,
@@ -154,9 +155,9 @@ class Backbone:
         return Card(
             content_digest(folder),
             dtype,
-            title(self.source, folder),
+            _trained_from(training) or title(self.source, folder),
             parameters_of(folder),
-            trained=trained,
+            trained=trained or bool(training),
             device=device,
             training=training,
             training_tokens=training.get("trained_tokens"),
@@ -240,6 +241,12 @@ def _with_tokenizer(network: Network, folder: Path) -> Network:
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         return network
     return replace(network, **_tokenizer_fields(network.model, _load_tokenizer(folder)))
+
+
+def _trained_from(training: Mapping[str, Any]) -> str:
+    """Return the name of what all weights were trained from; "" without a training."""
+    base = str(training.get("backbone") or "")
+    return _gguf.TITLE if base == PACKAGED else base and known_title(base)
 
 
 def _outline(backbone: Backbone) -> Network:

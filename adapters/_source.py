@@ -26,7 +26,7 @@ from bench.data.assets import (
     find_mirrored_model,
     note_model,
 )
-from bench.data.hub import retry_while_busy
+from bench.data.hub import offline, retry_while_busy
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
 from bench.files import sha256_of, temporary_folder
@@ -275,3 +275,15 @@ def title(source: str, folder: Path) -> str:
     if Path(source).expanduser().is_dir():
         return Path(source).expanduser().resolve().name
     return f"{source.partition('@')[0]}@{folder.name[:12]}"
+
+
+def known_title(source: str) -> str:
+    """Return the title of a source that need not be on this machine; nothing is downloaded."""
+    path = Path(source).expanduser()
+    if path.is_absolute() or path.is_dir():
+        return path.resolve().name
+    try:
+        with offline():
+            return title(source, find_mirrored_model(source) or _download(source))
+    except Unavailable:
+        return source.partition("@")[0]

@@ -129,6 +129,17 @@ def test_a_card_counts_the_weights_without_loading(tiny, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_training_of_all_weights_is_on_the_backbone_that_it_began_with(tiny, tmp_path):
+    base = tiny("llama")
+    names = {str(base): base.name, "org/made-up@main": "org/made-up", "/gone/made-up": "made-up"}
+    names[PACKAGED] = Backbone(PACKAGED).card().backbone
+    for i, (backbone, name) in enumerate(names.items()):
+        made = shutil.copytree(base, tmp_path / str(i))
+        (made / "card.json").write_text(json.dumps({"method": "crops", "backbone": backbone}))
+        card = Backbone(str(made), **CPU).card(trained=False)
+        assert (card.backbone, card.trained) == (name, True)
+
+
 def test_an_unknown_device_or_dtype_is_refused():
     with pytest.raises(Unavailable, match="tpu"):
         resolve("tpu")
