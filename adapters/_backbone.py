@@ -246,7 +246,9 @@ def _with_tokenizer(network: Network, folder: Path) -> Network:
 def _trained_from(training: Mapping[str, Any]) -> str:
     """Return the name of what all weights were trained from; "" without a training."""
     base = str(training.get("backbone") or "")
-    return _gguf.TITLE if base == PACKAGED else base and known_title(base)
+    if base == PACKAGED:
+        return _gguf.TITLE
+    return known_title(base) if base else ""
 
 
 def _outline(backbone: Backbone) -> Network:

@@ -7,7 +7,6 @@ self-supervised training of text embeddings. TMLR 2026. As in the released code
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch.nn.functional import normalize
 
 from adapters import _batching, _pooling
 from adapters._backbone import PACKAGED, Backbone
-from adapters._checkpoint import locate, read_card, runs_of
+from adapters._checkpoint import locate, runs_of
 from adapters._encoder import NetworkEncoder
 from adapters._export import SentenceLayout
 from adapters._network import Network
@@ -57,7 +56,7 @@ class Crops(NetworkEncoder):
 
     def card(self) -> Card:
         """Return the card of the transformer, trained where the recipe wrote it."""
-        return self._backbone().card(trained=bool(read_card(Path(self._source()))))
+        return self._backbone().card(trained=False)
 
     def runs(self) -> Ngrams | None:
         """Return the 8-grams of the training texts; None for weights of another origin."""
