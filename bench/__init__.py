@@ -123,12 +123,13 @@ def run(  # noqa: PLR0913 - one parameter per option
     from bench.runner import run as run_cells
     from bench.store import Store
     from bench.tasks import load_tasks
+    from bench.tasks.reworded import MOST
     from bench.vectors import open_vectors
 
     encoders = encoders_of(models, device, dtype)
     if data is not None and not Path(data).is_dir():
         raise UsageError(f"expected a folder of data sets, got {str(data)!r}: there is none")
-    several = None if wordings is None else check_number("wordings", wordings, 2, 10)
+    several = None if wordings is None else check_number("wordings", wordings, 2, MOST)
     each = check_seeds(seeds)
     with (
         use_folder(data),

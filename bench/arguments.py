@@ -4,14 +4,14 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from operator import index
 from pathlib import PurePath
 from typing import Any
 
 from bench.encoder import Encoder
 from bench.errors import UsageError
-from bench.registry import compute_settings, load_encoders
+from bench.registry import compute_settings, field_names, load_encoders
 
 
 def encoders_of(
@@ -36,7 +36,7 @@ def encoders_of(
         return load_encoders(names, settings)
     chosen = {field: value for field, value in settings.items() if value != "auto"}
     for name, encoder in by_name.items():
-        known = getattr(encoder, "__dataclass_fields__", {})
+        known = field_names(encoder) if is_dataclass(encoder) else ()  # type: ignore[arg-type]
         if own := {field: value for field, value in chosen.items() if field in known}:
             by_name[name] = replace(encoder, **own)
     return by_name
