@@ -2,7 +2,6 @@
 
 import keyword
 import re
-import shutil
 import sys
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
@@ -12,7 +11,7 @@ from string import Template
 from typing import Literal
 
 from bench.errors import UsageError
-from bench.files import write_atomic
+from bench.files import temporary_folder, write_atomic
 from bench.registry import DEFAULT_GROUP, GROUP, RECIPES
 from bench.tasks import GROUP as TASKS
 
@@ -122,12 +121,10 @@ def _write_method(
         target = target.with_suffix("")
         entries = {GROUP: f"{module}.encoder:{title}", RECIPES: f"{module}.train:Recipe"}
         made = _make_folder(module, title, public, in_checkout=place.project is not None)
-        try:
+        with temporary_folder(target.parent) as folder:  # half a method would take the name
             for name, text in made.items():
-                write_atomic(target / name, text)
-        except BaseException:
-            shutil.rmtree(target, ignore_errors=True)  # else the name is taken by half a method
-            raise
+                write_atomic(folder / target.name / name, text)
+            (folder / target.name).replace(target)
     else:
         entries = {GROUP: f"{module}:{title}"}
         write_atomic(target, _fill("encoder", title=title, imports="", trained=""))
