@@ -172,7 +172,7 @@ def note_archive(archive: Archive) -> None:
     """Note that an archive is needed; see ``note_need``. Its place is the mirror if it is there."""
     if _watcher.get() is not None:
         place, mirrored = fetch(archive), _mirrored(archive)
-        if mirrored and mirrored.is_file() and not _fault(archive, mirrored):
+        if mirrored and _is_pinned(archive, mirrored):
             place = mirrored
         note_need(f"archives/{archive.filename}", place, partial(copy_file, place))
 
@@ -209,7 +209,7 @@ def note_model(source: str, folder: Path) -> None:
 def is_available(archive: Archive) -> bool:
     """Say whether the verified file is on this machine."""
     places = [*_cached(archive), _mirrored(archive)]
-    return any(path.is_file() and not _fault(archive, path) for path in places if path)
+    return any(_is_pinned(archive, path) for path in places if path)
 
 
 def list_members(archive: Archive) -> tuple[str, ...]:
@@ -281,6 +281,10 @@ def _here(archive: Archive, *, warn: bool = False) -> Path | None:
             f"or make it again with `bench data mirror DIR {archive.name}`"
         )
     return mirrored
+
+
+def _is_pinned(archive: Archive, path: Path) -> bool:
+    return path.is_file() and not _fault(archive, path)
 
 
 def _fault(archive: Archive, path: Path) -> str:

@@ -171,17 +171,20 @@ def changes(before: Comparison, now: Comparison) -> Table:
     old, new = _by_cell(before, _same_encoders(before, now)), _by_cell(now)
     both = sorted(old.keys() & new.keys())
     moved = [cell for cell in both if _repeats(old[cell]) != _repeats(new[cell])]
+    gaps = dict(zip(moved, _now_minus_before(moved, old, new, now.digits), strict=True))
+    cells = [(cell, "changed") for cell in moved]
+    cells += [(cell, "new") for cell in sorted(new.keys() - old)]
+    cells += [(cell, "gone") for cell in sorted(old.keys() - new)]
     rows = [
-        _change(cell, "changed", old[cell], new[cell], entry, now.digits)
-        for cell, entry in zip(moved, _now_minus_before(moved, old, new, now.digits), strict=True)
-    ]
-    rows += [
-        _change(cell, "new", (), new[cell], missing(), now.digits)
-        for cell in sorted(new.keys() - old)
-    ]
-    rows += [
-        _change(cell, "gone", old[cell], (), missing(), now.digits)
-        for cell in sorted(old.keys() - new)
+        _change(
+            cell,
+            change,
+            old.get(cell, ()),
+            new.get(cell, ()),
+            gaps.get(cell, missing()),
+            now.digits,
+        )
+        for cell, change in cells
     ]
     return Table(
         "changes",
