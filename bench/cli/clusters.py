@@ -153,11 +153,10 @@ def _note(made_from: Mapping[str, Any], texts: "Texts", *, ignored: bool) -> Non
 
 def _note_fewer(groupings: "Sequence[Grouping]", k: int) -> None:
     """Print to stderr where texts of one embedding leave fewer clusters than asked for."""
+    if not k:  # chosen by the data
+        return
     for made in sorted({len(grouping.clusters) for grouping in groupings} - {k}):
-        if k:
-            console.note(
-                f"{made} clusters instead of {k}: the texts have too few different embeddings"
-            )
+        console.note(f"{made} clusters instead of {k}: the texts have too few different embeddings")
 
 
 @contextmanager

@@ -205,7 +205,9 @@ def open_screen(width: int) -> "Console":
     from rich.console import Console
 
     screen = Console(markup=False, emoji=False)  # names are no markup
-    return screen if screen.is_terminal else Console(width=width, markup=False, emoji=False)
+    if not screen.is_terminal:
+        screen.width = width
+    return screen
 
 
 def _make_grid(rows: Sequence[Row], encoders: Sequence[str], *, first: bool) -> "Table":

@@ -101,10 +101,10 @@ class Classification(Task):
 
     def _folds(self, texts: list[str], labels: Labels, seed: int) -> list[NDArray[np.int64]]:
         """Return the rows of each fold: every class is spread evenly over the folds."""
-        rows: dict[str, int] = {}
-        first = np.array([rows.setdefault(text, row) for row, text in enumerate(texts)])
-        if not self.grouped:
-            first = np.arange(len(texts))
+        first = np.arange(len(texts))  # the row of each text's first copy
+        if self.grouped:
+            rows: dict[str, int] = {}
+            first = np.array([rows.setdefault(text, row) for row, text in enumerate(texts)])
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(labels))
         order = order[np.argsort(labels[order], kind="stable")]
