@@ -36,6 +36,7 @@ from bench.reporting.figures.drawing import (
 from bench.reporting.figures.scores import draw_differences, significance_marks
 from bench.reporting.study.answer import trained_once
 from bench.reporting.study.grid import Number, Study
+from bench.reporting.table import score
 from bench.reporting.trainings import Method
 from bench.stats import Estimates
 
@@ -43,12 +44,13 @@ _WIDE = 3  # largest over smallest number beyond which an axis is logarithmic
 _APART = 3.2  # points between the marks of curves at one budget
 _LONG = 4  # times the usual length, beyond which an interval is cut
 _CUT = f"Intervals more than {_LONG} times as long as most end at the frame; the tables have them."
+_FAINT: Any = {"markersize": 3.5, "alpha": 0.6, "markeredgewidth": 0}
 _DASHES = ((0, (5, 3)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
 
 def draw(study: Study) -> tuple[Drawing, ...]:
     """Return every figure of a study; one without the necessary results says why."""
-    return (gains(study), curves(study), curves_of_flops(study), ranks(study))
+    return (gains(study), curves(study), curves_of_flops(study), ranks(study), wordings(study))
 
 
 @dataclass(frozen=True)
@@ -254,10 +256,7 @@ def gains(study: Study) -> Sketch:
     if base is None or not rows:
         return "no untrained backbone beside trained encoders"
     several = len(study.budgets) > 1
-    count = EngFormatter(sep="")
-    names = [
-        f"{study.names[m]}, {count(m.budget or 0)}" if several else study.names[m] for m in rows
-    ]
+    names = _row_names(study, rows)
     number_of = {budget: i for i, budget in enumerate(reversed(study.budgets))}
     colors = [COLORS[number_of[m.budget or 0] % len(COLORS)] for m in rows]
     figure, axes = panels(study.families, names, across=4)
@@ -278,6 +277,18 @@ def gains(study: Study) -> Sketch:
         marks = {f"{b:,} tokens": dot(COLORS[i % len(COLORS)]) for b, i in number_of.items()}
     name_marks(figure, {**marks, **significance_marks(drawn, MUTED if several else COLORS[0])})
     return figure, " ".join([*_read_gains(study), *([_CUT] if limits else [])])
+
+
+def _row_names(study: Study, rows: Sequence[Method]) -> list[str]:
+    """Return the names of methods, with their budgets where there are several."""
+    names = [study.names.get(m, m.name) for m in rows]
+    if len(study.budgets) == 1:
+        return names
+    count = EngFormatter(sep="")
+    return [
+        f"{name}, {count(m.budget)}" if m.budget else name
+        for name, m in zip(names, rows, strict=True)
+    ]
 
 
 def _read_gains(study: Study) -> Iterator[str]:
@@ -330,3 +341,25 @@ def ranks(study: Study) -> Sketch:
     )
     caption(figure, "Rank, 1 is best; lines: 95 % interval")
     return figure, about
+
+
+@report_figure("wordings", "Score under each wording of the instruction", beside="wordings")
+def wordings(study: Study) -> Sketch:
+    """Return a dot per wording, one ring for the task's own, and a bar for the mean."""
+    found = study.wordings
+    if found.empty:
+        return "no task was scored under several wordings of its instruction"
+    methods = [m for m in [*study.ordered, *study.beside] if (found.method == m).any()]
+    figure, axes = panels(list(found.task.unique()), _row_names(study, methods), across=3)
+    for panel, (task, own) in zip(axes, found.groupby("task", sort=False), strict=True):
+        for row in own.itertuples():
+            y, scores = methods.index(row.method), 100 * row.means
+            panel.plot(scores, [y] * len(scores), "o", color=COLORS[0], **_FAINT)
+            panel.plot(scores[:1], [y], "o", color=COLORS[1], markersize=7, fillstyle="none")
+            (bar,) = panel.plot([scores.mean()] * 2, [y - 0.25, y + 0.25], color=INK, linewidth=1.6)
+            ends = f"{score(min(row.means))} to {score(max(row.means))} over {len(scores)} wordings"
+            add_tip(bar, f"{task}: {number(row.means.mean())} on average, {ends}")
+    own = {"linestyle": "", "marker": "o", "color": COLORS[1], "fillstyle": "none"}
+    name_marks(figure, {"a wording": dot(COLORS[0]), "the task's own": own})
+    caption(figure, "Score x 100, the mean over trainings; bars: mean over wordings")
+    return figure, "Methods that ignore instructions have one score under all wordings."

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -214,6 +214,27 @@ class Study:
             if p is not None and not p < 1 - stats.LEVEL:
                 found.append(other)
         return found
+
+    # ---- wordings
+
+    @cached_property
+    def wordings(self) -> pd.DataFrame:
+        """The score under each wording of an instruction, over the trainings of a method.
+
+        Columns: ``method``; ``task``, its title; ``means``, one per wording, the first of the
+        task's own; ``trainings``, the mean of each training. Methods that no wording changes, such
+        as those that ignore instructions, have no row.
+        """
+        rows = []
+        for task, method in product(self.c.common, [*self.ordered, *self.beside]):
+            scores = np.array([self._wordings(label, task) for label in method.encoders])
+            if scores.size and np.ptp(scores, axis=1).any():
+                rows.append((method, task, scores.mean(axis=0), scores.mean(axis=1)))
+        return pd.DataFrame(rows, columns=["method", "task", "means", "trainings"])
+
+    def _wordings(self, label: str, task: str) -> stats.Array:
+        """Return the score of an encoder under each wording, the mean over seeds; none for one."""
+        return np.mean([r.main.wordings for r in self.c.cells[label, task]], axis=0)
 
     # ---- cost
 

@@ -4,19 +4,20 @@ import math
 from dataclasses import replace
 from itertools import chain
 
+from bench import stats
 from bench.reporting import context, notes, trainings
 from bench.reporting.study.answer import differing
 from bench.reporting.study.grid import PFLOP, Study, changes, spent
 from bench.reporting.table import Entry, Table, difference, measure, missing, score, word
 from bench.reporting.trainings import Method
 
-WORDS = frozenset({"method", "encoder", "what is changed", "note", "backbone"})
+WORDS = frozenset({"method", "encoder", "task", "what is changed", "note", "backbone"})
 """Headings of text columns in the tables of a study."""
 
 _INTERVALS = (
     "Intervals of methods have a variance component for the trainings (their seeds), one for test "
-    "examples and one for repeats, the first with a quantile of Student's t of its own; those of a "
-    "method trained once lack the first."
+    "examples, one for repeats and, where there are several, one for wordings of the instruction, "
+    "the first with a quantile of Student's t of its own; those of a method trained once lack it."
 )
 _BUDGETS = (
     "Budgets are tokens that pass through the network being trained. The rest of a recipe, such as "
@@ -29,6 +30,7 @@ def tables(study: Study) -> tuple[Table, ...]:
     made = [
         summary(study),
         families(study),
+        wordings(study),
         tried(study),
         cost(study),
         each_training(study),
@@ -113,6 +115,35 @@ def families(study: Study) -> Table:
         about += f", minus {study.baseline.name} ({base}); *: significant"
     shown = columns if len(study.c.by_family) > 1 else []
     return Table.of_columns("families", "By family", shown, words=WORDS, about=f"{about}.")
+
+
+def wordings(study: Study) -> Table:
+    """Return what the wording of an instruction moves, a row per task and method."""
+    found = study.wordings
+    each = [100 * means for means in found.means]
+    columns = [
+        ("task", list(map(word, found.task))),
+        ("method", [word(study.names.get(m, m.name)) for m in found.method]),
+        ("budget", [measure(m.budget) for m in found.method]),
+        ("its own", [measure(means[0], digits=1) for means in each]),
+        ("mean", [measure(means.mean(), digits=1) for means in each]),
+        ("lowest", [measure(means.min(), digits=1) for means in each]),
+        ("highest", [measure(means.max(), digits=1) for means in each]),
+        ("std over wordings", [measure(means.std(ddof=1), digits=1) for means in each]),
+        ("std over trainings", [_std(trained) for trained in found.trainings]),
+    ]
+    about = (
+        "Scores x 100 under several wordings of a task's instruction, each the mean over trainings:"
+        " under the task's own, and over all. Methods that ignore instructions are left out."
+    )
+    title = "What another wording moves"
+    shown = columns if len(found) else []
+    return Table.of_columns("wordings", title, shown, words=WORDS, about=about)
+
+
+def _std(trained: stats.Array) -> Entry:
+    """Return the standard deviation over trainings; unknown for one."""
+    return measure(trained.std(ddof=1), scale=100, digits=1) if len(trained) > 1 else missing()
 
 
 def cost(study: Study) -> Table:

@@ -30,11 +30,13 @@ def result(
     texts=None,
     settings=None,
     samples=(),
+    wordings=(),
     **provenance,
 ):
     """A result of one cell; the score is the mean of the examples where no repeats are given."""
     examples, gold = np.asarray(examples, np.float32), np.asarray(gold, np.float32)
-    main = Score(tuple(repeats or (float(examples.mean()),)), examples, gold)
+    mean = float(np.mean(wordings if len(wordings) else examples)) if not repeats else None
+    main = Score(tuple(repeats or (mean,)), examples, gold, wordings=tuple(wordings))
     others = {name: Score(tuple(values)) for name, values in (scores or {}).items()}
     fingerprint = print_ or f"{encoder:x<16.16}"
     changed = settings or {"dim": 3}

@@ -12,7 +12,7 @@ from bench.encoder import digest
 from bench.errors import UsageError
 from bench.reporting import formats
 from bench.reporting.comparison import Comparison
-from bench.reporting.figures.study import _limits
+from bench.reporting.figures.study import _limits, draw
 from bench.reporting.study import Study, answer, tables
 from bench.reporting.study.grid import Number
 from bench.store import Store
@@ -236,6 +236,44 @@ def test_the_settings_that_the_study_uses_are_marked_among_those_that_were_tried
     marks = [row[table.columns.index("development")].mark for row in table.rows]
     assert marks == ["", "", "best"]
     assert "dev-b, dev-a" in table.about
+
+
+def test_what_the_wording_of_an_instruction_moves_is_shown_of_those_that_follow_it(tmp_path):
+    """Each training scores 2 points more than the one before under every wording."""
+    moved = np.array([0.6, 0.5, 0.7])
+    found = [result("backbone-mean", "t", wordings=[0.4] * 3, card={"backbone": "base"})]
+    for method, wordings in (("follows", moved), ("ignores", np.full(3, 0.5))):
+        for seed in (0, 1, 2):
+            card = {"backbone": "base", "training": train_card(method, 60_000, seed)}
+            label, own = f"{method}-{seed}", (wordings + 0.02 * seed).tolist()
+            found.append(result(label, "t", wordings=own, card=card, print_=digest(label)))
+    study = Study(Comparison.of(found))
+    frame = as_frame(by_name(tables(study))["wordings"])
+    assert frame.to_dict("records") == [
+        {
+            "task": "t",
+            "method": "follows",
+            "budget": "60,000",
+            "its own": "62.0",
+            "mean": "62.0",
+            "lowest": "52.0",
+            "highest": "72.0",
+            "std over wordings": "10.0",
+            "std over trainings": "2.0",
+        }
+    ]
+    # 4.30: Student's t for three; the variances of three trainings and of three wordings
+    half = 4.30265 * np.hypot(0.02, 0.1) / np.sqrt(3)
+    assert study.level(study.methods[0], "sts").ends == pytest.approx(
+        (0.62 - half, 0.62 + half), rel=1e-5
+    )
+    (panel,) = draw(study)[-1].figure.axes
+    assert panel.lines[0].get_xdata().tolist() == pytest.approx([62, 52, 72])
+    store = Store(tmp_path / "results")
+    for each in found:
+        store[each.spec] = each
+    assert bench.study(store.root, tmp_path / "study")
+    assert "What another wording moves" in (tmp_path / "study/study.md").read_text()
 
 
 def test_a_study_is_written_from_a_folder_with_everything_as_csv(tmp_path):
