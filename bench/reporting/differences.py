@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench import stats
 from bench.reporting.comparison import Comparison, mean_score, sampled, seed_of
+from bench.reporting.names import strip_folders
 from bench.reporting.notes import machine
 from bench.reporting.table import Entry, Table, difference, measure, missing, score, warned, word
 from bench.store.result import Result
@@ -293,5 +294,5 @@ def _facts(results: Sequence[Result]) -> dict[str, str]:
     }
     for used in made.get("data") or ():
         pin = used.get("revision") or used.get("sha256") or used.get("source")
-        facts[f"data {used.get('id')}"] = pin
+        facts[f"data {strip_folders(used['id'])}"] = pin
     return {name: str(value) for name, value in facts.items()}

@@ -3,11 +3,14 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import pandas as pd
+
+from bench.data.catalog import set_name
 
 TASK = ["family", "task", "readout", "limit", "protocol", "metric"]
 """What makes one task of the report: results that differ in any of these are not compared."""
@@ -36,6 +39,11 @@ def strip_folders(text: str) -> str:
 def strip_paths(text: str) -> str:
     """Return a sentence with absolute paths cut to their last part."""
     return re.sub(_PATH, "", text)
+
+
+def split_name(used: Mapping[str, Any]) -> str:
+    """Return the name of a split that a result has read, of an own file without its folder."""
+    return set_name(strip_folders(used["id"]), used.get("config"), used.get("split"))
 
 
 def marked(name: str, *marks: str) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bench.data.catalog import set_name
 from bench.reporting.comparison import METHOD, SIGNIFICANT, Comparison
 from bench.reporting.mteb import SOURCE
+from bench.reporting.names import split_name
 from bench.reporting.table import MISSING, Table, word
 from bench.store.result import Result
 
@@ -54,8 +54,11 @@ def notes(c: Comparison) -> Table:
 
 
 def mixed(results: Iterable[Result]) -> list[str]:
-    """Return a line for each property in which the results should agree and do not."""
-    found: dict[str, set[str]] = {}
+    """Return a line for each property in which the results should agree and do not.
+
+    Data need only agree within a task: own files of one name are data of different ones.
+    """
+    found: dict[tuple[str, str], set[str]] = {}
     seeds: dict[tuple[object, ...], set[int]] = {}
     for r in results:
         if r.card.get("source"):
@@ -64,22 +67,23 @@ def mixed(results: Iterable[Result]) -> list[str]:
         cell = (spec.fingerprint, spec.task, spec.readout, spec.limit, spec.task_version, r.metric)
         seeds.setdefault(cell, set()).add(spec.seed)
         facts = {
-            "code versions": made.get("commit") or "unknown",
-            "machines": machine(made.get("machine") or {}) or "unknown",
+            ("code versions", ""): made.get("commit") or "unknown",
+            ("machines", ""): machine(made.get("machine") or {}) or "unknown",
         }
         if r.card.get("weights"):
-            facts["dtypes"] = str(r.card.get("dtype"))
+            facts["dtypes", ""] = str(r.card.get("dtype"))
         for used in made.get("data", ()):
-            split = set_name(used["id"], used.get("config"), used.get("split"))
-            facts[f"revisions of {split}"] = used.get("revision") or used.get("sha256") or ""
+            pin = used.get("revision") or used.get("sha256") or ""
+            facts[f"revisions of {split_name(used)}", spec.task] = pin
         for what, value in facts.items():
             found.setdefault(what, set()).add(value)
-    found["seed sets"] = {" ".join(map(str, sorted(each))) for each in seeds.values()}
-    return [
+    found["seed sets", ""] = {" ".join(map(str, sorted(each))) for each in seeds.values()}
+    lines = [
         f"Results of different {what} are mixed: {'; '.join(sorted(values))}."
-        for what, values in sorted(found.items())
+        for (what, _), values in sorted(found.items())
         if len(values) > 1
     ]
+    return list(dict.fromkeys(lines))
 
 
 def machine(found: Mapping[str, Any]) -> str:

@@ -3,10 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from bench.data.catalog import set_name
 from bench.reporting.comparison import Comparison
 from bench.reporting.context import command_of
-from bench.reporting.names import strip_folders
+from bench.reporting.names import split_name, strip_folders
 from bench.reporting.notes import machine
 from bench.reporting.table import MISSING, measure, share
 from bench.store.result import Result
@@ -136,8 +135,7 @@ def _data(result: Result) -> tuple[tuple[str, str], ...]:
     for used in result.provenance.get("data", ()):
         pins = [f"{name} {used[name]}" for name in ("revision", "sha256") if used.get(name)]
         source = ", ".join(filter(None, (str(used.get("source") or ""), *pins)))
-        split = set_name(used["id"], used.get("config"), used.get("split"))
-        rows.append((split, source or "not recorded"))
+        rows.append((split_name(used), source or "not recorded"))
     return tuple(rows)
 
 

@@ -38,6 +38,14 @@ def test_other_weights_and_machines_under_the_same_name_are_a_change():
         assert made.rows[0][-1].text == reason
 
 
+def test_an_own_file_in_another_folder_is_no_change():
+    before, now = (
+        [result("a", "t", score, data=[{"id": f"/home/{name}/own.csv", "sha256": "1"}])]
+        for name, score in (("ann", 0.5), ("bob", 0.6))
+    )
+    assert compared(before, now).rows[0][-1].text == ""
+
+
 def test_of_several_protocols_in_one_folder_the_newest_is_compared():
     before, now = on("t", {"a": 0.4}), []
     for v in (1, 2, 3):

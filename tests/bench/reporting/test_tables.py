@@ -181,6 +181,14 @@ def test_results_that_do_not_agree_are_noted(name, values, expected):
     assert expected not in Report(one, same).notes()
 
 
+def test_own_files_of_one_name_are_no_mixed_data_and_are_named_without_their_folder():
+    used = [[{"id": "/home/ann/own.csv", "split": "test", "sha256": each}] for each in "12"]
+    one, two = (result("a", f"sts:own.csv-{data[0]['sha256']}", 0.5, data=data) for data in used)
+    assert "revisions" not in Report(one, two).notes()
+    hub = result("b", one.spec.task, 0.5, data=[{**used[0][0], "source": "hub", "sha256": "3"}])
+    assert "revisions of own.csv/test are mixed: 1; 3" in Report(one, hub).notes()
+
+
 def test_a_score_on_training_texts_is_marked_everywhere_and_never_the_best():
     cells = on("t", {"a": 0.9}, texts={"overlap_share": 0.4}) + on("t", {"b": 0.5})
     made = Report(*cells, *on("t", {"c": 0.4}, texts={"overlap_share": 0.01}))
