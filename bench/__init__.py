@@ -152,7 +152,8 @@ def run(  # noqa: PLR0913 - one parameter per option
             force=force,
             keep_going=True,
         )
-        return pd.DataFrame([cell.row() for cell in cells])
+        frame = pd.DataFrame([cell.row() for cell in cells])
+        return frame.astype({"score": float, "spread": float, "limit": "Int64"})
 
 
 def results(

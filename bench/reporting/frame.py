@@ -46,6 +46,18 @@ _COUNTS = (
     "padded_tokens",
     "dimension",
 )
+_MEASURES = (
+    "passes",
+    "wording_std",
+    "repeated_share",
+    "truncated_share",
+    "overlap_share",
+    "std",
+    "stderr",
+    "seconds",
+    "encode_seconds",
+    "peak_memory_mb",
+)
 
 
 def flat(c: Comparison) -> pd.DataFrame:
@@ -62,6 +74,8 @@ def flat(c: Comparison) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     counts = [name for name in _COUNTS if name in frame]
     frame[counts] = frame[counts].astype("Int64")  # which, unlike int, may be missing
+    measures = [name for name in _MEASURES if name in frame]
+    frame[measures] = frame[measures].apply(pd.to_numeric)  # where all are missing they are None
     if frame.empty:
         return frame
     order = np.argsort(frame.encoder.map(c.number), kind="stable")

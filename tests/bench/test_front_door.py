@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bench
@@ -45,6 +46,17 @@ def test_encoders_and_tasks_may_be_given_as_objects(tmp_path):
     assert main.low < main.score < main.high
     kept = next(tmp_path.glob("small/*.json"))
     assert json.loads(kept.read_text())["spec"]["settings"]["dim"] == 32
+
+
+def test_columns_of_numbers_are_numbers_where_none_is_known(tmp_path):
+    cells = bench.run("hashing", "stsb-paraphrase", limit=1, results=tmp_path)  # of one class
+    assert cells.status.tolist() == ["failed"]
+    assert not (cells[["score", "spread"]] > 0).any(axis=None)
+    bench.run("hashing", "stsb-paraphrase", limit=50, results=tmp_path)
+    texts = ["encoder", "trained", "backbone", "dtype", "device", "licence", "source", "method"]
+    texts += ["fingerprint", "family", "task", "readout", "metric", "commit", "key"]
+    found = bench.results(tmp_path).drop(columns=[*texts, "status", "reason", "main"])
+    assert found.dtypes.map(pd.api.types.is_numeric_dtype).all()
 
 
 def run(results, *args, **settings):
