@@ -1,8 +1,8 @@
 """Kinds of columns of a data set, and checks that name the first row of another kind."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
@@ -29,7 +29,7 @@ class Kind:
 
 
 def _is_number(value: Any) -> bool:  # noqa: ANN401 - any value of a row
-    return isinstance(value, Real) and isfinite(value)
+    return isinstance(value, Real) and abs(value) <= sys.float_info.max
 
 
 def _is_class_number(value: Any) -> bool:  # noqa: ANN401 - -1 is how the hub writes a hidden label

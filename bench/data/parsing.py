@@ -14,6 +14,7 @@ from bench.errors import DataError
 
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _CODE = re.compile(r"[-+]?0\d+")  # 007 is another name than 7
+_IDS = frozenset({"query-id", "corpus-id"})  # of judgements, where 1.10 is another one than 1.1
 _MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none"})  # beside numbers
 
 
@@ -37,7 +38,7 @@ def parse_columns(path: Path, content: bytes) -> Columns:
 def _parse_delimited(path: Path, content: bytes, delimiter: str) -> Columns:
     """Return the columns of CSV or TSV; one of numbers is numbers, with None where one is missing.
 
-    Whole numbers with a leading 0, as in ids, are texts.
+    Whole numbers with a leading 0 are texts, and so are all ids of judgements.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -46,7 +47,10 @@ def _parse_delimited(path: Path, content: bytes, delimiter: str) -> Columns:
     rows = read_table(text, path, delimiter)
     if not rows:
         raise DataError(f"{path} has no rows; copy it again")
-    return {name: _parse_numbers(values) for name, values in _transpose(rows).items()}
+    return {
+        name: values if name in _IDS else _parse_numbers(values)
+        for name, values in _transpose(rows).items()
+    }
 
 
 def _parse_numbers(values: list[str]) -> list[Any]:

@@ -62,7 +62,10 @@ def _read(folder: Path) -> dict[str, Any]:
     judged = data.load(
         judgements, "test", columns={"query-id": _ID, "corpus-id": _ID, "score": _GRADE}
     )
-    titles = documents["title"] if "title" in documents.columns else [""] * len(documents)
+    titles = [""] * len(documents)
+    if "title" in documents.columns:
+        documents.check("title", TEXT)
+        titles = documents["title"]
     relevant: dict[str, dict[str, int]] = {}
     known, queried = _distinct(documents), _distinct(asked)
     triples = zip(judged["query-id"], judged["corpus-id"], judged["score"], strict=True)

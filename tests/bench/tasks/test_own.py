@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
+from bench.data import load
 from bench.errors import DataError, UsageError
 from bench.registry import load_encoder
 from bench.tasks import load_task, load_tasks
@@ -178,6 +179,19 @@ def test_retrieval_reads_a_folder_in_beir_s_layout(encoder, tmp_path):
         with pytest.raises(DataError, match=rf"{name}\.jsonl row {len(rows) + 1}: the id .0 is"):
             load_task(f"retrieval:{tmp_path}").evaluate(encoder, seed=0)
         file.write_text(whole)
+    untitled = [{**row, "title": None} for row in documents]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in untitled))
+    with pytest.raises(DataError, match="column 'title', row 1: expected a text"):
+        load_task(f"retrieval:{tmp_path}").evaluate(encoder, seed=0)
+
+
+def test_ids_of_judgements_are_words_even_where_all_of_them_look_like_numbers(tmp_path):
+    path = tmp_path / "test.tsv"
+    path.write_text("query-id\tcorpus-id\tscore\n1\t1.10\t1\n1\t1.1\t2\n2\t1e5\t1\n")
+    rows = load(str(path), "test")
+    assert rows["corpus-id"] == ["1.10", "1.1", "1e5"]
+    assert rows["query-id"] == ["1", "1", "2"]
+    assert rows["score"] == [1, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +205,7 @@ def test_retrieval_reads_a_folder_in_beir_s_layout(encoder, tmp_path):
         (REVIEWS.assign(stars=["", *LABELS[1:]]), "classification:{}", "row 1: expected a class"),
         (REVIEWS.assign(stars=[*LABELS[1:], " "]), "clustering:{}", "row 64: expected a class"),
         (REVIEWS.assign(stars=["NA", *range(63)]), "classification:{}", "row 1: expected a class"),
+        (PAIRS.assign(similarity=["9" * 400, *range(19)]), "sts:{}", "row 1: expected a finite"),
     ],
 )
 def test_a_column_or_value_that_is_not_there_is_named(encoder, tmp_path, frame, name, words):
