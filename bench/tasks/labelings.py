@@ -1,5 +1,6 @@
 """Sets whose texts carry two labelings, and how to cut them into folds that are alike."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,16 +60,18 @@ def number_classes(*sets: Sequence[Any]) -> list[Labels]:
         sets: Labels, texts or whole numbers of any size; beside texts a number is its digits.
 
     Raises:
-        DataError: Two texts differ in the spaces around them alone.
+        DataError: Two texts differ in case, spaces or the encoding of accents alone.
     """
     texts = any(isinstance(label, str) for label in chain(*sets))
     plain = [list(map(str, labels)) if texts else labels for labels in sets]
     number = {label: i for i, label in enumerate(sorted(set(chain(*plain))))}
+    first: dict[str, str] = {}
     for label in number if texts else ():
-        if label != label.strip() and label.strip() in number:
+        words = unicodedata.normalize("NFC", " ".join(label.casefold().split()))
+        if (other := first.setdefault(words, label)) != label:
             raise DataError(
-                f"expected classes that differ in more than spaces, got {label.strip()!r} and "
-                f"{label!r}; write them alike"
+                "expected classes that differ in more than case, spaces and the encoding of "
+                f"accents, got {other!a} and {label!a}; write them alike"
             )
     return [np.array([number[label] for label in labels], np.int64) for labels in plain]
 

@@ -157,5 +157,11 @@ def test_equal_labels_have_one_number_in_all_sets_and_different_ones_never():
     assert large.tolist() == [2, 0, 1, 0]
     first, second = number_classes([1, 10], ["10", "other", "1"])  # of CSV, where words need texts
     assert (first.tolist(), second.tolist()) == ([0, 1], [1, 2, 0])
-    with pytest.raises(DataError, match="'good' and 'good '"):
-        number_classes(["good", "bad"], ["good ", "bad"])
+    for label, other in (
+        ("good", "good "),
+        ("Good", "good"),
+        ("very good", "very\xa0good"),
+        ("caf\xe9", "cafe\u0301"),
+    ):
+        with pytest.raises(DataError, match="write them alike"):
+            number_classes([label, "bad"], [other, "bad"])
