@@ -221,7 +221,8 @@ def remove_leftovers(folder: Path) -> None:
 
     Files that are being written are locked and stay.
     """
-    for part in folder.rglob(f".*{_PART}"):
+    ours = f".*.{'[0-9a-f]' * 8}{_PART}"  # other programs have hidden files of this suffix, too
+    for part in folder.rglob(ours):
         if _is_abandoned(part):
             with contextlib.suppress(OSError):
                 part.unlink()

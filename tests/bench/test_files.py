@@ -37,9 +37,13 @@ def test_what_a_killed_process_left_is_swept_and_what_is_being_written_stays(tmp
     with start_python(KILLED.format(name=name), tmp_path) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
         (part,) = tmp_path.glob("made/.file.*.part")
-        os.utime(part, (0, 0))
+        others = tmp_path / ".film.mp4.part"
+        others.touch()
+        for file in (part, others):
+            os.utime(file, (0, 0))
         remove_leftovers(tmp_path)
         assert part.exists() == (name == "STOP")
+        assert others.exists()
         process.send_signal(signal.SIGCONT)
     assert process.returncode == (0 if name == "STOP" else -signal.SIGKILL)
     assert [path.name for path in tmp_path.glob("made/*")] == ["file"] * (name == "STOP")
