@@ -13,6 +13,7 @@ from bench.errors import ResultError, UsageError, unknown
 from bench.registry import encoder_names, load_encoder
 from bench.reporting.context import command_of
 from bench.reporting.joined import find
+from bench.reporting.mteb import data_revision
 from bench.reporting.names import strip_folders, strip_paths
 from bench.store import Store
 from bench.store.archive import pack
@@ -316,17 +317,11 @@ def _tasks(group: Sequence[_Variant]) -> tuple[dict[str, Any], dict[str, Any]]:
         name = found["task_name"]
         # Vectors are shared and kept, so no time is that of this task alone.
         found |= {"evaluation_time": None, "evaluation_phases": None}
-        if local := _local_digest(made.get("data") or ()):
-            found["dataset_revision"] = f"local copy, sha256 {local}"
+        found["dataset_revision"] = data_revision(variant.result)
         if name in results:
             found["scores"] = _merge(results[name]["scores"], found["scores"])
         results[name], versions[name] = found, made.get("versions") or {}
     return results, versions
-
-
-def _local_digest(data: Iterable[Mapping[str, Any]]) -> str:
-    """Return the hash of a local copy, of which only its owner knows the revision; "" for none."""
-    return next((str(each.get("sha256")) for each in data if each.get("source") == "local"), "")
 
 
 def _merge(older: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:

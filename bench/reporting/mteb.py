@@ -195,13 +195,24 @@ def _score(theirs: Mapping[str, Any], ours: Result) -> float:
     scores, revision = theirs.get("scores"), theirs.get("dataset_revision")
     if not isinstance(scores, dict):
         raise _UnfitError("the file is none of mteb 1.11 or newer")
-    if revision != own["dataset_revision"]:
+    if revision not in {own["dataset_revision"], data_revision(ours)}:
         raise _UnfitError(f"other data: revision {revision}, ours is {own['dataset_revision']}")
     values = []
     for split, parts in own["scores"].items():
         subsets = [part["hf_subset"] for part in parts]
         values += [_value(scores.get(split), split, subset, ours.metric) for subset in subsets]
     return math.fsum(values) / len(values)
+
+
+def data_revision(result: Result) -> str:
+    """Return the revision of the data as it is exported.
+
+    That of a local copy, of which only its owner knows the revision, is its hash.
+    """
+    used = result.provenance.get("data") or ()
+    local = next((each.get("sha256") for each in used if each.get("source") == "local"), "")
+    revision = str(result.original["task_result"]["dataset_revision"])
+    return f"local copy, sha256 {local}" if local else revision
 
 
 def _value(parts: Any, split: str, subset: str, metric: str) -> float:  # noqa: ANN401 - any JSON

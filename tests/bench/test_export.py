@@ -4,12 +4,14 @@ import json
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bench.encoder import settings
 from bench.errors import UsageError
 from bench.export import _changed, export_mteb
 from bench.registry import load_encoder
+from bench.reporting import read
 from bench.runner import run
 from bench.store import Store
 from bench.tasks.mteb import MtebTask
@@ -50,6 +52,13 @@ def measured(tmp_path_factory):
     own = result("random", "own", 0.5)
     store[own.spec] = own
     return store
+
+
+def test_what_is_exported_is_read_back_with_the_same_score(measured, tmp_path):
+    export_mteb([measured], tmp_path)
+    found = read(measured, tasks=["STS16"], mteb=tmp_path).scores.loc["STS16"]
+    own = found.drop("bench/random")
+    assert np.abs(own - found["bench/random"]).min() < 1e-6  # mteb writes six decimals
 
 
 def test_mteb_reads_what_is_exported_with_the_scores_that_it_gave_itself(measured, tmp_path):
