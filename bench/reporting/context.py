@@ -181,16 +181,25 @@ def samples(c: Comparison) -> Table:
 
 
 def missing(c: Comparison) -> Table:
-    """Return every cell without a result and why, also of encoders and tasks without any result."""
+    """Return every cell without a result and why, also of encoders and tasks without any result.
+
+    A cell that lacks some seeds has a row for each of those that were tried.
+    """
     reasons = {}
     for title in c.tasks.index:
         for label in c.scores.columns[c.scores.loc[title].isna()]:
             reasons[label, title] = c.absence(label, title)
     names = set(c.encoders["name"])
     known = set(c.tasks[["task", "readout", "limit"]].itertuples(index=False, name=None))
+    cell = ["name", "task", "readout", "limit"]
+    done = set(c.runs[cell].itertuples(index=False, name=None))
+    seeds = set(c.runs[[*cell, "seed"]].itertuples(index=False, name=None))
     for a in c.absences:
-        if a.encoder not in names or (a.task, a.readout, a.limit or 0) not in known:
+        tried = (a.encoder, a.task, a.readout, a.limit or 0)
+        if a.encoder not in names or tried[1:] not in known:
             reasons[a.encoder, _title(c, a)] = f"{a.status}: {a.reason}"
+        elif tried in done and (*tried, a.seed) not in seeds:
+            reasons[a.encoder, f"{_title(c, a)}, seed {a.seed}"] = f"{a.status}: {a.reason}"
     rows = []
     for (encoder, title), why in sorted(reasons.items()):
         status, _, reason = why.partition(": ")

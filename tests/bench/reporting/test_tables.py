@@ -162,6 +162,12 @@ def test_missing_cells_have_their_own_reasons():
     assert (entry.text, entry.mark, entry.note) == ("—", "missing", "skipped: not in t.gz, get it")
 
 
+def test_a_seed_without_a_result_is_missing_also_where_others_have_one():
+    failed = [replace(absence("a", "t", reason="no memory"), seed=seed) for seed in (1, 2)]
+    made = Report(result("a", "t", 0.5, seed=1), absences=failed)
+    assert made.texts("missing") == [["a", "t, seed 2", "skipped", "no memory"]]
+
+
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
     [
