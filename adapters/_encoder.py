@@ -15,7 +15,7 @@ from adapters._batching import Prepare, stream_tokens
 from adapters._export import SentenceLayout, check_layout, write_folder
 from adapters._network import Network
 from adapters._tuning import Labelled, Marker, PairScorer, tune_classes, tune_pairs
-from bench.encoder import Batch, Embeddings, Item, TokenStates, gather
+from bench.encoder import Batch, Embeddings, Item, TokenStates, as_items, gather
 from bench.errors import UsageError
 from bench.spans import Marked
 
@@ -54,7 +54,7 @@ class NetworkEncoder(ABC):
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         """Return float32 (n, dim), row i for text i."""
-        return gather(self.stream([Item(text, instruction) for text in texts]), len(texts))
+        return gather(self.stream(as_items(texts, instruction)), len(texts))
 
     def check_export(self) -> None:
         """Check that it can be a folder of sentence-transformers; no weights are loaded.

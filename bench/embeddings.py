@@ -22,6 +22,7 @@ from bench.encoder import (
     QuestionVectors,
     Side,
     TokenStates,
+    as_items,
     checked,
     fingerprint,
     shortened,
@@ -199,7 +200,7 @@ class CachedEncoder:
 
     def encode(self, texts: Sequence[str], *, instruction: str = "") -> Embeddings:
         """Return float32 (n, dim), row i for text i; as ``embed``."""
-        return self.embed([Item(text, instruction) for text in texts])
+        return self.embed(as_items(texts, instruction))
 
     def embed(self, items: Sequence[Item]) -> Embeddings:
         """Return float32 (n, dim), row i for item i: from the cache, or encoded now in one pass.

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import EncodingError
+from bench.errors import EncodingError, UsageError
 
 _CALL_TEXTS = 4096  # in one call of an encoder that does not stream
 
@@ -327,6 +327,17 @@ def read_files(encoder: Encoder) -> None:
         source = source.base
     if hasattr(source, "count_tokens"):
         source.count_tokens([Item("a")])
+
+
+def as_items(texts: Sequence[str], instruction: str = "") -> list[Item]:
+    """Return each text with the instruction.
+
+    Raises:
+        UsageError: One text is given, which would be a sequence of its characters.
+    """
+    if isinstance(texts, str):
+        raise UsageError(f"expected a list of texts, got {shortened(texts)}: put it in a list")
+    return [Item(text, instruction) for text in texts]
 
 
 def digest(value: object) -> str:

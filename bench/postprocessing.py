@@ -37,6 +37,7 @@ from bench.encoder import (
     Encoder,
     Item,
     Side,
+    as_items,
     by_instruction,
     card,
     digest,
@@ -130,7 +131,7 @@ class PostProcessed(ABC):
         def embed(items: Sequence[Item]) -> Embeddings:
             return self.base.encode([item.text for item in items], instruction=instruction)
 
-        items = [Item(text, instruction) for text in texts]
+        items = as_items(texts, instruction)
         return self.derive(embed(items), items, embed) if items else embed(items)
 
     def fitting_items(self, instructions: Sequence[str]) -> list[Item]:

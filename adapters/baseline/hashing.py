@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from bench.encoder import Embeddings
+from bench.encoder import Embeddings, as_items
 from bench.errors import UsageError
 
 
@@ -41,10 +41,11 @@ class Hashing:
         """Return float32 (n, dim) of unit length, row i for text i; the instruction is ignored."""
         from sklearn.feature_extraction.text import HashingVectorizer  # listing stays quick
 
-        if not texts:
+        items = as_items(texts)
+        if not items:
             return np.empty((0, self.dim), np.float32)
         # A mark in front gives the empty text n-grams too; surrogates cannot be hashed.
-        marked = ["\x02 " + text.encode("utf-8", "replace").decode() for text in texts]
+        marked = ["\x02 " + item.text.encode("utf-8", "replace").decode() for item in items]
         lengths = self.shortest, self.longest
         vectorizer = HashingVectorizer(
             n_features=self.dim, analyzer="char_wb", ngram_range=lengths, dtype=np.float32

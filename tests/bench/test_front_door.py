@@ -59,6 +59,12 @@ def test_columns_of_numbers_are_numbers_where_none_is_known(tmp_path):
     assert found.dtypes.map(pd.api.types.is_numeric_dtype).all()
 
 
+@pytest.mark.parametrize("name", ["hashing", "renormalised:hashing"])
+def test_one_text_is_no_list_of_characters(name):
+    with pytest.raises(UsageError, match="expected a list of texts, got 'a text'"):
+        bench.load_encoder(name).encode("a text")
+
+
 def run(results, *args, **settings):
     cells = bench.run(*args, results=results, **{"limit": 40, **settings})
     return cells[["encoder", "seed", "status"]].values.tolist()
