@@ -82,7 +82,7 @@ class Classification(Task):
         weights = np.empty(len(labels))
         tested = [np.arange(len(labels))] if self.train else self._folds(texts, labels, seed)
         if self.train:
-            self._tell_repeated(texts, sets[1][0])
+            self._warn(sets)
         for rows in tested:
             others = np.setdiff1d(np.arange(len(labels)), rows)
             x, y = (parts[1], sets[1][1]) if self.train else (parts[0][others], labels[others])
@@ -111,17 +111,19 @@ class Classification(Task):
         dealt = order[first[order] == order]
         return [np.flatnonzero(np.isin(first, dealt[fold::FOLDS])) for fold in range(FOLDS)]
 
-    def _tell_repeated(self, texts: list[str], trained: list[str]) -> None:
-        known = set(trained)
-        repeated = sum(text in known for text in texts)
-        if repeated:
-            log.warning(
-                "%s: %d of %d test texts are in the training file, too, which raises the score: "
-                "drop them from one of the files",
-                self.name,
-                repeated,
-                len(texts),
-            )
+    def _warn(self, sets: list[tuple[list[str], Labels]]) -> None:
+        """Warn of test texts that are in the training file, and of those whose class is not."""
+        (texts, labels), (trained, known) = sets
+        seen = set(trained)
+        counts = {
+            "are in the training file, too, which raises the score: drop them from one of the "
+            "files": sum(text in seen for text in texts),
+            "have a class that the training file lacks, so that no answer is right: name classes "
+            "alike": int(np.isin(labels, known, invert=True).sum()),
+        }
+        for what, count in counts.items():
+            if count:
+                log.warning("%s: %d of %d test texts %s", self.name, count, len(texts), what)
 
     def _sets(self) -> list[tuple[list[str], Labels]]:
         """Return texts and classes of the test rows, then of the training rows if there are."""

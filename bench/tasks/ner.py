@@ -16,6 +16,7 @@ come from fine-tuning.
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from bench.tasks.linear import classify
 from bench.tasks.partition import Half, half_rows, split_blocks
 from bench.tasks.ratios import Counts, f1_score, ratio_score
 from bench.tasks.similarity import unit
+
+log = logging.getLogger(__name__)
 
 QUESTIONS = {
     "O": "What is a generic object ?",
@@ -190,6 +193,13 @@ class NER(NetworkTask):
                 f"{self.name}: expected types of entities that are in both sets, got "
                 f"{', '.join(wanted)} in {self.test.data} and {', '.join(known)} "
                 f"in {self.train[0].data}"
+            )
+        if lacking := sorted(set(wanted) - set(known)):
+            log.warning(
+                "%s: no training sentence has the types %s, so that none of their entities is "
+                "found: name types alike",
+                self.name,
+                ", ".join(lacking),
             )
         return test, draws
 

@@ -143,6 +143,15 @@ def test_sets_that_are_missing_or_without_a_common_type_are_named(tmp_path, enco
                         read(seed=0)
 
 
+def test_types_that_only_the_test_sentences_have_are_told(tmp_path, caplog):
+    folder = own(tmp_path / "mine", CONLL, CONLL.replace("-person", "-PER"))
+    load_task(f"ner:{folder}").load(0)
+    assert "no training sentence has the types person, so" in caplog.text
+    caplog.clear()
+    load_task(f"ner:{own(tmp_path / 'same')}").load(0)
+    assert not caplog.text
+
+
 def test_a_type_is_found_by_the_start_vector_of_its_question_without_training(ner_data, encoder):
     task = NERByQuestions("toy", test=TEST)
     ours, ended = (task.evaluate(each, seed=0) for each in (encoder, Ended()))

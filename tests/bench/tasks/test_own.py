@@ -112,6 +112,10 @@ def test_a_text_that_is_there_again_is_not_tested_on_what_was_learnt_of_it(
     write(rows[:20], tmp_path / "test.csv")
     score(encoder, f"classification:{tmp_path}")
     assert "20 of 20 test texts are in the training file" in caplog.text
+    assert "lacks" not in caplog.text
+    write(rows[:20].assign(label=["c"] * 5 + ["a"] * 15), tmp_path / "test.csv")
+    score(encoder, f"classification:{tmp_path}")
+    assert "5 of 20 test texts have a class that the training file lacks" in caplog.text
     few = write(pd.concat([rows[:9]] * 9), tmp_path / "few.csv")
     with pytest.raises(DataError, match="10 different texts"):
         score(encoder, f"classification:{few}")
