@@ -1,7 +1,7 @@
 """Tables, figures and a page: a function of the results; the same results give the same bytes."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bench.reporting.figures import Drawing
     from bench.reporting.table import Table
     from bench.store import Store
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("md", "csv", "tex", "json", "html")
 """Formats in which tables can be printed."""
@@ -115,15 +117,26 @@ def read(
 def chosen(tables: "tuple[Table, ...]", names: Collection[str]) -> "list[Table]":
     """Return the tables of these names, in this order; "all" is every one.
 
+    A name without a number stands for all numbered ones. A table without rows is left out, with a
+    warning: whether cells are missing, for example, depends on the results.
+
     Raises:
         UsageError: There is no such table.
     """
     by_name = {table.name: table for table in tables}
+    found: dict[str, Table] = {}
     for name in names:
-        if name not in {*by_name, "all"}:
+        wanted = {own: t for own, t in by_name.items() if name in {own, _unnumbered(own), "all"}}
+        if not wanted and name not in TABLES:
             raise unknown("table in this report", name, [*by_name, "all"])
-    wanted = [tables if name == "all" else (by_name[name],) for name in names]
-    return list({table.name: table for table in chain(*wanted)}.values())
+        if not wanted:
+            log.warning("the table %s has no rows in this report", name)
+        found |= wanted
+    return list(found.values())
+
+
+def _unnumbered(name: str) -> str:
+    return name.rstrip("-0123456789")
 
 
 def text(tables: "Collection[Table]", form: str) -> str:

@@ -16,6 +16,7 @@ from bench.errors import ResultError, UsageError
 from bench.reporting import formats
 from bench.reporting.comparison import Comparison
 from bench.reporting.names import strip_folders, strip_paths
+from bench.reporting.table import Table
 from bench.reporting.tables import tables
 from bench.store import Store
 from tests.bench.reporting.made import absence, on, result
@@ -90,6 +91,15 @@ def test_every_table_is_among_those_that_help_and_completion_name(usual):
     assert all(name in named.help for name in report.TABLES)
     assert named.autocompletion("cost,fam") == ["cost,families"]
     assert formed.autocompletion("c") == ["csv"]
+
+
+def test_a_table_that_is_asked_for_may_be_several_or_have_no_rows(caplog):
+    made = tuple(Table(name, "", (), ()) for name in ("cost", "variants-1", "variants-2"))
+    names = [table.name for table in report.chosen(made, ["variants", "missing", "cost"])]
+    assert names == ["variants-1", "variants-2", "cost"]
+    assert "the table missing has no rows" in caplog.text
+    with pytest.raises(UsageError, match="did you mean 'cost'"):
+        report.chosen(made, ["costs"])
 
 
 @pytest.mark.parametrize(
