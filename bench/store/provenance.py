@@ -29,7 +29,7 @@ _PACKAGES = (
 
 def record_provenance() -> dict[str, Any]:
     """Return the time, command, commit, versions and machine, as plain JSON values."""
-    return {"time": datetime.now(UTC).isoformat(timespec="seconds"), **_describe_process()}
+    return {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **_describe_process()}
 
 
 @cache

@@ -59,6 +59,19 @@ def test_columns_of_numbers_are_numbers_where_none_is_known(tmp_path):
     assert found.dtypes.map(pd.api.types.is_numeric_dtype).all()
 
 
+def test_results_on_changed_data_are_the_newer_ones_within_a_second_too(tmp_path):
+    path = tmp_path / "data/mteb/stsbenchmark-sts/test.jsonl"
+    path.parent.mkdir(parents=True)
+    for score, seeds in ((0.0, (1, 2)), (5.0, 1)):
+        texts = [{"sentence1": f"a {i}", "sentence2": f"b {i % 7}"} for i in range(30)]
+        lines = [json.dumps({**row, "score": score + i % 4}) for i, row in enumerate(texts)]
+        path.write_text("\n".join(lines))
+        given = {"results": tmp_path / "results", "data": tmp_path / "data"}
+        bench.run("hashing", "stsb", seeds=seeds, **given)
+    found = bench.results(tmp_path / "results")
+    assert found[found.main].seed.tolist() == [1]
+
+
 @pytest.mark.parametrize("name", ["hashing", "renormalised:hashing"])
 def test_one_text_is_no_list_of_characters(name):
     with pytest.raises(UsageError, match="expected a list of texts, got 'a text'"):
