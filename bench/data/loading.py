@@ -269,7 +269,10 @@ def find_local_file(id: str, split: str, *, config: str = "") -> Path | None:  #
         return Path(id) if Path(id).is_file() else None
     path, root = relative_path(id, split, config), os.environ.get("BENCH_DATA")
     places = (Path(root, path), Path(root, path.removesuffix(".gz"))) if root else ()
-    return next((place for place in places if place.is_file()), None)
+    found = [place for place in places if place.is_file()]
+    if len(found) > 1:
+        _warn_once(f"{found[0]} is read, not {found[1].name} beside it: remove one of them")
+    return found[0] if found else None
 
 
 def list_local_splits(id: str) -> dict[str, list[str]]:  # noqa: A002 - the hub's word

@@ -79,6 +79,15 @@ def test_a_local_copy_is_read_by_columns_in_the_order_asked_for_and_anew_when_ch
     assert len(load("org/films", "test")) == 1
 
 
+def test_of_a_split_that_is_there_twice_it_is_told_which_is_read(folder, caplog):
+    put(folder / "org/films/test.jsonl.gz", packed(ROWS))
+    assert len(load("org/films", "test")) == 3
+    assert not caplog.text
+    put(folder / "org/films/test.jsonl", gzip.decompress(packed(ROWS[:1])))
+    assert len(load("org/films", "test")) == 3
+    assert "test.jsonl.gz is read, not test.jsonl beside it" in caplog.text
+
+
 def test_a_configuration_is_a_folder_and_the_nearest_class_names_win(folder):
     put(folder / "org/films/16-13/train.jsonl.gz", packed(ROWS))
     put(folder / "org/films/features.json", b'{"label": {"names": ["bad", "good"]}}')
