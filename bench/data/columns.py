@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from numbers import Integral, Real
 from typing import Any
 
@@ -29,7 +30,8 @@ class Kind:
 
 
 def _is_number(value: Any) -> bool:  # noqa: ANN401 - any value of a row
-    return isinstance(value, Real) and abs(value) <= sys.float_info.max
+    number: Any = value if isinstance(value, Real) else nan
+    return bool(abs(number) <= sys.float_info.max)  # an int may be larger than any float
 
 
 def _is_class_number(value: Any) -> bool:  # noqa: ANN401 - -1 is how the hub writes a hidden label
