@@ -10,6 +10,7 @@ Protocol: that of the tasks of the same kinds. NER draws 5 training sentences a 
 retrieval is mteb's.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -26,6 +27,8 @@ from bench.tasks.ner import NER, NERByQuestions, Tagged
 from bench.tasks.paraphrase import Paraphrase
 from bench.tasks.sts import STS
 from bench.tasks.tuned import StartedNER
+
+log = logging.getLogger(__name__)
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
 
@@ -194,6 +197,9 @@ def _choose_columns(
                 f"{test.name} has {what}; it has {', '.join(columns)}: "
                 f"name it, as in {place}:{part}={columns[0]}"
             )
+        others = [name for name in _USUAL[part] if name in columns and name != column]
+        if others and part not in named:
+            log.info("%s: %s is column %s, not %s", place, part, column, ", ".join(others))
         chosen.append(column)
     return usual, tuple(chosen)
 

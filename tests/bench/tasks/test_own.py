@@ -72,6 +72,15 @@ def test_labels_are_words_and_columns_are_found_or_named(encoder, tmp_path):
     assert 0 <= score(encoder, f"clustering:{usual}") <= 1
 
 
+def test_of_several_usual_columns_it_is_told_which_are_read(tmp_path, caplog):
+    caplog.set_level("INFO")
+    path = write(REVIEWS.assign(topic="roof"), tmp_path / "a.csv")
+    load_task(f"clustering:{path}:label=topic")
+    assert not caplog.text
+    load_task(f"clustering:{path}")
+    assert f"clustering:{path}: label is column topic, not stars" in caplog.text
+
+
 def test_a_label_with_a_leading_zero_is_another_one_than_the_number(encoder, tmp_path):
     folder = tmp_path / "codes"
     folder.mkdir()
