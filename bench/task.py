@@ -265,6 +265,19 @@ def missing_parts(value: object) -> list[str]:
     return sorted(name for name in _PARTS if name not in dir(value))
 
 
+def find_fault(task: Task, scores: Scores) -> str:
+    """Return why what a task measured cannot be kept; "" where it can."""
+    if task.metric not in scores:
+        return f"{task.name} promises {task.metric}, its scores are {', '.join(scores)}"
+    for name, score in scores.items():
+        if not score.repeats or not all(map(math.isfinite, score.repeats)):
+            return (
+                f"{task.name}: {name} has the repeats {score.repeats}; expected at least one, "
+                "all finite"
+            )
+    return ""
+
+
 def example_ids(*columns: Sequence[str]) -> NDArray[np.uint64]:
     """Return a hash of the texts of each example: uint64 (n,).
 

@@ -15,7 +15,7 @@ from bench.encoder import Batch, Encoder, Item, stream
 from bench.errors import BenchError, Unavailable, UsageError, install_hint, one_line
 from bench.process import raise_if_stopped
 from bench.recipe import Load, Progress
-from bench.task import Scores, Task, record_original
+from bench.task import Scores, Task, find_fault, record_original
 
 log = logging.getLogger(__name__)
 
@@ -205,11 +205,14 @@ def score(encoder: CachedEncoder, task: Task, seed: int) -> Measured:
 
     Raises:
         NotCached: Vectors are missing, and the encoder does not compute.
+        BenchError: It gives no scores that can be kept.
     """
     start = time.perf_counter()
     encoder.begin()
     with data.record_sources() as sources, record_original() as original:
         scores = task.evaluate(encoder, seed=seed)
+        if fault := find_fault(task, scores):
+            raise BenchError(fault)
         seconds = time.perf_counter() - start
         texts, cost = encoder.summary(), replace(encoder.cost)  # without those of the samples
         explain = getattr(task, "explain", None)

@@ -147,7 +147,7 @@ class Result:
                 name: {
                     "mean": s.mean,
                     "spread": s.spread,
-                    "repeats": list(s.repeats),
+                    "repeats": list(map(float, s.repeats)),  # also those of numpy
                     **({"wordings": list(s.wordings)} if s.wordings else {}),
                 }
                 for name, s in self.scores.items()

@@ -14,7 +14,7 @@ from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Batch, Encoder, TokenStates
 from bench.errors import BenchError, EncodingError
 from bench.stats.influence import AGREE, contributions
-from bench.task import APART, Score, Task, missing_parts
+from bench.task import APART, Score, Task, find_fault, missing_parts
 from bench.testing.agreement import ContractError
 from bench.testing.randomness import random_states_touched
 from bench.testing.rules import CheckOutcome, try_in_turn
@@ -109,16 +109,9 @@ def check_limit(trial: TaskTrial) -> None:
 def check_scores(trial: TaskTrial) -> None:
     """Scores are finite, the main one among them, on a scale with 1 as best; examples agree."""
     task, scores = trial.task, trial.scores
-    if task.metric not in scores:
-        raise ContractError(
-            f"{task.name} promises {task.metric}, its scores are {', '.join(scores)}"
-        )
+    if fault := find_fault(task, scores):
+        raise ContractError(fault)
     for name, score in scores.items():
-        if not score.repeats or not np.isfinite(score.repeats).all():
-            raise ContractError(
-                f"{task.name}: {name} has the repeats {score.repeats}; expected at least one, "
-                "all finite"
-            )
         mean = (
             contributions(name, score.examples, score.gold).mean() if len(score.examples) else nan
         )

@@ -12,7 +12,8 @@ from bench.data import load
 from bench.encoder import Item, TokenEncoder
 from bench.errors import EncodingError, Unavailable
 from bench.runner import run, survey
-from bench.store import Store
+from bench.store import Store, provenance
+from bench.task import Score
 from bench.vectors import Vectors
 from tests.bench.encoders import Norms, Plain
 
@@ -95,6 +96,21 @@ class CannotPlan(Norms):
         raise AttributeError("'NoneType' object has no attribute 'encode'")
 
 
+class Half(Norms):
+    def score(self, vectors, *, seed):
+        return {"norm": Score((np.float32(0.5),))}
+
+
+class Another(Norms):
+    def score(self, vectors, *, seed):
+        return {"other": Score((0.5,))}
+
+
+class Undefined(Norms):
+    def score(self, vectors, *, seed):
+        return {"norm": Score((float("nan"),))}
+
+
 class NeedsTokens(Norms):
     needs = TokenEncoder
 
@@ -117,6 +133,8 @@ class Picky(Plain):
         (Norms(name="poisoned", texts=("ok", "poison")), "failed", "poison"),
         (CannotPlan(name="broken"), "failed", "'NoneType' object has no attribute"),
         (Norms(name="holes", texts=("a", None, "b")), "failed", "got None in 1 places"),
+        (Another(name="another"), "failed", "promises norm, its scores are other"),
+        (Undefined(name="nan"), "failed", "expected at least one, all finite"),
         (NeedsTokens(name="tokens"), "skipped", "the states of single tokens; plain is not one"),
     ],
 )
@@ -130,6 +148,17 @@ def test_a_task_that_cannot_be_run_fails_its_own_cell_alone_and_leaves_its_reaso
     assert [(a.status, a.reason) for a in store.absences()] == [(status, cell.reason)]
     if status == "failed":  # and ends a run that is not to keep going
         assert statuses(run_on(task, Norms(limit=3), encoder=Picky())) == ["failed"]
+
+
+def test_the_command_of_a_result_can_be_run_where_it_was_a_module(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/place/bench/__main__.py", "run", "-m", "a b"])
+    made = provenance._describe_process.__wrapped__()
+    assert made["command"] == "python -m bench run -m 'a b'"
+
+
+def test_scores_may_be_numbers_of_numpy(run_on):
+    first, again = (*run_on(Half()), *run_on(Half()))
+    assert (first.status, again.status, again.result.main.repeats) == ("done", "cached", (0.5,))
 
 
 class Breaking(Plain):
