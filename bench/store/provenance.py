@@ -35,7 +35,7 @@ def record_provenance() -> dict[str, Any]:
 @cache
 def _describe_process() -> dict[str, Any]:
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([*_program(Path(sys.argv[0])), *sys.argv[1:]]),
         "commit": _commit(),
         "versions": {
             "python": platform.python_version(),
@@ -48,6 +48,12 @@ def _describe_process() -> dict[str, Any]:
             "memory_gb": round(psutil.virtual_memory().total / 2**30),
         },
     }
+
+
+def _program(path: Path) -> list[str]:
+    """Return how one calls a program: by its name, or as the module that it is."""
+    is_module = path.name == "__main__.py"
+    return ["python", "-m", path.parent.name] if is_module else [path.name]
 
 
 def _version(name: str) -> str:
