@@ -275,6 +275,9 @@ def find_fault(task: Task, scores: Scores) -> str:
                 f"{task.name}: {name} has the repeats {score.repeats}; expected at least one, "
                 "all finite"
             )
+        sizes = [len(values) for values in (score.examples, score.gold, score.ids) if len(values)]
+        if len(set(sizes)) > 1:
+            return f"{task.name}: expected examples, gold and ids of {name} alike, got {sizes}"
     return ""
 
 

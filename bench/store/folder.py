@@ -119,9 +119,9 @@ class Store:
         """
         path = self.path(spec)
         arrays = {}
-        for (part, ending, _), (name, scores) in product(_ARRAYS, result.scores.items()):
+        for (part, ending, dtype), (name, scores) in product(_ARRAYS, result.scores.items()):
             if len(values := getattr(scores, part)):
-                arrays[name + ending] = values
+                arrays[name + ending] = np.asarray(values, dtype)
         buffer = io.BytesIO()
         if arrays:
             np.savez_compressed(buffer, allow_pickle=False, **arrays)

@@ -96,9 +96,18 @@ class CannotPlan(Norms):
         raise AttributeError("'NoneType' object has no attribute 'encode'")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Half(Norms):
+    examples: object = ()
+    name: str = "half"
+
     def score(self, vectors, *, seed):
-        return {"norm": Score((np.float32(0.5),))}
+        return {"norm": Score((np.float32(0.5),), self.examples)}
+
+
+class Unequal(Norms):
+    def score(self, vectors, *, seed):
+        return {"norm": Score((0.5,), np.ones(2, np.float32), np.ones(3, np.float32))}
 
 
 class Another(Norms):
@@ -134,6 +143,7 @@ class Picky(Plain):
         (CannotPlan(name="broken"), "failed", "'NoneType' object has no attribute"),
         (Norms(name="holes", texts=("a", None, "b")), "failed", "got None in 1 places"),
         (Another(name="another"), "failed", "promises norm, its scores are other"),
+        (Unequal(name="unequal"), "failed", "examples, gold and ids of norm alike, got [2, 3]"),
         (Undefined(name="nan"), "failed", "expected at least one, all finite"),
         (NeedsTokens(name="tokens"), "skipped", "the states of single tokens; plain is not one"),
     ],
@@ -156,9 +166,12 @@ def test_the_command_of_a_result_can_be_run_where_it_was_a_module(monkeypatch):
     assert made["command"] == "python -m bench run -m 'a b'"
 
 
-def test_scores_may_be_numbers_of_numpy(run_on):
-    first, again = (*run_on(Half()), *run_on(Half()))
+@pytest.mark.parametrize("examples", [[1, 0], [True, False], np.array([1.0, 0.0])])
+def test_scores_and_examples_may_be_of_any_type_of_number(run_on, store, examples):
+    first, again = (*run_on(Half(examples=examples)), *run_on(Half(examples=examples)))
     assert (first.status, again.status, again.result.main.repeats) == ("done", "cached", (0.5,))
+    (kept,) = store.results()
+    assert kept.main.examples.tolist() == [1, 0]
 
 
 class Breaking(Plain):
