@@ -115,7 +115,8 @@ class Store:
         """Write a cell's result; the JSON file comes last, so a cell that exists is whole.
 
         Raises:
-            ResultError: The folder cannot be written.
+            ResultError: The folder cannot be written, or the result could not be read again, such
+                as one whose model card has a value of another type.
         """
         path = self.path(spec)
         arrays = {}
@@ -128,6 +129,12 @@ class Store:
         archive = buffer.getvalue()
         kept = replace(result, archive=hashlib.sha256(archive).hexdigest() if archive else "")
         text = _text(kept.to_json())
+        try:
+            Result.from_json(_intact(json.loads(text)))
+        except ValueError as error:
+            raise ResultError(
+                f"{spec.encoder} on {spec.task}: expected a result that can be read, but {error}"
+            ) from error
         with writing(path):
             if archive:
                 write_atomic(path.with_suffix(".npz"), archive)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.data import load
-from bench.encoder import Item, TokenEncoder
+from bench.encoder import Card, Item, TokenEncoder
 from bench.errors import EncodingError, Unavailable
 from bench.runner import run, survey
 from bench.store import Store, provenance
@@ -158,6 +158,17 @@ def test_a_task_that_cannot_be_run_fails_its_own_cell_alone_and_leaves_its_reaso
     assert [(a.status, a.reason) for a in store.absences()] == [(status, cell.reason)]
     if status == "failed":  # and ends a run that is not to keep going
         assert statuses(run_on(task, Norms(limit=3), encoder=Picky())) == ["failed"]
+
+
+def test_a_card_that_could_not_be_read_again_fails_the_cell(run_on, store):
+    class Counted(Plain):
+        def card(self):
+            return Card(parameters=1.1e8)
+
+    (cell,) = run_on(Norms(), encoder=Counted())
+    assert cell.status == "failed"
+    assert "'card.parameters' is missing or of another kind" in cell.reason
+    assert not len(store)
 
 
 def test_the_command_of_a_result_can_be_run_where_it_was_a_module(monkeypatch):
