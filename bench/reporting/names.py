@@ -41,7 +41,7 @@ def strip_paths(text: str) -> str:
     return re.sub(_PATH, "", text)
 
 
-def split_name(used: Mapping[str, Any]) -> str:
+def source_name(used: Mapping[str, Any]) -> str:
     """Return the name of a split that a result has read, of an own file without its folder."""
     return set_name(strip_folders(used["id"]), used.get("config"), used.get("split"))
 

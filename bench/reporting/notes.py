@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.reporting.comparison import METHOD, SIGNIFICANT, Comparison
 from bench.reporting.mteb import SOURCE
-from bench.reporting.names import split_name
+from bench.reporting.names import source_name
 from bench.reporting.table import MISSING, Table, word
 from bench.store.result import Result
 
@@ -74,7 +74,7 @@ def mixed(results: Iterable[Result]) -> list[str]:
             facts["dtypes", ""] = str(r.card.get("dtype"))
         for used in made.get("data", ()):
             pin = used.get("revision") or used.get("sha256") or ""
-            facts[f"revisions of {split_name(used)}", spec.task] = pin
+            facts[f"revisions of {source_name(used)}", spec.task] = pin
         for what, value in facts.items():
             found.setdefault(what, set()).add(value)
     found["seed sets", ""] = {" ".join(map(str, sorted(each))) for each in seeds.values()}

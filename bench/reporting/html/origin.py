@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.reporting.comparison import Comparison
 from bench.reporting.context import command_of
-from bench.reporting.names import split_name, strip_folders
+from bench.reporting.names import source_name, strip_folders
 from bench.reporting.notes import machine
 from bench.reporting.table import MISSING, measure, share
 from bench.store.result import Result
@@ -135,7 +135,7 @@ def _data(result: Result) -> tuple[tuple[str, str], ...]:
     for used in result.provenance.get("data", ()):
         pins = [f"{name} {used[name]}" for name in ("revision", "sha256") if used.get(name)]
         source = ", ".join(filter(None, (str(used.get("source") or ""), *pins)))
-        rows.append((split_name(used), source or "not recorded"))
+        rows.append((source_name(used), source or "not recorded"))
     return tuple(rows)
 
 
