@@ -22,6 +22,7 @@ from adapters._training.weights import make_trainable, save_trained, trainable_w
 from adapters.inbedder.data import OPEN, AnswerSource, read_examples, tokenise_examples
 from adapters.inbedder.encoder import TEMPLATE
 from adapters.inbedder.objective import AnswerPrediction
+from bench.errors import UsageError
 from bench.overlap import Ngrams
 from bench.recipe import Load, Progress
 
@@ -40,7 +41,7 @@ class Recipe:
         lr: Peak learning rate.
         batch_size: Rows a step.
         lora: Whether LoRA weights are trained; otherwise all weights are.
-        max_length: Longest row in tokens.
+        max_length: Longest row in tokens; less if the backbone takes less.
         positions: Tokens computed at once; it changes no result.
         dtype: "auto", "float32" or "bfloat16".
         device: "auto", "cpu", "cuda", "mps".
@@ -75,10 +76,15 @@ class Recipe:
         if training is None:
             return out
         base = Backbone(self.backbone, head="lm", dtype=self.dtype, device=self.device).load()
+        if base.seq2seq:
+            raise UsageError(
+                "inbedder requires a decoder or a masked language model, "
+                f"got {self.backbone!r} with both an encoder and a decoder: name another backbone"
+            )
         sources = parse_sources(self.sources, AnswerSource) or OPEN
         count = max(budget // 40, 8)
         examples, records = read_examples(sources, load, rows=count, words=self.words, seed=seed)
-        rows = tokenise_examples(base, examples, self.max_length)
+        rows = tokenise_examples(base, examples, min(self.max_length, base.max_length))
         lengths = [len(row.ids) for row in rows]
         plan = batches(lengths, budget=budget, size=self.batch_size, seed=seed)
         network = make_trainable(base, lora=self.lora, seed=seed)

@@ -22,6 +22,7 @@ from adapters.inbedder.encoder import InBedder
 from adapters.inbedder.objective import AnswerPrediction
 from adapters.inbedder.train import Recipe
 from bench.data import load
+from bench.errors import UsageError
 from tests.adapters.checks import CPU, check_objective, train, write_rows
 
 EXAMPLES = [
@@ -96,6 +97,23 @@ def test_long_rows_lose_the_end_of_their_longest_part_and_braces_are_text(networ
     )
     text = "a {instruction} b\n\n### Instruction:\nIs {input} it?"
     assert text in network.tokenizer.decode(other.ids)
+
+
+@pytest.mark.parametrize("kind", ["opt", "roberta"])
+def test_long_rows_are_cut_to_what_the_backbone_takes(tiny, tmp_path, kind):
+    rows = [
+        {"input": "the cat " * 100, "instruction": f"What sat {i} times?", "output": "cat"}
+        for i in range(8)
+    ]
+    sources = str(write_rows(tmp_path / "long.jsonl", rows))
+    card = train(Recipe(str(tiny(kind)), sources, batch_size=2, **CPU), tmp_path / "out", 600)
+    assert card["rows"] == 5
+
+
+def test_a_backbone_with_encoder_and_decoder_is_refused(tiny, tmp_path):
+    sources = str(write_rows(tmp_path / "rows.jsonl", [{"question": "a b c", "answer": "d"}]))
+    with pytest.raises(UsageError, match="inbedder requires a decoder or a masked"):
+        train(Recipe(str(tiny("t5")), sources, **CPU), tmp_path / "out", 600)
 
 
 @pytest.mark.parametrize("kind", ["llama", "roberta"])
