@@ -447,8 +447,9 @@ class GenerativeTraining:
         )
         if not recipe.words:
             return objective
-        key = {"samples": digest([list(sample) for sample in samples]), "words": recipe.words}
-        key |= {"target": digest(target.vectors.sum(1).tolist()), "model": self.generator_digest()}
+        key = {"training": asdict(self.training), "model": self.generator_digest()}
+        key |= {"samples": digest([list(sample) for sample in samples])}
+        key |= {"target": digest(target.vectors.sum(1).tolist())}
         folder = self.stages / "start"
         stage = Stage(folder / "stage.json", key)
         with main_first():

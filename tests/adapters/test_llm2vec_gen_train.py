@@ -284,6 +284,13 @@ def test_controls_have_other_answers(tiny_recipe, whole, tmp_path, answers):
         assert sum(own[text] == other[text] for text in own) < len(own) / 4
 
 
+@pytest.mark.parametrize("changes", [{"k": K + 1}, {"lr": 1e-2}])
+def test_a_start_of_other_settings_is_refused(tiny_recipe, whole, tmp_path, changes):
+    shutil.copytree(whole / "stages", tmp_path / "stages")
+    with pytest.raises(UsageError, match="other settings"):
+        train(replace(tiny_recipe, **changes), tmp_path, 4000)
+
+
 def test_random_layers_are_the_paper_s_start(tiny_recipe, tmp_path):
     train(replace(tiny_recipe, words="", standardise=False, chat=True), tmp_path, 800)
     assert not (tmp_path / "stages/start").exists()
