@@ -38,6 +38,7 @@ from adapters._source import (
     parameters_of,
     title,
 )
+from adapters._trainable import fork_seed
 from bench.encoder import Card
 from bench.errors import CheckpointError, Unavailable, unknown
 
@@ -338,7 +339,8 @@ def _tokenizer_fields(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
 def _load_model(folder: Path, head: str, dtype: torch.dtype) -> PreTrainedModel:
     read_json(folder / "config.json")
     try:
-        with quiet(), torch.random.fork_rng([]):  # a pooler that is missing is drawn, and not used
+        # a pooler that is missing is drawn: not used, but saved by a training of all weights
+        with quiet(), fork_seed(0, "cpu"):
             config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             auto = _auto_class(config, head)
             model, report = auto.from_pretrained(

@@ -90,7 +90,8 @@ def set_dropout(model: nn.Module, *, hidden: float, attention: float) -> None:
 def fork_seed(seed: int, device: str) -> Iterator[None]:
     """Seed torch inside, and leave its random state outside as it was."""
     with torch.random.fork_rng([torch.device(device)] if device.startswith("cuda") else []):
-        torch.manual_seed(seed)
+        # torch.manual_seed would seed GPUs too
+        (torch.default_generator if device == "cpu" else torch).manual_seed(seed)
         yield
 
 

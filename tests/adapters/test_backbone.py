@@ -148,6 +148,16 @@ def test_an_unknown_device_or_dtype_is_refused():
     assert resolve("cpu", "bfloat16") == ("cpu", "bfloat16")
 
 
+def test_a_missing_pooler_is_drawn_alike_whatever_was_drawn_before(tiny, tmp_path):
+    poolers = []
+    for seed in (1, 2):
+        folder = shutil.copytree(tiny("bert"), tmp_path / str(seed))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            poolers.append(load_network(folder, head="none").model.pooler.dense.weight)
+    torch.testing.assert_close(*poolers, rtol=0, atol=0)
+
+
 def test_loading_leaves_the_global_random_state_alone(tiny):
     folder = tiny("roberta", seed=2)
     torch.manual_seed(5)
