@@ -81,7 +81,7 @@ T = TypeVar("T")
 def parse_sources(sources: str, kind: type[S]) -> list[S]:
     """Return the sources that a setting names, separated by commas.
 
-    Each is a file, ``id``, ``id:config`` or ``id:config:split``.
+    Each is a file, ``~`` expanded, ``id``, ``id:config`` or ``id:config:split``.
 
     Args:
         sources: The setting.
@@ -92,7 +92,8 @@ def parse_sources(sources: str, kind: type[S]) -> list[S]:
     """
     found = []
     for name in filter(None, map(str.strip, sources.split(","))):
-        parts = [name] if Path(name).is_file() else name.split(":")
+        path = Path(name).expanduser()
+        parts = [str(path)] if path.is_file() else name.split(":")
         if len(parts) > 3:
             raise UsageError(
                 f"expected a source as file, id, id:config or id:config:split, got {name!r}"

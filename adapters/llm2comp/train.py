@@ -232,7 +232,8 @@ class Recipe:
 
     @property
     def _triple_files(self) -> list[str]:
-        return list(filter(None, map(str.strip, self.triples.split(","))))
+        names = filter(None, map(str.strip, self.triples.split(",")))
+        return [os.path.expanduser(name) for name in names]  # noqa: PTH111 - may be a hub id
 
     @property
     def _attention(self) -> str:

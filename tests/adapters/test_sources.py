@@ -11,6 +11,7 @@ from adapters._training.sources import Source, parse_sources
 from adapters._training.texts import TextSource, list_sentences, read_texts
 from adapters.dino.data import read_first_texts
 from adapters.inbedder.data import AnswerSource, read_examples
+from adapters.llm2comp.train import Recipe
 from adapters.quip.data import load_passages
 from bench.data import load
 from bench.errors import DataError, Unavailable, UsageError
@@ -43,6 +44,13 @@ def test_an_unavailable_set_is_skipped_with_a_warning_and_none_at_all_is_an_erro
         read(parse_sources(str(other), kind), load)
     with pytest.raises(UsageError):
         parse_sources("a/b:c:d:e", kind)
+
+
+def test_a_file_in_the_home_folder_is_named_as_cards_name_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = write_rows(tmp_path / "a.jsonl", [{"text": "One text."}])
+    assert parse_sources("~/a.jsonl,~/b.jsonl", Source) == [Source(str(file)), Source("~/b.jsonl")]
+    assert Recipe(triples="~/a.jsonl, org/set")._triple_files == [str(file), "org/set"]
 
 
 def test_paragraphs_of_text_files_are_texts_and_wikitext_is_detokenised(tmp_path):
