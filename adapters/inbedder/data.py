@@ -283,9 +283,9 @@ def tokenise_examples(
     for number, (prompt, ids, offsets) in enumerate(rows):
         answers = [k for k, (a, b) in enumerate(offsets) if b > max(a, len(prompt))]
         if network.decoder and answers and tokenizer.eos_token_id is not None:
-            if ids[-1] != tokenizer.eos_token_id:
-                ids.append(tokenizer.eos_token_id)
-            answers.append(len(ids) - 1)
+            end = answers[-1] + 1  # a tokenizer may end every text with another token
+            ids[end:] = [tokenizer.eos_token_id]
+            answers.append(end)
         kept = [k for k in answers if k < limit]
         if kept:
             made.append(AnswerTokens(number, ids[:limit], kept))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import processors
 
 from adapters._backbone import PACKAGED, Backbone
 from adapters._training.budget import TokenCounts
@@ -73,6 +74,18 @@ def test_without_an_end_of_text_token_each_token_of_an_answer_is_predicted_once(
     for row, example in zip(rows, EXAMPLES, strict=True):
         assert row.answers == list(range(row.answers[0], len(row.ids)))
         assert tokenizer.decode([row.ids[k] for k in row.answers]) == example.answer
+
+
+def test_an_answer_ends_right_after_its_words_where_a_tokenizer_adds_another_end(networks):
+    tokenizer = copy.deepcopy(networks("llama").tokenizer)
+    added = [("<|endoftext|>", tokenizer.convert_tokens_to_ids("<|endoftext|>"))]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=added
+    )
+    expected = tokenise_examples(networks("llama"), EXAMPLES, 128)
+    assert tokenise_examples(replace(networks("llama"), tokenizer=tokenizer), EXAMPLES, 128) == (
+        expected
+    )
 
 
 def test_instructions_and_answers_are_in_the_overlap_with_test_texts(tiny, tmp_path):
