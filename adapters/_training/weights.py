@@ -153,7 +153,10 @@ def lora_targets(model: nn.Module, last_layers: int = 0) -> str:
     names = _TARGETS.get(_LIKE.get(kind, kind))
     if names is None:
         known = ", ".join(sorted({*_TARGETS, *_LIKE}))
-        raise UsageError(f"expected a backbone of one of {known} to train, got {kind!r}")
+        raise UsageError(
+            f"expected a backbone of one of {known} for LoRA weights, got {kind!r}: "
+            "name another, or train all weights with lora=false where the recipe has it"
+        )
     return rf"{_layer_pattern(model, last_layers)}\.(.*\.)?({'|'.join(names)})"
 
 
