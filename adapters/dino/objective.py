@@ -120,8 +120,9 @@ def score_pairs(network: Network, pairs: Sequence[TokenizedPair]) -> tuple[float
             cosines += cosine_similarity(u, v).tolist()
     network.model.train()
     labels = [pair.label for pair in pairs]
-    score = spearmanr(cosines, labels).statistic if len(pairs) > 1 else float("nan")
-    return float(score) if np.isfinite(score) else 0.0, TokenCounts(inference=_count_tokens(pairs))
+    differ = len(set(labels)) > 1 and len(set(cosines)) > 1
+    score = float(spearmanr(cosines, labels).statistic) if differ else 0.0
+    return score if np.isfinite(score) else 0.0, TokenCounts(inference=_count_tokens(pairs))
 
 
 def _count_tokens(pairs: Sequence[TokenizedPair]) -> int:

@@ -18,7 +18,7 @@ from adapters._training.budget import TokenCounts
 from adapters.dino import reviews
 from adapters.dino.data import SimilarityPair
 from adapters.dino.encoder import DINO
-from adapters.dino.objective import CosineRegression, tokenize_pairs
+from adapters.dino.objective import CosineRegression, score_pairs, tokenize_pairs
 from adapters.dino.reviews import Review, generate_reviews, single_label, write_reviews
 from adapters.dino.train import Recipe
 from bench.data import load
@@ -84,6 +84,15 @@ def test_the_loss_and_its_gradient_are_those_of_sentence_transformers(tiny):
     spent = TokenCounts(sum(pair.length for pair in pairs))
     weights = list(network.model.parameters())
     check_objective(CosineRegression(network, pairs, 0), expected, weights, spent, count=len(pairs))
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_held_out_pairs_of_one_label_rank_nothing_and_warn_of_nothing(networks, count):
+    network = unfreeze(networks("bert"))  # a copy, since scoring ends in training mode
+    pairs = [pair._replace(label=0.5) for pair in PAIRS[:count]]
+    score, spent = score_pairs(network, tokenize_pairs(network, pairs))
+    assert score == 0
+    assert (spent.inference > 0) == (count > 0)
 
 
 @pytest.mark.parametrize("labels", [("same", "other"), ("2", "1", "0"), ("1", "nan")])
