@@ -26,22 +26,31 @@ faults: $(INSTALLED)
 	FAULTS=whole $(BIN)/pytest -m faults tests/faults $(ARGS)
 
 STUDY := results/study.zip
-STUDIED := quip,dino,inbedder,llm2comp,crops,llm2vec-gen --budget 60000,250000 --seed 42,0,1 \
+STUDIED := quip,dino,inbedder,llm2comp,crops,llm2vec-gen \
   --set llm2comp.contrastive_lr=1e-4 --vary llm2comp.objective=mntp
+SMALL := $(STUDIED) --budget 60000 --seed 42,0,1,2,3
+LARGE := $(STUDIED) --budget 250000 --seed 42,0,1
 SUITE := quick
 BESIDE := backbone-mean,hashing,all-MiniLM-L6-v2
 TRIED := $(addprefix --tried ,$(wildcard results/tried.zip))
 WORK := build/study
+PAGE := $(if $(FROM),$(WORK)/report,reports/study)
+WORDED := $(if $(FROM),$(WORK)/worded,results/wordings.zip)
 
 study: $(INSTALLED)
 ifneq ($(FROM)$(GRID),)
 	mkdir -p $(WORK)/results
 	$(if $(FROM),,$(BIN)/python -m zipfile -e $(STUDY) $(WORK)/results)
-	$(BIN)/bench train $(or $(GRID),$(STUDIED)) --out $(WORK)/grid --scored $(WORK)/results
+	$(BIN)/bench train $(or $(GRID),$(SMALL)) --out $(WORK)/grid --scored $(WORK)/results
+	$(if $(GRID),,$(BIN)/bench train $(LARGE) --out $(WORK)/grid --scored $(WORK)/results)
 	$(BIN)/bench run --model $$(test -d $(WORK)/grid && echo trained:$(WORK)/grid,)$(BESIDE) --suite $(SUITE) --results $(WORK)/results
 	$(if $(FROM),,$(BIN)/bench export archive $(STUDY) --results $(WORK)/results)
 endif
-	$(BIN)/bench study $(if $(FROM),--results $(WORK)/results --out $(WORK)/report,--results $(STUDY) $(TRIED))
+ifdef FROM
+	$(BIN)/bench run --model trained:$(WORK)/grid,$(BESIDE) --suite $(SUITE) --wordings 10 --results $(WORDED)
+endif
+	$(BIN)/bench study --results $(if $(FROM),$(WORK)/results,$(STUDY) $(TRIED)) --out $(PAGE)
+	$(BIN)/bench study --results $(WORDED) --out $(PAGE)/wordings
 
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs

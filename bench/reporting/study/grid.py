@@ -234,7 +234,8 @@ class Study:
 
     def _wordings(self, label: str, task: str) -> stats.Array:
         """Return the score of an encoder under each wording, the mean over seeds; none for one."""
-        return np.mean([r.main.wordings for r in self.c.cells[label, task]], axis=0)
+        each = np.array([r.main.wordings for r in self.c.cells[label, task]], np.float64)
+        return np.asarray(each.mean(axis=0))
 
     # ---- cost
 
