@@ -12,7 +12,8 @@ def answer(study: Study) -> list[str]:
     """Return what the study says, a few sentences from its numbers."""
     most = study.budgets[-1]
     lines = [*_gained(study, most), _best(study, most), _grown(study), _costs(study, most)]
-    return [line for line in [*lines, _trained(study), _taught(study), _unlike(study)] if line]
+    lines += [_trained(study), _worded(study), _taught(study), _unlike(study)]
+    return [line for line in lines if line]
 
 
 def _gained(study: Study, budget: int) -> Iterable[str]:
@@ -90,6 +91,21 @@ def _costs(study: Study, budget: int) -> str:
         f"{head} a training takes from {PFLOP * spent[least]:,.2g} PFLOP "
         f"({study.names[least]}) to {PFLOP * spent[most]:,.2g} ({study.names[most]}), with "
         "generators, teachers and everything else that it runs."
+    )
+
+
+def _worded(study: Study) -> str:
+    """Return how far the wording of an instruction moves a score; "" under a single one."""
+    found = study.wordings
+    if found.empty:
+        return ""
+    moved = found.means.map(lambda means: means.std(ddof=1))
+    most = found.loc[moved.idxmax()]
+    return (
+        f"Instructions are in {len(most.means)} wordings, which intervals include: of a method "
+        f"that follows them another wording moves the score of a task by {score(moved.mean())} "
+        f"points (standard deviation, the mean of all), at most by {score(moved.max())} "
+        f"({study.names.get(most.method, most.method.name)} in {most.task})."
     )
 
 

@@ -267,6 +267,10 @@ def test_what_the_wording_of_an_instruction_moves_is_shown_of_those_that_follow_
     assert study.level(study.methods[0], "sts").ends == pytest.approx(
         (0.62 - half, 0.62 + half), rel=1e-5
     )
+    words = " ".join(answer(study))
+    assert "in 3 wordings" in words
+    assert "moves the score of a task by 10.0 points" in words
+    assert "at most by 10.0 (follows in t)" in words
     (panel,) = draw(study)[-1].figure.axes
     assert panel.lines[0].get_xdata().tolist() == pytest.approx([62, 52, 72])
     store = Store(tmp_path / "results")
