@@ -290,6 +290,35 @@ def draw_point(  # noqa: PLR0913 - one parameter a property
     add_tip(point, tip)
 
 
+def draw_wordings(
+    panel: Axes,
+    y: float,
+    scores: Sequence[float],
+    tip: str,
+    *,
+    color: str,
+    marker: str = "o",
+    reach: float,
+) -> None:
+    """Draw a dot per wording of an instruction, and a bar with a tip at their mean.
+
+    Args:
+        panel: Where to draw.
+        y: The height.
+        scores: One per wording, not x 100.
+        tip: Whose they are.
+        color: Of the dots.
+        marker: Of the dots.
+        reach: How far the bar goes up and down.
+    """
+    style: Any = {"color": color, "markersize": 3.5, "alpha": 0.6, "markeredgewidth": 0}
+    panel.plot([100 * value for value in scores], [y] * len(scores), marker, **style)
+    mean = sum(scores) / len(scores)
+    (bar,) = panel.plot([100 * mean] * 2, [y - reach, y + reach], color=INK, linewidth=1.6)
+    ends = f"{score(min(scores))} to {score(max(scores))} over {len(scores)} wordings"
+    add_tip(bar, f"{tip}: {number(mean)} on average, {ends}")
+
+
 def shifted(panel: Axes, points: float) -> Transform:
     """Return the transform of data that draws it some points to the right of its place."""
     if not points:

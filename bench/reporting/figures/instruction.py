@@ -9,20 +9,17 @@ from matplotlib.axes import Axes
 from bench.reporting.comparison import Comparison
 from bench.reporting.figures.drawing import (
     COLORS,
-    INK,
     MUTED,
     RULE,
     Sketch,
-    add_tip,
     caption,
     dot,
     draw_rows,
+    draw_wordings,
     name_marks,
-    number,
     panels,
     report_figure,
 )
-from bench.reporting.table import score
 
 _GROUPS: Mapping[str, tuple[str, str]] = {
     "correct": ("o", COLORS[0]),
@@ -102,7 +99,7 @@ def robustness(c: Comparison) -> Sketch:
         for y, label in enumerate(encoders):
             panel.axhline(y - 0.5, color=RULE, linewidth=0.6)
             for group, repeats in wordings.get((label, task), {}).items():
-                _draw_wordings(panel, y, c.encoders.at[label, "title"], group, repeats)
+                _draw_group(panel, y, c.encoders.at[label, "title"], group, repeats)
     name_marks(figure, {group: dot(color, marker) for group, (marker, color) in _GROUPS.items()})
     caption(figure, "Score x 100, a dot per wording; bars: means")
     about = "Scores under correct, implicit and incorrect wordings of one instruction."
@@ -119,13 +116,7 @@ def _wordings(c: Comparison, label: str, task: str) -> dict[str, list[float]]:
     return {group: found[group] for group in _GROUPS if group in found}
 
 
-def _draw_wordings(panel: Axes, y: int, title: str, group: str, repeats: list[float]) -> None:
+def _draw_group(panel: Axes, y: int, title: str, group: str, repeats: list[float]) -> None:
     marker, color = _GROUPS[group]
-    height = y + 0.25 * (list(_GROUPS).index(group) - 1)
-    xs = [100 * value for value in repeats]
-    style = {"color": color, "markersize": 3.5, "alpha": 0.6, "markeredgewidth": 0}
-    panel.plot(xs, [height] * len(xs), marker, **style)  # type: ignore[arg-type]
-    mean = sum(repeats) / len(repeats)
-    (bar,) = panel.plot([100 * mean] * 2, [height - 0.12, height + 0.12], color=INK, linewidth=1.6)
-    ends = f"{score(min(repeats))} to {score(max(repeats))} over {len(xs)} wordings"
-    add_tip(bar, f"{title}, {group} wordings: {number(mean)} on average, {ends}")
+    height, tip = y + 0.25 * (list(_GROUPS).index(group) - 1), f"{title}, {group} wordings"
+    draw_wordings(panel, height, repeats, tip, color=color, marker=marker, reach=0.12)

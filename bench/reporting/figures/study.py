@@ -24,6 +24,7 @@ from bench.reporting.figures.drawing import (
     caption,
     dot,
     draw_point,
+    draw_wordings,
     line_style,
     name_marks,
     number,
@@ -36,7 +37,6 @@ from bench.reporting.figures.drawing import (
 from bench.reporting.figures.scores import draw_differences, significance_marks
 from bench.reporting.study.answer import trained_once
 from bench.reporting.study.grid import Number, Study
-from bench.reporting.table import score
 from bench.reporting.trainings import Method
 from bench.stats import Estimates
 
@@ -44,7 +44,6 @@ _WIDE = 3  # largest over smallest number beyond which an axis is logarithmic
 _APART = 3.2  # points between the marks of curves at one budget
 _LONG = 4  # times the usual length, beyond which an interval is cut
 _CUT = f"Intervals more than {_LONG} times as long as most end at the frame; the tables have them."
-_FAINT: Any = {"markersize": 3.5, "alpha": 0.6, "markeredgewidth": 0}
 _DASHES = ((0, (5, 3)), (0, (1, 1.5)), (0, (7, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 
 
@@ -281,7 +280,7 @@ def gains(study: Study) -> Sketch:
 
 def _row_names(study: Study, rows: Sequence[Method]) -> list[str]:
     """Return the names of methods, with their budgets where there are several."""
-    names = [study.names.get(m, m.name) for m in rows]
+    names = [study.names[m] for m in rows]
     if len(study.budgets) == 1:
         return names
     count = EngFormatter(sep="")
@@ -351,15 +350,12 @@ def wordings(study: Study) -> Sketch:
         return "no task was scored under several wordings of its instruction"
     methods = [m for m in [*study.ordered, *study.beside] if (found.method == m).any()]
     figure, axes = panels(list(found.task.unique()), _row_names(study, methods), across=3)
+    ring: Any = {"linestyle": "", "marker": "o", "color": COLORS[1], "fillstyle": "none"}
     for panel, (task, own) in zip(axes, found.groupby("task", sort=False), strict=True):
         for row in own.itertuples():
-            y, scores = methods.index(row.method), 100 * row.means
-            panel.plot(scores, [y] * len(scores), "o", color=COLORS[0], **_FAINT)
-            panel.plot(scores[:1], [y], "o", color=COLORS[1], markersize=7, fillstyle="none")
-            (bar,) = panel.plot([scores.mean()] * 2, [y - 0.25, y + 0.25], color=INK, linewidth=1.6)
-            ends = f"{score(min(row.means))} to {score(max(row.means))} over {len(scores)} wordings"
-            add_tip(bar, f"{task}: {number(row.means.mean())} on average, {ends}")
-    own = {"linestyle": "", "marker": "o", "color": COLORS[1], "fillstyle": "none"}
-    name_marks(figure, {"a wording": dot(COLORS[0]), "the task's own": own})
+            y = methods.index(row.method)
+            draw_wordings(panel, y, row.means.tolist(), str(task), color=COLORS[0], reach=0.25)
+            panel.plot(100 * row.means[0], y, markersize=7, **ring)
+    name_marks(figure, {"a wording": dot(COLORS[0]), "the task's own": ring})
     caption(figure, "Score x 100, the mean over trainings; bars: mean over wordings")
     return figure, "Methods that ignore instructions have one score under all wordings."

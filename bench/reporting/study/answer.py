@@ -105,7 +105,7 @@ def _worded(study: Study) -> str:
         f"Instructions are in {len(most.means)} wordings, which intervals include: of a method "
         f"that follows them another wording moves the score of a task by {score(moved.mean())} "
         f"points (standard deviation, the mean of all), at most by {score(moved.max())} "
-        f"({study.names.get(most.method, most.method.name)} in {most.task})."
+        f"({study.names[most.method]} in {most.task})."
     )
 
 

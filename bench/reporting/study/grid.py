@@ -143,8 +143,8 @@ class Study:
 
     @cached_property
     def names(self) -> dict[Method, str]:
-        """The name of the curve that each method is on."""
-        found: dict[Method, str] = {}
+        """The name of the curve that each method is on; of one without a training, its own."""
+        found = {method: method.name for method in self.beside}
         for name, own in self.curves.items():
             found |= dict.fromkeys(own, name)
         return found

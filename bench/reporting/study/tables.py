@@ -4,7 +4,8 @@ import math
 from dataclasses import replace
 from itertools import chain
 
-from bench import stats
+import pandas as pd
+
 from bench.reporting import context, notes, trainings
 from bench.reporting.study.answer import differing
 from bench.reporting.study.grid import PFLOP, Study, changes, spent
@@ -45,7 +46,7 @@ def summary(study: Study) -> Table:
     """Return a row per method and budget: mean, difference from the backbone, rank, and cost."""
     rows = [*study.ordered, *study.beside]
     columns = [
-        ("method", [word(study.names.get(m, m.name)) for m in rows]),
+        ("method", [word(study.names[m]) for m in rows]),
         ("budget", [measure(m.budget) for m in rows]),
         ("trainings", [measure(len(m.seeds)) if m.seeds else word("") for m in rows]),
         (study.mean, [_level(study, m, study.mean) for m in rows]),
@@ -98,7 +99,7 @@ def families(study: Study) -> Table:
     rows = study.ordered if study.baseline else [*study.ordered, *study.beside]
     show = _level if study.baseline is None else _gain
     columns = [
-        ("method", [word(study.names.get(m, m.name)) for m in rows]),
+        ("method", [word(study.names[m]) for m in rows]),
         ("budget", [measure(m.budget) for m in rows]),
     ]
 
@@ -121,16 +122,17 @@ def wordings(study: Study) -> Table:
     """Return what the wording of an instruction moves, a row per task and method."""
     found = study.wordings
     each = [100 * means for means in found.means]
+    trained = [pd.Series(means).std() for means in found.trainings]  # unknown for one
     columns = [
         ("task", list(map(word, found.task))),
-        ("method", [word(study.names.get(m, m.name)) for m in found.method]),
+        ("method", [word(study.names[m]) for m in found.method]),
         ("budget", [measure(m.budget) for m in found.method]),
         ("its own", [measure(means[0], digits=1) for means in each]),
         ("mean", [measure(means.mean(), digits=1) for means in each]),
         ("lowest", [measure(means.min(), digits=1) for means in each]),
         ("highest", [measure(means.max(), digits=1) for means in each]),
         ("std over wordings", [measure(means.std(ddof=1), digits=1) for means in each]),
-        ("std over trainings", [_std(trained) for trained in found.trainings]),
+        ("std over trainings", [measure(std, scale=100, digits=1) for std in trained]),
     ]
     about = (
         "Scores x 100 under several wordings of a task's instruction, each the mean over trainings:"
@@ -139,11 +141,6 @@ def wordings(study: Study) -> Table:
     title = "What another wording moves"
     shown = columns if len(found) else []
     return Table.of_columns("wordings", title, shown, words=WORDS, about=about)
-
-
-def _std(trained: stats.Array) -> Entry:
-    """Return the standard deviation over trainings; unknown for one."""
-    return measure(trained.std(ddof=1), scale=100, digits=1) if len(trained) > 1 else missing()
 
 
 def cost(study: Study) -> Table:
