@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench import stats
 from bench.reporting.names import (
     TASK,
-    known_encoders,
+    known_encoder,
     labels,
     marked,
     strip_folders,
@@ -152,7 +152,7 @@ class Comparison:
         or distilled from labels), ``trained``, ``backbone``, ``base`` (what it was trained from),
         ``tokens`` (training tokens; None where unknown), ``card``, ``training`` (the card of its
         training), ``mean``, ``role``: "untrained" (a backbone that no recipe has trained),
-        "reference" (an encoder known to ``names.known_encoders`` as one) or "method" (anything
+        "reference" (an encoder known to ``names.known_encoder`` as one) or "method" (anything
         else, such as a new method).
         """
         first = self.runs.drop_duplicates("encoder").set_index("encoder").sort_index()
@@ -461,7 +461,7 @@ def _encoder(label: str, run: pd.Series) -> dict[str, Any]:
     card = run.result.card
     training = card.get("training") or {}
     trained = bool(card.get("trained", True))
-    known = known_encoders().get(str(run["name"]).partition(":")[0], {})
+    known = known_encoder(str(run["name"]))
     return {
         "name": run["name"],
         "title": _title(label, card),

@@ -15,6 +15,7 @@ from bench.data.catalog import set_name
 TASK = ["family", "task", "readout", "limit", "protocol", "metric"]
 """What makes one task of the report: results that differ in any of these are not compared."""
 
+_CHANGES = {"renormalised", "whitened"}
 _FOLDER = r"(?:(?<=[=:,])|^)(?:~|[A-Za-z]:)?[\\/][^,]*?([^\\/,]+)[\\/]*(?=,|$)"
 _PATH = r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/,;:'\"()]+[\\/])+(?=[^\s\\/,;:'\"()])"
 
@@ -29,6 +30,16 @@ def known_encoders() -> dict[str, dict[str, str]]:
     text = files("bench.reporting").joinpath("methods.json").read_text(encoding="utf-8")
     found: dict[str, dict[str, str]] = json.loads(text)
     return found
+
+
+def known_encoder(name: str) -> dict[str, str]:
+    """Return what is known of an encoder by its name; {} if nothing is.
+
+    One whose vectors are changed, such as whitened:dino, has the role of the encoder in it.
+    """
+    head, _, rest = name.partition(":")
+    own = known_encoders().get(head, {})
+    return {**known_encoder(rest), **own} if head in _CHANGES else own
 
 
 def strip_folders(text: str) -> str:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from bench.reporting.comparison import MEAN, Comparison
 from bench.reporting.differences import difference_entries
-from bench.reporting.names import known_encoders
+from bench.reporting.names import known_encoder
 from bench.reporting.scores import method_of
 from bench.reporting.table import Entry, Table, measure, missing, score, warned, word
 
@@ -60,9 +60,8 @@ def _gains(c: Comparison, baseline: str, labels: list[str]) -> list[Entry]:
 
 def _about(c: Comparison, label: str) -> dict[str, str]:
     """Return what is known of an encoder, under its own name or the method that trained it."""
-    name = str(c.encoders.at[label, "name"]).partition(":")[0]
-    known = known_encoders()
-    return known.get(name) or known.get(method_of(c, label)) or {}
+    name = str(c.encoders.at[label, "name"])
+    return known_encoder(name) or known_encoder(method_of(c, label))
 
 
 def _mean(c: Comparison, label: str) -> Entry:

@@ -81,13 +81,17 @@ class Study:
 
     @cached_property
     def beside(self) -> list[Method]:
-        """Encoders without a training: the backbone and references, the best first."""
+        """Encoders without a training, the best first: the backbone and references.
+
+        One that lacks a task that counts, such as one without token states, has no mean.
+        """
+        scored = self.c.family_means.notna().any()
         without = [m for m in trainings.methods(self.c) if not m.seeds]
-        return [m for m in without if self._has_mean(m)]
+        return [m for m in without if scored[list(m.encoders)].all()]
 
     @cached_property
     def lacking(self) -> list[str]:
-        """Encoders that lack a task that counts, and so are not shown."""
+        """Encoders that have no mean, since they lack a task that counts."""
         return list(self.c.encoders.index[self.c.encoders["mean"].isna()])
 
     def _has_mean(self, method: Method) -> bool:
@@ -227,6 +231,8 @@ class Study:
         """
         rows = []
         for task, method in product(self.c.common, [*self.ordered, *self.beside]):
+            if any((label, task) not in self.c.cells for label in method.encoders):
+                continue
             scores = np.array([self._wordings(label, task) for label in method.encoders])
             if scores.size and np.ptp(scores, axis=1).any():
                 rows.append((method, task, scores.mean(axis=0), scores.mean(axis=1)))

@@ -96,7 +96,7 @@ def _rank(study: Study, method: Method) -> Entry:
 
 def families(study: Study) -> Table:
     """Return the difference from the backbone by family, or the scores without a backbone."""
-    rows = study.ordered if study.baseline else [*study.ordered, *study.beside]
+    rows = [m for m in [*study.ordered, *study.beside] if m != study.baseline]
     show = _level if study.baseline is None else _gain
     columns = [
         ("method", [word(study.names[m]) for m in rows]),
@@ -233,7 +233,13 @@ def _notes(study: Study) -> Table:
     rest = [row for row in usual.rows if not row[0].text.startswith(skipped)]
     own = [_INTERVALS, _BUDGETS]
     if lacking := study.lacking:
-        own.append(f"Left out, since they lack a task that most have: {', '.join(lacking)}.")
+        shown = set(chain(*(m.encoders for m in study.beside)))
+        kinds = {"Without a mean": shown.intersection(lacking), "Left out": {*lacking} - shown}
+        own += [
+            f"{what}, since they lack a task that most have: {', '.join(sorted(names))}."
+            for what, names in kinds.items()
+            if names
+        ]
     for name, words in differing(study).items():
         own.append(f"Settings that differ between the budgets of {name}: {words}.")
     rows = (*((word(line),) for line in own), *rest)

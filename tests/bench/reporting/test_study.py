@@ -238,6 +238,48 @@ def test_the_settings_that_the_study_uses_are_marked_among_those_that_were_tried
     assert "dev-b, dev-a" in table.about
 
 
+def test_a_reference_without_token_states_is_shown_in_the_families_that_it_has():
+    whitened = "whitened:backbone-mean"
+    found = make_grid(budgets=(60_000,))
+    some = {task: family for task, family in TASKS.items() if family != "sentiment"}
+    found += score_all(whitened, 0.55, tasks=some)
+    study = Study(Comparison.of(found))
+    assert [m.name for m in study.beside] == ["hashing", "backbone-mean", whitened]
+    frame = as_frame(by_name(tables(study))["study"]).set_index("method")
+    assert list(frame.loc[whitened])[1:] == ["—"] * (frame.shape[1] - 1)
+    families = as_frame(by_name(tables(study))["families"]).set_index("method")
+    assert "backbone-mean" not in families.index
+    assert families.loc[whitened, "sts"].startswith("+1")
+    assert families.loc[whitened, "sentiment"] == "—"
+    notes = " ".join(row[0].text for row in by_name(tables(study))["notes"].rows)
+    assert f"Without a mean, since they lack a task that most have: {whitened}." in notes
+    panels = {panel.get_title(loc="left"): panel for panel in draw(study)[1].figure.axes[:4]}
+    drawn = {name: len(horizontal(panel)) for name, panel in panels.items()}
+    assert drawn == {"mean of families": 2, "clustering": 3, "sentiment": 2, "sts": 3}
+
+
+def horizontal(panel):
+    """The lines across the whole of a panel."""
+    return [line for line in panel.lines if list(line.get_xdata()) == [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("backbone-mean", "untrained"),
+        ("prompteol", "untrained"),
+        ("whitened:backbone-mean", "untrained"),
+        ("renormalised:whitened:hashing", "reference"),
+        ("whitened:dino", "method"),
+        ("dino:hashing", "method"),
+        ("mine", "method"),
+    ],
+)
+def test_a_change_of_vectors_is_in_the_role_of_the_encoder_in_it(name, role):
+    found = score_all(name, 0.5, training=train_card("dino", 60_000, 0))
+    assert Comparison.of(found).encoders.role.item() == role
+
+
 def test_what_the_wording_of_an_instruction_moves_is_shown_of_those_that_follow_it(tmp_path):
     """Each training scores 2 points more than the one before under every wording."""
     moved = np.array([0.6, 0.5, 0.7])
