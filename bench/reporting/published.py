@@ -80,10 +80,13 @@ def matching(result: Result) -> Iterator[tuple[str, Any]]:
 
 
 def _is_checkpoint(encoder: Mapping[str, Any], result: Result) -> bool:
-    """Return whether a result is of the checkpoint (a hub id, or a folder of its name)."""
+    """Return whether a result is of the checkpoint (a hub id, or a folder of its name).
+
+    What was trained from it has its name as the backbone, and is another one.
+    """
     name = str(result.card.get("backbone") or "").partition("@")[0].rpartition("/")[2]
-    settings = result.spec.settings
-    return name == encoder["checkpoint"] and all(
+    settings, trained_on = result.spec.settings, bool(result.card.get("training"))
+    return (name == encoder["checkpoint"] and not trained_on) and all(
         settings.get(k) in values for k, values in encoder["settings"].items()
     )
 

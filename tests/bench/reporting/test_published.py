@@ -5,6 +5,7 @@ from importlib.resources import files
 
 import pytest
 
+from adapters.baseline.pooled import backbone_mean, prompteol
 from adapters.quip.encoder import QuIP
 from bench.encoder import settings
 from bench.errors import UsageError
@@ -69,6 +70,7 @@ def test_a_difference_beyond_the_noise_is_marked_and_none_where_the_noise_is_not
         {"settings": {"readout": "avg-ppt", "layer": -1}},
         {"settings": {"readout": "auto", "layer": 3}},
         {"card": {"backbone": "BrandonZYW/another"}},
+        {"card": {**INBEDDER["card"], "training": {"method": "inbedder"}}},  # trained on from it
         {"readout": "embedding for 'Summarise it.'"},
         {"readout": "embedding for 'What is the topic of news?', 10 wordings (abcdef)"},
     ],
@@ -105,6 +107,13 @@ def test_the_layer_that_a_task_reads_chooses_the_variant():
         about = {"metric": "auroc", "readout": f"bertscore@{layer}", **weights}
         found = matching(result("mine", "mrpc-bertscore", 0.8, **about))
         assert [number.variant for _, number in found] == variants
+
+
+def test_token_states_in_a_template_of_ones_own_are_not_compared():
+    about = {"metric": "auroc", "readout": "bertscore@17", "card": {"backbone": "roberta-large"}}
+    for encoder, compared in ((backbone_mean(), True), (prompteol(), False)):
+        own = result("mine", "mrpc-bertscore", 0.8, settings=settings(encoder), **about)
+        assert bool(list(matching(own))) == compared
 
 
 @pytest.mark.parametrize(
