@@ -22,16 +22,19 @@ def unit(vectors: NDArray[Any]) -> NDArray[Any]:
 def similarities(
     left: NDArray[np.float32], right: NDArray[np.float32], by: Similarity
 ) -> NDArray[np.float64]:
-    """Return the similarity of each of n vectors (n, dim) with each of m (m, dim), (n, m)."""
-    pair = left.astype(np.float64), right.astype(np.float64)
+    """Return the similarity of each of n vectors (n, dim) with each of m (m, dim), (n, m).
+
+    Cosines, or others relative to the largest, so that rounding them ties the same pairs whatever
+    the lengths of the vectors.
+    """
+    a, b = left.astype(np.float64), right.astype(np.float64)
     if by == "cosine":
-        pair = unit(pair[0]), unit(pair[1])
-    products: NDArray[np.float64] = pair[0] @ pair[1].T
-    if by != "euclidean":
-        return products
-    squares = [np.vecdot(vectors, vectors) for vectors in pair]
-    apart = squares[0][:, None] + squares[1] - 2 * products
-    return np.asarray(-np.sqrt(np.maximum(apart, 0)))
+        return np.asarray(unit(a) @ unit(b).T)
+    found = a @ b.T
+    if by == "euclidean":
+        apart = np.vecdot(a, a)[:, None] + np.vecdot(b, b) - 2 * found
+        found = -np.sqrt(np.maximum(apart, 0))
+    return np.asarray(found / (np.abs(found).max(initial=0) or 1))
 
 
 def cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:

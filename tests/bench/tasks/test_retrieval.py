@@ -68,6 +68,21 @@ def test_answers_are_ranked_by_the_similarity_of_the_encoder(similarity, metric)
     np.testing.assert_allclose(score.examples, ndcg(scores, relevant), atol=1e-6)
 
 
+@pytest.mark.parametrize("similarity", ["dot", "euclidean"])
+def test_short_vectors_are_ranked_as_long_ones(similarity):
+    class Own(Words):
+        scale = 1.0
+
+        def encode(self, texts, *, instruction=""):
+            return (super().encode(texts) * self.scale).astype(np.float32)
+
+    Own.similarity = similarity
+    long = task().evaluate(Own(dim=64), seed=0)["ndcg_at_10"]
+    Own.scale = 1e-5
+    short = task().evaluate(Own(dim=64), seed=0)["ndcg_at_10"]
+    assert short.examples.tolist() == long.examples.tolist()
+
+
 def test_a_rank_after_the_tenth_counts_nothing():
     similarities = -np.arange(12.0)[None]
     assert [ndcg(similarities, np.eye(12, dtype=bool)[[i]])[0] for i in (0, 9, 10)] == [
