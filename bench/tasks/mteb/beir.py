@@ -4,6 +4,7 @@ Source: Thakur et al. 2021, BEIR. ``corpus.jsonl`` has ``_id``, ``text`` and may
 ``queries.jsonl`` ``_id`` and ``text``, ``qrels/test.tsv`` ``query-id``, ``corpus-id``, ``score``.
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from bench.errors import DataError
 
 if TYPE_CHECKING:
     from mteb import AbsTask
+
+log = logging.getLogger(__name__)
 
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
@@ -81,6 +84,14 @@ def _read(folder: Path) -> dict[str, Any]:
                 f"{judgements} line {row}: query {query} and document {document} are judged "
                 f"{grade} before and {score} here; drop one of the lines"
             )
+    if empty := sum(max(grades.values()) <= 0 for grades in relevant.values()):
+        log.warning(
+            "%s: %d of %d queries have no document judged above 0, and count as 0 whatever is "
+            "found: drop their lines",
+            judgements,
+            empty,
+            len(relevant),
+        )
     kept = [i for i, query in enumerate(asked["_id"]) if str(query) in relevant]
     return {
         "corpus": Dataset.from_dict(

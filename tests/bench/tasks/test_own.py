@@ -161,7 +161,7 @@ def test_the_name_tells_content_and_columns_apart_and_an_instruction_is_for_the_
     assert {item.instruction for item in task.items(seed=0)} == {"What is wrong?"}
 
 
-def test_retrieval_reads_a_folder_in_beir_s_layout(encoder, tmp_path):
+def test_retrieval_reads_a_folder_in_beir_s_layout(encoder, tmp_path, caplog):
     pytest.importorskip("mteb")
     asked = [text.replace("The", "A") for text in TEXTS[:4]]
     documents = [{"_id": f"0{i}", "title": "", "text": text} for i, text in enumerate(TEXTS[:12])]
@@ -176,6 +176,11 @@ def test_retrieval_reads_a_folder_in_beir_s_layout(encoder, tmp_path):
     ranks = [(each > each[i]).sum() for i, each in enumerate(alike)]
     expected = np.mean([1 / np.log2(rank + 2) if rank < 10 else 0 for rank in ranks])
     assert score(encoder, f"retrieval:{tmp_path}") == pytest.approx(expected, abs=1e-4)
+    judged.write_text("\n".join([*lines[:-1], "q3\t03\t0"]) + "\n")
+    task = load_task(f"retrieval:{tmp_path}")
+    with caplog.at_level("WARNING"):
+        assert task.evaluate(encoder, seed=0)["ndcg_at_10"].mean <= 0.75
+    assert "1 of 4 queries have no document judged above 0" in caplog.text
     for broken, words in (
         ("q0\tnothing\t1\n", "nothing"),
         ("q0\t00\t1\nq1\t01\t0.5\n", "row 2: expected a whole number, got '0.5'"),
