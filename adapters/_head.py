@@ -1,17 +1,30 @@
 """From a decoder's last token states to its logits, with what its own class does after the head."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import linear, pad
 
 from adapters._network import Network
 from bench.errors import UsageError
 
-LogitsOf = Callable[[Tensor], Tensor]
+
+class LogitsOf(Protocol):
+    """Computes logits, float32 (n, v), from last token states (n, dim)."""
+
+    def __call__(self, states: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Return the logits of the vocabulary, in the head's dtype, or of some tokens in float32.
+
+        Args:
+            states: Last token states (n, dim).
+            tokens: Ids (v,). Logits in half precision are rounded so that two tokens often tie.
+        """
+        ...
+
 
 _TOLERANCE = 0.02
 """Largest relative difference from the class's own logits; bfloat16 rounds by a fifth of it."""
@@ -28,7 +41,7 @@ _HEADS: WeakKeyDictionary[Network, LogitsOf] = WeakKeyDictionary()
 
 
 def head_of(network: Network) -> LogitsOf:
-    """Return what computes logits, float32 (n, v), from last token states (n, dim).
+    """Return what computes logits from last token states.
 
     Args:
         network: A decoder with its language-model head.
@@ -58,8 +71,13 @@ def _make_head(network: Network) -> LogitsOf:
     factor = (config.get("logit_scale") or 1) / (config.get("logits_scaling") or 1)
     cap = config.get("final_logit_softcapping")
 
-    def logits_of(states: Tensor) -> Tensor:
-        logits: Tensor = head(states.to(head.weight.dtype)).float()
+    def logits_of(states: Tensor, tokens: Tensor | None = None) -> Tensor:
+        if tokens is None:
+            logits: Tensor = head(states.to(head.weight.dtype)).float()
+        else:
+            bias = getattr(head, "bias", None)
+            own = None if bias is None else bias[tokens].float()
+            logits = linear(states.float(), head.weight[tokens].float(), own)
         if factor != 1:
             logits = logits * factor
         return torch.tanh(logits / cap) * cap if cap else logits

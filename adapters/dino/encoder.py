@@ -124,7 +124,7 @@ class DINO(NetworkEncoder):
 
         def forward(ids: Tensor, mask: Tensor) -> Tensor:
             last = _pooling.last(network.hidden_states(ids, mask), mask)  # (b, d)
-            return head(last).log_softmax(-1)[:, chosen]
+            return head(last, chosen) - head(last).logsumexp(-1, keepdim=True)
 
         items = [Item(text) for text in texts]
         scores = _batching.stream(items, prepare, forward, network, budget=self.budget)

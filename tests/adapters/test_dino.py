@@ -109,3 +109,10 @@ def test_words_after_a_prompt_are_scored_by_the_language_model(tiny):
         short.score_words(TEXTS, prompt="", words=(" good", " good"))
     with pytest.raises(Unavailable, match="decoder"):
         load(tiny("roberta")).score_words(TEXTS, **asked)
+
+
+def test_words_are_told_apart_where_the_head_computes_in_half_precision(tiny):
+    texts = [f"Film {i} is {what}." for i in range(60) for what in ("long", "not so long")]
+    encoder = DINO(str(tiny("llama")), device="cpu", dtype="bfloat16")
+    good, bad = encoder.score_words(texts, prompt="\nIt is", words=(" good", " bad")).T
+    assert len(set((good - bad).tolist())) == len(texts)  # rounded logits have equal differences

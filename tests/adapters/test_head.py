@@ -40,6 +40,8 @@ def test_logits_are_those_of_the_model_s_own_class(networks, kind):
     own = other.model(ids, use_cache=False).logits[0]
     states = other.model.base_model(ids, use_cache=False).last_hidden_state[0]
     torch.testing.assert_close(head_of(other)(states), own, atol=1e-5, rtol=1e-5)
+    tokens = torch.tensor([5, 3])
+    torch.testing.assert_close(head_of(other)(states, tokens), own[:, tokens], atol=1e-5, rtol=1e-5)
     plain = other.model.get_output_embeddings()(states)
     assert ((plain - own).abs().max() > 0.1) == (kind != "llama")
 
