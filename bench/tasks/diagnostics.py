@@ -5,8 +5,9 @@ the correlation of memory vectors.
 A row of ``mteb/stsbenchmark-sts``: ``sentence1`` "A girl is styling her hair.", ``sentence2`` "A
 girl is brushing her hair.".
 Run: ``bench run --model all --task stsb-spectrum``.
-Protocol: the distinct sentences without an instruction; singular values around the mean. Nothing
-here is better or worse by itself, so the family is excluded from means and significance tests.
+Protocol: the distinct sentences, under no instruction unless one is given; singular values around
+the mean. Nothing here is better or worse by itself, so the family is excluded from means and
+significance tests.
 """
 
 from collections.abc import Sequence
@@ -81,7 +82,8 @@ class Spectrum(NetworkTask):
         for n in DIRECTIONS:
             measured[f"share_{n}"] = float(shares[min(n, len(shares)) - 1])
         if isinstance(encoder.inner, MemoryEncoder):
-            memory = encoder.inner.encode_memory([item.text for item in items[:_REMEMBERED]])
+            texts = [item.text for item in items[:_REMEMBERED]]
+            memory = encoder.inner.encode_memory(texts, instruction=self.instruction)
             if memory.shape[1] > 1:
                 measured["memory_correlation"] = mean_correlation(memory)
         return {name: Score((value,)) for name, value in measured.items()}

@@ -70,3 +70,16 @@ def test_memory_is_measured_where_there_is_more_than_one_vector(k, write):
     write("org/sts", "test", [{"sentence1": "a", "sentence2": "a"}])
     with pytest.raises(DataError):  # a single sentence has no spectrum
         Spectrum("toy", data="org/sts").evaluate(Remembering(8, k=k), seed=0)
+
+
+def test_memory_is_read_under_the_instruction_of_the_embeddings(write):
+    asked = []
+
+    class Asked(Remembering):
+        def encode_memory(self, texts, *, instruction=""):
+            asked.append(instruction)
+            return super().encode_memory(texts)
+
+    write("org/sts", "test", [{"sentence1": "a", "sentence2": "ccc"}])
+    Spectrum("toy", data="org/sts", instruction="What is it?").evaluate(Asked(8, k=2), seed=0)
+    assert asked == ["What is it?"]
