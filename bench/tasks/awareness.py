@@ -158,6 +158,7 @@ class InstructSTS(STS):
     An encoder that ignores instructions gives both copies the same similarity, and so scores 0.
     """
 
+    uses_instruction: ClassVar[bool] = False  # each pair has its own
     family: ClassVar[str] = "instruction"
 
 

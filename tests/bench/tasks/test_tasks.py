@@ -115,7 +115,9 @@ def test_every_class_of_tasks_passes_the_contract_with_its_frozen_scores(name, e
         assert means == pytest.approx(GOLDEN[name], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mrpc-bertscore", "tweet-ner", "xquad", "faq-awareness"])
+@pytest.mark.parametrize(
+    "name", ["mrpc-bertscore", "tweet-ner", "xquad", "faq-awareness", "instruct-stsb"]
+)
 def test_an_instruction_that_would_change_nothing_is_refused(name):
     with pytest.raises(UsageError, match="instruction"):
         replace(TASKS[name], instruction="Compare")
