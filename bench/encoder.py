@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,7 @@ class Card:
 class Encoder(Protocol):
     """An encoder of texts.
 
-    Seven members are optional:
+    Nine members are optional:
 
     - ``stream(items) -> Iterator[Batch]`` takes all items of a run at once and yields batches, in
       any order, that together contain every item exactly once;
@@ -146,7 +146,8 @@ class Encoder(Protocol):
       another one, ``base``, as ``bench.postprocessing`` does: these come from the cache;
     - ``fitting_items(instructions) -> list[Item]``, beside ``derive``: what it will ``embed``
       besides the items, so that this is encoded in the same pass;
-    - ``instructed_sides: ClassVar[tuple[Side, ...]]``, see the function of this name.
+    - ``instructed_sides: ClassVar[tuple[Side, ...]]``, see the function of this name;
+    - ``similarity: ClassVar[Similarity]``, by which a retrieval ranks; see ``similarity_of``.
     """
 
     @property
@@ -220,17 +221,36 @@ def instructed_sides(encoder: Encoder) -> tuple[Side, ...]:
     A method says so in its class attribute ``instructed_sides``, and raises its version when that
     changes; the query alone is the default. An encoder that follows no instructions has none. A
     text that is on no side always gets the instruction.
+
+    Raises:
+        UsageError: The attribute holds something else than sides.
     """
     if not encoder.follows_instructions:
         return ()
-    sides: tuple[Side, ...] = getattr(unwrap(encoder), "instructed_sides", ("query",))
-    return sides
+    inner = unwrap(encoder)
+    sides: Any = getattr(inner, "instructed_sides", ("query",))
+    if not isinstance(sides, tuple | list) or not {*map(str, sides)} <= {*get_args(Side)}:
+        raise UsageError(
+            f"expected a tuple of {', '.join(get_args(Side))} as instructed_sides of "
+            f"{type(inner).__name__}, got {sides!r}"
+        )
+    return tuple(sides)
 
 
 def similarity_of(encoder: Encoder) -> Similarity:
-    """Return by what a retrieval ranks documents: its attribute ``similarity``, or the cosine."""
-    chosen: Similarity = getattr(unwrap(encoder), "similarity", "cosine")
-    return chosen
+    """Return by what a retrieval ranks documents: its attribute ``similarity``, or the cosine.
+
+    Raises:
+        UsageError: The attribute holds something else, such as a method of this name.
+    """
+    inner = unwrap(encoder)
+    chosen: Any = getattr(inner, "similarity", "cosine")
+    if chosen not in get_args(Similarity):
+        raise UsageError(
+            f"expected one of {', '.join(get_args(Similarity))} as similarity of "
+            f"{type(inner).__name__}, got {chosen!r}: rename what is no name of one"
+        )
+    return chosen  # type: ignore[no-any-return]
 
 
 def card(encoder: Encoder) -> Card:

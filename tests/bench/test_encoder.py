@@ -18,10 +18,12 @@ from bench.encoder import (
     digest,
     fingerprint,
     gather,
+    instructed_sides,
     length_windows,
     location,
     settings,
     shortened,
+    similarity_of,
     stream,
     unwrap,
 )
@@ -90,6 +92,23 @@ def test_a_wrapper_has_the_identity_of_what_it_wraps():
     for read in (fingerprint, settings, card):
         assert read(outer) == read(inner)
     assert card(Plain()) == Card(instructed_sides=("query",))  # without a card, no weights
+
+
+def test_sides_and_similarities_that_there_are_not_are_refused():
+    class Own(Plain):
+        instructed_sides = ("queries",)
+
+        def similarity(self, one, other):
+            """As sentence-transformers has it, but here it is a name."""
+
+    for read, words in ((instructed_sides, "query, document"), (similarity_of, "cosine, dot")):
+        with pytest.raises(UsageError, match=f"expected .*{words}.* of Own"):
+            read(Own())
+    Own.instructed_sides, Own.similarity = ("document",), "dot"
+    assert (instructed_sides(Own()), similarity_of(Own())) == (("document",), "dot")
+    Own.instructed_sides = "document"  # every letter of it would be a side
+    with pytest.raises(UsageError):
+        instructed_sides(Own())
 
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
