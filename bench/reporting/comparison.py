@@ -471,11 +471,14 @@ def _encoder(label: str, run: pd.Series) -> dict[str, Any]:
         "tokens": card.get("training_tokens") or training.get("trained_tokens") or None,
         "card": card,
         "training": training,
-        "role": known.get("role") or _role(card),
+        "role": _role(known.get("role", ""), card),
     }
 
 
-def _role(card: Mapping[str, Any]) -> str:
+def _role(known: str, card: Mapping[str, Any]) -> str:
+    """Return the role of an encoder: that of its name, but for the weights of a training."""
+    if known and not (known == "untrained" and "method" in (card.get("training") or {})):
+        return known
     if card.get("source"):
         return "reference"
     return "method" if card.get("trained", True) else "untrained"

@@ -60,8 +60,11 @@ def _gains(c: Comparison, baseline: str, labels: list[str]) -> list[Entry]:
 
 def _about(c: Comparison, label: str) -> dict[str, str]:
     """Return what is known of an encoder, under its own name or the method that trained it."""
-    name = str(c.encoders.at[label, "name"])
-    return known_encoder(name) or known_encoder(method_of(c, label))
+    own = known_encoder(str(c.encoders.at[label, "name"]))
+    trained = known_encoder(method_of(c, label))
+    if own.get("role") == "untrained" and c.encoders.at[label, "role"] == "method":
+        return trained  # it pools the weights of a training
+    return own or trained
 
 
 def _mean(c: Comparison, label: str) -> Entry:

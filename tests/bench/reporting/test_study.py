@@ -276,8 +276,8 @@ def horizontal(panel):
     ],
 )
 def test_a_change_of_vectors_is_in_the_role_of_the_encoder_in_it(name, role):
-    found = score_all(name, 0.5, training=train_card("dino", 60_000, 0))
-    assert Comparison.of(found).encoders.role.item() == role
+    found = result(name, "t", card={"training": {"postprocessing": {}}})
+    assert Comparison.of([found]).encoders.role.item() == role
 
 
 def test_what_the_wording_of_an_instruction_moves_is_shown_of_those_that_follow_it(tmp_path):

@@ -256,6 +256,17 @@ def test_the_summary_has_methods_first_as_differences_to_the_untrained_backbone(
     assert (mine.mark, quip.link) == ("missing", "https://arxiv.org/abs/2106.08190")
 
 
+def test_the_weights_of_a_training_are_no_untrained_backbone_whoever_pools_them():
+    training = {"method": "crops", "trained_tokens": 10}
+    card = {"training": training, "training_tokens": 10}
+    pooled = result("backbone-mean:crops-S", "t", 0.7, card=card)
+    assert Report(result("crops", "t", 0.8, card=card), pooled).compared.baseline is None
+    made = Report(result("crops", "t", 0.8, card=card), pooled, result("backbone-mean", "t", 0.3))
+    assert made.compared.baseline == "backbone-mean"
+    assert made.texts("summary", "role") == ["method", "method", "untrained backbone"]
+    assert len(set(made.texts("summary", "what it is")[:2])) == 1
+
+
 def variant(name, count=250, seed=1, *, stages=(), **settings):
     recipe = {"decay": 100, "smooth": 0.2, **settings}
     training = {"method": "m", "budget": 1000, "seed": seed, "recipe": recipe, "stages": stages}
