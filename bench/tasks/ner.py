@@ -291,12 +291,20 @@ def questions(kinds: Sequence[str], file: str = "") -> list[str]:
 
     Args:
         kinds: The types; "O" for words that are no entity.
-        file: JSON file with questions by type, which go before the usual ones.
+        file: JSON file with questions by type, which go before the usual ones. Those of other
+            types are warned of.
 
     Raises:
         DataError: The file is no object of strings.
     """
     own = _questions(Path(file)) if file else {}
+    if unused := sorted(own.keys() - {*kinds, "O"}):
+        log.warning(
+            "%s has questions for %s, which no tag has: the types are %s",
+            file,
+            ", ".join(unused),
+            ", ".join(sorted({*kinds} - {"O"})),
+        )
     return [own[kind] if kind in own else question(kind) for kind in kinds]
 
 

@@ -90,7 +90,7 @@ def test_the_name_of_a_task_on_one_s_own_files_has_a_hash_of_them(tmp_path):
     assert load_task(f"ner:{own(folder, CONLL * 2)}").name != task.name
 
 
-def test_one_s_own_questions_are_asked(tmp_path, encoder):
+def test_one_s_own_questions_are_asked(tmp_path, encoder, caplog):
     location, generic = "What is a location ?", "What is a generic object ?"
     folder = own(tmp_path / "mine", questions_json='{"person": "Who acts?"}')
     for kind in ("ner-question", "ner-start-question"):
@@ -99,6 +99,10 @@ def test_one_s_own_questions_are_asked(tmp_path, encoder):
         [generic, location, "Who acts?"],
         [location, "Who acts?", generic],
     ]
+    (folder / "questions.json").write_text('{"person": "Who acts?", "PERSON": "Who is it?"}')
+    with caplog.at_level("WARNING"):
+        load_task(f"ner-question:{folder}").evaluate(encoder, seed=0)
+    assert "questions for PERSON, which no tag has" in caplog.text
     (folder / "questions.json").write_text("[]")
     with pytest.raises(DataError, match="questions"):
         load_task(f"ner-question:{folder}").evaluate(encoder, seed=0)
