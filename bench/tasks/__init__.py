@@ -165,7 +165,7 @@ def check_names(tasks: Iterable[str], suites: Iterable[str] = ()) -> None:
 
 
 def load_tasks(
-    tasks: Iterable[str | Task],
+    tasks: Sequence[str | Task],
     suites: Iterable[str] = (),
     *,
     exclude: Iterable[str] = (),
@@ -184,10 +184,15 @@ def load_tasks(
         wordings: Score tasks with an instruction under so many wordings of it; None for one.
 
     Raises:
-        UsageError: There is no such task or suite, or none is left; or a task takes no instruction.
+        UsageError: There is no such task or suite, or none is left; or a task takes no instruction,
+            or no task is named for it.
     """
     from bench.tasks.reworded import reword
 
+    if instruction and not tasks:
+        raise UsageError(
+            "--instruction replaces that of the tasks named by --task, got none: name them"
+        )
     found = [load_task(task, limit=limit) if isinstance(task, str) else task for task in tasks]
     if instruction:
         found = [_instruct(task, instruction) for task in found]

@@ -122,3 +122,9 @@ def test_an_instruction_that_would_change_nothing_is_refused(name):
     with pytest.raises(UsageError, match="instruction"):
         replace(TASKS[name], instruction="Compare")
     assert "Compare" in replace(TASKS["stsb-paraphrase"], instruction="Compare").readout
+
+
+@pytest.mark.parametrize("suites", [[], ["quick"]])
+def test_an_instruction_without_a_named_task_is_refused(suites):
+    with pytest.raises(UsageError, match="--task"):
+        load_tasks([], suites, instruction="Compare")
