@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from adapters._batching import Prepare, Prompt
 from bench.encoder import Item
 from bench.errors import EncodingError
+from bench.overlap import UNSPACED
 
 if TYPE_CHECKING:  # see _network.py
     from transformers import PreTrainedTokenizerBase
@@ -30,9 +31,7 @@ _SENTENCE_ENDS = re.compile(
     # full stops that end a sentence in any case: Chinese and Japanese, Hindi, Urdu
     r"|[\u3002\uff01\uff1f\u0964\u06d4]+[\"')\]\u300d\u300f\u201d\u2019\uff09]*\s*"
 )
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
-"""Thai and Lao, Burmese, Khmer, Japanese, Chinese: no spaces between words."""
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}\u3000-\u303f\uff01-\uff20]+")
+_WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}\u3000-\u303f\uff01-\uff20]+")
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:

@@ -17,14 +17,20 @@ from bench.files import write_atomic
 NGRAM = 8
 """Words of an n-gram; a shorter text is one n-gram, so that only the whole text can overlap."""
 
-_WORD = re.compile(r"\w+")
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+"""Thai and Lao, Burmese, Khmer, Japanese, Chinese: no spaces between words."""
+
+_WORD = re.compile(rf"(?=\w)[{UNSPACED}]|[^\W{UNSPACED}]+")
 
 _FACTORS = np.array([pow(0x9E3779B97F4A7C15, i, 1 << 64) for i in range(NGRAM)], np.uint64)
 """Factors of an n-gram's words by position; odd, so that no bit of a word's hash is lost."""
 
 
 def hash_ngrams(text: str) -> NDArray[np.uint64]:
-    """Return the hashes of a text's 8-grams, uint64 (n,); case and punctuation are ignored."""
+    """Return the hashes of a text's 8-grams, uint64 (n,); case and punctuation are ignored.
+
+    Each letter of a script without spaces is a word.
+    """
     words = np.array([_hash_word(word) for word in _WORD.findall(text.lower())], np.uint64)
     n = min(NGRAM, len(words))
     if not n:

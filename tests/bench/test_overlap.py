@@ -24,6 +24,13 @@ def test_a_text_that_repeats_eight_words_or_is_short_and_repeated_whole_is_an_ov
     assert len(Ngrams.of([]).hashes) == 0
 
 
+def test_letters_of_scripts_without_spaces_are_words():
+    trained = ["今天的天气非常好。我们一起去公园散步。", "ประเทศไทยมีประชากรมาก"]
+    texts = ["一起去公园散步。", "们一起去公园散步", "天气。非常好我们一起", "ประเทศไทยมีประชา"]
+    found = Ngrams.of(trained).find_overlaps(texts)
+    assert found.tolist() == [False, True, True, True]  # the first has seven
+
+
 @given(st.lists(st.sampled_from("abcdefghij"), max_size=30))
 def test_every_window_of_a_trained_text_is_touched(letters):
     text = " ".join(letters)
