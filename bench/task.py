@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data import Rows, load
-from bench.data.columns import Kind
+from bench.data.columns import TEXT, Kind
 from bench.embeddings import CachedEncoder, cached
 from bench.encoder import Embeddings, Encoder, Item
 from bench.errors import UsageError
@@ -123,7 +123,8 @@ class Task:
         limit: At most this many test examples, drawn with a fixed seed; None for all.
         about: One line for lists.
         apart_from: Splits of other data, each an id, a configuration and a split, whose texts are
-            left out here; texts are equal whatever their case, spaces and punctuation.
+            left out by ``rows`` and ``all_rows``; texts are equal whatever their case, spaces and
+            punctuation.
     """
 
     name: str
@@ -176,15 +177,25 @@ class Task:
         rows = self.all_rows(columns)
         return rows.take(sample(len(rows), self.limit))
 
-    def all_rows(self, columns: Sequence[str] | Mapping[str, Kind]) -> Rows:
-        """Return the test rows without those that have a text of ``apart_from``."""
+    def all_rows(
+        self, columns: Sequence[str] | Mapping[str, Kind], *, texts: Sequence[str] = ()
+    ) -> Rows:
+        """Return the test rows without those that have a text of ``apart_from``.
+
+        Args:
+            columns: Columns that they must have, with the kinds of their values or without.
+            texts: The ones with the texts; those of the kind TEXT, or all without kinds, by
+                default.
+        """
         rows = load(self.data, self.split, config=self.config, columns=columns)
         if not self.apart_from:
             return rows
         known: set[str] = set()
         for id_, config, split in self.apart_from:
             known |= _plain_texts(load(id_, split, config=config).data.values())
-        own = [rows[column] for column in columns]
+        if isinstance(columns, Mapping):
+            texts = texts or [name for name, kind in columns.items() if kind == TEXT]
+        own = [rows[column] for column in texts or columns]
         kept = [
             i for i, row in enumerate(zip(*own, strict=True)) if not _plain_texts([row]) & known
         ]

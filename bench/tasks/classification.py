@@ -128,7 +128,7 @@ class Classification(Task):
     def _sets(self) -> list[tuple[list[str], Labels]]:
         """Return texts and classes of the test rows, then of the training rows if there are."""
         columns = {self.text: TEXT, self.label: LABEL}
-        rows = load(self.data, self.split, config=self.config, columns=columns)
+        rows = self.all_rows(columns)
         tested = rows.take(sample(len(rows), self.limit))
         parts = [tested]
         if self.train:

@@ -79,7 +79,7 @@ class Clustering(Task):
         return dict(sorted(scores.items()))  # the main score first
 
     def _sets(self) -> list[tuple[list[str], NDArray[np.int64]]]:
-        rows = self.all_rows((self.text, self.label))
+        rows = self.all_rows((self.text, self.label), texts=(self.text,))
         nested = isinstance(next(iter(rows[self.text]), ""), list | tuple)
         for column, kind in ((self.text, TEXT), (self.label, LABEL)):
             rows.check(column, kind.lists() if nested else kind)

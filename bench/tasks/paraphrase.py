@@ -74,8 +74,7 @@ class Paraphrase(Task):
     def pairs(self) -> list[list[Any]]:
         """Return the first texts, the second texts and the labels or scores."""
         kind = BINARY if self.bounds == (0.0, 1.0) else NUMBER
-        columns = pair_columns(self.columns, kind)
-        rows = load(self.data, self.split, config=self.config, columns=columns)
+        rows = self.all_rows(pair_columns(self.columns, kind))
         scores = np.asarray(rows[self.columns[2]], np.float64)
         clear = np.flatnonzero((scores <= self.bounds[0]) | (scores >= self.bounds[1]))
         rows = rows.take(clear[sample(len(clear), self.limit)])

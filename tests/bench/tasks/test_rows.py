@@ -1,10 +1,13 @@
 """Invalid gold values, labels and texts, and those without a defined score, are errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from bench.data.columns import BINARY, CLASS, CLASS_NUMBER, NUMBER, TEXT, check_column
 from bench.errors import DataError, EncodingError
+from bench.tasks.classification import Classification
 from bench.tasks.clustering import Clustering
 from bench.tasks.ner import NERByQuestions, Tagged
 from bench.tasks.paraphrase import SEEDS, BertScore, FewShot, Paraphrase, PickedBertScore
@@ -143,3 +146,23 @@ def test_lists_have_the_values_that_they_must_have(task, right, change, told, wr
     write("org/set", "test", [usual, {**usual, **change}], names={"ner_tags": ["O", "B-PER"]})
     with pytest.raises(DataError, match=told):
         task.evaluate(encoder, seed=0)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        STS("toy", **ON, columns=("text", "sentence1", "score")),
+        Paraphrase("toy", **ON, columns=("text", "sentence1", "label")),
+        Classification("toy", **ON, label="word"),
+        Clustering("toy", **ON, label="word"),
+    ],
+    ids=["sts", "paraphrase", "classification", "clustering"],
+)
+def test_texts_of_other_splits_are_left_out_whatever_the_labels_are_called(task, write):
+    found = rows(word=("yes", "no"))
+    write("org/set", "test", found)
+    write("org/other", "train", found[:5])
+    texts = {
+        item.text for item in replace(task, apart_from=(("org/other", "", "train"),)).items(seed=0)
+    }
+    assert {row["text"] for row in found} - texts == {row["text"] for row in found[:5]}
