@@ -276,7 +276,7 @@ def horizontal(panel):
     ],
 )
 def test_a_change_of_vectors_is_in_the_role_of_the_encoder_in_it(name, role):
-    found = result(name, "t", card={"training": {"postprocessing": {}}})
+    found = result(name, "t", 0.5, card={"training": {"postprocessing": {}}})
     assert Comparison.of([found]).encoders.role.item() == role
 
 
