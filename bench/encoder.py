@@ -8,14 +8,18 @@ weights load on the first call. An ability that one task needs is a protocol bes
 import dataclasses
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import EncodingError, UsageError
+from bench.files import sha256_of
 
 _CALL_TEXTS = 4096  # in one call of an encoder that does not stream
 
@@ -134,8 +138,9 @@ class Encoder(Protocol):
 
     - ``stream(items) -> Iterator[Batch]`` takes all items of a run at once and yields batches, in
       any order, that together contain every item exactly once;
-    - ``card() -> Card`` returns the model card without loading the network; without it there are no
-      weights. It raises ``Unavailable`` where the weights are not on this machine and
+    - ``card() -> Card`` returns the model card without loading the network; without it, or without
+      a digest of weights in it, the content of files and folders that settings name is part of the
+      fingerprint. It raises ``Unavailable`` where the weights are not on this machine and
       ``CheckpointError`` where they are incomplete;
     - ``count_tokens(items) -> int`` returns how many tokens of the items go through the network in
       ``stream``, without loading it; raises as ``card``;
@@ -316,6 +321,10 @@ def fingerprint(encoder: Encoder, *, exact: bool = False) -> str:
     Args:
         encoder: Any encoder, behind the cache or not.
         exact: Whether each text is encoded in a batch of its own.
+
+    Raises:
+        EncodingError: As ``settings``.
+        OSError: A file that a setting names cannot be read.
     """
     encoder = unwrap(encoder)
     own, model_card = settings(encoder), card(encoder)
@@ -332,7 +341,32 @@ def fingerprint(encoder: Encoder, *, exact: bool = False) -> str:
         "weights": model_card.weights,
         "dtype": model_card.dtype,
     }
+    if files := {} if model_card.weights else _named_files(encoder):
+        identity["files"] = files
     return digest(identity | ({"exact": True} if exact else {}))[:16]
+
+
+def _named_files(encoder: Encoder) -> dict[str, dict[str, str]]:
+    """Return the sha256 of each file that a setting names, or that lies in a folder it names.
+
+    By setting, and by the path in the folder; hidden files do not count.
+    """
+    found = {}
+    for name, value in settings(encoder).items():
+        if not isinstance(value, str) or not re.search(r"\w", value):  # such as a slash
+            continue
+        place = os.path.expanduser(value)  # noqa: PTH111 - a Path refuses some texts
+        if os.path.isfile(place):  # noqa: PTH113
+            found[name] = {"": sha256_of(Path(place))}
+        elif os.path.isdir(place):  # noqa: PTH112
+            found[name] = _folder_files(Path(place))
+    return found
+
+
+def _folder_files(folder: Path) -> dict[str, str]:
+    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    shown = [inner for inner in paths if not any(part.startswith(".") for part in inner.parts)]
+    return {inner.as_posix(): sha256_of(paths[inner]) for inner in shown}
 
 
 def read_files(encoder: Encoder) -> None:

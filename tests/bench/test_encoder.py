@@ -85,6 +85,40 @@ def test_the_identity_is_of_class_version_settings_and_weights_and_neither_of_pl
     assert len({one, *map(fingerprint, others)}) == 5
 
 
+@dataclass(frozen=True)
+class Reading(Plain):
+    """One without a card that reads what a setting names."""
+
+    checkpoint: str = ""
+    joined_by: str = "/"
+
+
+def test_without_a_digest_of_weights_the_files_that_settings_name_are_in_the_identity(
+    tmp_path, monkeypatch
+):
+    class Described(Reading):
+        def card(self) -> Card:
+            return Card(backbone="mine")
+
+    folder = tmp_path / "model"
+    (folder / "1_Pooling").mkdir(parents=True)
+    weights, pooling = folder / "weights.bin", folder / "1_Pooling" / "config.json"
+    monkeypatch.chdir(tmp_path)
+    for kind in (Reading, Described):
+        found = []
+        for each in ("one", "two"):
+            weights.write_text(each)
+            pooling.write_text("{}")
+            found += [fingerprint(kind(checkpoint=name)) for name in ("model", str(weights))]
+            pooling.write_text(each)
+            found.append(fingerprint(kind(checkpoint="model")))
+        assert len(set(found)) == 6
+        assert fingerprint(kind(checkpoint="model")) == found[-1]
+    (folder / ".lock").write_text("hidden")
+    assert fingerprint(Described(checkpoint="model")) == found[-1]
+    assert fingerprint(Reading(checkpoint="none")) == fingerprint(Reading(checkpoint="none"))
+
+
 def test_a_wrapper_has_the_identity_of_what_it_wraps():
     inner = Placed()
     outer = Wrapped(Wrapped(inner))
