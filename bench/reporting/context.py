@@ -17,7 +17,7 @@ from bench.store.result import Absence, Result
 
 def cost(c: Comparison) -> Table:
     """Return what each encoder is and the cost of encoding, in its largest run."""
-    described = ("backbone", "dtype", "device")
+    described = ("backbone", "dtype")
     rows = []
     for label, encoder in c.encoders.iterrows():
         known = not pd.isna(encoder["mean"])
@@ -26,6 +26,7 @@ def cost(c: Comparison) -> Table:
         warning = c.overlap_warning(str(label), c.common)
         row = {"encoder": word(encoder.title)}
         row |= {name: word(encoder.card.get(name)) for name in described}
+        row["device"] = word(largest_run(c, str(label)).card.get("device"))
         rows.append(row | {MEAN: warned(mean, warning)} | _measures(c, str(label)))
     about = (
         "Cost of encoding in the encoder's largest run, beside its mean over families x 100. FLOPs "
@@ -34,12 +35,12 @@ def cost(c: Comparison) -> Table:
         "second, include loading the weights. Peak MB is the peak memory of the process, which may "
         "have computed other encoders before; that of a GPU is not in it."
     )
-    words = ("encoder", *described)
+    words = ("encoder", *described, "device")
     return Table.of_rows("cost", "Cost and quality", rows, words=words, about=about)
 
 
 def _measures(c: Comparison, label: str) -> dict[str, Entry]:
-    encoder, largest = c.encoders.loc[label], largest_run(c, label)
+    encoder, largest = c.encoders.loc[label], largest_run(c, label).cost
     card = encoder.card
     tokens, seconds = largest.get("tokens") or None, largest.get("encode_seconds") or None
     texts, padded = largest.get("forward_texts") or None, largest.get("padded_tokens")
@@ -77,14 +78,17 @@ def _ratio(above: float | None, below: float | None) -> float | None:
 
 def throughput(c: Comparison, label: str) -> float | None:
     """Return the tokens per second of an encoder's largest run; None where not measured."""
-    largest = largest_run(c, label)
+    largest = largest_run(c, label).cost
     return _ratio(largest.get("tokens") or None, largest.get("encode_seconds"))
 
 
-def largest_run(c: Comparison, label: str) -> Mapping[str, float]:
-    """Return the cost of the result up to which an encoder had read most tokens."""
-    costs = [r.cost for r in c.of_encoder(label)]
-    return max(costs, key=lambda cost: (cost.get("tokens") or 0, cost.get("encode_seconds") or 0))
+def largest_run(c: Comparison, label: str) -> Result:
+    """Return the result up to which an encoder had read most tokens: its cost and device."""
+
+    def size(result: Result) -> tuple[float, float]:
+        return result.cost.get("tokens") or 0, result.cost.get("encode_seconds") or 0
+
+    return max(c.of_encoder(label), key=size)
 
 
 def training(c: Comparison) -> Table:

@@ -124,6 +124,7 @@ def _score(r: Result, name: str) -> dict[str, Any]:
         "std": score.spread,
         "stderr": score.stderr,
         "repeats": len(score.repeats),
+        "device": r.card.get("device"),
         "wording_std": np.std(score.wordings, ddof=1) if score.wordings else None,
         **{column: r.texts.get(column) for column in _TEXTS},
         **{column: r.cost.get(column) for column in _COST},

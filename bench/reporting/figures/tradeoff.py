@@ -69,7 +69,8 @@ def throughput(c: Comparison) -> Sketch:
         xs, ys = zip(*(places[title] for title in front), strict=True)
         axes.step(xs, ys, where="pre", zorder=1, **style)
         marks["Pareto front"] = style
-    devices = sorted({str(card.get("device") or "unknown") for card in shown.card})
+    cards = [context.largest_run(c, str(label)).card for label in shown.index]
+    devices = sorted({str(card.get("device") or "unknown") for card in cards})
     _scale(axes, list(speeds.values()), f"tokens encoded per second ({' and '.join(devices)})")
     name_marks(figure, marks)
     _name_points(axes, places, whiskers, set(front))

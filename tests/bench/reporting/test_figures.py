@@ -287,6 +287,10 @@ def test_throughput_is_of_the_largest_run_and_names_only_what_is_drawn():
     c = compared(result("a", "t", 0.5))
     assert throughput(c, "a") == 50.0
     assert "Pareto front" not in legend(tradeoff.throughput(c))
+    small, large = (result("a", task, 0.5, card={"device": task}) for task in ("cpu", "gpu"))
+    large = replace(large, cost={**large.cost, "tokens": 400})
+    (panel,) = tradeoff.throughput(compared(small, large)).figure.axes
+    assert panel.get_xlabel() == "tokens encoded per second (gpu)"
     uncounted = replace(result("a", "t", 0.5), cost={"tokens": 0, "encode_seconds": 1.0})
     assert throughput(compared(uncounted), "a") is None
     cells = on("t", {"a": 0.5, "b": 0.5, "c": 0.4}) + on("u", {"a": 0.5, "b": 0.3}, family="ner")

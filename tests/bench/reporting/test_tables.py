@@ -7,6 +7,7 @@ import pytest
 
 from bench.reporting import tables
 from bench.reporting.comparison import MEAN, Comparison
+from bench.reporting.frame import flat
 from bench.stats.influence import contributions
 from tests.bench.reporting.made import absence, on, result, right, usual_results
 
@@ -311,6 +312,10 @@ def test_cost_is_of_the_largest_run_and_what_was_not_measured_is_missing():
     small, large = (result("a", task, 0.5) for task in "tu")
     large = replace(large, cost={**large.cost, "tokens": 400, "encode_seconds": 4.0})
     assert Report(small, large).row("cost")["tokens / s"] == "100"
+    on_gpu = replace(large, card={**large.card, "device": "cuda"})
+    assert Report(small, on_gpu).row("cost")["device"] == "cuda"
+    devices = flat(Comparison.of([small, on_gpu])).set_index("task").device
+    assert devices.to_dict() == {"t": "cpu", "u": "cuda"}
     bare = Report(replace(result("b", "t", 0.4), cost={}, texts={}, card={}, provenance={}))
     assert set(bare.texts("cost")[0][1:]) == {"—", "40.0"}
     assert set(bare.texts("data")[0][1:]) == {"—"}
