@@ -35,6 +35,7 @@ from adapters._source import (
     folder_of,
     known_title,
     looked_up_parameters_of,
+    multiplications_of,
     parameters_of,
     title,
 )
@@ -149,6 +150,7 @@ class Backbone:
                 licence=_gguf.licence(),
                 device=device,
                 embedding_parameters=_gguf.LOOKED_UP,
+                multiplications=_gguf.PARAMETERS - _gguf.LOOKED_UP,
                 passes=1,
             )
         folder = self.folder()
@@ -163,6 +165,7 @@ class Backbone:
             training=training,
             training_tokens=training.get("trained_tokens"),
             embedding_parameters=looked_up_parameters_of(folder),
+            multiplications=multiplications_of(folder),
             passes=1,
         )
 

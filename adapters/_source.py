@@ -4,10 +4,11 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
@@ -29,7 +30,7 @@ from bench.data.assets import (
 from bench.data.hub import offline, retry_while_busy
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
-from bench.files import sha256_of, temporary_folder
+from bench.files import read_object, sha256_of, stamp, temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -231,43 +232,114 @@ def content_digest(folder: Path) -> str:
 
 
 _TABLES = re.compile(
-    r"(embed_tokens|(word|position|token_type)_embeddings|wte|wpe|lm_head|cls|pooler)\b"
+    r"\b(embed_(tokens|positions|in)|tok_embeddings|tokens_embed|positions_embed|wte|wpe"
+    r"|(word|position|token_type)_embeddings?)\b"
+    r"|(^|\.)(embeddings|shared)\.weight$"  # of Mamba, T5
 )
+_HEADS = re.compile(
+    r"(lm_head|embed_out|cls|pooler|predictions|vocab_(transform|layer_norm|projector))\b"
+    r"|^head\.|^decoder\.(weight|bias)$"  # of ModernBERT
+)
+_EXPERTS, _SHARED_LAYERS = re.compile(r"\bexperts\b"), re.compile(r"\balbert_layer_groups\b")
+_LORA = re.compile(r"\blora_[AB]\b")
+_ENCODER, _DECODER = re.compile(r"(model\.)?encoder\."), re.compile(r"(model\.)?decoder\.")
 
 
 def looked_up_parameters_of(folder: Path) -> int | None:
     """Return the number of weights that take part in no product: looked-up tables, unused heads.
 
+    None where no table is known by its name.
+
     Raises:
         CheckpointError: A file is broken.
     """
-    return parameters_of(folder, only=_TABLES)
+    weights = _weights_of(folder)
+    tables = _count(weights, _TABLES)
+    return tables + _count(weights, _HEADS) if tables else None
 
 
-def parameters_of(folder: Path, *, only: re.Pattern[str] = re.compile("")) -> int | None:
+def parameters_of(folder: Path) -> int | None:
     """Return the number of weights in safetensors files, from their headers; None without any.
+
+    Raises:
+        CheckpointError: A file is broken.
+    """
+    return _count(_weights_of(folder)) or None
+
+
+def multiplications_of(folder: Path, inner: str = "") -> int | None:
+    """Return how many weights a token is multiplied with; None where no table is known by its name.
+
+    Of the experts of a layer those count that a token is sent to, and a weight that layers share
+    counts in each.
 
     Args:
         folder: The checkpoint.
-        only: What the names of the weights that count hold.
+        inner: Folder of the transformer inside.
 
     Raises:
         CheckpointError: A file is broken.
     """
-    total = 0
-    for path in content_files(folder):
-        if path.suffix != ".safetensors":
-            continue
-        try:
-            with safe_open(path, "np") as file:
-                for name in file.keys():  # noqa: SIM118 - no mapping
-                    if only.search(name):
-                        total += math.prod(file.get_slice(name).get_shape())
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"expected a safetensors file at {path}, cannot read it: copy or download it again"
-            ) from error
-    return total or None
+    weights, tables = _weights_of(folder), looked_up_parameters_of(folder)
+    if tables is None:
+        return None
+    config = read_object(folder / inner / "config.json")
+    experts = _count(weights, _EXPERTS) * (1 - share_of_experts(config.get))
+    shared = _count(weights, _SHARED_LAYERS) * (uses_of_layers(config.get) - 1)
+    return round(_count(weights) - tables - _count(weights, _LORA) - experts + shared)
+
+
+def share_of_experts(setting: Callable[[str], Any]) -> float:
+    """Return the share of a layer's experts that a token is sent to; 1 without experts.
+
+    Args:
+        setting: Gives the value of a setting of the model, None where it has none.
+    """
+    names = ("num_local_experts", "num_experts", "n_routed_experts")
+    counts = [count for name in names if (count := setting(name))]
+    chosen = setting("num_experts_per_tok")
+    return float(chosen / counts[0]) if counts and chosen else 1.0
+
+
+def uses_of_layers(setting: Callable[[str], Any]) -> float:
+    """Return how many layers of ALBERT have the weights of one; 1 of other models.
+
+    Args:
+        setting: As for ``share_of_experts``.
+    """
+    groups = setting("num_hidden_groups")
+    return float(setting("num_hidden_layers") / groups) if groups else 1.0
+
+
+def _count(weights: Iterable[tuple[str, int]], names: re.Pattern[str] = re.compile("")) -> int:
+    return sum(size for name, size in weights if names.search(name))
+
+
+def _weights_of(folder: Path) -> list[tuple[str, int]]:
+    """Return name and size of each weight in safetensors files that an encoder reads.
+
+    Without the decoder of a model with both, and the masks of attention that GPT-2's kin saved.
+    """
+    files = [path for path in content_files(folder) if path.suffix == ".safetensors"]
+    shapes = [shape for path in files for shape in _shapes_in(path, stamp([path]))]
+    two = any(_ENCODER.match(name) for name, _ in shapes)
+    return [
+        (name, math.prod(shape))
+        for name, shape in shapes
+        if not (two and _DECODER.match(name)) and not (len(shape) == 4 and shape[:2] == (1, 1))
+    ]
+
+
+@lru_cache(maxsize=256)
+def _shapes_in(path: Path, _stamp: object) -> list[tuple[str, tuple[int, ...]]]:
+    try:
+        with safe_open(path, "np") as file:
+            names = file.keys()
+            return [(name, tuple(file.get_slice(name).get_shape())) for name in names]
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"expected a safetensors file at {path}, cannot read it: copy or download it again"
+        ) from error
 
 
 def title(source: str, folder: Path) -> str:

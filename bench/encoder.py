@@ -104,6 +104,8 @@ class Card:
         training: The content of the checkpoint's card.json; empty when not known.
         embedding_parameters: Those of the parameters that are looked up, not multiplied with; None
             when not known.
+        multiplications: Of a token with a weight in a forward pass: none with looked-up ones and
+            experts that it is not sent to, several with one that layers share; None when not known.
         passes: Forward passes of the network that a text takes; None when not known, or when there
             is no network.
         instructed_sides: As the function of this name; filled in by ``bench.encoder.card``.
@@ -123,6 +125,7 @@ class Card:
     device: str = "cpu"
     training: Mapping[str, Any] = field(default_factory=dict)
     embedding_parameters: int | None = None
+    multiplications: int | None = None
     passes: int | None = None
     instructed_sides: tuple[Side, ...] = ()
     transductive: bool = False

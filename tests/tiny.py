@@ -61,14 +61,16 @@ _CONFIGS: Mapping[Kind, Mapping[str, Any]] = {
     "roberta": _WIDE | {"max_position_embeddings": 130, "type_vocab_size": 1},
     "mpnet": _WIDE | {"max_position_embeddings": 130},
     "bart": _SEQ2SEQ,
+    "albert": _WIDE | {"embedding_size": 16},
     "t5": {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
     "modernbert": _WIDE,
     **MORE_DECODERS,
 }
-_WITHOUT_ENDS = {"bert", "convbert", "mpnet", "t5", "modernbert"}
+_WITHOUT_ENDS = {"albert", "bert", "convbert", "mpnet", "t5", "modernbert"}
 """Kinds whose configuration keeps its own ids of the first and the last token."""
 _HEADS = {"bart": "Seq2SeqLM", "t5": "Seq2SeqLM"}
-_HEADS |= dict.fromkeys(("bert", "convbert", "roberta", "mpnet", "modernbert"), "MaskedLM")
+_MASKED = ("albert", "bert", "convbert", "roberta", "mpnet", "modernbert")
+_HEADS |= dict.fromkeys(_MASKED, "MaskedLM")
 
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -98,6 +100,7 @@ _LLAMA = _tokens(bos="<|im_start|>", eos="<|im_end|>", pad="<|im_end|>", unk="<|
 _SPECIALS: dict[Kind, dict[str, str]] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", *MORE_DECODERS), _LLAMA),
     "opt": _tokens(pad="<pad>", bos="</s>", eos="</s>", unk="</s>"),
+    "albert": {"pad_token": "[PAD]", **_BERT},
     "bert": {"pad_token": "[PAD]", **_BERT},
     "convbert": {"pad_token": "[PAD]", **_BERT},
     "roberta": {**_ROBERTA, **_tokens(mask="<mask>")},
@@ -107,7 +110,7 @@ _SPECIALS: dict[Kind, dict[str, str]] = {
     "t5": _tokens(eos="</s>", pad="<pad>", unk="<unk>"),
 }
 _ADDED = {"opt": ("", "</s>"), "t5": ("</s>", "")}
-_ADDED |= dict.fromkeys(("bert", "convbert", "modernbert"), ("[SEP]", "[CLS]"))
+_ADDED |= dict.fromkeys(("albert", "bert", "convbert", "modernbert"), ("[SEP]", "[CLS]"))
 _ADDED |= dict.fromkeys(("roberta", "mpnet", "bart"), ("</s>", "<s>"))
 
 
@@ -155,7 +158,7 @@ def tiny_tokenizer(kind: Kind, extra_tokens: Sequence[str] = ()) -> Any:
 
     core = (
         _word_pieces(_SPECIALS[kind])
-        if kind in ("bert", "convbert", "mpnet")
+        if kind in ("albert", "bert", "convbert", "mpnet")
         else _byte_pairs(_SPECIALS[kind], digits=kind in {"llama", "mistral", "qwen2"})
     )
     if kind in _ADDED:

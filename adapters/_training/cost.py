@@ -2,27 +2,36 @@
 
 A token takes 2 FLOPs for each weight that it is multiplied with in a forward pass, 2 more where
 gradients pass back through it, and 2 more where it is trained. Embedding tables are looked up, not
-multiplied with; of a mixture's experts a token is multiplied with those it is sent to. Attention
-scores and output logits are not counted, nor is padding; for an encoder-decoder the number is an
-upper bound, since a token passes one of its halves.
+multiplied with; of a mixture's experts a token is multiplied with those it is sent to, and with
+weights that layers share once in each. Attention scores and output logits are not counted, nor is
+padding; for an encoder-decoder the number is an upper bound, since a token passes one of its
+halves.
 """
 
+import math
 import re
 
 from torch import nn
 
 from adapters._network import Network
+from adapters._source import share_of_experts, uses_of_layers
 from adapters._training.budget import TokenCounts
 from adapters._training.weights import name_of_layers
+from bench.encoder import Card
 from bench.errors import UsageError
-
-_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
-"""Names that configurations have for the number of experts of a layer."""
 
 
 def forward_flops(network: Network) -> int:
     """Return the FLOPs of a token in a forward pass."""
     return 2 * sum(count for _, _, count in _matrices(network))
+
+
+def forward_flops_of(card: Card) -> int | None:
+    """Return the FLOPs of a token in a forward pass of an encoder; None where not known."""
+    found = card.multiplications
+    if found is None and card.parameters is not None and card.embedding_parameters is not None:
+        found = card.parameters - card.embedding_parameters
+    return None if found is None else 2 * found
 
 
 def count_flops(network: Network, spent: TokenCounts) -> int:
@@ -45,24 +54,24 @@ def _matrices(network: Network) -> list[tuple[str, bool, int]]:
     The language-model head is not among them.
     """
     found = []
-    chosen = _share_of_experts(network)
+    config = network.model.config.get_text_config()
+
+    def setting(name: str) -> object:
+        return getattr(config, name, None)
+
+    shares = {
+        "experts": share_of_experts(setting),
+        "albert_layer_groups": uses_of_layers(setting),
+    }
     for name, module in network.model.base_model.named_modules():
         if isinstance(module, nn.Embedding):
             continue
-        share = chosen if "experts" in name.split(".") else 1.0
+        share = math.prod(shares.get(part, 1.0) for part in name.split("."))
         for own, weight in module.named_parameters(recurse=False):
             if weight.ndim > 1:
                 size = round(share * weight.numel())
                 found.append((f"{name}.{own}", weight.requires_grad, size))
     return found
-
-
-def _share_of_experts(network: Network) -> float:
-    """Return the share of a layer's experts that a token is sent to."""
-    config = network.model.config.get_text_config()
-    counts = [count for name in _EXPERTS if (count := getattr(config, name, None))]
-    chosen = getattr(config, "num_experts_per_tok", None)
-    return chosen / counts[0] if counts and chosen else 1.0
 
 
 def _share_passed_back(network: Network) -> float:

@@ -31,6 +31,7 @@ from adapters._source import (
     looked_up_parameters_of,
     make_once,
     modules_of,
+    multiplications_of,
     parameters_of,
     title,
 )
@@ -172,23 +173,25 @@ class SentenceEncoder(NetworkEncoder):
                 licence=assets.ARCHIVES[_ARCHIVE].licence,
                 device=device,
                 embedding_parameters=LOOKED_UP,
+                multiplications=PARAMETERS - LOOKED_UP,
                 passes=1,
             )
         folder = folder_of(self.checkpoint)
-        transformer = Backbone(str(folder / _modules(folder)[0][1]))
-        base = (
-            transformer.card()
-            if transformer.adapted
-            else Card(parameters=0, embedding_parameters=0)
-        )
-        own, tables = parameters_of(folder) or 0, looked_up_parameters_of(folder) or 0
+        inner = _modules(folder)[0][1]
+        transformer, own = Backbone(str(folder / inner)), parameters_of(folder) or 0
+        if transformer.adapted:
+            base = transformer.card()
+        else:
+            tables, multiplied = looked_up_parameters_of(folder), multiplications_of(folder, inner)
+            base = Card(embedding_parameters=tables, multiplications=multiplied)
         return Card(
             digest([content_digest(folder), base.weights]),
             dtype if self._is_plain() else "float32",
             title(self.checkpoint, folder),
             own + (base.parameters or 0) or None,
             device=device,
-            embedding_parameters=tables + (base.embedding_parameters or 0),
+            embedding_parameters=base.embedding_parameters,
+            multiplications=base.multiplications,
             passes=1,
         )
 

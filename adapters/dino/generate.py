@@ -40,6 +40,7 @@ from adapters._generate import Choose, decode, draw_uniform, prefill_shared, sam
 from adapters._head import head_of
 from adapters._network import Network
 from adapters._text import Framed, make_prompts
+from adapters._training.cost import forward_flops_of
 from adapters._training.processes import main_process
 from adapters._training.stage import Journal, Stage, read_note
 from bench.encoder import digest, shortened
@@ -474,8 +475,8 @@ def generate(
     rows = [json.loads(line) for line in journal.read().splitlines()]
     card, tokens = backbone.card(), done["positions"]
     took = {"seconds": round(done["seconds"], 1), "inference_tokens": tokens}
-    if card.parameters is not None and card.embedding_parameters is not None:
-        took["flops"] = 2 * (card.parameters - card.embedding_parameters) * tokens
+    if (forward := forward_flops_of(card)) is not None:
+        took["flops"] = forward * tokens
     return rows, took | done["counts"]
 
 

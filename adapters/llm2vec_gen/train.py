@@ -41,7 +41,7 @@ from adapters._text import Framed, make_prompts
 from adapters._trainable import make_differentiable
 from adapters._training.budget import TokenCounts, batches
 from adapters._training.card import DataSource, begin_training, list_stages, sum_flops, write_card
-from adapters._training.cost import count_flops, forward_flops
+from adapters._training.cost import count_flops, forward_flops, forward_flops_of
 from adapters._training.loop import Fitted, Optimisation, Training, fit
 from adapters._training.processes import main_first, main_process, wait_for_all
 from adapters._training.settings import at_least_one, one_of, positive, share
@@ -546,16 +546,14 @@ class GenerativeTraining:
         write_card(self.out, self.training, whole, self.base, self.data, more)
 
     def add_flops(self, teacher: Encoder, fitted: Fitted) -> dict[str, dict[str, Any]]:
-        """Return what each stage took, with its FLOPs; None for a teacher of unknown size."""
+        """Return what each stage took, with its FLOPs; None for a teacher of unknown cost."""
         forward = forward_flops(self.base)
         found = {}
         for name, took in self.took.items():
             found[name] = {**took, "flops": took["inference_tokens"] * forward}
-        found["teacher"]["flops"] = None
-        known = card(teacher)
-        if known.parameters is not None:
-            weights = known.parameters - (known.embedding_parameters or 0)
-            found["teacher"]["flops"] = 2 * weights * self.took["teacher"]["inference_tokens"]
+        read, of_teacher = self.took["teacher"]["inference_tokens"], forward_flops_of(card(teacher))
+        # a teacher may count no tokens
+        found["teacher"]["flops"] = of_teacher * read if of_teacher is not None and read else None
         tokens = fitted.spent.trained
         # gradients pass back through a network that is frozen
         spent = TokenCounts(tokens, differentiated=tokens)

@@ -30,10 +30,11 @@ def cost(c: Comparison) -> Table:
         rows.append(row | {MEAN: warned(mean, warning)} | _measures(c, str(label)))
     about = (
         "Cost of encoding in the encoder's largest run, beside its mean over families x 100. FLOPs "
-        "per text are estimated as 2 x parameters without embedding tables x tokens per text; "
-        "those of a training are of everything that it runs. Seconds, and with them tokens per "
-        "second, include loading the weights. Peak MB is the peak memory of the process, which may "
-        "have computed other encoders before; that of a GPU is not in it."
+        "per text are estimated as 2 x parameters without embedding tables (of experts, those that "
+        "a token is sent to) x tokens per text; those of a training are of everything that it "
+        "runs. Seconds, and with them tokens per second, include loading the weights. Peak MB is "
+        "the peak memory of the process, which may have computed other encoders before; that of a "
+        "GPU is not in it."
     )
     words = ("encoder", *described, "device")
     return Table.of_rows("cost", "Cost and quality", rows, words=words, about=about)
@@ -44,13 +45,11 @@ def _measures(c: Comparison, label: str) -> dict[str, Entry]:
     card = encoder.card
     tokens, seconds = largest.get("tokens") or None, largest.get("encode_seconds") or None
     texts, padded = largest.get("forward_texts") or None, largest.get("padded_tokens")
-    parameters, tables = card.get("parameters"), card.get("embedding_parameters")
-    per_text = _ratio(tokens, texts)
-    known = parameters and tables is not None and per_text
-    flops = 2 * (parameters - tables) * per_text if known else None
+    per_text, multiplied = _ratio(tokens, texts), _multiplications(card)
+    flops = 2 * multiplied * per_text if multiplied and per_text else None
     dimension = max((r.cost.get("dimension") or 0 for r in c.of_encoder(label)), default=0)
     return {
-        "parameters (M)": measure(parameters, scale=1e-6, digits=1),
+        "parameters (M)": measure(card.get("parameters"), scale=1e-6, digits=1),
         "dimension": measure(dimension or None),
         "training tokens": measure(encoder.tokens),
         "inference tokens": measure(encoder.training.get("inference_tokens")),
@@ -63,6 +62,15 @@ def _measures(c: Comparison, label: str) -> dict[str, Entry]:
         "encode s": measure(seconds, digits=1),
         "peak MB": measure(largest.get("peak_memory_mb")),
     }
+
+
+def _multiplications(card: Mapping[str, Any]) -> int | None:
+    """Return how many weights a token is multiplied with; cards of earlier versions lack it."""
+    found, parameters = card.get("multiplications"), card.get("parameters")
+    tables = card.get("embedding_parameters")
+    if found is None and parameters is not None and tables is not None:
+        found = parameters - tables
+    return None if found is None else int(found)
 
 
 def _training_flops(c: Comparison, training: Mapping[str, Any]) -> dict[str, Entry]:

@@ -326,6 +326,20 @@ def test_the_packaged_backbone_knows_english_and_splits_numbers_into_digits():
     assert embeddings.numel() == card.embedding_parameters
 
 
+def test_a_card_counts_no_decoder_of_an_encoder_and_no_masks_that_were_saved(tiny, tmp_path):
+    both = tiny("t5", head=False)
+    used = sum(p.numel() for p in load_network(both, head="none").model.parameters())
+    assert Backbone(str(both), **CPU).card().parameters == used
+    folder = shutil.copytree(tiny("gpt2", head=False), tmp_path / "gpt2")
+    before = Backbone(str(folder), **CPU).card()
+    state = safetensors.load_file(folder / "model.safetensors")
+    state |= {f"h.{layer}.attn.bias": torch.ones(1, 1, 64, 64) for layer in range(2)}
+    safetensors.save_file(state, folder / "model.safetensors")  # as of openai-community/gpt2
+    after = Backbone(str(folder), **CPU).card()
+    assert after.parameters == before.parameters
+    assert after.multiplications == before.multiplications
+
+
 def test_low_rank_weights_that_are_their_own_base_are_refused(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     for folder, base in ((one, other), (other, one), (tmp_path, tmp_path)):

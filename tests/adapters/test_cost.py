@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from adapters._backbone import Backbone
 from adapters._trainable import unfreeze
 from adapters._training.budget import TokenCounts
 from adapters._training.card import sum_flops
-from adapters._training.cost import count_flops, forward_flops
+from adapters._training.cost import count_flops, forward_flops, forward_flops_of
 from adapters._training.weights import Lora, freeze_all_but
+from bench.encoder import Card
+from tests.adapters.checks import CPU
 
 # of a layer of the tiny llama: q and o, k and v, gate, up and down
 LAYER = 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64
@@ -35,6 +38,29 @@ def test_of_experts_those_count_that_a_token_is_sent_to(networks):
     attention, gate = 2 * 32 * 32 + 2 * 32 * 16, 4 * 32
     expert = 3 * 32 * 64
     assert forward_flops(networks("mixtral")) == 2 * 2 * (attention + gate + 2 * expert)
+
+
+def test_weights_that_layers_share_count_in_each(networks):
+    network = networks("albert")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.model.base_model(torch.tensor([[3, 4, 5, 6]]))
+    assert counter.get_total_flops() / 4 == pytest.approx(forward_flops(network), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["albert", "convbert", "gpt_neox", "llama", "mamba", "mixtral", "modernbert", "opt", "t5"],
+)
+def test_a_card_knows_the_flops_of_a_token_without_loading_the_network(kind, tiny):
+    backbone = Backbone(str(tiny(kind)), **CPU)
+    counted = forward_flops(backbone.load())
+    assert counted <= forward_flops_of(backbone.card()) <= 1.07 * counted  # with biases and norms
+
+
+def test_the_flops_of_an_encoder_whose_tables_are_not_known_are_not_known():
+    assert forward_flops_of(Card(parameters=5, embedding_parameters=2)) == 6
+    assert forward_flops_of(Card(parameters=5)) is None
+    assert forward_flops_of(Card()) is None
 
 
 def test_a_trained_token_takes_what_autograd_computes(network):

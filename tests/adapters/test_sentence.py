@@ -276,6 +276,12 @@ def test_a_tuned_model_has_the_card_of_all_its_weights(originals):
     assert card(tuned).parameters > card(untouched).parameters
     assert card(tuned).backbone == "adapted"
     assert fingerprint(tuned) != fingerprint(untouched)
+    layers = card(untouched).multiplications - 32 * 16 - 16  # without the module after them
+    assert card(tuned).multiplications == layers
+    found = card(on_cpu(originals("t5")))
+    tables = found.parameters - found.multiplications
+    assert found.embedding_parameters == tables > 32 * 100
+    assert card(on_cpu(originals("static"))).embedding_parameters is None  # and none is known
 
 
 def test_token_states_keep_special_tokens_as_empty_spans_where_there_are_any(originals):
