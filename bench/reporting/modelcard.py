@@ -17,6 +17,7 @@ from bench.encoder import Card, Encoder, card, fingerprint
 from bench.errors import BenchError, UsageError
 from bench.exportable import ExportableEncoder
 from bench.files import escape_markdown, hide_home, write_atomic
+from bench.reporting.names import strip_folders
 from bench.reporting.stale import leave_out_stale
 from bench.store.result import Result
 
@@ -151,6 +152,7 @@ def model_card(
         folder=folder,
         about=(type(encoder).__doc__ or "").partition("\n")[0],
         facts=_facts(known),
+        changed="".join(f", {setting}" for setting in _settings(known)),
         library=library,
         encoder=encoder,
         export="" if library == "sentence-transformers" else _export_line(method, encoder, folder),
@@ -216,10 +218,21 @@ def _facts(known: Card) -> dict[str, Any]:
         "Backbone": known.training.get("backbone") or known.backbone,
         "Parameters": f"{known.parameters:,}" if known.parameters else "",
         "Trained": "" if known.trained else "no: the method's template and pooling on a backbone",
+        "Settings": ", ".join(_settings(known)),
         "Teacher": "was trained on labels" if known.distilled else "",
         "Training tokens": f"{known.training_tokens:,}" if known.training_tokens else "",
         "Licence of the backbone": known.licence,
     }
+
+
+def _settings(known: Card) -> list[str]:
+    """Return the settings other than the default ones as arguments; scores are named by dtype."""
+    found = []
+    for name, value in known.changed.items():
+        shown = strip_folders(value) if isinstance(value, str) else value
+        if name != "dtype":
+            found.append(f"{name}={shown!r}")
+    return found
 
 
 def _plain(value: object) -> str:

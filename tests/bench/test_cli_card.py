@@ -62,6 +62,18 @@ def test_the_metadata_is_read_by_the_hub_s_library(encoder):
     assert "bench export sentence-transformers dino:my-model" in text
 
 
+def test_the_settings_that_the_scores_belong_to_are_named_and_in_the_example(encoder, tmp_path):
+    changed = replace(encoder, max_length=64, attention="bidirectional", dtype="bfloat16")
+    text = model_card("dino", changed, [result(changed)], folder="my-model")
+    code = text.partition("```python")[2].partition("```")[0]
+    assert "load_encoder(\"dino:my-model\", attention='bidirectional', max_length=64)" in code
+    facts = text.partition("## Use")[0].replace("\\", "")
+    assert "- Settings: attention='bidirectional', max_length=64\n" in facts
+    other = load_encoder(f"inbedder:{encoder.checkpoint}", {"reencoder": f"st:{tmp_path}/mine"})
+    assert "reencoder='st:mine'" in model_card("inbedder", other, folder="my-model")
+    assert "- Settings" not in model_card("dino", encoder, folder="my-model")
+
+
 def test_results_on_one_data_set_are_told_apart_by_task_and_readout(encoder):
     asked = ("stsb", "embedding"), ("stsb", "embedding for 'x'"), ("stsb-other", "embedding")
     found = [result(encoder, task=task, readout=readout) for task, readout in asked]
