@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from bench.embeddings import CachedEncoder
-from bench.encoder import Encoder, Item, card
+from bench.encoder import Encoder, Item, card, fingerprint
 from bench.errors import BenchError
 from bench.runner import Cell
 from bench.store.provenance import record_provenance
@@ -15,7 +15,7 @@ from bench.vectors import Vectors
 
 log = logging.getLogger(__name__)
 
-_SAME = ("backbone", "parameters", "dtype", "device")
+_SAME = ("backbone", "parameters", "passes", "dtype", "device")
 """Entries of the cards of two encoders that are equally fast."""
 
 
@@ -69,7 +69,8 @@ def forecast(
     """
     if all(cell.status != "planned" for cell in cells):  # it may be one that cannot be identified
         return [Forecast() for _ in cells]
-    cached, speed = CachedEncoder(encoder, vectors, exact=exact), known_speed(encoder, results)
+    cached = CachedEncoder(encoder, vectors, exact=exact)
+    speed = known_speed(encoder, results, exact=exact)
     seen: set[Item] = set()
 
     def distinct(item: Item) -> Item:
@@ -90,22 +91,27 @@ def forecast(
     return found
 
 
-def known_speed(encoder: Encoder, results: Sequence[Result]) -> Speed | None:
+def known_speed(
+    encoder: Encoder, results: Sequence[Result], *, exact: bool = False
+) -> Speed | None:
     """Return the speed in the largest run of this network, on this device and machine.
 
     The time of a run includes loading the weights. In one that encoded a few texts, because the
     others were cached, it is most of it.
 
     Args:
-        encoder: The encoder.
+        encoder: The encoder; one without a backbone is as fast as itself alone.
         results: Of a store.
+        exact: Whether every text was in a batch of its own.
     """
-    own = card(encoder)
+    own, identity = card(encoder), fingerprint(encoder, exact=exact)
     machine = record_provenance()["machine"]
     speeds: dict[tuple[float, float, str], Speed] = {}
     for result in results:
         seconds = result.cost.get("encode_seconds", 0)
         same = all(result.card.get(name) == getattr(own, name) for name in _SAME)
+        alike = bool(own.backbone) and bool(result.spec.settings.get("exact")) == exact
+        same &= alike or result.spec.fingerprint == identity
         there = result.provenance.get("machine") == machine
         if seconds > 0 and same and there:
             texts, tokens = (result.cost.get(what, 0) for what in ("forward_texts", "tokens"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from bench.encoder import Batch, Item
+from bench.encoder import Batch, Item, fingerprint
 from bench.forecast import Speed, forecast, known_speed
 from bench.postprocessing import Renormalised
 from bench.runner import run, survey
@@ -80,4 +80,15 @@ def test_the_time_is_that_of_the_largest_run_of_this_network_on_this_device(tmp_
     (cell,) = plan(tmp_path / "new", TASKS[1:], Vectors(None), results=[slow])
     assert cell.seconds == pytest.approx(7 / 6)
     (cell,) = plan(tmp_path / "new", TASKS[1:], Vectors(None), Plain(), [slow])
+    assert (cell.tokens, cell.seconds) == (None, None)  # of another class, and without a network
+    own = replace(slow, spec=replace(slow.spec, fingerprint=fingerprint(Plain())))
+    (cell,) = plan(tmp_path / "new", TASKS[1:], Vectors(None), Plain(), [own])
     assert (cell.tokens, cell.seconds) == (None, pytest.approx(3 / 2))
+
+
+def test_the_time_is_not_that_of_a_read_out_that_generates_or_of_texts_that_share_a_batch(tmp_path):
+    list(run({"letters": Counted()}, TASKS[:1], Store(tmp_path), Vectors(None)))
+    (result,) = Store(tmp_path).results()
+    assert known_speed(Counted(), [result])
+    assert known_speed(Counted(), [result], exact=True) is None
+    assert known_speed(Counted(), [replace(result, card={**result.card, "passes": 1})]) is None
