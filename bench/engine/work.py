@@ -13,7 +13,7 @@ from bench import data
 from bench.embeddings import CachedEncoder, Cost
 from bench.encoder import Batch, Encoder, Item, stream
 from bench.errors import BenchError, Unavailable, UsageError, install_hint, one_line
-from bench.process import raise_if_stopped
+from bench.process import peak_memory_mb, raise_if_stopped
 from bench.recipe import Load, Progress
 from bench.task import Scores, Task, find_fault, record_original
 
@@ -214,7 +214,9 @@ def score(encoder: CachedEncoder, task: Task, seed: int) -> Measured:
         if fault := find_fault(task, scores):
             raise BenchError(fault)
         seconds = time.perf_counter() - start
-        texts, cost = encoder.summary(), replace(encoder.cost)  # without those of the samples
+        peak = max(encoder.cost.peak_memory_mb, peak_memory_mb())  # also of what is no vector
+        texts = encoder.summary()
+        cost = replace(encoder.cost, peak_memory_mb=peak)  # without those of the samples
         explain = getattr(task, "explain", None)
         samples = explain(encoder, seed=seed) if explain else ()
     return Measured(scores, samples, texts, cost, sources, seconds, original)

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from bench.data import load
+from bench.embeddings import CachedEncoder
 from bench.encoder import Card, Item, TokenEncoder
+from bench.engine import score
 from bench.errors import EncodingError, Unavailable
 from bench.runner import run, survey
 from bench.store import Store, provenance
-from bench.task import Score
+from bench.task import NetworkTask, Score
 from bench.vectors import Vectors
-from tests.bench.encoders import Norms, Plain
+from tests.bench.encoders import Norms, Plain, Words
 
 
 @pytest.fixture
@@ -169,6 +171,28 @@ def test_a_card_that_could_not_be_read_again_fails_the_cell(run_on, store):
     assert cell.status == "failed"
     assert "'card.parameters' is missing or of another kind" in cell.reason
     assert not len(store)
+
+
+@dataclass(frozen=True)
+class States(NetworkTask):
+    """Reads token states alone, which no cache keeps."""
+
+    name: str = "states"
+    family: ClassVar[str] = "made-up"
+    metric: ClassVar[str] = "tokens"
+
+    def load(self, seed):
+        return ["a b", "c"]
+
+    def measure(self, encoder, *, seed):
+        found = encoder.encode_tokens(self.load(seed))
+        return {"tokens": Score((float(sum(len(each.states) for each in found)),))}
+
+
+def test_the_memory_of_a_cell_is_that_of_the_process_that_reads_its_token_states():
+    measured = score(CachedEncoder(Words(), Vectors(None)), States(), 1)
+    assert measured.cost.tokens > 0
+    assert measured.cost.peak_memory_mb > 1
 
 
 def test_the_command_of_a_result_can_be_run_where_it_was_a_module(monkeypatch):
