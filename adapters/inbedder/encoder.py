@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from adapters import _batching, _pooling, _sharing
@@ -24,6 +25,7 @@ from adapters._text import Framed, make_prompts
 from adapters.inbedder.generate import (
     AnsweredBatch,
     AnswerSampling,
+    count_generated,
     last_position,
     make_masks,
     mask_positions,
@@ -156,9 +158,13 @@ class InBedder(NetworkEncoder):
             sampling = AnswerSampling(self.samples, self.temperature, self.top_k, self.top_p)
             return reencode(self._write(items, sampling, budget), self._reencoder())
 
+        generates = readout in GENERATED and network.decoder
+
         def forward(ids: Tensor, mask: Tensor) -> Tensor:
-            if readout in GENERATED and network.decoder:
-                return read_generated(network, ids, mask, readout, self.layer, self.new_tokens)
+            if generates:
+                steps = self.new_tokens
+                vectors, made = read_generated(network, ids, mask, readout, self.layer, steps)
+                return torch.cat([vectors, made[:, None]], dim=1)
             states = network.hidden_states(ids, mask, self.layer)
             if network.decoder:  # avg-ppt
                 return _pooling.mean(states, mask - last_position(mask))
@@ -168,7 +174,8 @@ class InBedder(NetworkEncoder):
             vectors = _pooling.mean(transform_states(network, states), masked)
             return (vectors - vectors.mean(1, keepdim=True)) / vectors.std(1, keepdim=True)
 
-        return _batching.stream(items, prepare, forward, network, budget=budget)
+        batches = _batching.stream(items, prepare, forward, network, budget=budget)
+        return count_generated(batches) if generates else batches
 
     def count_tokens(self, items: Sequence[Item]) -> int:
         """Return how many tokens of the items go through the network, without generated ones.

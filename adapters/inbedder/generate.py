@@ -5,6 +5,7 @@ answers with another encoder; ``read_words`` names the words that a vector predi
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, product
 from typing import Any, NamedTuple
 
@@ -56,20 +57,21 @@ class AnsweredBatch(NamedTuple):
     Attributes:
         rows: The prompts, one a row.
         answers: Answers of each prompt, one where they are not sampled.
-        generated: Tokens that went through the network for each prompt, beyond its own.
+        generated: Tokens that went through the network for each prompt beyond its own, until its
+            answers ended.
         padded: Tokens in all, padding included.
     """
 
     rows: list[_batching.Row]
     answers: list[list[str]]
-    generated: int
+    generated: list[int]
     padded: int
 
 
 def read_generated(
     network: Network, ids: Tensor, mask: Tensor, readout: str, layer: int, new_tokens: int
-) -> Tensor:
-    """Return the vectors (b, dim) of a read-out of generated tokens.
+) -> tuple[Tensor, Tensor]:
+    """Return the vectors (b, dim) of a read-out of generated tokens, and how many were read (b,).
 
     A state counts unless the token that it predicts is special or ends the text; if none is left,
     the first one counts. Without any, as with one new token, the last state of the prompt is read.
@@ -99,7 +101,20 @@ def read_generated(
         chosen = chosen * (chosen.cumsum(1) == chosen.sum(1, keepdim=True))
     assert prefix.states is not None  # noqa: S101 - a layer was asked for
     assert made.states is not None  # noqa: S101
-    return _pooling.mean(torch.cat([prefix.states, made.states], dim=1), chosen)
+    vectors = _pooling.mean(torch.cat([prefix.states, made.states], dim=1), chosen)
+    return vectors, ((made.tokens >= 0) & ~torch.isin(made.tokens, ends))[:, :-1].sum(1)
+
+
+def count_generated(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches with the generated tokens counted, whose numbers end the vectors (b, dim + 1).
+
+    Like this they stay with their rows, whichever batch is ready.
+    """
+    for batch in batches:
+        vectors, made = batch.vectors[:, :-1], batch.vectors[:, -1].astype(np.int32)
+        padded = batch.padded + len(made) * int(made.max())
+        vectors = np.ascontiguousarray(vectors)
+        yield replace(batch, vectors=vectors, tokens=batch.tokens + made, padded=padded)
 
 
 def last_position(mask: Tensor) -> Tensor:
@@ -138,8 +153,10 @@ def write_answers(
         decoded = network.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         words = [answer.strip() for answer in decoded]
         answers = [words[i : i + samples] for i in range(0, len(words), samples)]
-        generated = (done.output.shape[1] - 1) * samples if network.decoder else 0
-        padded = done.padded + generated * len(done.rows)
+        read = done.output.shape[1] - 1 if network.decoder else 0  # the last goes nowhere
+        made = [min(len(row), read) for row in tokens]
+        generated = [sum(made[i : i + samples]) for i in range(0, len(made), samples)]
+        padded = done.padded + read * len(made)
         yield AnsweredBatch(done.rows, answers, generated, padded)
 
 
@@ -182,7 +199,8 @@ def reencode(batches: Iterable[AnsweredBatch], encoder: Encoder) -> Iterator[Bat
         every = vectors[[number[answer] for answer in answers]]
         by_prompt = every.reshape(len(batch.rows), -1, vectors.shape[1])
         prompts = [row.prompts[0] for row in batch.rows]
-        tokens = [len(prompt.ids) + batch.generated for prompt in prompts]
+        made = zip(prompts, batch.generated, strict=True)
+        tokens = [len(prompt.ids) + generated for prompt, generated in made]
         yield Batch(
             positions=np.asarray([row.positions[0] for row in batch.rows], np.int64),
             vectors=by_prompt.mean(axis=1),

@@ -133,8 +133,31 @@ def test_generated_tokens_come_beyond_the_longest_prompt(encoder, tiny, tmp_path
     found = encoder("llama", readout="last-gen", new_tokens=5)
     short = copy_with(tiny("llama"), tmp_path / "short", model_max_length=60)
     for checkpoint, expected in ((short, 60), (found.checkpoint, 128 - 5)):  # of 128 positions
-        (batch,) = replace(found, checkpoint=checkpoint).stream([Item("word " * 200, QUESTION)])
-        assert batch.tokens.tolist() == [expected]
+        cut = replace(found, checkpoint=checkpoint)
+        items = [Item("word " * 200, QUESTION)]
+        assert cut.count_tokens(items) == expected
+        (batch,) = cut.stream(items)
+        assert batch.tokens.tolist() == [batch.padded] == [expected + 4]  # the last goes nowhere
+
+
+@pytest.mark.parametrize("readout", ["avg-gen", "re-enc"])
+def test_generated_tokens_are_counted_until_a_text_ends(encoder, tiny, monkeypatch, readout):
+    changes = {"reencoder": f"backbone-mean:{tiny('bert')}"} if readout == "re-enc" else {}
+    found = encoder("llama", readout=readout, new_tokens=6, **changes)
+    network, items = found._network(), [Item(text, QUESTION) for text in TEXTS]
+    written = [generate_raw(tiny("llama"), make_prompt(text), 6, ends=[])[1] for text in TEXTS]
+    end = next(token for token in written[0][1:5] if token not in written[1])
+    monkeypatch.setattr(network.model.generation_config, "eos_token_id", [end])
+    expected = []
+    for item, tokens in zip(items, written, strict=True):
+        made = tokens.index(end) if end in tokens[:5] else 5
+        expected.append(found.count_tokens([item]) + made)
+    assert expected[0] < found.count_tokens(items[:1]) + 5
+    counted = dict.fromkeys(range(len(items)), 0)
+    for batch in found.stream(items):
+        counted |= dict(zip(batch.positions.tolist(), batch.tokens.tolist(), strict=True))
+        assert batch.padded >= batch.tokens.sum()
+    assert list(counted.values()) == expected
 
 
 @pytest.mark.parametrize(("kind", "readout"), [("opt", "avg-all"), ("roberta", "auto")])
