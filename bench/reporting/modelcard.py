@@ -208,7 +208,12 @@ def _evaluation(result: Result) -> "EvalResult | None":
         metric_type=result.metric,
         # The hub keeps the results of one data set in one entry: only the metrics are distinct.
         metric_name=f"{result.metric} of {result.spec.task}",
-        metric_args={"seed": result.spec.seed, "readout": result.spec.readout},
+        metric_args={
+            "seed": result.spec.seed,
+            "readout": result.spec.readout,
+            "dtype": result.card.get("dtype"),
+            "exact": bool(result.spec.settings.get("exact")),
+        },
         metric_value=round(result.main.mean, 6),
     )
 

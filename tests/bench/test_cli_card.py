@@ -85,6 +85,19 @@ def test_results_on_one_data_set_are_told_apart_by_task_and_readout(encoder):
     assert "| stsb | embedding for 'x' | cosine_spearman |" in text.replace("\\", "")
 
 
+def test_results_in_several_dtypes_are_told_apart(encoder):
+    one = result(encoder)
+    found = [replace(one, card={**one.card, "dtype": dtype}) for dtype in "ab"]
+    measured = ModelCard(model_card("dino", encoder, found)).data.eval_results
+    assert [each.metric_args["dtype"] for each in measured] == ["a", "b"]
+    exact = {**settings(encoder), "exact": True}
+    alone = replace(one, spec=replace(one.spec, settings=exact))
+    text = model_card("dino", encoder, [one, alone])
+    measured = ModelCard(text).data.eval_results
+    assert [each.metric_args["exact"] for each in measured] == [False, True]
+    assert "| float32, exact |" in text
+
+
 def test_a_mean_over_several_configurations_is_of_none_of_them(encoder):
     one = result(encoder)
     (read,) = one.provenance["data"]
