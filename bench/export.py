@@ -20,6 +20,9 @@ from bench.store.archive import pack
 from bench.store.result import Result
 from bench.tasks.mteb.layout import Model, empty_fields, write_models
 
+_PLACES = ("recipe", "backbone", "data", "teacher", "postprocessing", "changed")
+"""Entries of cards, their trainings and provenance that may name folders, beside commands."""
+
 _MTEB = 1_000_000  # versions of mteb's tasks begin here
 _SEED = 42  # mteb's own
 _HUB = re.compile(r"st:([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
@@ -117,10 +120,8 @@ def _without_folders(result: Result) -> Result:
     """Return a result whose settings, commands and sources name no folder of this machine."""
     card, made = dict(result.card), dict(result.provenance)
     training = dict(card.get("training") or {})
-    for each in (made, training):
-        each |= {
-            name: _strip(each[name]) for name in ("recipe", "backbone", "data") if name in each
-        }
+    for each in (made, training, card):
+        each |= {name: _strip(each[name]) for name in _PLACES if name in each}
         if each.get("command"):
             each["command"] = command_of(each)
     if training:
@@ -301,7 +302,7 @@ def _meta(group: Sequence[_Variant]) -> dict[str, Any]:
         "license": card.get("licence"),
         "similarity_fn_name": variant.result.original.get("similarity"),
         "use_instructions": bool(card.get("instructed_sides")),
-        "adapted_from": (card.get("training") or {}).get("backbone"),
+        "adapted_from": _strip((card.get("training") or {}).get("backbone")),
         "experiment_kwargs": dict(variant.settings) or None,
         "output_dtypes": _dtype(variant),
     }

@@ -22,13 +22,15 @@ def store(tmp_path):
     used = {"id": f"{PLACE}/own.csv", "config": "", "split": "test", "source": "local"}
     training = {"recipe": {"backbone": f"{PLACE}/base", "lr": 0.1}, "loss": [[1, 2.0]]}
     training |= {"data": [used], "command": f"bench train crops --out {PLACE}/grid"}
+    training |= {"teacher": {"name": f"st:{PLACE}/teacher", "labels": True}}
+    training |= {"postprocessing": {"texts": f"{PLACE}/own.csv", "data": [used], "count": 9}}
     for name, count in ("good", 300), ("poor", 200):
         each = result(
             name,
             "t1",
             examples=right(count),
             settings={"checkpoint": f"{PLACE}/{name}"},
-            card={"training": training},
+            card={"training": training, "changed": {"texts": f"{PLACE}/own.csv", "count": 9}},
             command=f"bench run --model trained:{PLACE}/grid",
             data=[used],
         )
@@ -49,6 +51,8 @@ def test_an_archive_is_read_like_its_folder_and_names_no_folder_of_the_machine(s
         assert one.provenance["command"] == "bench run --model trained:grid"
         assert [each["id"] for each in one.provenance["data"]] == ["own.csv"]
         assert one.card["training"]["data"] == one.provenance["data"]
+        assert one.card["training"]["teacher"] == {"name": "st:teacher", "labels": True}
+        assert one.card["changed"] == {"texts": "own.csv", "count": 9}
         assert replace(one.cost == other.cost and one, archive="").texts == other.texts
     (reason,) = [each.reason for each in Store(path).absences()]
     assert reason == "t2.jsonl: it has no rows"
