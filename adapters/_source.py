@@ -320,7 +320,7 @@ def _weights_of(folder: Path) -> list[tuple[str, int]]:
 
     Without the decoder of a model with both, and the masks of attention that GPT-2's kin saved.
     """
-    files = [path for path in content_files(folder) if path.suffix == ".safetensors"]
+    files = _weight_files(folder)
     shapes = [shape for path in files for shape in _shapes_in(path, stamp([path]))]
     two = any(_ENCODER.match(name) for name, _ in shapes)
     return [
@@ -328,6 +328,21 @@ def _weights_of(folder: Path) -> list[tuple[str, int]]:
         for name, shape in shapes
         if not (two and _DECODER.match(name)) and not (len(shape) == 4 and shape[:2] == (1, 1))
     ]
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files that are loaded: no second copy of a model beside them."""
+    places: dict[Path, list[Path]] = {}
+    for path in content_files(folder):
+        if path.suffix == ".safetensors":
+            places.setdefault(path.parent, []).append(path)
+    found = []
+    for place, files in places.items():
+        index = read_object(place / "model.safetensors.index.json").get("weight_map")
+        shards = set(index.values()) if isinstance(index, dict) else set()
+        whole = [path for path in files if path.name == "model.safetensors"]
+        found += whole or [path for path in files if path.name in shards] or files
+    return found
 
 
 @lru_cache(maxsize=256)

@@ -340,6 +340,23 @@ def test_a_card_counts_no_decoder_of_an_encoder_and_no_masks_that_were_saved(tin
     assert after.multiplications == before.multiplications
 
 
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_card_counts_the_weights_that_are_loaded_and_no_second_copy(tiny, tmp_path, shards):
+    folder = shutil.copytree(tiny("mistral"), tmp_path / "mistral")
+    before = Backbone(str(folder), **CPU).card()
+    state = safetensors.load_file(folder / "model.safetensors")
+    if shards > 1:
+        (folder / "model.safetensors").unlink()
+        model = transformers.AutoModelForCausalLM.from_pretrained(tiny("mistral"))
+        model.save_pretrained(folder, max_shard_size="60KB")
+        assert len(list(folder.glob("model-*.safetensors"))) > 1
+    for name in ("consolidated", "model.fp16"):  # as of mistralai and stabilityai
+        safetensors.save_file(state, folder / f"{name}.safetensors")
+    after = Backbone(str(folder), **CPU).card()
+    assert after.parameters == before.parameters
+    assert after.multiplications == before.multiplications
+
+
 def test_low_rank_weights_that_are_their_own_base_are_refused(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     for folder, base in ((one, other), (other, one), (tmp_path, tmp_path)):
