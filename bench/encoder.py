@@ -352,17 +352,18 @@ def fingerprint(encoder: Encoder, *, exact: bool = False) -> str:
 def _named_files(encoder: Encoder) -> dict[str, dict[str, str]]:
     """Return the sha256 of each file that a setting names, or that lies in a folder it names.
 
-    By setting, and by the path in the folder; hidden files do not count.
+    By what the setting says, and by the path in the folder; hidden files do not count.
     """
     found = {}
-    for name, value in settings(encoder).items():
-        if not isinstance(value, str) or not re.search(r"\w", value):  # such as a slash
-            continue
-        place = os.path.expanduser(value)  # noqa: PTH111 - a Path refuses some texts
-        if os.path.isfile(place):  # noqa: PTH113
-            found[name] = {"": sha256_of(Path(place))}
-        elif os.path.isdir(place):  # noqa: PTH112
-            found[name] = _folder_files(Path(place))
+    for value in settings(encoder).values():
+        for text in value if isinstance(value, list) else [value]:
+            if not isinstance(text, str) or not re.search(r"\w", text):  # such as a slash
+                continue
+            place = os.path.expanduser(text)  # noqa: PTH111 - a Path refuses some texts
+            if os.path.isfile(place):  # noqa: PTH113
+                found[text] = {"": sha256_of(Path(place))}
+            elif os.path.isdir(place):  # noqa: PTH112
+                found[text] = _folder_files(Path(place))
     return found
 
 

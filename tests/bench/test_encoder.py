@@ -91,6 +91,7 @@ class Reading(Plain):
 
     checkpoint: str = ""
     joined_by: str = "/"
+    members: tuple[str, ...] = ()
 
 
 def test_without_a_digest_of_weights_the_files_that_settings_name_are_in_the_identity(
@@ -111,8 +112,9 @@ def test_without_a_digest_of_weights_the_files_that_settings_name_are_in_the_ide
             pooling.write_text("{}")
             found += [fingerprint(kind(checkpoint=name)) for name in ("model", str(weights))]
             pooling.write_text(each)
+            found.append(fingerprint(kind(members=("model", "none"))))
             found.append(fingerprint(kind(checkpoint="model")))
-        assert len(set(found)) == 6
+        assert len(set(found)) == 8
         assert fingerprint(kind(checkpoint="model")) == found[-1]
     (folder / ".lock").write_text("hidden")
     assert fingerprint(Described(checkpoint="model")) == found[-1]
