@@ -63,8 +63,9 @@ def _matrices(network: Network) -> list[tuple[str, bool, int]]:
         "experts": share_of_experts(setting),
         "albert_layer_groups": uses_of_layers(setting),
     }
+    head = network.model.get_output_embeddings()  # type: ignore[no-untyped-call]
     for name, module in network.model.base_model.named_modules():
-        if isinstance(module, nn.Embedding):
+        if isinstance(module, nn.Embedding) or module is head:  # T5's is not beside its halves
             continue
         share = math.prod(shares.get(part, 1.0) for part in name.split("."))
         for own, weight in module.named_parameters(recurse=False):

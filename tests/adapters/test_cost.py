@@ -40,6 +40,12 @@ def test_of_experts_those_count_that_a_token_is_sent_to(networks):
     assert forward_flops(networks("mixtral")) == 2 * 2 * (attention + gate + 2 * expert)
 
 
+def test_of_an_encoder_decoder_both_halves_count_and_no_head(networks):
+    attention, wide = 4 * 32 * 32, 2 * 32 * 64
+    halves = 2 * (attention + wide) + 2 * (2 * attention + wide)
+    assert forward_flops(networks("t5")) == 2 * halves
+
+
 def test_weights_that_layers_share_count_in_each(networks):
     network = networks("albert")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
