@@ -232,8 +232,8 @@ def content_digest(folder: Path) -> str:
 
 
 _TABLES = re.compile(
-    r"\b(embed_(tokens|positions|in)|tok_embeddings|tokens_embed|positions_embed|wte|wpe"
-    r"|(word|position|token_type)_embeddings?)\b"
+    r"\b(embed_(tokens|tokens_per_layer|positions|in)|(tokens|positions)_embed|wte|wpe"
+    r"|tok_embeddings|(word|position|token_type)_embeddings?)\b"
     r"|(^|\.)(embeddings|shared)\.weight$"  # of Mamba, T5
 )
 _HEADS = re.compile(
