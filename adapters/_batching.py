@@ -202,7 +202,8 @@ def stream_tokens(
         for row, states in zip(done.rows, done.output.float().cpu().numpy(), strict=True):
             (position,), (prompt,) = row.positions, row.prompts
             kept, spans = prompt.text_tokens()
-            found[position] = TokenStates(states[: len(prompt.ids)][kept], spans)
+            n = len(prompt.ids)
+            found[position] = TokenStates(states[:n][kept], spans, read=n)
     return [found[i] for i in range(len(items))]
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +120,7 @@ class NetworkEncoder(ABC):
         for tokens in stream_tokens(items, prepare, forward, network, budget=self.budget):
             parts = np.split(tokens.states, np.cumsum(dims)[:-1], axis=1)
             for states, of_layer in zip(parts, found, strict=True):
-                of_layer.append(TokenStates(states, tokens.spans))
+                of_layer.append(replace(tokens, states=states))
         return found
 
     def tune_pairs(

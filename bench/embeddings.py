@@ -320,7 +320,7 @@ class CachedEncoder:
             if not np.isfinite(tokens.states).all():
                 raise EncodingError(f"a token state of {shortened(text)} is not finite")
         self.cost.encode_seconds += time.perf_counter() - start
-        n = sum(len(tokens.states) for tokens in layers[0])
+        n = sum(len(t.states) if t.read is None else t.read for t in layers[0])
         self.cost.forward_texts += len(texts)
         self.cost.tokens += n
         self.cost.padded_tokens += n

@@ -55,10 +55,13 @@ class TokenStates:
     Attributes:
         states: float32 (t, dim).
         spans: int32 (t, 2), half-open character spans in the text; empty for special tokens.
+        read: Tokens that went through the network for the text, such as those of a template; None
+            for as many as there are states.
     """
 
     states: NDArray[np.float32]
     spans: NDArray[np.int32]
+    read: int | None = None
 
 
 @dataclass(frozen=True)

@@ -282,7 +282,8 @@ def _cut_prompt(prompt: Prompt, window: slice) -> Prompt:
 def _join_windows(states: Iterator[TokenStates], inners: Sequence[slice]) -> TokenStates:
     parts = [(next(states), inner) for inner in inners]
     vectors = np.concatenate([part.states[inner] for part, inner in parts])
-    return TokenStates(vectors, np.concatenate([part.spans[inner] for part, inner in parts]))
+    spans = np.concatenate([part.spans[inner] for part, inner in parts])
+    return TokenStates(vectors, spans, read=sum(part.read or 0 for part, _ in parts))
 
 
 def make_head(dim: int, out: int) -> nn.Sequential:

@@ -12,6 +12,7 @@ from adapters.dino.encoder import DINO
 from adapters.inbedder.encoder import InBedder
 from adapters.llm2comp.encoder import LLM2Comp
 from adapters.quip.encoder import QuIP
+from bench.embeddings import cached
 from bench.encoder import Item, stream
 from tests.adapters.checks import CPU
 from tests.tiny import SENTENCES
@@ -50,3 +51,19 @@ def test_a_model_of_sentence_transformers_counts_with_its_own_limit(tiny, tmp_pa
     SentenceTransformer(modules=[transformer, pooling], device="cpu").save(str(tmp_path))
     encoder = SentenceEncoder(str(tmp_path), **CPU, prompt="query: ")
     assert encoder.count_tokens(ITEMS) == count_streamed(encoder)
+
+
+@pytest.mark.parametrize("make", [InBedder, LLM2Comp])
+def test_the_cost_of_token_states_includes_what_a_template_or_memory_adds(tiny, make):
+    encoder = make(str(tiny("llama")), **CPU)
+    own = cached(encoder)
+    read = own.encode_layers(SENTENCES, layers=(1, -1))
+    assert own.cost.tokens == encoder.count_tokens([Item(text) for text in SENTENCES])
+    assert own.cost.tokens > sum(len(tokens.states) for tokens in read[0])
+    assert own.cost.padded_tokens >= own.cost.tokens
+
+
+def test_the_cost_of_token_states_includes_all_windows_of_a_long_text(tiny):
+    own = cached(QuIP(str(tiny("llama")), **CPU))
+    (tokens,) = own.encode_long(["word " * 300])  # of at most 128 tokens at once
+    assert own.cost.tokens > 1.2 * len(tokens.states)
