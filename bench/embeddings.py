@@ -291,7 +291,12 @@ class CachedEncoder:
 
     def encode_questions(self, questions: Sequence[str]) -> QuestionVectors:
         """Return the start and end vectors of questions."""
+        start = time.perf_counter()
         found: QuestionVectors = self.inner.encode_questions(questions)
+        self.cost.encode_seconds += time.perf_counter() - start
+        self.cost.forward_texts += len(questions)
+        self.cost.tokens += found.read
+        self.cost.padded_tokens += found.read
         return found
 
     def for_side(self, side: Side) -> "CachedEncoder":

@@ -66,10 +66,17 @@ class TokenStates:
 
 @dataclass(frozen=True)
 class QuestionVectors:
-    """Vectors of questions in the space of token states, float32 (m, dim) each."""
+    """Vectors of questions in the space of token states.
+
+    Attributes:
+        start: float32 (m, dim).
+        end: float32 (m, dim).
+        read: Tokens that went through the network for all of them; 0 where they are not counted.
+    """
 
     start: NDArray[np.float32]
     end: NDArray[np.float32]
+    read: int = 0
 
 
 @dataclass(frozen=True)

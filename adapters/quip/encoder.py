@@ -104,9 +104,10 @@ class QuIP(NetworkEncoder):
             CheckpointError: The heads are incomplete or of another width.
         """
         items = [Item(question) for question in questions]
-        batches = self._stream_questions(items, self._network(), self.max_question)
+        batches = list(self._stream_questions(items, self._network(), self.max_question))
         start, end = np.split(gather(batches, len(items)), 2, axis=1)
-        return QuestionVectors(start.copy(), end.copy())
+        read = sum(int(batch.tokens.sum()) for batch in batches)
+        return QuestionVectors(start.copy(), end.copy(), read)
 
     def encode_long(
         self, texts: Sequence[str], *, window: int = 456, stride: int = 328

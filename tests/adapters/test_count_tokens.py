@@ -67,3 +67,13 @@ def test_the_cost_of_token_states_includes_all_windows_of_a_long_text(tiny):
     own = cached(QuIP(str(tiny("llama")), **CPU))
     (tokens,) = own.encode_long(["word " * 300])  # of at most 128 tokens at once
     assert own.cost.tokens > 1.2 * len(tokens.states)
+
+
+def test_the_cost_includes_questions(tiny):
+    encoder = QuIP(str(tiny("llama")), **CPU)
+    own = cached(encoder)
+    vectors = own.encode_questions(["Who is it?", "Where?"])
+    assert vectors.start.shape == vectors.end.shape == (2, 32)
+    read = encoder.count_tokens([Item("Who is it?"), Item("Where?")])
+    assert (own.cost.forward_texts, own.cost.tokens) == (2, read)
+    assert own.cost.encode_seconds > 0
