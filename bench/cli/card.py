@@ -31,6 +31,7 @@ def card(
     """
     from bench.registry import load_one
     from bench.reporting.modelcard import (
+        DEFAULT,
         README,
         find_library,
         model_card,
@@ -43,7 +44,7 @@ def card(
     folder = Path(str(getattr(encoder, "checkpoint", ""))).expanduser()
     is_folder = bool(getattr(encoder, "checkpoint", "")) and folder.is_dir()
     found = results_of(encoder, Store(results).results())
-    title = folder.resolve().name if is_folder else name.partition(":")[2] or "default"
+    title = folder.resolve().name if is_folder else name.partition(":")[2] or DEFAULT
     text = model_card(name, encoder, found, library=find_library(folder), folder=title)
     target = out or (folder / README if is_folder else None)
     if target is None:

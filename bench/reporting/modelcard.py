@@ -17,6 +17,7 @@ from bench.encoder import Card, Encoder, card, fingerprint
 from bench.errors import BenchError, UsageError
 from bench.exportable import ExportableEncoder
 from bench.files import escape_markdown, hide_home, write_atomic
+from bench.registry import encoder_names
 from bench.reporting.names import strip_folders
 from bench.reporting.stale import leave_out_stale
 from bench.store.result import Result
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 README = "README.md"
 """The file of a model card."""
+
+DEFAULT = "default"
+"""What stands for the folder of an encoder as it comes."""
 
 MARK = "<!-- Written by `bench card`, which replaces this file; without this line it does not. -->"
 """The line by which a card is known as one of ours."""
@@ -118,13 +122,15 @@ def model_card(
         encoder: Any encoder.
         results: Its results.
         library: What loads the folder on the hub: "peft", "sentence-transformers"; "" for none.
-        folder: Name of the folder that the card lies in.
+        folder: Name of the folder that the card lies in, or ``DEFAULT``.
     """
     from huggingface_hub import ModelCard, ModelCardData
     from jinja2 import Environment, StrictUndefined
 
-    known = card(encoder)
-    method = str(known.training.get("method") or name.partition(":")[0])
+    known, head = card(encoder), name.partition(":")[0]
+    method = str(known.training.get("method") or head)
+    reader = head if head in encoder_names() or "." in head else method  # else it is a label
+    target = reader if folder == DEFAULT else f"{reader}:{folder}"
     whole = [result for result in results if result.spec.limit is None]
     measured = list(filter(None, map(_evaluation, whole)))
     data = ModelCardData(
@@ -150,12 +156,13 @@ def model_card(
         mark=MARK,
         method=method,
         folder=folder,
+        target=target,
         about=(type(encoder).__doc__ or "").partition("\n")[0],
         facts=_facts(known),
         changed="".join(f", {setting}" for setting in _settings(known)),
         library=library,
         encoder=encoder,
-        export="" if library == "sentence-transformers" else _export_line(method, encoder, folder),
+        export="" if library == "sentence-transformers" else _export_line(target, encoder),
         training=known.training,
         made=_made(known.training),
         results=results,
@@ -248,7 +255,7 @@ def _plain(value: object) -> str:
     return escape_markdown(text)
 
 
-def _export_line(method: str, encoder: Encoder, folder: str) -> str:
+def _export_line(target: str, encoder: Encoder) -> str:
     if not isinstance(encoder, ExportableEncoder):
         return "It has no network, so it cannot be exported to sentence-transformers."
     try:
@@ -257,7 +264,7 @@ def _export_line(method: str, encoder: Encoder, folder: str) -> str:
         return f"It cannot be exported to sentence-transformers: {escape_markdown(str(error))}."
     except BenchError:
         return ""  # its backbone is not on this machine
-    command = f"bench export sentence-transformers {method}:{folder} NEW_FOLDER"
+    command = f"bench export sentence-transformers {target} NEW_FOLDER"
     return f"`{command}` writes a sentence-transformers folder with the same vectors."
 
 

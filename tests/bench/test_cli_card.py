@@ -85,6 +85,14 @@ def test_results_on_one_data_set_are_told_apart_by_task_and_readout(encoder):
     assert "| stsb | embedding for 'x' | cosine_spearman |" in text.replace("\\", "")
 
 
+def test_the_example_loads_the_encoder_that_was_scored_and_not_the_method_of_the_folder(encoder):
+    other = load_encoder(f"backbone-mean:{encoder.checkpoint}")
+    text = model_card("backbone-mean:my-model", other, [result(other)], folder="my-model")
+    assert 'bench.load_encoder("backbone-mean:my-model").encode' in text
+    text = model_card("mine", encoder, [result(encoder)], folder="my-model")  # a label
+    assert 'bench.load_encoder("dino:my-model").encode' in text
+
+
 def test_results_in_several_dtypes_are_told_apart(encoder):
     one = result(encoder)
     found = [replace(one, card={**one.card, "dtype": dtype}) for dtype in "ab"]
@@ -142,3 +150,7 @@ def test_the_command_writes_beside_the_weights_and_replaces_no_other_readme(enco
     write_model_card(tmp_path / "card.md", text)
     printed = call("card hashing --results", tmp_path / "none")
     assert (printed.exit_code, printed.stdout[:4]) == (0, "---\n")
+    assert 'bench.load_encoder("hashing").encode' in printed.stdout
+    untrained = call("card backbone-mean --results", tmp_path / "none").stdout
+    assert 'bench.load_encoder("backbone-mean").encode' in untrained
+    assert "bench export sentence-transformers backbone-mean NEW_FOLDER" in untrained
