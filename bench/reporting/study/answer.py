@@ -34,7 +34,13 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
     yield head + (f": {_listed(study, gains, above)}." if above else ".")
     if below:
         yield f"Significantly below it: {_listed(study, gains, below)}."
-    if rest:
+    alone = [m for m in rest if gains[m].low > 0 or gains[m].high < 0]
+    if alone:
+        yield (
+            "Different from it by their own intervals, but not after correction for all "
+            f"comparisons: {_listed(study, gains, alone)}."
+        )
+    if rest := [m for m in rest if m not in alone]:
         yield f"Not significantly different from it: {_listed(study, gains, rest)}."
     if elsewhere := [study.names[m] for m in own if m not in gains]:
         yield f"Not compared with it, since on another backbone: {', '.join(elsewhere)}."

@@ -92,6 +92,18 @@ def test_the_answer_is_that_of_the_numbers(grid):
     assert gain.low < gain.value < gain.high
 
 
+def test_what_the_correction_alone_takes_from_a_method_is_told_apart():
+    """Two trainings have a variance of one degree of freedom, which no correction leaves much."""
+    shares = {"strong": 0.1, "weak": 0.08, "none": 0.0}
+    study = Study(Comparison.of(make_grid(budgets=(60_000,), seeds=(0, 1), shares=shares)))
+    words = " ".join(answer(study))
+    gain = study.gain(study.at(60_000)[0], study.mean)
+    assert gain.low > 0
+    assert not gain.significant
+    assert "but not after correction for all comparisons: strong +" in words
+    assert re.search(r"Not significantly different from it: [^.]*none", words)
+
+
 def test_a_row_of_the_table_is_a_method_at_a_budget(grid):
     frame = as_frame(by_name(tables(grid))["study"])
     assert list(frame.method) == [*["strong", "weak", "none"] * 2, "hashing", "backbone-mean"]
