@@ -250,14 +250,15 @@ class Study:
         return [self.c.encoders.at[label, "training"] for label in method.encoders]
 
     def cost(self, method: Method, what: str) -> float | None:
-        """Return a number of the cards, the mean over trainings; None where one is unknown.
+        """Return a number of the cards, the mean over the trainings whose cards have it, or None.
 
         Args:
             method: The method.
             what: "trained_tokens", "inference_tokens", "flops", or "seconds" of all stages.
         """
-        each = [spent(card, what) for card in self.cards(method)]
-        return None if None in each else float(np.mean([x for x in each if x is not None]))
+        each = (spent(card, what) for card in self.cards(method))
+        known = [number for number in each if number is not None]
+        return float(np.mean(known)) if known else None
 
 
 def changes(method: Method, every: Sequence[Method]) -> str:

@@ -157,10 +157,10 @@ def cost(study: Study) -> Table:
         ("seconds", [measure(study.cost(m, "seconds")) for m in rows]),
     ]
     about = (
-        "Of one training with all of its stages, the mean over trainings. FLOPs are of everything "
-        "that it runs, generators and teachers included, estimated from weights and tokens "
-        f"(adapters/_training/cost.py). Seconds on {' and '.join(devices)}, which may have had "
-        "other work."
+        "Of one training with all of its stages, the mean over those whose cards have it. FLOPs "
+        "are of everything that it runs, generators and teachers included, estimated from weights "
+        f"and tokens (adapters/_training/cost.py). Seconds on {' and '.join(devices)}, which may "
+        "have had other work."
     )
     return Table.of_columns("cost", "What a training costs", columns, words=WORDS, about=about)
 

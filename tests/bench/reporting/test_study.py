@@ -127,6 +127,11 @@ def test_costs_that_are_not_known_are_left_out_of_a_range_and_this_is_said():
     found += score_all("costly", 0.5, training=card)
     words = " ".join(answer(Study(Comparison.of(found))))
     assert "Of the 3 of 4 methods at 60,000 tokens whose FLOPs are known, a training takes" in words
+    known = train_card("costly", 60_000, 1)
+    study = Study(Comparison.of([*found, *score_all("costly-1", 0.5, training=known)]))
+    (costly,) = (m for m in study.methods if m.name == "costly")
+    assert study.cost(costly, "flops") == known["flops"]
+    assert study.cost(costly, "seconds") == 10.5
 
 
 def test_methods_on_another_backbone_are_not_compared():
