@@ -332,7 +332,7 @@ def ranks(study: Study) -> Sketch:
             draw_point(panel, (rank.value, y), tip, bounds=rank.ends, along="x")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_xlim(0.5, most + 0.5)
-    also = ", ".join(m.name for m in study.beside if not set(m.encoders) & {*study.lacking})
+    also = ", ".join(m.name for m in study.beside if study.has_mean(m))
     about = (
         f"Rank in the {study.mean}, 1 is best, of everything at a budget"
         f"{f', also {also}' if also else ''}. Lines: with 95 % probability they contain every "

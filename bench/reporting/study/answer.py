@@ -24,6 +24,8 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
     above = [m for m, gain in gains.items() if gain.significant and gain.value > 0]
     below = [m for m, gain in gains.items() if gain.significant and gain.value < 0]
     rest = [m for m, gain in gains.items() if not gain.significant]
+    alone = [m for m in rest if gains[m].low > 0 or gains[m].high < 0]
+    same = [m for m in rest if m not in alone]
     of = f"the {study.mean}" if study.mean == MEAN else study.mean
     base = score(study.level(study.baseline, study.mean).value)
     head = (
@@ -34,14 +36,13 @@ def _gained(study: Study, budget: int) -> Iterable[str]:
     yield head + (f": {_listed(study, gains, above)}." if above else ".")
     if below:
         yield f"Significantly below it: {_listed(study, gains, below)}."
-    alone = [m for m in rest if gains[m].low > 0 or gains[m].high < 0]
     if alone:
         yield (
             "Different from it by their own intervals, but not after correction for all "
             f"comparisons: {_listed(study, gains, alone)}."
         )
-    if rest := [m for m in rest if m not in alone]:
-        yield f"Not significantly different from it: {_listed(study, gains, rest)}."
+    if same:
+        yield f"Not significantly different from it: {_listed(study, gains, same)}."
     if elsewhere := [study.names[m] for m in own if m not in gains]:
         yield f"Not compared with it, since on another backbone: {', '.join(elsewhere)}."
 

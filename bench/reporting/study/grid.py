@@ -76,7 +76,7 @@ class Study:
     @cached_property
     def methods(self) -> list[Method]:
         """Methods with a training card and a score: the smallest budget first, the best of each."""
-        scored = [m for m in trainings.methods(self.c) if m.seeds and self._has_mean(m)]
+        scored = [m for m in trainings.methods(self.c) if m.seeds and self.has_mean(m)]
         return sorted(scored, key=lambda m: m.budget or 0)
 
     @cached_property
@@ -94,7 +94,8 @@ class Study:
         """Encoders that have no mean, since they lack a task that counts."""
         return list(self.c.encoders.index[self.c.encoders["mean"].isna()])
 
-    def _has_mean(self, method: Method) -> bool:
+    def has_mean(self, method: Method) -> bool:
+        """Return whether every encoder of a method has all tasks that count."""
         return bool(self.c.encoders["mean"][list(method.encoders)].notna().all())
 
     @cached_property

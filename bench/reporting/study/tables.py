@@ -232,14 +232,11 @@ def _notes(study: Study) -> Table:
     skipped = ("95 % intervals:", "Significant:")
     rest = [row for row in usual.rows if not row[0].text.startswith(skipped)]
     own = [_INTERVALS, _BUDGETS]
-    if lacking := study.lacking:
-        shown = set(chain(*(m.encoders for m in study.beside)))
-        kinds = {"Without a mean": shown.intersection(lacking), "Left out": {*lacking} - shown}
-        own += [
-            f"{what}, since they lack a task that most have: {', '.join(sorted(names))}."
-            for what, names in kinds.items()
-            if names
-        ]
+    shown = {m.name for m in study.beside if not study.has_mean(m)}
+    for what, names in (("Without a mean", shown), ("Left out", {*study.lacking} - shown)):
+        if names:
+            listed = ", ".join(sorted(names))
+            own.append(f"{what}, since they lack a task that most have: {listed}.")
     for name, words in differing(study).items():
         own.append(f"Settings that differ between the budgets of {name}: {words}.")
     rows = (*((word(line),) for line in own), *rest)
