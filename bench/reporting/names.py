@@ -21,7 +21,7 @@ _PATH = r"(?<![\w.:/\\])(?:~|[A-Za-z]:)?[\\/](?:[^\s\\/,;:'\"()]+[\\/])+(?=[^\s\
 
 
 @cache
-def known_encoders() -> dict[str, dict[str, str]]:
+def _known_encoders() -> dict[str, dict[str, str]]:
     """Return what is known of encoders by name.
 
     ``idea`` says what each is, ``paper`` and ``link`` where it comes from; ``role`` is there for
@@ -38,7 +38,7 @@ def known_encoder(name: str) -> dict[str, str]:
     One whose vectors are changed, such as whitened:dino, has the role of the encoder in it.
     """
     head, _, rest = name.partition(":")
-    own = known_encoders().get(head, {})
+    own = _known_encoders().get(head, {})
     return {**known_encoder(rest), **own} if head in _CHANGES else own
 
 
