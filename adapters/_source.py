@@ -30,7 +30,7 @@ from bench.data.assets import (
 from bench.data.hub import offline, retry_while_busy
 from bench.encoder import digest
 from bench.errors import CheckpointError, Unavailable
-from bench.files import read_object, sha256_of, stamp, temporary_folder
+from bench.files import digests_in, read_object, sha256_of, stamp, temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,7 @@ def _make(target: Path, make: Callable[[Path], None]) -> None:
 
 def _contents(folder: Path) -> dict[str, str]:
     """Return the sha256 of each file of a folder that ``make_once`` made, by its path inside."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MADE)
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    return digests_in(folder, lambda path: path.name != _MADE)
 
 
 def _is_whole(folder: Path) -> bool:

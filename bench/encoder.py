@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import EncodingError, UsageError
-from bench.files import sha256_of
+from bench.files import digests_in, sha256_of
 
 _CALL_TEXTS = 4096  # in one call of an encoder that does not stream
 
@@ -373,14 +373,12 @@ def _named_files(encoder: Encoder) -> dict[str, dict[str, str]]:
             if os.path.isfile(place):  # noqa: PTH113
                 found[text] = {"": sha256_of(Path(place))}
             elif os.path.isdir(place):  # noqa: PTH112
-                found[text] = _folder_files(Path(place))
+                found[text] = digests_in(Path(place), _is_shown)
     return found
 
 
-def _folder_files(folder: Path) -> dict[str, str]:
-    paths = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    shown = [inner for inner in paths if not any(part.startswith(".") for part in inner.parts)]
-    return {inner.as_posix(): sha256_of(paths[inner]) for inner in shown}
+def _is_shown(path: Path) -> bool:
+    return not any(part.startswith(".") for part in path.parts)
 
 
 def read_files(encoder: Encoder) -> None:

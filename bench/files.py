@@ -12,7 +12,7 @@ import shutil
 import struct
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -184,6 +184,20 @@ def sha256_of(path: Path) -> str:
 def _sha256(path: Path, _stamp: object) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests_in(folder: Path, counts: Callable[[Path], bool]) -> dict[str, str]:
+    """Return the sha256, in hex, of files in a folder and below, by their path in it.
+
+    Args:
+        folder: Where they are.
+        counts: Whether a file does, by its path in the folder; others are not read.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    inner = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix(): sha256_of(folder / path) for path in sorted(filter(counts, inner))}
 
 
 def stamp(files: Iterable[Path]) -> tuple[tuple[int, int, int], ...]:
