@@ -143,6 +143,21 @@ class Card:
     changed: Mapping[str, Any] = field(default_factory=dict)
 
 
+def multiplied_weights(card: Mapping[str, Any]) -> int | None:
+    """Return how many weights a token is multiplied with; None where not known.
+
+    Cards without this number may have those of all weights and of the looked-up ones.
+
+    Args:
+        card: The fields of a card by name, as results keep them.
+    """
+    found, every = card.get("multiplications"), card.get("parameters")
+    tables = card.get("embedding_parameters")
+    if found is None and every is not None and tables is not None:
+        found = every - tables
+    return None if found is None else int(found)
+
+
 @runtime_checkable
 class Encoder(Protocol):
     """An encoder of texts.

@@ -17,7 +17,7 @@ from adapters._network import Network
 from adapters._source import share_of_experts, uses_of_layers
 from adapters._training.budget import TokenCounts
 from adapters._training.weights import name_of_layers
-from bench.encoder import Card
+from bench.encoder import Card, multiplied_weights
 from bench.errors import UsageError
 
 
@@ -28,9 +28,7 @@ def forward_flops(network: Network) -> int:
 
 def forward_flops_of(card: Card) -> int | None:
     """Return the FLOPs of a token in a forward pass of an encoder; None where not known."""
-    found = card.multiplications
-    if found is None and card.parameters is not None and card.embedding_parameters is not None:
-        found = card.parameters - card.embedding_parameters
+    found = multiplied_weights(vars(card))
     return None if found is None else 2 * found
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.data.catalog import set_name
+from bench.encoder import multiplied_weights
 from bench.reporting.comparison import MEAN, OVERLAP, Comparison
 from bench.reporting.names import marked, strip_folders
 from bench.reporting.table import Entry, Table, measure, score, share, warned, word
@@ -45,7 +46,7 @@ def _measures(c: Comparison, label: str) -> dict[str, Entry]:
     card = encoder.card
     tokens, seconds = largest.get("tokens") or None, largest.get("encode_seconds") or None
     texts, padded = largest.get("forward_texts") or None, largest.get("padded_tokens")
-    per_text, multiplied = _ratio(tokens, texts), _multiplications(card)
+    per_text, multiplied = _ratio(tokens, texts), multiplied_weights(card)
     flops = 2 * multiplied * per_text if multiplied and per_text else None
     dimension = max((r.cost.get("dimension") or 0 for r in c.of_encoder(label)), default=0)
     return {
@@ -62,15 +63,6 @@ def _measures(c: Comparison, label: str) -> dict[str, Entry]:
         "encode s": measure(seconds, digits=1),
         "peak MB": measure(largest.get("peak_memory_mb")),
     }
-
-
-def _multiplications(card: Mapping[str, Any]) -> int | None:
-    """Return how many weights a token is multiplied with; cards of earlier versions lack it."""
-    found, parameters = card.get("multiplications"), card.get("parameters")
-    tables = card.get("embedding_parameters")
-    if found is None and parameters is not None and tables is not None:
-        found = parameters - tables
-    return None if found is None else int(found)
 
 
 def _training_flops(c: Comparison, training: Mapping[str, Any]) -> dict[str, Entry]:
